@@ -1,0 +1,7 @@
+"""`python -m hcpr_tune` is the same as the command `hcpr_tune`."""
+
+import sys
+
+from hcpr_tune.cli import main
+
+sys.exit(main())

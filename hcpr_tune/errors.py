@@ -1,0 +1,17 @@
+"""The errors that callers catch. Everything else that is raised is a fault of the program."""
+
+
+class HcprTuneError(Exception):
+    """Base of the project's own errors. The message is one line: what, where, the law, the way out."""
+
+
+class InputError(HcprTuneError):
+    """Something that the user gave cannot be used; nothing has been started or written."""
+
+
+class Diverged(HcprTuneError):
+    """A training met a number that is not finite; the message says which, and in which epoch."""
+
+
+class Interrupted(HcprTuneError):
+    """The user or the system asked the search to stop; what was reached is kept."""

@@ -1,0 +1,63 @@
+"""Schedules, evaluated once per epoch. Epochs are counted from 1."""
+
+from __future__ import annotations
+
+import math
+
+from hcpr_tune.training.recipe import LrSchedule, Recipe, Schedule
+
+
+def span(recipe: Recipe, epoch: int, over: str) -> tuple[int, int]:
+    """Position of `epoch` in its span, from 1, and the span's length: the trial, or the stretch between rungs around it."""
+    if over == "trial":
+        return epoch, recipe.epochs
+    before = 0
+    for end in recipe.rung_epochs:
+        if epoch <= end:
+            return epoch - before, end - before
+        before = end
+    raise ValueError(f"epoch {epoch} lies beyond the recipe's {recipe.epochs}")
+
+
+def value(schedule: Schedule, position: int, length: int) -> float:
+    """The schedule's value at `position` (from 1) of `length` epochs.
+
+    The ramp takes round(ramp * length) epochs: its first one has `start`, its last one `end`. A ramp of one epoch or none is
+    `end` throughout.
+    """
+    ramp_epochs = math.floor(schedule.ramp * length + 0.5)
+    if schedule.shape == "constant" or position >= ramp_epochs or ramp_epochs <= 1:
+        return schedule.end
+    progress = (position - 1) / (ramp_epochs - 1)
+    if schedule.shape == "cosine":
+        progress = (1 - math.cos(math.pi * progress)) / 2
+    return schedule.start + (schedule.end - schedule.start) * progress
+
+
+def at_epoch(recipe: Recipe, schedule: Schedule, epoch: int) -> float:
+    """The value of one of the recipe's schedules at `epoch`."""
+    return value(schedule, *span(recipe, epoch, schedule.over))
+
+
+def lr_factor(schedule: LrSchedule, position: int, length: int) -> float:
+    """What multiplies the learning rate at `position` (from 1) of `length` epochs.
+
+    Steps: the published code drops the rate from epoch 75 and again from epoch 90 of 100 on, hence `position >= fraction *
+    length`. Cosine: half a period, full at the first epoch and above 0 at the last.
+    """
+    if schedule.shape == "cosine":
+        return (1 + math.cos(math.pi * (position - 1) / length)) / 2
+    # The small slack keeps 0.9 * 10 (9.000000000000002 in binary) at 9.
+    passed = sum(position >= fraction * length - 1e-9 for fraction in schedule.milestones)
+    return float(schedule.factor**passed)
+
+
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """The learning rate of `epoch`."""
+    over = "trial" if recipe.lr_schedule.mode == "single" else "stretch"
+    return recipe.optimiser.lr * lr_factor(recipe.lr_schedule, *span(recipe, epoch, over))
+
+
+def attack_steps(recipe: Recipe, epoch: int) -> int:
+    """The number of steps of the inner maximisation in `epoch`."""
+    return max(1, math.floor(at_epoch(recipe, recipe.attack.steps, epoch) + 0.5))
