@@ -1,8 +1,7 @@
-"""Clean and robust accuracy with counts and intervals."""
+"""Clean and robust accuracy of a split, as counts."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -13,22 +12,6 @@ from hcpr_tune.training.data import Split
 from hcpr_tune.training.losses import misclassification_margin
 from hcpr_tune.training.recipe import Evaluation
 from hcpr_tune.training.seeds import generator
-
-Z_95 = 1.959963984540054
-
-
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """The Wilson score interval at 95 % of `correct` out of `total`; (0, 1) where total is 0. Source: Wilson, JASA 22 (1927)."""
-    if total == 0:
-        return 0.0, 1.0
-    share, z2 = correct / total, Z_95**2
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    # At 0 and at `total` the interval ends there exactly; rounding would put it a hair outside the share.
-    low = 0.0 if correct == 0 else max(0.0, centre - half)
-    high = 1.0 if correct == total else min(1.0, centre + half)
-    return low, high
-
 
 @dataclass(frozen=True)
 class Accuracies:

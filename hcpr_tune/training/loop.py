@@ -20,7 +20,8 @@ from hcpr_tune.training.losses import pair_consistency, self_paced_accuracy
 from hcpr_tune.training.models import build_model, project
 from hcpr_tune.training.pacing import at_epoch, attack_steps, learning_rate
 from hcpr_tune.training.recipe import Recipe
-from hcpr_tune.training.seeds import derive, generator
+from hcpr_tune.seeds import derive_seed
+from hcpr_tune.training.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class TrainingState:
 
 def initial_state(recipe: Recipe, data: Data) -> TrainingState:
     """The state before the first epoch, on the device where the data are."""
-    model = build_model(recipe.model, data.channels, data.classes, derive(recipe.seed, "weights"))
+    model = build_model(recipe.model, data.channels, data.classes, derive_seed(recipe.seed, "weights"))
     model.to(data.train.images.device)
     optimiser = torch.optim.SGD(
         model.parameters(),

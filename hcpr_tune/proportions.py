@@ -1,0 +1,47 @@
+"""Counts as shares with their interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+Z_95 = 1.959963984540054
+
+
+def wilson_interval(count: int, total: int) -> tuple[float, float]:
+    """The Wilson score interval at 95 % of `count` out of `total`; (0, 1) where total is 0. Source: Wilson, JASA 22 (1927)."""
+    if total == 0:
+        return 0.0, 1.0
+    share, z2 = count / total, Z_95**2
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
+    # At 0 and at `total` the interval ends there exactly; rounding would put it a hair outside the share.
+    low = 0.0 if count == 0 else max(0.0, centre - half)
+    high = 1.0 if count == total else min(1.0, centre + half)
+    return low, high
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """`count` out of `total`."""
+
+    count: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return self.count / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The Wilson score interval at 95 %."""
+        return wilson_interval(self.count, self.total)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self.share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+    def to_plain(self) -> dict[str, Any]:
+        low, high = self.interval
+        return {"share": self.share, "low_95": low, "high_95": high, "count": self.count, "total": self.total}

@@ -1,0 +1,75 @@
+"""Train one recipe from the beginning to the end, in a folder of its own with the files of a trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.files import copy_whole, write_json, write_whole
+from hcpr_tune.proportions import Proportion
+from hcpr_tune.search.results import metrics_line
+from hcpr_tune.training import checkpoints
+from hcpr_tune.training.recipe import Recipe, recipe_to_toml
+from hcpr_tune.training.session import DataShelf, split_hashes, train_stretch
+from hcpr_tune.views.tensorboard import Curves
+
+
+@dataclass(frozen=True)
+class BestRung:
+    """The rung with the highest robust accuracy on validation, the later one of equals, as for a trial of a search."""
+
+    epoch: int
+    robust: Proportion
+    clean: Proportion
+
+
+def retrain(recipe: Recipe, folder: Path) -> Iterator[tuple[dict[str, Any], BestRung | None]]:
+    """Train `recipe`; yields each epoch's report and the best rung so far.
+
+    Leaves recipe.toml, metrics.jsonl, TensorBoard events, and metrics.json and model.safetensors of the best rung. Raises
+    `Diverged`, and `InputError` where the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be written: {error}; choose another folder") from None
+    write_whole(folder / "recipe.toml", recipe_to_toml(recipe))
+    shelf, curves, best = DataShelf(), Curves(folder), None
+    try:
+        for report in train_stretch(recipe, shelf, folder / "checkpoints", 0, recipe.epochs):
+            event = {"time": time.time(), **report}
+            with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(metrics_line(event))
+            curves.add(event)
+            if report["is_rung"]:
+                best = _better(best, report)
+                if best.epoch == report["epoch"]:
+                    saved = checkpoints.folder_of(folder / "checkpoints", best.epoch)
+                    copy_whole(saved / checkpoints.WEIGHTS, folder / "model.safetensors")
+                    write_json(folder / "metrics.json", _metrics(best, recipe, split_hashes(shelf.get(recipe.task)), report))
+            yield report, best
+    finally:
+        curves.close()
+
+
+def _better(best: BestRung | None, report: dict[str, Any]) -> BestRung:
+    total = report["total_validation"]
+    robust = Proportion(report["robust_correct_validation"], total)
+    if best is not None and best.robust.count > robust.count:
+        return best
+    return BestRung(report["epoch"], robust, Proportion(report["clean_correct_validation"], total))
+
+
+def _metrics(best: BestRung, recipe: Recipe, splits: dict[str, str], report: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "epoch_of_score": best.epoch,
+        "robust_accuracy_validation": best.robust.to_plain(),
+        "clean_accuracy_validation": best.clean.to_plain(),
+        "split_index_hashes": splits,
+        "device": report["device"],
+        "threads": recipe.threads,
+    }

@@ -1,0 +1,98 @@
+"""Suggestions: a pure function of the study, the trial's number and the recorded results. The modelling is Optuna's.
+
+A generator is seeded anew for each suggestion, so that a restart can neither repeat nor change a draw. Optuna's study lives in
+memory and is rebuilt from the record.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hcpr_tune.search.record import History, Trial
+from hcpr_tune.search.space import Choice, Dimension, Params
+from hcpr_tune.search.study import Sampler, Study
+from hcpr_tune.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+
+def suggest(study: Study, number: int, history: History) -> Params:
+    """The searched values of trial `number`, given what is recorded of the trials before it."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        # Multivariate TPE and the constant liar are marked experimental; they are chosen on purpose.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = OPTUNA_SAMPLERS[study.settings.sampler.name](study.settings.sampler, derive_seed(study.settings.seed, "trial", number))
+        model = optuna_study(study, history, sampler)
+        distributions = {name: _distribution(dimension) for name, dimension in study.space.items()}
+        trial = model.ask(distributions)
+    return dict(trial.params)
+
+
+def _tpe(settings: Sampler, seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    return optuna.samplers.TPESampler(
+        n_startup_trials=settings.startup_trials, multivariate=True, constant_liar=True, seed=seed % 2**32
+    )
+
+
+def _random(settings: Sampler, seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    return optuna.samplers.RandomSampler(seed=seed % 2**32)
+
+
+OPTUNA_SAMPLERS: dict[str, Callable[[Sampler, int], optuna.samplers.BaseSampler]] = {"tpe": _tpe, "random": _random}
+
+
+def optuna_study(study: Study, history: History, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+    """The recorded trials as an Optuna study in memory.
+
+    Optuna is told the truth about how far each trial got: COMPLETE only at full length, PRUNED with its rung values where it was not
+    promoted, RUNNING while it runs, FAIL where it diverged or failed.
+    """
+    import optuna
+
+    told = optuna.create_study(direction="maximize", sampler=sampler, study_name=study.fingerprint)
+    distributions = {name: _distribution(dimension) for name, dimension in study.space.items()}
+    for trial in history.trials.values():
+        told.add_trial(_frozen_trial(trial, distributions))
+    return told
+
+
+def _frozen_trial(trial: Trial, distributions: dict[str, BaseDistribution]) -> optuna.trial.FrozenTrial:
+    from optuna.trial import TrialState, create_trial
+
+    states = {
+        "running": TrialState.RUNNING,
+        "waiting": TrialState.PRUNED if trial.rungs else TrialState.RUNNING,
+        "completed": TrialState.COMPLETE,
+        "diverged": TrialState.FAIL,
+        "failed": TrialState.FAIL,
+    }
+    state = states[trial.status]
+    return create_trial(
+        state=state,
+        params=trial.params,
+        distributions=distributions,
+        value=trial.score if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        intermediate_values=dict(trial.rungs),
+        user_attrs={"source": trial.source, "reason": trial.reason},
+    )
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(dimension.choices)
+    if dimension.whole:
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)

@@ -1,0 +1,234 @@
+"""A study: what is searched, on what task, with what budget. Read from `search_spaces/NAME.toml`, frozen from then on."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+import hcpr_tune
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.space import Space, read_space
+from hcpr_tune.settings import Settings, dotted_names, get_dotted, read, read_toml, set_dotted, setting, show, to_plain, unknown_key
+from hcpr_tune.training.recipe import Recipe, recipe_from_plain
+
+OBJECTIVES = ("robust_accuracy",)
+SAMPLERS = ("tpe", "random")
+
+
+@dataclass(frozen=True)
+class Budget(Settings):
+    """When the search ends."""
+
+    trials: int = setting(24, "Number of recipes that are tried, the published one among them.", at_least=1, at_most=1_000_000)
+
+
+@dataclass(frozen=True)
+class EarlyStopping(Settings):
+    """Asynchronous successive halving (ASHA; Li et al., MLSys 2020), or none."""
+
+    method: str = setting("asha", "How trials are stopped early.", choices=("asha", "none"))
+    first_rung: int = setting(3, "Epochs that every trial gets.", at_least=1)
+    reduction_factor: float = setting(3.0, "One in so many goes on from each rung.", above=1, at_most=1000)
+
+
+@dataclass(frozen=True)
+class Sampler(Settings):
+    """Where new recipes come from."""
+
+    name: str = setting("tpe", "Optuna's sampler.", choices=SAMPLERS)
+    startup_trials: int = setting(8, "Recipes drawn at random before the model is asked.", at_least=1)
+
+
+@dataclass(frozen=True)
+class Resources(Settings):
+    """What one trial gets, and how many run at once."""
+
+    cpus_per_trial: float = setting(1.0, "CPU cores per trial; torch gets as many threads.", above=0)
+    gpus_per_trial: float | Literal["auto"] = setting("auto", "GPUs per trial; auto: 1 where there are GPUs, else 0.", at_least=0)
+    workers: int = setting(0, "Trials at once; 0: as many as the machine or cluster holds.", at_least=0)
+
+
+@dataclass(frozen=True)
+class StudySettings(Settings):
+    """The settings of a study besides its recipe and its space."""
+
+    description: str = setting("", "What the study is for.")
+    objective: str = setting("robust_accuracy", "What trials are ranked by, on validation.", choices=OBJECTIVES)
+    seed: int = setting(0, "Draws the suggestions, and is the training seed of every trial.", at_least=0)
+    keep_weights: int = setting(5, "How many of the best trials keep their weights.", at_least=1)
+    budget: Budget = setting(Budget(), "When the search ends.")
+    early_stopping: EarlyStopping = setting(EarlyStopping(), "How trials are stopped early.")
+    sampler: Sampler = setting(Sampler(), "Where new recipes come from.")
+    resources: Resources = setting(Resources(), "What a trial gets.")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as it runs: `settings`, the recipe of trial 0, and the space around it."""
+
+    settings: StudySettings
+    recipe: Recipe
+    space: Space
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs at which trials are compared, the last epoch included."""
+        return self.recipe.rung_epochs
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash over everything in the study: equal fingerprints mean equal studies."""
+        canonical = json.dumps(study_to_plain(self), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def rung_epochs(early_stopping: EarlyStopping, epochs: int) -> tuple[int, ...]:
+    """first_rung * reduction_factor^k below `epochs`, then `epochs`; only `epochs` where nothing is stopped early."""
+    if early_stopping.method == "none":
+        return (epochs,)
+    if early_stopping.first_rung > epochs:
+        raise InputError(
+            f"early_stopping.first_rung must be at most recipe.epochs = {epochs}, got {early_stopping.first_rung};"
+            " lower it, or raise recipe.epochs"
+        )
+    rungs, length = [], float(early_stopping.first_rung)
+    while length < epochs:
+        # The slack keeps products such as 3 * 1.1^k from falling below a whole number by rounding.
+        if not rungs or int(length + 1e-9) > rungs[-1]:
+            rungs.append(int(length + 1e-9))
+        length *= early_stopping.reduction_factor
+    return (*rungs, epochs)
+
+
+def find_space(name: str) -> Path:
+    """The file of a space: a path to a TOML file, or the NAME of one in search_spaces/. Raises `InputError`."""
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"--space {name}: there is no such file; give the path of a study's TOML file")
+        return path
+    package = Path(hcpr_tune.__file__).parent
+    folders = (Path("search_spaces"), package.parent / "search_spaces", package / "search_spaces")
+    known: dict[str, Path] = {}
+    for folder in reversed(folders):
+        known |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    if name not in known:
+        raise InputError(f"--space {show(name)} is unknown; known: {', '.join(sorted(known)) or 'none'}, or give the path of a TOML file")
+    return known[name]
+
+
+DERIVED = {
+    "stretch_ends": "it follows from early_stopping.first_rung, early_stopping.reduction_factor and recipe.epochs",
+    "threads": "it follows from resources.cpus_per_trial",
+    "seed": "every trial trains with the study's seed; set that",
+    "task": "it stands in the table [task]",
+}
+"""Recipe fields that a study file does not state in [recipe], and why."""
+
+
+def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str = "") -> Study:
+    """Read a study file with `overrides` (dotted name, value) laid over it.
+
+    A dotted name is a key of the file, or a field of the recipe, which is then fixed and no longer searched. `given` is how the
+    command line said the overrides, for messages. Raises `InputError` that names file, key, law, value and way out.
+    """
+    where = f"{path} with {given}" if given else str(path)
+    tables = read_toml(path)
+    for dotted, value in overrides:
+        _override(tables, dotted, value, where)
+    return study_from_plain(tables, where)
+
+
+def _override(tables: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    recipe_fields = dotted_names(Recipe)
+    head = dotted.partition(".")[0]
+    known = {item.name for item in fields(StudySettings)} | {"recipe", "task", "search"}
+    if head not in known and (dotted in recipe_fields or head in {name.partition(".")[0] for name in recipe_fields}):
+        dotted, head = f"recipe.{dotted}", "recipe"
+    if head not in known:
+        raise unknown_key(dotted, [*known, *recipe_fields], where)
+    for table in dotted.split(".")[:-1]:
+        if not table:
+            raise InputError(f"--set {dotted} is no dotted name; for instance --set budget.trials=8 ({where})")
+    if head == "recipe":
+        _fix(tables.get("search", {}), dotted.removeprefix("recipe."))
+    set_dotted(tables, dotted, value)
+
+
+def _fix(search: Any, name: str) -> None:
+    """Drop the dimension `name`, and all below it, from the search table, whether its key is dotted or nested."""
+    if not isinstance(search, dict):
+        return
+    for key in [key for key in search if key == name or key.startswith(name + ".")]:
+        del search[key]
+    head, _, rest = name.partition(".")
+    if rest:
+        _fix(search.get(head), rest)
+
+
+def study_from_plain(tables: dict[str, Any], where: str) -> Study:
+    """A study from the nested tables of its file."""
+    tables = copy.deepcopy(tables)
+    search, task, recipe = (tables.pop(name, {}) for name in ("search", "task", "recipe"))
+    for name, table in (("search", search), ("task", task), ("recipe", recipe)):
+        if not isinstance(table, dict):
+            raise InputError(f"{name} must be a table, got {show(table)}; write [{name}] and its keys below it ({where})")
+    unknown = set(tables) - {item.name for item in fields(StudySettings)}
+    if unknown:
+        known = [item.name for item in fields(StudySettings)] + ["search", "task", "recipe"]
+        raise unknown_key(min(unknown), known, where)
+    settings = read(StudySettings, tables, where)
+    for name, reason in DERIVED.items():
+        if name in recipe:
+            raise InputError(f"recipe.{name} is not stated in a study: {reason} ({where})")
+    try:
+        # Read once without the rungs, which need its epochs, so that its own errors come first.
+        epochs = _read_recipe({**recipe, "task": task}, where).epochs
+        rungs = rung_epochs(settings.early_stopping, epochs)
+    except InputError as error:
+        raise error if str(error).endswith(f"({where})") else InputError(f"{error} ({where})") from None
+    derived = {
+        "task": task,
+        "stretch_ends": [rung for rung in rungs if rung < epochs],
+        "threads": max(1, int(settings.resources.cpus_per_trial)),
+        "seed": settings.seed,
+    }
+    full = recipe_from_plain({**recipe, **derived}, where)
+    return Study(settings, full, read_space(search, full, where))
+
+
+def _read_recipe(values: dict[str, Any], where: str) -> Recipe:
+    """The recipe as part of a study file: its errors name the keys as they stand there."""
+    try:
+        return recipe_from_plain(values, where)
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if message.startswith("task.") else f"recipe.{message}") from None
+
+
+def study_to_plain(study: Study) -> dict[str, Any]:
+    """The study as the tables of a file, everything stated: the inverse of `study_from_plain`."""
+    recipe = to_plain(study.recipe)
+    task = recipe["task"]
+    for name in DERIVED:
+        del recipe[name]
+    plain = to_plain(study.settings)
+    return plain | {"task": task, "recipe": recipe, "search": {name: dim.to_plain() for name, dim in study.space.items()}}
+
+
+def study_to_toml(study: Study) -> str:
+    """The resolved study as a file that can be given as --space."""
+    return tomli_w.dumps(study_to_plain(study))
+
+
+def searched_values(study: Study, recipe: Recipe) -> dict[str, Any]:
+    """The searched values of a recipe by dotted name."""
+    plain = to_plain(recipe)
+    return {name: get_dotted(plain, name) for name in study.space}

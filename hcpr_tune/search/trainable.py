@@ -1,0 +1,75 @@
+"""The work on a worker: a job becomes a recipe, is trained, and each epoch is reported. The process is reused for the next job."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray.tune import Trainable
+
+from hcpr_tune.errors import Diverged
+
+if TYPE_CHECKING:
+    from hcpr_tune.training.session import DataShelf
+
+REPORT = "report"
+"""The key of a Ray result that holds what is reported, as JSON: Ray would flatten a table and cannot hold None."""
+
+
+class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
+    """Trains one job at a time. What goes wrong in training is reported, not raised: Ray retries only the death of a process.
+
+    The configuration is {"job": JSON of {recipe, start, end, checkpoints}}.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._shelf: DataShelf | None = None
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self._job = json.loads(config["job"])
+        # Dropping the last job's generator frees its model before the next one is built.
+        self._reports: Iterator[dict[str, Any]] | None = None
+
+    def step(self) -> dict[str, Any]:
+        """One epoch, and with the last one the end of the job."""
+        try:
+            if self._reports is None:
+                self._reports = self._train()
+            report = next(self._reports)
+        except Diverged as error:
+            report = {"status": "diverged", "reason": str(error)}
+        except Exception as error:
+            report = {"status": "failed", "reason": one_line(error), "traceback": traceback.format_exc()}
+        if report["status"] != "training":
+            self._reports = None
+        return {REPORT: json.dumps(report, allow_nan=False), "done": report["status"] != "training"}
+
+    def _train(self) -> Iterator[dict[str, Any]]:
+        """The job's epochs; the last one has the status `reached`."""
+        # torch comes late: the driver imports this module too, to ship the class.
+        from hcpr_tune.training.recipe import recipe_from_plain
+        from hcpr_tune.training.session import DataShelf, split_hashes, train_stretch
+
+        self._shelf = self._shelf or DataShelf()
+        job = self._job
+        recipe = recipe_from_plain(job["recipe"], "the job's recipe")
+        for report in train_stretch(recipe, self._shelf, Path(job["checkpoints"]), job["start"], job["end"]):
+            if report["epoch"] < job["end"]:
+                yield report | {"status": "training"}
+            else:
+                splits = split_hashes(self._shelf.get(recipe.task))
+                yield report | {"status": "reached", "reason": "", "splits": splits}
+
+
+def one_line(error: BaseException) -> str:
+    """The error's type and the first line of its message."""
+    text = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

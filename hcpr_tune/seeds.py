@@ -1,0 +1,11 @@
+"""Seeds derived from a seed and what they are for, so that no two draws share a generator and none has a state to save."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """A 63-bit seed from a seed and what it is for."""
+    text = ":".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,87 @@
+"""A stretch of one training with its checkpoints: what a worker does for a job, and what `hcpr_tune train` does for a recipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hcpr_tune.training import checkpoints
+from hcpr_tune.training.data import Data, load_data
+from hcpr_tune.training.loop import Epoch, initial_state, torch_threads, train
+from hcpr_tune.training.recipe import Recipe, Task
+
+Report = dict[str, Any]
+"""One epoch as plain values: the fields of `Epoch`, the counts on validation, times and the device."""
+
+
+class DataShelf:
+    """Keeps the data of the task used last on the device, so that the next training on a reused process starts at once."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._kept: tuple[Task, Data] | None = None
+
+    def get(self, task: Task) -> Data:
+        if self._kept is None or self._kept[0] != task:
+            self._kept = None
+            self._kept = task, load_data(task).to(self.device)
+        return self._kept[1]
+
+
+def train_stretch(recipe: Recipe, shelf: DataShelf, folder: Path, start: int, end: int) -> Iterator[Report]:
+    """Train from the end of epoch `start` to the end of epoch `end`, with a checkpoint below `folder` after every epoch.
+
+    Goes on from the latest checkpoint in between, whose report comes again first: a killed process may have saved it without
+    telling anybody. Checkpoints between rungs are deleted by the next one. Raises `Diverged`, and `InputError` for a checkpoint
+    that is missing or damaged.
+    """
+    began = time.perf_counter()
+    data = shelf.get(recipe.task)
+    with torch_threads(recipe.threads):
+        state = initial_state(recipe, data)
+    saved = max((epoch for epoch in checkpoints.saved_epochs(folder) if epoch <= end), default=0)
+    if saved < start:
+        raise FileNotFoundError(f"the checkpoint of epoch {start} is missing in {folder}")
+    if saved:
+        again = checkpoints.load(folder, saved, state)
+        if saved > start:
+            yield again
+        if saved == end:
+            return
+    startup = time.perf_counter() - began
+    for epoch in train(recipe, data, state):
+        saving = time.perf_counter()
+        report = _report(epoch, shelf.device, startup)
+        checkpoints.save(folder, state, report, with_weights=epoch.is_rung)
+        if epoch.epoch - 1 not in recipe.rung_epochs:
+            checkpoints.drop(folder, [epoch.epoch - 1])
+        yield report | {"seconds_checkpoint": time.perf_counter() - saving}
+        if epoch.epoch == end:
+            return
+        startup = 0.0
+
+
+def _report(epoch: Epoch, device: torch.device, startup: float) -> Report:
+    plain = {name: value for name, value in asdict(epoch).items() if name != "validation"}
+    counts = {}
+    if epoch.validation is not None:
+        counts = {
+            "clean_correct_validation": epoch.validation.clean_correct,
+            "robust_correct_validation": epoch.validation.robust_correct,
+            "total_validation": epoch.validation.total,
+        }
+    return plain | counts | {
+        "seconds_startup": startup,
+        "seconds_checkpoint": 0.0,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+    }
+
+
+def split_hashes(data: Data) -> dict[str, str]:
+    """Which images of the dataset were trained and validated on, as hashes of their indices."""
+    return {"train": data.train.index_hash, "validation": data.validation.index_hash}

@@ -1,0 +1,91 @@
+"""TensorBoard events per trial, written by the driver as soon as an epoch is recorded.
+
+Uses TensorBoard's own event writer and protocol buffers, so that the driver need not import torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event as BoardEvent
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from hcpr_tune.search.record import Event, History
+from hcpr_tune.search.results import StudyFolder
+
+CURVES = {
+    "loss": "loss/total",
+    "accuracy_loss": "loss/accuracy",
+    "consistency_loss": "loss/consistency",
+    "lr": "schedule/lr",
+    "pace": "schedule/pace",
+    "consistency_factor": "schedule/consistency_factor",
+    "attack_steps": "schedule/attack_steps",
+    "seconds_attack": "seconds/attack",
+    "seconds_update": "seconds/update",
+    "seconds_evaluation": "seconds/evaluation",
+}
+"""Tag of each reported number."""
+
+
+def curve_values(event: Event) -> dict[str, float]:
+    """What an epoch adds to the curves, by tag."""
+    values = {tag: float(event[name]) for name, tag in CURVES.items()}
+    for kind in ("robust", "clean"):
+        if f"{kind}_correct_validation" in event:
+            values[f"accuracy_validation/{kind}"] = event[f"{kind}_correct_validation"] / event["total_validation"]
+    return values
+
+
+class Curves:
+    """The event file of one training in `folder`; each epoch is flushed, so that it is there to see and a kill loses nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = EventFileWriter(str(folder))
+
+    def add(self, event: Event) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in curve_values(event).items()]
+        self._writer.add_event(BoardEvent(wall_time=event["time"], step=event["epoch"], summary=Summary(value=values)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class TensorBoardView:
+    """A listener: one run per trial in its folder, `trials/trial_0003`.
+
+    The files are rebuilt from the record when a search is resumed, so that no step is missing or doubled. A trial's file is closed with
+    its job, so that open files and writer threads do not grow with the number of trials.
+    """
+
+    def __init__(self, folder: StudyFolder, history: History) -> None:
+        self._folder = folder
+        self._open: dict[int, Curves] = {}
+        for trial in history.trials.values():
+            for path in folder.trial(trial.number).glob("events.out.tfevents.*"):
+                path.unlink()
+            for epoch in sorted(trial.epochs):
+                self._add(trial.epochs[epoch])
+            self._close(trial.number)
+
+    def on_event(self, event: Event, history: History) -> None:
+        if event["event"] == "epoch":
+            self._add(event)
+        elif event["event"] == "job_end":
+            self._close(event["trial"])
+
+    def _add(self, event: Event) -> None:
+        number = event["trial"]
+        if number not in self._open:
+            self._open[number] = Curves(self._folder.trial(number))
+        self._open[number].add(event)
+
+    def _close(self, number: int) -> None:
+        if number in self._open:
+            self._open.pop(number).close()
+
+    def close(self) -> None:
+        for number in list(self._open):
+            self._close(number)

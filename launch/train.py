@@ -1,0 +1,7 @@
+"""`python launch/train.py --recipe FILE` is `hcpr_tune train --recipe FILE`."""
+
+import sys
+
+from hcpr_tune.cli import main
+
+sys.exit(main(["train", *sys.argv[1:]]))

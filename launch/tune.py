@@ -1,0 +1,7 @@
+"""`python launch/tune.py --space default` is `hcpr_tune tune --space default`."""
+
+import sys
+
+from hcpr_tune.cli import main
+
+sys.exit(main(["tune", *sys.argv[1:]]))

@@ -1,0 +1,266 @@
+"""The attacks: inside ball and box, the model left as found, no forward pass too many, and the closed-form optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from hcpr_tune.training.attacks import evaluating, into_ball, margin_attack, maximise
+from hcpr_tune.training.losses import misclassification_margin, pair_consistency
+from hcpr_tune.training.loop import attack
+from hcpr_tune.training.models import build_model
+from hcpr_tune.training.recipe import Model, Recipe
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+EPSILON = 0.05
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def linear_model(seed: int, classes: int) -> nn.Sequential:
+    """Logits that are linear in 3x3 images, float64, and equal where all pixels are 0.5, so that each class occurs."""
+    layer = nn.Linear(9, classes).double()
+    with torch.no_grad():
+        layer.weight.copy_(draw(seed, classes, 9) - 0.5)
+        layer.bias.copy_(-0.5 * layer.weight.sum(1))
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+@contextmanager
+def passing(model: nn.Module) -> Iterator[list[int]]:
+    """How many images each forward pass of `model` takes."""
+    sizes: list[int] = []
+    handle = model.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    try:
+        yield sizes
+    finally:
+        handle.remove()
+
+
+def margin_survivors(model: nn.Module, images: Tensor, labels: Tensor, start: Tensor, steps: int = 10) -> Tensor:
+    return margin_attack(
+        model,
+        images,
+        labels,
+        misclassification_margin,
+        epsilon=EPSILON,
+        steps=steps,
+        step_size=EPSILON / 4,
+        start=start,
+    )
+
+
+def unusual_model() -> nn.Module:
+    """A small network in train mode but for one part, with one parameter that wants no gradient."""
+    model = build_model(Model(width=4), channels=1, classes=10, seed=0).train()
+    model.features[1].eval()
+    model.head.bias.requires_grad_(False)
+    return model
+
+
+def condition(model: nn.Module) -> tuple[list[bool], list[bool]]:
+    return [part.training for part in model.modules()], [part.requires_grad for part in model.parameters()]
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    epsilon=st.floats(0.001, 0.5),
+    relative_step=st.floats(0.1, 3.0),
+    steps=st.integers(1, 5),
+    noise=st.floats(0.0, 1.0),
+)
+@settings(max_examples=50, deadline=None, database=None)
+def test_attacked_images_lie_in_the_ball_and_in_the_box(seed, epsilon, relative_step, steps, noise):
+    images, model = draw(seed, 5, 1, 3, 3), linear_model(seed, 3)
+    labels = torch.arange(5) % 3
+    adversarial = maximise(
+        model,
+        images,
+        lambda logits: misclassification_margin(logits, labels),
+        epsilon=epsilon,
+        steps=steps,
+        step_size=relative_step * epsilon,
+        start=images + noise * (2 * draw(seed + 1, 5, 1, 3, 3) - 1),
+    )
+    assert (adversarial - images).abs().max() <= epsilon + 1e-12
+    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    assert not adversarial.requires_grad
+
+
+def test_projection_keeps_what_is_inside_and_is_the_nearest_point():
+    images = torch.tensor([0.0, 0.5, 0.5, 1.0, 0.95])
+    moved = torch.tensor([-0.05, 0.55, 0.9, 0.7, 1.2])
+    torch.testing.assert_close(into_ball(moved, images, 0.1), torch.tensor([0.0, 0.55, 0.6, 0.9, 1.0]))
+
+
+def test_the_model_is_left_as_found(digits):
+    images, labels = digits.train.to_unit(digits.train.images[:8]), digits.train.labels[:8]
+    model = unusual_model()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    before, weights = condition(model), {name: value.clone() for name, value in model.state_dict().items()}
+    attack(Recipe(), model, images, 2, torch.Generator().manual_seed(0))
+    margin_survivors(model, images, labels, images)
+    assert condition(model) == before
+    assert all((parameter.grad == 3).all() for parameter in model.parameters())
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_the_model_is_left_as_found_when_the_objective_raises(digits):
+    images, labels = digits.train.to_unit(digits.train.images[:8]), digits.train.labels[:8]
+    model = unusual_model()
+    before = condition(model)
+
+    def broken(*_: Tensor) -> Tensor:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        maximise(model, images, broken, epsilon=EPSILON, steps=2, step_size=0.05, start=images)
+    assert condition(model) == before
+    with pytest.raises(ZeroDivisionError):
+        margin_attack(model, images, labels, broken, epsilon=EPSILON, steps=2, step_size=0.05, start=images)
+    assert condition(model) == before
+
+
+def test_during_the_attack_all_is_in_eval_mode_and_no_parameter_wants_a_gradient(digits):
+    images, model = digits.train.to_unit(digits.train.images[:8]), unusual_model()
+    seen = []
+
+    def objective(logits: Tensor) -> Tensor:
+        seen.append(condition(model))
+        return logits.amax(1)
+
+    maximise(model, images, objective, epsilon=EPSILON, steps=3, step_size=0.05, start=images)
+    assert len(seen) == 3
+    assert not any(any(modes) or any(wanting) for modes, wanting in seen)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_evaluating_may_be_nested():
+    model = unusual_model()
+    before = condition(model)
+    with evaluating(model):
+        with evaluating(model):
+            pass
+        assert condition(model) == ([False] * len(before[0]), [False] * len(before[1]))
+    assert condition(model) == before
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_natural_logits_are_computed_once_per_attack(digits, steps):
+    images, model = digits.train.to_unit(digits.train.images[:8]), unusual_model()
+    with passing(model) as sizes:
+        attack(Recipe(), model, images, steps, torch.Generator().manual_seed(0))
+    assert sizes == [8] * (steps + 1)
+
+
+def test_attack_raises_the_consistency_loss(trained, digits):
+    images, model = digits.train.to_unit(digits.train.images[:64]), trained.state.model
+    adversarial = attack(trained.recipe, model, images, 5, torch.Generator().manual_seed(0))
+    noisy = images + 0.001 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    with evaluating(model), torch.no_grad():
+        natural, before, after = model(images), model(noisy), model(adversarial)
+    raised = pair_consistency(natural, after, 8, 1.2, 6) > pair_consistency(natural, before, 8, 1.2, 6)
+    assert raised.all()
+    assert pair_consistency(natural, after, 8, 1.2, 6).mean() > 0.05
+
+
+@pytest.mark.parametrize("box", ["free", "binding"])
+@pytest.mark.parametrize("seed", range(5))
+def test_on_a_linear_model_the_ascent_reaches_the_closed_form_optimum(seed, box):
+    images, model = draw(seed, 6, 1, 3, 3), linear_model(seed, 2)
+    if box == "free":
+        images = 0.1 + 0.8 * images
+    adversarial = maximise(
+        model,
+        images,
+        lambda logits: logits[:, 1] - logits[:, 0],
+        epsilon=EPSILON,
+        steps=10,
+        step_size=EPSILON / 4,
+        start=images,
+    )
+    direction = (model[1].weight[1] - model[1].weight[0]).sign().view(1, 1, 3, 3).detach()
+    expected = images + EPSILON * direction
+    assert box == "binding" or (expected.min() > 0 and expected.max() < 1)
+    torch.testing.assert_close(adversarial, expected.clamp(0, 1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_on_two_linear_classes_survivors_are_those_of_the_closed_form(seed):
+    images, model = 0.1 + 0.8 * draw(seed, 200, 1, 3, 3), linear_model(seed, 2)
+    labels = torch.arange(200) % 2
+    reach = EPSILON * (model[1].weight[1] - model[1].weight[0]).abs().sum().detach()
+    clean = misclassification_margin(model(images).detach(), labels)
+    survived = margin_survivors(model, images, labels, images + EPSILON * (2 * draw(seed + 1, *images.shape) - 1))
+    assert torch.equal(survived, clean + reach < 0)
+    assert 0 < survived.sum() < (clean < 0).sum()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_on_three_linear_classes_survivors_are_those_of_the_closed_form(seed):
+    # Each class sums three pixels of its own, so that the class that is nearest stays it and the ascent can't take a wrong turn.
+    images, model = 0.1 + 0.8 * draw(seed, 200, 1, 3, 3), linear_model(seed, 3)
+    with torch.no_grad():
+        model[1].weight.copy_(torch.eye(3, dtype=torch.float64).repeat_interleave(3, dim=1))
+        model[1].bias.zero_()
+    labels = model(images).argmax(1)
+    survived = margin_survivors(model, images, labels, images)
+    assert torch.equal(survived, misclassification_margin(model(images).detach(), labels) + 6 * EPSILON < 0)
+    assert 0 < survived.sum() < 200
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_image_is_called_broken_that_cannot_be_broken(seed):
+    images, model = 0.1 + 0.8 * draw(seed, 200, 1, 3, 3), linear_model(seed, 4)
+    logits, weight = model(images).detach(), model[1].weight.detach()
+    labels = logits.argmax(1)
+    reach = EPSILON * (weight[None] - weight[labels][:, None]).abs().sum(2)
+    worst = (logits - logits.gather(1, labels[:, None]) + reach).scatter(1, labels[:, None], -torch.inf).amax(1)
+    survived = margin_survivors(model, images, labels, images)
+    assert survived[worst < 0].all()
+    assert (worst < 0).any()
+
+
+class SquareRoot(nn.Module):
+    """Class 0 always wins where the logits are numbers; they are none for a mean pixel below 0.5."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        root = (images.flatten(1).mean(1) - 0.5).sqrt()
+        return torch.stack((1 + root, 0 * root), dim=1)
+
+
+def test_logits_that_are_no_numbers_count_as_broken():
+    means = torch.tensor([0.3, 0.52, 0.9])
+    images = means[:, None, None, None].expand(3, 1, 3, 3)
+    survived = margin_survivors(SquareRoot(), images, torch.zeros(3, dtype=torch.int64), images)
+    # The first is none at the start, the second once it is attacked, the third stays out of reach.
+    assert survived.tolist() == [False, False, True]
+
+
+def test_a_misclassified_image_is_not_attacked():
+    images, model = 0.1 + 0.8 * draw(0, 50, 1, 3, 3), linear_model(0, 3)
+    wrong = (model(images).argmax(1) + 1) % 3
+    with passing(model) as sizes:
+        survived = margin_survivors(model, images, wrong, images)
+    assert sizes == [50]
+    assert not survived.any()
+
+
+def test_a_broken_image_costs_no_more_forward_passes():
+    images, model = 0.1 + 0.8 * draw(1, 200, 1, 3, 3), linear_model(1, 2)
+    labels = torch.arange(200) % 2
+    clean = misclassification_margin(model(images).detach(), labels)
+    per_step = EPSILON / 4 * (model[1].weight[1] - model[1].weight[0]).abs().sum().detach()
+    with passing(model) as sizes:
+        margin_survivors(model, images, labels, images, steps=4)
+    # Before step k + 1 an image has moved k steps: those still right then are passed.
+    alive = [int((clean + moved * per_step < 0).sum()) for moved in range(4)]
+    assert sizes == [200, alive[0], *alive]
+    assert alive[0] > alive[-1]

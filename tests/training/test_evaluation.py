@@ -1,0 +1,156 @@
+"""Counts that depend on the model and nothing else, an attack that a scale cannot fool, and intervals."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hcpr_tune.proportions import wilson_interval
+from hcpr_tune.training.attacks import evaluating, maximise
+from hcpr_tune.training.evaluation import evaluate, random_starts
+from hcpr_tune.training.recipe import Evaluation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+EPSILON = 0.1
+SETTINGS = Evaluation(steps=10)
+
+
+class Scaled(nn.Module):
+    """The logits of `inner` times 2^14; a power of two, so that no rounding tells the two apart."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 2.0**14 * self.inner(images)
+
+
+class Precise(nn.Module):
+    """A copy of `inner` in float64 for images in float32, so that the batch size moves no sign by rounding."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = copy.deepcopy(inner).double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images.double())
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [(5, 10, 0.2366, 0.7634), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilson_interval_has_its_known_values(correct, total, low, high):
+    # The last one is Newcombe's example, Statistics in Medicine 17 (1998), table I.
+    assert wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(counts=st.integers(1, 20000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+@settings(deadline=None, database=None)
+def test_wilson_interval_is_scipys_and_holds_the_share(counts):
+    correct, total = counts
+    low, high = wilson_interval(correct, total)
+    known = binomtest(correct, total).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((known.low, known.high), abs=1e-12)
+    assert 0 <= low <= correct / total <= high <= 1
+
+
+@pytest.mark.parametrize("total", [1, 7, 359, 10000])
+def test_wilson_interval_ends_exactly_at_none_and_at_all(total):
+    assert wilson_interval(0, total)[0] == 0.0
+    assert wilson_interval(total, total)[1] == 1.0
+
+
+def test_wilson_interval_of_nothing_is_everything():
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_robust_is_at_most_clean_is_at_most_total(trained, digits):
+    found = evaluate(trained.state.model, digits.validation, EPSILON, SETTINGS)
+    assert 0 < found.robust_correct < found.clean_correct < found.total == len(digits.validation)
+
+
+def test_clean_count_is_that_of_the_largest_logit(trained, digits):
+    model, split = trained.state.model, digits.validation
+    with evaluating(model), torch.no_grad():
+        expected = int((model(split.to_unit(split.images)).argmax(1) == split.labels).sum())
+    assert evaluate(model, split, EPSILON, SETTINGS).clean_correct == expected
+
+
+def test_evaluation_repeats_itself_and_draws_from_no_global_generator(trained, digits):
+    first = evaluate(trained.state.model, digits.validation, EPSILON, SETTINGS)
+    state = torch.get_rng_state()
+    assert evaluate(trained.state.model, digits.validation, EPSILON, SETTINGS) == first
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_evaluation_does_not_depend_on_the_models_mode_and_restores_it(trained, digits):
+    model = copy.deepcopy(trained.state.model)
+    found = []
+    for training in (True, False):
+        model.train(training)
+        found.append(evaluate(model, digits.validation, EPSILON, SETTINGS))
+        assert all(part.training == training for part in model.modules())
+    assert found[0] == found[1]
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), trained.state.model.buffers(), strict=True))
+
+
+def test_counts_do_not_depend_on_the_batch_size(trained, digits):
+    model = Precise(trained.state.model)
+    counts = {evaluate(model, digits.validation, EPSILON, replace(SETTINGS, batch_size=size)) for size in (512, 100, 33)}
+    assert len(counts) == 1
+
+
+def test_a_wider_ball_breaks_more(trained, digits):
+    counts = [
+        evaluate(trained.state.model, digits.validation, epsilon, SETTINGS).robust_correct for epsilon in (0.01, 0.05, 0.15)
+    ]
+    assert counts == sorted(counts, reverse=True) and counts[0] > counts[-1]
+
+
+def test_starts_are_fixed_per_image_and_fill_the_ball(digits):
+    split = digits.validation
+    starts = random_starts(split, EPSILON, seed=0)
+    assert torch.equal(starts, random_starts(split, EPSILON, seed=0))
+    assert not torch.equal(starts, random_starts(split, EPSILON, seed=1))
+    moved = starts - split.to_unit(split.images)
+    assert moved.abs().max() <= EPSILON + 1e-6
+    assert moved.min() < -0.99 * EPSILON and moved.max() > 0.99 * EPSILON
+    assert abs(float(moved.mean())) < 0.01 * EPSILON
+    # The same direction in a smaller ball: radii are compared on the same draw.
+    half = random_starts(split, EPSILON / 2, seed=0) - split.to_unit(split.images)
+    torch.testing.assert_close(half, moved / 2, rtol=0, atol=1e-6)
+
+
+def cross_entropy_survivors(model: nn.Module, images: Tensor, labels: Tensor, start: Tensor) -> int:
+    """What a search must not score with: how many images survive PGD on the cross-entropy."""
+    adversarial = maximise(
+        model,
+        images,
+        lambda logits: F.cross_entropy(logits, labels, reduction="none"),
+        epsilon=EPSILON,
+        steps=SETTINGS.steps,
+        step_size=SETTINGS.relative_step_size * EPSILON,
+        start=start,
+    )
+    with evaluating(model), torch.no_grad():
+        return int((model(adversarial).argmax(1) == labels).sum())
+
+
+def test_a_scale_of_the_logits_fools_cross_entropy_but_not_the_margin(trained, digits):
+    model, split = trained.state.model, digits.validation
+    honest = evaluate(model, split, EPSILON, SETTINGS)
+    masked = evaluate(Scaled(model), split, EPSILON, SETTINGS)
+    assert masked == honest
+    images, start = split.to_unit(split.images), random_starts(split, EPSILON, SETTINGS.seed)
+    fooled = cross_entropy_survivors(Scaled(model), images, split.labels, start)
+    assert fooled > masked.robust_correct + 0.1 * masked.total
+    # Without the scale cross-entropy finds most of what the margin finds: it is the scale that hides the rest.
+    assert cross_entropy_survivors(model, images, split.labels, start) < fooled - 0.05 * masked.total
