@@ -6,7 +6,8 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hcpr_tune.retraining import BestRung
     from hcpr_tune.search.record import History
     from hcpr_tune.search.results import StudyFolder
     from hcpr_tune.search.study import Study
@@ -56,7 +58,9 @@ def one_line(error: Exception) -> str:
 
 def parser() -> Parser:
     """The parser of all commands. Nothing heavy is imported for it."""
-    top = Parser(prog="hcpr_tune", description="Search the coefficients of adversarial training, on one machine or a cluster.")
+    top = Parser(
+        prog="hcpr_tune", description="Search the coefficients of adversarial training, on one machine or a cluster."
+    )
     top.add_argument("--version", action="version", version=f"hcpr_tune {hcpr_tune.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     add_tune(commands)
@@ -65,8 +69,15 @@ def parser() -> Parser:
 
 
 def add_tune(commands: Any) -> None:
-    tune = commands.add_parser("tune", help="search a space", description="Search a space of recipes with Ray Tune and Optuna.")
-    tune.add_argument("--space", default=None, metavar="NAME|PATH", help="a file of search_spaces/ by name, or a path (default: default)")
+    tune = commands.add_parser(
+        "tune", help="search a space", description="Search a space of recipes with Ray Tune and Optuna."
+    )
+    tune.add_argument(
+        "--space",
+        default=None,
+        metavar="NAME|PATH",
+        help="a file of search_spaces/ by name, or a path (default: default)",
+    )
     tune.add_argument("--name", metavar="NAME", help="the study's name (default: SPACE-YYYYmmdd-HHMMSS)")
     tune.add_argument("--resume", metavar="NAME", help="go on with a study from its record")
     tune.add_argument("--storage", default="results", metavar="DIR", help="where studies lie (default: results)")
@@ -79,19 +90,37 @@ def add_tune(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="a key of the space by dotted name, or a field of the recipe, which is then fixed and not searched; repeatable",
     )
-    tune.add_argument("--address", metavar="ADDRESS", help="an existing Ray cluster (default: start Ray on this machine)")
+    tune.add_argument(
+        "--address", metavar="ADDRESS", help="an existing Ray cluster (default: start Ray on this machine)"
+    )
     tune.add_argument("--cpus-per-trial", metavar="N", help="CPU cores per trial (resources.cpus_per_trial)")
-    tune.add_argument("--gpus-per-trial", metavar="N", help="GPUs per trial (resources.gpus_per_trial; default: 1 where there are any)")
-    tune.add_argument("--dry-run", action="store_true", help="print the resolved study and what it could cost, and train nothing")
+    tune.add_argument(
+        "--gpus-per-trial",
+        metavar="N",
+        help="GPUs per trial (resources.gpus_per_trial; default: 1 where there are any)",
+    )
+    tune.add_argument(
+        "--dry-run", action="store_true", help="print the resolved study and what it could cost, and train nothing"
+    )
     tune.add_argument("--quiet", action="store_true", help="print only the result")
     tune.set_defaults(run=run_tune)
 
 
 def add_train(commands: Any) -> None:
-    train = commands.add_parser("train", help="train one recipe", description="Train one recipe from the beginning to the end.")
-    train.add_argument("--recipe", required=True, metavar="FILE", help="a recipe, for instance results/NAME/best/recipe.toml")
+    train = commands.add_parser(
+        "train", help="train one recipe", description="Train one recipe from the beginning to the end."
+    )
+    train.add_argument(
+        "--recipe", required=True, metavar="FILE", help="a recipe, for instance results/NAME/best/recipe.toml"
+    )
     train.add_argument("--out", metavar="DIR", help="where the results go (default: results/train-YYYYmmdd-HHMMSS)")
-    train.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of the recipe by dotted name; repeatable")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a field of the recipe by dotted name; repeatable",
+    )
     train.add_argument("--quiet", action="store_true", help="print only the result")
     train.set_defaults(run=run_train)
 
@@ -131,13 +160,17 @@ def run_tune(options: argparse.Namespace) -> int:
     overrides, given = overrides_of(options)
     if options.resume is not None:
         if options.space or options.name or given:
-            raise InputError("--resume goes on with the study as it was begun; drop --space, --name, --set and the other settings")
+            raise InputError(
+                "--resume goes on with the study as it was begun; drop --space, --name, --set and the other settings"
+            )
         folder, study, history = reopen(storage, options.resume)
+        where = str(folder.study)
     else:
         path = find_space(options.space or "default")
         study = read_study(path, overrides, given)
         folder = check_new(storage, options.name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         history = History(study.recipe.epochs)
+        where = f"{path} with {given}" if given else str(path)
     if options.dry_run:
         print_dry_run(study)
         return COMPLETED
@@ -145,25 +178,44 @@ def run_tune(options: argparse.Namespace) -> int:
     from hcpr_tune.views.tensorboard import TensorBoardView
 
     console = make_console()
-    # A Slurm preemption or `kill` ends a search as Ctrl-C does; a second signal ends it at once.
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)
-    with connected(options.address) as cluster:
-        share = allot(study.settings.resources, cluster)
+    # Handlers come after Ray's start: it installs one of its own for SIGTERM.
+    with connected(options.address) as cluster, interruptible():
+        share = allot(study.settings.resources, cluster, where)
         if options.resume is None:
             create(folder, study)
         if not options.quiet:
             print_start(console, study, folder, cluster.dashboard_url, share.workers)
         listeners = [TensorBoardView(folder, history), *([] if options.quiet else [search_view(study, console)])]
-        run(folder, study, history, share, listeners)
-    return print_result(console, folder, history)
+        try:
+            run(folder, study, history, share, listeners)
+        except Interrupted:
+            interrupted = True
+        else:
+            interrupted = False
+    code = print_result(console, folder, history)
+    if not interrupted:
+        return code
+    elsewhere = "" if options.storage == "results" else f" --storage {storage}"
+    raise Interrupted(
+        f"interrupted; everything recorded is kept in {folder.root}; go on with: hcpr_tune tune --resume {folder.root.name}{elsewhere}"
+    )
 
 
-def interrupt(number: int, frame: Any) -> None:
-    """Ends the search once; the next signal has its usual effect."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    raise KeyboardInterrupt
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM (a Slurm preemption, `kill`) and Ctrl-C end the block with KeyboardInterrupt; a second one ends the process at once."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        for name in before:
+            signal.signal(name, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    before = {name: signal.signal(name, interrupt) for name in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def make_console() -> Console:
@@ -190,7 +242,9 @@ def print_dry_run(study: Study) -> None:
     print(study_to_toml(study))
     print(f"# rungs: epochs {', '.join(map(str, study.rungs))}")
     print(f"# trials: {trials}, {len(study.space)} searched dimensions, fingerprint {study.fingerprint}")
-    print(f"# cost: at most {most_epochs(study.rungs, reduction_factor, trials)} epochs, usually about {expected_epochs(study)}")
+    print(
+        f"# cost: at most {most_epochs(study.rungs, reduction_factor, trials)} epochs, usually about {expected_epochs(study)}"
+    )
     print("# nothing was trained (--dry-run)")
 
 
@@ -201,7 +255,7 @@ def print_start(console: Console, study: Study, folder: StudyFolder, dashboard: 
         f"study        {folder.root}",
         f"task         {study.recipe.task.dataset}, epsilon {study.recipe.task.epsilon:g}, {len(study.space)} searched dimensions",
         f"budget       {settings.budget.trials} trials, rungs at epochs {', '.join(map(str, study.rungs))}, {workers} at once",
-        f"dashboard    {dashboard or 'none'}",
+        f"dashboard    {dashboard or 'none'} (it asks for the token that `ray get-auth-token` prints)",
         f"tensorboard  tensorboard --logdir {folder.root}",
     ]
     for line in lines:
@@ -213,8 +267,10 @@ def print_result(console: Console, folder: StudyFolder, history: History) -> int
     from hcpr_tune.views.terminal import result_table
 
     if not history.ranked():
-        reasons = sorted({trial.reason for trial in history.trials.values() if trial.reason})
-        console.print(f"No trial reached its first rung: {'; '.join(reasons)}. See {folder.table}.", markup=False)
+        reasons = "; ".join(sorted({trial.reason for trial in history.trials.values() if trial.reason}))
+        console.print(
+            f"No trial reached its first rung{': ' + reasons if reasons else ''}. See {folder.table}.", markup=False
+        )
         return NOTHING_COMPLETED
     console.print(result_table(history))
     for line in (
@@ -242,12 +298,16 @@ def run_train(options: argparse.Namespace) -> int:
     from hcpr_tune.retraining import retrain
 
     console = make_console()
-    best = None
-    for report, best in retrain(recipe, out):
+    best: BestRung | None = None
+    for report, rung in retrain(recipe, out):
+        best = rung
         if not options.quiet:
             print_epoch(console, report, recipe.epochs)
     if best is not None:
-        console.print(f"best rung    epoch {best.epoch}: robust accuracy {best.robust}, clean accuracy {best.clean} on validation", markup=False)
+        console.print(
+            f"best rung    epoch {best.epoch}: robust accuracy {best.robust}, clean accuracy {best.clean} on validation",
+            markup=False,
+        )
         console.print(f"results      {out}", markup=False)
     return COMPLETED
 

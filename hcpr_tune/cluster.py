@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ def connected(address: str | None) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    if address is not None:
+        _check_reachable(address)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
@@ -47,7 +50,9 @@ def connected(address: str | None) -> Iterator[Cluster]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = "here" if address is None else f"at --address {address}"
         reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"no Ray cluster could be reached {where}: {reason}; start one with `ray start --head`, or drop --address") from None
+        raise InputError(
+            f"no Ray cluster could be reached {where}: {reason}; start one with `ray start --head`, or drop --address"
+        ) from None
     try:
         found = ray.cluster_resources()
         url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
@@ -56,21 +61,34 @@ def connected(address: str | None) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def allot(resources: Resources, cluster: Cluster) -> Share:
-    """Share the cluster out. Raises `InputError` where not even one trial fits."""
+def _check_reachable(address: str) -> None:
+    """Knock at the address first: Ray itself would try for minutes and print on the way."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local"):
+        return
+    if not host or not port.isdigit():
+        raise InputError(
+            f"--address must be HOST:PORT or auto, got {address}; `ray start --head` prints the address of a cluster"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise InputError(
+            f"no Ray cluster answers at --address {address}: {error}; start one with `ray start --head`, or drop --address"
+        ) from None
+
+
+def allot(resources: Resources, cluster: Cluster, where: str) -> Share:
+    """Share the cluster out. Raises `InputError` that names `where` the settings stand if not even one trial fits."""
     cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
     if gpus == "auto":
         gpus = 1.0 if cluster.gpus >= 1 else 0.0
-    if gpus > cluster.gpus:
-        raise InputError(
-            f"resources.gpus_per_trial (--gpus-per-trial) must be at most the {cluster.gpus:g} GPUs that there are, got {gpus:g};"
-            " lower it, or leave it out"
-        )
-    if cpus > cluster.cpus:
-        raise InputError(
-            f"resources.cpus_per_trial (--cpus-per-trial) must be at most the {cluster.cpus:g} CPUs that there are, got {cpus:g};"
-            " lower it, or leave it out"
-        )
+    for name, wanted, there in (("gpus", gpus, cluster.gpus), ("cpus", cpus, cluster.cpus)):
+        if wanted > there:
+            raise InputError(
+                f"resources.{name}_per_trial must be at most the {there:g} {name.upper().rstrip('S')}s that there are, got {wanted:g};"
+                f" lower it, or leave it out ({where})"
+            )
     fitting = math.floor(cluster.cpus / cpus + 1e-9)
     if gpus:
         fitting = min(fitting, math.floor(cluster.gpus / gpus + 1e-9))

@@ -50,7 +50,9 @@ def retrain(recipe: Recipe, folder: Path) -> Iterator[tuple[dict[str, Any], Best
                 if best.epoch == report["epoch"]:
                     saved = checkpoints.folder_of(folder / "checkpoints", best.epoch)
                     copy_whole(saved / checkpoints.WEIGHTS, folder / "model.safetensors")
-                    write_json(folder / "metrics.json", _metrics(best, recipe, split_hashes(shelf.get(recipe.task)), report))
+                    write_json(
+                        folder / "metrics.json", _metrics(best, recipe, split_hashes(shelf.get(recipe.task)), report)
+                    )
             yield report, best
     finally:
         curves.close()

@@ -36,7 +36,7 @@ class Law:
         if self.choices is not None:
             return "one of " + ", ".join(self.choices)
         parts = [
-            f"{words} {bound:g}"
+            f"{words} {bound:.15g}"
             for words, bound in (
                 ("above", self.above),
                 ("at least", self.at_least),
@@ -53,7 +53,7 @@ class Law:
         if isinstance(value, str):
             return True
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))
             and (self.above is None or value > self.above)
             and (self.at_least is None or value >= self.at_least)
             and (self.below is None or value < self.below)
@@ -142,19 +142,34 @@ def read(cls: type[S], values: Mapping[str, Any], where: str, prefix: str = "") 
         raise InputError(f"{prefix}{error} ({where})") from None
 
 
-def unknown_key(dotted: str, known: Iterable[str], where: str, prefix: str = "") -> InputError:
-    """The error for a key that does not exist, with the nearest one that does."""
+MOST_NAMES_LISTED = 12
+
+
+def unknown_key(
+    dotted: str, known: Iterable[str], where: str, prefix: str = "", kind: str = "known setting"
+) -> InputError:
+    """The error for a key that does not exist, with the nearest one that does. `known` are names below `prefix`."""
     names = sorted(known)
-    near = difflib.get_close_matches(dotted.rpartition(".")[2], names, n=1)
-    hint = f"did you mean {prefix}{near[0]}?" if near else "known here: " + ", ".join(names)
-    return InputError(f"{dotted} is not a known setting; {hint} ({where})")
+    wanted = dotted.removeprefix(prefix)
+    near = difflib.get_close_matches(wanted, names, n=1) or [name for name in names if name.endswith("." + wanted)]
+    if near:
+        hint = f"did you mean {prefix}{near[0]}?"
+    elif len(names) <= MOST_NAMES_LISTED:
+        hint = "known here: " + ", ".join(names)
+    else:
+        hint = "`hcpr_tune tune --dry-run` prints all that there are"
+    return InputError(f"{dotted} is not a {kind}; {hint} ({where})")
 
 
 def _convert(hint: Any, value: Any, item: dataclasses.Field[Any], where: str, dotted: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, Settings):
         shorthand = getattr(hint, "from_plain", None)
         if shorthand is not None and not isinstance(value, Mapping):
-            return shorthand(_number(value, dotted, float, item))
+            number = _number(value, dotted, float, item)
+            try:
+                return shorthand(number)
+            except InputError as error:
+                raise InputError(f"{dotted}.{error}") from None
         if not isinstance(value, Mapping):
             raise InputError(f"{dotted} must be a table of settings, got {show(value)}")
         return read(hint, value, where, dotted + ".")
@@ -191,7 +206,12 @@ _TYPE_WORDS = {int: "a whole number", float: "a number", str: "a string", bool: 
 def _number(value: Any, dotted: str, kind: type, item: dataclasses.Field[Any]) -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and not isinstance(value, int)):
         raise InputError(f"{dotted} must be {_TYPE_WORDS[kind]}, got {show(value)}" + _way_out(item))
-    return float(value) if kind is float else value
+    if kind is int:
+        return value
+    try:
+        return float(value)
+    except OverflowError:  # a whole number beyond every float breaks the same law as infinity
+        return math.inf
 
 
 def to_plain(settings: Settings) -> dict[str, Any]:
@@ -244,7 +264,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML: {error}; mend that line, or see search_spaces/default.toml") from None
+        raise InputError(
+            f"{path} is not valid TOML: {error}; mend that line, or see search_spaces/default.toml"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}; give the path of a TOML file") from None
 

@@ -71,6 +71,13 @@ class Trial:
         return self.rungs[self.best_rung] if self.rungs else None
 
     @property
+    def state(self) -> str:
+        """The status in words for people: a waiting trial is stopped early unless it is promoted later."""
+        if self.status != "waiting":
+            return self.status
+        return "stopped" if self.rungs and self.target == self.last_rung else "interrupted"
+
+    @property
     def ended(self) -> bool:
         return self.status in ("completed", "diverged", "failed")
 
@@ -101,10 +108,10 @@ class History:
     def _on_begin(self, event: Event) -> None:
         self._seconds_before, self._session_began = self.seconds, event["time"]
         self.versions, self.workers = event["versions"], event["workers"]
-        # Jobs of an earlier session died with it; halving hands them out again.
+        # Jobs of an earlier session died with it; halving hands those out again that are short of their rung.
         for trial in self.trials.values():
             if trial.job is not None:
-                trial.job, trial.status = None, "waiting"
+                self._reached(trial)
 
     def _on_end(self, event: Event) -> None:
         self.interruptions += event["reason"] != "finished"
@@ -129,12 +136,16 @@ class History:
 
     def _on_job_end(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
-        trial.job, trial.reason = None, event["reason"]
+        trial.reason = event["reason"]
         self.splits = event.get("splits", self.splits)
         if event["status"] == "reached":
-            trial.status = "completed" if trial.last_rung >= self.last_epoch else "waiting"
+            self._reached(trial)
         else:
-            trial.status = event["status"]
+            trial.job, trial.status = None, event["status"]
+
+    def _reached(self, trial: Trial) -> None:
+        trial.job = None
+        trial.status = "completed" if trial.last_rung >= self.last_epoch else "waiting"
 
     @property
     def running(self) -> list[Trial]:
@@ -187,7 +198,9 @@ def read_history(path: Path, last_epoch: int) -> History:
         try:
             history.apply(json.loads(line))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"{path}, line {number} is damaged ({error!r}); restore the file from a copy, or start a new study") from None
+            raise InputError(
+                f"{path}, line {number} is damaged ({error!r}); restore the file from a copy, or start a new study"
+            ) from None
     return history
 
 

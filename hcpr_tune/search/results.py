@@ -69,7 +69,7 @@ def trial_metrics(trial: Trial) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "source": trial.source,
-        "status": trial.status,
+        "status": trial.state,
         "reason": trial.reason,
         "epochs": trial.last_epoch,
         "epoch_of_score": trial.best_rung or None,
@@ -142,7 +142,10 @@ class ResultFiles:
         best = ranked[0]
         self._folder.best.mkdir(exist_ok=True)
         if (best.number, best.best_rung) != self._best:
-            copy_whole(self._folder.checkpoint(best.number, best.best_rung) / "model.safetensors", self._folder.best / "model.safetensors")
+            copy_whole(
+                self._folder.checkpoint(best.number, best.best_rung) / "model.safetensors",
+                self._folder.best / "model.safetensors",
+            )
             write_whole(self._folder.best / "recipe.toml", recipe_to_toml(with_params(self._study.recipe, best.params)))
             self._best = best.number, best.best_rung
         write_json(self._folder.best / "metrics.json", best_metrics(self._study, history))
@@ -188,6 +191,6 @@ def drop_checkpoints(folder: StudyFolder, study: Study, history: History) -> Non
     kept = kept_checkpoints(study, history)
     for path in folder.checkpoints.glob("trial_*/epoch_*"):
         number, epoch = int(path.parent.name.removeprefix("trial_")), int(path.name.removeprefix("epoch_"))
-        trial = history.trials[number]
-        if (number, epoch) not in kept and (trial.ended or epoch in trial.rungs):
+        trial = history.trials.get(number)
+        if trial is not None and (number, epoch) not in kept and (trial.ended or epoch in trial.rungs):
             shutil.rmtree(path, ignore_errors=True)

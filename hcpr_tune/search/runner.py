@@ -37,16 +37,22 @@ def check_new(storage: Path, name: str) -> StudyFolder:
     _check_name(name)
     folder = StudyFolder(storage / name)
     if folder.root.exists():
-        raise InputError(f"--name {show(name)} is taken: {folder.root} exists; go on with it by --resume {name}, or choose another --name")
+        raise InputError(
+            f"--name {show(name)} is taken: {folder.root} exists; go on with it by --resume {name}, or choose another --name"
+        )
     existing = next(path for path in (storage, *storage.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"--storage {storage} cannot be written: {existing} is no folder that you may write to; choose another --storage")
+        raise InputError(
+            f"--storage {storage} cannot be written: {existing} is no folder that you may write to; choose another --storage"
+        )
     return folder
 
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
-        raise InputError(f"a study's name must be 1 to 100 letters, digits, dots, dashes or underscores, got {show(name)}; choose another --name")
+        raise InputError(
+            f"a study's name must be 1 to 100 letters, digits, dots, dashes or underscores, got {show(name)}; choose another --name"
+        )
 
 
 def create(folder: StudyFolder, study: Study) -> History:
@@ -55,7 +61,9 @@ def create(folder: StudyFolder, study: Study) -> History:
         folder.root.mkdir(parents=True)
         folder.study.write_text(study_to_toml(study), encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--storage {folder.root.parent} cannot be written: {error}; choose another --storage") from None
+        raise InputError(
+            f"--storage {folder.root.parent} cannot be written: {error}; choose another --storage"
+        ) from None
     return History(study.recipe.epochs)
 
 
@@ -65,9 +73,13 @@ def reopen(storage: Path, name: str) -> tuple[StudyFolder, Study, History]:
     folder = StudyFolder(storage / name)
     if not folder.study.is_file():
         known = sorted(path.parent.name for path in storage.glob("*/study.toml"))
-        raise InputError(f"--resume {show(name)}: there is no study in {folder.root}; known there: {', '.join(known) or 'none'}")
+        raise InputError(
+            f"--resume {show(name)}: there is no study in {folder.root}; known there: {', '.join(known) or 'none'}"
+        )
     study = read_study(folder.study)
-    history = read_history(folder.record, study.recipe.epochs) if folder.record.exists() else History(study.recipe.epochs)
+    history = (
+        read_history(folder.record, study.recipe.epochs) if folder.record.exists() else History(study.recipe.epochs)
+    )
     return folder, study, history
 
 
@@ -93,7 +105,7 @@ def run(folder: StudyFolder, study: Study, history: History, share: Share, liste
         reason = "finished"
     except KeyboardInterrupt:
         reason = "interrupted"
-        raise Interrupted(f"interrupted; go on with --resume {folder.root.name}") from None
+        raise Interrupted("interrupted") from None
     finally:
         record.append({"event": "end", "time": time.time(), "reason": reason})
         record.close()

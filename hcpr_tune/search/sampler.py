@@ -28,7 +28,9 @@ def suggest(study: Study, number: int, history: History) -> Params:
     with warnings.catch_warnings():
         # Multivariate TPE and the constant liar are marked experimental; they are chosen on purpose.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = OPTUNA_SAMPLERS[study.settings.sampler.name](study.settings.sampler, derive_seed(study.settings.seed, "trial", number))
+        sampler = OPTUNA_SAMPLERS[study.settings.sampler.name](
+            study.settings.sampler, derive_seed(study.settings.seed, "trial", number)
+        )
         model = optuna_study(study, history, sampler)
         distributions = {name: _distribution(dimension) for name, dimension in study.space.items()}
         trial = model.ask(distributions)

@@ -101,17 +101,18 @@ def _leaves(tables: Any, prefix: str) -> dict[str, Mapping[str, Any]]:
 def _dimension(name: str, entry: Any, where: str) -> Dimension:
     fields = dotted_names(Recipe)
     if name not in fields:
-        error = unknown_key(name, fields, where)
-        raise InputError(f"search.{error}".replace("known setting", "field of the recipe"))
+        raise unknown_key(f"search.{name}", fields, where, "search.", "field of the recipe")
     if name.startswith(FIXED):
-        raise InputError(f"search.{name} cannot be searched: scores of its trials could not be compared; fix it in [recipe] ({where})")
+        raise InputError(
+            f"search.{name} cannot be searched: scores of its trials could not be compared; fix it in [recipe] ({where})"
+        )
     hint, item = fields[name]
     example = f"search.{name} = {{ low = 1.0, high = 2.0 }} or {{ choices = [...] }}"
     if not isinstance(entry, Mapping):
         raise InputError(f"search.{name} must be a table, got {show(entry)}; write {example} ({where})")
     unknown = set(entry) - {"low", "high", "log", "choices"}
     if unknown:
-        raise unknown_key(f"search.{name}.{min(unknown)}", ("low", "high", "log", "choices"), where)
+        raise unknown_key(f"search.{name}.{min(unknown)}", ("low", "high", "log", "choices"), where, f"search.{name}.")
     if "choices" in entry:
         return _choice(name, entry, hint, item, where)
     return _range(name, entry, hint, item, where, example)
@@ -120,18 +121,29 @@ def _dimension(name: str, entry: Any, where: str) -> Dimension:
 def _choice(name: str, entry: Mapping[str, Any], hint: Any, item: Any, where: str) -> Choice:
     choices = entry["choices"]
     kinds = (int, float) if hint is float else (hint,)
-    if not isinstance(choices, list) or len(choices) < 2 or len(set(map(show, choices))) < len(choices) or len(entry) > 1:
-        raise InputError(f"search.{name}.choices must be a list of at least two different values and stand alone, got {show(choices)} ({where})")
+    if (
+        not isinstance(choices, list)
+        or len(choices) < 2
+        or len(set(map(show, choices))) < len(choices)
+        or len(entry) > 1
+    ):
+        raise InputError(
+            f"search.{name}.choices must be a list of at least two different values and stand alone, got {show(choices)} ({where})"
+        )
     for value in choices:
         if not isinstance(value, kinds) or (isinstance(value, bool) and hint is not bool):
-            raise InputError(f"search.{name}.choices must fit the field, a {hint.__name__}, got {show(value)} ({where})")
+            raise InputError(
+                f"search.{name}.choices must fit the field, a {hint.__name__}, got {show(value)} ({where})"
+            )
         _check(f"search.{name}.choices", value, item, where)
     return Choice(tuple(float(value) if hint is float else value for value in choices))
 
 
 def _range(name: str, entry: Mapping[str, Any], hint: Any, item: Any, where: str, example: str) -> Range:
     if hint not in (int, float):
-        raise InputError(f"search.{name} is no number and needs choices; write search.{name} = {{ choices = [...] }} ({where})")
+        raise InputError(
+            f"search.{name} is no number and needs choices; write search.{name} = {{ choices = [...] }} ({where})"
+        )
     log = entry.get("log", False)
     if not isinstance(log, bool):
         raise InputError(f"search.{name}.log must be true or false, got {show(log)} ({where})")
@@ -141,14 +153,20 @@ def _range(name: str, entry: Mapping[str, Any], hint: Any, item: Any, where: str
         if side not in entry:
             raise InputError(f"search.{name}.{side} is missing; write {example} ({where})")
         if isinstance(bound, bool) or not isinstance(bound, int if hint is int else (int, float)):
-            raise InputError(f"search.{name}.{side} must be a {'whole ' if hint is int else ''}number, got {show(bound)}; write {example} ({where})")
+            raise InputError(
+                f"search.{name}.{side} must be a {'whole ' if hint is int else ''}number, got {show(bound)}; write {example} ({where})"
+            )
         _check(f"search.{name}.{side}", typing.cast(float, bound), item, where)
         bounds.append(hint(bound))
     low, high = bounds
     if low >= high:
-        raise InputError(f"search.{name}.low must be below high = {high:g}, got {low:g}; swap them, or fix the value in [recipe] ({where})")
+        raise InputError(
+            f"search.{name}.low must be below high = {high:g}, got {low:g}; swap them, or fix the value in [recipe] ({where})"
+        )
     if log and low <= 0:
-        raise InputError(f"search.{name}.low must be above 0 with log = true, got {low:g}; raise it or drop log ({where})")
+        raise InputError(
+            f"search.{name}.low must be above 0 with log = true, got {low:g}; raise it or drop log ({where})"
+        )
     return Range(low, high, log, whole=hint is int)
 
 

@@ -15,7 +15,18 @@ import tomli_w
 import hcpr_tune
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.space import Space, read_space
-from hcpr_tune.settings import Settings, dotted_names, get_dotted, read, read_toml, set_dotted, setting, show, to_plain, unknown_key
+from hcpr_tune.settings import (
+    Settings,
+    dotted_names,
+    get_dotted,
+    read,
+    read_toml,
+    set_dotted,
+    setting,
+    show,
+    to_plain,
+    unknown_key,
+)
 from hcpr_tune.training.recipe import Recipe, recipe_from_plain
 
 OBJECTIVES = ("robust_accuracy",)
@@ -26,7 +37,9 @@ SAMPLERS = ("tpe", "random")
 class Budget(Settings):
     """When the search ends."""
 
-    trials: int = setting(24, "Number of recipes that are tried, the published one among them.", at_least=1, at_most=1_000_000)
+    trials: int = setting(
+        24, "Number of recipes that are tried, the published one among them.", at_least=1, at_most=1_000_000
+    )
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,9 @@ class Resources(Settings):
     """What one trial gets, and how many run at once."""
 
     cpus_per_trial: float = setting(1.0, "CPU cores per trial; torch gets as many threads.", above=0)
-    gpus_per_trial: float | Literal["auto"] = setting("auto", "GPUs per trial; auto: 1 where there are GPUs, else 0.", at_least=0)
+    gpus_per_trial: float | Literal["auto"] = setting(
+        "auto", "GPUs per trial; auto: 1 where there are GPUs, else 0.", at_least=0
+    )
     workers: int = setting(0, "Trials at once; 0: as many as the machine or cluster holds.", at_least=0)
 
 
@@ -98,7 +113,8 @@ def rung_epochs(early_stopping: EarlyStopping, epochs: int) -> tuple[int, ...]:
             f"early_stopping.first_rung must be at most recipe.epochs = {epochs}, got {early_stopping.first_rung};"
             " lower it, or raise recipe.epochs"
         )
-    rungs, length = [], float(early_stopping.first_rung)
+    rungs: list[int] = []
+    length = float(early_stopping.first_rung)
     while length < epochs:
         # The slack keeps products such as 3 * 1.1^k from falling below a whole number by rounding.
         if not rungs or int(length + 1e-9) > rungs[-1]:
@@ -120,7 +136,9 @@ def find_space(name: str) -> Path:
     for folder in reversed(folders):
         known |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
     if name not in known:
-        raise InputError(f"--space {show(name)} is unknown; known: {', '.join(sorted(known)) or 'none'}, or give the path of a TOML file")
+        raise InputError(
+            f"--space {show(name)} is unknown; known: {', '.join(sorted(known)) or 'none'}, or give the path of a TOML file"
+        )
     return known[name]
 
 
@@ -141,6 +159,8 @@ def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str
     """
     where = f"{path} with {given}" if given else str(path)
     tables = read_toml(path)
+    if isinstance(tables.get("search"), dict):
+        tables["search"] = _nested(tables["search"])
     for dotted, value in overrides:
         _override(tables, dotted, value, where)
     return study_from_plain(tables, where)
@@ -162,15 +182,24 @@ def _override(tables: dict[str, Any], dotted: str, value: Any, where: str) -> No
     set_dotted(tables, dotted, value)
 
 
+def _nested(search: dict[str, Any]) -> dict[str, Any]:
+    """The search table with quoted names ("hcpr.scale") as tables in tables, as a dotted name on the command line reaches them."""
+    nested: dict[str, Any] = {}
+    for name, entry in search.items():
+        inner = _nested(entry) if isinstance(entry, dict) else entry
+        before = get_dotted(nested, name)
+        set_dotted(nested, name, {**before, **inner} if isinstance(before, dict) and isinstance(inner, dict) else inner)
+    return nested
+
+
 def _fix(search: Any, name: str) -> None:
-    """Drop the dimension `name`, and all below it, from the search table, whether its key is dotted or nested."""
-    if not isinstance(search, dict):
-        return
-    for key in [key for key in search if key == name or key.startswith(name + ".")]:
-        del search[key]
+    """Drop the dimension `name`, and all below it, from the nested search table."""
     head, _, rest = name.partition(".")
-    if rest:
-        _fix(search.get(head), rest)
+    if isinstance(search, dict) and head in search:
+        if rest:
+            _fix(search[head], rest)
+        if not rest or search[head] == {}:
+            del search[head]
 
 
 def study_from_plain(tables: dict[str, Any], where: str) -> Study:
@@ -179,7 +208,9 @@ def study_from_plain(tables: dict[str, Any], where: str) -> Study:
     search, task, recipe = (tables.pop(name, {}) for name in ("search", "task", "recipe"))
     for name, table in (("search", search), ("task", task), ("recipe", recipe)):
         if not isinstance(table, dict):
-            raise InputError(f"{name} must be a table, got {show(table)}; write [{name}] and its keys below it ({where})")
+            raise InputError(
+                f"{name} must be a table, got {show(table)}; write [{name}] and its keys below it ({where})"
+            )
     unknown = set(tables) - {item.name for item in fields(StudySettings)}
     if unknown:
         known = [item.name for item in fields(StudySettings)] + ["search", "task", "recipe"]
@@ -220,7 +251,11 @@ def study_to_plain(study: Study) -> dict[str, Any]:
     for name in DERIVED:
         del recipe[name]
     plain = to_plain(study.settings)
-    return plain | {"task": task, "recipe": recipe, "search": {name: dim.to_plain() for name, dim in study.space.items()}}
+    return plain | {
+        "task": task,
+        "recipe": recipe,
+        "search": {name: dim.to_plain() for name, dim in study.space.items()},
+    }
 
 
 def study_to_toml(study: Study) -> str:

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 Objective = Callable[[Tensor], Tensor]
 """Logits (B, K) -> a value per image (B,), to be raised."""
+
+
+class Margin(Protocol):
+    """Logits (B, K) and labels (B,) -> a value per image (B,), below 0 where the image is classified rightly."""
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor: ...
 
 
 @contextmanager
@@ -79,7 +87,7 @@ def margin_attack(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    margin: Callable[[Tensor, Tensor], Tensor],
+    margin: Margin,
     *,
     epsilon: float,
     steps: int,
@@ -99,11 +107,9 @@ def margin_attack(
         for _ in range(steps):
             if not len(survivors):
                 break
-            kept_labels = labels[survivors]
-            moved, logits = ascend(
-                model, adversarial, images[survivors], lambda z, y=kept_labels: margin(z, y), epsilon, step_size
-            )
-            unbroken = margin(logits, kept_labels) < 0
+            objective = partial(margin, labels=labels[survivors])
+            moved, logits = ascend(model, adversarial, images[survivors], objective, epsilon, step_size)
+            unbroken = objective(logits) < 0
             survivors, adversarial = survivors[unbroken], moved[unbroken]
         with torch.no_grad():
             survivors = survivors[margin(model(adversarial), labels[survivors]) < 0] if len(survivors) else survivors

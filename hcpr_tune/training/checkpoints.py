@@ -60,7 +60,9 @@ def load(root: Path, epoch: int, state: TrainingState) -> dict[str, Any]:
         return report
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} cannot be continued from: {reason}; delete its folder to go on from the one before") from error
+        raise InputError(
+            f"{path} cannot be continued from: {reason}; delete its folder to go on from the one before"
+        ) from error
 
 
 def drop(root: Path, epochs: Iterable[int]) -> None:

@@ -109,7 +109,9 @@ def load_data(task: Task) -> Data:
     """The training and validation images of a task."""
     images, labels, white, names = READERS[task.dataset]()
     indices = split_indices(labels, task)
-    return Data(take(images, labels, indices["train"], white), take(images, labels, indices["validation"], white), names)
+    return Data(
+        take(images, labels, indices["train"], white), take(images, labels, indices["validation"], white), names
+    )
 
 
 def batches(split: Split, batch_size: int, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

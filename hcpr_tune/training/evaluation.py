@@ -13,6 +13,7 @@ from hcpr_tune.training.losses import misclassification_margin
 from hcpr_tune.training.recipe import Evaluation
 from hcpr_tune.training.seeds import generator
 
+
 @dataclass(frozen=True)
 class Accuracies:
     """Counts of rightly classified images of one split: clean, and under the margin attack."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hcpr_tune.errors import Diverged
+from hcpr_tune.seeds import derive_seed
 from hcpr_tune.training.attacks import evaluating, maximise
 from hcpr_tune.training.data import Data, batches
 from hcpr_tune.training.evaluation import Accuracies, evaluate
@@ -20,7 +21,6 @@ from hcpr_tune.training.losses import pair_consistency, self_paced_accuracy
 from hcpr_tune.training.models import build_model, project
 from hcpr_tune.training.pacing import at_epoch, attack_steps, learning_rate
 from hcpr_tune.training.recipe import Recipe
-from hcpr_tune.seeds import derive_seed
 from hcpr_tune.training.seeds import generator
 
 
@@ -149,7 +149,9 @@ def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) ->
     weights_finite = torch.stack([parameter.isfinite().all() for parameter in state.model.parameters()]).all()
     accuracy_loss, consistency_loss = (sums / seen).tolist()
     if not (math.isfinite(accuracy_loss) and math.isfinite(consistency_loss)):
-        raise Diverged(f"the loss is not finite in epoch {epoch} (accuracy {accuracy_loss}, consistency {consistency_loss})")
+        raise Diverged(
+            f"the loss is not finite in epoch {epoch} (accuracy {accuracy_loss}, consistency {consistency_loss})"
+        )
     if not weights_finite:
         raise Diverged(f"a weight is not finite after epoch {epoch}")
     state.epoch = epoch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -45,9 +46,13 @@ class SmallCnn(nn.Module):
         super().__init__()
         widths = (channels, width, 2 * width, 4 * width)
         layers: list[nn.Module] = []
-        for index, (into, out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (into, out) in enumerate(pairwise(widths)):
             stride = 1 if index == 0 else 2
-            layers += [nn.Conv2d(into, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(into, out, 3, stride, padding=1, bias=False),
+                nn.BatchNorm2d(out),
+                nn.ReLU(inplace=True),
+            ]
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
         self.head = CosineHead(4 * widths[-1], classes, head_bias)
 
@@ -79,4 +84,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(load_file(path))
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} does not hold the weights of this recipe's model: {reason}; give the recipe it was trained with") from error
+        raise InputError(
+            f"{path} does not hold the weights of this recipe's model: {reason}; give the recipe it was trained with"
+        ) from error

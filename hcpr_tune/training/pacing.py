@@ -43,12 +43,13 @@ def lr_factor(schedule: LrSchedule, position: int, length: int) -> float:
     """What multiplies the learning rate at `position` (from 1) of `length` epochs.
 
     Steps: the published code drops the rate from epoch 75 and again from epoch 90 of 100 on, hence `position >= fraction *
-    length`. Cosine: half a period, full at the first epoch and above 0 at the last.
+    length`; the first epoch has the full rate however short the span. Cosine: half a period, full at the first epoch and above 0
+    at the last.
     """
     if schedule.shape == "cosine":
         return (1 + math.cos(math.pi * (position - 1) / length)) / 2
-    # The small slack keeps 0.9 * 10 (9.000000000000002 in binary) at 9.
-    passed = sum(position >= fraction * length - 1e-9 for fraction in schedule.milestones)
+    # The small slack keeps 0.55 * 100 (55.00000000000001 in binary) at 55.
+    passed = sum(position > 1 and position >= fraction * length - 1e-9 for fraction in schedule.milestones)
     return float(schedule.factor**passed)
 
 

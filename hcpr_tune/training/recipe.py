@@ -28,7 +28,9 @@ class Task(Settings):
     """What is classified and which attacks must be survived; recipes of one task can be compared."""
 
     dataset: str = setting("digits", "The images.", choices=DATASETS)
-    split_seed: int = setting(0, "Draws the train, validation and test split; apart from the training seed.", at_least=0)
+    split_seed: int = setting(
+        0, "Draws the train, validation and test split; apart from the training seed.", at_least=0
+    )
     validation_fraction: float = setting(0.2, "Share of all images held out for validation.", above=0, below=1)
     test_fraction: float = setting(0.2, "Share of all images held out for the test.", above=0, below=1)
     epsilon: float = setting(8 / 255, "L-inf radius that is judged, for images in [0, 1].", above=0, at_most=1)
@@ -46,7 +48,9 @@ class Model(Settings):
     """The network. It takes images in [0, 1] and gives cosine logits."""
 
     name: str = setting("small_cnn", "The architecture.", choices=MODELS)
-    width: int = setting(16, "Channels of the first convolution; later ones are multiples of it.", at_least=1, at_most=1024)
+    width: int = setting(
+        16, "Channels of the first convolution; later ones are multiples of it.", at_least=1, at_most=1024
+    )
     head_bias: bool = setting(True, "Whether the cosine head adds a bias per class, as the published code does.")
 
 
@@ -77,7 +81,9 @@ class Hcpr(Settings):
 
     def check_together(self) -> None:
         if self.kl_weight == 0 and self.square_weight == 0:
-            raise InputError("kl_weight and square_weight must not both be 0: the attack would have no loss; raise one of them")
+            raise InputError(
+                "kl_weight and square_weight must not both be 0: the attack would have no loss; raise one of them"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,13 +91,18 @@ class Attack(Settings):
     """The inner maximisation of training: signed gradient ascent in an L-inf ball."""
 
     epsilon: float = setting(0.031, "Radius of the ball in training.", above=0, at_most=1)
-    steps: Schedule = setting(Schedule(10, 10), "Steps per attack, rounded to a whole number of at least 1.")
+    steps: Schedule = setting(Schedule(10.0, 10.0), "Steps per attack, rounded to a whole number of at least 1.")
     step_size: float = setting(0.007, "Length of one step per pixel.", above=0, at_most=1)
-    initial_noise: float = setting(0.001, "Standard deviation of the normal noise that the ascent starts from.", at_least=0)
+    initial_noise: float = setting(
+        0.001, "Standard deviation of the normal noise that the ascent starts from.", at_least=0
+    )
 
     def check_together(self) -> None:
-        if min(self.steps.start, self.steps.end) < 1 or max(self.steps.start, self.steps.end) > 1000:
-            raise InputError("steps must be at least 1 and at most 1000; 10 is the published number")
+        for steps in (self.steps.start, self.steps.end):
+            if not 1 <= steps <= 1000:
+                raise InputError(
+                    f"steps must be at least 1 and at most 1000, got {steps:g}; 10 is the published number"
+                )
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,9 @@ class LrSchedule(Settings):
 
     mode: str = setting("single", "One schedule over the trial, or one over each stretch.", choices=LR_MODES)
     shape: str = setting("steps", "Steps at `milestones`, or a half cosine.", choices=LR_SHAPES)
-    milestones: tuple[float, ...] = setting((0.75, 0.9), "Fractions of the span at which the steps fall.", above=0, at_most=1)
+    milestones: tuple[float, ...] = setting(
+        (0.75, 0.9), "Fractions of the span at which the steps fall.", above=0, at_most=1
+    )
     factor: float = setting(0.1, "What a step multiplies the rate by.", above=0, at_most=1)
 
 
@@ -133,7 +146,9 @@ class Recipe(Settings):
     seed: int = setting(0, "Draws the initial weights, the order of the images and the attack's noise.", at_least=0)
     threads: int = setting(1, "Torch threads on the CPU: they are part of the result.", at_least=1, at_most=1024)
     epochs: int = setting(100, "Length of the training.", at_least=1)
-    stretch_ends: tuple[int, ...] = setting((), "Epochs at which stretches end before the last one: the rungs.", at_least=1)
+    stretch_ends: tuple[int, ...] = setting(
+        (), "Epochs at which stretches end before the last one: the rungs.", at_least=1
+    )
     batch_size: int = setting(128, "Images per optimiser step.", at_least=2)
     hcpr: Hcpr = setting(Hcpr(), "The losses.")
     pace: Schedule = setting(Schedule(), "The self-paced schedule: how much of the reweighting is on, 0 to 1.")
@@ -145,7 +160,9 @@ class Recipe(Settings):
 
     def check_together(self) -> None:
         if max(self.pace.start, self.pace.end) > 1:
-            raise InputError("pace must be at most 1: 1 is the published reweighting, 0 is none of it")
+            raise InputError(
+                f"pace must be at most 1, got {max(self.pace.start, self.pace.end):g}; 1 is the published reweighting, 0 is none of it"
+            )
         ends = self.stretch_ends
         if list(ends) != sorted(set(ends)) or (ends and ends[-1] > self.epochs):
             raise InputError(

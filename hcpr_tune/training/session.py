@@ -75,11 +75,15 @@ def _report(epoch: Epoch, device: torch.device, startup: float) -> Report:
             "robust_correct_validation": epoch.validation.robust_correct,
             "total_validation": epoch.validation.total,
         }
-    return plain | counts | {
-        "seconds_startup": startup,
-        "seconds_checkpoint": 0.0,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-    }
+    return (
+        plain
+        | counts
+        | {
+            "seconds_startup": startup,
+            "seconds_checkpoint": 0.0,
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        }
+    )
 
 
 def split_hashes(data: Data) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,19 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 from hcpr_tune.search.halving import usual_epochs
-from hcpr_tune.search.record import Event, History, Trial
+from hcpr_tune.search.record import Event, History
 from hcpr_tune.search.results import rung_accuracies
+from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Study
 
 LEADERS = 5
-
-
-class SearchView(Protocol):
-    """A listener that shows the search."""
-
-    def on_event(self, event: Event, history: History) -> None: ...
-
-    def close(self) -> None: ...
+STATES = {
+    "running": "running",
+    "stopped": "stopped early",
+    "interrupted": "interrupted",
+    "completed": "completed",
+    "diverged": "diverged",
+    "failed": "failed",
+}
 
 
 def expected_epochs(study: Study) -> int:
@@ -34,14 +35,14 @@ def expected_epochs(study: Study) -> int:
 
 
 def seconds_left(study: Study, history: History) -> float | None:
-    """An estimate from the epochs so far; None before the first one."""
+    """An estimate from the pace so far: running jobs to their ends, and the usual number of epochs for each trial to come."""
     done = sum(len(trial.epochs) for trial in history.trials.values())
     if not done:
         return None
-    # While a search is young its promotions are not made yet; it never has fewer epochs left than its running jobs.
+    trials = study.settings.budget.trials
+    to_come = max(0, trials - len(history.trials)) * expected_epochs(study) / trials
     running = sum(trial.target - trial.last_epoch for trial in history.running)
-    left = max(expected_epochs(study) - done, running)
-    return left * history.seconds / done
+    return (running + to_come) * history.seconds / done
 
 
 def clock(seconds: float) -> str:
@@ -53,19 +54,22 @@ def clock(seconds: float) -> str:
 
 def counts(study: Study, history: History) -> dict[str, int]:
     """How many trials are in which state; a waiting trial is stopped unless it is promoted later."""
-    result = {"running": 0, "stopped": 0, "completed": 0, "diverged": 0, "failed": 0}
+    result = dict.fromkeys(STATES, 0)
     for trial in history.trials.values():
-        result["stopped" if trial.status == "waiting" else trial.status] += 1
+        result[trial.state] += 1
     return result | {"suggested": len(history.trials), "budget": study.settings.budget.trials}
 
 
-def describe(params: dict[str, object]) -> str:
+def describe(params: Params) -> str:
     """Searched values in one line."""
-    return " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items())
+    short = {name.removeprefix("hcpr."): value for name, value in params.items()}
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in short.items()
+    )
 
 
 class PlainLines:
-    """A line for each rung that is reached, each trial that ends badly, and each minute of progress."""
+    """A line for each rung that is reached and for each trial that ends badly."""
 
     def __init__(self, study: Study, console: Console) -> None:
         self._study, self._console = study, console
@@ -76,7 +80,7 @@ class PlainLines:
         trial = history.trials[event["trial"]]
         count = counts(self._study, history)
         left = seconds_left(self._study, history)
-        words = [f"trial={trial.number}", f"epoch={trial.last_epoch}", f"status={trial.status}"]
+        words = [f"trial={trial.number}", f"epoch={trial.last_epoch}", f"status={event['status']}"]
         accuracies = rung_accuracies(trial)
         if event["status"] == "reached" and accuracies:
             last = trial.epochs[trial.last_rung]
@@ -88,8 +92,12 @@ class PlainLines:
         else:
             words.append(f'reason="{trial.reason}"')
         best = history.ranked()
-        words.append(f"best={best[0].score:.4f}@trial{best[0].number}" if best and best[0].score is not None else "best=none")
-        words.append(f"trials={count['suggested']}/{count['budget']} running={count['running']} stopped={count['stopped']}")
+        words.append(
+            f"best={best[0].score:.4f}@trial{best[0].number}" if best and best[0].score is not None else "best=none"
+        )
+        words.append(
+            f"trials={count['suggested']}/{count['budget']} running={count['running']} stopped={count['stopped']}"
+        )
         words.append(f"elapsed={clock(history.seconds)} left={'?' if left is None else clock(left)}")
         self._console.print(" ".join(words), soft_wrap=True, markup=False, highlight=False)
 
@@ -102,58 +110,77 @@ class LiveView:
 
     def __init__(self, study: Study, console: Console) -> None:
         self._study = study
-        self._history: History | None = None
-        self._seen = time.monotonic()
+        self._shown: Snapshot | None = None
         self._live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._render)
         self._live.start()
 
     def on_event(self, event: Event, history: History) -> None:
-        self._history, self._seen = history, time.monotonic()
+        self._shown = snapshot(self._study, history)
 
     def close(self) -> None:
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        if self._history is None:
+        if self._shown is None:
             return Text("starting the first trials ...")
-        return render(self._study, self._history, time.monotonic() - self._seen)
+        return render(self._shown, time.monotonic() - self._shown.taken)
 
 
-def render(study: Study, history: History, since_event: float = 0.0) -> RenderableType:
-    """The view of a study at one moment."""
-    # The drawing thread reads while the driver may add a trial.
-    trials = list(history.trials.values())
-    done = sum(len(trial.epochs) for trial in trials)
-    count, left = counts(study, history), seconds_left(study, history)
-    shown_left = "?" if left is None else clock(max(0.0, left - since_event))
-    bar = ProgressBar(total=max(expected_epochs(study), done), completed=done, width=40)
-    state = Text(
-        f"{count['suggested']}/{count['budget']} trials: {count['running']} running, {count['stopped']} stopped early,"
-        f" {count['completed']} completed, {count['diverged']} diverged, {count['failed']} failed"
-    )
-    times = Text(f"elapsed {clock(history.seconds + since_event)}, about {shown_left} left", style="dim")
-    return Group(bar, state, times, leaderboard(history), running_line(trials))
+@dataclass(frozen=True)
+class Snapshot:
+    """What is shown between two events: built by the thread that changes the history, drawn by another one."""
+
+    seconds: float
+    left: float | None
+    body: RenderableType
+    taken: float
+
+
+def snapshot(study: Study, history: History) -> Snapshot:
+    """The view of a study at this moment."""
+    count = counts(study, history)
+    words = ", ".join(f"{count[state]} {name}" for state, name in STATES.items() if count[state] or state == "running")
+    state = Text(f"{count['suggested']} of {count['budget']} trials: {words}")
+    body = Group(state, leaderboard(history), running_line(history))
+    return Snapshot(history.seconds, seconds_left(study, history), body, time.monotonic())
+
+
+def render(shown: Snapshot, since: float) -> RenderableType:
+    """A snapshot with the clocks `since` seconds further on."""
+    elapsed = shown.seconds + since
+    left = None if shown.left is None else max(0.0, shown.left - since)
+    line = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=1.0, completed=0.0 if left is None else elapsed / max(elapsed + left, 1e-9), width=40)
+    line.add_row(bar, Text(f"elapsed {clock(elapsed)}, about {'?' if left is None else clock(left)} left", style="dim"))
+    return Group(line, shown.body)
 
 
 def leaderboard(history: History) -> Table:
     """The best trials so far, and the published recipe."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, justify in (("", "right"), ("trial", "right"), ("epoch", "right"), ("robust accuracy", "left"), ("clean", "left"), ("values", "left")):
-        table.add_column(title, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for title, width in (("", 4), ("trial", 5), ("epoch", 5)):
+        table.add_column(title, justify="right", width=width)
+    table.add_column("robust accuracy", width=22)
+    table.add_column("clean", width=7)
+    table.add_column("values", ratio=1, no_wrap=True, overflow="ellipsis")
     ranked = history.ranked()
-    shown = ranked[:LEADERS] + [trial for trial in ranked[LEADERS:] if trial.number == 0]
-    for trial in shown:
-        accuracies = rung_accuracies(trial) or {}
+    for trial in ranked[:LEADERS] + [trial for trial in ranked[LEADERS:] if trial.number == 0]:
+        robust, clean = (rung_accuracies(trial) or {}).values()
         values = "published recipe" if trial.number == 0 else describe(trial.params)
-        robust, clean = accuracies["robust_accuracy_validation"], accuracies["clean_accuracy_validation"]
-        row = (str(ranked.index(trial) + 1), str(trial.number), str(trial.best_rung), str(robust), f"{100 * clean.share:.1f} %", values)
-        table.add_row(*(Text(cell) for cell in row), style="green" if trial is ranked[0] else "")
+        row = (
+            str(ranked.index(trial) + 1),
+            str(trial.number),
+            str(trial.best_rung),
+            str(robust),
+            f"{100 * clean.share:.1f} %",
+        )
+        table.add_row(*row, Text(values), style="green" if trial is ranked[0] else "")
     return table
 
 
-def running_line(trials: list[Trial]) -> Text:
+def running_line(history: History) -> Text:
     """What runs, and how far it is."""
-    jobs = [f"trial {t.number} epoch {t.last_epoch}/{t.job.end}" for t in trials if t.job is not None]
+    jobs = [f"trial {trial.number} at epoch {trial.last_epoch} of {trial.target}" for trial in history.running]
     return Text("running: " + (", ".join(jobs) or "nothing"), style="dim")
 
 

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hcpr_tune.training.attacks import evaluating, into_ball, margin_attack, maximise
-from hcpr_tune.training.losses import misclassification_margin, pair_consistency
-from hcpr_tune.training.loop import attack
-from hcpr_tune.training.models import build_model
-from hcpr_tune.training.recipe import Model, Recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+
+from hcpr_tune.training.attacks import evaluating, into_ball, margin_attack, maximise
+from hcpr_tune.training.loop import attack
+from hcpr_tune.training.losses import misclassification_margin, pair_consistency
+from hcpr_tune.training.models import build_model
+from hcpr_tune.training.recipe import Model, Recipe
 
 EPSILON = 0.05
 
@@ -89,8 +90,23 @@ def test_attacked_images_lie_in_the_ball_and_in_the_box(seed, epsilon, relative_
         start=images + noise * (2 * draw(seed + 1, 5, 1, 3, 3) - 1),
     )
     assert (adversarial - images).abs().max() <= epsilon + 1e-12
-    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    assert adversarial.min() >= 0
+    assert adversarial.max() <= 1
     assert not adversarial.requires_grad
+
+
+def test_every_image_that_a_model_is_shown_lies_in_the_ball_and_in_the_box():
+    images, model = draw(0, 50, 1, 3, 3), linear_model(0, 2)
+    labels, shown = model(images).argmax(1), []
+    handle = model.register_forward_hook(lambda module, inputs, output: shown.append(inputs[0].detach()))
+    margin_survivors(model, images, labels, images + 0.3 * (2 * draw(1, 50, 1, 3, 3) - 1), steps=3)
+    handle.remove()
+    assert len(shown) == 5
+    for some in shown:
+        nearest = (some[:, None] - images[None]).flatten(2).abs().amax(2).amin(1)
+        assert nearest.max() <= EPSILON + 1e-12
+        assert some.min() >= 0
+        assert some.max() <= 1
 
 
 def test_projection_keeps_what_is_inside_and_is_the_nearest_point():
@@ -205,7 +221,7 @@ def test_on_two_linear_classes_survivors_are_those_of_the_closed_form(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_on_three_linear_classes_survivors_are_those_of_the_closed_form(seed):
-    # Each class sums three pixels of its own, so that the class that is nearest stays it and the ascent can't take a wrong turn.
+    # Each class sums three pixels of its own, so that the nearest class stays the nearest on the way.
     images, model = 0.1 + 0.8 * draw(seed, 200, 1, 3, 3), linear_model(seed, 3)
     with torch.no_grad():
         model[1].weight.copy_(torch.eye(3, dtype=torch.float64).repeat_interleave(3, dim=1))

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.data import Data, Split, batches, load_data, load_digits, split_indices
 from hcpr_tune.training.heldout import open_test
@@ -31,7 +32,8 @@ def drawn(split: Split, batch_size: int, seed: int) -> list[tuple[torch.Tensor, 
 
 def test_digits_have_their_known_sizes(digits):
     images, labels, white, names = load_digits()
-    assert images.shape == (1797, 1, 8, 8) and images.dtype == np.uint8
+    assert images.shape == (1797, 1, 8, 8)
+    assert images.dtype == np.uint8
     assert (int(images.max()), white, len(labels)) == (16, 16, 1797)
     assert names == tuple("0123456789")
     assert {name: len(split) for name, split in splits(Task()).items()} == {

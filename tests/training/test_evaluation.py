@@ -8,14 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from hcpr_tune.proportions import wilson_interval
-from hcpr_tune.training.attacks import evaluating, maximise
-from hcpr_tune.training.evaluation import evaluate, random_starts
-from hcpr_tune.training.recipe import Evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import Tensor, nn
+
+from hcpr_tune.proportions import wilson_interval
+from hcpr_tune.training.attacks import evaluating, maximise
+from hcpr_tune.training.evaluation import evaluate, random_starts
+from hcpr_tune.training.recipe import Evaluation
 
 EPSILON = 0.1
 SETTINGS = Evaluation(steps=10)
@@ -104,15 +105,29 @@ def test_evaluation_does_not_depend_on_the_models_mode_and_restores_it(trained, 
 
 def test_counts_do_not_depend_on_the_batch_size(trained, digits):
     model = Precise(trained.state.model)
-    counts = {evaluate(model, digits.validation, EPSILON, replace(SETTINGS, batch_size=size)) for size in (512, 100, 33)}
+    counts = {
+        evaluate(model, digits.validation, EPSILON, replace(SETTINGS, batch_size=size)) for size in (512, 100, 33)
+    }
     assert len(counts) == 1
+
+
+def test_the_attack_begins_at_the_random_starts(trained, digits):
+    # A step too short to move anything leaves the clipped starts themselves; a wide ball makes them hard.
+    model, split = trained.state.model, digits.validation
+    images, starts = split.to_unit(split.images), random_starts(split, 0.5, seed=0).clamp(0, 1)
+    with evaluating(model), torch.no_grad():
+        clean, moved = (model(shown).argmax(1) == split.labels for shown in (images, starts))
+    found = evaluate(model, split, 0.5, Evaluation(steps=1, relative_step_size=1e-7))
+    assert found.robust_correct == int((clean & moved).sum()) < found.clean_correct
 
 
 def test_a_wider_ball_breaks_more(trained, digits):
     counts = [
-        evaluate(trained.state.model, digits.validation, epsilon, SETTINGS).robust_correct for epsilon in (0.01, 0.05, 0.15)
+        evaluate(trained.state.model, digits.validation, epsilon, SETTINGS).robust_correct
+        for epsilon in (0.01, 0.05, 0.15)
     ]
-    assert counts == sorted(counts, reverse=True) and counts[0] > counts[-1]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[-1]
 
 
 def test_starts_are_fixed_per_image_and_fill_the_ball(digits):
@@ -122,7 +137,8 @@ def test_starts_are_fixed_per_image_and_fill_the_ball(digits):
     assert not torch.equal(starts, random_starts(split, EPSILON, seed=1))
     moved = starts - split.to_unit(split.images)
     assert moved.abs().max() <= EPSILON + 1e-6
-    assert moved.min() < -0.99 * EPSILON and moved.max() > 0.99 * EPSILON
+    assert moved.min() < -0.99 * EPSILON
+    assert moved.max() > 0.99 * EPSILON
     assert abs(float(moved.mean())) < 0.01 * EPSILON
     # The same direction in a smaller ball: radii are compared on the same draw.
     half = random_starts(split, EPSILON / 2, seed=0) - split.to_unit(split.images)

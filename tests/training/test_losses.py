@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from hcpr_tune.training.losses import (
     misclassification_margin,
     modulated_logits,
     pair_consistency,
     self_paced_accuracy,
 )
-from torch import Tensor
 
 
 def draw(seed: int, images: int = 7, classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,9 +32,7 @@ def softmax(values: list[float]) -> list[float]:
     return [math.exp(value) / total for value in values]
 
 
-def accuracy_by_loop(
-    logits: np.ndarray, labels: np.ndarray, scale: float, margin: float, pace: float
-) -> list[float]:
+def accuracy_by_loop(logits: np.ndarray, labels: np.ndarray, scale: float, margin: float, pace: float) -> list[float]:
     losses = []
     for z, y in zip(logits, labels, strict=True):
         u = []
@@ -79,9 +78,7 @@ def test_consistency_loss_and_gradients_are_the_published_ones(reference, case):
     gradients = torch.autograd.grad(loss, (natural, adversarial))
     np.testing.assert_allclose(loss.item(), reference[f"{case}_consistency_loss"], rtol=0, atol=1e-9)
     for gradient, name in zip(gradients, ("natural", "adversarial"), strict=True):
-        np.testing.assert_allclose(
-            gradient, reference[f"{case}_consistency_loss_grad_{name}"], rtol=0, atol=1e-9
-        )
+        np.testing.assert_allclose(gradient, reference[f"{case}_consistency_loss_grad_{name}"], rtol=0, atol=1e-9)
 
 
 SETTINGS = list(product(range(3), (1.0, 8.0, 20.0), (0.0, 0.2, 0.5)))
@@ -124,7 +121,8 @@ def test_consistency_stays_finite_where_softmax_underflows():
     (gradient,) = torch.autograd.grad(
         pair_consistency(natural, adversarial.requires_grad_(True), 1000.0, 1.2, 6.0).sum(), adversarial
     )
-    assert gradient.isfinite().all() and (gradient != 0).any()
+    assert gradient.isfinite().all()
+    assert (gradient != 0).any()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -162,9 +160,7 @@ def test_gradient_of_the_consistency_loss_is_that_of_its_value():
 
 def test_gradient_of_the_margin_is_that_of_its_value():
     logits, _, labels = draw(7)
-    assert torch.autograd.gradcheck(
-        lambda z: misclassification_margin(z, labels), logits.requires_grad_(True)
-    )
+    assert torch.autograd.gradcheck(lambda z: misclassification_margin(z, labels), logits.requires_grad_(True))
 
 
 @pytest.mark.parametrize(
@@ -197,8 +193,7 @@ def test_accuracy_loss_has_its_known_floor(scale, margin, classes, floor):
 def test_margin_is_the_loop_over_the_other_classes(seed):
     logits, _, labels = draw(seed)
     expected = [
-        max(z[j] - z[y] for j in range(len(z)) if j != y)
-        for z, y in zip(logits.tolist(), labels.tolist(), strict=True)
+        max(z[j] - z[y] for j in range(len(z)) if j != y) for z, y in zip(logits.tolist(), labels.tolist(), strict=True)
     ]
     assert misclassification_margin(logits, labels).tolist() == expected
     assert torch.equal(misclassification_margin(logits, labels) < 0, logits.argmax(1) == labels)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.models import ARCHITECTURES, CosineHead, build_model, load_weights, project, save_weights
 from hcpr_tune.training.recipe import MODELS, Model
-from torch import Tensor, nn
 
 
 def small(seed: int = 0, width: int = 4, head_bias: bool = True) -> nn.Module:
@@ -53,7 +54,8 @@ def test_projection_makes_unit_rows_of_the_same_direction_and_touches_nothing_el
     before = {name: value.clone() for name, value in model.state_dict().items()}
     parameter = model[1].weight
     project(model)
-    assert model[1].weight is parameter and parameter.requires_grad
+    assert model[1].weight is parameter
+    assert parameter.requires_grad
     torch.testing.assert_close(parameter.detach(), before["1.weight"] / before["1.weight"].norm(dim=1, keepdim=True))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if name != "1.weight")
 
@@ -163,4 +165,5 @@ def test_a_file_that_does_not_hold_the_weights_is_refused_by_name(tmp_path, kind
     path = damaged(tmp_path, kind)
     with pytest.raises(InputError, match="does not hold the weights of this recipe's model") as caught:
         load_weights(small(), path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -7,10 +7,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hcpr_tune.training.pacing import at_epoch, attack_steps, learning_rate, span, value
-from hcpr_tune.training.recipe import Attack, LrSchedule, Optimiser, Recipe, Schedule
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from hcpr_tune.training.pacing import at_epoch, attack_steps, learning_rate, span, value
+from hcpr_tune.training.recipe import Attack, LrSchedule, Optimiser, Recipe, Schedule
 
 STRETCHED = Recipe(epochs=12, stretch_ends=(3, 8))
 
@@ -37,11 +38,18 @@ def test_steps_fall_at_the_same_fractions_of_any_length():
     assert rates(Recipe(epochs=10)) == pytest.approx([0.1] * 7 + [0.01] + [0.001] * 2, rel=1e-12)
 
 
+@pytest.mark.parametrize(("fraction", "epochs", "first"), [(0.55, 100, 55), (0.07, 100, 7), (0.57, 100, 57)])
+def test_a_step_falls_at_its_whole_epoch_whatever_the_rounding(fraction, epochs, first):
+    recipe = Recipe(epochs=epochs, lr_schedule=LrSchedule(milestones=(fraction,)))
+    assert rates(recipe).index(pytest.approx(0.01)) + 1 == first
+
+
 def test_cosine_rate_starts_full_and_falls_along_half_a_period():
     recipe = Recipe(epochs=8, lr_schedule=LrSchedule(shape="cosine"))
     expected = [0.05 * (1 + math.cos(math.pi * passed / 8)) for passed in range(8)]
     assert rates(recipe) == pytest.approx(expected, rel=1e-12)
-    assert rates(recipe)[0] == 0.1 and rates(recipe)[-1] > 0
+    assert rates(recipe)[0] == 0.1
+    assert rates(recipe)[-1] > 0
 
 
 @pytest.mark.parametrize("shape", ["steps", "cosine"])
@@ -51,7 +59,9 @@ def test_annealed_rate_falls_in_each_stretch_and_returns_to_the_full_one(shape):
     for begin, end in ((0, 3), (3, 8), (8, 12)):
         alone = rates(Recipe(epochs=end - begin, lr_schedule=LrSchedule(shape=shape)))
         assert found[begin:end] == alone
-        assert alone[0] == 0.1 and alone[-1] < 0.1 and alone == sorted(alone, reverse=True)
+        assert alone[0] == 0.1
+        assert alone[-1] < 0.1
+        assert alone == sorted(alone, reverse=True)
 
 
 @pytest.mark.parametrize("shape", ["steps", "cosine"])

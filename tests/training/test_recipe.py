@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hcpr_tune.errors import InputError
 from hcpr_tune.settings import Settings, get_dotted, parse_assignment, read_toml, set_dotted
 from hcpr_tune.training.recipe import (
     Attack,
-    Evaluation,
     Hcpr,
     LrSchedule,
     Model,
@@ -24,8 +26,6 @@ from hcpr_tune.training.recipe import (
     load_recipe,
     recipe_to_toml,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 UNIT = st.floats(0, 1)
 POSITIVE = st.floats(1e-6, 1)
@@ -109,7 +109,8 @@ def test_a_written_recipe_names_every_field():
 def test_a_bare_number_stands_for_a_constant_schedule(tmp_path):
     (tmp_path / "r.toml").write_text("pace = 0.5\n[attack]\nsteps = 7\n")
     recipe = load_recipe(tmp_path / "r.toml")
-    assert recipe.pace == Schedule(0.5, 0.5) and recipe.attack.steps == Schedule(7, 7)
+    assert recipe.pace == Schedule(0.5, 0.5)
+    assert recipe.attack.steps == Schedule(7, 7)
 
 
 def test_a_whole_number_may_stand_for_a_number(tmp_path):
@@ -122,10 +123,13 @@ def test_recipes_are_frozen_and_hashable():
     for settings_in, name in ((recipe, "epochs"), (recipe.hcpr, "scale"), (recipe.attack.steps, "end")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(settings_in, name, 1)
-    assert hash(recipe) == hash(Recipe()) and recipe != replace(recipe, seed=1)
+    assert hash(recipe) == hash(Recipe())
+    assert recipe != replace(recipe, seed=1)
 
 
-@pytest.mark.parametrize(("name", "item"), list(all_fields(Recipe)), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "item"), list(all_fields(Recipe)), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_field_is_documented(name, item):
     assert item.metadata["doc"].strip().endswith(".")
 
@@ -165,7 +169,10 @@ BAD = [
     ("epochs = 9\nstretch_ends = [3, 10]", ["stretch_ends must", "epochs = 9", "[3, 10]"]),
     ("[lr_schedule]\nmilestones = [0.5, 1.5]", ["lr_schedule.milestones must be above 0 and at most 1", "got 1.5"]),
     ("[hcpr]\nkl_weight = 0\nsquare_weight = 0", ["hcpr.kl_weight and square_weight must not both be 0"]),
-    ("[task]\nvalidation_fraction = 0.5\ntest_fraction = 0.5", ["task.validation_fraction plus test_fraction", "got 1"]),
+    (
+        "[task]\nvalidation_fraction = 0.5\ntest_fraction = 0.5",
+        ["task.validation_fraction plus test_fraction", "got 1"],
+    ),
     ("pace = 1.5", ["pace", "at most 1", "got 1.5"]),
     ("[pace]\nstart = 1.25", ["pace", "at most 1", "got 1.25"]),
     ("pace = -0.5", ["pace", "at least 0", "got -0.5"]),
@@ -184,7 +191,8 @@ def test_bad_input_is_refused_by_key_law_value_and_file(tmp_path, text, said):
     with pytest.raises(InputError) as caught:
         load_recipe(path)
     message = str(caught.value)
-    assert message.endswith(f"({path})") and message.count(str(path)) == 1
+    assert message.endswith(f"({path})")
+    assert message.count(str(path)) == 1
     assert "\n" not in message
     for part in said:
         assert part in message
@@ -225,7 +233,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 )
 def test_an_assignment_is_read_as_toml_and_else_as_a_string(text, expected):
     name, value = parse_assignment(text)
-    assert (name, value) == expected and type(value) is type(expected[1])
+    assert (name, value) == expected
+    assert type(value) is type(expected[1])
 
 
 @pytest.mark.parametrize("text", ["budget.trials", "=8", " = 8", ""])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from hcpr_tune.training.attacks import evaluating, maximise
-from hcpr_tune.training.losses import pair_consistency
 from hcpr_tune.training.loop import TrainingState, attack, update
+from hcpr_tune.training.losses import pair_consistency
 from hcpr_tune.training.models import CosineHead, project
 from hcpr_tune.training.recipe import Attack, Hcpr, Recipe, Schedule
-from torch import Tensor, nn
 
 BETA, OFFSET = 6.0, 0.2
 STEPS = 6
@@ -93,7 +94,7 @@ def test_losses_and_final_state_are_the_published_ones(reference, case):
 
 
 def test_momentum_of_the_head_is_what_gives_the_published_raw_rows(reference):
-    # The projection comes after the step and leaves the momentum buffer alone: rows before - lr * buffer are the raw rows.
+    # The projection comes after the step and leaves the momentum alone: rows before - lr * buffer are the raw rows.
     state = start(reference, "step")
     head = state.model.head.weight
     for batch in batches(reference, "step"):

@@ -1,0 +1,99 @@
+"""Shared by all tests: how the command line is run, and a small study that trains in seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hcpr_tune.search.study import Study, read_study
+
+ROOT = Path(__file__).parent.parent
+
+SMALL_SPACE = """
+description = "a real search of a few seconds"
+
+[budget]
+trials = 4
+
+[task]
+dataset = "digits"
+epsilon = 0.15
+
+[recipe]
+epochs = 4
+batch_size = 128
+attack = { epsilon = 0.15, steps = 2, step_size = 0.1 }
+model = { width = 4 }
+lr_schedule = { mode = "annealed", shape = "cosine" }
+evaluation = { steps = 3, relative_step_size = 0.5 }
+
+[early_stopping]
+first_rung = 1
+reduction_factor = 2
+
+[search]
+"hcpr.scale" = { low = 4.0, high = 16.0, log = true }
+"pace.shape" = { choices = ["constant", "linear"] }
+"""
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def space_file(tmp_path: Path) -> Path:
+    """A study file of a few seconds."""
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL_SPACE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def small_study(space_file: Path) -> Study:
+    return read_study(space_file)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Runs `python launch/NAME.py ARGUMENTS` in an empty folder, as a user would."""
+
+    def run(name: str, *arguments: str | Path, timeout: float = 55) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "launch" / f"{name}.py"), *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def background(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `python launch/NAME.py ARGUMENTS` in a session of its own; what is left of it is ended, by its id, after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(name: str, *arguments: str | Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "launch" / f"{name}.py"), *map(str, arguments)],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()

@@ -1,0 +1,78 @@
+"""Builds histories from short words, through the record's own events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hcpr_tune.search.record import Event, History
+
+LAST_EPOCH = 27
+
+
+def begin(time: float = 0.0) -> Event:
+    return {"event": "begin", "time": time, "versions": {}, "workers": 2, "fingerprint": "x"}
+
+
+def suggested(trial: int, params: dict[str, Any] | None = None, source: str = "tpe", time: float = 0.0) -> Event:
+    return {"event": "trial", "time": time, "trial": trial, "params": params or {}, "source": source}
+
+
+def job(trial: int, start: int, end: int, time: float = 0.0) -> Event:
+    return {"event": "job", "time": time, "trial": trial, "start": start, "end": end}
+
+
+def epoch(trial: int, number: int, robust: int | None = None, total: int = 1000, time: float = 0.0) -> Event:
+    """One epoch; with `robust`, the count out of `total` that makes it a rung."""
+    event: Event = {
+        "event": "epoch",
+        "time": time,
+        "trial": trial,
+        "epoch": number,
+        "is_rung": robust is not None,
+        "loss": 1.0,
+        "accuracy_loss": 0.75,
+        "consistency_loss": 0.25,
+        "lr": 0.1,
+        "pace": 1.0,
+        "consistency_factor": 1.0,
+        "attack_steps": 10,
+        "images": 1079,
+        "seconds_attack": 0.5,
+        "seconds_update": 0.25,
+        "seconds_evaluation": 0.25,
+        "seconds_startup": 0.0,
+        "seconds_checkpoint": 0.0,
+        "device": "cpu",
+    }
+    if robust is not None:
+        event |= {"robust_correct_validation": robust, "clean_correct_validation": total, "total_validation": total}
+    return event
+
+
+def job_end(trial: int, start: int, end: int, status: str = "reached", reason: str = "", time: float = 0.0) -> Event:
+    return {
+        "event": "job_end",
+        "time": time,
+        "trial": trial,
+        "start": start,
+        "end": end,
+        "status": status,
+        "reason": reason,
+    }
+
+
+def history_of(*events: Event, last_epoch: int = LAST_EPOCH) -> History:
+    history = History(last_epoch)
+    for event in (begin(), *events):
+        history.apply(event)
+    return history
+
+
+def reached(trial: int, start: int, end: int, robust: int, total: int = 1000) -> list[Event]:
+    """A job that was handed out and reached its end with `robust` images of `total`."""
+    middle = [epoch(trial, number) for number in range(start + 1, end)]
+    return [job(trial, start, end), *middle, epoch(trial, end, robust, total), job_end(trial, start, end)]
+
+
+def lost(trial: int, start: int, end: int, status: str = "diverged") -> list[Event]:
+    return [job(trial, start, end), job_end(trial, start, end, status, "the loss is not finite")]

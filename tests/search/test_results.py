@@ -1,0 +1,110 @@
+"""What the results folder says of a history, and which checkpoints are kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.proportions import Proportion
+from hcpr_tune.search.results import ResultFiles, StudyFolder, kept_checkpoints, trials_csv
+from hcpr_tune.search.runner import check_new, create, reopen
+from hcpr_tune.search.space import published_params
+from tests.search.histories import history_of, job, lost, reached, suggested
+
+
+def events_of(study):
+    params = published_params(study.recipe, study.space)
+    events = [suggested(0, params, "published"), *reached(0, 0, 1, 300), *reached(0, 1, 2, 400), *reached(0, 2, 4, 500)]
+    for number, score in ((1, 450), (2, 350), (3, 250)):
+        events += [suggested(number, params), *reached(number, 0, 1, score)]
+    return [*events, *reached(1, 1, 2, 600), suggested(4, params), *lost(4, 0, 1)]
+
+
+def test_the_table_has_a_row_per_trial_with_shares_and_intervals(small_study):
+    history = history_of(*events_of(small_study), last_epoch=4)
+    rows = list(csv.DictReader(io.StringIO(trials_csv(small_study, history))))
+    assert [row["trial"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert [row["status"] for row in rows] == ["completed", "stopped", "stopped", "stopped", "diverged"]
+    assert rows[1]["robust_accuracy_validation"] == "0.600000"
+    low, high = Proportion(600, 1000).interval
+    assert (rows[1]["robust_accuracy_validation_low"], rows[1]["robust_accuracy_validation_high"]) == (
+        f"{low:.6f}",
+        f"{high:.6f}",
+    )
+    assert rows[1]["epoch_of_score"] == "2"
+    assert rows[0]["hcpr.scale"] == "8.0"
+    assert rows[4]["reason"] == "the loss is not finite"
+    assert rows[4]["robust_accuracy_validation"] == ""
+
+
+def test_checkpoints_are_kept_for_promotable_and_best_trials_only(small_study):
+    history = history_of(*events_of(small_study), last_epoch=4)
+    # 1, 2 and 3 may still be promoted from their latest rung; the best rung of trial 0 is its last one, and 4 has none.
+    assert kept_checkpoints(small_study, history) == {(0, 4), (1, 2), (2, 1), (3, 1)}
+
+
+def fake_checkpoint(folder, trial, epoch):
+    path = folder.checkpoint(trial, epoch)
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(f"weights {trial} {epoch}".encode())
+
+
+def test_files_follow_the_history_and_are_rebuilt_from_it(small_study, tmp_path):
+    folder = StudyFolder(tmp_path / "study")
+    create(folder, small_study)
+    history = history_of(last_epoch=4)
+    files = ResultFiles(folder, small_study, history)
+    for trial, epoch in ((0, 1), (0, 2), (0, 4), (1, 1), (1, 2), (2, 1), (3, 1)):
+        fake_checkpoint(folder, trial, epoch)
+    for event in events_of(small_study):
+        if history.apply(event):
+            files.on_event(event, history)
+    assert (folder.best / "model.safetensors").read_bytes() == b"weights 1 2"
+    metrics = json.loads((folder.best / "metrics.json").read_text())
+    assert (metrics["trial"], metrics["published"]["trial"], metrics["chosen_from"]) == (1, 0, 4)
+    left = {(int(p.parent.name[-4:]), int(p.name[-4:])) for p in folder.checkpoints.glob("*/*")}
+    assert left == kept_checkpoints(small_study, history)
+    before = {path: path.read_bytes() for path in folder.root.rglob("*.jsonl")} | {
+        folder.table: folder.table.read_bytes()
+    }
+    assert before
+    for path in before:
+        path.unlink()
+    ResultFiles(folder, small_study, history)
+    assert {path: path.read_bytes() for path in before} == before
+    lines = [json.loads(line) for line in (folder.trial(0) / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert lines[3]["robust_accuracy_validation"] == 0.5
+
+
+def test_a_running_trial_keeps_what_it_goes_on_from(small_study):
+    events = [*events_of(small_study), job(1, 2, 4)]
+    assert (1, 2) in kept_checkpoints(small_study, history_of(*events, last_epoch=4))
+
+
+def test_a_taken_name_and_an_unwritable_storage_are_refused(small_study, tmp_path):
+    create(check_new(tmp_path, "one"), small_study)
+    with pytest.raises(
+        InputError, match=r'--name "one" is taken: .* go on with it by --resume one, or choose another --name'
+    ):
+        check_new(tmp_path, "one")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--storage .*file/below cannot be written: .*file is no folder"):
+        check_new(tmp_path / "file" / "below", "two")
+    for name in ("../up", "", ".hidden", "a/b", "x" * 101):
+        with pytest.raises(InputError, match="a study's name must be"):
+            check_new(tmp_path, name)
+
+
+def test_a_study_is_reopened_as_it_was(small_study, tmp_path):
+    create(check_new(tmp_path, "one"), small_study)
+    folder, study, history = reopen(tmp_path, "one")
+    assert folder.root == tmp_path / "one"
+    assert study == small_study
+    assert history.trials == {}
+    with pytest.raises(InputError, match=r'--resume "two": there is no study in .*; known there: one'):
+        reopen(tmp_path, "two")

@@ -1,0 +1,192 @@
+"""Study files: what they may say, and the one line that each mistake gets."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.space import Choice, Range, published_params, with_params
+from hcpr_tune.search.study import EarlyStopping, find_space, read_study, rung_epochs, study_from_plain, study_to_toml
+from hcpr_tune.settings import parse_assignment
+
+ROOT = Path(__file__).parent.parent.parent
+SPACES = sorted((ROOT / "search_spaces").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_every_space_builds_recipes_at_all_its_ends(path):
+    study = read_study(path)
+    for name, dimension in study.space.items():
+        for end in dimension.ends():
+            assert with_params(study.recipe, {name: end})
+    assert with_params(study.recipe, published_params(study.recipe, study.space)) == study.recipe
+
+
+def test_the_default_space_is_the_published_recipe_on_digits():
+    study = read_study(find_space("default"))
+    recipe = study.recipe
+    assert (recipe.hcpr.scale, recipe.hcpr.margin, recipe.hcpr.kl_weight, recipe.hcpr.square_weight) == (8, 0.2, 1.2, 6)
+    assert recipe.pace.shape == "constant"
+    assert recipe.pace.end == 1
+    assert recipe.consistency.ramp == 0
+    assert (recipe.optimiser.lr, recipe.optimiser.momentum, recipe.optimiser.weight_decay) == (0.1, 0.9, 2e-4)
+    assert study.rungs == (3, 9, 27)
+    assert study.settings.budget.trials >= 16
+    searched = {"hcpr.scale", "hcpr.margin", "pace.start", "pace.end", "pace.ramp", "pace.shape"}
+    assert searched | {"hcpr.kl_weight", "hcpr.square_weight", "consistency.ramp"} == set(study.space)
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_the_resolved_study_read_again_is_the_same_study(path, tmp_path):
+    study = read_study(path)
+    (tmp_path / "study.toml").write_text(study_to_toml(study), encoding="utf-8")
+    again = read_study(tmp_path / "study.toml")
+    assert again == study
+    assert again.fingerprint == study.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("first", "factor", "epochs", "rungs"),
+    [
+        (3, 3.0, 27, (3, 9, 27)),
+        (3, 3.0, 20, (3, 9, 20)),
+        (1, 2.0, 4, (1, 2, 4)),
+        (4, 3.0, 4, (4,)),
+        (1, 1.1, 4, (1, 2, 3, 4)),
+        (2, 1.5, 10, (2, 3, 4, 6, 10)),
+    ],
+)
+def test_rungs_are_powers_up_to_the_last_epoch(first, factor, epochs, rungs):
+    assert rung_epochs(EarlyStopping(first_rung=first, reduction_factor=factor), epochs) == rungs
+
+
+def test_without_early_stopping_the_last_epoch_is_the_only_rung():
+    assert rung_epochs(EarlyStopping(method="none", first_rung=50), 4) == (4,)
+
+
+def overridden(space_file, *assignments):
+    return read_study(space_file, [parse_assignment(text) for text in assignments], "")
+
+
+def test_a_recipe_field_given_on_the_command_line_is_fixed(space_file):
+    study = overridden(space_file, "hcpr.scale=6.5")
+    assert study.recipe.hcpr.scale == 6.5
+    assert set(study.space) == {"pace.shape"}
+    assert set(overridden(space_file, "recipe.pace=0.5").space) == {"hcpr.scale"}
+
+
+def test_a_dimension_can_be_changed_in_place_and_added(space_file):
+    study = overridden(space_file, "search.hcpr.scale.low=5", "search.hcpr.margin={low=0.0,high=0.4}")
+    assert study.space["hcpr.scale"] == Range(5.0, 16.0, log=True)
+    assert study.space["hcpr.margin"] == Range(0.0, 0.4)
+
+
+def test_quoted_and_nested_dimensions_are_the_same(space_file):
+    text = space_file.read_text(encoding="utf-8")
+    tables = tomllib.loads(text.replace('"hcpr.scale" =', "hcpr.scale ="))
+    assert study_from_plain(tables, "nested") == read_study(space_file)
+
+
+def test_whole_numbers_and_booleans_can_be_searched(space_file):
+    study = overridden(
+        space_file, "search.batch_size={low=32,high=256,log=true}", "search.model.head_bias={choices=[true,false]}"
+    )
+    assert study.space["batch_size"] == Range(32, 256, log=True, whole=True)
+    assert study.space["model.head_bias"] == Choice((True, False))
+
+
+def test_seed_threads_and_rungs_of_the_recipe_follow_from_the_study(space_file):
+    recipe = overridden(space_file, "seed=7", "resources.cpus_per_trial=2").recipe
+    assert (recipe.seed, recipe.threads, recipe.stretch_ends) == (7, 2, (1, 2))
+    assert recipe.rung_epochs == (1, 2, 4)
+
+
+BAD = {
+    "unknown key": ("budget.trails=3", "budget.trails is not a known setting; did you mean budget.trials?"),
+    "unknown table": ("bugdet.trials=3", "bugdet.trials is not a known setting"),
+    "wrong type": (
+        "budget.trials='many'",
+        'budget.trials must be a whole number, got "many"; leave the key out for 24',
+    ),
+    "float for whole": ("budget.trials=2.5", "budget.trials must be a whole number, got 2.5"),
+    "bool for whole": ("budget.trials=true", "budget.trials must be a whole number, got true"),
+    "no table": ("budget=3", "budget must be a table of settings, got 3"),
+    "out of range": ("early_stopping.reduction_factor=0.5", "early_stopping.reduction_factor must be above 1"),
+    "reduction factor 1": ("early_stopping.reduction_factor=1", "reduction_factor must be above 1"),
+    "recipe out of range": ("hcpr.margin=-1", "recipe.hcpr.margin must be at least 0"),
+    "infinite": ("hcpr.scale=inf", "recipe.hcpr.scale must be a finite number"),
+    "recipe choice": ("lr_schedule.mode='cyclic'", "recipe.lr_schedule.mode must be one of single, annealed"),
+    "task": ("task.epsilon=0", "task.epsilon must be above 0"),
+    "dataset": ("task.dataset='imagenet'", "task.dataset must be one of digits"),
+    "rung beyond the end": (
+        "early_stopping.first_rung=5",
+        "early_stopping.first_rung must be at most recipe.epochs = 4, got 5",
+    ),
+    "low above high": ("search.hcpr.scale.low=20", "search.hcpr.scale.low must be below high = 16, got 20"),
+    "low equals high": ("search.hcpr.scale.low=16", "search.hcpr.scale.low must be below high = 16"),
+    "log from 0": ("search.hcpr.kl_weight={low=0.0,high=2.0,log=true}", "low must be above 0 with log = true"),
+    "no field": (
+        "search.hcpr.scle={low=1.0,high=2.0}",
+        "search.hcpr.scle is not a field of the recipe; did you mean search.hcpr.scale?",
+    ),
+    "short name": (
+        "search.margin={low=0.1,high=0.2}",
+        "search.margin is not a field of the recipe; did you mean search.hcpr.margin?",
+    ),
+    "bound breaks law": ("search.hcpr.margin={low=-1.0,high=0.4}", "search.hcpr.margin.low must be at least 0"),
+    "ends break law": ("search.pace.end={low=0.0,high=3.0}", "search.pace.end reaches 3.0: pace must be at most 1"),
+    "no high": ("search.hcpr.margin={low=0.1}", "search.hcpr.margin.high is missing"),
+    "string bound": ("search.hcpr.margin={low='a',high=1.0}", 'search.hcpr.margin.low must be a number, got "a"'),
+    "range of words": (
+        "search.lr_schedule.shape={low=0.0,high=1.0}",
+        "search.lr_schedule.shape is no number and needs choices",
+    ),
+    "bad choice": (
+        "search.lr_schedule.shape={choices=['steps','stairs']}",
+        'must be one of steps, cosine, got "stairs"',
+    ),
+    "one choice": ("search.lr_schedule.shape={choices=['steps']}", "at least two different values"),
+    "choice of wrong type": ("search.hcpr.margin={choices=['a','b']}", "must fit the field, a float"),
+    "unknown bound": (
+        "search.hcpr.scale.hihg=2.0",
+        "search.hcpr.scale.hihg is not a known setting; did you mean search.hcpr.scale.high?",
+    ),
+    "task searched": ("search.task.epsilon={low=0.1,high=0.2}", "search.task.epsilon cannot be searched"),
+    "evaluation searched": ("search.evaluation.steps={low=1,high=9}", "search.evaluation.steps cannot be searched"),
+    "trial 0 outside": (
+        "search.hcpr.margin={low=0.3,high=0.4}",
+        "recipe.hcpr.margin = 0.2 lies outside search.hcpr.margin (0.3 to 0.4)",
+    ),
+    "derived": ("recipe.stretch_ends=[1]", "recipe.stretch_ends is not stated in a study: it follows from"),
+    "recipe no table": ("recipe=3", "recipe must be a table, got 3"),
+    "gpus": (
+        "resources.gpus_per_trial='all'",
+        'resources.gpus_per_trial must be a number or "auto", got "all"; leave the key out for "auto"',
+    ),
+    "both weights 0": ("hcpr={kl_weight=0.0,square_weight=0.0}", "kl_weight and square_weight must not both be 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_each_mistake_is_named_with_its_file(case, space_file):
+    assignment, words = BAD[case]
+    with pytest.raises(InputError) as caught:
+        overridden(space_file, assignment)
+    assert words in str(caught.value)
+    assert str(caught.value).endswith(f"({space_file})")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_message_says_what_the_command_line_gave(space_file):
+    with pytest.raises(InputError, match=r"small.toml with --trials 0\)$"):
+        read_study(space_file, [("budget.trials", 0)], "--trials 0")
+
+
+def test_an_unknown_space_lists_the_known_ones():
+    with pytest.raises(InputError, match=r'--space "nope" is unknown; known: .*default'):
+        find_space("nope")
+    with pytest.raises(InputError, match="there is no such file"):
+        find_space("no/such.toml")
