@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +63,9 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         self._shelf = self._shelf or DataShelf()
         job = self._job
         recipe = recipe_from_plain(job["recipe"], "the job's recipe")
+        worker = f"{platform.node()}:{os.getpid()}"
         for report in train_stretch(recipe, self._shelf, Path(job["checkpoints"]), job["start"], job["end"]):
+            report["worker"] = worker
             if report["epoch"] < job["end"]:
                 yield report | {"status": "training"}
             else:

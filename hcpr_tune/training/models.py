@@ -53,11 +53,15 @@ class SmallCnn(nn.Module):
                 nn.BatchNorm2d(out),
                 nn.ReLU(inplace=True),
             ]
-        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.features = nn.Sequential(*layers)
         self.head = CosineHead(4 * widths[-1], classes, head_bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images))
+        maps = self.features(images)
+        # On 8x8 images the maps are 2x2 already, and the pooling, an identity there, would take a tenth of the time.
+        if maps.shape[-2:] != (2, 2):
+            maps = F.adaptive_avg_pool2d(maps, 2)
+        logits: Tensor = self.head(maps.flatten(1))
         return logits
 
 
@@ -70,7 +74,8 @@ def build_model(settings: Model, channels: int, classes: int, seed: int) -> nn.M
         torch.default_generator.manual_seed(seed)
         model = ARCHITECTURES[settings.name](channels, classes, settings.width, settings.head_bias)
     project(model)
-    return model
+    # Convolutions are faster on images whose channels lie together, on the CPU and on the GPU.
+    return model.to(memory_format=torch.channels_last)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -1,15 +1,18 @@
 """TensorBoard events per trial, written by the driver as soon as an epoch is recorded.
 
-Uses TensorBoard's own event writer and protocol buffers, so that the driver need not import torch.
+Uses TensorBoard's own record writer and protocol buffers, so that the driver need not import torch.
 """
 
 from __future__ import annotations
 
+import platform
+import time
 from pathlib import Path
+from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event as BoardEvent
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from hcpr_tune.search.record import Event, History
 from hcpr_tune.search.results import StudyFolder
@@ -39,14 +42,26 @@ def curve_values(event: Event) -> dict[str, float]:
 
 
 class Curves:
-    """The event file of one training in `folder`; each epoch is flushed, so that it is there to see and a kill loses nothing."""
+    """The one event file of a training in `folder`, opened again where it was closed.
+
+    A second file would be read in the order of the names, which are equal to the second. Each epoch is flushed, so that it is there to
+    see and a kill loses nothing.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._writer = EventFileWriter(str(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        existing = sorted(folder.glob("events.out.tfevents.*"))
+        path = existing[-1] if existing else folder / f"events.out.tfevents.{int(time.time())}.{platform.node()}"
+        self._writer = RecordWriter(path.open("ab"))
+        if not existing:
+            self._write(BoardEvent(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add(self, event: Event) -> None:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in curve_values(event).items()]
-        self._writer.add_event(BoardEvent(wall_time=event["time"], step=event["epoch"], summary=Summary(value=values)))
+        self._write(BoardEvent(wall_time=event["time"], step=event["epoch"], summary=Summary(value=values)))
+
+    def _write(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
         self._writer.flush()
 
     def close(self) -> None:
@@ -57,7 +72,7 @@ class TensorBoardView:
     """A listener: one run per trial in its folder, `trials/trial_0003`.
 
     The files are rebuilt from the record when a search is resumed, so that no step is missing or doubled. A trial's file is closed with
-    its job, so that open files and writer threads do not grow with the number of trials.
+    its job, so that open files do not grow with the number of trials.
     """
 
     def __init__(self, folder: StudyFolder, history: History) -> None:

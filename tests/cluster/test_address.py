@@ -1,0 +1,78 @@
+"""A search on a Ray cluster that somebody else started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The address of a one-node cluster on free ports; its processes are ended by their group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--num-cpus=2",
+    ]
+    command += ["--include-dashboard=false", "--disable-usage-stats"]
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+    with (tmp_path / "ray.log").open("w") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    yield f"127.0.0.1:{port}", environment
+    os.killpg(head.pid, signal.SIGTERM)
+    try:
+        head.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
+
+
+def test_a_search_joins_a_running_cluster(cluster, space_file):
+    address, environment = cluster
+    deadline = time.monotonic() + 60
+    while True:
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(ROOT / "launch" / "tune.py"),
+                "--space",
+                str(space_file),
+                "--address",
+                address,
+                "--trials",
+                "2",
+                "--name",
+                "joined",
+            ],
+            cwd=space_file.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+        # Until the head answers, the search refuses the address and writes nothing.
+        if done.returncode != 2 or time.monotonic() > deadline:
+            break
+        assert not (space_file.parent / "results").exists()
+        time.sleep(1)
+    assert done.returncode == 0, done.stderr
+    assert (space_file.parent / "results" / "joined" / "best" / "model.safetensors").exists()

@@ -1,0 +1,257 @@
+"""Real searches from the command line: real Ray, real digits, real interruptions."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hcpr_tune.search.record import read_history
+from hcpr_tune.search.study import read_study
+from hcpr_tune.training.recipe import load_recipe
+from tests.conftest import ROOT, SMALL_SPACE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+
+def search(folder: Path, *arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "launch" / "tune.py"), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def in_folder(folder: Path, space: str = SMALL_SPACE) -> Path:
+    (folder / "small.toml").write_text(space, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One whole search: the folder that it ran in, and what it printed."""
+    folder = in_folder(tmp_path_factory.mktemp("finished"))
+    done = search(folder, "--space", "small.toml", "--name", "one", "--trials", "6")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def record_of(folder: Path, name: str):
+    return [json.loads(line) for line in (folder / "results" / name / "record.jsonl").read_text().splitlines()]
+
+
+def test_it_says_where_to_look_first_and_the_answer_last(finished):
+    _, done = finished
+    lines = done.stdout.splitlines()
+    assert lines[3].startswith("dashboard    http://127.0.0.1:")
+    assert lines[4] == "tensorboard  tensorboard --logdir results/one"
+    assert sum(line.startswith("trial=") for line in lines) >= 6
+    assert any(line.startswith("best ") for line in lines)
+    assert any(line.startswith("published ") for line in lines)
+    assert done.stderr == ""
+
+
+def test_every_trial_is_in_the_table_and_in_its_folder(finished):
+    root = finished[0] / "results" / "one"
+    rows = table(root / "trials.csv")
+    assert [row["trial"] for row in rows] == [str(n) for n in range(6)]
+    assert rows[0]["source"] == "published"
+    assert rows[0]["status"] == "completed"
+    assert rows[0]["epochs"] == "4"
+    study = read_study(root / "study.toml")
+    for row in rows:
+        trial = root / "trials" / f"trial_{int(row['trial']):04d}"
+        metrics = [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in metrics] == list(range(1, int(row["epochs"]) + 1))
+        recipe = load_recipe(trial / "recipe.toml")
+        assert recipe.hcpr.scale == float(row["hcpr.scale"])
+        assert recipe.rung_epochs == study.rungs == (1, 2, 4)
+        scores = [line["robust_accuracy_validation"] for line in metrics if line["is_rung"]]
+        assert float(row["robust_accuracy_validation"]) == pytest.approx(max(scores), abs=1e-6)
+        reader = EventAccumulator(str(trial))
+        reader.Reload()
+        assert [point.step for point in reader.Scalars("loss/total")] == [line["epoch"] for line in metrics]
+
+
+def test_promoted_trials_are_the_best_of_their_rung(finished):
+    root = finished[0] / "results" / "one"
+    history = read_history(root / "record.jsonl", 4)
+    assert sum(trial.status == "completed" for trial in history.trials.values()) >= 2
+    first = sorted((t for t in history.trials.values() if t.number), key=lambda t: t.rungs[1], reverse=True)
+    assert first[0].last_rung > 1
+
+
+def test_all_workers_are_busy_and_processes_are_reused(finished):
+    events = record_of(finished[0], "one")
+    assert events[0]["workers"] == os.cpu_count()
+    running, most = set(), 0
+    for event in events:
+        if event["event"] == "job":
+            running.add(event["trial"])
+        if event["event"] == "job_end":
+            running.remove(event["trial"])
+        most = max(most, len(running))
+    assert most == events[0]["workers"]
+    assert len({event["worker"] for event in events if event["event"] == "epoch"}) == events[0]["workers"]
+
+
+def test_the_best_model_and_its_numbers_lie_together(finished):
+    root = finished[0] / "results" / "one"
+    metrics = json.loads((root / "best" / "metrics.json").read_text())
+    rows = table(root / "trials.csv")
+    assert metrics["robust_accuracy_validation"]["share"] == pytest.approx(
+        max(float(r["robust_accuracy_validation"]) for r in rows), abs=1e-6
+    )
+    assert metrics["published"]["trial"] == 0
+    assert metrics["split_index_hashes"].keys() == {"train", "validation"}
+    assert load_file(root / "best" / "model.safetensors")
+    history = read_history(root / "record.jsonl", 4)
+    kept = {path.parent.name for path in (root / "checkpoints").glob("trial_*/epoch_*")}
+    assert f"trial_{history.ranked()[0].number:04d}" in kept
+
+
+def test_training_the_best_recipe_again_gives_the_same_numbers_and_weights(finished, command, tmp_path):
+    best = finished[0] / "results" / "one" / "best"
+    done = command("train", "--recipe", best / "recipe.toml", "--out", "again")
+    assert done.returncode == 0, done.stderr
+    wanted = json.loads((best / "metrics.json").read_text())
+    epochs = [json.loads(line) for line in (tmp_path / "again" / "metrics.jsonl").read_text().splitlines()]
+    (at_score,) = [line for line in epochs if line["epoch"] == wanted["epoch_of_score"]]
+    for kind in ("robust", "clean"):
+        assert at_score[f"{kind}_correct_validation"] == wanted[f"{kind}_accuracy_validation"]["count"]
+    if wanted["epoch_of_score"] == json.loads((tmp_path / "again" / "metrics.json").read_text())["epoch_of_score"]:
+        assert (tmp_path / "again" / "model.safetensors").read_bytes() == (best / "model.safetensors").read_bytes()
+
+
+def test_a_taken_name_is_refused_and_nothing_is_touched(finished):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*")}
+    done = search(folder, "--space", "small.toml", "--name", "one")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert '--name "one" is taken' in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*")} == before
+
+
+def test_diverged_trials_end_alone_and_the_search_goes_on(tmp_path):
+    space = SMALL_SPACE.replace('"pace.shape"', '"optimiser.lr" = { choices = [0.1, 100.0] }\n"pace.shape"')
+    done = search(
+        in_folder(tmp_path, space),
+        "--space",
+        "small.toml",
+        "--name",
+        "wild",
+        "--trials",
+        "6",
+        "--set",
+        "sampler.name='random'",
+    )
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "results" / "wild" / "trials.csv")
+    assert len(rows) == 6
+    diverged = [row for row in rows if row["status"] == "diverged"]
+    assert diverged
+    assert all(float(row["optimiser.lr"]) == 100 and "not finite" in row["reason"] for row in diverged)
+    assert rows[0]["status"] == "completed"
+
+
+def test_a_search_in_which_nothing_completes_says_so_and_exits_with_1(tmp_path):
+    folder = in_folder(tmp_path)
+    done = search(
+        folder,
+        "--space",
+        "small.toml",
+        "--name",
+        "none",
+        "--trials",
+        "2",
+        "--set",
+        "optimiser.lr=100",
+        "--set",
+        "search.hcpr.scale.high=900",
+        "--set",
+        "early_stopping.first_rung=4",
+    )
+    rows = table(folder / "results" / "none" / "trials.csv")
+    assert [row["status"] for row in rows] == ["diverged", "diverged"]
+    assert done.returncode == 1
+    assert "No trial reached its first rung: the loss is not finite in epoch" in done.stdout
+
+
+def wait_for(path: Path, words: str, count: int) -> None:
+    """Until the record holds `count` lines with `words`."""
+    while not path.exists() or path.read_text().count(words) < count:
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_an_interrupted_search_keeps_what_it_has_and_goes_on(number, background, tmp_path):
+    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "cut")
+    record = tmp_path / "results" / "cut" / "record.jsonl"
+    wait_for(record, '"job_end"', 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        err
+        == "hcpr_tune: interrupted; everything recorded is kept in results/cut; go on with: hcpr_tune tune --resume cut\n"
+    )
+    assert "best recipe  results/cut/best/recipe.toml" in out
+    assert json.loads(record.read_text().splitlines()[-1])["reason"] == "interrupted"
+    done = search(tmp_path, "--resume", "cut")
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "results" / "cut" / "trials.csv")
+    assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
+    assert {row["status"] for row in rows} <= {"completed", "stopped"}
+
+
+def outcome(folder: Path, name: str):
+    """What a search decided and reached, without its clock."""
+    root = folder / "results" / name
+    timed = (
+        "time",
+        "seconds_attack",
+        "seconds_update",
+        "seconds_evaluation",
+        "seconds_startup",
+        "seconds_checkpoint",
+        "worker",
+    )
+    history = read_history(root / "record.jsonl", 4)
+    trials = [
+        (
+            t.number,
+            t.params,
+            t.status,
+            t.rungs,
+            [{k: v for k, v in t.epochs[e].items() if k not in timed} for e in sorted(t.epochs)],
+        )
+        for t in history.trials.values()
+    ]
+    return trials, (root / "best" / "model.safetensors").read_bytes(), (root / "best" / "recipe.toml").read_bytes()
+
+
+def test_with_one_worker_a_killed_search_ends_as_the_uninterrupted_one(background, tmp_path):
+    settings = ["--set", "resources.workers=1"]
+    space = str(in_folder(tmp_path) / "small.toml")
+    whole = search(tmp_path, "--space", space, "--name", "whole", *settings)
+    assert whole.returncode == 0, whole.stderr
+    process = background("tune", "--space", space, "--name", "killed", *settings)
+    wait_for(tmp_path / "results" / "killed" / "record.jsonl", '"epoch": ', 5)
+    process.kill()
+    process.communicate()
+    done = search(tmp_path, "--resume", "killed")
+    assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path, "killed") == outcome(tmp_path, "whole")
+    jobs = [(e["trial"], e["start"], e["end"]) for e in record_of(tmp_path, "killed") if e["event"] == "job_end"]
+    assert len(set(jobs)) == len(jobs), "a finished job ran again"

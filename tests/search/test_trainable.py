@@ -1,0 +1,75 @@
+"""A worker reports what goes wrong in training; nothing of it reaches Ray as an exception."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hcpr_tune.search.trainable import REPORT, TrainJob
+from hcpr_tune.settings import to_plain
+
+
+@pytest.fixture
+def job(small_study, tmp_path):
+    return {"recipe": to_plain(small_study.recipe), "start": 0, "end": 2, "checkpoints": str(tmp_path / "trial_0000")}
+
+
+def steps(worker):
+    """Reports of a whole job."""
+    results = [worker.step()]
+    while not results[-1]["done"]:
+        results.append(worker.step())
+    return [json.loads(result[REPORT]) for result in results]
+
+
+def test_a_job_reports_each_epoch_and_its_end(job):
+    worker = TrainJob({"job": json.dumps(job)})
+    reports = steps(worker)
+    assert [(report["epoch"], report["status"]) for report in reports] == [(1, "training"), (2, "reached")]
+    assert reports[1]["splits"].keys() == {"train", "validation"}
+
+
+def test_the_next_job_on_the_same_process_goes_on_from_the_checkpoint(job):
+    worker = TrainJob({"job": json.dumps(job)})
+    steps(worker)
+    assert worker.reset_config({"job": json.dumps({**job, "start": 2, "end": 4})})
+    assert [report["epoch"] for report in steps(worker)] == [3, 4]
+
+
+def test_an_epoch_that_was_saved_but_not_reported_is_reported_first(job):
+    worker = TrainJob({"job": json.dumps(job)})
+    first = json.loads(worker.step()[REPORT])
+    again = steps(TrainJob({"job": json.dumps(job)}))
+    assert [report["epoch"] for report in again] == [1, 2]
+    assert again[0]["loss"] == first["loss"]
+
+
+def test_a_raise_ends_the_job_with_its_reason(job, tmp_path):
+    (tmp_path / "trial_0000").write_text("a file where the checkpoints should go")
+    (report,) = steps(TrainJob({"job": json.dumps(job)}))
+    assert report["status"] == "failed"
+    assert report["reason"].startswith(("NotADirectoryError", "FileExistsError"))
+    assert "Traceback" in report["traceback"]
+
+
+def test_a_missing_checkpoint_ends_the_job_with_its_reason(job):
+    (report,) = steps(TrainJob({"job": json.dumps({**job, "start": 2, "end": 4})}))
+    assert report["reason"].startswith("FileNotFoundError: the checkpoint of epoch 2 is missing")
+
+
+def test_divergence_is_a_status_of_its_own_and_the_worker_goes_on(job):
+    wild = {
+        **job,
+        "recipe": {
+            **job["recipe"],
+            "optimiser": {**job["recipe"]["optimiser"], "lr": 100.0},
+            "hcpr": {**job["recipe"]["hcpr"], "scale": 500.0},
+        },
+    }
+    worker = TrainJob({"job": json.dumps(wild)})
+    report = steps(worker)[-1]
+    assert report["status"] == "diverged"
+    assert "not finite in epoch" in report["reason"]
+    worker.reset_config({"job": json.dumps({**job, "checkpoints": job["checkpoints"] + "_b"})})
+    assert steps(worker)[-1]["status"] == "reached"
