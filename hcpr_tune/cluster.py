@@ -39,7 +39,9 @@ def connected(address: str | None) -> Iterator[Cluster]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
+            # Without "local" Ray would join whatever cluster was last started on this machine, dead or alive.
             context = ray.init(
+                address="local",
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
                 object_store_memory=LOCAL_OBJECT_STORE_BYTES,
