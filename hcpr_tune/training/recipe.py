@@ -6,6 +6,7 @@ states what its task changes. A recipe written to a file and read back trains th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,29 +14,57 @@ from typing import Any
 import tomli_w
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.settings import Settings, read, read_toml, setting, to_plain
+from hcpr_tune.settings import Settings, read, read_toml, setting, show, to_plain
 
-DATASETS = ("digits",)
-MODELS = ("small_cnn",)
+DATASETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "svhn")
+MODELS = ("small_cnn", "resnet18", "preact_resnet18", "wide_resnet_28_10", "wide_resnet_34_10")
+METHODS = ("hcpr", "pgd_at", "trades", "mart", "hypersphere_trades", "hypersphere_pgd_at")
+HEADS = ("cosine", "linear")
+NORMS = ("linf", "l2")
+STARTS = ("normal", "uniform")
 SHAPES = ("constant", "linear", "cosine")
 SPANS = ("trial", "stretch")
 LR_MODES = ("single", "annealed")
-LR_SHAPES = ("steps", "cosine")
+LR_SHAPES = ("steps", "cosine", "cyclic")
+
+COSINE_METHODS = ("hcpr", "hypersphere_trades", "hypersphere_pgd_at")
+"""Methods that are defined on cosines."""
+FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+"""package.module:function"""
+
+
+def check_name(name: str, value: str, known: tuple[str, ...], more: dict[str, str]) -> None:
+    """Raise `InputError` unless `value` is a known name, or has one of the forms in `more` (form -> regular expression)."""
+    if value in known or any(re.fullmatch(pattern, value) for pattern in more.values()):
+        return
+    raise InputError(f"{name} must be one of {', '.join((*known, *more))}, got {show(value)}; choose one of them")
 
 
 @dataclass(frozen=True)
 class Task(Settings):
     """What is classified and which attacks must be survived; recipes of one task can be compared."""
 
-    dataset: str = setting("digits", "The images.", choices=DATASETS)
-    split_seed: int = setting(
-        0, "Draws the train, validation and test split; apart from the training seed.", at_least=0
+    dataset: str = setting("digits", "The images: digits, fashion_mnist, cifar10, cifar100, svhn or folder:PATH.")
+    root: str = setting("data", "Folder that holds the files of torchvision's datasets; `hcpr_tune data` fills it.")
+    images: int = setting(
+        0, "Use only so many images of the training part, in equal shares per class; 0: all.", at_least=0
     )
-    validation_fraction: float = setting(0.2, "Share of all images held out for validation.", above=0, below=1)
-    test_fraction: float = setting(0.2, "Share of all images held out for the test.", above=0, below=1)
-    epsilon: float = setting(8 / 255, "L-inf radius that is judged, for images in [0, 1].", above=0, at_most=1)
+    image_size: int = setting(
+        0,
+        "Side in pixels to which images of a folder are resized; 0: they must all have one size.",
+        at_least=0,
+        at_most=4096,
+    )
+    split_seed: int = setting(0, "Draws the validation split (and the test split of data without one).", at_least=0)
+    validation_fraction: float = setting(0.2, "Share of the training part held out for validation.", above=0, below=1)
+    test_fraction: float = setting(
+        0.2, "Share held out for the test, where the data have no test part of their own.", above=0, below=1
+    )
+    norm: str = setting("linf", "The norm of the ball that is judged and trained in.", choices=NORMS)
+    epsilon: float = setting(8 / 255, "Radius that is judged, for images in [0, 1].", above=0, at_most=1)
 
     def check_together(self) -> None:
+        check_name("dataset", self.dataset, DATASETS, {"folder:PATH": "folder:.+"})
         held_out = self.validation_fraction + self.test_fraction
         if held_out >= 1:
             raise InputError(
@@ -44,14 +73,50 @@ class Task(Settings):
 
 
 @dataclass(frozen=True)
-class Model(Settings):
-    """The network. It takes images in [0, 1] and gives cosine logits."""
+class Augmentation(Settings):
+    """What training images go through, drawn anew in each epoch."""
 
-    name: str = setting("small_cnn", "The architecture.", choices=MODELS)
-    width: int = setting(
-        16, "Channels of the first convolution; later ones are multiples of it.", at_least=1, at_most=1024
+    crop_padding: int = setting(
+        0,
+        "Random crop after padding by so many black pixels; the published CIFAR recipe has 4.",
+        at_least=0,
+        at_most=64,
     )
-    head_bias: bool = setting(True, "Whether the cosine head adds a bias per class, as the published code does.")
+    flip: bool = setting(False, "Random horizontal flip; the published CIFAR recipe has it.")
+
+
+@dataclass(frozen=True)
+class Model(Settings):
+    """The network. It takes images in [0, 1]; normalisation is its own business."""
+
+    name: str = setting(
+        "small_cnn", "A built-in name, torchvision:NAME, or package.module:factory, called with classes and channels."
+    )
+    width: int = setting(
+        16, "Channels of the first convolution of small_cnn; later ones are multiples of it.", at_least=1, at_most=1024
+    )
+    head: str = setting(
+        "cosine",
+        "Cosine logits with unit rows (hcpr and the hypersphere methods need them), or linear ones.",
+        choices=HEADS,
+    )
+    head_bias: bool = setting(True, "Whether the head adds a bias per class, as the published code does.")
+    mean: tuple[float, ...] = setting(
+        (), "Per channel, subtracted inside the model; empty: none, as published.", at_least=0, at_most=1
+    )
+    std: tuple[float, ...] = setting((), "Per channel, divided by inside the model; empty: none.", above=0, at_most=1)
+
+    def check_together(self) -> None:
+        check_name(
+            "name",
+            self.name,
+            MODELS,
+            {"torchvision:NAME": r"torchvision:\w+", "package.module:factory": FUNCTION.pattern},
+        )
+        if len(self.mean) != len(self.std):
+            raise InputError(
+                f"mean and std must have one value per channel each, got {len(self.mean)} and {len(self.std)}; give both or none"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,6 +143,7 @@ class Hcpr(Settings):
     margin: float = setting(0.2, "Margin m of the pair factors.", at_least=0, at_most=2)
     kl_weight: float = setting(1.2, "Weight of KL(natural || adversarial); beta * n in the paper.", at_least=0)
     square_weight: float = setting(6.0, "Weight of the sum of squared KL terms; beta in the paper.", at_least=0)
+    detached: bool = setting(False, "Let no gradient flow through the pair factors; the published code lets it.")
 
     def check_together(self) -> None:
         if self.kl_weight == 0 and self.square_weight == 0:
@@ -87,15 +153,40 @@ class Hcpr(Settings):
 
 
 @dataclass(frozen=True)
+class Trades(Settings):
+    """Coefficients of TRADES (Zhang et al., ICML 2019), its hypersphere variant included."""
+
+    beta: float = setting(6.0, "Weight of KL(natural || adversarial).", at_least=0)
+
+
+@dataclass(frozen=True)
+class Mart(Settings):
+    """Coefficients of MART (Wang et al., ICLR 2020)."""
+
+    beta: float = setting(5.0, "Weight of the misclassification-aware KL(natural || adversarial).", at_least=0)
+
+
+@dataclass(frozen=True)
+class Hypersphere(Settings):
+    """Coefficients of hypersphere embedding (Pang et al., NeurIPS 2020): cross-entropy on s * (z_y - m) and s * z_j."""
+
+    scale: float = setting(15.0, "Scale s of the cosine logits.", above=0, at_most=1000)
+    margin: float = setting(0.2, "Angular margin m, subtracted from the true class's cosine.", at_least=0, at_most=2)
+
+
+@dataclass(frozen=True)
 class Attack(Settings):
-    """The inner maximisation of training: signed gradient ascent in an L-inf ball."""
+    """The inner maximisation of training: gradient ascent in a ball of the task's norm."""
 
     epsilon: float = setting(0.031, "Radius of the ball in training.", above=0, at_most=1)
     steps: Schedule = setting(Schedule(10.0, 10.0), "Steps per attack, rounded to a whole number of at least 1.")
-    step_size: float = setting(0.007, "Length of one step per pixel.", above=0, at_most=1)
-    initial_noise: float = setting(
-        0.001, "Standard deviation of the normal noise that the ascent starts from.", at_least=0
+    step_size: float = setting(
+        0.007, "Length of one step: per pixel (L-inf), or of the whole image (L2).", above=0, at_most=1
     )
+    start: str = setting(
+        "normal", "Start at normal noise (hcpr, TRADES, MART), or anywhere in the ball (PGD-AT).", choices=STARTS
+    )
+    initial_noise: float = setting(0.001, "Standard deviation of the normal noise.", at_least=0)
 
     def check_together(self) -> None:
         for steps in (self.steps.start, self.steps.end):
@@ -111,30 +202,80 @@ class Optimiser(Settings):
 
     lr: float = setting(0.1, "Learning rate at the start of its schedule.", above=0, at_most=100)
     momentum: float = setting(0.9, "Momentum.", at_least=0, below=1)
+    nesterov: bool = setting(False, "Nesterov's momentum; the published code has none.")
     weight_decay: float = setting(2e-4, "Weight decay, on every parameter.", at_least=0, at_most=1)
+    clip_norm: float = setting(0.0, "Upper bound on the gradient's L2 norm over all parameters; 0: none.", at_least=0)
+
+    def check_together(self) -> None:
+        if self.nesterov and self.momentum == 0:
+            raise InputError("nesterov needs momentum above 0, got 0.0; raise momentum or drop nesterov")
 
 
 @dataclass(frozen=True)
 class LrSchedule(Settings):
-    """How the learning rate falls. `annealed` falls within each stretch between rungs and then returns to the full rate."""
+    """How the learning rate moves. `annealed` anneals within each stretch between rungs and then returns to the full rate."""
 
     mode: str = setting("single", "One schedule over the trial, or one over each stretch.", choices=LR_MODES)
-    shape: str = setting("steps", "Steps at `milestones`, or a half cosine.", choices=LR_SHAPES)
+    shape: str = setting(
+        "steps",
+        "Steps at `milestones`, a half cosine, or cyclic: a rise to the full rate and a fall to 0.",
+        choices=LR_SHAPES,
+    )
     milestones: tuple[float, ...] = setting(
         (0.75, 0.9), "Fractions of the span at which the steps fall.", above=0, at_most=1
     )
     factor: float = setting(0.1, "What a step multiplies the rate by.", above=0, at_most=1)
+    peak: float = setting(0.4, "Fraction of the span at which the cyclic rate is full.", above=0, below=1)
+
+
+@dataclass(frozen=True)
+class Averaging(Settings):
+    """Exponentially averaged weights, which are then the model that is evaluated and kept."""
+
+    half_life: float = setting(
+        0.0, "Epochs after which a step's weight is halved; 0: no averaging.", at_least=0, at_most=1e6
+    )
+
+
+@dataclass(frozen=True)
+class WeightPerturbation(Settings):
+    """Adversarial weight perturbation (AWP; Wu et al., NeurIPS 2020), the head left out."""
+
+    gamma: float = setting(
+        0.0, "Size relative to each layer's norm; 0: none. The paper has 0.005 with TRADES.", at_least=0, below=1
+    )
+    from_epoch: int = setting(1, "First epoch with perturbation.", at_least=1)
+
+
+@dataclass(frozen=True)
+class Precision(Settings):
+    """Number formats. On the CPU training runs in float32, whatever stands here."""
+
+    bfloat16: bool = setting(
+        False, "On a GPU: convolutions in bfloat16; head, losses and attack gradients stay in float32."
+    )
+    tf32: bool = setting(False, "On a GPU: TensorFloat-32 in float32 convolutions and products.")
+    compile: bool = setting(False, "Compile the model's forward pass with torch.compile.")
 
 
 @dataclass(frozen=True)
 class Evaluation(Settings):
     """Robust accuracy on validation: ascent on the margin from a random start, `task.epsilon` as radius."""
 
+    images: int = setting(
+        0, "Use only so many validation images, a fixed subset in equal shares per class; 0: all.", at_least=0
+    )
     steps: int = setting(20, "Steps of the margin attack.", at_least=1, at_most=10000)
+    restarts: int = setting(
+        1, "Random starts per image; an image is robust if it survives all.", at_least=1, at_most=1000
+    )
     relative_step_size: float = setting(0.125, "Length of one step as a fraction of task.epsilon.", above=0, at_most=2)
-    seed: int = setting(0, "Draws the random starts, one fixed start per image.", at_least=0)
+    seed: int = setting(0, "Draws the random starts, one fixed start per image and restart.", at_least=0)
     period: int = setting(1, "Evaluate after every so many epochs, and always where a stretch ends.", at_least=1)
-    batch_size: int = setting(512, "Images per batch.", at_least=1)
+    batch_size: int = setting(512, "Images per batch.", at_least=1, at_most=1_000_000)
+    masking_images: int = setting(
+        128, "Images that the masking alarm looks at after the last epoch; 0: none.", at_least=0
+    )
 
 
 @dataclass(frozen=True)
@@ -149,16 +290,34 @@ class Recipe(Settings):
     stretch_ends: tuple[int, ...] = setting(
         (), "Epochs at which stretches end before the last one: the rungs.", at_least=1
     )
-    batch_size: int = setting(128, "Images per optimiser step.", at_least=2)
-    hcpr: Hcpr = setting(Hcpr(), "The losses.")
+    batch_size: int = setting(128, "Images per optimiser step.", at_least=2, at_most=1_000_000)
+    label_smoothing: float = setting(
+        0.0, "Share of each label spread over all classes, in every cross-entropy.", at_least=0, below=1
+    )
+    augmentation: Augmentation = setting(Augmentation(), "What training images go through.")
+    method: str = setting(
+        "hcpr", "The losses of the attack and of the update: a built-in name, or package.module:function."
+    )
+    hcpr: Hcpr = setting(Hcpr(), "Coefficients of hcpr.")
+    trades: Trades = setting(Trades(), "Coefficients of trades and hypersphere_trades.")
+    mart: Mart = setting(Mart(), "Coefficients of mart.")
+    hypersphere: Hypersphere = setting(Hypersphere(), "Coefficients of hypersphere_trades and hypersphere_pgd_at.")
     pace: Schedule = setting(Schedule(), "The self-paced schedule: how much of the reweighting is on, 0 to 1.")
     consistency: Schedule = setting(Schedule(), "Factor on both consistency weights.")
     attack: Attack = setting(Attack(), "The inner maximisation.")
     optimiser: Optimiser = setting(Optimiser(), "The optimiser.")
     lr_schedule: LrSchedule = setting(LrSchedule(), "The learning rate's schedule.")
+    averaging: Averaging = setting(Averaging(), "Averaged weights.")
+    weight_perturbation: WeightPerturbation = setting(WeightPerturbation(), "Adversarial weight perturbation.")
+    precision: Precision = setting(Precision(), "Number formats.")
     evaluation: Evaluation = setting(Evaluation(), "How robust accuracy is measured.")
 
     def check_together(self) -> None:
+        check_name("method", self.method, METHODS, {"package.module:function": FUNCTION.pattern})
+        if self.model.head == "linear" and self.method in COSINE_METHODS:
+            raise InputError(
+                f'model.head must be "cosine" for method {self.method}, got "linear"; change one of the two'
+            )
         if max(self.pace.start, self.pace.end) > 1:
             raise InputError(
                 f"pace must be at most 1, got {max(self.pace.start, self.pace.end):g}; 1 is the published reweighting, 0 is none of it"
