@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from hcpr_tune.files import copy_whole, write_json, write_whole
 from hcpr_tune.proportions import Proportion
 from hcpr_tune.search.results import metrics_line
 from hcpr_tune.training import checkpoints
-from hcpr_tune.training.recipe import Recipe, recipe_to_toml
-from hcpr_tune.training.session import DataShelf, split_hashes, train_stretch
+from hcpr_tune.training.data import Data
+from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_to_toml
+from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_stretch
 from hcpr_tune.views.tensorboard import Curves
 
 
@@ -27,20 +29,28 @@ class BestRung:
     clean: Proportion
 
 
-def retrain(recipe: Recipe, folder: Path) -> Iterator[tuple[dict[str, Any], BestRung | None]]:
+def retrain(recipe: Recipe, folder: Path, resume: bool = False) -> Iterator[tuple[dict[str, Any], BestRung | None]]:
     """Train `recipe`; yields each epoch's report and the best rung so far.
 
-    Leaves recipe.toml, metrics.jsonl, TensorBoard events, and metrics.json and model.safetensors of the best rung. Raises
-    `Diverged`, and `InputError` where the folder cannot be written.
+    Leaves recipe.toml, metrics.jsonl, TensorBoard events, and metrics.json and model.safetensors of the best rung. With `resume`
+    goes on from the latest checkpoint in `folder`. Raises `Diverged`, and `InputError` where the folder cannot be written or
+    holds another recipe.
     """
+    earlier = _earlier_epochs(recipe, folder) if resume else []
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=resume)
+        write_whole(folder / "recipe.toml", recipe_to_toml(recipe))
     except OSError as error:
         raise InputError(f"--out {folder} cannot be written: {error}; choose another folder") from None
-    write_whole(folder / "recipe.toml", recipe_to_toml(recipe))
     shelf, curves, best = DataShelf(), Curves(folder), None
+    known = {event["epoch"] for event in earlier}
+    for event in earlier:
+        best = _better(best, event) if event["is_rung"] else best
     try:
-        for report in train_stretch(recipe, shelf, folder / "checkpoints", 0, recipe.epochs):
+        start = max((epoch for epoch in known if epoch in recipe.rung_epochs), default=0)
+        for report in train_stretch(recipe, shelf, folder / "checkpoints", start, recipe.epochs):
+            if report["epoch"] in known:
+                continue
             event = {"time": time.time(), **report}
             with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(metrics_line(event))
@@ -50,12 +60,24 @@ def retrain(recipe: Recipe, folder: Path) -> Iterator[tuple[dict[str, Any], Best
                 if best.epoch == report["epoch"]:
                     saved = checkpoints.folder_of(folder / "checkpoints", best.epoch)
                     copy_whole(saved / checkpoints.WEIGHTS, folder / "model.safetensors")
-                    write_json(
-                        folder / "metrics.json", _metrics(best, recipe, split_hashes(shelf.get(recipe.task)), report)
-                    )
+                    write_json(folder / "metrics.json", _metrics(best, recipe, shelf.get(recipe.task), report))
             yield report, best
     finally:
         curves.close()
+
+
+def _earlier_epochs(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
+    """The epochs that `folder` has measured; a last line cut off by a kill is dropped."""
+    if not (folder / "recipe.toml").is_file():
+        raise InputError(f"--resume: {folder} holds no recipe.toml; start without --resume")
+    if load_recipe(folder / "recipe.toml") != recipe:
+        raise InputError(
+            f"--resume: {folder} was begun with another recipe; go on with its recipe.toml, or choose another --out"
+        )
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+    write_whole(path, "".join(line + "\n" for line in lines))
+    return [json.loads(line) for line in lines]
 
 
 def _better(best: BestRung | None, report: dict[str, Any]) -> BestRung:
@@ -66,12 +88,14 @@ def _better(best: BestRung | None, report: dict[str, Any]) -> BestRung:
     return BestRung(report["epoch"], robust, Proportion(report["clean_correct_validation"], total))
 
 
-def _metrics(best: BestRung, recipe: Recipe, splits: dict[str, str], report: dict[str, Any]) -> dict[str, Any]:
+def _metrics(best: BestRung, recipe: Recipe, data: Data, report: dict[str, Any]) -> dict[str, Any]:
     return {
         "epoch_of_score": best.epoch,
         "robust_accuracy_validation": best.robust.to_plain(),
         "clean_accuracy_validation": best.clean.to_plain(),
-        "split_index_hashes": splits,
+        "split_index_hashes": split_hashes(data),
+        "model_inputs": model_inputs(data),
+        "masking_validation": report.get("masking_validation"),
         "device": report["device"],
         "threads": recipe.threads,
     }

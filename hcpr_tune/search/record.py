@@ -90,6 +90,8 @@ class History:
     trials: dict[int, Trial] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     """Hashes of which images were trained and validated on."""
+    model_inputs: dict[str, Any] = field(default_factory=dict)
+    """Channels, classes and image size of the data."""
     versions: dict[str, str] = field(default_factory=dict)
     workers: int = 0
     interruptions: int = 0
@@ -138,6 +140,7 @@ class History:
         trial = self.trials[event["trial"]]
         trial.reason = event["reason"]
         self.splits = event.get("splits", self.splits)
+        self.model_inputs = event.get("model_inputs", self.model_inputs)
         if event["status"] == "reached":
             self._reached(trial)
         else:

@@ -170,6 +170,7 @@ def best_metrics(study: Study, history: History) -> dict[str, Any]:
         " that it was chosen from: the difference is optimistic.",
         "study_fingerprint": study.fingerprint,
         "split_index_hashes": history.splits,
+        "model_inputs": history.model_inputs,
         "device": best.epochs[best.best_rung]["device"],
         "threads": study.recipe.threads,
         "versions": history.versions,

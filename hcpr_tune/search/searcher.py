@@ -20,7 +20,7 @@ from hcpr_tune.search.study import Study
 from hcpr_tune.search.trainable import REPORT
 from hcpr_tune.settings import to_plain
 
-JOB_KEYS = ("status", "reason", "traceback", "splits")
+JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs")
 """Keys of a report that belong to the job, not to the epoch."""
 
 

@@ -58,7 +58,7 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         """The job's epochs; the last one has the status `reached`."""
         # torch comes late: the driver imports this module too, to ship the class.
         from hcpr_tune.training.recipe import recipe_from_plain
-        from hcpr_tune.training.session import DataShelf, split_hashes, train_stretch
+        from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_stretch
 
         self._shelf = self._shelf or DataShelf()
         job = self._job
@@ -69,8 +69,9 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
             if report["epoch"] < job["end"]:
                 yield report | {"status": "training"}
             else:
-                splits = split_hashes(self._shelf.get(recipe.task))
-                yield report | {"status": "reached", "reason": "", "splits": splits}
+                data = self._shelf.get(recipe.task)
+                more = {"splits": split_hashes(data), "model_inputs": model_inputs(data)}
+                yield report | {"status": "reached", "reason": "", **more}
 
 
 def one_line(error: BaseException) -> str:

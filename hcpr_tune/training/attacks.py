@@ -1,14 +1,15 @@
-"""Attacks as functions: signed gradient ascent in an L-inf ball, for training and for evaluation.
+"""Attacks as functions: gradient ascent in an L-inf or L2 ball, for training and for evaluation.
 
 They leave the model as they found it: its mode, which of its parameters want gradients, and their gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,16 @@ class Margin(Protocol):
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor: ...
 
 
+Classifier = Callable[[Tensor], Tensor]
+"""Images (B, C, H, W) -> logits (B, K); a module or a function."""
+
+
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: Classifier) -> Iterator[None]:
     """The model in eval mode without parameter gradients; mode and gradient flags of every part are restored."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
     modes = [(module, module.training) for module in model.modules()]
     wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
@@ -41,28 +49,64 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def ascend(
-    model: nn.Module, adversarial: Tensor, images: Tensor, objective: Objective, epsilon: float, step_size: float
+    model: Classifier,
+    adversarial: Tensor,
+    images: Tensor,
+    objective: Objective,
+    epsilon: float,
+    step_size: float,
+    norm: str = "linf",
 ) -> tuple[Tensor, Tensor]:
     """One step: (the next adversarial images, the logits of the given ones), both without a graph.
 
-    x' <- x' + step_size * sign(gradient), projected to the L-inf ball of radius epsilon around `images`, then to [0, 1].
+    x' <- x' + step_size * sign(gradient) (L-inf) or gradient / |gradient| (L2), projected to the ball of radius epsilon around
+    `images`, then to [0, 1].
     """
     with torch.enable_grad():
         adversarial = adversarial.detach().requires_grad_(True)
         logits = model(adversarial)
         (gradient,) = torch.autograd.grad(objective(logits).sum(), adversarial)
     with torch.no_grad():
-        moved = adversarial + step_size * gradient.sign()
-        return into_ball(moved, images, epsilon), logits.detach()
+        moved = adversarial + step_size * DIRECTIONS[norm](gradient)
+        return into_ball(moved, images, epsilon, norm), logits.detach()
 
 
-def into_ball(moved: Tensor, images: Tensor, epsilon: float) -> Tensor:
-    """Project to the L-inf ball of radius epsilon around `images` and to [0, 1]."""
-    return torch.minimum(torch.maximum(moved, images - epsilon), images + epsilon).clamp_(0, 1)
+def _unit_l2(gradient: Tensor) -> Tensor:
+    """Each image's gradient at length 1; an image without a gradient does not move."""
+    return gradient / _lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+
+def _lengths(images: Tensor) -> Tensor:
+    """L2 norm of each image, (B, C, H, W) -> (B, 1, 1, 1)."""
+    lengths: Tensor = torch.linalg.vector_norm(images, dim=(1, 2, 3), keepdim=True)
+    return lengths
+
+
+DIRECTIONS: dict[str, Callable[[Tensor], Tensor]] = {"linf": torch.sign, "l2": _unit_l2}
+
+
+def into_ball(moved: Tensor, images: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
+    """Project to the ball of radius epsilon around `images` and to [0, 1], which never leads out of the ball."""
+    if norm == "linf":
+        return torch.minimum(torch.maximum(moved, images - epsilon), images + epsilon).clamp_(0, 1)
+    change = moved - images
+    shrink = (epsilon / _lengths(change).clamp_min(torch.finfo(change.dtype).tiny)).clamp_max(1.0)
+    return (images + change * shrink).clamp_(0, 1)
+
+
+def uniform_noise(shape: torch.Size | tuple[int, ...], epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
+    """Noise spread evenly over the ball, (B, C, H, W), on the generator's device."""
+    device = generator.device
+    if norm == "linf":
+        return epsilon * (2 * torch.rand(shape, generator=generator, device=device) - 1)
+    direction = _unit_l2(torch.randn(shape, generator=generator, device=device))
+    # The share of the ball's volume within radius r is (r / epsilon) ** dimension.
+    share = torch.rand((shape[0], 1, 1, 1), generator=generator, device=device)
+    return epsilon * direction * share ** (1 / math.prod(shape[1:]))
 
 
 def maximise(
-    model: nn.Module,
+    model: Classifier,
     images: Tensor,
     objective: Objective,
     *,
@@ -70,21 +114,22 @@ def maximise(
     steps: int,
     step_size: float,
     start: Tensor,
+    norm: str = "linf",
 ) -> Tensor:
     """The inner maximisation: `steps` steps of ascent on `objective` from `start`, (B, C, H, W) -> (B, C, H, W).
 
-    The model is in eval mode meanwhile; its parameters get no gradient. `start` may lie outside the ball and outside [0, 1],
-    as the published code's noise does; the first step brings it in.
+    `start` may lie outside the ball and outside [0, 1], as the published code's noise does; the first step brings it in. Where `model`
+    is a module it is in eval mode meanwhile, and its parameters get no gradient.
     """
     adversarial = start
     with evaluating(model):
         for _ in range(steps):
-            adversarial, _ = ascend(model, adversarial, images, objective, epsilon, step_size)
+            adversarial, _ = ascend(model, adversarial, images, objective, epsilon, step_size, norm)
     return adversarial
 
 
-def margin_attack(
-    model: nn.Module,
+def attacked_classes(
+    model: Classifier,
     images: Tensor,
     labels: Tensor,
     margin: Margin,
@@ -92,27 +137,50 @@ def margin_attack(
     epsilon: float,
     steps: int,
     step_size: float,
-    start: Tensor,
+    starts: Sequence[Tensor],
+    norm: str = "linf",
+    objective: Margin | None = None,
 ) -> Tensor:
-    """Which images survive, (B,) bool: ascent on `margin(logits, labels)` from `start` until it is no longer below 0.
+    """The class of each image under attack, (B,): its own label where it survives.
 
-    An image that is broken, clean or at any step, is not attacked further, so that only survivors cost time. A margin that is not a number
-    counts as broken.
+    Ascent on `objective(logits, labels)`, the margin itself unless another one is given, from each of `starts` in turn. An image
+    is broken once its margin is not below 0, clean or at any step, and is not attacked further, so that only survivors cost time. Its
+    class is then that of the highest wrong logit, or -1 where the margin is not a number.
     """
+    objective = objective or margin
+    classes = labels.clone()
     survivors = torch.arange(len(images), device=images.device)
+
+    def sift(logits: Tensor) -> Tensor:
+        """Write down the classes of the images that these logits break; returns which survive."""
+        nonlocal survivors
+        values = margin(logits, labels[survivors])
+        unbroken = values < 0
+        wrong = logits.scatter(1, labels[survivors][:, None], -torch.inf).argmax(dim=1)
+        broken = ~unbroken
+        classes[survivors[broken]] = torch.where(values.isnan(), -1, wrong)[broken]
+        survivors = survivors[unbroken]
+        return unbroken
+
     with evaluating(model):
         with torch.no_grad():
-            survivors = survivors[margin(model(images), labels) < 0]
-        adversarial = into_ball(start, images, epsilon)[survivors]
-        for _ in range(steps):
-            if not len(survivors):
-                break
-            objective = partial(margin, labels=labels[survivors])
-            moved, logits = ascend(model, adversarial, images[survivors], objective, epsilon, step_size)
-            unbroken = objective(logits) < 0
-            survivors, adversarial = survivors[unbroken], moved[unbroken]
-        with torch.no_grad():
-            survivors = survivors[margin(model(adversarial), labels[survivors]) < 0] if len(survivors) else survivors
-    survived = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-    survived[survivors] = True
-    return survived
+            sift(model(images))
+        for start in starts:
+            adversarial = into_ball(start[survivors], images[survivors], epsilon, norm)
+            for _ in range(steps):
+                if not len(survivors):
+                    break
+                raised = partial(objective, labels=labels[survivors])
+                moved, logits = ascend(model, adversarial, images[survivors], raised, epsilon, step_size, norm)
+                adversarial = moved[sift(logits)]
+            if len(survivors):
+                with torch.no_grad():
+                    sift(model(adversarial))
+    return classes
+
+
+def margin_attack(
+    model: Classifier, images: Tensor, labels: Tensor, margin: Margin, *, start: Tensor, **settings: Any
+) -> Tensor:
+    """Which images survive `attacked_classes` from one start, (B,) bool."""
+    return attacked_classes(model, images, labels, margin, starts=[start], **settings) == labels

@@ -41,7 +41,7 @@ def save(root: Path, state: TrainingState, report: dict[str, Any], with_weights:
     torch.save(state.state_dict(), temporary / STATE)
     (temporary / REPORT).write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
     if with_weights:
-        save_weights(state.model, temporary / WEIGHTS)
+        save_weights(state.scored_model(), temporary / WEIGHTS)
     for path in temporary.iterdir():
         _flush(path)
     if target.exists():  # an older checkpoint was damaged, so that this epoch ran again

@@ -1,4 +1,4 @@
-"""Datasets and their fixed splits. Images stay on the device as uint8; nothing is ever downloaded.
+"""The splits that a training sees: fixed, stratified, on the device as uint8 where they are small, decoded as it goes where not.
 
 The test images are not here: `heldout` opens them, and a search has no way to it.
 """
@@ -6,43 +6,67 @@ The test images are not here: `heldout` opens them, and a search has no way to i
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.recipe import Task
+from hcpr_tune.training.augmentation import augment, draw
+from hcpr_tune.training.recipe import Augmentation, Task
+from hcpr_tune.training.sources import Pool, has_test_part, open_pool
+
+RESIDENT_SHARE = 0.25
+"""A split stays in memory if its images take at most this share of what is free."""
 
 
 @dataclass(frozen=True)
 class Split:
     """Labelled images of one split.
 
-    images: (N, C, H, W) uint8; `white` is the stored value of 1.0. labels: (N,) int64. indices: (N,) positions in the dataset.
+    labels: (N,) int64 on the device. indices: (N,) positions in the data set. shape: (C, H, W). images: (N, C, H, W) uint8 on the
+    device, or None where they are decoded from `pool` each time. `white` is the stored value of 1.0.
     """
 
-    images: Tensor
-    labels: Tensor
+    pool: Pool
     indices: np.ndarray
-    white: int
+    labels: Tensor
+    images: Tensor | None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.indices)
 
-    def to_unit(self, images: Tensor) -> Tensor:
-        """Stored images as float32 in [0, 1]."""
-        return images.to(torch.float32) / self.white
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.pool.shape
 
     @property
     def index_hash(self) -> str:
-        """A hash of which images of the dataset are in this split."""
+        """A hash of which images of the data set are in this split."""
         return hashlib.sha256(np.sort(self.indices).astype("<i8").tobytes()).hexdigest()[:16]
 
+    def stored(self, positions: Tensor) -> Tensor:
+        """The images at `positions` (B,) as uint8, where they lie: on the device, or, just decoded, on the CPU."""
+        if self.images is not None:
+            return self.images[positions.to(self.images.device)]
+        return torch.from_numpy(self.pool.decode(self.indices[positions.cpu().numpy()]))
+
+    def to_unit(self, images: Tensor) -> Tensor:
+        """Stored images as float32 in [0, 1] on the device."""
+        return images.to(self.labels.device, non_blocking=True).to(torch.float32) / self.pool.white
+
+    def fetch(self, positions: Tensor) -> Tensor:
+        """The images at `positions` (B,) as float32 in [0, 1] on the device, (B, C, H, W)."""
+        return self.to_unit(self.stored(positions))
+
     def to(self, device: torch.device) -> Split:
-        return Split(self.images.to(device), self.labels.to(device), self.indices, self.white)
+        return replace(
+            self, labels=self.labels.to(device), images=None if self.images is None else self.images.to(device)
+        )
 
 
 @dataclass(frozen=True)
@@ -55,71 +79,110 @@ class Data:
 
     @property
     def channels(self) -> int:
-        return int(self.train.images.shape[1])
+        return self.train.shape[0]
 
     @property
     def classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.train.shape[1:]
+
     def to(self, device: torch.device) -> Data:
         return Data(self.train.to(device), self.validation.to(device), self.class_names)
 
 
-def load_digits() -> tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]:
-    """scikit-learn's 1,797 real 8x8 gray images of digits: images (N, 1, 8, 8), labels, white, class names."""
-    from sklearn.datasets import load_digits as read
+def split_indices(labels: np.ndarray, task: Task, has_test_part: bool) -> dict[str, np.ndarray]:
+    """A stratified split that depends on the labels and the task alone: sorted indices by split name.
 
-    bunch = read()
-    return bunch.images[:, None].astype(np.uint8), bunch.target.astype(np.int64), 16, tuple(str(n) for n in range(10))
-
-
-READERS = {"digits": load_digits}
-
-
-def split_indices(labels: np.ndarray, task: Task) -> dict[str, np.ndarray]:
-    """A stratified split that depends on the labels and `task.split_seed` alone: sorted indices by split name.
-
-    Raises `InputError` where a class would be missing from a split.
+    With a test part of their own the data give nothing to "test". Raises `InputError` where a class would be missing from a split.
     """
     parts: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
-    for label in np.unique(labels):
+    classes = np.unique(labels)
+    for label in classes:
         members = np.flatnonzero(labels == label)
         generator = np.random.Generator(np.random.PCG64([task.split_seed, int(label)]))
         # Sorting random keys, rather than `permutation`, keeps the split independent of NumPy's shuffling algorithm.
         members = members[np.argsort(generator.random(len(members)), kind="stable")]
-        test = round(task.test_fraction * len(members))
-        validation = round(task.validation_fraction * len(members))
-        if not (test and validation and test + validation < len(members)):
+        test = 0 if has_test_part else round(task.test_fraction * len(members))
+        rest = members[test:]
+        if task.images:
+            rest = rest[: task.images // len(classes) + (int(label) < task.images % len(classes))]
+        validation = round(
+            task.validation_fraction * (len(members) if not task.images and not has_test_part else len(rest))
+        )
+        if not validation or validation >= len(rest) or not (test or has_test_part):
             raise InputError(
                 f"task.validation_fraction = {task.validation_fraction:g} and task.test_fraction = {task.test_fraction:g} leave"
                 f" class {label} ({len(members)} images) out of a split; choose fractions that give each split at least one image"
             )
         parts["test"].append(members[:test])
-        parts["validation"].append(members[test : test + validation])
-        parts["train"].append(members[test + validation :])
+        parts["validation"].append(rest[:validation])
+        parts["train"].append(rest[validation:])
     return {name: np.sort(np.concatenate(chunks)) for name, chunks in parts.items()}
 
 
-def take(images: np.ndarray, labels: np.ndarray, indices: np.ndarray, white: int) -> Split:
-    """The split that `indices` name."""
-    return Split(torch.from_numpy(images[indices]), torch.from_numpy(labels[indices]), indices, white)
+def take(pool: Pool, indices: np.ndarray) -> Split:
+    """The split that `indices` name, in memory where it is small enough."""
+    labels = torch.from_numpy(pool.labels[indices])
+    size = len(indices) * int(np.prod(pool.shape))
+    images = torch.from_numpy(pool.decode(indices)) if size <= RESIDENT_SHARE * free_memory() else None
+    return Split(pool, indices, labels, images)
+
+
+def free_memory() -> int:
+    """Bytes that the machine can still give, the GPU's where there is one."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def load_data(task: Task) -> Data:
-    """The training and validation images of a task."""
-    images, labels, white, names = READERS[task.dataset]()
-    indices = split_indices(labels, task)
-    return Data(
-        take(images, labels, indices["train"], white), take(images, labels, indices["validation"], white), names
-    )
+    """The training and validation images of a task. Files of a test part are not opened."""
+    pool = open_pool(task)
+    indices = split_indices(pool.labels, task, has_test_part(task))
+    return Data(take(pool, indices["train"]), take(pool, indices["validation"]), pool.class_names)
 
 
-def batches(split: Split, batch_size: int, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """The split once, shuffled by `order` (a generator on the CPU, so that the order is the same on every device).
+def fixed_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Sorted positions of a fixed subset of `count` images, in shares per class that differ by one at most while images last."""
+    keys = np.random.Generator(np.random.PCG64(seed)).random(len(labels))
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members[np.argsort(keys[members], kind="stable")]] = np.arange(len(members))
+    return np.sort(np.lexsort((keys, rank))[:count])
 
-    Yields images in [0, 1] and labels. A last batch of one image is dropped: batch normalisation cannot train on it.
+
+def batches(
+    split: Split,
+    batch_size: int,
+    order: torch.Generator,
+    augmentation: Augmentation | None = None,
+    drawn: torch.Generator | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The split once, shuffled by `order` and augmented by `drawn`, both on the CPU, so that they are the same on every device.
+
+    Yields images in [0, 1] and labels, on the device. A last batch of one image is dropped: batch normalisation cannot train on it. Images
+    that are not in memory are decoded one batch ahead.
     """
-    shuffled = torch.randperm(len(split), generator=order).to(split.labels.device)
-    for chosen in shuffled.split(batch_size):
-        if len(chosen) > 1:
-            yield split.to_unit(split.images[chosen]), split.labels[chosen]
+    shuffled = torch.randperm(len(split), generator=order)
+    draws = draw(augmentation, len(split), drawn) if augmentation is not None and drawn is not None else None
+    chunks = [chosen for chosen in shuffled.split(batch_size) if len(chosen) > 1]
+    for chosen, stored in zip(chunks, _stored_ahead(split, chunks), strict=True):
+        images = augment(split.to_unit(stored), draws, chosen)
+        yield images, split.labels[chosen.to(split.labels.device)]
+
+
+def _stored_ahead(split: Split, chunks: list[Tensor]) -> Iterator[Tensor]:
+    if split.images is not None:
+        yield from map(split.stored, chunks)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(split.stored, chunks[0])
+        for following in chunks[1:]:
+            ready, ahead = ahead, pool.submit(split.stored, following)
+            yield ready.result()
+        yield ahead.result()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from hcpr_tune.errors import Diverged
 from hcpr_tune.seeds import derive_seed
-from hcpr_tune.training.attacks import evaluating, maximise
+from hcpr_tune.training.attacks import Classifier, evaluating, maximise, uniform_noise
+from hcpr_tune.training.averaging import Averaged
 from hcpr_tune.training.data import Data, batches
-from hcpr_tune.training.evaluation import Accuracies, evaluate
-from hcpr_tune.training.losses import pair_consistency, self_paced_accuracy
-from hcpr_tune.training.models import build_model, project
+from hcpr_tune.training.evaluation import Accuracies, Masking, evaluate, masking
+from hcpr_tune.training.methods import Method, method_of
+from hcpr_tune.training.models import build_model, for_attack, project
 from hcpr_tune.training.pacing import at_epoch, attack_steps, learning_rate
+from hcpr_tune.training.perturbation import perturbed
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.training.seeds import generator
 
@@ -28,7 +30,7 @@ from hcpr_tune.training.seeds import generator
 class Epoch:
     """What was measured in one epoch. Losses are means over the training images; times are in seconds.
 
-    `validation` is None where the recipe's evaluation period skips the epoch.
+    `validation` is None where the recipe's evaluation period skips the epoch, `masking` before the last one.
     """
 
     epoch: int
@@ -45,6 +47,7 @@ class Epoch:
     seconds_update: float
     seconds_evaluation: float
     validation: Accuracies | None
+    masking: Masking | None
 
 
 @dataclass
@@ -53,29 +56,47 @@ class TrainingState:
 
     model: nn.Module
     optimiser: torch.optim.SGD
+    averaged: Averaged | None
     epoch: int
+
+    def scored_model(self) -> nn.Module:
+        """The model that is evaluated and kept: the averaged one where averaging is on."""
+        return self.model if self.averaged is None else self.averaged.model()
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, for `torch.load(weights_only=True)`."""
-        return {"epoch": self.epoch, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
+        averaged = {} if self.averaged is None else {"averaged": self.averaged.state_dict()}
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            **averaged,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
         self.epoch = int(state["epoch"])
 
 
 def initial_state(recipe: Recipe, data: Data) -> TrainingState:
     """The state before the first epoch, on the device where the data are."""
-    model = build_model(recipe.model, data.channels, data.classes, derive_seed(recipe.seed, "weights"))
-    model.to(data.train.images.device)
+    seed = derive_seed(recipe.seed, "weights")
+    model = build_model(recipe.model, data.channels, data.classes, seed, data.image_size)
+    model.to(data.train.labels.device)
     optimiser = torch.optim.SGD(
         model.parameters(),
         lr=recipe.optimiser.lr,
         momentum=recipe.optimiser.momentum,
+        nesterov=recipe.optimiser.nesterov,
         weight_decay=recipe.optimiser.weight_decay,
     )
-    return TrainingState(model, optimiser, epoch=0)
+    averaged = None
+    if recipe.averaging.half_life:
+        averaged = Averaged(model, recipe.averaging.half_life, math.ceil(len(data.train) / recipe.batch_size))
+    return TrainingState(model, optimiser, averaged, epoch=0)
 
 
 @contextmanager
@@ -122,29 +143,69 @@ def train(recipe: Recipe, data: Data, state: TrainingState) -> Iterator[Epoch]:
     Raises `Diverged` where a loss or a weight is no finite number.
     """
     while state.epoch < recipe.epochs:
-        with torch_threads(recipe.threads):
+        with torch_threads(recipe.threads), number_formats(recipe, data.train.labels.device):
             measured = train_epoch(recipe, data, state, state.epoch + 1)
         yield measured
 
 
+@contextmanager
+def number_formats(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """TensorFloat-32 on or off as the recipe says, on a GPU, and back again."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn  # whose types leave out what it has
+    places = (torch.backends.cuda.matmul, cudnn.conv)
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "tf32" if recipe.precision.tf32 else "ieee"
+    try:
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
+@dataclass(frozen=True)
+class EpochSettings:
+    """The recipe's schedules at one epoch."""
+
+    lr: float
+    pace: float
+    consistency_factor: float
+    attack_steps: int
+    perturbation: float
+
+    @classmethod
+    def of(cls, recipe: Recipe, epoch: int) -> EpochSettings:
+        perturbation = recipe.weight_perturbation
+        return cls(
+            lr=learning_rate(recipe, epoch),
+            pace=at_epoch(recipe, recipe.pace, epoch),
+            consistency_factor=at_epoch(recipe, recipe.consistency, epoch),
+            attack_steps=attack_steps(recipe, epoch),
+            perturbation=perturbation.gamma if epoch >= perturbation.from_epoch else 0.0,
+        )
+
+
 def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) -> Epoch:
     """Train `state` through one epoch and evaluate it on validation where the recipe says so."""
-    device = data.train.images.device
-    lr, pace = learning_rate(recipe, epoch), at_epoch(recipe, recipe.pace, epoch)
-    factor, steps = at_epoch(recipe, recipe.consistency, epoch), attack_steps(recipe, epoch)
+    device = data.train.labels.device
+    now, method = EpochSettings.of(recipe, epoch), method_of(recipe.method)
     for group in state.optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = now.lr
     noise = generator(device, recipe.seed, "attack noise", epoch)
     clock, seen = PhaseClock(device), 0
     sums = torch.zeros(2, dtype=torch.float64, device=device)
-    for images, labels in batches(data.train, recipe.batch_size, generator("cpu", recipe.seed, "order", epoch)):
+    clock.mark("data")
+    for images, labels in epoch_batches(recipe, data, epoch):
         clock.mark("attack")
-        adversarial = attack(recipe, state.model, images, steps, noise)
+        adversarial = attack(recipe, method, state.model, images, labels, now.attack_steps, noise)
         clock.mark("update")
-        accuracy, consistency = update(recipe, state, images, adversarial, labels, pace, factor)
         # Stays on the device: reading it here would make the host wait for every step.
-        sums += torch.stack((accuracy, consistency)).detach() * len(images)
+        sums += update(recipe, method, state, images, adversarial, labels, now) * len(images)
         seen += len(images)
+        clock.mark("data")
     clock.mark("evaluation")
     weights_finite = torch.stack([parameter.isfinite().all() for parameter in state.model.parameters()]).all()
     accuracy_loss, consistency_loss = (sums / seen).tolist()
@@ -155,72 +216,144 @@ def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) ->
     if not weights_finite:
         raise Diverged(f"a weight is not finite after epoch {epoch}")
     state.epoch = epoch
-    is_rung = epoch in recipe.rung_epochs
-    validation = None
-    if is_rung or epoch % recipe.evaluation.period == 0:
-        validation = evaluate(state.model, data.validation, recipe.task.epsilon, recipe.evaluation)
+    validation, alarm = measure(recipe, data, state)
     clock.mark("end")
     seconds = clock.seconds()
     return Epoch(
         epoch=epoch,
-        is_rung=is_rung,
-        loss=accuracy_loss + factor * consistency_loss,
+        is_rung=epoch in recipe.rung_epochs,
+        loss=accuracy_loss + now.consistency_factor * consistency_loss,
         accuracy_loss=accuracy_loss,
         consistency_loss=consistency_loss,
-        lr=lr,
-        pace=pace,
-        consistency_factor=factor,
-        attack_steps=steps,
+        lr=now.lr,
+        pace=now.pace,
+        consistency_factor=now.consistency_factor,
+        attack_steps=now.attack_steps,
         images=seen,
         seconds_attack=seconds["attack"],
-        seconds_update=seconds["update"],
+        seconds_update=seconds["update"] + seconds["data"],
         seconds_evaluation=seconds["evaluation"],
         validation=validation,
+        masking=alarm,
     )
 
 
-def attack(recipe: Recipe, model: nn.Module, images: Tensor, steps: int, noise: torch.Generator) -> Tensor:
-    """Attacked copies of `images` that maximise the pair consistency, from a start at normal noise.
+def epoch_batches(recipe: Recipe, data: Data, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The training images once, in the order and with the augmentation of `epoch`."""
+    order = generator("cpu", recipe.seed, "order", epoch)
+    drawn = generator("cpu", recipe.seed, "augmentation", epoch)
+    return batches(data.train, recipe.batch_size, order, recipe.augmentation, drawn)
 
-    The natural logits do not change during the attack: they are computed once, without a graph, in eval mode.
+
+def measure(recipe: Recipe, data: Data, state: TrainingState) -> tuple[Accuracies | None, Masking | None]:
+    """The scored model on validation, in float32; the masking alarm after the last epoch."""
+    if state.epoch not in recipe.rung_epochs and state.epoch % recipe.evaluation.period:
+        return None, None
+    model = for_attack(state.scored_model())
+    validation = evaluate(model, data.validation, recipe.task, recipe.evaluation, data.classes)
+    last = state.epoch == recipe.epochs
+    return validation, masking(model, data.validation, recipe.task, recipe.evaluation) if last else None
+
+
+def forward_precision(recipe: Recipe, device: torch.device) -> Any:
+    """bfloat16 convolutions where the recipe asks for them and there is a GPU; the head and the losses stay in float32."""
+    if recipe.precision.bfloat16 and device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def forward_of(recipe: Recipe, model: nn.Module) -> Classifier:
+    """The model's forward pass in the recipe's precision, compiled where the recipe says so; logits are float32 or wider."""
+    compiled: Classifier = _compiled(model) if recipe.precision.compile else model
+
+    def forward(images: Tensor) -> Tensor:
+        with forward_precision(recipe, images.device):
+            return compiled(images)
+
+    return forward
+
+
+def _compiled(model: nn.Module) -> Classifier:
+    """torch.compile once per model: the compiled function is kept on it, outside its state."""
+    if "compiled_forward" not in model.__dict__:
+        model.__dict__["compiled_forward"] = torch.compile(model)
+    compiled: Classifier = model.__dict__["compiled_forward"]
+    return compiled
+
+
+def attack(
+    recipe: Recipe,
+    method: Method,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    steps: int,
+    noise: torch.Generator,
+) -> Tensor:
+    """Attacked copies of `images` that maximise the method's objective, from a random start.
+
+    The natural logits do not change during the attack: where the objective needs them they are computed once, without a graph. The
+    model is in eval mode, without parameter gradients, and convolutions have their batch normalisation folded in.
     """
-    settings, hcpr = recipe.attack, recipe.hcpr
-    with evaluating(model), torch.no_grad():
-        natural = model(images)
-    start = torch.randn(images.shape, generator=noise, device=images.device, dtype=images.dtype)
-    return maximise(
-        model,
-        images,
-        lambda logits: pair_consistency(natural, logits, hcpr.scale, hcpr.kl_weight, hcpr.square_weight),
-        epsilon=settings.epsilon,
-        steps=steps,
-        step_size=settings.step_size,
-        start=images + settings.initial_noise * start,
-    )
+    settings = recipe.attack
+    with evaluating(model):
+        forward = forward_of(recipe, model if recipe.precision.compile else for_attack(model))
+        natural = None
+        if method.attack_uses_natural:
+            with torch.no_grad():
+                natural = forward(images)
+        if settings.start == "uniform":
+            start = uniform_noise(images.shape, settings.epsilon, recipe.task.norm, noise).to(images.dtype)
+        else:
+            start = settings.initial_noise * torch.randn(
+                images.shape, generator=noise, device=images.device, dtype=images.dtype
+            )
+        return maximise(
+            forward,
+            images,
+            method.attack_objective(recipe, natural, labels),
+            epsilon=settings.epsilon,
+            norm=recipe.task.norm,
+            steps=steps,
+            step_size=settings.step_size,
+            start=images + start,
+        )
 
 
 def update(
     recipe: Recipe,
+    method: Method,
     state: TrainingState,
     images: Tensor,
     adversarial: Tensor,
     labels: Tensor,
-    pace: float,
-    consistency_factor: float,
-) -> tuple[Tensor, Tensor]:
-    """One optimiser step on L = accuracy + factor * consistency; returns the two batch means before it.
+    now: EpochSettings,
+) -> Tensor:
+    """One optimiser step on L = accuracy + factor * consistency; returns the two batch means before it, (2,).
 
     Two forwards in train mode, natural images first: batch normalisation sees the two batches apart, in that order.
     """
-    hcpr, model = recipe.hcpr, state.model
+    model = state.model
     model.train()
-    natural_logits, adversarial_logits = model(images), model(adversarial)
-    accuracy = self_paced_accuracy(natural_logits, labels, hcpr.scale, hcpr.margin, pace).mean()
-    consistency = pair_consistency(
-        natural_logits, adversarial_logits, hcpr.scale, hcpr.kl_weight, hcpr.square_weight
-    ).mean()
+    forward = forward_of(recipe, model)
+
+    def means() -> tuple[Tensor, Tensor]:
+        natural = forward(images) if method.uses_natural else None
+        terms = method.terms(recipe, natural, forward(adversarial), labels, now.pace)
+        return terms.accuracy.mean(), terms.consistency.mean()
+
+    def loss() -> Tensor:
+        accuracy, consistency = means()
+        return accuracy + now.consistency_factor * consistency
+
     state.optimiser.zero_grad(set_to_none=True)
-    (accuracy + consistency_factor * consistency).backward()
+    with perturbed(model, loss, now.perturbation) if now.perturbation else nullcontext():
+        accuracy, consistency = means()
+        (accuracy + now.consistency_factor * consistency).backward()
+    if recipe.optimiser.clip_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip_norm)
     state.optimiser.step()
     project(model)
-    return accuracy, consistency
+    if state.averaged is not None:
+        state.averaged.update(model)
+    return torch.stack((accuracy, consistency)).detach()

@@ -1,6 +1,7 @@
-"""The HCPR losses (SPAT, AAAI-23, arXiv 2210.15068): pure functions, one value per image; the caller averages.
+"""Losses: pure functions of logits, one value per image; the caller averages.
 
-Logits are cosines z in (B, K) with a bias: z_j = <w_j/|w_j|, f/|f|> + b_j. `scale` is the paper's s, `margin` its m.
+The HCPR losses are those of SPAT (AAAI-23, arXiv 2210.15068), on cosine logits z in (B, K) with a bias: z_j = <w_j/|w_j|, f/|f|> + b_j.
+`scale` is the paper's s, `margin` its m. The rivals' losses name their papers.
 """
 
 from __future__ import annotations
@@ -10,20 +11,42 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def modulated_logits(logits: Tensor, labels: Tensor, scale: float, margin: float, pace: float) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """-log softmax(logits)_y, with a share of each label spread over all classes, (B, K), (B,) -> (B,)."""
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+
+
+def kl_divergence(natural: Tensor, adversarial: Tensor) -> Tensor:
+    """KL(softmax(natural) || softmax(adversarial)), (B, K), (B, K) -> (B,). The gradient flows through both."""
+    return pair_consistency(natural, adversarial, scale=1.0, kl_weight=1.0, square_weight=0.0)
+
+
+def modulated_logits(
+    logits: Tensor, labels: Tensor, scale: float, margin: float, pace: float, detached: bool = False
+) -> Tensor:
     """Logits whose every pair is weighed by how hard the model finds it, (B, K) -> (B, K).
 
     u_j = s * z_j * (1 + pace * (g_j - 1)) with g_y = 1 + m - z_y for the true class and g_j = z_j + m for the others. The
-    factors g are neither detached nor clamped, as in the published code. pace 1 is the published loss, pace 0 is s * z.
+    factors g are not clamped, and no gradient is kept from flowing through them unless `detached`, as in the published code. pace 1 is
+    the published loss, pace 0 is s * z.
     """
     true_class = F.one_hot(labels, logits.shape[1]).bool()
-    factors = torch.where(true_class, 1 + margin - logits, logits + margin)
+    seen = logits.detach() if detached else logits
+    factors = torch.where(true_class, 1 + margin - seen, seen + margin)
     return scale * logits * (1 + pace * (factors - 1))
 
 
-def self_paced_accuracy(logits: Tensor, labels: Tensor, scale: float, margin: float, pace: float = 1.0) -> Tensor:
+def self_paced_accuracy(
+    logits: Tensor,
+    labels: Tensor,
+    scale: float,
+    margin: float,
+    pace: float = 1.0,
+    detached: bool = False,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Cross-entropy of the modulated natural logits, (B, K), (B,) -> (B,)."""
-    return F.cross_entropy(modulated_logits(logits, labels, scale, margin, pace), labels, reduction="none")
+    return cross_entropy(modulated_logits(logits, labels, scale, margin, pace, detached), labels, label_smoothing)
 
 
 def pair_consistency(
@@ -50,3 +73,29 @@ def misclassification_margin(logits: Tensor, labels: Tensor) -> Tensor:
     true_logit = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return others.amax(dim=1) - true_logit
+
+
+def boosted_cross_entropy(adversarial: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """-log p_y - log(1 - max over other classes of p_j) with p = softmax(adversarial), (B, K), (B,) -> (B,).
+
+    MART's first term (Wang et al., ICLR 2020). 1 - p_j is summed from the other classes' probabilities, which loses no digits where p_j
+    is near 1.
+    """
+    log_p = F.log_softmax(adversarial, dim=1)
+    rival = adversarial.scatter(1, labels[:, None], -torch.inf).argmax(dim=1, keepdim=True)
+    log_rest = log_p.scatter(1, rival, -torch.inf).logsumexp(dim=1)
+    return cross_entropy(adversarial, labels, label_smoothing) - log_rest
+
+
+def misclassification_aware_kl(natural: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
+    """KL(natural || adversarial) * (1 - p_y(natural)), (B, K), (B, K), (B,) -> (B,): MART's second term. Nothing is detached."""
+    true_probability = F.softmax(natural, dim=1).gather(1, labels[:, None]).squeeze(1)
+    return kl_divergence(natural, adversarial) * (1 - true_probability)
+
+
+def margin_logits(logits: Tensor, labels: Tensor, scale: float, margin: float) -> Tensor:
+    """s * (z_y - m) for the true class and s * z_j for the others, (B, K), (B,) -> (B, K).
+
+    Hypersphere embedding (Pang et al., NeurIPS 2020).
+    """
+    return scale * (logits - margin * F.one_hot(labels, logits.shape[1]))

@@ -1,7 +1,11 @@
-"""Networks with a projected cosine head. Input in [0, 1], output cosine logits."""
+"""Models as recipes name them: built, checked, projected, saved, and made quick to attack. Images in [0, 1] go in, logits come out."""
 
 from __future__ import annotations
 
+import copy
+import difflib
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,24 +15,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.training import plugins
+from hcpr_tune.training.architectures import (
+    BasicBlock,
+    CosineHead,
+    HeadFactory,
+    LinearHead,
+    PreActivationBlock,
+    SmallCnn,
+    preact_resnet18,
+    resnet18,
+    wide_resnet,
+)
 from hcpr_tune.training.recipe import Model
 
-
-class CosineHead(nn.Module):
-    """z_j = <w_j, f/|f|> + b_j with unit rows w_j, (B, D) -> (B, K).
-
-    The rows are kept on the unit sphere by `project`, called after construction and after every optimiser step, not by this
-    forward pass: no gradient passes through the row norm, as in the published code, and the forward stays pure.
-    """
-
-    def __init__(self, features: int, classes: int, bias: bool = True) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, features))
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-        self.bias = nn.Parameter(torch.zeros(classes)) if bias else None
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.linear(F.normalize(features, dim=1), self.weight, self.bias)
+ARCHITECTURES: dict[str, Callable[[int, HeadFactory], nn.Module]] = {
+    "resnet18": resnet18,
+    "preact_resnet18": preact_resnet18,
+    "wide_resnet_28_10": partial(wide_resnet, 28, 10),
+    "wide_resnet_34_10": partial(wide_resnet, 34, 10),
+}
+"""Built-in architectures besides small_cnn, which has a width."""
 
 
 @torch.no_grad()
@@ -39,56 +46,228 @@ def project(model: nn.Module) -> None:
             module.weight.copy_(F.normalize(module.weight, dim=1))
 
 
-class SmallCnn(nn.Module):
-    """Three 3x3 convolutions with batch normalisation, two of them with stride 2, and a cosine head on 2x2 averages."""
+def head_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of the last layer: a cosine head, or else the last linear one."""
+    heads = [module for module in model.modules() if isinstance(module, CosineHead | nn.Linear)]
+    if heads:
+        yield from heads[-1].parameters()
 
-    def __init__(self, channels: int, classes: int, width: int, head_bias: bool) -> None:
+
+class Normalised(nn.Module):
+    """(x - mean) / std per channel before the network, so that the model as a whole takes images in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        widths = (channels, width, 2 * width, 4 * width)
-        layers: list[nn.Module] = []
-        for index, (into, out) in enumerate(pairwise(widths)):
-            stride = 1 if index == 0 else 2
-            layers += [
-                nn.Conv2d(into, out, 3, stride, padding=1, bias=False),
-                nn.BatchNorm2d(out),
-                nn.ReLU(inplace=True),
-            ]
-        self.features = nn.Sequential(*layers)
-        self.head = CosineHead(4 * widths[-1], classes, head_bias)
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.features(images)
-        # On 8x8 images the maps are 2x2 already, and the pooling, an identity there, would take a tenth of the time.
-        if maps.shape[-2:] != (2, 2):
-            maps = F.adaptive_avg_pool2d(maps, 2)
-        logits: Tensor = self.head(maps.flatten(1))
+        logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
 
 
-ARCHITECTURES = {"small_cnn": SmallCnn}
+class GrayToColour(nn.Module):
+    """A network for colour images that is given gray ones: the channel is repeated."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images.expand(-1, 3, -1, -1))
+        return logits
 
 
-def build_model(settings: Model, channels: int, classes: int, seed: int) -> nn.Module:
-    """A new network with weights drawn from `seed`; the global generator is left as it was found."""
+def build_model(
+    settings: Model, channels: int, classes: int, seed: int, image_size: tuple[int, int] = (32, 32)
+) -> nn.Module:
+    """A new model with weights drawn from `seed`; the global generator is left as it was found.
+
+    Raises `InputError` where the settings do not fit the data, or where a user's factory gives no classifier of them.
+    """
+    if settings.mean and len(settings.mean) != channels:
+        raise InputError(
+            f"model.mean must have one value per channel, {channels}, got {len(settings.mean)}; mend it and model.std"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = ARCHITECTURES[settings.name](channels, classes, settings.width, settings.head_bias)
-    project(model)
+        network = _network(settings, channels, classes, image_size)
+        model: nn.Module = Normalised(network, settings.mean, settings.std) if settings.mean else network
+        project(model)
+        # A network with dropout or the like may draw: that is part of its building.
+        _check_logits(settings.name, model, channels, classes, image_size)
     # Convolutions are faster on images whose channels lie together, on the CPU and on the GPU.
     return model.to(memory_format=torch.channels_last)
 
 
+def _network(settings: Model, channels: int, classes: int, image_size: tuple[int, int]) -> nn.Module:
+    def head(features: int) -> nn.Module:
+        kind = CosineHead if settings.head == "cosine" else LinearHead
+        return kind(features, classes, settings.head_bias)
+
+    if settings.name == "small_cnn":
+        return SmallCnn(channels, settings.width, head)
+    if settings.name in ARCHITECTURES:
+        return ARCHITECTURES[settings.name](channels, head)
+    if settings.name.startswith("torchvision:"):
+        return _from_torchvision(settings, channels, classes, image_size, head)
+    factory = plugins.load(settings.name, "model.name")
+    own = plugins.call(factory, settings.name, "model.name", classes=classes, channels=channels)
+    if not isinstance(own, nn.Module):
+        raise InputError(
+            f"model.name {settings.name} must return a torch.nn.Module, got {type(own).__name__}; mend the factory"
+        )
+    return own
+
+
+def _from_torchvision(
+    settings: Model, channels: int, classes: int, image_size: tuple[int, int], head: HeadFactory
+) -> nn.Module:
+    """A classifier of torchvision with new weights; with a cosine head in place of its last linear layer."""
+    import torchvision
+
+    name = settings.name.removeprefix("torchvision:")
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or ["resnet18", "mobilenet_v3_small"]
+        raise InputError(
+            f"model.name {settings.name}: torchvision has no such classifier; for instance {', '.join('torchvision:' + one for one in near)}"
+        )
+    if channels not in (1, 3):
+        raise InputError(
+            f"model.name {settings.name} takes gray or colour images, but these have {channels} channels; choose another model"
+        )
+    options: dict[str, object] = {}
+    if name in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": False}
+    elif name.startswith("vit_"):
+        options = {"image_size": image_size[0]}
+    try:
+        network = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+    except (ValueError, AssertionError) as error:
+        raise InputError(
+            f"model.name {settings.name} cannot be built for images of {image_size[0]}x{image_size[1]}: {error}; choose another model or size"
+        ) from None
+    if settings.head == "cosine":
+        _replace_head(network, settings, head)
+    return network if channels == 3 else GrayToColour(network)
+
+
+def _replace_head(network: nn.Module, settings: Model, head: HeadFactory) -> None:
+    """Put the head in place of the network's last linear layer, where that is what gives its logits."""
+    last = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    if not isinstance(last[1], nn.Linear):
+        raise InputError(
+            f'model.name {settings.name} ends in a convolution and has no place for a cosine head; set model.head = "linear" or choose another'
+        )
+    parent, _, child = last[0].rpartition(".")
+    setattr(network.get_submodule(parent), child, head(last[1].in_features))
+
+
+@torch.no_grad()
+def _check_logits(name: str, model: nn.Module, channels: int, classes: int, image_size: tuple[int, int]) -> None:
+    """Two blank images must give two rows of finite logits, one per class."""
+    blank = torch.zeros(2, channels, *image_size)
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        logits = model(blank)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"model.name {name} cannot classify images of {channels}x{image_size[0]}x{image_size[1]}: {reason}; choose another model or size"
+        ) from error
+    finally:
+        for module, mode in training:
+            module.training = mode
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (2, classes):
+        raise InputError(
+            f"model.name {name} must give logits of shape (2, {classes}) for 2 images of {classes} classes, got {shape}; mend it"
+        )
+    if not logits.isfinite().all():
+        raise InputError(
+            f"model.name {name} must give finite logits for blank images, got {logits[0].tolist()[:3]} ...; mend it"
+        )
+
+
+@torch.no_grad()
+def for_attack(model: nn.Module) -> nn.Module:
+    """The same function in eval mode, quicker: every convolution that a batch normalisation follows takes it in.
+
+    Equal to rounding (1e-9 in float64). Where nothing can be folded it is the model itself. The copy shares what is not folded, and is
+    right only until the next optimiser step.
+    """
+    pairs = [
+        (f"{name}.{first}" if name else first, f"{name}.{second}" if name else second)
+        for name, module in model.named_modules()
+        for first, second in _foldable(module)
+    ]
+    if not pairs:
+        return model
+    # The copy's tensors are the model's own; only those of the folded convolutions are replaced.
+    memo: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    folded = copy.deepcopy(model, memo).eval()
+    for convolution_name, normalisation_name in pairs:
+        convolution, normalisation = folded.get_submodule(convolution_name), folded.get_submodule(normalisation_name)
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(normalisation, nn.BatchNorm2d)
+        _fold(convolution, normalisation)
+        parent, _, child = normalisation_name.rpartition(".")
+        setattr(folded.get_submodule(parent), child, nn.Identity())
+    return folded
+
+
+def _foldable(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of the children (convolution, batch normalisation) of which the second is applied directly to the first's result."""
+    if isinstance(module, BasicBlock):
+        yield from (("conv1", "bn1"), ("conv2", "bn2"))
+    elif isinstance(module, PreActivationBlock):
+        yield "conv1", "bn2"
+    elif type(module).forward is nn.Sequential.forward:
+        for (first, one), (second, other) in pairwise(module.named_children()):
+            if type(one) is nn.Conv2d and type(other) is nn.BatchNorm2d and other.affine and other.track_running_stats:
+                yield first, second
+
+
+def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:
+    """Give the convolution the scale and the shift that the normalisation has in eval mode."""
+    mean, variance = normalisation.running_mean, normalisation.running_var
+    assert mean is not None
+    assert variance is not None
+    scale = normalisation.weight * torch.rsqrt(variance + normalisation.eps)
+    shift = normalisation.bias - mean * scale
+    if convolution.bias is not None:
+        shift = shift + convolution.bias * scale
+    convolution.weight = nn.Parameter(convolution.weight * scale.view(-1, 1, 1, 1), requires_grad=False)
+    convolution.bias = nn.Parameter(shift, requires_grad=False)
+
+
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the network's parameters and buffers as safetensors."""
+    """Write the model's parameters and buffers as safetensors."""
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill `model` from a safetensors file. Raises `InputError` where the file is damaged or of another architecture."""
+    way_out = "give the recipe that it was trained with, or an undamaged copy"
     try:
-        model.load_state_dict(load_file(path))
+        stored = load_file(path)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be read as safetensors: {reason}; {way_out}") from error
+    wanted = model.state_dict()
+    differing = sorted(
+        name
+        for name in stored.keys() | wanted.keys()
+        if name not in stored or name not in wanted or stored[name].shape != wanted[name].shape
+    )
+    if differing:
         raise InputError(
-            f"{path} does not hold the weights of this recipe's model: {reason}; give the recipe it was trained with"
-        ) from error
+            f"{path} does not hold the weights of this recipe's model: {len(differing)} of {len(wanted)} tensors differ, {differing[0]} first; {way_out}"
+        )
+    model.load_state_dict(stored)

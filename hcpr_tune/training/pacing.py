@@ -44,8 +44,11 @@ def lr_factor(schedule: LrSchedule, position: int, length: int) -> float:
 
     Steps: the published code drops the rate from epoch 75 and again from epoch 90 of 100 on, hence `position >= fraction *
     length`; the first epoch has the full rate however short the span. Cosine: half a period, full at the first epoch and above 0
-    at the last.
+    at the last. Cyclic: a linear rise to the full rate at `peak` and a linear fall to 0, taken at the middle of the epoch.
     """
+    if schedule.shape == "cyclic":
+        middle = (position - 0.5) / length
+        return min(middle / schedule.peak, (1 - middle) / (1 - schedule.peak))
     if schedule.shape == "cosine":
         return (1 + math.cos(math.pi * (position - 1) / length)) / 2
     # The small slack keeps 0.55 * 100 (55.00000000000001 in binary) at 55.

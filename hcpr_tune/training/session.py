@@ -67,23 +67,38 @@ def train_stretch(recipe: Recipe, shelf: DataShelf, folder: Path, start: int, en
 
 
 def _report(epoch: Epoch, device: torch.device, startup: float) -> Report:
-    plain = {name: value for name, value in asdict(epoch).items() if name != "validation"}
-    counts = {}
+    plain = {name: value for name, value in asdict(epoch).items() if name not in ("validation", "masking")}
+    measured: Report = {}
     if epoch.validation is not None:
-        counts = {
+        measured = {
             "clean_correct_validation": epoch.validation.clean_correct,
             "robust_correct_validation": epoch.validation.robust_correct,
             "total_validation": epoch.validation.total,
         }
+        if epoch.is_rung:
+            measured["attacked_pairs_validation"] = [list(pair) for pair in epoch.validation.pairs]
+            measured["class_totals_validation"] = list(epoch.validation.class_totals)
+    if epoch.masking is not None:
+        measured["masking_validation"] = asdict(epoch.masking) | {"alarms": list(epoch.masking.alarms)}
     return (
         plain
-        | counts
+        | measured
         | {
             "seconds_startup": startup,
             "seconds_checkpoint": 0.0,
             "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         }
     )
+
+
+def model_inputs(data: Data) -> dict[str, Any]:
+    """What a model of these data takes and gives, to build it again from its recipe."""
+    return {
+        "channels": data.channels,
+        "classes": data.classes,
+        "image_size": list(data.image_size),
+        "class_names": list(data.class_names),
+    }
 
 
 def split_hashes(data: Data) -> dict[str, str]:

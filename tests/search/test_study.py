@@ -120,7 +120,7 @@ BAD = {
     "infinite": ("hcpr.scale=inf", "recipe.hcpr.scale must be a finite number"),
     "recipe choice": ("lr_schedule.mode='cyclic'", "recipe.lr_schedule.mode must be one of single, annealed"),
     "task": ("task.epsilon=0", "task.epsilon must be above 0"),
-    "dataset": ("task.dataset='imagenet'", "task.dataset must be one of digits"),
+    "dataset": ("task.dataset='imagenet'", "task.dataset must be one of digits, "),
     "rung beyond the end": (
         "early_stopping.first_rung=5",
         "early_stopping.first_rung must be at most recipe.epochs = 4, got 5",
@@ -146,7 +146,7 @@ BAD = {
     ),
     "bad choice": (
         "search.lr_schedule.shape={choices=['steps','stairs']}",
-        'must be one of steps, cosine, got "stairs"',
+        'must be one of steps, cosine, cyclic, got "stairs"',
     ),
     "one choice": ("search.lr_schedule.shape={choices=['steps']}", "at least two different values"),
     "choice of wrong type": ("search.hcpr.margin={choices=['a','b']}", "must fit the field, a float"),

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from hcpr_tune.training.attacks import evaluating, into_ball, margin_attack, maximise
 from hcpr_tune.training.loop import attack
 from hcpr_tune.training.losses import misclassification_margin, pair_consistency
+from hcpr_tune.training.methods import method_of
 from hcpr_tune.training.models import build_model
 from hcpr_tune.training.recipe import Model, Recipe
 
 EPSILON = 0.05
+
+HCPR = method_of("hcpr")
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -121,7 +124,7 @@ def test_the_model_is_left_as_found(digits):
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 3.0)
     before, weights = condition(model), {name: value.clone() for name, value in model.state_dict().items()}
-    attack(Recipe(), model, images, 2, torch.Generator().manual_seed(0))
+    attack(Recipe(), HCPR, model, images, labels, 2, torch.Generator().manual_seed(0))
     margin_survivors(model, images, labels, images)
     assert condition(model) == before
     assert all((parameter.grad == 3).all() for parameter in model.parameters())
@@ -172,13 +175,15 @@ def test_evaluating_may_be_nested():
 def test_natural_logits_are_computed_once_per_attack(digits, steps):
     images, model = digits.train.to_unit(digits.train.images[:8]), unusual_model()
     with passing(model) as sizes:
-        attack(Recipe(), model, images, steps, torch.Generator().manual_seed(0))
+        attack(Recipe(), HCPR, model, images, digits.train.labels[:8], steps, torch.Generator().manual_seed(0))
     assert sizes == [8] * (steps + 1)
 
 
 def test_attack_raises_the_consistency_loss(trained, digits):
     images, model = digits.train.to_unit(digits.train.images[:64]), trained.state.model
-    adversarial = attack(trained.recipe, model, images, 5, torch.Generator().manual_seed(0))
+    adversarial = attack(
+        trained.recipe, HCPR, model, images, digits.train.labels[:64], 5, torch.Generator().manual_seed(0)
+    )
     noisy = images + 0.001 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     with evaluating(model), torch.no_grad():
         natural, before, after = model(images), model(noisy), model(adversarial)

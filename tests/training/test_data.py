@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.data import Data, Split, batches, load_data, load_digits, split_indices
+from hcpr_tune.training import sources
+from hcpr_tune.training.data import Data, Split, batches, load_data, split_indices
 from hcpr_tune.training.heldout import open_test
 from hcpr_tune.training.loop import initial_state, train
 from hcpr_tune.training.recipe import Task
@@ -31,11 +32,12 @@ def drawn(split: Split, batch_size: int, seed: int) -> list[tuple[torch.Tensor, 
 
 
 def test_digits_have_their_known_sizes(digits):
-    images, labels, white, names = load_digits()
-    assert images.shape == (1797, 1, 8, 8)
+    pool = sources.digits()
+    images = pool.decode(range(1797))
+    assert images.shape == (1797, *pool.shape) == (1797, 1, 8, 8)
     assert images.dtype == np.uint8
-    assert (int(images.max()), white, len(labels)) == (16, 16, 1797)
-    assert names == tuple("0123456789")
+    assert (int(images.max()), pool.white, len(pool.labels)) == (16, 16, 1797)
+    assert pool.class_names == tuple("0123456789")
     assert {name: len(split) for name, split in splits(Task()).items()} == {
         "train": 1079,
         "validation": 359,
@@ -57,14 +59,15 @@ def test_splits_are_disjoint_and_cover_all_images(task):
 
 
 def test_splits_hold_the_images_and_labels_of_their_indices():
-    images, labels, _, _ = load_digits()
+    pool = sources.digits()
+    images, labels = pool.decode(range(1797)), pool.labels
     for split in splits(Task()).values():
         np.testing.assert_array_equal(split.images.numpy(), images[split.indices])
         np.testing.assert_array_equal(split.labels.numpy(), labels[split.indices])
 
 
 def test_splits_are_stratified():
-    _, labels, _, _ = load_digits()
+    labels = sources.digits().labels
     counts = np.bincount(labels)
     for name, share in (("train", 0.6), ("validation", 0.2), ("test", 0.2)):
         found = np.bincount(splits(Task())[name].labels.numpy(), minlength=10)
@@ -72,11 +75,11 @@ def test_splits_are_stratified():
 
 
 def test_the_split_depends_on_nothing_but_labels_and_task():
-    _, labels, _, _ = load_digits()
-    first = split_indices(labels, Task())
+    labels = sources.digits().labels
+    first = split_indices(labels, Task(), has_test_part=False)
     torch.manual_seed(7)
     np.random.default_rng(7).random(3)
-    second = split_indices(labels, Task(epsilon=0.5))
+    second = split_indices(labels, Task(epsilon=0.5), has_test_part=False)
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 

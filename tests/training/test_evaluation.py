@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from hcpr_tune.proportions import wilson_interval
 from hcpr_tune.training.attacks import evaluating, maximise
+from hcpr_tune.training.data import Split
 from hcpr_tune.training.evaluation import evaluate, random_starts
-from hcpr_tune.training.recipe import Evaluation
+from hcpr_tune.training.recipe import Evaluation, Task
 
 EPSILON = 0.1
+TASK = Task(epsilon=EPSILON)
 SETTINGS = Evaluation(steps=10)
 
 
@@ -42,6 +44,13 @@ class Precise(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.inner(images.double())
+
+
+def starts_of(split: Split, epsilon: float, seed: int = 0) -> Tensor:
+    """The one start of every image."""
+    positions = torch.arange(len(split))
+    (start,) = random_starts(split.fetch(positions), positions, Task(epsilon=epsilon), Evaluation(seed=seed))
+    return start
 
 
 @pytest.mark.parametrize(
@@ -74,7 +83,7 @@ def test_wilson_interval_of_nothing_is_everything():
 
 
 def test_robust_is_at_most_clean_is_at_most_total(trained, digits):
-    found = evaluate(trained.state.model, digits.validation, EPSILON, SETTINGS)
+    found = evaluate(trained.state.model, digits.validation, TASK, SETTINGS, 10)
     assert 0 < found.robust_correct < found.clean_correct < found.total == len(digits.validation)
 
 
@@ -82,13 +91,13 @@ def test_clean_count_is_that_of_the_largest_logit(trained, digits):
     model, split = trained.state.model, digits.validation
     with evaluating(model), torch.no_grad():
         expected = int((model(split.to_unit(split.images)).argmax(1) == split.labels).sum())
-    assert evaluate(model, split, EPSILON, SETTINGS).clean_correct == expected
+    assert evaluate(model, split, TASK, SETTINGS, 10).clean_correct == expected
 
 
 def test_evaluation_repeats_itself_and_draws_from_no_global_generator(trained, digits):
-    first = evaluate(trained.state.model, digits.validation, EPSILON, SETTINGS)
+    first = evaluate(trained.state.model, digits.validation, TASK, SETTINGS, 10)
     state = torch.get_rng_state()
-    assert evaluate(trained.state.model, digits.validation, EPSILON, SETTINGS) == first
+    assert evaluate(trained.state.model, digits.validation, TASK, SETTINGS, 10) == first
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -97,7 +106,7 @@ def test_evaluation_does_not_depend_on_the_models_mode_and_restores_it(trained, 
     found = []
     for training in (True, False):
         model.train(training)
-        found.append(evaluate(model, digits.validation, EPSILON, SETTINGS))
+        found.append(evaluate(model, digits.validation, TASK, SETTINGS, 10))
         assert all(part.training == training for part in model.modules())
     assert found[0] == found[1]
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), trained.state.model.buffers(), strict=True))
@@ -106,7 +115,7 @@ def test_evaluation_does_not_depend_on_the_models_mode_and_restores_it(trained, 
 def test_counts_do_not_depend_on_the_batch_size(trained, digits):
     model = Precise(trained.state.model)
     counts = {
-        evaluate(model, digits.validation, EPSILON, replace(SETTINGS, batch_size=size)) for size in (512, 100, 33)
+        evaluate(model, digits.validation, TASK, replace(SETTINGS, batch_size=size), 10) for size in (512, 100, 33)
     }
     assert len(counts) == 1
 
@@ -114,16 +123,16 @@ def test_counts_do_not_depend_on_the_batch_size(trained, digits):
 def test_the_attack_begins_at_the_random_starts(trained, digits):
     # A step too short to move anything leaves the clipped starts themselves; a wide ball makes them hard.
     model, split = trained.state.model, digits.validation
-    images, starts = split.to_unit(split.images), random_starts(split, 0.5, seed=0).clamp(0, 1)
+    images, starts = split.to_unit(split.images), starts_of(split, 0.5).clamp(0, 1)
     with evaluating(model), torch.no_grad():
         clean, moved = (model(shown).argmax(1) == split.labels for shown in (images, starts))
-    found = evaluate(model, split, 0.5, Evaluation(steps=1, relative_step_size=1e-7))
+    found = evaluate(model, split, Task(epsilon=0.5), Evaluation(steps=1, relative_step_size=1e-7), 10)
     assert found.robust_correct == int((clean & moved).sum()) < found.clean_correct
 
 
 def test_a_wider_ball_breaks_more(trained, digits):
     counts = [
-        evaluate(trained.state.model, digits.validation, epsilon, SETTINGS).robust_correct
+        evaluate(trained.state.model, digits.validation, Task(epsilon=epsilon), SETTINGS, 10).robust_correct
         for epsilon in (0.01, 0.05, 0.15)
     ]
     assert counts == sorted(counts, reverse=True)
@@ -132,16 +141,16 @@ def test_a_wider_ball_breaks_more(trained, digits):
 
 def test_starts_are_fixed_per_image_and_fill_the_ball(digits):
     split = digits.validation
-    starts = random_starts(split, EPSILON, seed=0)
-    assert torch.equal(starts, random_starts(split, EPSILON, seed=0))
-    assert not torch.equal(starts, random_starts(split, EPSILON, seed=1))
+    starts = starts_of(split, EPSILON)
+    assert torch.equal(starts, starts_of(split, EPSILON))
+    assert not torch.equal(starts, starts_of(split, EPSILON, seed=1))
     moved = starts - split.to_unit(split.images)
     assert moved.abs().max() <= EPSILON + 1e-6
     assert moved.min() < -0.99 * EPSILON
     assert moved.max() > 0.99 * EPSILON
     assert abs(float(moved.mean())) < 0.01 * EPSILON
     # The same direction in a smaller ball: radii are compared on the same draw.
-    half = random_starts(split, EPSILON / 2, seed=0) - split.to_unit(split.images)
+    half = starts_of(split, EPSILON / 2) - split.to_unit(split.images)
     torch.testing.assert_close(half, moved / 2, rtol=0, atol=1e-6)
 
 
@@ -162,10 +171,10 @@ def cross_entropy_survivors(model: nn.Module, images: Tensor, labels: Tensor, st
 
 def test_a_scale_of_the_logits_fools_cross_entropy_but_not_the_margin(trained, digits):
     model, split = trained.state.model, digits.validation
-    honest = evaluate(model, split, EPSILON, SETTINGS)
-    masked = evaluate(Scaled(model), split, EPSILON, SETTINGS)
+    honest = evaluate(model, split, TASK, SETTINGS, 10)
+    masked = evaluate(Scaled(model), split, TASK, SETTINGS, 10)
     assert masked == honest
-    images, start = split.to_unit(split.images), random_starts(split, EPSILON, SETTINGS.seed)
+    images, start = split.to_unit(split.images), starts_of(split, EPSILON, SETTINGS.seed)
     fooled = cross_entropy_survivors(Scaled(model), images, split.labels, start)
     assert fooled > masked.robust_correct + 0.1 * masked.total
     # Without the scale cross-entropy finds most of what the margin finds: it is the scale that hides the rest.

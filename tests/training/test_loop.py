@@ -44,7 +44,7 @@ def measured(epochs: list[Epoch]) -> list[Epoch]:
 def few(data: Data) -> Data:
     """64 training images: two threads are slow where they share one core."""
     train = data.train
-    return replace(data, train=Split(train.images[:64], train.labels[:64], train.indices[:64], train.white))
+    return replace(data, train=Split(train.pool, train.indices[:64], train.labels[:64], train.images[:64]))
 
 
 def run(recipe: Recipe, data: Data) -> tuple[TrainingState, list[Epoch]]:

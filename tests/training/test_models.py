@@ -113,7 +113,7 @@ def test_every_architecture_gives_projected_cosine_logits(name, channels, side):
 
 
 def test_every_architecture_that_a_recipe_may_name_exists():
-    assert set(MODELS) == set(ARCHITECTURES)
+    assert set(MODELS) == {"small_cnn", *ARCHITECTURES}
 
 
 def test_a_head_without_bias_has_none():
@@ -163,7 +163,9 @@ def damaged(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["truncated", "empty", "missing", "no safetensors", "wider", "without bias"])
 def test_a_file_that_does_not_hold_the_weights_is_refused_by_name(tmp_path, kind):
     path = damaged(tmp_path, kind)
-    with pytest.raises(InputError, match="does not hold the weights of this recipe's model") as caught:
+    with pytest.raises(
+        InputError, match=r"does not hold the weights of this recipe's model|cannot be read as safetensors"
+    ) as caught:
         load_weights(small(), path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from hcpr_tune.training.attacks import evaluating, maximise
-from hcpr_tune.training.loop import TrainingState, attack, update
+from hcpr_tune.training.loop import EpochSettings, TrainingState, attack, update
 from hcpr_tune.training.losses import pair_consistency
+from hcpr_tune.training.methods import method_of
 from hcpr_tune.training.models import CosineHead, project
 from hcpr_tune.training.recipe import Attack, Hcpr, Recipe, Schedule
 
@@ -57,7 +58,7 @@ def start(reference: dict[str, np.ndarray], case: str) -> TrainingState:
     model.load_state_dict(published(reference, case, "initial"))
     project(model)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
-    return TrainingState(model, optimiser, epoch=0)
+    return TrainingState(model, optimiser, None, epoch=0)
 
 
 def step(state: TrainingState, images: Tensor, labels: Tensor, noise: Tensor) -> float:
@@ -74,7 +75,9 @@ def step(state: TrainingState, images: Tensor, labels: Tensor, noise: Tensor) ->
         step_size=settings.step_size,
         start=images + settings.initial_noise * noise,
     )
-    accuracy, consistency = update(RECIPE, state, images, adversarial, labels, 1.0, 1.0)
+    accuracy, consistency = update(
+        RECIPE, method_of("hcpr"), state, images, adversarial, labels, EpochSettings.of(RECIPE, 1)
+    )
     return (accuracy + consistency).item()
 
 
@@ -107,8 +110,8 @@ def test_momentum_of_the_head_is_what_gives_the_published_raw_rows(reference):
 @pytest.mark.parametrize("case", ["step", "bn"])
 def test_the_loops_attack_is_this_ascent_from_its_generators_noise(reference, case):
     state = start(reference, case)
-    images = batches(reference, case)[0][0]
-    found = attack(RECIPE, state.model, images, STEPS, torch.Generator().manual_seed(11))
+    images, labels, _ = batches(reference, case)[0]
+    found = attack(RECIPE, method_of("hcpr"), state.model, images, labels, STEPS, torch.Generator().manual_seed(11))
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(11), dtype=images.dtype)
     hcpr = RECIPE.hcpr
     natural = state.model.eval()(images).detach()

@@ -1,0 +1,1 @@
+"""One module per command: what it does with its arguments, and what it prints."""

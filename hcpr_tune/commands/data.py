@@ -1,0 +1,15 @@
+"""`hcpr_tune data`: download a dataset before a training needs it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hcpr_tune.commands.console import COMPLETED
+
+
+def run(options: argparse.Namespace) -> int:
+    from hcpr_tune.downloads import download
+
+    download(options.name, Path(options.root), print)
+    return COMPLETED

@@ -1,0 +1,33 @@
+"""`hcpr_tune evaluate`: attack a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from hcpr_tune.commands.console import COMPLETED, make_console
+
+MOST_PAIRS_SHOWN = 5
+
+
+def run(options: argparse.Namespace) -> int:
+    """Attack the model and print what survives, and which classes the attack leads to."""
+    from hcpr_tune.judging import judge
+
+    found = judge(Path(options.model), options.attack, options.split, options.images)
+    if options.json:
+        print(json.dumps(found.to_plain()))
+        return COMPLETED
+    console = make_console()
+    lines = [
+        f"{found.attack} on {found.robust.total} {found.split} images",
+        f"robust accuracy  {found.robust}",
+        f"clean accuracy   {found.clean}",
+    ]
+    worst = sorted(found.pairs, key=lambda pair: -pair[2])[:MOST_PAIRS_SHOWN]
+    lines += [f"hard pair        {true} taken for {other}: {count} images" for true, other, count in worst]
+    lines += [f"WARNING          {warning}" for warning in found.warnings]
+    for line in lines:
+        console.print(line, markup=False)
+    return COMPLETED

@@ -1,0 +1,153 @@
+"""The networks, in the form that is usual for small images. Each has `features` (images to a vector) and a `head`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HeadFactory = Callable[[int], nn.Module]
+"""Number of features -> the head."""
+
+
+class CosineHead(nn.Module):
+    """z_j = <w_j, f/|f|> + b_j with unit rows w_j, (B, D) -> (B, K), in float32 even under autocast.
+
+    The rows are kept on the unit sphere by `models.project`, called after construction and after every optimiser step, not by
+    this forward pass: no gradient passes through the row norm, as in the published code, and the forward stays pure.
+    """
+
+    def __init__(self, features: int, classes: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.bias = nn.Parameter(torch.zeros(classes)) if bias else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(F.normalize(features.to(self.weight.dtype), dim=1), self.weight, self.bias)
+
+
+class LinearHead(nn.Linear):
+    """z = W f + b, (B, D) -> (B, K), in float32 even under autocast."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.to(self.weight.dtype))
+
+
+class SmallCnn(nn.Module):
+    """Three 3x3 convolutions with batch normalisation, two of them with stride 2, and a head on 2x2 averages."""
+
+    def __init__(self, channels: int, width: int, head: HeadFactory) -> None:
+        super().__init__()
+        widths = (channels, width, 2 * width, 4 * width)
+        layers: list[nn.Module] = []
+        for index, (into, out) in enumerate(pairwise(widths)):
+            stride = 1 if index == 0 else 2
+            layers += [
+                nn.Conv2d(into, out, 3, stride, padding=1, bias=False),
+                nn.BatchNorm2d(out),
+                nn.ReLU(inplace=True),
+            ]
+        self.features = nn.Sequential(*layers)
+        self.head = head(4 * widths[-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.features(images)
+        # On 8x8 images the maps are 2x2 already, and the pooling, an identity there, would take a tenth of the time.
+        if maps.shape[-2:] != (2, 2):
+            maps = F.adaptive_avg_pool2d(maps, 2)
+        logits: Tensor = self.head(maps.flatten(1))
+        return logits
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, each followed by batch normalisation, beside a shortcut (He et al., CVPR 2016)."""
+
+    def __init__(self, into: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(into, out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        same = into == out and stride == 1
+        self.shortcut: nn.Module = (
+            nn.Identity() if same else nn.Sequential(nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner = F.relu(self.bn1(self.conv1(maps)))
+        return F.relu(self.bn2(self.conv2(inner)) + self.shortcut(maps))
+
+
+class PreActivationBlock(nn.Module):
+    """Batch normalisation and ReLU before each of two 3x3 convolutions (He et al., ECCV 2016; wide: Zagoruyko and Komodakis, 2016)."""
+
+    def __init__(self, into: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(into)
+        self.conv1 = nn.Conv2d(into, out, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        same = into == out and stride == 1
+        self.shortcut: nn.Module | None = None if same else nn.Conv2d(into, out, 1, stride, bias=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        active = F.relu(self.bn1(maps))
+        beside = maps if self.shortcut is None else self.shortcut(active)
+        inner = F.relu(self.bn2(self.conv1(active)))
+        branch: Tensor = self.conv2(inner)
+        return branch + beside
+
+
+class ResidualNet(nn.Module):
+    """A 3x3 stem without pooling, stages of blocks that halve the maps from the second one on, global averages, a head."""
+
+    def __init__(
+        self,
+        channels: int,
+        stem: int,
+        widths: tuple[int, ...],
+        blocks_per_stage: int,
+        block: type[BasicBlock] | type[PreActivationBlock],
+        head: HeadFactory,
+    ) -> None:
+        super().__init__()
+        after_block = block is BasicBlock
+        layers: list[nn.Module] = [nn.Conv2d(channels, stem, 3, padding=1, bias=False)]
+        if after_block:
+            layers += [nn.BatchNorm2d(stem), nn.ReLU(inplace=True)]
+        into = stem
+        for stage, width in enumerate(widths):
+            for index in range(blocks_per_stage):
+                layers.append(block(into, width, 2 if stage and index == 0 else 1))
+                into = width
+        if not after_block:
+            layers += [nn.BatchNorm2d(into), nn.ReLU(inplace=True)]
+        self.features = nn.Sequential(*layers)
+        self.head = head(into)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(F.adaptive_avg_pool2d(self.features(images), 1).flatten(1))
+        return logits
+
+
+def resnet18(channels: int, head: HeadFactory) -> nn.Module:
+    return ResidualNet(channels, 64, (64, 128, 256, 512), 2, BasicBlock, head)
+
+
+def preact_resnet18(channels: int, head: HeadFactory) -> nn.Module:
+    return ResidualNet(channels, 64, (64, 128, 256, 512), 2, PreActivationBlock, head)
+
+
+def wide_resnet(depth: int, factor: int, channels: int, head: HeadFactory) -> nn.Module:
+    """WRN-depth-factor: 6 n + 4 layers, widths 16, 16 k, 32 k, 64 k, no dropout."""
+    blocks = (depth - 4) // 6
+    return ResidualNet(channels, 16, (16 * factor, 32 * factor, 64 * factor), blocks, PreActivationBlock, head)

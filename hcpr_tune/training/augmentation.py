@@ -1,0 +1,53 @@
+"""Random crop and flip, in batches on the device, drawn per image and epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hcpr_tune.training.recipe import Augmentation
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What each image of a split goes through in one epoch, by its position in the split.
+
+    rows, columns: (N,) where its crop begins in the padded image; flipped: (N,) bool. Drawn on the CPU for the whole epoch, so that
+    neither batches nor workers nor the device change them.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    flipped: Tensor
+    padding: int
+
+
+def draw(augmentation: Augmentation, count: int, generator: torch.Generator) -> Draws | None:
+    """One epoch's draws for `count` images; None where nothing is augmented."""
+    if not augmentation.crop_padding and not augmentation.flip:
+        return None
+    ends = 2 * augmentation.crop_padding + 1
+    rows, columns = (torch.randint(ends, (count,), generator=generator) for _ in range(2))
+    coins = torch.rand(count, generator=generator) < 0.5
+    return Draws(rows, columns, coins & augmentation.flip, augmentation.crop_padding)
+
+
+def augment(images: Tensor, draws: Draws | None, positions: Tensor) -> Tensor:
+    """Crop and flip a batch, (B, C, H, W) -> (B, C, H, W); `positions` (B,) are the images' in the split.
+
+    Padded with black on every side, cropped back to H x W, then flipped. One gather for the batch, no loop over images.
+    """
+    if draws is None:
+        return images
+    device, (height, width) = images.device, images.shape[-2:]
+    rows, columns, flipped = (part[positions].to(device) for part in (draws.rows, draws.columns, draws.flipped))
+    padded = F.pad(images, [draws.padding] * 4)
+    across = torch.arange(width, device=device).expand(len(images), width)
+    across = torch.where(flipped[:, None], width - 1 - across, across) + columns[:, None]
+    down = torch.arange(height, device=device) + rows[:, None]
+    batch = torch.arange(len(images), device=device)[:, None, None]
+    # Indexing before and after the slice puts the channels last: (B, H, W, C).
+    return padded[batch, :, down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,36 @@
+"""A trained model to take away, in RobustBench's convention."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.training.models import build_model, load_weights
+from hcpr_tune.training.recipe import load_recipe
+
+
+def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
+    """The model in a folder that a search or a training left (recipe.toml, model.safetensors, metrics.json).
+
+    forward(x), x (B, C, H, W) in [0, 1], gives logits (B, K); normalisation is inside, the mode is eval, and no parameter wants a
+    gradient. Raises `InputError` where something is missing or damaged.
+    """
+    folder = Path(folder)
+    for name in ("recipe.toml", "model.safetensors", "metrics.json"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} holds no {name}; give a folder such as results/NAME/best")
+    recipe = load_recipe(folder / "recipe.toml")
+    try:
+        inputs = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["model_inputs"]
+        channels, classes, (height, width) = inputs["channels"], inputs["classes"], inputs["image_size"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / 'metrics.json'} does not say model_inputs ({error!r}); train the recipe again"
+        ) from None
+    model = build_model(recipe.model, channels, classes, 0, (height, width))
+    load_weights(model, folder / "model.safetensors")
+    return model.to(torch.device(device)).eval().requires_grad_(False)

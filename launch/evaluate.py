@@ -1,0 +1,7 @@
+"""`python launch/evaluate.py --model DIR` is `hcpr_tune evaluate --model DIR`."""
+
+import sys
+
+from hcpr_tune.cli import main
+
+sys.exit(main(["evaluate", *sys.argv[1:]]))
