@@ -98,4 +98,4 @@ def margin_logits(logits: Tensor, labels: Tensor, scale: float, margin: float) -
 
     Hypersphere embedding (Pang et al., NeurIPS 2020).
     """
-    return scale * (logits - margin * F.one_hot(labels, logits.shape[1]))
+    return scale * (logits - margin * F.one_hot(labels, logits.shape[1]).to(logits.dtype))

@@ -1,0 +1,81 @@
+"""A user's own factory: used where it is good, and its own traceback shown where it is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.training.models import build_model
+from hcpr_tune.training.plugins import PluginError, load
+from hcpr_tune.training.recipe import Model
+
+SOURCE = """
+import torch
+from torch import nn
+
+def good(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, classes))
+
+def too_many(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, classes + 1))
+
+def raises(classes, channels):
+    return {}["nothing"]
+
+def no_module(classes, channels):
+    return 3
+
+def infinite(classes, channels):
+    class Infinite(nn.Module):
+        def forward(self, images):
+            return torch.full((len(images), classes), float("inf"))
+    return Infinite()
+
+number = 4
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_modules(tmp_path, monkeypatch):
+    (tmp_path / "own_models.py").write_text(SOURCE)
+    (tmp_path / "own_broken.py").write_text("import not_there_at_all\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def build(name):
+    return build_model(Model(name=name), 1, 10, 0, (8, 8))
+
+
+def test_a_good_factory_gives_the_model():
+    assert build("own_models:good")[1].out_features == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("own_models:too_many", r"must give logits of shape \(2, 10\) .* got \(2, 11\)"),
+        ("own_models:no_module", "must return a torch.nn.Module, got int"),
+        ("own_models:infinite", "must give finite logits"),
+        ("own_models:missing", "own_models has no such name"),
+        ("own_models:number", "has a int of that name, which cannot be called"),
+        ("no_such_module:factory", "importing no_such_module raised ModuleNotFoundError"),
+    ],
+)
+def test_a_bad_factory_is_named_with_what_it_did(name, words):
+    with pytest.raises(InputError, match=words) as caught:
+        build(name)
+    assert name in str(caught.value)
+
+
+def test_what_a_factory_raises_is_shown_with_its_own_lines():
+    with pytest.raises(PluginError, match="calling it with classes=10, channels=1 raised KeyError") as caught:
+        build("own_models:raises")
+    assert 'return {}["nothing"]' in caught.value.details
+    assert "hcpr_tune" not in caught.value.details
+
+
+def test_what_a_modules_import_raises_is_shown_with_its_own_lines():
+    with pytest.raises(PluginError, match="importing own_broken raised ModuleNotFoundError") as caught:
+        load("own_broken:anything", "method")
+    assert "import not_there_at_all" in caught.value.details
+    assert "importlib" not in caught.value.details
