@@ -16,7 +16,7 @@ from hcpr_tune.search.results import metrics_line
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_to_toml
-from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_stretch
+from hcpr_tune.training.session import DataShelf, check_trainable, model_inputs, split_hashes, train_stretch
 from hcpr_tune.views.tensorboard import Curves
 
 
@@ -36,13 +36,15 @@ def retrain(recipe: Recipe, folder: Path, resume: bool = False) -> Iterator[tupl
     goes on from the latest checkpoint in `folder`. Raises `Diverged`, and `InputError` where the folder cannot be written or
     holds another recipe.
     """
+    shelf = DataShelf()
+    check_trainable(recipe, shelf)
     earlier = _earlier_epochs(recipe, folder) if resume else []
     try:
         folder.mkdir(parents=True, exist_ok=resume)
         write_whole(folder / "recipe.toml", recipe_to_toml(recipe))
     except OSError as error:
         raise InputError(f"--out {folder} cannot be written: {error}; choose another folder") from None
-    shelf, curves, best = DataShelf(), Curves(folder), None
+    curves, best = Curves(folder), None
     known = {event["epoch"] for event in earlier}
     for event in earlier:
         best = _better(best, event) if event["is_rung"] else best

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hcpr_tune.search.record import History
     from hcpr_tune.search.results import StudyFolder
     from hcpr_tune.search.study import Study
+    from hcpr_tune.training.recipe import Recipe
 
 FLAGS = {
     "trials": "budget.trials",
@@ -70,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print_dry_run(study)
         return COMPLETED
+    if options.address is None:
+        check_recipe(study.recipe)
     from hcpr_tune.cluster import allot, connected
     from hcpr_tune.views.tensorboard import TensorBoardView
 
@@ -95,6 +98,20 @@ def run(options: argparse.Namespace) -> int:
     raise Interrupted(
         f"interrupted; everything recorded is kept in {folder.root}; go on with: hcpr_tune tune --resume {folder.root.name}{elsewhere}"
     )
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Find out before Ray starts whether the data can be read and the model built; on a cluster both may be elsewhere.
+
+    The embedded digits and the built-in models are known to work, and the import of torch is saved.
+    """
+    from hcpr_tune.training.recipe import METHODS, MODELS
+
+    if recipe.task.dataset == "digits" and recipe.model.name in MODELS and recipe.method in METHODS:
+        return
+    from hcpr_tune.training.session import DataShelf, check_trainable
+
+    check_trainable(recipe, DataShelf())
 
 
 @contextmanager

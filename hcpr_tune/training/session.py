@@ -13,6 +13,7 @@ import torch
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data, load_data
 from hcpr_tune.training.loop import Epoch, initial_state, torch_threads, train
+from hcpr_tune.training.methods import method_of
 from hcpr_tune.training.recipe import Recipe, Task
 
 Report = dict[str, Any]
@@ -31,6 +32,12 @@ class DataShelf:
             self._kept = None
             self._kept = task, load_data(task).to(self.device)
         return self._kept[1]
+
+
+def check_trainable(recipe: Recipe, shelf: DataShelf) -> None:
+    """Read the data and build the model, so that what is wrong with them is said before any work starts. Raises `InputError`."""
+    method_of(recipe.method)
+    initial_state(recipe, shelf.get(recipe.task))
 
 
 def train_stretch(recipe: Recipe, shelf: DataShelf, folder: Path, start: int, end: int) -> Iterator[Report]:

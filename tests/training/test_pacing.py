@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hcpr_tune.training.pacing import at_epoch, attack_steps, learning_rate, span, value
+from hcpr_tune.training.pacing import at_epoch, attack_steps, learning_rate, lr_factor, span, value
 from hcpr_tune.training.recipe import Attack, LrSchedule, Optimiser, Recipe, Schedule
 
 STRETCHED = Recipe(epochs=12, stretch_ends=(3, 8))
@@ -155,3 +155,12 @@ def test_attack_steps_are_at_least_one(start, end, epoch):
 
 def test_default_attack_has_the_published_ten_steps():
     assert {attack_steps(Recipe(), epoch) for epoch in range(1, 101)} == {10}
+
+
+def test_the_cyclic_rate_rises_to_the_peak_and_falls():
+    schedule = LrSchedule(shape="cyclic", peak=0.4)
+    rates = [lr_factor(schedule, position, 10) for position in range(1, 11)]
+    assert rates == pytest.approx(
+        [0.125, 0.375, 0.625, 0.875, 0.55 / 0.6, 0.75, 0.35 / 0.6, 0.25 / 0.6, 0.25, 0.05 / 0.6]
+    )
+    assert all(0 < rate <= 1 for rate in rates)
