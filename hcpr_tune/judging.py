@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,14 +28,23 @@ FEWEST_CLASSES_FOR_TARGETS = 4
 
 
 @dataclass(frozen=True)
+class HardPair:
+    """Images of the class `true` that the attack turned into `other`, out of all images of that class."""
+
+    true: str
+    other: str
+    images: Proportion
+
+
+@dataclass(frozen=True)
 class Judgement:
-    """What survived: counts of `split`, which classes the attack led to, and what the attack warned of."""
+    """What survived: counts of `split`, the pairs that the attack turned into each other, worst first, and its warnings."""
 
     split: str
     attack: str
     clean: Proportion
     robust: Proportion
-    pairs: tuple[tuple[int, int, int], ...]
+    pairs: tuple[HardPair, ...]
     warnings: tuple[str, ...]
 
     def to_plain(self) -> dict[str, Any]:
@@ -44,7 +53,7 @@ class Judgement:
             "attack": self.attack,
             f"clean_accuracy_{self.split}": self.clean.to_plain(),
             f"robust_accuracy_{self.split}": self.robust.to_plain(),
-            "attacked_pairs": [list(pair) for pair in self.pairs],
+            "hard_pairs": [{"true": one.true, "taken_for": one.other, **one.images.to_plain()} for one in self.pairs],
             "warnings": list(self.warnings),
         }
 
@@ -66,20 +75,21 @@ def judge(folder: Path, attack: str, split_name: str, images: int = 0) -> Judgem
     settings = replace(recipe.evaluation, images=images)
     with torch_threads(recipe.threads):
         if attack == "autoattack":
-            return auto_attack(model, recipe, split, split_name, scored_positions(split, settings), data.classes)
+            return auto_attack(model, recipe, split, split_name, scored_positions(split, settings), data.class_names)
         objective = {"margin": "margin", "pgd": "cross_entropy"}[attack]
         found = evaluate(model, split, recipe.task, settings, data.classes, objective)
+    pairs = hard_pairs(found.pairs, found.class_totals, data.class_names)
     clean, robust = Proportion(found.clean_correct, found.total), Proportion(found.robust_correct, found.total)
-    return Judgement(split_name, f"{attack}-{settings.steps}", clean, robust, found.pairs, ())
+    return Judgement(split_name, f"{attack}-{settings.steps}", clean, robust, pairs, ())
 
 
 def auto_attack(
-    model: nn.Module, recipe: Recipe, split: Split, split_name: str, positions: Tensor, classes: int
+    model: nn.Module, recipe: Recipe, split: Split, split_name: str, positions: Tensor, names: tuple[str, ...]
 ) -> Judgement:
     """Standard AutoAttack (Croce and Hein, ICML 2020): APGD on cross-entropy and targeted DLR, targeted FAB, Square."""
     from pyautoattack import AutoAttack
 
-    task, notes = recipe.task, []
+    task, notes, classes = recipe.task, [], len(names)
     images, labels = split.fetch(positions), split.labels[positions.to(split.labels.device)]
     norm = {"linf": "Linf", "l2": "L2"}[task.norm]
     common = {"device": str(labels.device), "eps": task.epsilon, "norm": norm, "seed": recipe.evaluation.seed}
@@ -100,9 +110,20 @@ def auto_attack(
         "autoattack",
         Proportion(int((clean == labels).sum()), total),
         Proportion(int((classes_under_attack == labels).sum()), total),
-        count_pairs(labels, classes_under_attack),
+        hard_pairs(count_pairs(labels, classes_under_attack), labels.bincount(minlength=classes).tolist(), names),
         (*notes, *heard),
     )
+
+
+def hard_pairs(
+    counts: Iterable[tuple[int, int, int]], totals: Sequence[int], names: Sequence[str]
+) -> tuple[HardPair, ...]:
+    """Counted pairs by name, the one with the largest share of its class first."""
+    pairs = [
+        HardPair(names[true], names[other] if other >= 0 else "no number", Proportion(count, totals[true]))
+        for true, other, count in counts
+    ]
+    return tuple(sorted(pairs, key=lambda pair: -pair.images.share))
 
 
 def count_pairs(labels: Tensor, attacked: Tensor) -> tuple[tuple[int, int, int], ...]:

@@ -25,8 +25,10 @@ def run(options: argparse.Namespace) -> int:
         f"robust accuracy  {found.robust}",
         f"clean accuracy   {found.clean}",
     ]
-    worst = sorted(found.pairs, key=lambda pair: -pair[2])[:MOST_PAIRS_SHOWN]
-    lines += [f"hard pair        {true} taken for {other}: {count} images" for true, other, count in worst]
+    for pair in found.pairs[:MOST_PAIRS_SHOWN]:
+        lines.append(
+            f"hard pair        {pair.true} taken for {pair.other}: {pair.images.count} of {pair.images.total} images, {pair.images}"
+        )
     lines += [f"WARNING          {warning}" for warning in found.warnings]
     for line in lines:
         console.print(line, markup=False)

@@ -160,18 +160,30 @@ def metrics_line(event: Event) -> str:
     return json.dumps(line) + "\n"
 
 
+def masking_of(trial: Trial) -> dict[str, Any] | None:
+    """What the masking alarm counted, with its epoch; None for a trial that did not come to its last one."""
+    measured = [event for event in trial.epochs.values() if "masking_validation" in event]
+    return {"epoch": measured[-1]["epoch"], **measured[-1]["masking_validation"]} if measured else None
+
+
 def best_metrics(study: Study, history: History) -> dict[str, Any]:
     """What is known of the best trial, beside the published recipe, and of the study that it comes from."""
     best, published = history.ranked()[0], history.trials[0]
+    at_score = best.epochs[best.best_rung]
+    pairs = {
+        name: at_score[name] for name in ("attacked_pairs_validation", "class_totals_validation") if name in at_score
+    }
     return trial_metrics(best) | {
         "published": trial_metrics(published),
+        **pairs,
+        "masking_validation": masking_of(best),
         "chosen_from": sum(bool(trial.rungs) for trial in history.trials.values()),
         "note": "Accuracies are on the validation images that the trial was chosen by, and the published recipe is one of those"
         " that it was chosen from: the difference is optimistic.",
         "study_fingerprint": study.fingerprint,
         "split_index_hashes": history.splits,
         "model_inputs": history.model_inputs,
-        "device": best.epochs[best.best_rung]["device"],
+        "device": at_score["device"],
         "threads": study.recipe.threads,
         "versions": history.versions,
     }

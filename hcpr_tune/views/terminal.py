@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hcpr_tune.search.halving import usual_epochs
 from hcpr_tune.search.record import Event, History
-from hcpr_tune.search.results import rung_accuracies
+from hcpr_tune.search.results import masking_of, rung_accuracies
 from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Study
 
@@ -199,7 +199,9 @@ def result_table(history: History) -> RenderableType:
         else:
             robust, clean = accuracies.values()
             table.add_row(title, str(trial.number), str(trial.best_rung), str(robust), str(clean))
-    return Group(table, Text(result_words(history)))
+    alarms = (masking_of(ranked[0]) or {}).get("alarms", [])
+    warnings = [Text(f"ALARM: the best model may mask its gradients: {alarm}", style="red") for alarm in alarms]
+    return Group(table, *warnings, Text(result_words(history)))
 
 
 def result_words(history: History) -> str:

@@ -82,6 +82,14 @@ def test_the_answer_is_plain_where_nothing_beat_the_published_recipe(events):
     assert "No trial beat the published recipe, which is trial 0 of the 1 that the best was chosen from" in text
 
 
+def test_the_answer_warns_of_masked_gradients():
+    events = [suggested(0), *reached(0, 0, 3, 500), *reached(0, 3, 9, 600), *reached(0, 9, 27, 700)]
+    events[-2] = {**events[-2], "masking_validation": {"alarms": ["50 steps break 9.0 points more than 10 (above 3)"]}}
+    assert "ALARM: the best model may mask its gradients: 50 steps break 9.0 points" in printed(
+        result_table(history_of(*events))
+    )
+
+
 def test_the_answer_says_when_the_published_recipe_diverged():
     text = printed(result_table(history_of(suggested(0), *lost(0, 0, 3), suggested(1), *reached(1, 0, 3, 600))))
     assert re.search(r"published +0 +- +diverged: the loss is not finite", text)
