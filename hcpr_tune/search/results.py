@@ -170,7 +170,7 @@ def best_metrics(study: Study, history: History) -> dict[str, Any]:
     """What is known of the best trial, beside the published recipe, and of the study that it comes from."""
     best, published = history.ranked()[0], history.trials[0]
     at_score = best.epochs[best.best_rung]
-    pairs = {
+    pairs: dict[str, Any] = {
         name: at_score[name] for name in ("attacked_pairs_validation", "class_totals_validation") if name in at_score
     }
     return trial_metrics(best) | {
