@@ -58,6 +58,8 @@ class TrainingState:
     optimiser: torch.optim.SGD
     averaged: Averaged | None
     epoch: int
+    compiled: Classifier | None = None
+    """The model as torch.compile has it, where the recipe asks for that; it shares the model's weights."""
 
     def scored_model(self) -> nn.Module:
         """The model that is evaluated and kept: the averaged one where averaging is on."""
@@ -96,7 +98,8 @@ def initial_state(recipe: Recipe, data: Data) -> TrainingState:
     averaged = None
     if recipe.averaging.half_life:
         averaged = Averaged(model, recipe.averaging.half_life, math.ceil(len(data.train) / recipe.batch_size))
-    return TrainingState(model, optimiser, averaged, epoch=0)
+    compiled: Classifier | None = torch.compile(model) if recipe.precision.compile else None
+    return TrainingState(model, optimiser, averaged, epoch=0, compiled=compiled)
 
 
 @contextmanager
@@ -200,7 +203,7 @@ def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) ->
     clock.mark("data")
     for images, labels in epoch_batches(recipe, data, epoch):
         clock.mark("attack")
-        adversarial = attack(recipe, method, state.model, images, labels, now.attack_steps, noise)
+        adversarial = attack(recipe, method, state.model, images, labels, now.attack_steps, noise, state.compiled)
         clock.mark("update")
         # Stays on the device: reading it here would make the host wait for every step.
         sums += update(recipe, method, state, images, adversarial, labels, now) * len(images)
@@ -262,23 +265,14 @@ def forward_precision(recipe: Recipe, device: torch.device) -> Any:
     return nullcontext()
 
 
-def forward_of(recipe: Recipe, model: nn.Module) -> Classifier:
-    """The model's forward pass in the recipe's precision, compiled where the recipe says so; logits are float32 or wider."""
-    compiled: Classifier = _compiled(model) if recipe.precision.compile else model
+def forward_of(recipe: Recipe, model: Classifier) -> Classifier:
+    """The model's forward pass in the recipe's precision; logits are float32 or wider."""
 
     def forward(images: Tensor) -> Tensor:
         with forward_precision(recipe, images.device):
-            return compiled(images)
+            return model(images)
 
     return forward
-
-
-def _compiled(model: nn.Module) -> Classifier:
-    """torch.compile once per model: the compiled function is kept on it, outside its state."""
-    if "compiled_forward" not in model.__dict__:
-        model.__dict__["compiled_forward"] = torch.compile(model)
-    compiled: Classifier = model.__dict__["compiled_forward"]
-    return compiled
 
 
 def attack(
@@ -289,15 +283,17 @@ def attack(
     labels: Tensor,
     steps: int,
     noise: torch.Generator,
+    compiled: Classifier | None = None,
 ) -> Tensor:
     """Attacked copies of `images` that maximise the method's objective, from a random start.
 
     The natural logits do not change during the attack: where the objective needs them they are computed once, without a graph. The
-    model is in eval mode, without parameter gradients, and convolutions have their batch normalisation folded in.
+    model is in eval mode, without parameter gradients. What runs is the model `compiled`, or else a copy of it whose convolutions have
+    their batch normalisation folded in.
     """
     settings = recipe.attack
     with evaluating(model):
-        forward = forward_of(recipe, model if recipe.precision.compile else for_attack(model))
+        forward = forward_of(recipe, compiled or for_attack(model))
         natural = None
         if method.attack_uses_natural:
             with torch.no_grad():
@@ -335,7 +331,7 @@ def update(
     """
     model = state.model
     model.train()
-    forward = forward_of(recipe, model)
+    forward = forward_of(recipe, state.compiled or model)
 
     def means() -> tuple[Tensor, Tensor]:
         natural = forward(images) if method.uses_natural else None
