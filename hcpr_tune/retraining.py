@@ -50,7 +50,7 @@ def retrain(recipe: Recipe, folder: Path, resume: bool = False) -> Iterator[tupl
         best = _better(best, event) if event["is_rung"] else best
     try:
         start = max((epoch for epoch in known if epoch in recipe.rung_epochs), default=0)
-        for report in train_stretch(recipe, shelf, folder / "checkpoints", start, recipe.epochs):
+        for report in train_stretch(recipe, shelf, folder / "checkpoints", start, recipe.last_epoch):
             if report["epoch"] in known:
                 continue
             event = {"time": time.time(), **report}

@@ -104,7 +104,7 @@ def check(name: str, value: Any, item: dataclasses.Field[Any]) -> None:
 def _way_out(item: dataclasses.Field[Any]) -> str:
     if item.default is dataclasses.MISSING or is_dataclass(item.default):
         return ""
-    return f"; leave the key out for {show(item.default)}"
+    return f"; the default is {show(item.default)}"
 
 
 def show(value: Any) -> str:
@@ -135,7 +135,7 @@ def read(cls: type[S], values: Mapping[str, Any], where: str, prefix: str = "") 
         try:
             given[key] = _convert(hints[key], value, known[key], where, prefix + key)
         except InputError as error:
-            raise error if str(error).endswith(f"({where})") else InputError(f"{error} ({where})") from None
+            raise located(error, where) from None
     try:
         return cls(**given)
     except InputError as error:
@@ -143,6 +143,13 @@ def read(cls: type[S], values: Mapping[str, Any], where: str, prefix: str = "") 
 
 
 MOST_NAMES_LISTED = 12
+
+
+def located(error: InputError, where: str) -> InputError:
+    """The same error with the file that the settings stand in, unless it names it already."""
+    if not str(error).endswith(f"({where})"):
+        error.args = (f"{error} ({where})",)
+    return error
 
 
 def unknown_key(

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
     console = make_console()
     best: BestRung | None = None
-    with progress(console, recipe.epochs, options.quiet) as show:
+    with progress(console, recipe.last_epoch, options.quiet) as show:
         for report, rung in retrain(recipe, out, options.resume):
             best = rung
             show(report)

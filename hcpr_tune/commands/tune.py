@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console
+from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
 from hcpr_tune.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hcpr_tune.cluster import Cluster
     from hcpr_tune.search.record import History
     from hcpr_tune.search.results import StudyFolder
     from hcpr_tune.search.study import Study
@@ -52,18 +53,19 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.search.record import History
     from hcpr_tune.search.runner import check_new, create, reopen
     from hcpr_tune.search.study import find_space, read_study
+    from hcpr_tune.settings import located
 
     storage = Path(options.storage)
     overrides, given = overrides_of(options)
     if options.resume is not None:
-        if options.space or options.name or given:
+        if options.space is not None or options.name is not None or given:
             raise InputError(
                 "--resume goes on with the study as it was begun; drop --space, --name, --set and the other settings"
             )
         folder, study, history = reopen(storage, options.resume)
         where = str(folder.study)
     else:
-        path = find_space(options.space or "default")
+        path = find_space("default" if options.space is None else options.space)
         study = read_study(path, overrides, given)
         folder = check_new(storage, options.name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         history = History(study.recipe.epochs)
@@ -72,7 +74,10 @@ def run(options: argparse.Namespace) -> int:
         print_dry_run(study)
         return COMPLETED
     if options.address is None:
-        check_recipe(study.recipe)
+        try:
+            check_recipe(study.recipe)
+        except InputError as error:
+            raise located(error, where) from None
     from hcpr_tune.cluster import allot, connected
     from hcpr_tune.views.tensorboard import TensorBoardView
 
@@ -83,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         if options.resume is None:
             create(folder, study)
         if not options.quiet:
-            print_start(console, study, folder, cluster.dashboard_url, share.workers)
+            print_start(console, study, folder, dashboard_of(cluster, options.address), share.workers)
         listeners = [TensorBoardView(folder, history), *([] if options.quiet else [search_view(study, console)])]
         try:
             runner.run(folder, study, history, share, listeners)
@@ -95,8 +100,9 @@ def run(options: argparse.Namespace) -> int:
     if not interrupted:
         return code
     elsewhere = "" if options.storage == "results" else f" --storage {storage}"
+    elsewhere += "" if options.address is None else f" --address {options.address}"
     raise Interrupted(
-        f"interrupted; everything recorded is kept in {folder.root}; go on with: hcpr_tune tune --resume {folder.root.name}{elsewhere}"
+        f"interrupted; everything recorded is kept in {folder.root}; go on with: {typed('hcpr_tune')} tune --resume {folder.root.name}{elsewhere}"
     )
 
 
@@ -105,9 +111,10 @@ def check_recipe(recipe: Recipe) -> None:
 
     The embedded digits and the built-in models are known to work, and the import of torch is saved.
     """
-    from hcpr_tune.training.recipe import METHODS, MODELS
+    from hcpr_tune.training.recipe import METHODS, MODELS, Task
 
-    if recipe.task.dataset == "digits" and recipe.model.name in MODELS and recipe.method in METHODS:
+    usual = Task(split_seed=recipe.task.split_seed, norm=recipe.task.norm, epsilon=recipe.task.epsilon)
+    if recipe.task == usual and recipe.model.name in MODELS and recipe.method in METHODS and not recipe.model.mean:
         return
     from hcpr_tune.training.session import DataShelf, check_trainable
 
@@ -155,6 +162,12 @@ def print_dry_run(study: Study) -> None:
     print("# nothing was trained (--dry-run)")
 
 
+def dashboard_of(cluster: Cluster, address: str | None) -> str:
+    """The dashboard's address, and how to get in: Ray protects what it starts here by a token."""
+    token = f" (it asks for the token that `{typed('ray')} get-auth-token` prints)"
+    return cluster.dashboard_url + (token if cluster.dashboard_url and address is None else "")
+
+
 def print_start(console: Console, study: Study, folder: StudyFolder, dashboard: str, workers: int) -> None:
     """The addresses to look at, before anything runs."""
     settings = study.settings
@@ -162,8 +175,8 @@ def print_start(console: Console, study: Study, folder: StudyFolder, dashboard: 
         f"study        {folder.root}",
         f"task         {study.recipe.task.dataset}, epsilon {study.recipe.task.epsilon:g}, {len(study.space)} searched dimensions",
         f"budget       {settings.budget.trials} trials, rungs at epochs {', '.join(map(str, study.rungs))}, {workers} at once",
-        f"dashboard    {dashboard or 'none'} (it asks for the token that `ray get-auth-token` prints)",
-        f"tensorboard  tensorboard --logdir {folder.root}",
+        f"dashboard    {dashboard or 'none'}",
+        f"tensorboard  {typed('tensorboard')} --logdir {folder.root}",
     ]
     for line in lines:
         console.print(line, markup=False)
@@ -183,7 +196,7 @@ def print_result(console: Console, folder: StudyFolder, history: History) -> int
     for line in (
         f"best recipe  {folder.best / 'recipe.toml'} (weights and metrics beside it)",
         f"all trials   {folder.table}",
-        f"train again  python launch/train.py --recipe {folder.best / 'recipe.toml'}",
+        f"train again  {typed('hcpr_tune')} train --recipe {folder.best / 'recipe.toml'}",
     ):
         console.print(line, markup=False)
     return COMPLETED

@@ -55,7 +55,13 @@ def _stands_at(trial: Trial, rung: int) -> bool:
 
 
 def _top(history: History, before: int, rung: int, reduction_factor: float) -> list[Trial]:
-    """The trials in the top 1 / reduction_factor of those recorded at `rung`, best first, those always promoted in front.
+    """The trials that may go on from `rung`: those always promoted in front, then the best of the rung, best first."""
+    always = [trial for trial in history.trials.values() if trial.number in ALWAYS_PROMOTED and rung in trial.rungs]
+    return always + _best(history, before, rung, reduction_factor)
+
+
+def _best(history: History, before: int, rung: int, reduction_factor: float) -> list[Trial]:
+    """The trials in the top 1 / reduction_factor of those recorded at `rung`, best first.
 
     A trial that diverged or failed between the rungs `before` and `rung` is counted here as the worst.
     """
@@ -67,8 +73,21 @@ def _top(history: History, before: int, rung: int, reduction_factor: float) -> l
     ]
     quota = math.floor((len(recorded) + len(lost)) / reduction_factor + 1e-9)
     recorded.sort(key=lambda trial: (-trial.rungs[rung], trial.number))
-    always = [trial for trial in recorded if trial.number in ALWAYS_PROMOTED]
-    return always + recorded[:quota]
+    return recorded[:quota]
+
+
+def earned_rungs(history: History, trial: Trial, rungs: Sequence[int], reduction_factor: float) -> dict[int, float]:
+    """The trial's scores up to the rung from which its own score would not have promoted it."""
+    if trial.number not in ALWAYS_PROMOTED:
+        return dict(trial.rungs)
+    earned: dict[int, float] = {}
+    for before, rung in zip((0, *rungs), rungs, strict=False):
+        if rung not in trial.rungs:
+            break
+        earned[rung] = trial.rungs[rung]
+        if trial not in _best(history, before, rung, reduction_factor):
+            break
+    return earned
 
 
 def most_epochs(rungs: Sequence[int], reduction_factor: float, trials: int) -> int:

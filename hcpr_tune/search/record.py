@@ -94,7 +94,7 @@ class History:
     """Channels, classes and image size of the data."""
     versions: dict[str, str] = field(default_factory=dict)
     workers: int = 0
-    interruptions: int = 0
+    fingerprint: str = ""
     seconds: float = 0.0
     """Wall-clock seconds of the sessions so far, up to the latest event."""
     _session_began: float = 0.0
@@ -109,14 +109,14 @@ class History:
 
     def _on_begin(self, event: Event) -> None:
         self._seconds_before, self._session_began = self.seconds, event["time"]
-        self.versions, self.workers = event["versions"], event["workers"]
+        self.versions, self.workers, self.fingerprint = event["versions"], event["workers"], event["fingerprint"]
         # Jobs of an earlier session died with it; halving hands those out again that are short of their rung.
         for trial in self.trials.values():
             if trial.job is not None:
                 self._reached(trial)
 
     def _on_end(self, event: Event) -> None:
-        self.interruptions += event["reason"] != "finished"
+        """An end changes nothing: it is there to be read."""
 
     def _on_trial(self, event: Event) -> None:
         self.trials[event["trial"]] = Trial(event["trial"], event["params"], event["source"])
@@ -196,7 +196,8 @@ class Record:
 def read_history(path: Path, last_epoch: int) -> History:
     """Fold a record file. A last line without its end, cut off by a kill, does not count."""
     history = History(last_epoch)
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    # Split as bytes: a damaged line must not keep the others from being read.
+    lines = path.read_bytes().split(b"\n")[:-1]
     for number, line in enumerate(lines, start=1):
         try:
             history.apply(json.loads(line))

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hcpr_tune.proportions import Proportion
 from hcpr_tune.search.record import Event, History, Trial
 from hcpr_tune.search.space import with_params
 from hcpr_tune.search.study import Study
-from hcpr_tune.training.recipe import recipe_to_toml
+from hcpr_tune.training.recipe import Recipe, recipe_to_toml
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,12 @@ class ResultFiles:
             return
         best = ranked[0]
         self._folder.best.mkdir(exist_ok=True)
-        if (best.number, best.best_rung) != self._best:
-            copy_whole(
-                self._folder.checkpoint(best.number, best.best_rung) / "model.safetensors",
-                self._folder.best / "model.safetensors",
-            )
-            write_whole(self._folder.best / "recipe.toml", recipe_to_toml(with_params(self._study.recipe, best.params)))
+        weights = self._folder.checkpoint(best.number, best.best_rung) / "model.safetensors"
+        # Missing where somebody cleared the checkpoints of a study that is over: best/ has had its copy then.
+        if (best.number, best.best_rung) != self._best and weights.is_file():
+            copy_whole(weights, self._folder.best / "model.safetensors")
             self._best = best.number, best.best_rung
+        write_whole(self._folder.best / "recipe.toml", recipe_to_toml(trained_recipe(self._study, best)))
         write_json(self._folder.best / "metrics.json", best_metrics(self._study, history))
 
 
@@ -164,6 +163,12 @@ def masking_of(trial: Trial) -> dict[str, Any] | None:
     """What the masking alarm counted, with its epoch; None for a trial that did not come to its last one."""
     measured = [event for event in trial.epochs.values() if "masking_validation" in event]
     return {"epoch": measured[-1]["epoch"], **measured[-1]["masking_validation"]} if measured else None
+
+
+def trained_recipe(study: Study, trial: Trial) -> Recipe:
+    """The recipe as far as the trial was trained, so that training it again gives the same model and numbers."""
+    stop_epoch = trial.last_rung if trial.last_rung < study.recipe.epochs else 0
+    return replace(with_params(study.recipe, trial.params), stop_epoch=stop_epoch)
 
 
 def best_metrics(study: Study, history: History) -> dict[str, Any]:

@@ -80,6 +80,10 @@ def reopen(storage: Path, name: str) -> tuple[StudyFolder, Study, History]:
     history = (
         read_history(folder.record, study.recipe.epochs) if folder.record.exists() else History(study.recipe.epochs)
     )
+    if history.fingerprint not in ("", study.fingerprint):
+        raise InputError(
+            f"--resume {show(name)}: {folder.study} was changed since the study began; undo the change, or begin a new study with it by --space"
+        )
     return folder, study, history
 
 
@@ -124,7 +128,7 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share)
     from hcpr_tune.search.searcher import JobSearcher
     from hcpr_tune.search.trainable import TrainJob
 
-    searcher = JobSearcher(study, record, folder.checkpoints.absolute())
+    searcher = JobSearcher(study, record, folder.checkpoints.absolute(), on_gpu=share.gpus_per_trial > 0)
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable:
         tuner = tune.Tuner(
             tune.with_resources(TrainJob, {"CPU": share.cpus_per_trial, "GPU": share.gpus_per_trial}),

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hcpr_tune.search.halving import earned_rungs
 from hcpr_tune.search.record import History, Trial
 from hcpr_tune.search.space import Choice, Dimension, Params
 from hcpr_tune.search.study import Sampler, Study
@@ -57,35 +58,38 @@ OPTUNA_SAMPLERS: dict[str, Callable[[Sampler, int], optuna.samplers.BaseSampler]
 def optuna_study(study: Study, history: History, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
     """The recorded trials as an Optuna study in memory.
 
-    Optuna is told the truth about how far each trial got: COMPLETE only at full length, PRUNED with its rung values where it was not
-    promoted, RUNNING while it runs, FAIL where it diverged or failed.
+    Optuna is told how far each trial got on its own merits: COMPLETE only at full length, PRUNED with its rung values where it was not
+    promoted or is on its way to the next rung, RUNNING before its first rung, FAIL where it diverged or failed. Optuna ranks every
+    COMPLETE trial above every PRUNED one; a trial that is promoted whatever its score is told as PRUNED where it would have been stopped.
     """
     import optuna
 
     told = optuna.create_study(direction="maximize", sampler=sampler, study_name=study.fingerprint)
     distributions = {name: _distribution(dimension) for name, dimension in study.space.items()}
+    reduction_factor = study.settings.early_stopping.reduction_factor
     for trial in history.trials.values():
-        told.add_trial(_frozen_trial(trial, distributions))
+        rungs = earned_rungs(history, trial, study.rungs, reduction_factor)
+        told.add_trial(_frozen_trial(trial, rungs, study.rungs[-1], distributions))
     return told
 
 
-def _frozen_trial(trial: Trial, distributions: dict[str, BaseDistribution]) -> optuna.trial.FrozenTrial:
+def _frozen_trial(
+    trial: Trial, rungs: dict[int, float], last_epoch: int, distributions: dict[str, BaseDistribution]
+) -> optuna.trial.FrozenTrial:
     from optuna.trial import TrialState, create_trial
 
-    states = {
-        "running": TrialState.RUNNING,
-        "waiting": TrialState.PRUNED if trial.rungs else TrialState.RUNNING,
-        "completed": TrialState.COMPLETE,
-        "diverged": TrialState.FAIL,
-        "failed": TrialState.FAIL,
-    }
-    state = states[trial.status]
+    if trial.status in ("diverged", "failed"):
+        state = TrialState.FAIL
+    elif last_epoch in rungs:
+        state = TrialState.COMPLETE
+    else:
+        state = TrialState.PRUNED if rungs else TrialState.RUNNING
     return create_trial(
         state=state,
         params=trial.params,
         distributions=distributions,
-        value=trial.score if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
-        intermediate_values=dict(trial.rungs),
+        value=max(rungs.values()) if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        intermediate_values=rungs,
         user_attrs={"source": trial.source, "reason": trial.reason},
     )
 

@@ -27,9 +27,10 @@ JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs")
 class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
     """Decides from the record alone what a free worker does, and records it before the worker starts."""
 
-    def __init__(self, study: Study, record: Record, checkpoints: Path) -> None:
+    def __init__(self, study: Study, record: Record, checkpoints: Path, on_gpu: bool) -> None:
         super().__init__()
         self._study, self._record, self._checkpoints = study, record, checkpoints
+        self._on_gpu = on_gpu
         self._jobs: dict[str, Job] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -67,6 +68,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
             "start": job.start,
             "end": job.end,
             "checkpoints": str(self._checkpoints / f"trial_{job.trial:04d}"),
+            "on_gpu": self._on_gpu,
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from hcpr_tune.errors import InputError
@@ -14,7 +15,7 @@ from hcpr_tune.training.recipe import Recipe, recipe_from_plain
 Value = bool | int | float | str
 Params = dict[str, Value]
 
-FIXED = ("task.", "evaluation.", "epochs", "stretch_ends", "threads", "seed")
+FIXED = ("task.", "evaluation.", "epochs", "stretch_ends", "stop_epoch", "threads", "seed")
 """Recipe fields that cannot be searched: scores would not be comparable, or the study sets them."""
 
 
@@ -77,13 +78,20 @@ def read_space(tables: Mapping[str, Any], recipe: Recipe, where: str) -> Space:
                 f"recipe.{name} = {show(published)} lies outside search.{name} ({dimension}), but trial 0 trains it;"
                 f" widen the range or change the recipe ({where})"
             )
-        # Laws between fields (pace at most 1, steps at least 1) are checked by building a recipe at each end.
-        for end in dimension.ends():
-            try:
-                with_params(recipe, {name: end})
-            except InputError as error:
-                raise InputError(f"search.{name} reaches {show(end)}: {error}; narrow the range ({where})") from None
+    _check_corners(recipe, space, where)
     return space
+
+
+def _check_corners(recipe: Recipe, space: Space, where: str) -> None:
+    """Laws between fields (pace at most 1, not both weights 0) tie two fields at most: build a recipe at each pair of ends."""
+    alone = [{name: end} for name, dimension in space.items() for end in dimension.ends()]
+    together = [{**one, **other} for one, other in combinations(alone, 2) if one.keys() != other.keys()]
+    for params in (*alone, *together):
+        try:
+            with_params(recipe, params)
+        except InputError as error:
+            reached = " with ".join(f"search.{name} at {show(value)}" for name, value in params.items())
+            raise InputError(f"{reached} is no recipe: {error}; narrow the range ({where})") from None
 
 
 def _leaves(tables: Any, prefix: str) -> dict[str, Mapping[str, Any]]:
@@ -107,6 +115,8 @@ def _dimension(name: str, entry: Any, where: str) -> Dimension:
             f"search.{name} cannot be searched: scores of its trials could not be compared; fix it in [recipe] ({where})"
         )
     hint, item = fields[name]
+    if typing.get_origin(hint) is tuple:
+        raise InputError(f"search.{name} cannot be searched: it is a list; fix it in [recipe] ({where})")
     example = f"search.{name} = {{ low = 1.0, high = 2.0 }} or {{ choices = [...] }}"
     if not isinstance(entry, Mapping):
         raise InputError(f"search.{name} must be a table, got {show(entry)}; write {example} ({where})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from hcpr_tune.settings import (
     Settings,
     dotted_names,
     get_dotted,
+    located,
     read,
     read_toml,
     set_dotted,
@@ -63,7 +65,7 @@ class Sampler(Settings):
 class Resources(Settings):
     """What one trial gets, and how many run at once."""
 
-    cpus_per_trial: float = setting(1.0, "CPU cores per trial; torch gets as many threads.", above=0)
+    cpus_per_trial: float = setting(1.0, "CPU cores per trial; torch gets as many threads.", above=0, at_most=1024)
     gpus_per_trial: float | Literal["auto"] = setting(
         "auto", "GPUs per trial; auto: 1 where there are GPUs, else 0.", at_least=0
     )
@@ -113,13 +115,13 @@ def rung_epochs(early_stopping: EarlyStopping, epochs: int) -> tuple[int, ...]:
             f"early_stopping.first_rung must be at most recipe.epochs = {epochs}, got {early_stopping.first_rung};"
             " lower it, or raise recipe.epochs"
         )
-    rungs: list[int] = []
-    length = float(early_stopping.first_rung)
-    while length < epochs:
-        # The slack keeps products such as 3 * 1.1^k from falling below a whole number by rounding.
-        if not rungs or int(length + 1e-9) > rungs[-1]:
-            rungs.append(int(length + 1e-9))
-        length *= early_stopping.reduction_factor
+    first, factor = early_stopping.first_rung, early_stopping.reduction_factor
+    rungs, power = [], 0
+    # The slack keeps products such as 3 * 1.1^k from falling below a whole number by rounding.
+    while (rung := int(first * factor**power + 1e-9)) < epochs:
+        rungs.append(rung)
+        # Powers that round to the same epoch again are skipped at once: a factor just above 1 has millions of them.
+        power = max(power + 1, math.ceil(math.log((rung + 1) / first) / math.log(factor) - 1e-9))
     return (*rungs, epochs)
 
 
@@ -144,6 +146,7 @@ def find_space(name: str) -> Path:
 
 DERIVED = {
     "stretch_ends": "it follows from early_stopping.first_rung, early_stopping.reduction_factor and recipe.epochs",
+    "stop_epoch": "early stopping decides it",
     "threads": "it follows from resources.cpus_per_trial",
     "seed": "every trial trains with the study's seed; set that",
     "task": "it stands in the table [task]",
@@ -224,7 +227,7 @@ def study_from_plain(tables: dict[str, Any], where: str) -> Study:
         epochs = _read_recipe({**recipe, "task": task}, where).epochs
         rungs = rung_epochs(settings.early_stopping, epochs)
     except InputError as error:
-        raise error if str(error).endswith(f"({where})") else InputError(f"{error} ({where})") from None
+        raise located(error, where) from None
     derived = {
         "task": task,
         "stretch_ends": [rung for rung in rungs if rung < epochs],

@@ -24,7 +24,7 @@ REPORT = "report"
 class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
     """Trains one job at a time. What goes wrong in training is reported, not raised: Ray retries only the death of a process.
 
-    The configuration is {"job": JSON of {recipe, start, end, checkpoints}}.
+    The configuration is {"job": JSON of {recipe, start, end, checkpoints, on_gpu}}.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -60,8 +60,9 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         from hcpr_tune.training.recipe import recipe_from_plain
         from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_stretch
 
-        self._shelf = self._shelf or DataShelf()
         job = self._job
+        # A trial that was given no GPU sees them all the same.
+        self._shelf = self._shelf or DataShelf(on_gpu=job["on_gpu"])
         recipe = recipe_from_plain(job["recipe"], "the job's recipe")
         worker = f"{platform.node()}:{os.getpid()}"
         for report in train_stretch(recipe, self._shelf, Path(job["checkpoints"]), job["start"], job["end"]):

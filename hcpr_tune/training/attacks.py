@@ -140,8 +140,8 @@ def attacked_classes(
     starts: Sequence[Tensor],
     norm: str = "linf",
     objective: Margin | None = None,
-) -> Tensor:
-    """The class of each image under attack, (B,): its own label where it survives.
+) -> tuple[Tensor, Tensor]:
+    """Which clean images are classified rightly, (B,) bool, and the class of each under attack, (B,): its own label where it survives.
 
     Ascent on `objective(logits, labels)`, the margin itself unless another one is given, from each of `starts` in turn. An image
     is broken once its margin is not below 0, clean or at any step, and is not attacked further, so that only survivors cost time. Its
@@ -164,7 +164,7 @@ def attacked_classes(
 
     with evaluating(model):
         with torch.no_grad():
-            sift(model(images))
+            clean = sift(model(images))
         for start in starts:
             adversarial = into_ball(start[survivors], images[survivors], epsilon, norm)
             for _ in range(steps):
@@ -176,11 +176,12 @@ def attacked_classes(
             if len(survivors):
                 with torch.no_grad():
                     sift(model(adversarial))
-    return classes
+    return clean, classes
 
 
 def margin_attack(
     model: Classifier, images: Tensor, labels: Tensor, margin: Margin, *, start: Tensor, **settings: Any
 ) -> Tensor:
     """Which images survive `attacked_classes` from one start, (B,) bool."""
-    return attacked_classes(model, images, labels, margin, starts=[start], **settings) == labels
+    _, classes = attacked_classes(model, images, labels, margin, starts=[start], **settings)
+    return classes == labels

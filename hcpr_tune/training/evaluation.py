@@ -40,23 +40,25 @@ def scored_positions(split: Split, settings: Evaluation) -> Tensor:
     return torch.as_tensor(fixed_subset(split.labels.cpu().numpy(), settings.images, settings.seed))
 
 
+START_BLOCK = 64
+"""Images whose starts share a generator."""
+
+
 def random_starts(images: Tensor, positions: Tensor, task: Task, settings: Evaluation) -> list[Tensor]:
     """One start in the ball for each image and restart, the same in every evaluation and on every device, (B, C, H, W) each.
 
-    Each image has a generator of its own, so that neither batch size nor subset changes its start.
+    An image's start follows from its position in the split alone, so that neither batch size nor subset changes it: positions
+    are drawn in blocks, each with a generator of its own.
     """
     starts = []
+    blocks, places = positions // START_BLOCK, positions % START_BLOCK
     for restart in range(settings.restarts):
-        noise = [
-            uniform_noise(
-                (1, *images.shape[1:]),
-                task.epsilon,
-                task.norm,
-                generator("cpu", settings.seed, "start", restart, position),
-            )
-            for position in positions.tolist()
-        ]
-        starts.append(images + torch.cat(noise).to(images.device))
+        noise = torch.empty(images.shape)
+        for block in blocks.unique().tolist():
+            seeded = generator("cpu", settings.seed, "start", restart, block)
+            drawn = uniform_noise((START_BLOCK, *images.shape[1:]), task.epsilon, task.norm, seeded)
+            noise[blocks == block] = drawn[places[blocks == block]]
+        starts.append(images + noise.to(images.device))
     return starts
 
 
@@ -70,9 +72,7 @@ def evaluate(
     positions = scored_positions(split, settings)
     for chosen in positions.split(settings.batch_size):
         images, labels = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
-        with evaluating(model), torch.no_grad():
-            totals[0] += (misclassification_margin(model(images), labels) < 0).sum()
-        attacked = attacked_classes(
+        clean, attacked = attacked_classes(
             model,
             images,
             labels,
@@ -84,11 +84,13 @@ def evaluate(
             starts=random_starts(images, chosen, task, settings),
             objective=OBJECTIVES[objective],
         )
-        totals[1] += (attacked == labels).sum()
+        totals += torch.stack((clean.sum(), (attacked == labels).sum()))
         ones = torch.ones_like(labels)
         confusion.index_put_((labels, torch.where(attacked < 0, classes, attacked)), ones, accumulate=True)
-    clean, robust = totals.tolist()
-    return Accuracies(clean, robust, len(positions), _pairs(confusion.tolist()), tuple(confusion.sum(dim=1).tolist()))
+    clean_correct, robust_correct = totals.tolist()
+    return Accuracies(
+        clean_correct, robust_correct, len(positions), _pairs(confusion.tolist()), tuple(confusion.sum(dim=1).tolist())
+    )
 
 
 def _pairs(confusion: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
@@ -152,7 +154,7 @@ def masking(model: Classifier, split: Split, task: Task, settings: Evaluation) -
     step_size = settings.relative_step_size * task.epsilon
 
     def survivors(objective: str, steps: int) -> int:
-        attacked = attacked_classes(
+        _, attacked = attacked_classes(
             model,
             images,
             labels,

@@ -141,11 +141,11 @@ class PhaseClock:
 
 
 def train(recipe: Recipe, data: Data, state: TrainingState) -> Iterator[Epoch]:
-    """Train from `state.epoch` to the recipe's last epoch, one `Epoch` at a time; `state` is moved along in place.
+    """Train from `state.epoch` to the recipe's last or stop epoch, one `Epoch` at a time; `state` is moved along in place.
 
     Raises `Diverged` where a loss or a weight is no finite number.
     """
-    while state.epoch < recipe.epochs:
+    while state.epoch < recipe.last_epoch:
         with torch_threads(recipe.threads), number_formats(recipe, data.train.labels.device):
             measured = train_epoch(recipe, data, state, state.epoch + 1)
         yield measured
@@ -254,7 +254,7 @@ def measure(recipe: Recipe, data: Data, state: TrainingState) -> tuple[Accuracie
         return None, None
     model = for_attack(state.scored_model())
     validation = evaluate(model, data.validation, recipe.task, recipe.evaluation, data.classes)
-    last = state.epoch == recipe.epochs
+    last = state.epoch == recipe.last_epoch
     return validation, masking(model, data.validation, recipe.task, recipe.evaluation) if last else None
 
 

@@ -290,6 +290,9 @@ class Recipe(Settings):
     stretch_ends: tuple[int, ...] = setting(
         (), "Epochs at which stretches end before the last one: the rungs.", at_least=1
     )
+    stop_epoch: int = setting(
+        0, "End the training at this rung, schedules as for all epochs; 0: at the last one.", at_least=0
+    )
     batch_size: int = setting(128, "Images per optimiser step.", at_least=2, at_most=1_000_000)
     label_smoothing: float = setting(
         0.0, "Share of each label spread over all classes, in every cross-entropy.", at_least=0, below=1
@@ -327,6 +330,16 @@ class Recipe(Settings):
             raise InputError(
                 f"stretch_ends must rise and end at most at epochs = {self.epochs}, got {list(ends)}; drop the ones beyond it"
             )
+
+        if self.stop_epoch and self.stop_epoch not in self.rung_epochs:
+            raise InputError(
+                f"stop_epoch must be 0 or a rung, one of {list(self.rung_epochs)}, got {self.stop_epoch}; 0 trains to the end"
+            )
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch at which the training ends."""
+        return self.stop_epoch or self.epochs
 
     @property
     def rung_epochs(self) -> tuple[int, ...]:

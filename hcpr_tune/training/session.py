@@ -23,8 +23,9 @@ Report = dict[str, Any]
 class DataShelf:
     """Keeps the data of the task used last on the device, so that the next training on a reused process starts at once."""
 
-    def __init__(self) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, on_gpu: bool = True) -> None:
+        """`on_gpu`: on a GPU if there is one."""
+        self.device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
         self._kept: tuple[Task, Data] | None = None
 
     def get(self, task: Task) -> Data:

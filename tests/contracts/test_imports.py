@@ -19,7 +19,13 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_a_job_of_a_search_trains_without_the_module_that_opens_the_test_images(small_study, tmp_path):
-    job = {"recipe": to_plain(small_study.recipe), "start": 0, "end": 1, "checkpoints": str(tmp_path / "t")}
+    job = {
+        "recipe": to_plain(small_study.recipe),
+        "start": 0,
+        "end": 1,
+        "on_gpu": False,
+        "checkpoints": str(tmp_path / "t"),
+    }
     loaded = modules_after(
         "from hcpr_tune.search.trainable import TrainJob\n"
         f"worker = TrainJob({{'job': {json.dumps(json.dumps(job))}}})\n"

@@ -174,13 +174,12 @@ def test_after_a_crash_anywhere_the_running_jobs_come_first_and_no_result_is_los
     before = {n: dict(t.rungs) for n, t in history.trials.items()}
     history.apply(begin())
     assert {n: dict(t.rungs) for n, t in history.trials.items()} == before
-    for wanted in open_jobs:
+    for _ in open_jobs:
         decision = decide(history, stream[2])
         assert isinstance(decision, Job)
         if decision not in open_jobs:  # its trial was recorded, its job not yet
             assert not history.trials[decision.trial].target
         history.apply(job(decision.trial, decision.start, decision.end))
-        assert wanted.trial in history.trials
 
 
 def test_bounds_by_hand():

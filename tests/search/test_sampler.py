@@ -70,13 +70,36 @@ def test_tpe_learns_from_the_record(study):
 
 def test_optuna_is_told_how_far_each_trial_got(study):
     params = published_params(study.recipe, study.space)
-    events = [suggested(0, params), *reached(0, 0, 3, 500), *reached(0, 3, 9, 600), *reached(0, 9, 27, 550)]
-    events += [suggested(1, params), *reached(1, 0, 3, 400), suggested(2, params), *lost(2, 0, 3, "failed")]
-    events += [suggested(3, params), job(3, 0, 3), suggested(4, params), *lost(4, 0, 3, "diverged")]
+    events = [suggested(0, params), *reached(0, 0, 3, 300)]
+    events += [suggested(1, params), *reached(1, 0, 3, 500), *reached(1, 3, 9, 600), *reached(1, 9, 27, 550)]
+    events += [suggested(2, params), *lost(2, 0, 3, "failed"), suggested(3, params), job(3, 0, 3)]
+    events += [
+        suggested(4, params),
+        *lost(4, 0, 3, "diverged"),
+        suggested(5, params),
+        *reached(5, 0, 3, 450),
+        job(5, 3, 9),
+    ]
     trials = optuna_study(study, history_of(*events)).trials
-    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.FAIL]
-    assert [trial.state for trial in trials] == states
-    assert trials[0].value == 0.6
-    assert trials[0].intermediate_values == {3: 0.5, 9: 0.6, 27: 0.55}
-    assert trials[1].intermediate_values == {3: 0.4}
-    assert trials[0].params == params
+    states = ["PRUNED", "COMPLETE", "FAIL", "RUNNING", "FAIL", "PRUNED"]
+    assert [trial.state.name for trial in trials] == states
+    assert trials[1].value == 0.6
+    assert trials[1].intermediate_values == {3: 0.5, 9: 0.6, 27: 0.55}
+    # Promoted and on its way: what it has reached is known, and does not count against it.
+    assert trials[5].intermediate_values == {3: 0.45}
+    assert trials[1].params == params
+
+
+def test_a_bad_published_recipe_that_ran_to_the_end_does_not_pass_for_the_best(study):
+    params = published_params(study.recipe, study.space)
+    events = [suggested(0, params), *reached(0, 0, 3, 120), *reached(0, 3, 9, 125), *reached(0, 9, 27, 130)]
+    events += [e for n in range(1, 10) for e in (suggested(n, params), *reached(n, 0, 3, 700 + n))]
+    trial = optuna_study(study, history_of(*events)).trials[0]
+    assert trial.state is TrialState.PRUNED
+    assert trial.intermediate_values == {3: 0.12}
+    good = [suggested(0, params), *reached(0, 0, 3, 900), *reached(0, 3, 9, 910), *reached(0, 9, 27, 920)]
+    others = [
+        e for n in range(1, 10) for e in (suggested(n, params), *reached(n, 0, 3, 700 + n), *reached(n, 3, 9, 750))
+    ]
+    others += [e for n in (1, 2) for e in reached(n, 9, 27, 800)]
+    assert optuna_study(study, history_of(*good, *others)).trials[0].state is TrialState.COMPLETE

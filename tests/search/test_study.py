@@ -57,6 +57,7 @@ def test_the_resolved_study_read_again_is_the_same_study(path, tmp_path):
         (4, 3.0, 4, (4,)),
         (1, 1.1, 4, (1, 2, 3, 4)),
         (2, 1.5, 10, (2, 3, 4, 6, 10)),
+        (3, 1 + 1e-10, 7, (3, 4, 5, 6, 7)),
     ],
 )
 def test_rungs_are_powers_up_to_the_last_epoch(first, factor, epochs, rungs):
@@ -109,7 +110,7 @@ BAD = {
     "unknown table": ("bugdet.trials=3", "bugdet.trials is not a known setting"),
     "wrong type": (
         "budget.trials='many'",
-        'budget.trials must be a whole number, got "many"; leave the key out for 24',
+        'budget.trials must be a whole number, got "many"; the default is 24',
     ),
     "float for whole": ("budget.trials=2.5", "budget.trials must be a whole number, got 2.5"),
     "bool for whole": ("budget.trials=true", "budget.trials must be a whole number, got true"),
@@ -137,7 +138,10 @@ BAD = {
         "search.margin is not a field of the recipe; did you mean search.hcpr.margin?",
     ),
     "bound breaks law": ("search.hcpr.margin={low=-1.0,high=0.4}", "search.hcpr.margin.low must be at least 0"),
-    "ends break law": ("search.pace.end={low=0.0,high=3.0}", "search.pace.end reaches 3.0: pace must be at most 1"),
+    "ends break law": (
+        "search.pace.end={low=0.0,high=3.0}",
+        "search.pace.end at 3.0 is no recipe: pace must be at most 1",
+    ),
     "no high": ("search.hcpr.margin={low=0.1}", "search.hcpr.margin.high is missing"),
     "string bound": ("search.hcpr.margin={low='a',high=1.0}", 'search.hcpr.margin.low must be a number, got "a"'),
     "range of words": (
@@ -164,7 +168,15 @@ BAD = {
     "recipe no table": ("recipe=3", "recipe must be a table, got 3"),
     "gpus": (
         "resources.gpus_per_trial='all'",
-        'resources.gpus_per_trial must be a number or "auto", got "all"; leave the key out for "auto"',
+        'resources.gpus_per_trial must be a number or "auto", got "all"; the default is "auto"',
+    ),
+    "both weights 0 in the space": (
+        "search.hcpr={kl_weight={choices=[0.0,1.2]},square_weight={choices=[0.0,6.0]}}",
+        "search.hcpr.kl_weight at 0.0 with search.hcpr.square_weight at 0.0 is no recipe",
+    ),
+    "list searched": (
+        "search.lr_schedule.milestones={choices=[[0.5],[0.6]]}",
+        "search.lr_schedule.milestones cannot be searched: it is a list",
     ),
     "both weights 0": ("hcpr={kl_weight=0.0,square_weight=0.0}", "kl_weight and square_weight must not both be 0"),
 }

@@ -12,7 +12,13 @@ from hcpr_tune.settings import to_plain
 
 @pytest.fixture
 def job(small_study, tmp_path):
-    return {"recipe": to_plain(small_study.recipe), "start": 0, "end": 2, "checkpoints": str(tmp_path / "trial_0000")}
+    return {
+        "recipe": to_plain(small_study.recipe),
+        "start": 0,
+        "end": 2,
+        "on_gpu": False,
+        "checkpoints": str(tmp_path / "trial_0000"),
+    }
 
 
 def steps(worker):

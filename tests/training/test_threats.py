@@ -123,10 +123,11 @@ def test_the_class_of_a_broken_image_is_the_wrong_one_that_it_is_taken_for(train
         digits.validation.fetch(torch.arange(60)),
         digits.validation.labels[:60],
     )
-    found = attacked_classes(
+    clean, found = attacked_classes(
         model, images, labels, misclassification_margin, epsilon=0.15, steps=0, step_size=0.1, starts=[images]
     )
     assert torch.equal(found, model.eval()(images).argmax(1))
+    assert torch.equal(clean, found == labels)
 
 
 def test_logits_that_are_no_numbers_are_a_class_of_their_own(digits):

@@ -107,7 +107,7 @@ def test_time_left_is_unknown_at_first_and_nothing_at_the_end(small_study, event
     done = history_of(*events, suggested(3, params), *reached(3, 0, 1, 1), last_epoch=4)
     assert seconds_left(small_study, done) == 0
     halfway = history_of(suggested(0), job(0, 0, 1, time=0.0), epoch(0, 1, 1, time=10.0), last_epoch=4)
-    assert seconds_left(small_study, halfway) == pytest.approx(10.0 * 3 * 11 / 4)
+    assert seconds_left(small_study, halfway) == pytest.approx(1.0 * 3 * 11 / 4 / 2)
 
 
 def test_clock():

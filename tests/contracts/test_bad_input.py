@@ -1,0 +1,79 @@
+"""Every mistake on the command line: exit code 2, one line on stderr, nothing written, nothing started."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import SMALL_SPACE
+
+MISTAKES = {
+    "unknown space": (["--space", "nope"], '--space "nope" is unknown; known: default'),
+    "empty space": (["--space", ""], '--space "" is unknown'),
+    "no such file": (["--space", "no/such.toml"], "there is no such file"),
+    "no TOML": (["--space", "broken.toml"], "broken.toml is not valid TOML"),
+    "unknown key": (["--set", "budget.trails=3"], "did you mean budget.trials?"),
+    "wrong type": (["--trials", "many"], 'budget.trials must be a whole number, got "many"'),
+    "out of range": (["--trials", "0"], "budget.trials must be at least 1"),
+    "low above high": (["--set", "search.hcpr.scale.low=20"], "must be below high = 16, got 20"),
+    "no field": (["--set", "search.hcpr.scle={low=1.0,high=2.0}"], "did you mean search.hcpr.scale?"),
+    "no assignment": (["--set", "budget.trials"], "--set must be dotted.name=value"),
+    "bad name": (["--name", "../up"], "a study's name must be"),
+    "unwritable storage": (["--storage", "small.toml/below"], "small.toml is no folder that you may write to"),
+    "resume nothing": (["--resume", "nothing"], "there is no study in results/nothing"),
+    "resume and set": (["--resume", "x", "--trials", "3"], "--resume goes on with the study as it was begun"),
+    "split": (["--set", "task.validation_fraction=0.001"], "out of a split; choose fractions"),
+    "no data": (["--set", "task.dataset='cifar10'"], "run: hcpr_tune data cifar10 --root data"),
+    "no cluster": (["--address", "127.0.0.1:9"], "no Ray cluster answers at --address 127.0.0.1:9"),
+    "no address": (["--address", "somewhere"], "--address must be HOST:PORT or auto"),
+    "unknown option": (["--bogus"], "unrecognized arguments: --bogus; see hcpr_tune --help"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "small.toml").write_text(SMALL_SPACE, encoding="utf-8")
+    (tmp_path / "broken.toml").write_text("a = = 3", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(mistake, folder, command):
+    arguments, words = MISTAKES[mistake]
+    space = [] if "--space" in arguments or "--resume" in arguments else ["--space", "small.toml"]
+    done = command("tune", *space, *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["broken.toml", "small.toml"]
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["gpus", "cpus"])
+def test_more_than_the_machine_has_is_refused_before_anything_is_written(kind, folder, command):
+    done = command("tune", "--space", "small.toml", f"--{kind}-per-trial", "1000", timeout=110)
+    assert done.returncode == 2
+    assert f"resources.{kind}_per_trial must be at most the" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (folder / "results").exists()
+
+
+def test_a_dry_run_says_the_rungs_and_the_cost_and_writes_nothing(folder, command):
+    done = command("tune", "--space", "small.toml", "--dry-run")
+    assert done.returncode == 0
+    assert "# rungs: epochs 1, 2, 4" in done.stdout
+    assert "# cost: at most 16 epochs, usually about 11" in done.stdout
+    assert not (folder / "results").exists()
+
+
+def test_a_changed_study_is_not_resumed(folder, command, small_study):
+    from hcpr_tune.search.record import Record
+    from hcpr_tune.search.runner import check_new, create
+
+    study_folder = check_new(folder / "results", "begun")
+    record = Record(study_folder.record, create(study_folder, small_study))
+    record.append({"event": "begin", "time": 0.0, "versions": {}, "workers": 1, "fingerprint": "another"})
+    record.close()
+    done = command("tune", "--resume", "begun")
+    assert done.returncode == 2
+    assert "was changed since the study began" in done.stderr
