@@ -46,7 +46,7 @@ from hcpr_tune.training.loop import (
 from hcpr_tune.training.losses import misclassification_margin, pair_consistency, self_paced_accuracy
 from hcpr_tune.training.methods import method_of
 from hcpr_tune.training.models import build_model, project
-from hcpr_tune.training.recipe import METHODS, Attack, Augmentation, Evaluation, Model, Recipe, Schedule, Task
+from hcpr_tune.training.recipe import METHODS, Attack, Augmentation, Evaluation, Model, Recipe, Task
 
 SHAPES = {"small_cnn": (128, 1, 8, 8), "resnet18": (128, 3, 32, 32)}
 
@@ -149,13 +149,13 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def trained_digits(epochs: int) -> tuple[nn.Module, Any, Recipe]:
-    """A digits model, trained so far that about half of the images survive."""
+def trained(task: Task, epochs: int) -> tuple[nn.Module, Any, Recipe]:
+    """A small_cnn, trained so far that about half of the images survive."""
     recipe = Recipe(
-        task=Task(epsilon=0.15),
+        task=task,
         epochs=epochs,
         batch_size=64,
-        attack=Attack(epsilon=0.15, step_size=0.03, steps=Schedule(10.0, 10.0)),
+        attack=Attack(epsilon=task.epsilon, step_size=task.epsilon / 5),
         evaluation=Evaluation(period=epochs, masking_images=0),
     )
     data = load_data(recipe.task)
@@ -166,7 +166,20 @@ def trained_digits(epochs: int) -> tuple[nn.Module, Any, Recipe]:
 
 
 def survivors(options: argparse.Namespace) -> dict[str, Any]:
-    model, data, recipe = trained_digits(4)
+    result: dict[str, Any] = {}
+    tasks = {
+        "digits": (Task(epsilon=0.15), 4),
+        "fashion_mnist": (Task("fashion_mnist", options.root, images=5000, epsilon=0.1), 3),
+    }
+    for name, (task, epochs) in tasks.items():
+        try:
+            result[name] = survivors_on(*trained(task, epochs), options.repeats)
+        except InputError as error:
+            result[name] = f"left out: {error}"
+    return result
+
+
+def survivors_on(model: nn.Module, data: Any, recipe: Recipe, repeats: int) -> dict[str, Any]:
     split, settings, task = data.validation, recipe.evaluation, recipe.task
     counts = {}
     # In float32 another batch rounds otherwise, and the sign of a step turns that into other pixels: counts are compared in float64.
@@ -182,8 +195,14 @@ def survivors(options: argparse.Namespace) -> dict[str, Any]:
     def everything() -> None:
         counts["other"] = everything_attacked(model, split, task, settings)
 
-    timed = paired(ours, everything, options.repeats)
-    return {"robust_share": same[0] / len(split), "counts_float64": same, "counts_float32": counts, **timed}
+    timed = paired(ours, everything, repeats)
+    return {
+        "images": len(split),
+        "robust_share": same[0] / len(split),
+        "counts_float64": same,
+        "counts_float32": counts,
+        **timed,
+    }
 
 
 class InFloat64(nn.Module):
@@ -200,22 +219,23 @@ class InFloat64(nn.Module):
 
 def everything_attacked(model: nn.Module, split: Split, task: Task, settings: Evaluation) -> int:
     """All images in all steps: an image is robust if no step broke it."""
-    positions = torch.arange(len(split))
-    images, labels = split.fetch(positions), split.labels
-    (adversarial,) = random_starts(images, positions, task, settings)
-    with evaluating(model):
-        with torch.no_grad():
-            robust = misclassification_margin(model(images), labels) < 0
-        adversarial = into_ball(adversarial, images, task.epsilon)
-        for _ in range(settings.steps):
-            objective = partial(misclassification_margin, labels=labels)
-            adversarial, logits = ascend(
-                model, adversarial, images, objective, task.epsilon, settings.relative_step_size * task.epsilon
-            )
-            robust &= misclassification_margin(logits, labels) < 0
-        with torch.no_grad():
-            robust &= misclassification_margin(model(adversarial), labels) < 0
-    return int(robust.sum())
+    count = 0
+    for chosen in torch.arange(len(split)).split(settings.batch_size):
+        images, labels = split.fetch(chosen), split.labels[chosen]
+        (adversarial,) = random_starts(images, chosen, task, settings)
+        objective = partial(misclassification_margin, labels=labels)
+        with evaluating(model):
+            with torch.no_grad():
+                robust = objective(model(images)) < 0
+            adversarial = into_ball(adversarial, images, task.epsilon)
+            for _ in range(settings.steps):
+                step_size = settings.relative_step_size * task.epsilon
+                adversarial, logits = ascend(model, adversarial, images, objective, task.epsilon, step_size)
+                robust &= objective(logits) < 0
+            with torch.no_grad():
+                robust &= objective(model(adversarial)) < 0
+        count += int(robust.sum())
+    return count
 
 
 def data_share(options: argparse.Namespace) -> dict[str, Any]:
