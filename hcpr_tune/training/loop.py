@@ -293,7 +293,7 @@ def attack(
     """
     settings = recipe.attack
     with evaluating(model):
-        forward = forward_of(recipe, compiled or for_attack(model))
+        forward = forward_of(recipe, for_attack(model) if compiled is None else compiled)
         natural = None
         if method.attack_uses_natural:
             with torch.no_grad():
@@ -331,7 +331,7 @@ def update(
     """
     model = state.model
     model.train()
-    forward = forward_of(recipe, state.compiled or model)
+    forward = forward_of(recipe, model if state.compiled is None else state.compiled)
 
     def means() -> tuple[Tensor, Tensor]:
         natural = forward(images) if method.uses_natural else None
