@@ -114,7 +114,8 @@ def params_at(space: dict[str, Dimension], shares: Iterable[float]) -> Params:
 
 def published_params(study: Study) -> Params:
     """The searched values of the recipe as the space states it."""
-    return {name: functools.reduce(getattr, name.split("."), study.recipe) for name in study.space}
+    recipe: Any = study.recipe
+    return {name: functools.reduce(getattr, name.split("."), recipe) for name in study.space}
 
 
 def machine() -> Plain:
@@ -589,26 +590,36 @@ def rungs(options: argparse.Namespace) -> None:
     results = opened(options.out, settings, "trainings")
     study = rungs_study(options)
     all_params = sobol_params(study, options.recipes)
-    key_names = ("mode", "epochs", "recipe", "seed")
-    done = {tuple(entry[name] for name in key_names) for entry in results["trainings"]}
-    kinds = kinds_of(options.ways, epochs)
+    jobs = []
     # All kinds of one recipe follow each other, so that what a kill leaves can be compared.
-    cells = itertools.product(range(options.seeds), range(options.recipes), kinds)
-    todo = [(*kind, number, seed) for seed, number, kind in cells if (*kind, number, seed) not in done]
-    with make_pool(options.workers) as pool:
-        running: dict[Future[Plain], Plain] = {}
-        for mode, length, number, seed in todo:
-            recipe = recipe_of(study, all_params[number], (mode, length), epochs, seed)
-            key = dict(zip(key_names, (mode, length, number, seed), strict=True))
-            running[pool.submit(training, recipe, options.image_size, epochs)] = key
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                results["trainings"].append(running.pop(future) | future.result())
-            save(options.out, results)
-            print(f"{len(todo) - len(running)} of {len(todo)} trainings", file=sys.stderr, flush=True)
+    for seed, number, kind in itertools.product(
+        range(options.seeds), range(options.recipes), kinds_of(options.ways, epochs)
+    ):
+        key = {"mode": kind[0], "epochs": kind[1], "recipe": number, "seed": seed}
+        if not any(key.items() <= entry.items() for entry in results["trainings"]):
+            jobs.append((key, recipe_of(study, all_params[number], kind, epochs, seed)))
+    train_all(jobs, options, epochs, results)
     results |= {"params": all_params, "summary": summary_of_rungs(results["trainings"], options.ways, epochs)}
     save(options.out, results)
     print(json.dumps(results["summary"], indent=1))
+
+
+def train_all(
+    jobs: list[tuple[Plain, Recipe]], options: argparse.Namespace, rungs: Sequence[int], results: Plain
+) -> None:
+    """Train every recipe on a pool, in order, and save after each."""
+    with make_pool(options.workers) as pool:
+        running = {pool.submit(training, recipe, options.image_size, rungs): key for key, recipe in jobs}
+        try:
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    results["trainings"].append(running.pop(future) | future.result())
+                save(options.out, results)
+                print(f"{len(jobs) - len(running)} of {len(jobs)} trainings", file=sys.stderr, flush=True)
+        except BaseException:
+            # Leaving the block would wait for all that is still to come.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 # Rungs: what they say
