@@ -554,11 +554,12 @@ def training(recipe: Recipe, image_size: int, rungs: Sequence[int]) -> Plain:
     diverged = ""
     try:
         for epoch in train(recipe, data, initial_state(recipe, data)):
-            if epoch.epoch in rungs:
-                scores[str(epoch.epoch)] = epoch_score(epoch) or 0.0
+            score = epoch_score(epoch)
+            if epoch.epoch in rungs and score is not None:
+                scores[str(epoch.epoch)] = score
     except Diverged as error:
         diverged = str(error)
-    scores = {str(rung): scores.get(str(rung), 0.0) for rung in rungs if rung <= recipe.epochs}
+        scores = {str(rung): scores.get(str(rung), 0.0) for rung in rungs if rung <= recipe.epochs}
     return {"scores": scores, "diverged": diverged, "seconds": time.perf_counter() - began}
 
 
