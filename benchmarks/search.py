@@ -54,7 +54,6 @@ SERVICE_SETTINGS: dict[str, tuple[str, ...]] = {
     "random": (
         'sampler.name="random"',
         'early_stopping.method="none"',
-        "early_stopping.calibration=0",
         'lr_schedule.mode="single"',
     ),
     "ours": (),

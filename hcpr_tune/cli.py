@@ -59,6 +59,10 @@ def parser() -> Parser:
     add_evaluate(commands)
     add_data(commands)
     add_init(commands)
+    add_enqueue(commands)
+    add_kill(commands)
+    add_export(commands)
+    add_schema(commands)
     return top
 
 
@@ -75,7 +79,20 @@ def add_tune(commands: Any) -> None:
     tune.add_argument("--name", metavar="NAME", help="the study's name (default: SPACE-YYYYmmdd-HHMMSS)")
     tune.add_argument("--resume", metavar="NAME", help="go on with a study from its record")
     tune.add_argument("--storage", default="results", metavar="DIR", help="where studies lie (default: results)")
-    tune.add_argument("--trials", metavar="N", help="number of recipes to try (budget.trials)")
+    tune.add_argument("--trials", metavar="N", help="number of recipes to try (budget.trials); with --resume, N or +N")
+    tune.add_argument("--hours", metavar="H", help="end after so many hours (budget.hours); with --resume, H or +H")
+    tune.add_argument(
+        "--worker-hours",
+        metavar="H",
+        help="end when trials have held workers for so many hours (budget.worker_hours); with --resume, H or +H",
+    )
+    tune.add_argument("--epochs", metavar="N", help="with --resume: a new top rung, N or +N")
+    tune.add_argument(
+        "--audit", metavar="K", help="with --resume: run K of the stopped trials to the end, to see what stopping cost"
+    )
+    tune.add_argument(
+        "--warm-start", metavar="DIR", help="learn from an earlier study of the same task, for instance results/OLD"
+    )
     tune.add_argument("--seed", metavar="N", help="seed of the suggestions and of every training (seed)")
     tune.add_argument(
         "--set",
@@ -96,7 +113,67 @@ def add_tune(commands: Any) -> None:
     tune.add_argument(
         "--dry-run", action="store_true", help="print the resolved study and what it could cost, and train nothing"
     )
+    tune.add_argument(
+        "--probe",
+        action="store_true",
+        help="with --dry-run: train for at most two minutes on the cluster and say what the search would cost",
+    )
     tune.add_argument("--quiet", action="store_true", help="print only the result")
+
+
+def add_enqueue(commands: Any) -> None:
+    enqueue = commands.add_parser(
+        "enqueue",
+        help="add a trial to a search",
+        description="Add a trial to a search, while it runs or for when it is resumed.",
+    )
+    add_study(enqueue)
+    enqueue.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a searched dimension by dotted name, the others as in the published recipe; repeatable",
+    )
+
+
+def add_kill(commands: Any) -> None:
+    kill = commands.add_parser(
+        "kill",
+        help="end one trial of a search",
+        description="End one trial of a search; a running one ends with its epoch.",
+    )
+    add_study(kill)
+    kill.add_argument("trial", type=whole_number, metavar="TRIAL", help="its number")
+
+
+def add_export(commands: Any) -> None:
+    export = commands.add_parser(
+        "export",
+        help="write a search for other tools",
+        description="Write the trials of a search into a storage of Optuna, which optuna-dashboard opens.",
+    )
+    add_study(export)
+    export.add_argument(
+        "--optuna",
+        required=True,
+        metavar="FILE",
+        help="a new file: an SQLite database, or a journal where it ends in .log",
+    )
+
+
+def add_schema(commands: Any) -> None:
+    commands.add_parser(
+        "schema",
+        help="a JSON schema of space files",
+        description="Print a JSON schema of space files, for editors that complete and check TOML.",
+    )
+
+
+def add_study(command: Any) -> None:
+    """What names an existing study."""
+    command.add_argument("name", metavar="NAME", help="the study's name")
+    command.add_argument("--storage", default="results", metavar="DIR", help="where studies lie (default: results)")
 
 
 def add_train(commands: Any) -> None:

@@ -56,7 +56,7 @@ def retrain(recipe: Recipe, folder: Path, resume: bool = False) -> Iterator[tupl
             event = {"time": time.time(), **report}
             with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(metrics_line(event))
-            curves.add(event)
+            curves.add(event, event["epoch"])
             if report["is_rung"]:
                 best = _better(best, report)
                 if best.epoch == report["epoch"]:

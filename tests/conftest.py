@@ -36,6 +36,7 @@ evaluation = { steps = 3, relative_step_size = 0.5 }
 [early_stopping]
 first_rung = 1
 reduction_factor = 2
+calibration = 1
 
 [search]
 "hcpr.scale" = { low = 4.0, high = 16.0, log = true }

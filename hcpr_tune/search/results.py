@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import re
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hcpr_tune.files import copy_whole, write_json, write_whole
 from hcpr_tune.proportions import Proportion
-from hcpr_tune.search.record import Event, History, Trial
+from hcpr_tune.search.goal import fronts
+from hcpr_tune.search.ledger import ledger
+from hcpr_tune.search.record import Event, History, Job, Trial
 from hcpr_tune.search.space import with_params
 from hcpr_tune.search.study import Study
+from hcpr_tune.search.worth import rung_worths
 from hcpr_tune.training.recipe import Recipe, recipe_to_toml
 
 
@@ -44,18 +50,35 @@ class StudyFolder:
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
+    @property
+    def rungs(self) -> Path:
+        return self.root / "rungs.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.json"
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
     def trial(self, number: int) -> Path:
         return self.root / "trials" / f"trial_{number:04d}"
 
-    def checkpoint(self, number: int, epoch: int) -> Path:
-        return self.checkpoints / f"trial_{number:04d}" / f"epoch_{epoch:04d}"
+    def training(self, number: int, end: int, restarted: bool) -> Path:
+        """Where the checkpoints of a training lie: one per trial, or one for each rung `end` that is a training of its own."""
+        return self.checkpoints / (f"trial_{number:04d}" + (f"_to_{end:04d}" if restarted else ""))
+
+    def rung_checkpoint(self, number: int, rung: int, restarted: bool) -> Path:
+        """The checkpoint at a rung."""
+        return self.training(number, rung, restarted) / f"epoch_{rung:04d}"
 
 
 def rung_accuracies(trial: Trial) -> dict[str, Proportion] | None:
     """Robust and clean accuracy of the trial's best rung on validation; None before its first rung."""
     if not trial.rungs:
         return None
-    epoch = trial.epochs[trial.best_rung]
+    epoch = trial.at_rung(trial.best_rung)
     total = epoch["total_validation"]
     return {
         "robust_accuracy_validation": Proportion(epoch["robust_correct_validation"], total),
@@ -86,7 +109,7 @@ def trials_csv(study: Study, history: History) -> str:
     accuracies = ("robust_accuracy_validation", "clean_accuracy_validation")
     columns = ["trial", "source", "status", "epochs", "epoch_of_score"]
     columns += [f"{name}{suffix}" for name in accuracies for suffix in ("", "_low", "_high")]
-    columns += ["seconds", *study.space, "reason"]
+    columns += ["seconds", *sorted(study.space), "reason"]
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     for trial in history.trials.values():
@@ -104,6 +127,7 @@ class ResultFiles:
     def __init__(self, folder: StudyFolder, study: Study, history: History) -> None:
         self._folder, self._study = folder, study
         self._best: tuple[int, int] | None = None
+        self._settled = self._settling = 0.0
         for trial in history.trials.values():
             self._open_trial(trial)
         self._settle(history)
@@ -114,7 +138,7 @@ class ResultFiles:
         elif event["event"] == "epoch":
             with self._metrics(event["trial"]).open("a", encoding="utf-8") as file:
                 file.write(metrics_line(event))
-        elif event["event"] in ("job_end", "end"):
+        elif event["event"] == "end" or (event["event"] == "job_end" and self._due()):
             self._settle(history)
 
     def close(self) -> None:
@@ -130,10 +154,19 @@ class ResultFiles:
         write_whole(self._folder.trial(trial.number) / "recipe.toml", recipe_to_toml(recipe))
         write_whole(self._metrics(trial.number), "".join(metrics_line(trial.epochs[e]) for e in sorted(trial.epochs)))
 
+    def _due(self) -> bool:
+        """Writing everything anew takes longer as the study grows; it may take a twentieth of the driver's time."""
+        return time.monotonic() - self._settled >= 20 * self._settling
+
     def _settle(self, history: History) -> None:
+        began = time.monotonic()
         write_whole(self._folder.table, trials_csv(self._study, history))
+        write_json(self._folder.rungs, rungs_plain(self._study, history))
+        write_json(self._folder.ledger, ledger(history, self._study.rules))
         self._export_best(history)
         drop_checkpoints(self._folder, self._study, history)
+        self._settled = time.monotonic()
+        self._settling = self._settled - began
 
     def _export_best(self, history: History) -> None:
         ranked = history.ranked()
@@ -141,7 +174,8 @@ class ResultFiles:
             return
         best = ranked[0]
         self._folder.best.mkdir(exist_ok=True)
-        weights = self._folder.checkpoint(best.number, best.best_rung) / "model.safetensors"
+        rung = self._folder.rung_checkpoint(best.number, best.best_rung, self._study.restarted)
+        weights = rung / "model.safetensors"
         # Missing where somebody cleared the checkpoints of a study that is over: best/ has had its copy then.
         if (best.number, best.best_rung) != self._best and weights.is_file():
             copy_whole(weights, self._folder.best / "model.safetensors")
@@ -166,20 +200,63 @@ def masking_of(trial: Trial) -> dict[str, Any] | None:
 
 
 def trained_recipe(study: Study, trial: Trial) -> Recipe:
-    """The recipe as far as the trial was trained, so that training it again gives the same model and numbers."""
-    stop_epoch = trial.last_rung if trial.last_rung < study.recipe.epochs else 0
-    return replace(with_params(study.recipe, trial.params), stop_epoch=stop_epoch)
+    """The recipe as far as the trial was trained, so that training it again gives the same model and numbers.
+
+    Where each rung is a training of its own, it is the one that the trial is judged by.
+    """
+    return _stopped_at(study, trial, trial.best_rung if study.restarted else trial.last_rung)
+
+
+def recipe_of_job(study: Study, trial: Trial, job: Job) -> Recipe:
+    """What a worker trains for a job: a training of its own ends with it, and its schedules span it."""
+    return _stopped_at(study, trial, job.end if study.restarted else study.recipe.epochs)
+
+
+def _stopped_at(study: Study, trial: Trial, epoch: int) -> Recipe:
+    return replace(with_params(study.recipe, trial.params), stop_epoch=epoch if epoch < study.recipe.epochs else 0)
+
+
+def rungs_plain(study: Study, history: History) -> dict[str, Any]:
+    """What each rung was worth in this search, and whether it stopped trials."""
+    least = study.settings.early_stopping.least_worth
+    return {
+        "least_worth": least,
+        "rungs": [
+            {
+                "epoch": rung,
+                "trials": sum(rung in trial.rungs for trial in history.trials.values()),
+                "stops": worth.halves(least),
+                "with_next": worth.next.to_plain(),
+                "with_end": worth.end.to_plain(),
+            }
+            for rung, worth in rung_worths(history, study.rungs).items()
+        ],
+    }
+
+
+def front(study: Study, history: History) -> list[Trial]:
+    """The trials that no other one beats in all objectives, the first objective falling; those that reach every floor."""
+    scored = [trial for trial in history.ranked() if not study.goal.shortfall(trial.scores[trial.best_rung])]
+    values = [study.goal.values(trial.scores[trial.best_rung]) for trial in scored]
+    if len(study.settings.objective) == 1:
+        return scored[:1]
+    ranks = fronts([(value[0], value[1]) for value in values])
+    members = [(value, trial) for value, trial, rank in zip(values, scored, ranks, strict=True) if rank == 0]
+    return [trial for _, trial in sorted(members, key=lambda one: (-one[0][0], one[1].number))]
 
 
 def best_metrics(study: Study, history: History) -> dict[str, Any]:
     """What is known of the best trial, beside the published recipe, and of the study that it comes from."""
     best, published = history.ranked()[0], history.trials[0]
-    at_score = best.epochs[best.best_rung]
+    at_score = best.at_rung(best.best_rung)
     pairs: dict[str, Any] = {
         name: at_score[name] for name in ("attacked_pairs_validation", "class_totals_validation") if name in at_score
     }
     return trial_metrics(best) | {
         "published": trial_metrics(published),
+        "objective": list(study.settings.objective),
+        "front": [trial.number for trial in front(study, history)],
+        "rungs_worth": rungs_plain(study, history),
         **pairs,
         "masking_validation": masking_of(best),
         "chosen_from": sum(bool(trial.rungs) for trial in history.trials.values()),
@@ -199,16 +276,24 @@ def kept_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
 
     The latest rung of every trial that runs or may be promoted, and the best rung of the study's best trials.
     """
-    latest = {(trial.number, trial.last_rung) for trial in history.trials.values() if not trial.ended}
+    going_on = [trial for trial in history.trials.values() if not trial.ended and not study.restarted]
+    latest = {(trial.number, trial.last_rung) for trial in going_on}
     best = {(trial.number, trial.best_rung) for trial in history.ranked()[: study.settings.keep_weights]}
     return latest | best
 
 
 def drop_checkpoints(folder: StudyFolder, study: Study, history: History) -> None:
     """Delete the checkpoints that nothing needs any more. Those between rungs belong to the worker while a trial goes on."""
-    kept = kept_checkpoints(study, history)
+    kept = {folder.rung_checkpoint(number, rung, study.restarted) for number, rung in kept_checkpoints(study, history)}
     for path in folder.checkpoints.glob("trial_*/epoch_*"):
-        number, epoch = int(path.parent.name.removeprefix("trial_")), int(path.name.removeprefix("epoch_"))
-        trial = history.trials.get(number)
-        if trial is not None and (number, epoch) not in kept and (trial.ended or epoch in trial.rungs):
+        number, end = re.fullmatch(r"trial_(\d+)(?:_to_(\d+))?", path.parent.name).groups()  # type: ignore[union-attr]
+        epoch, trial = int(path.name.removeprefix("epoch_")), history.trials.get(int(number))
+        at_rung = trial is not None and epoch in trial.rungs and end in (None, f"{epoch:04d}")
+        if trial is not None and path not in kept and (trial.ended or at_rung):
             shutil.rmtree(path, ignore_errors=True)
+            _drop_if_empty(path.parent)
+
+
+def _drop_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

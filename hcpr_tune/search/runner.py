@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import re
 import tempfile
 import time
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import hcpr_tune
 from hcpr_tune.errors import InputError, Interrupted
-from hcpr_tune.search.record import History, Listener, Record, read_history
+from hcpr_tune.search.halving import always_promoted
+from hcpr_tune.search.record import Event, History, Listener, Record, read_history
 from hcpr_tune.search.results import ResultFiles, StudyFolder
-from hcpr_tune.search.study import Study, read_study, study_to_toml
+from hcpr_tune.search.study import Study, extend, read_study, study_to_toml
+from hcpr_tune.seeds import derive_seed
 from hcpr_tune.settings import show
 
 MAX_WORKER_DEATHS = 3
@@ -64,31 +67,56 @@ def create(folder: StudyFolder, study: Study) -> History:
         raise InputError(
             f"--storage {folder.root.parent} cannot be written: {error}; choose another --storage"
         ) from None
-    return History(study.recipe.epochs)
+    return History(study.recipe.epochs, study.goal)
 
 
-def reopen(storage: Path, name: str) -> tuple[StudyFolder, Study, History]:
-    """A study that was begun before: its folder, itself and its record. Raises `InputError` where there is none."""
+def reopen(storage: Path, name: str, option: str = "--resume ") -> tuple[StudyFolder, Study, History]:
+    """A study that was begun before: its folder, itself with what it was extended by, and its record. Raises `InputError` where there is none."""
     _check_name(name)
     folder = StudyFolder(storage / name)
     if not folder.study.is_file():
         known = sorted(path.parent.name for path in storage.glob("*/study.toml"))
         raise InputError(
-            f"--resume {show(name)}: there is no study in {folder.root}; known there: {', '.join(known) or 'none'}"
+            f"{option}{show(name)}: there is no study in {folder.root}; known there: {', '.join(known) or 'none'}"
         )
     study = read_study(folder.study)
-    history = (
-        read_history(folder.record, study.recipe.epochs) if folder.record.exists() else History(study.recipe.epochs)
-    )
+    history = History(study.recipe.epochs, study.goal)
+    if folder.record.exists():
+        history = read_history(folder.record, study.recipe.epochs, study.goal)
     if history.fingerprint not in ("", study.fingerprint):
         raise InputError(
-            f"--resume {show(name)}: {folder.study} was changed since the study began; undo the change, or begin a new study with it by --space"
+            f"{option}{show(name)}: {folder.study} was changed since the study began; undo the change, or begin a new study with it by --space"
         )
-    return folder, study, history
+    return folder, extend(study, history.extended) if history.extended else study, history
 
 
-def run(folder: StudyFolder, study: Study, history: History, share: Share, listeners: Sequence[Listener]) -> History:
-    """Run the study to its end on the connected Ray, from where `history` is. Raises `Interrupted` on Ctrl-C or SIGTERM."""
+def audit_event(study: Study, history: History, count: int) -> Event:
+    """A random sample of the trials that were stopped early, drawn from the study's seed, which then run to the end. Raises `InputError`."""
+    stopped = sorted(
+        trial.number
+        for trial in history.trials.values()
+        if trial.state == "stopped" and not always_promoted(trial, history)
+    )
+    if count > len(stopped):
+        raise InputError(
+            f"--audit must be at most the {len(stopped)} trials that were stopped early, got {count}; lower it"
+        )
+    drawn = random.Random(derive_seed(study.settings.seed, "audit", len(history.audited)))
+    return {"event": "audit", "time": time.time(), "trials": sorted(drawn.sample(stopped, count))}
+
+
+def run(
+    folder: StudyFolder,
+    study: Study,
+    history: History,
+    share: Share,
+    listeners: Sequence[Listener],
+    requests: Sequence[Event] = (),
+) -> History:
+    """Run the study to its end on the connected Ray, from where `history` is, the events `requests` first.
+
+    Raises `Interrupted` on Ctrl-C or SIGTERM.
+    """
     record = Record(folder.record, history)
     begin = {
         "event": "begin",
@@ -101,7 +129,8 @@ def run(folder: StudyFolder, study: Study, history: History, share: Share, liste
             **{name: version(name) for name in NAMED_VERSIONS},
         },
     }
-    record.append(begin)
+    for event in (begin, *requests):
+        record.append(event | {"time": time.time()})
     record.listeners = [ResultFiles(folder, study, history), *listeners]
     reason = "failed"
     try:
@@ -128,7 +157,7 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share)
     from hcpr_tune.search.searcher import JobSearcher
     from hcpr_tune.search.trainable import TrainJob
 
-    searcher = JobSearcher(study, record, folder.checkpoints.absolute(), on_gpu=share.gpus_per_trial > 0)
+    searcher = JobSearcher(study, record, folder, on_gpu=share.gpus_per_trial > 0)
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable:
         tuner = tune.Tuner(
             tune.with_resources(TrainJob, {"CPU": share.cpus_per_trial, "GPU": share.gpus_per_trial}),
@@ -144,6 +173,7 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share)
                 name=folder.root.name,
                 storage_path=disposable,
                 verbose=0,
+                stop=searcher.should_stop,
                 failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),

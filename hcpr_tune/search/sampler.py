@@ -6,99 +6,176 @@ memory and is rebuilt from the record.
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.search.halving import earned_rungs
-from hcpr_tune.search.record import History, Trial
-from hcpr_tune.search.space import Choice, Dimension, Params
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.points import follows_prior, fresh, low_discrepancy_point, planned_point, with_priors
+from hcpr_tune.search.record import PRIOR, History, Source
+from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Sampler, Study
 from hcpr_tune.seeds import derive_seed
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.distributions import BaseDistribution
+
+    from hcpr_tune.search.told import Told
+
+    Build = Callable[[Study, int], optuna.samplers.BaseSampler]
 
 
-def suggest(study: Study, number: int, history: History) -> Params:
-    """The searched values of trial `number`, given what is recorded of the trials before it."""
+@dataclass(frozen=True)
+class Kind:
+    """How a sampler is built, and what it is told of a trial that was not promoted: PRUNED with its rung values, or its value at a common rung."""
+
+    build: Build | None
+    understands_rungs: bool
+    genetic: bool = False
+
+
+def _tpe(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        # Multivariate TPE and the constant liar are marked experimental; they are chosen on purpose.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = OPTUNA_SAMPLERS[study.settings.sampler.name](
-            study.settings.sampler, derive_seed(study.settings.seed, "trial", number)
-        )
-        model = optuna_study(study, history, sampler)
-        distributions = {name: _distribution(dimension) for name, dimension in study.space.items()}
-        trial = model.ask(distributions)
-    return dict(trial.params)
-
-
-def _tpe(settings: Sampler, seed: int) -> optuna.samplers.BaseSampler:
-    import optuna
-
+    # Groups are for dimensions that do not always exist.
+    conditional = any(dimension.when or getattr(dimension, "also", ()) for dimension in study.space.values())
+    startup = study.settings.sampler.startup_trials
     return optuna.samplers.TPESampler(
-        n_startup_trials=settings.startup_trials, multivariate=True, constant_liar=True, seed=seed % 2**32
+        n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True, seed=seed
     )
 
 
-def _random(settings: Sampler, seed: int) -> optuna.samplers.BaseSampler:
+def _random(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     import optuna
 
-    return optuna.samplers.RandomSampler(seed=seed % 2**32)
+    return optuna.samplers.RandomSampler(seed=seed)
 
 
-OPTUNA_SAMPLERS: dict[str, Callable[[Sampler, int], optuna.samplers.BaseSampler]] = {"tpe": _tpe, "random": _random}
-
-
-def optuna_study(study: Study, history: History, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
-    """The recorded trials as an Optuna study in memory.
-
-    Optuna is told how far each trial got on its own merits: COMPLETE only at full length, PRUNED with its rung values where it was not
-    promoted or is on its way to the next rung, RUNNING before its first rung, FAIL where it diverged or failed. Optuna ranks every
-    COMPLETE trial above every PRUNED one; a trial that is promoted whatever its score is told as PRUNED where it would have been stopped.
-    """
+def _gp(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     import optuna
 
-    told = optuna.create_study(direction="maximize", sampler=sampler, study_name=study.fingerprint)
-    distributions = {name: _distribution(dimension) for name, dimension in study.space.items()}
-    reduction_factor = study.settings.early_stopping.reduction_factor
-    for trial in history.trials.values():
-        rungs = earned_rungs(history, trial, study.rungs, reduction_factor)
-        told.add_trial(_frozen_trial(trial, rungs, study.rungs[-1], distributions))
-    return told
+    startup = study.settings.sampler.startup_trials
+    return optuna.samplers.GPSampler(n_startup_trials=startup, seed=seed, warn_independent_sampling=False)
 
 
-def _frozen_trial(
-    trial: Trial, rungs: dict[int, float], last_epoch: int, distributions: dict[str, BaseDistribution]
-) -> optuna.trial.FrozenTrial:
-    from optuna.trial import TrialState, create_trial
-
-    if trial.status in ("diverged", "failed"):
-        state = TrialState.FAIL
-    elif last_epoch in rungs:
-        state = TrialState.COMPLETE
-    else:
-        state = TrialState.PRUNED if rungs else TrialState.RUNNING
-    return create_trial(
-        state=state,
-        params=trial.params,
-        distributions=distributions,
-        value=max(rungs.values()) if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
-        intermediate_values=rungs,
-        user_attrs={"source": trial.source, "reason": trial.reason},
-    )
+def population_size(settings: Sampler) -> int:
+    """A generation of NSGA-II."""
+    return max(4, settings.startup_trials)
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+def _nsgaii(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
 
-    if isinstance(dimension, Choice):
-        return CategoricalDistribution(dimension.choices)
-    if dimension.whole:
-        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+    return optuna.samplers.NSGAIISampler(population_size=population_size(study.settings.sampler), seed=seed)
+
+
+def _by_path(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+    """A user's factory or class, called with those of `seed` and `startup_trials` that it takes."""
+    from optuna.samplers import BaseSampler
+
+    from hcpr_tune.training.plugins import call, load
+
+    path, what = study.settings.sampler.name, "sampler.name"
+    factory = load(path, what)
+    try:
+        takes: Iterable[str] = inspect.signature(factory).parameters
+    except ValueError:  # of builtin types nothing is known
+        takes = ()
+    startup = study.settings.sampler.startup_trials
+    offered = {"seed": seed, "startup_trials": startup, "n_startup_trials": startup}
+    sampler = call(factory, path, what, **{name: value for name, value in offered.items() if name in takes})
+    if not isinstance(sampler, BaseSampler):
+        raise InputError(f"{what} {path} must give an Optuna sampler, got {type(sampler).__name__}; return one")
+    return sampler
+
+
+KINDS = {
+    "tpe": Kind(_tpe, understands_rungs=True),
+    "random": Kind(_random, understands_rungs=True),
+    "qmc": Kind(None, understands_rungs=True),
+    "gp": Kind(_gp, understands_rungs=False),
+    "nsgaii": Kind(_nsgaii, understands_rungs=False, genetic=True),
+}
+"""The samplers by name. Any other name is a path, of which nothing is known: it is told values at a common rung."""
+
+
+def kind_of(study: Study) -> Kind:
+    return KINDS.get(study.settings.sampler.name, Kind(_by_path, understands_rungs=False))
+
+
+class Suggester:
+    """Gives the points of one study. What it keeps between suggestions only saves time: a new one gives the same points."""
+
+    def __init__(self, study: Study) -> None:
+        self._study, self._kind = study, kind_of(study)
+        self._told: Told | None = None
+
+    def suggest(self, number: int, history: History) -> tuple[Params, Source]:
+        """The searched values of trial `number`, given what is recorded of the trials before it, and where they come from."""
+        planned = planned_point(self._study, history)
+        if planned is not None:
+            return planned
+        name = self._study.settings.sampler.name
+        sampled = sum(trial.source in (name, PRIOR) for trial in history.trials.values())
+        guided = follows_prior(self._study, number, sampled)
+
+        def attempt(which: int) -> Params:
+            params = self._sample(number, which, history)
+            return with_priors(self._study, number + (which << 32), params) if guided else params
+
+        taken = [trial.params for trial in history.trials.values()]
+        return fresh(attempt, taken), PRIOR if guided else name
+
+    def _sample(self, number: int, attempt: int, history: History) -> Params:
+        if self._kind.build is None:
+            return low_discrepancy_point(self._study, number + attempt * len(history.trials))
+        import optuna
+
+        from hcpr_tune.search.told import ToldStorage, asked, directions
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        seed = derive_seed(self._study.settings.seed, "trial", number, *([attempt] if attempt else [])) % 2**32
+        with warnings.catch_warnings():
+            # Multivariate TPE and the constant liar are marked experimental; they are chosen on purpose.
+            warnings.simplefilter("ignore")
+            sampler = self._kind.build(self._study, seed)
+            storage = ToldStorage(self._tell().trials(history))
+            model = optuna.create_study(storage=storage, sampler=sampler, directions=directions(self._study))
+            return asked(model.ask(), self._study.space)
+
+    def _tell(self) -> Told:
+        from hcpr_tune.search.told import Told
+
+        if self._told is None:
+            settings = self._study.settings
+            # Optuna has no pruning with several objectives: then every sampler is told values at a common rung.
+            rungs = self._kind.understands_rungs and len(settings.objective) == 1
+            self._told = Told(self._study, rungs, population_size(settings.sampler) if self._kind.genetic else 0)
+        return self._told
+
+
+def check_sampler(study: Study) -> None:
+    """Find out before anything starts whether the sampler can be built and do the study's objectives. Raises `InputError`."""
+    name = study.settings.sampler.name
+    if name in KINDS:
+        return
+    rungs = {rung: {"robust_accuracy": 0.5, "clean_accuracy": 0.5} for rung in study.rungs}
+    from hcpr_tune.search.record import OldTrial
+
+    history = History(study.recipe.epochs, study.goal)
+    history.old_trials = [
+        OldTrial(low_discrepancy_point(study, index), rungs, completed=True, lost=False)
+        for index in range(study.settings.sampler.startup_trials + 2)
+    ]
+    suggester = Suggester(study)
+    try:
+        suggester._sample(1, 0, history)
+    except InputError:
+        raise
+    except Exception as error:
+        reason: Any = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"sampler.name {name} cannot search this study (objective {', '.join(study.settings.objective)}): {reason}; choose one of {', '.join(KINDS)}"
+        ) from None

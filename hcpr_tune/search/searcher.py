@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from hcpr_tune.search.halving import Decision, NewTrial, next_decision
+from hcpr_tune.search.halving import Decision, NewTrial, first_job, next_decision, over_budget
+from hcpr_tune.search.inbox import Inbox
 from hcpr_tune.search.record import Event, Job, Record
-from hcpr_tune.search.sampler import suggest
-from hcpr_tune.search.space import published_params, with_params
+from hcpr_tune.search.results import StudyFolder, recipe_of_job
+from hcpr_tune.search.sampler import Suggester
 from hcpr_tune.search.study import Study
 from hcpr_tune.search.trainable import REPORT
 from hcpr_tune.settings import to_plain
@@ -27,14 +27,18 @@ JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs")
 class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
     """Decides from the record alone what a free worker does, and records it before the worker starts."""
 
-    def __init__(self, study: Study, record: Record, checkpoints: Path, on_gpu: bool) -> None:
+    def __init__(self, study: Study, record: Record, folder: StudyFolder, on_gpu: bool) -> None:
         super().__init__()
-        self._study, self._record, self._checkpoints = study, record, checkpoints
+        self._study, self._rules, self._record, self._folder = study, study.rules, record, folder
         self._on_gpu = on_gpu
+        self._suggester, self._inbox = Suggester(study), Inbox(folder.inbox)
         self._jobs: dict[str, Job] = {}
+        self._absorbed: dict[str, int] = {}
+        self._decided: tuple[int, Decision] | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next job for Ray's trial `trial_id`; None while only running jobs can bring something new."""
+        self._read_inbox()
         decision = self._decide()
         if decision == "finished":
             finished: str = Searcher.FINISHED
@@ -47,50 +51,76 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
         return {"job": json.dumps(self._order(job)), "name": job.name}
 
     def _decide(self) -> Decision:
-        settings = self._study.settings
-        reduction_factor = settings.early_stopping.reduction_factor
-        return next_decision(self._record.history, self._study.rungs, reduction_factor, settings.budget.trials)
+        """Ray asks again and again while workers are free; without news the answer is the same."""
+        history = self._record.history
+        if self._decided is None or self._decided[0] != history.version:
+            self._decided = history.version, next_decision(history, self._rules)
+        return self._decided[1]
 
     def _open(self, new: NewTrial) -> Job:
         """Record a new trial and return its first job."""
-        if new.number == 0:
-            params, source = published_params(self._study.recipe, self._study.space), "published"
-        else:
-            params, source = suggest(self._study, new.number, self._record.history), self._study.settings.sampler.name
+        params, source = self._suggester.suggest(new.number, self._record.history)
         self._write("trial", trial=new.number, params=params, source=source)
-        return Job(new.number, 0, self._study.rungs[0])
+        return first_job(self._record.history.trials[new.number], self._rules)
 
     def _order(self, job: Job) -> dict[str, Any]:
         """What the worker needs to know."""
-        recipe = with_params(self._study.recipe, self._record.history.trials[job.trial].params)
+        recipe = recipe_of_job(self._study, self._record.history.trials[job.trial], job)
         return {
             "recipe": to_plain(recipe),
             "start": job.start,
             "end": job.end,
-            "checkpoints": str(self._checkpoints / f"trial_{job.trial:04d}"),
+            "checkpoints": str(self._folder.training(job.trial, job.end, self._study.restarted).absolute()),
             "on_gpu": self._on_gpu,
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record what a worker reported: an epoch, and with the last one the job's end."""
         job = self._jobs.get(trial_id)
-        if job is None or REPORT not in result:
+        iteration = result.get("training_iteration", 0)
+        if job is None or REPORT not in result or self._absorbed.get(trial_id) == iteration:
             return
+        self._absorbed[trial_id] = iteration
         report = json.loads(result[REPORT])
         if "epoch" in report:
             epoch = {name: value for name, value in report.items() if name not in JOB_KEYS}
             self._write("epoch", trial=job.trial, **epoch)
         if report["status"] != "training":
-            del self._jobs[trial_id]
+            self._forget(trial_id)
             self._end(job, **{name: report[name] for name in JOB_KEYS if name in report})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Ray hands a job's last report only to this method. Without one, its worker died more often than Ray retries."""
         if not error:
             self.on_trial_result(trial_id, result or {})
-        job = self._jobs.pop(trial_id, None)
+        job = self._forget(trial_id)
         if job is not None:
             self._end(job, status="failed", reason="its worker process died again and again")
+
+    def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Ray asks this first at each report: whether the job ends with this epoch, because of the budget or because somebody killed its trial."""
+        self.on_trial_result(trial_id, result)
+        self._read_inbox()
+        job, history = self._jobs.get(trial_id), self._record.history
+        if job is None:
+            return False
+        if history.trials[job.trial].unwanted:
+            self._end(job, status="killed", reason="killed on request")
+        elif over_budget(history, self._rules):
+            self._end(job, status="broken off", reason="the budget is spent")
+        else:
+            return False
+        self._forget(trial_id)
+        return True
+
+    def _forget(self, trial_id: str) -> Job | None:
+        self._absorbed.pop(trial_id, None)
+        return self._jobs.pop(trial_id, None)
+
+    def _read_inbox(self) -> None:
+        for request in self._inbox.take(self._study, self._record.history):
+            kind = request.pop("kind")
+            self._write(kind, **request)
 
     def _end(self, job: Job, **result: Any) -> None:
         self._write("job_end", trial=job.trial, start=job.start, end=job.end, **result)

@@ -1,9 +1,9 @@
-"""Search dimensions: what varies between trials, and how a sample becomes a recipe."""
+"""Search dimensions: what varies between trials, under which condition, and how a sample becomes a recipe."""
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -14,35 +14,106 @@ from hcpr_tune.training.recipe import Recipe, recipe_from_plain
 
 Value = bool | int | float | str
 Params = dict[str, Value]
+"""Searched values by the dimension's name; dimensions whose condition does not hold are left out."""
 
-FIXED = ("task.", "evaluation.", "epochs", "stretch_ends", "stop_epoch", "threads", "seed")
+FIXED = ("task.", "evaluation.", "epochs", "stretch_ends", "stop_epoch", "threads", "seed", "lr_schedule.mode")
 """Recipe fields that cannot be searched: scores would not be comparable, or the study sets them."""
+
+KEYS = ("low", "high", "log", "also", "choices", "when", "prior")
+"""What the table of a dimension may hold."""
 
 
 @dataclass(frozen=True)
-class Range:
-    """A number between `low` and `high`, drawn evenly or, with `log`, evenly in its logarithm."""
+class Prior:
+    """A belief: good values lie around `centre`; `strength` is the share of the first suggestions that follow it."""
+
+    centre: Value
+    strength: float
+
+    def to_plain(self) -> dict[str, Any]:
+        return {"centre": self.centre, "strength": self.strength}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """What all dimensions share. `when` lists (dimension, allowed values): the dimension exists only where all of them hold."""
+
+    when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+    prior: Prior | None = None
+
+    def active(self, params: Mapping[str, Value]) -> bool:
+        return all(name in params and params[name] in allowed for name, allowed in self.when)
+
+    def holds(self, value: Value) -> bool:
+        raise NotImplementedError
+
+    def ends(self) -> tuple[Value, ...]:
+        raise NotImplementedError
+
+    def at(self, share: float) -> Value:
+        """The value at `share` (0 to below 1) of the dimension, evenly in its own scale."""
+        raise NotImplementedError
+
+    def to_plain(self) -> dict[str, Any]:
+        plain: dict[str, Any] = {}
+        if self.when:
+            plain["when"] = {name: list(allowed) for name, allowed in self.when}
+        if self.prior is not None:
+            plain["prior"] = self.prior.to_plain()
+        return plain
+
+    def condition(self) -> str:
+        """The condition in words, empty for none."""
+        parts = [f"{name} is {' or '.join(map(show, allowed))}" for name, allowed in self.when]
+        return " where " + " and ".join(parts) if parts else ""
+
+
+@dataclass(frozen=True)
+class Range(Dimension):
+    """A number between `low` and `high`, drawn evenly or, with `log`, evenly in its logarithm; or one of the values `also`."""
 
     low: float
     high: float
     log: bool = False
     whole: bool = False
+    also: tuple[float, ...] = ()
 
     def holds(self, value: Value) -> bool:
-        return not isinstance(value, str) and self.low <= value <= self.high
+        return not isinstance(value, str) and (self.low <= value <= self.high or value in self.also)
 
     def ends(self) -> tuple[Value, ...]:
-        return self.low, self.high
+        return self.low, self.high, *self.also
+
+    def at(self, share: float) -> Value:
+        if share < self.share_also:
+            return self.also[int(share / self.share_also * len(self.also))]
+        share = (share - self.share_also) / (1 - self.share_also)
+        if self.whole:
+            # Each whole number has the same room.
+            low, high = (self.low, self.high + 1) if not self.log else (self.low - 0.5, self.high + 0.5)
+            value = low * (high / low) ** share if self.log else low + (high - low) * share
+            return int(min(self.high, max(self.low, round(value) if self.log else int(value))))
+        value = self.low * (self.high / self.low) ** share if self.log else self.low + (self.high - self.low) * share
+        return min(self.high, max(self.low, value))
+
+    @property
+    def share_also(self) -> float:
+        """The share of draws that are one of the values beside the range: a quarter each, at most a half."""
+        return min(0.5, 0.25 * len(self.also))
 
     def to_plain(self) -> dict[str, Any]:
-        return {"low": self.low, "high": self.high} | ({"log": True} if self.log else {})
+        plain: dict[str, Any] = {"low": self.low, "high": self.high}
+        plain |= {"log": True} if self.log else {}
+        plain |= {"also": list(self.also)} if self.also else {}
+        return plain | super().to_plain()
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}" + (" (log)" if self.log else "")
+        words = f"{self.low:g} to {self.high:g}" + (" (log)" if self.log else "")
+        return words + "".join(f" or {value:g}" for value in self.also) + self.condition()
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Dimension):
     """One of several values."""
 
     choices: tuple[Value, ...]
@@ -53,15 +124,33 @@ class Choice:
     def ends(self) -> tuple[Value, ...]:
         return self.choices
 
+    def at(self, share: float) -> Value:
+        return self.choices[int(share * len(self.choices))]
+
     def to_plain(self) -> dict[str, Any]:
-        return {"choices": list(self.choices)}
+        return {"choices": list(self.choices)} | super().to_plain()
 
     def __str__(self) -> str:
-        return "one of " + ", ".join(str(choice) for choice in self.choices)
+        return "one of " + ", ".join(str(choice) for choice in self.choices) + self.condition()
 
 
-Dimension = Range | Choice
 Space = dict[str, Dimension]
+"""Dimensions by name, those that others depend on first. A name is a field of the recipe, or `field@label` where several dimensions, under
+conditions that exclude each other, share a field."""
+
+
+def field_of(name: str) -> str:
+    """The recipe field that a dimension sets."""
+    return name.partition("@")[0]
+
+
+def active_params(space: Space, values: Mapping[str, Value]) -> Params:
+    """Those of `values` whose dimension exists, given the others."""
+    params: Params = {}
+    for name, dimension in space.items():
+        if name in values and dimension.active(params):
+            params[name] = values[name]
+    return params
 
 
 def read_space(tables: Mapping[str, Any], recipe: Recipe, where: str) -> Space:
@@ -69,29 +158,95 @@ def read_space(tables: Mapping[str, Any], recipe: Recipe, where: str) -> Space:
 
     Raises `InputError` that names the key, the law, the value and the file.
     """
-    space = {name: _dimension(name, entry, where) for name, entry in sorted(_leaves(tables, "").items())}
-    plain = to_plain(recipe)
-    for name, dimension in space.items():
-        published = get_dotted(plain, name)
-        if not dimension.holds(published):
+    unordered = {name: _dimension(name, entry, where) for name, entry in sorted(_leaves(tables, "").items())}
+    space = _parents_first(unordered, where)
+    _check_shared_fields(space, where)
+    for name, value in params_of(recipe, space).items():
+        if not space[name].holds(value):
             raise InputError(
-                f"recipe.{name} = {show(published)} lies outside search.{name} ({dimension}), but trial 0 trains it;"
+                f"recipe.{field_of(name)} = {show(value)} lies outside search.{name} ({space[name]}), but trial 0 trains it;"
                 f" widen the range or change the recipe ({where})"
             )
     _check_corners(recipe, space, where)
     return space
 
 
+def _parents_first(space: Space, where: str) -> Space:
+    """The dimensions with those that a condition names before those that it is on."""
+    for name, dimension in space.items():
+        for parent, allowed in dimension.when:
+            if parent not in space:
+                raise unknown_key(
+                    f"search.{name}.when.{parent}", space, where, f"search.{name}.when.", "dimension of the search"
+                )
+            for value in allowed:
+                if not isinstance(space[parent], Choice) or not space[parent].holds(value):
+                    raise InputError(
+                        f"search.{name}.when.{parent} must be one or several of the choices of search.{parent} ({space[parent]}),"
+                        f" got {show(value)}; name one of them ({where})"
+                    )
+    ordered: Space = {}
+    left = dict(space)
+    while left:
+        ready = [name for name, dimension in left.items() if all(parent in ordered for parent, _ in dimension.when)]
+        if not ready:
+            raise InputError(
+                f"search.{min(left)}.when depends on itself through {', '.join(sorted(left))}; break the circle ({where})"
+            )
+        ordered |= {name: left.pop(name) for name in ready}
+    return ordered
+
+
+def _check_shared_fields(space: Space, where: str) -> None:
+    """Of several dimensions of a field at most one may exist at a time."""
+    for one, other in combinations(space, 2):
+        if field_of(one) != field_of(other):
+            continue
+        apart = any(
+            parent == second and not set(allowed) & set(others)
+            for parent, allowed in space[one].when
+            for second, others in space[other].when
+        )
+        if not apart:
+            raise InputError(
+                f"search.{one} and search.{other} set the same field and can hold together; give them conditions (when) that exclude each other ({where})"
+            )
+
+
 def _check_corners(recipe: Recipe, space: Space, where: str) -> None:
     """Laws between fields (pace at most 1, not both weights 0) tie two fields at most: build a recipe at each pair of ends."""
-    alone = [{name: end} for name, dimension in space.items() for end in dimension.ends()]
-    together = [{**one, **other} for one, other in combinations(alone, 2) if one.keys() != other.keys()]
-    for params in (*alone, *together):
+    alone = [
+        {**parents, name: end}
+        for name, dimension in space.items()
+        for parents in _openings(space, name)
+        for end in dimension.ends()
+    ]
+    together = [{**one, **other} for one, other in combinations(alone, 2) if _agree(one, other)]
+    seen: set[tuple[tuple[str, Value], ...]] = set()
+    for values in (*alone, *together):
+        params = active_params(space, params_of(recipe, space) | values)
+        key = tuple(sorted((name, params[name]) for name in values if name in params))
+        if key in seen:
+            continue
+        seen.add(key)
         try:
-            with_params(recipe, params)
+            with_params(recipe, dict(key))
         except InputError as error:
-            reached = " with ".join(f"search.{name} at {show(value)}" for name, value in params.items())
+            reached = " with ".join(f"search.{name} at {show(value)}" for name, value in key)
             raise InputError(f"{reached} is no recipe: {error}; narrow the range ({where})") from None
+
+
+def _agree(one: Params, other: Params) -> bool:
+    return all(one[name] == other[name] for name in one.keys() & other.keys())
+
+
+def _openings(space: Space, name: str) -> list[Params]:
+    """Values of the parents under which a dimension exists: each allowed value of each direct parent once."""
+    if not space[name].when:
+        return [{}]
+    first = {parent: allowed[0] for parent, allowed in space[name].when}
+    opened = [first | {parent: value} for parent, allowed in space[name].when for value in allowed]
+    return [above | values for values in opened for parent in values for above in _openings(space, parent)[:1]]
 
 
 def _leaves(tables: Any, prefix: str) -> dict[str, Mapping[str, Any]]:
@@ -108,37 +263,83 @@ def _leaves(tables: Any, prefix: str) -> dict[str, Mapping[str, Any]]:
 
 def _dimension(name: str, entry: Any, where: str) -> Dimension:
     fields = dotted_names(Recipe)
-    if name not in fields:
+    if field_of(name) not in fields:
         raise unknown_key(f"search.{name}", fields, where, "search.", "field of the recipe")
     if name.startswith(FIXED):
         raise InputError(
             f"search.{name} cannot be searched: scores of its trials could not be compared; fix it in [recipe] ({where})"
         )
-    hint, item = fields[name]
+    hint, item = fields[field_of(name)]
     if typing.get_origin(hint) is tuple:
         raise InputError(f"search.{name} cannot be searched: it is a list; fix it in [recipe] ({where})")
     example = f"search.{name} = {{ low = 1.0, high = 2.0 }} or {{ choices = [...] }}"
     if not isinstance(entry, Mapping):
         raise InputError(f"search.{name} must be a table, got {show(entry)}; write {example} ({where})")
-    unknown = set(entry) - {"low", "high", "log", "choices"}
+    unknown = set(entry) - set(KEYS)
     if unknown:
-        raise unknown_key(f"search.{name}.{min(unknown)}", ("low", "high", "log", "choices"), where, f"search.{name}.")
+        raise unknown_key(f"search.{name}.{min(unknown)}", KEYS, where, f"search.{name}.")
+    when = tuple((parent, values) for parent, values in _conditions(name, entry.get("when", {}), where))
     if "choices" in entry:
-        return _choice(name, entry, hint, item, where)
-    return _range(name, entry, hint, item, where, example)
+        dimension: Dimension = _choice(name, entry, hint, item, when, where)
+    else:
+        dimension = _range(name, entry, hint, item, when, where, example)
+    return dimension
 
 
-def _choice(name: str, entry: Mapping[str, Any], hint: Any, item: Any, where: str) -> Choice:
+def _conditions(name: str, when: Any, where: str) -> Iterator[tuple[str, tuple[Value, ...]]]:
+    """(dimension, allowed values); dotted names may stand as tables in tables."""
+    if not isinstance(when, Mapping):
+        raise InputError(
+            f'search.{name}.when must be a table such as {{ method = "trades" }}, got {show(when)} ({where})'
+        )
+    for parent, values in when.items():
+        if isinstance(values, Mapping):
+            yield from ((f"{parent}.{rest}", allowed) for rest, allowed in _conditions(name, values, where))
+        else:
+            allowed = tuple(values) if isinstance(values, list) else (values,)
+            if not allowed:
+                raise InputError(f"search.{name}.when.{parent} must name at least one value ({where})")
+            yield parent, allowed
+
+
+def _prior(name: str, entry: Mapping[str, Any], dimension: Dimension, where: str) -> Prior | None:
+    prior = entry.get("prior")
+    if prior is None:
+        return None
+    if not isinstance(prior, Mapping) or set(prior) != {"centre", "strength"}:
+        raise InputError(
+            f"search.{name}.prior must be {{ centre = VALUE, strength = 0 to 1 }}, got {show(prior)} ({where})"
+        )
+    centre, strength = prior["centre"], prior["strength"]
+    if isinstance(centre, list | Mapping) or not dimension.holds(centre):
+        raise InputError(
+            f"search.{name}.prior.centre must lie inside the dimension ({dimension}), got {show(centre)} ({where})"
+        )
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        raise InputError(
+            f"search.{name}.prior.strength must be at least 0 and at most 1, got {show(strength)} ({where})"
+        )
+    return Prior(centre, float(strength))
+
+
+def _choice(
+    name: str,
+    entry: Mapping[str, Any],
+    hint: Any,
+    item: Any,
+    when: tuple[tuple[str, tuple[Value, ...]], ...],
+    where: str,
+) -> Choice:
     choices = entry["choices"]
     kinds = (int, float) if hint is float else (hint,)
     if (
         not isinstance(choices, list)
         or len(choices) < 2
         or len(set(map(show, choices))) < len(choices)
-        or len(entry) > 1
+        or {"low", "high", "log", "also"} & set(entry)
     ):
         raise InputError(
-            f"search.{name}.choices must be a list of at least two different values and stand alone, got {show(choices)} ({where})"
+            f"search.{name}.choices must be a list of at least two different values and stand without low and high, got {show(choices)} ({where})"
         )
     for value in choices:
         if not isinstance(value, kinds) or (isinstance(value, bool) and hint is not bool):
@@ -146,10 +347,19 @@ def _choice(name: str, entry: Mapping[str, Any], hint: Any, item: Any, where: st
                 f"search.{name}.choices must fit the field, a {hint.__name__}, got {show(value)} ({where})"
             )
         _check(f"search.{name}.choices", value, item, where)
-    return Choice(tuple(float(value) if hint is float else value for value in choices))
+    plain = Choice(tuple(float(value) if hint is float else value for value in choices), when=when)
+    return Choice(plain.choices, when=when, prior=_prior(name, entry, plain, where))
 
 
-def _range(name: str, entry: Mapping[str, Any], hint: Any, item: Any, where: str, example: str) -> Range:
+def _range(
+    name: str,
+    entry: Mapping[str, Any],
+    hint: Any,
+    item: Any,
+    when: tuple[tuple[str, tuple[Value, ...]], ...],
+    where: str,
+    example: str,
+) -> Range:
     if hint not in (int, float):
         raise InputError(
             f"search.{name} is no number and needs choices; write search.{name} = {{ choices = [...] }} ({where})"
@@ -157,18 +367,10 @@ def _range(name: str, entry: Mapping[str, Any], hint: Any, item: Any, where: str
     log = entry.get("log", False)
     if not isinstance(log, bool):
         raise InputError(f"search.{name}.log must be true or false, got {show(log)} ({where})")
-    bounds = []
     for side in ("low", "high"):
-        bound = entry.get(side)
         if side not in entry:
             raise InputError(f"search.{name}.{side} is missing; write {example} ({where})")
-        if isinstance(bound, bool) or not isinstance(bound, int if hint is int else (int, float)):
-            raise InputError(
-                f"search.{name}.{side} must be a {'whole ' if hint is int else ''}number, got {show(bound)}; write {example} ({where})"
-            )
-        _check(f"search.{name}.{side}", typing.cast(float, bound), item, where)
-        bounds.append(hint(bound))
-    low, high = bounds
+    low, high = (_bound(f"search.{name}.{side}", entry[side], hint, item, where, example) for side in ("low", "high"))
     if low >= high:
         raise InputError(
             f"search.{name}.low must be below high = {high:g}, got {low:g}; swap them, or fix the value in [recipe] ({where})"
@@ -177,7 +379,24 @@ def _range(name: str, entry: Mapping[str, Any], hint: Any, item: Any, where: str
         raise InputError(
             f"search.{name}.low must be above 0 with log = true, got {low:g}; raise it or drop log ({where})"
         )
-    return Range(low, high, log, whole=hint is int)
+    listed = entry.get("also", [])
+    if not isinstance(listed, list):
+        raise InputError(f"search.{name}.also must be a list of numbers, got {show(listed)} ({where})")
+    also = tuple(_bound(f"search.{name}.also", value, hint, item, where, example) for value in listed)
+    if any(low <= value <= high for value in also):
+        raise InputError(
+            f"search.{name}.also must lie outside {low:g} to {high:g}, got {show(listed)}; drop it ({where})"
+        )
+    plain = Range(low, high, log, hint is int, also, when=when)
+    return Range(low, high, log, hint is int, also, when=when, prior=_prior(name, entry, plain, where))
+
+
+def _bound(name: str, bound: Any, hint: Any, item: Any, where: str, example: str) -> float:
+    if isinstance(bound, bool) or not isinstance(bound, int if hint is int else (int, float)):
+        whole = "whole " if hint is int else ""
+        raise InputError(f"{name} must be a {whole}number, got {show(bound)}; write {example} ({where})")
+    _check(name, typing.cast(float, bound), item, where)
+    return typing.cast(float, hint(bound))
 
 
 def _check(name: str, value: Value, item: Any, where: str) -> None:
@@ -187,15 +406,68 @@ def _check(name: str, value: Value, item: Any, where: str) -> None:
         raise InputError(f"{str(error).partition(';')[0]}; change it there ({where})") from None
 
 
-def published_params(recipe: Recipe, space: Space) -> Params:
-    """Trial 0's values of the searched dimensions: the recipe as the study states it."""
+def read_points(points: Any, recipe: Recipe, space: Space, where: str) -> tuple[Params, ...]:
+    """The points of a study's `first_points`: a list of tables, each giving some dimensions, the others as in the recipe."""
+    if not isinstance(points, list) or not all(isinstance(point, Mapping) for point in points):
+        raise InputError(
+            f'first_points must be a list of tables such as [{{ "hcpr.scale" = 12.0 }}], got {show(points)} ({where})'
+        )
+    return tuple(
+        point_params(dict(_flat(point)), recipe, space, f"first_points[{n}].", where) for n, point in enumerate(points)
+    )
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def point_params(given: Mapping[str, Any], recipe: Recipe, space: Space, prefix: str, where: str) -> Params:
+    """The recipe's own values with `given` laid over them. A given field may stand for whichever of its dimensions exists then.
+
+    Raises `InputError` for what is no dimension, lies outside it, or does not exist beside the other values.
+    """
+    by_field: dict[str, list[str]] = {}
+    for name in space:
+        by_field.setdefault(field_of(name), []).append(name)
+    for name in given:
+        if name not in space and name not in by_field:
+            raise unknown_key(prefix + name, space, where, prefix, "dimension of the search")
     plain = to_plain(recipe)
-    return {name: get_dotted(plain, name) for name in space}
+    params: Params = {}
+    for name, dimension in space.items():
+        if dimension.active(params):
+            params[name] = given.get(name, given.get(field_of(name), get_dotted(plain, field_of(name))))
+            if isinstance(params[name], int) and isinstance(dimension, Range) and not dimension.whole:
+                params[name] = float(params[name])
+            if not dimension.holds(params[name]):
+                raise InputError(
+                    f"{prefix}{name} must lie inside search.{name} ({dimension}), got {show(params[name])} ({where})"
+                )
+    for name in given:
+        if not any(known in params for known in (name, *by_field.get(name, ()))):
+            raise InputError(
+                f"{prefix}{name} does not exist beside the other values: it holds{space.get(name, space[by_field.get(name, [name])[0]]).condition()} ({where})"
+            )
+    return params
 
 
-def with_params(recipe: Recipe, params: Params) -> Recipe:
+def params_of(recipe: Recipe, space: Space) -> Params:
+    """A recipe's values of the dimensions of a space."""
+    plain = to_plain(recipe)
+    params: Params = {}
+    for name, dimension in space.items():
+        if dimension.active(params):
+            params[name] = get_dotted(plain, field_of(name))
+    return params
+
+
+def with_params(recipe: Recipe, params: Mapping[str, Value]) -> Recipe:
     """The recipe with the sampled values in place."""
     plain = to_plain(recipe)
     for name, value in params.items():
-        set_dotted(plain, name, value)
+        set_dotted(plain, field_of(name), value)
     return recipe_from_plain(plain, "sampled recipe")

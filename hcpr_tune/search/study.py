@@ -6,8 +6,8 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,9 @@ import tomli_w
 
 import hcpr_tune
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.space import Space, read_space
+from hcpr_tune.search.goal import OBJECTIVES, Goal
+from hcpr_tune.search.halving import Rules
+from hcpr_tune.search.space import Params, Space, read_points, read_space
 from hcpr_tune.settings import (
     Settings,
     dotted_names,
@@ -29,36 +31,70 @@ from hcpr_tune.settings import (
     to_plain,
     unknown_key,
 )
-from hcpr_tune.training.recipe import Recipe, recipe_from_plain
+from hcpr_tune.training.recipe import FUNCTION, Recipe, Schedule, check_name, recipe_from_plain
 
-OBJECTIVES = ("robust_accuracy",)
-SAMPLERS = ("tpe", "random")
+SAMPLERS = ("tpe", "random", "qmc", "gp", "nsgaii")
+CALIBRATION_TRIALS = 6
 
 
 @dataclass(frozen=True)
 class Budget(Settings):
-    """When the search ends."""
+    """When the search ends: at whichever comes first. Running trials then end with their epoch."""
 
     trials: int = setting(
         24, "Number of recipes that are tried, the published one among them.", at_least=1, at_most=1_000_000
+    )
+    hours: float = setting(0.0, "Hours on the clock, over all sessions; 0: no limit.", at_least=0)
+    worker_hours: float = setting(
+        0.0, "Hours that trials held a worker (GPU-hours where each trial has one GPU); 0: no limit.", at_least=0
     )
 
 
 @dataclass(frozen=True)
 class EarlyStopping(Settings):
-    """Asynchronous successive halving (ASHA; Li et al., MLSys 2020), or none."""
+    """Asynchronous successive halving (ASHA; Li et al., MLSys 2020), its control that promotes at random, or none."""
 
-    method: str = setting("asha", "How trials are stopped early.", choices=("asha", "none"))
+    method: str = setting("asha", "How trials are stopped early.", choices=("asha", "random", "none"))
     first_rung: int = setting(3, "Epochs that every trial gets.", at_least=1)
     reduction_factor: float = setting(3.0, "One in so many goes on from each rung.", above=1, at_most=1000)
+    calibration: int | Literal["auto"] = setting(
+        "auto",
+        "So many of the first trials, the published recipe among them and the others spread evenly over the space, run to the end"
+        f" whatever their scores, to measure what the rungs are worth; auto: {CALIBRATION_TRIALS}, or all where there are fewer.",
+        at_least=1,
+    )
+    least_worth: float = setting(
+        0.5,
+        "A rung whose rank correlation with the end is measured below this stops nobody; -1: every rung stops.",
+        at_least=-1,
+        at_most=1,
+    )
+    brackets: int = setting(
+        1, "Bracket b of so many begins at the b-th rung; each trial's is drawn from the seed.", at_least=1
+    )
 
 
 @dataclass(frozen=True)
 class Sampler(Settings):
     """Where new recipes come from."""
 
-    name: str = setting("tpe", "Optuna's sampler.", choices=SAMPLERS)
-    startup_trials: int = setting(8, "Recipes drawn at random before the model is asked.", at_least=1)
+    name: str = setting(
+        "tpe",
+        f"Optuna's sampler: {', '.join(SAMPLERS)}, or package.module:function, called with seed and startup_trials.",
+    )
+    startup_trials: int = setting(
+        8, "Recipes drawn without a model before it is asked, the calibration among them.", at_least=1
+    )
+
+    def check_together(self) -> None:
+        check_name("name", self.name, SAMPLERS, {"package.module:function": FUNCTION.pattern})
+
+
+@dataclass(frozen=True)
+class Constraints(Settings):
+    """Floors: a trial below one loses to all that are above."""
+
+    clean_accuracy: float = setting(0.0, "Least clean accuracy on validation; 0: none.", at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -77,31 +113,86 @@ class StudySettings(Settings):
     """The settings of a study besides its recipe and its space."""
 
     description: str = setting("", "What the study is for.")
-    objective: str = setting("robust_accuracy", "What trials are ranked by, on validation.", choices=OBJECTIVES)
+    objective: tuple[str, ...] = setting(
+        ("robust_accuracy",),
+        "What trials are ranked by, on validation; two objectives search the Pareto front.",
+        choices=OBJECTIVES,
+    )
     seed: int = setting(0, "Draws the suggestions, and is the training seed of every trial.", at_least=0)
     keep_weights: int = setting(5, "How many of the best trials keep their weights.", at_least=1)
     budget: Budget = setting(Budget(), "When the search ends.")
+    constraints: Constraints = setting(Constraints(), "What a trial must reach.")
     early_stopping: EarlyStopping = setting(EarlyStopping(), "How trials are stopped early.")
     sampler: Sampler = setting(Sampler(), "Where new recipes come from.")
     resources: Resources = setting(Resources(), "What a trial gets.")
 
+    def check_together(self) -> None:
+        if not self.objective or len(set(self.objective)) < len(self.objective):
+            raise InputError(
+                f"objective must name one or two different accuracies, got {show(self.objective)}; choose from {', '.join(OBJECTIVES)}"
+            )
+        calibration, trials = self.early_stopping.calibration, self.budget.trials
+        if calibration != "auto" and calibration > trials:
+            raise InputError(
+                f"early_stopping.calibration must be at most budget.trials = {trials}, got {calibration}; lower it, or raise budget.trials"
+            )
+
 
 @dataclass(frozen=True)
 class Study:
-    """A study as it runs: `settings`, the recipe of trial 0, and the space around it."""
+    """A study as it runs: `settings`, the recipe of trial 0, the space around it, and points to try first."""
 
     settings: StudySettings
     recipe: Recipe
     space: Space
+    first_points: tuple[Params, ...] = ()
+    begun_as: str = ""
+    """The fingerprint of the study that this one extends."""
 
     @property
     def rungs(self) -> tuple[int, ...]:
         """The epochs at which trials are compared, the last epoch included."""
-        return self.recipe.rung_epochs
+        return self.recipe.rungs
+
+    @property
+    def goal(self) -> Goal:
+        floors = {name: floor for name, floor in to_plain(self.settings.constraints).items() if floor}
+        return Goal(self.settings.objective, floors)
+
+    @property
+    def calibration(self) -> int:
+        """How many trials run to the end whatever their scores; the published recipe alone where nothing is stopped early."""
+        wanted = self.settings.early_stopping.calibration
+        if self.settings.early_stopping.method == "none":
+            return 1
+        return min(CALIBRATION_TRIALS, self.settings.budget.trials) if wanted == "auto" else wanted
+
+    @property
+    def restarted(self) -> bool:
+        """Whether each rung is a training of its own."""
+        return self.recipe.lr_schedule.mode == "restarted"
+
+    @property
+    def rules(self) -> Rules:
+        stopping, budget = self.settings.early_stopping, self.settings.budget
+        return Rules(
+            rungs=self.rungs,
+            trials=budget.trials,
+            reduction_factor=stopping.reduction_factor,
+            method=stopping.method,
+            brackets=min(stopping.brackets, len(self.rungs)),
+            least_worth=stopping.least_worth,
+            seed=self.settings.seed,
+            restarted=self.restarted,
+            seconds=3600 * budget.hours or math.inf,
+            worker_seconds=3600 * budget.worker_hours or math.inf,
+        )
 
     @property
     def fingerprint(self) -> str:
         """A hash over everything in the study: equal fingerprints mean equal studies."""
+        if self.begun_as:
+            return self.begun_as
         canonical = json.dumps(study_to_plain(self), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -172,7 +263,7 @@ def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str
 def _override(tables: dict[str, Any], dotted: str, value: Any, where: str) -> None:
     recipe_fields = dotted_names(Recipe)
     head = dotted.partition(".")[0]
-    known = {item.name for item in fields(StudySettings)} | {"recipe", "task", "search"}
+    known = {item.name for item in fields(StudySettings)} | {"recipe", "task", "search", "first_points"}
     if head not in known and (dotted in recipe_fields or head in {name.partition(".")[0] for name in recipe_fields}):
         dotted, head = f"recipe.{dotted}", "recipe"
     if head not in known:
@@ -209,6 +300,9 @@ def study_from_plain(tables: dict[str, Any], where: str) -> Study:
     """A study from the nested tables of its file."""
     tables = copy.deepcopy(tables)
     search, task, recipe = (tables.pop(name, {}) for name in ("search", "task", "recipe"))
+    points = tables.pop("first_points", [])
+    if isinstance(tables.get("objective"), str):
+        tables["objective"] = [tables["objective"]]
     for name, table in (("search", search), ("task", task), ("recipe", recipe)):
         if not isinstance(table, dict):
             raise InputError(
@@ -216,7 +310,7 @@ def study_from_plain(tables: dict[str, Any], where: str) -> Study:
             )
     unknown = set(tables) - {item.name for item in fields(StudySettings)}
     if unknown:
-        known = [item.name for item in fields(StudySettings)] + ["search", "task", "recipe"]
+        known = [item.name for item in fields(StudySettings)] + ["search", "task", "recipe", "first_points"]
         raise unknown_key(min(unknown), known, where)
     settings = read(StudySettings, tables, where)
     for name, reason in DERIVED.items():
@@ -226,6 +320,7 @@ def study_from_plain(tables: dict[str, Any], where: str) -> Study:
         # Read once without the rungs, which need its epochs, so that its own errors come first.
         epochs = _read_recipe({**recipe, "task": task}, where).epochs
         rungs = rung_epochs(settings.early_stopping, epochs)
+        _check_brackets(settings.early_stopping, rungs)
     except InputError as error:
         raise located(error, where) from None
     derived = {
@@ -235,7 +330,51 @@ def study_from_plain(tables: dict[str, Any], where: str) -> Study:
         "seed": settings.seed,
     }
     full = recipe_from_plain({**recipe, **derived}, where)
-    return Study(settings, full, read_space(search, full, where))
+    space = read_space(search, full, where)
+    return Study(settings, full, space, read_points(points, full, space, where))
+
+
+def _check_brackets(early_stopping: EarlyStopping, rungs: Sequence[int]) -> None:
+    if early_stopping.method != "none" and early_stopping.brackets > len(rungs):
+        raise InputError(
+            f"early_stopping.brackets must be at most the number of rungs, {len(rungs)} (epochs {', '.join(map(str, rungs))}),"
+            f" got {early_stopping.brackets}; lower it"
+        )
+
+
+def extend(study: Study, budget: Mapping[str, float]) -> Study:
+    """The study with another budget (trials, hours, worker_hours) and, with `epochs`, a new top rung. Raises `InputError`."""
+    more: dict[str, Any] = {name: value for name, value in budget.items() if name != "epochs"}
+    settings = replace(study.settings, budget=replace(study.settings.budget, **more))
+    recipe = study.recipe
+    if "epochs" in budget:
+        recipe = _with_top_rung(recipe, int(budget["epochs"]))
+    return replace(study, settings=settings, recipe=recipe, begun_as=study.fingerprint)
+
+
+def _with_top_rung(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe with `epochs` as a rung above the last one. What was trained so far must stay what the new recipe trains."""
+    if epochs <= recipe.epochs:
+        raise InputError(
+            f"--epochs must be above the {recipe.epochs} epochs that the study has, got {epochs}; give a higher number"
+        )
+    mode = recipe.lr_schedule.mode
+    over_trial = [
+        name
+        for name, schedule in (
+            ("pace", recipe.pace),
+            ("consistency", recipe.consistency),
+            ("attack.steps", recipe.attack.steps),
+        )
+        if isinstance(schedule, Schedule) and schedule.over == "trial" and schedule.shape != "constant"
+    ]
+    if mode == "single" or (mode == "annealed" and over_trial):
+        what = "lr_schedule.mode is single" if mode == "single" else f"{over_trial[0]}.over is trial"
+        raise InputError(
+            f"--epochs cannot extend this study: its {what}, so that longer trials would have been trained otherwise from the beginning;"
+            " begin a new study with --warm-start"
+        )
+    return replace(recipe, epochs=epochs, stretch_ends=recipe.rungs)
 
 
 def _read_recipe(values: dict[str, Any], where: str) -> Recipe:
@@ -254,6 +393,10 @@ def study_to_plain(study: Study) -> dict[str, Any]:
     for name in DERIVED:
         del recipe[name]
     plain = to_plain(study.settings)
+    if len(study.settings.objective) == 1:
+        plain["objective"] = study.settings.objective[0]
+    if study.first_points:
+        plain["first_points"] = [dict(point) for point in study.first_points]
     return plain | {
         "task": task,
         "recipe": recipe,
@@ -264,9 +407,3 @@ def study_to_plain(study: Study) -> dict[str, Any]:
 def study_to_toml(study: Study) -> str:
     """The resolved study as a file that can be given as --space."""
     return tomli_w.dumps(study_to_plain(study))
-
-
-def searched_values(study: Study, recipe: Recipe) -> dict[str, Any]:
-    """The searched values of a recipe by dotted name."""
-    plain = to_plain(recipe)
-    return {name: get_dotted(plain, name) for name in study.space}

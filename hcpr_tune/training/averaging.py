@@ -45,6 +45,10 @@ class Averaged:
         project(self._model)
         return self._model
 
+    def restart(self) -> None:
+        """Begin a new average: the next step is all of it."""
+        self.steps = 0
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers."""
         return {"steps": self.steps, "mean": self._mean}

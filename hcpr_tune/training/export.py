@@ -31,6 +31,6 @@ def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
         raise InputError(
             f"{folder / 'metrics.json'} does not say model_inputs ({error!r}); train the recipe again"
         ) from None
-    model = build_model(recipe.model, channels, classes, 0, (height, width))
+    model = build_model(recipe.network, channels, classes, 0, (height, width))
     load_weights(model, folder / "model.safetensors")
     return model.to(torch.device(device)).eval().requires_grad_(False)

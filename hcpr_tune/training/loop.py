@@ -86,7 +86,7 @@ class TrainingState:
 def initial_state(recipe: Recipe, data: Data) -> TrainingState:
     """The state before the first epoch, on the device where the data are."""
     seed = derive_seed(recipe.seed, "weights")
-    model = build_model(recipe.model, data.channels, data.classes, seed, data.image_size)
+    model = build_model(recipe.network, data.channels, data.classes, seed, data.image_size)
     model.to(data.train.labels.device)
     optimiser = torch.optim.SGD(
         model.parameters(),
@@ -197,6 +197,8 @@ def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) ->
     now, method = EpochSettings.of(recipe, epoch), method_of(recipe.method)
     for group in state.optimiser.param_groups:
         group["lr"] = now.lr
+    if recipe.returns_at(epoch):
+        return_to_full_rate(recipe, state)
     noise = generator(device, recipe.seed, "attack noise", epoch)
     clock, seen = PhaseClock(device), 0
     sums = torch.zeros(2, dtype=torch.float64, device=device)
@@ -239,6 +241,14 @@ def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) ->
         validation=validation,
         masking=alarm,
     )
+
+
+def return_to_full_rate(recipe: Recipe, state: TrainingState) -> None:
+    """What momentum and the averaged weights do where an annealed learning rate returns."""
+    if recipe.lr_schedule.momentum_at_return == "reset":
+        state.optimiser.state.clear()
+    if recipe.averaging.at_return == "reset" and state.averaged is not None:
+        state.averaged.restart()
 
 
 def epoch_batches(recipe: Recipe, data: Data, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

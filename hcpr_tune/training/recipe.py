@@ -7,7 +7,7 @@ states what its task changes. A recipe written to a file and read back trains th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from hcpr_tune.settings import Settings, read, read_toml, setting, show, to_plai
 DATASETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "svhn")
 MODELS = ("small_cnn", "resnet18", "preact_resnet18", "wide_resnet_28_10", "wide_resnet_34_10")
 METHODS = ("hcpr", "pgd_at", "trades", "mart", "hypersphere_trades", "hypersphere_pgd_at")
-HEADS = ("cosine", "linear")
+HEADS = ("cosine", "linear", "auto")
 NORMS = ("linf", "l2")
 STARTS = ("normal", "uniform")
 SHAPES = ("constant", "linear", "cosine")
 SPANS = ("trial", "stretch")
-LR_MODES = ("single", "annealed")
+LR_MODES = ("single", "annealed", "restarted")
+RETURNS = ("keep", "reset")
 LR_SHAPES = ("steps", "cosine", "cyclic")
 
 COSINE_METHODS = ("hcpr", "hypersphere_trades", "hypersphere_pgd_at")
@@ -97,7 +98,7 @@ class Model(Settings):
     )
     head: str = setting(
         "cosine",
-        "Cosine logits with unit rows (hcpr and the hypersphere methods need them), or linear ones.",
+        "Cosine logits with unit rows (hcpr and the hypersphere methods need them), linear ones, or auto: what the method is published with.",
         choices=HEADS,
     )
     head_bias: bool = setting(True, "Whether the head adds a bias per class, as the published code does.")
@@ -213,9 +214,18 @@ class Optimiser(Settings):
 
 @dataclass(frozen=True)
 class LrSchedule(Settings):
-    """How the learning rate moves. `annealed` anneals within each stretch between rungs and then returns to the full rate."""
+    """How the learning rate moves, and what a rung is.
 
-    mode: str = setting("single", "One schedule over the trial, or one over each stretch.", choices=LR_MODES)
+    `single` is one schedule over the whole training, so that a rung scores a model in the middle of it. `annealed` anneals within each
+    stretch between rungs, and the next stretch returns to the full rate. `restarted` makes each rung a whole training of so many
+    epochs: what goes on from it begins anew, and every schedule spans that training.
+    """
+
+    mode: str = setting(
+        "single",
+        "One schedule over the training, one over each stretch between rungs, or a whole training for each rung.",
+        choices=LR_MODES,
+    )
     shape: str = setting(
         "steps",
         "Steps at `milestones`, a half cosine, or cyclic: a rise to the full rate and a fall to 0.",
@@ -226,6 +236,9 @@ class LrSchedule(Settings):
     )
     factor: float = setting(0.1, "What a step multiplies the rate by.", above=0, at_most=1)
     peak: float = setting(0.4, "Fraction of the span at which the cyclic rate is full.", above=0, below=1)
+    momentum_at_return: str = setting(
+        "keep", "Where an annealed rate returns to full: go on with the momentum, or begin without.", choices=RETURNS
+    )
 
 
 @dataclass(frozen=True)
@@ -234,6 +247,9 @@ class Averaging(Settings):
 
     half_life: float = setting(
         0.0, "Epochs after which a step's weight is halved; 0: no averaging.", at_least=0, at_most=1e6
+    )
+    at_return: str = setting(
+        "keep", "Where an annealed rate returns to full: go on with the average, or begin a new one.", choices=RETURNS
     )
 
 
@@ -331,9 +347,9 @@ class Recipe(Settings):
                 f"stretch_ends must rise and end at most at epochs = {self.epochs}, got {list(ends)}; drop the ones beyond it"
             )
 
-        if self.stop_epoch and self.stop_epoch not in self.rung_epochs:
+        if self.stop_epoch and self.stop_epoch not in self.rungs:
             raise InputError(
-                f"stop_epoch must be 0 or a rung, one of {list(self.rung_epochs)}, got {self.stop_epoch}; 0 trains to the end"
+                f"stop_epoch must be 0 or a rung, one of {list(self.rungs)}, got {self.stop_epoch}; 0 trains to the end"
             )
 
     @property
@@ -342,9 +358,30 @@ class Recipe(Settings):
         return self.stop_epoch or self.epochs
 
     @property
-    def rung_epochs(self) -> tuple[int, ...]:
-        """The epochs at which a stretch ends, the last epoch included."""
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs at which trials are compared, the last epoch included."""
         return self.stretch_ends if self.epochs in self.stretch_ends else (*self.stretch_ends, self.epochs)
+
+    @property
+    def rung_epochs(self) -> tuple[int, ...]:
+        """The epochs at which a stretch of this training ends: its rungs, or only its end where each rung is a training of its own."""
+        return (self.last_epoch,) if self.lr_schedule.mode == "restarted" else self.rungs
+
+    @property
+    def span_epochs(self) -> int:
+        """The epochs that a schedule over the trial spans."""
+        return self.last_epoch if self.lr_schedule.mode == "restarted" else self.epochs
+
+    @property
+    def network(self) -> Model:
+        """The model with its head resolved."""
+        if self.model.head != "auto":
+            return self.model
+        return replace(self.model, head="cosine" if self.method in COSINE_METHODS else "linear")
+
+    def returns_at(self, epoch: int) -> bool:
+        """Whether the learning rate returns to full at the start of `epoch`."""
+        return self.lr_schedule.mode == "annealed" and epoch - 1 in self.rung_epochs
 
 
 def recipe_from_plain(values: dict[str, Any], where: str) -> Recipe:

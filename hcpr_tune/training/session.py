@@ -45,16 +45,14 @@ def train_stretch(recipe: Recipe, shelf: DataShelf, folder: Path, start: int, en
     """Train from the end of epoch `start` to the end of epoch `end`, with a checkpoint below `folder` after every epoch.
 
     Goes on from the latest checkpoint in between, whose report comes again first: a killed process may have saved it without
-    telling anybody. Checkpoints between rungs are deleted by the next one. Raises `Diverged`, and `InputError` for a checkpoint
-    that is missing or damaged.
+    telling anybody. Where the checkpoint of `start` is gone, the epochs before it are trained, and reported, again. Checkpoints between
+    rungs are deleted by the next one. Raises `Diverged`, and `InputError` for a damaged checkpoint.
     """
     began = time.perf_counter()
     data = shelf.get(recipe.task)
     with torch_threads(recipe.threads):
         state = initial_state(recipe, data)
     saved = max((epoch for epoch in checkpoints.saved_epochs(folder) if epoch <= end), default=0)
-    if saved < start:
-        raise FileNotFoundError(f"the checkpoint of epoch {start} is missing in {folder}")
     if saved:
         again = checkpoints.load(folder, saved, state)
         if saved > start:

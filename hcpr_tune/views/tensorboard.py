@@ -56,9 +56,10 @@ class Curves:
         if not existing:
             self._write(BoardEvent(wall_time=time.time(), file_version="brain.Event:2"))
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event, step: int) -> None:
+        """An epoch at `step`: its number, or where each rung is a training of its own, the number of epochs trained so far."""
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in curve_values(event).items()]
-        self._write(BoardEvent(wall_time=event["time"], step=event["epoch"], summary=Summary(value=values)))
+        self._write(BoardEvent(wall_time=event["time"], step=step, summary=Summary(value=values)))
 
     def _write(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
@@ -81,21 +82,21 @@ class TensorBoardView:
         for trial in history.trials.values():
             for path in folder.trial(trial.number).glob("events.out.tfevents.*"):
                 path.unlink()
-            for epoch in sorted(trial.epochs):
-                self._add(trial.epochs[epoch])
+            for step in sorted(trial.epochs):
+                self._add(trial.epochs[step], step)
             self._close(trial.number)
 
     def on_event(self, event: Event, history: History) -> None:
         if event["event"] == "epoch":
-            self._add(event)
+            self._add(event, history.trials[event["trial"]].before + event["epoch"])
         elif event["event"] == "job_end":
             self._close(event["trial"])
 
-    def _add(self, event: Event) -> None:
+    def _add(self, event: Event, step: int) -> None:
         number = event["trial"]
         if number not in self._open:
             self._open[number] = Curves(self._folder.trial(number))
-        self._open[number].add(event)
+        self._open[number].add(event, step)
 
     def _close(self, number: int) -> None:
         if number in self._open:

@@ -12,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from hcpr_tune.search.halving import usual_epochs
+from hcpr_tune.search.ledger import ledger
 from hcpr_tune.search.record import Event, History
-from hcpr_tune.search.results import masking_of, rung_accuracies
+from hcpr_tune.search.results import front, masking_of, rung_accuracies
 from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Study
+from hcpr_tune.search.worth import FEWEST_POINTS, rung_worths
 
 LEADERS = 5
 STATES = {
@@ -25,25 +27,27 @@ STATES = {
     "completed": "completed",
     "diverged": "diverged",
     "failed": "failed",
+    "killed": "killed",
 }
 
 
 def expected_epochs(study: Study) -> int:
     """The epochs that the search takes where each rung promotes exactly its quota."""
-    settings = study.settings
-    return usual_epochs(study.rungs, settings.early_stopping.reduction_factor, settings.budget.trials)
+    return usual_epochs(study.rules, study.calibration)
 
 
 def seconds_left(study: Study, history: History) -> float | None:
-    """An estimate: running jobs to their ends, and the usual number of epochs for each trial to come, at the pace of the epochs so far."""
+    """An estimate: the usual number of epochs less those that are done, at their pace, and no more than the budget of time leaves."""
     done = sum(len(trial.epochs) for trial in history.trials.values())
     if not done:
         return None
-    trials = study.settings.budget.trials
-    to_come = max(0, trials - len(history.trials)) * expected_epochs(study) / trials
     running = sum(trial.target - trial.last_epoch for trial in history.running)
-    seconds_per_epoch = sum(trial.seconds for trial in history.trials.values()) / done
-    return (running + to_come) * seconds_per_epoch / max(1, history.workers)
+    to_begin = study.settings.budget.trials - len(history.trials)
+    epochs = max(running, expected_epochs(study) - done) if to_begin > 0 else running
+    worker_seconds = sum(trial.seconds for trial in history.trials.values()) / done * epochs
+    rules, workers = study.rules, max(1, history.workers)
+    in_budget = min(rules.seconds - history.seconds, (rules.worker_seconds - history.worker_seconds) / workers)
+    return max(0.0, min(worker_seconds / workers, in_budget))
 
 
 def clock(seconds: float) -> str:
@@ -84,7 +88,7 @@ class PlainLines:
         words = [f"trial={trial.number}", f"epoch={trial.last_epoch}", f"status={event['status']}"]
         accuracies = rung_accuracies(trial)
         if event["status"] == "reached" and accuracies:
-            last = trial.epochs[trial.last_rung]
+            last = trial.at_rung(trial.last_rung)
             total = last["total_validation"]
             words += [
                 f"robust_accuracy_validation={last['robust_correct_validation'] / total:.4f}",
@@ -112,11 +116,16 @@ class LiveView:
     def __init__(self, study: Study, console: Console) -> None:
         self._study = study
         self._shown: Snapshot | None = None
+        self._cost = 0.0
         self._live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._render)
         self._live.start()
 
     def on_event(self, event: Event, history: History) -> None:
-        self._shown = snapshot(self._study, history)
+        # It takes longer as the study grows; it may take a twentieth of the driver's time.
+        began = time.monotonic()
+        if self._shown is None or began - self._shown.taken >= 20 * self._cost:
+            self._shown = snapshot(self._study, history)
+            self._cost = time.monotonic() - began
 
     def close(self) -> None:
         self._live.stop()
@@ -142,7 +151,8 @@ def snapshot(study: Study, history: History) -> Snapshot:
     count = counts(study, history)
     words = ", ".join(f"{count[state]} {name}" for state, name in STATES.items() if count[state] or state == "running")
     state = Text(f"{count['suggested']} of {count['budget']} trials: {words}")
-    body = Group(state, leaderboard(history), running_line(history))
+    worths = [Text(line, style="dim") for line in rung_lines(study, history)]
+    body = Group(state, leaderboard(history), running_line(history), *worths)
     return Snapshot(history.seconds, seconds_left(study, history), body, time.monotonic())
 
 
@@ -185,14 +195,33 @@ def running_line(history: History) -> Text:
     return Text("running: " + (", ".join(jobs) or "nothing"), style="dim")
 
 
-def result_table(history: History) -> RenderableType:
-    """The answer: the best recipe against the published one, with intervals and what they are worth."""
+def rung_lines(study: Study, history: History) -> list[str]:
+    """What each rung is worth, in words."""
+    least = study.settings.early_stopping.least_worth
+    lines = []
+    for rung, worth in rung_worths(history, study.rungs).items():
+        known = f"rung {rung}: rank correlation with epoch {worth.end.later} {worth.end}"
+        if worth.end.rho is None:
+            lines.append(
+                f"rung {rung}: what it is worth is not known yet ({worth.end.trials} of {FEWEST_POINTS} trials)"
+            )
+        elif worth.halves(least):
+            lines.append(f"{known}; it stops trials")
+        else:
+            lines.append(f"{known}, below {least:g}: it foretells too little and stops nobody")
+    return lines
+
+
+def result_table(study: Study, history: History) -> RenderableType:
+    """The answer: the best recipe against the published one, with intervals and what they are worth, and what the rungs were worth."""
     ranked = history.ranked()
     published = history.trials.get(0)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", "trial", "epoch", "robust accuracy (95 %)", "clean accuracy (95 %)"):
         table.add_column(title, justify="right" if title in ("trial", "epoch") else "left", no_wrap=True)
-    rows = [("best", ranked[0])] + ([("published", published)] if published is not None else [])
+    best = front(study, history) or ranked[:1]
+    rows = [("best" if len(study.settings.objective) == 1 else "front", trial) for trial in best]
+    rows += [("published", published)] if published is not None and published not in best[1:] else []
     for title, trial in rows:
         accuracies = rung_accuracies(trial)
         if accuracies is None:
@@ -202,16 +231,41 @@ def result_table(history: History) -> RenderableType:
             table.add_row(title, str(trial.number), str(trial.best_rung), str(robust), str(clean))
     alarms = (masking_of(ranked[0]) or {}).get("alarms", [])
     warnings = [Text(f"ALARM: the best model may mask its gradients: {alarm}", style="red") for alarm in alarms]
-    return Group(table, *warnings, Text(result_words(history)))
+    return Group(table, *warnings, *map(Text, rung_lines(study, history)), Text(result_words(study, history)))
 
 
-def result_words(history: History) -> str:
+def ledger_lines(study: Study, history: History) -> list[str]:
+    """Where the time went, in two lines at most."""
+    account = ledger(history, study.rules)
+    total = account["total"]
+    there = max(1e-9, history.worker_seconds_offered)
+    names = {"attack": "attack", "update": "update", "evaluation": "evaluation", "startup": "start-up", "idle": "idle"}
+    shares = ", ".join(f"{words} {100 * total[name] / there:.0f} %" for name, words in names.items())
+    saved = account["saved_by_halving"]
+    lines = [
+        f"time         {clock(history.seconds)}; of the workers' time {shares}; early stopping saved about {clock(saved)} of it"
+    ]
+    audit = account["audit"]
+    if audit is not None:
+        lines.append(
+            f"audit        {audit['better_than_the_best']} of {audit['completed']} stopped trials that were run to the end beat the best,"
+            f" by at most {audit['most_points_lost']:.1f} points"
+        )
+    return lines
+
+
+def result_words(study: Study, history: History) -> str:
     """What the numbers are, and what they are not."""
     best, published = history.ranked()[0], history.trials[0]
     accuracies = rung_accuracies(best) or {}
     total = accuracies["robust_accuracy_validation"].total
     candidates = sum(bool(trial.rungs) for trial in history.trials.values())
     words = f"On {total} validation images, margin attack."
+    short = study.goal.shortfall(best.scores[best.best_rung])
+    if short:
+        words += f" NO trial reaches the floor of {study.settings.constraints.clean_accuracy:g} clean accuracy; the nearest one lacks {100 * short:.1f} points."
+    if len(study.settings.objective) > 1:
+        return f"{words} The front holds the trials of {candidates} that no other one beats in both accuracies; they were chosen by these very images."
     if best is published:
         return f"{words} No trial beat the published recipe, which is trial 0 of the {candidates} that the best was chosen from."
     if published.score is not None and best.score is not None:

@@ -37,7 +37,7 @@ def cluster(tmp_path):
     with (tmp_path / "ray.log").open("w") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     yield f"127.0.0.1:{port}", environment
-    os.killpg(head.pid, signal.SIGTERM)
+    os.killpg(head.pid, signal.SIGKILL)
     try:
         head.wait(timeout=20)
     except subprocess.TimeoutExpired:

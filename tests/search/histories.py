@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hcpr_tune.search.goal import Goal
 from hcpr_tune.search.record import Event, History
 
 LAST_EPOCH = 27
@@ -17,12 +18,19 @@ def suggested(trial: int, params: dict[str, Any] | None = None, source: str = "t
     return {"event": "trial", "time": time, "trial": trial, "params": params or {}, "source": source}
 
 
+def published(params: dict[str, Any] | None = None) -> Event:
+    """Trial 0 as a search begins it."""
+    return suggested(0, params, "published")
+
+
 def job(trial: int, start: int, end: int, time: float = 0.0) -> Event:
     return {"event": "job", "time": time, "trial": trial, "start": start, "end": end}
 
 
-def epoch(trial: int, number: int, robust: int | None = None, total: int = 1000, time: float = 0.0) -> Event:
-    """One epoch; with `robust`, the count out of `total` that makes it a rung."""
+def epoch(
+    trial: int, number: int, robust: int | None = None, total: int = 1000, time: float = 0.0, clean: int | None = None
+) -> Event:
+    """One epoch; with `robust`, the count out of `total` that makes it a rung; `clean` is `total` unless it is given."""
     event: Event = {
         "event": "epoch",
         "time": time,
@@ -45,7 +53,8 @@ def epoch(trial: int, number: int, robust: int | None = None, total: int = 1000,
         "device": "cpu",
     }
     if robust is not None:
-        event |= {"robust_correct_validation": robust, "clean_correct_validation": total, "total_validation": total}
+        right = total if clean is None else clean
+        event |= {"robust_correct_validation": robust, "clean_correct_validation": right, "total_validation": total}
     return event
 
 
@@ -61,17 +70,17 @@ def job_end(trial: int, start: int, end: int, status: str = "reached", reason: s
     }
 
 
-def history_of(*events: Event, last_epoch: int = LAST_EPOCH) -> History:
-    history = History(last_epoch)
+def history_of(*events: Event, last_epoch: int = LAST_EPOCH, goal: Goal | None = None) -> History:
+    history = History(last_epoch, goal or Goal())
     for event in (begin(), *events):
         history.apply(event)
     return history
 
 
-def reached(trial: int, start: int, end: int, robust: int, total: int = 1000) -> list[Event]:
+def reached(trial: int, start: int, end: int, robust: int, total: int = 1000, clean: int | None = None) -> list[Event]:
     """A job that was handed out and reached its end with `robust` images of `total`."""
     middle = [epoch(trial, number) for number in range(start + 1, end)]
-    return [job(trial, start, end), *middle, epoch(trial, end, robust, total), job_end(trial, start, end)]
+    return [job(trial, start, end), *middle, epoch(trial, end, robust, total, clean=clean), job_end(trial, start, end)]
 
 
 def lost(trial: int, start: int, end: int, status: str = "diverged") -> list[Event]:

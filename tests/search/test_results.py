@@ -12,12 +12,12 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.proportions import Proportion
 from hcpr_tune.search.results import ResultFiles, StudyFolder, kept_checkpoints, trials_csv
 from hcpr_tune.search.runner import check_new, create, reopen
-from hcpr_tune.search.space import published_params
+from hcpr_tune.search.space import params_of
 from tests.search.histories import history_of, job, lost, reached, suggested
 
 
 def events_of(study):
-    params = published_params(study.recipe, study.space)
+    params = params_of(study.recipe, study.space)
     events = [suggested(0, params, "published"), *reached(0, 0, 1, 300), *reached(0, 1, 2, 400), *reached(0, 2, 4, 500)]
     for number, score in ((1, 450), (2, 350), (3, 250)):
         events += [suggested(number, params), *reached(number, 0, 1, score)]
@@ -48,7 +48,7 @@ def test_checkpoints_are_kept_for_promotable_and_best_trials_only(small_study):
 
 
 def fake_checkpoint(folder, trial, epoch):
-    path = folder.checkpoint(trial, epoch)
+    path = folder.rung_checkpoint(trial, epoch, restarted=False)
     path.mkdir(parents=True)
     (path / "model.safetensors").write_bytes(f"weights {trial} {epoch}".encode())
 
@@ -63,6 +63,7 @@ def test_files_follow_the_history_and_are_rebuilt_from_it(small_study, tmp_path)
     for event in events_of(small_study):
         if history.apply(event):
             files.on_event(event, history)
+    files.on_event({"event": "end"}, history)
     assert (folder.best / "model.safetensors").read_bytes() == b"weights 1 2"
     metrics = json.loads((folder.best / "metrics.json").read_text())
     assert (metrics["trial"], metrics["published"]["trial"], metrics["chosen_from"]) == (1, 0, 4)

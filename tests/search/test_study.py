@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.space import Choice, Range, published_params, with_params
+from hcpr_tune.search.space import Choice, Range, params_of, with_params
 from hcpr_tune.search.study import EarlyStopping, find_space, read_study, rung_epochs, study_from_plain, study_to_toml
 from hcpr_tune.settings import parse_assignment
 
@@ -22,7 +22,7 @@ def test_every_space_builds_recipes_at_all_its_ends(path):
     for name, dimension in study.space.items():
         for end in dimension.ends():
             assert with_params(study.recipe, {name: end})
-    assert with_params(study.recipe, published_params(study.recipe, study.space)) == study.recipe
+    assert with_params(study.recipe, params_of(study.recipe, study.space)) == study.recipe
 
 
 def test_the_default_space_is_the_published_recipe_on_digits():

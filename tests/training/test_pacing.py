@@ -164,3 +164,24 @@ def test_the_cyclic_rate_rises_to_the_peak_and_falls():
         [0.125, 0.375, 0.625, 0.875, 0.55 / 0.6, 0.75, 0.35 / 0.6, 0.25 / 0.6, 0.25, 0.05 / 0.6]
     )
     assert all(0 < rate <= 1 for rate in rates)
+
+
+def test_where_each_rung_is_a_training_of_its_own_every_schedule_spans_it():
+    whole = Recipe(epochs=27, stretch_ends=(3, 9), lr_schedule=LrSchedule(mode="restarted", shape="cosine"))
+    short = replace(whole, stop_epoch=9)
+    alone = Recipe(epochs=9, lr_schedule=LrSchedule(shape="cosine"))
+    assert [learning_rate(short, epoch) for epoch in range(1, 10)] == [learning_rate(alone, e) for e in range(1, 10)]
+    ramp = Schedule(0.0, 1.0, ramp=1.0, shape="linear")
+    over_stretch = replace(ramp, over="stretch")
+    values = [at_epoch(replace(short, pace=ramp), ramp, epoch) for epoch in range(1, 10)]
+    assert values == [at_epoch(short, over_stretch, epoch) for epoch in range(1, 10)]
+    assert (values[0], values[-1]) == (0.0, 1.0)
+    assert (short.rung_epochs, short.rungs, short.last_epoch) == ((9,), (3, 9, 27), 9)
+    assert (whole.rung_epochs, whole.last_epoch) == ((27,), 27)
+
+
+def test_only_an_annealed_rate_returns():
+    recipe = Recipe(epochs=12, stretch_ends=(3, 8))
+    for mode, returns in (("single", []), ("annealed", [4, 9]), ("restarted", [])):
+        changed = replace(recipe, lr_schedule=LrSchedule(mode=mode))
+        assert [epoch for epoch in range(1, 13) if changed.returns_at(epoch)] == returns

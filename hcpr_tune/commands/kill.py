@@ -1,0 +1,25 @@
+"""`hcpr_tune kill`: ask a search to end one trial."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hcpr_tune.commands.console import COMPLETED
+from hcpr_tune.errors import InputError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check the trial and leave the request in the study's folder."""
+    from hcpr_tune.search.inbox import KILL, checked, post
+    from hcpr_tune.search.runner import reopen
+
+    folder, study, history = reopen(Path(options.storage), options.name, "kill ")
+    request = {"kind": KILL, "trial": options.trial}
+    try:
+        checked(request, study, history)
+    except InputError as error:
+        raise InputError(f"kill {options.name} {options.trial}: {error} ({folder.root})") from None
+    post(folder.inbox, request)
+    print(f"asked {folder.root} to end trial {options.trial}; a running epoch is finished first")
+    return COMPLETED

@@ -1,0 +1,16 @@
+"""`hcpr_tune schema`: what space files may say, for editors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from hcpr_tune.commands.console import COMPLETED
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the schema."""
+    from hcpr_tune.search.schema import space_schema
+
+    print(json.dumps(space_schema(), indent=2))
+    return COMPLETED

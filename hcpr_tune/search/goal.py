@@ -1,0 +1,104 @@
+"""What a study is after: one accuracy, one with a floor under the other, or the Pareto front of both. Higher is better throughout."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+OBJECTIVES = ("robust_accuracy", "clean_accuracy")
+
+
+class Scored(Protocol):
+    """Something with accuracies on validation at some rungs: objective -> share by the rung's epoch."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def scores(self) -> Mapping[int, Mapping[str, float]]: ...
+
+
+T = TypeVar("T", bound=Scored)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`objectives` are what trials are compared by, `floors` what an accuracy must reach: what falls short loses to all that does not."""
+
+    objectives: tuple[str, ...] = ("robust_accuracy",)
+    floors: Mapping[str, float] = field(default_factory=dict)
+
+    def values(self, scores: Mapping[str, float]) -> tuple[float, ...]:
+        """The objectives at one rung."""
+        return tuple(scores[name] for name in self.objectives)
+
+    def shortfall(self, scores: Mapping[str, float]) -> float:
+        """By how much the floors are missed in sum; 0 where all are reached."""
+        return sum(max(0.0, floor - scores[name]) for name, floor in self.floors.items())
+
+    def best_rung(self, scores: Mapping[int, Mapping[str, float]]) -> int:
+        """The epoch of the rung that a trial is judged by: the least shortfall, then the first objective, then the later one. 0 for none."""
+        return max(
+            scores, key=lambda rung: (-self.shortfall(scores[rung]), self.values(scores[rung])[0], rung), default=0
+        )
+
+    def order(self, trials: Iterable[T], rung: Mapping[int, int] | int) -> list[T]:
+        """Best first, by their scores at one rung, or at a rung per trial number.
+
+        Those that miss a floor come last, the least shortfall first. One objective orders by its value; several order by front (Deb et
+        al., 2002), and within a front by how much room a trial has for itself. Of equals the one
+        that was reached later in training comes first, then the older trial.
+        """
+        listed = list(trials)
+        at = [rung if isinstance(rung, int) else rung[trial.number] for trial in listed]
+        scores = [trial.scores[epoch] for trial, epoch in zip(listed, at, strict=True)]
+        values = [self.values(one) for one in scores]
+        places = [(-value[0],) for value in values] if len(self.objectives) == 1 else _places_by_front(values)
+        keys = [
+            (self.shortfall(one), *place, -epoch, trial.number)
+            for one, place, epoch, trial in zip(scores, places, at, listed, strict=True)
+        ]
+        return [listed[index] for index in sorted(range(len(listed)), key=keys.__getitem__)]
+
+
+def _places_by_front(values: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """(front from 0, minus the crowding distance) of each pair of values."""
+    front_of = fronts([(value[0], value[1]) for value in values])
+    members: dict[int, list[int]] = {}
+    for index, front in enumerate(front_of):
+        members.setdefault(front, []).append(index)
+    crowding = [0.0] * len(values)
+    for together in members.values():
+        for objective in zip(*values, strict=True):
+            along = sorted(together, key=objective.__getitem__)
+            span = objective[along[-1]] - objective[along[0]]
+            crowding[along[0]] = crowding[along[-1]] = math.inf
+            for before, index, after in zip(along, along[1:], along[2:], strict=False):
+                crowding[index] += (objective[after] - objective[before]) / span if span else 0.0
+    return [(front, -room) for front, room in zip(front_of, crowding, strict=True)]
+
+
+def fronts(pairs: Sequence[tuple[float, float]]) -> list[int]:
+    """The non-dominated rank of each pair, from 0, both values to be raised. O(N log N): one sweep over falling first values.
+
+    A pair joins the first front whose latest member does not dominate it: in this order those are the fronts whose highest second value
+    is lower than its own (equal pairs share a front).
+    """
+    ranks = [0] * len(pairs)
+    highest: list[float] = []  # minus the highest second value of each front, rising from front to front
+    last: dict[tuple[float, float], int] = {}
+    for index in sorted(range(len(pairs)), key=lambda index: (-pairs[index][0], -pairs[index][1])):
+        pair = pairs[index]
+        if pair in last:
+            ranks[index] = last[pair]
+            continue
+        rank = bisect_right(highest, -pair[1])
+        if rank == len(highest):
+            highest.append(-pair[1])
+        else:
+            highest[rank] = -pair[1]
+        ranks[index] = last[pair] = rank
+    return ranks

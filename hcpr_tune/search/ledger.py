@@ -1,0 +1,72 @@
+"""Where the time went: seconds by purpose per trial and in total, what halving saved, and what an audit says that it cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hcpr_tune.search.halving import Rules
+from hcpr_tune.search.record import History, Trial
+
+MEASURED = ("attack", "update", "evaluation", "checkpoint")
+PARTS = (*MEASURED, "startup")
+
+
+def trial_seconds(trial: Trial) -> dict[str, float]:
+    """Seconds of one trial by purpose; `other` is what its jobs held a worker for beside these: reports, and epochs that ran twice."""
+    parts = {part: sum(event.get(f"seconds_{part}", 0.0) for event in trial.epochs.values()) for part in MEASURED}
+    parts["startup"] = trial.startup
+    return {**parts, "other": max(0.0, trial.held - sum(parts.values())), "held": trial.held}
+
+
+def ledger(history: History, rules: Rules) -> dict[str, Any]:
+    """The whole account, in seconds. `idle` is what workers were there for and not held by a job, the start of a session included."""
+    trials = {number: trial_seconds(trial) for number, trial in history.trials.items()}
+    names = (*PARTS, "other", "held")
+    total = {name: sum(one[name] for one in trials.values()) for name in names}
+    total["idle"] = max(0.0, history.worker_seconds_offered - total["held"])
+    return {
+        "unit": "seconds",
+        "workers": history.workers,
+        "wall_clock": history.seconds,
+        "total": _rounded(total),
+        "saved_by_halving": round(saved_seconds(history, rules), 3),
+        "audit": audit(history),
+        "trials": {str(number): _rounded(one) for number, one in trials.items()},
+    }
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}
+
+
+def saved_seconds(history: History, rules: Rules) -> float:
+    """What it would have cost to run the stopped trials to the end, each at its own pace so far."""
+    saved = 0.0
+    for trial in history.trials.values():
+        if trial.state == "stopped":
+            later = [rung for rung in rules.rungs if rung > trial.last_rung]
+            epochs = sum(later) if rules.restarted else rules.rungs[-1] - trial.last_rung
+            saved += epochs * trial.seconds / len(trial.epochs)
+    return saved
+
+
+def audit(history: History) -> dict[str, Any] | None:
+    """What stopping cost, by the audited trials that ran to the end: how many beat the best of the others, and by how much. None without any."""
+    done = [
+        trial for trial in history.trials.values() if trial.number in history.audited and trial.status == "completed"
+    ]
+    others = [
+        trial.score
+        for trial in history.trials.values()
+        if trial.number not in history.audited and trial.score is not None
+    ]
+    if not history.audited:
+        return None
+    best = max(others, default=0.0)
+    gains = [trial.score - best for trial in done if trial.score is not None]
+    return {
+        "audited": sorted(history.audited),
+        "completed": len(done),
+        "better_than_the_best": sum(gain > 0 for gain in gains),
+        "most_points_lost": round(100 * max([0.0, *gains]), 3),
+    }

@@ -1,0 +1,34 @@
+"""Run the probe on the cluster: on as many workers at once as a search would use, up to a few."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from hcpr_tune.search.runner import Share
+from hcpr_tune.search.study import Study
+from hcpr_tune.settings import to_plain
+
+PROBE_SECONDS = 90.0
+"""Beside Ray's start and imports, so that the whole stays within two minutes."""
+MOST_WORKERS = 8
+
+
+def probe_cluster(study: Study, share: Share) -> list[dict[str, Any]]:
+    """What the published recipe costs on each of the probed workers: the fields of `training.probe.Probe`."""
+    import ray
+
+    remote = ray.remote(num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, max_retries=0)(_probe)
+    recipe, on_gpu = to_plain(study.recipe), share.gpus_per_trial > 0
+    tasks = [remote.remote(recipe, on_gpu, PROBE_SECONDS) for _ in range(min(share.workers, MOST_WORKERS))]
+    found: list[dict[str, Any]] = ray.get(tasks)
+    return found
+
+
+def _probe(recipe: dict[str, Any], on_gpu: bool, seconds: float) -> dict[str, Any]:
+    # On the worker: torch is imported here, not on the driver.
+    from hcpr_tune.training.probe import probe
+    from hcpr_tune.training.recipe import recipe_from_plain
+    from hcpr_tune.training.session import DataShelf
+
+    return asdict(probe(recipe_from_plain(recipe, "the probe's recipe"), DataShelf(on_gpu), seconds))

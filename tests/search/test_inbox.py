@@ -1,0 +1,48 @@
+"""Requests to a running search: taken once, in order, and set aside where they make no sense."""
+
+from __future__ import annotations
+
+import pytest
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.inbox import Inbox, checked, post
+from hcpr_tune.search.space import params_of
+from tests.search.histories import history_of, lost, published, suggested
+
+
+@pytest.fixture
+def history():
+    return history_of(published(), suggested(1), *lost(1, 0, 3))
+
+
+def test_requests_are_taken_once_and_in_order(small_study, history, tmp_path):
+    post(tmp_path / "inbox", {"kind": "enqueue", "params": {"hcpr.scale": 5}})
+    post(tmp_path / "inbox", {"kind": "kill", "trial": 0})
+    published_values = params_of(small_study.recipe, small_study.space)
+    taken = list(Inbox(tmp_path / "inbox").take(small_study, history))
+    assert taken == [
+        {"kind": "enqueue", "params": published_values | {"hcpr.scale": 5.0}},
+        {"kind": "kill", "trial": 0},
+    ]
+    assert list(Inbox(tmp_path / "inbox").take(small_study, history)) == []
+
+
+def test_a_request_stays_until_its_event_is_recorded(small_study, history, tmp_path):
+    post(tmp_path / "inbox", {"kind": "kill", "trial": 0})
+    next(Inbox(tmp_path / "inbox").take(small_study, history))  # the driver dies here
+    assert len(list(Inbox(tmp_path / "inbox").take(small_study, history))) == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{"kind": "kill", "trial": 9}, {"kind": "enqueue", "params": {"hcpr.scale": 99.0}}, {"kind": "dance"}, {}, 3],
+)
+def test_nonsense_is_set_aside_and_does_not_stop_the_search(small_study, history, tmp_path, request_):
+    post(tmp_path / "inbox", request_)
+    assert list(Inbox(tmp_path / "inbox").take(small_study, history)) == []
+    assert [path.suffix for path in (tmp_path / "inbox").iterdir()] == [".refused"]
+
+
+def test_an_ended_trial_cannot_be_killed(small_study, history):
+    with pytest.raises(InputError, match="trial 1 has ended already"):
+        checked({"kind": "kill", "trial": 1}, small_study, history)

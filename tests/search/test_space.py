@@ -1,0 +1,226 @@
+"""Dimensions that do not always exist, values beside a range, several dimensions of one field, priors, and the mistakes in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.schema import space_schema
+from hcpr_tune.search.space import Choice, Prior, Range, active_params, params_of, point_params, with_params
+from hcpr_tune.search.study import find_space, read_study, study_from_plain
+
+ROOT = Path(__file__).parent.parent.parent
+METHOD = {"choices": ["hcpr", "trades", "mart"]}
+SHARED = {
+    "method": METHOD,
+    "optimiser.lr": {"low": 0.03, "high": 0.2, "log": True, "when": {"method": ["hcpr", "trades"]}},
+    "optimiser.lr@mart": {"low": 0.003, "high": 0.1, "log": True, "when": {"method": "mart"}},
+    "pace.shape": {"choices": ["constant", "linear"], "when": {"method": "hcpr"}},
+    "pace.ramp": {"low": 0.1, "high": 0.8, "when": {"pace": {"shape": "linear"}}},
+    "averaging.half_life": {"low": 0.1, "high": 4.0, "log": True, "also": [0.0]},
+}
+RECIPE = {"model": {"head": "auto"}}
+
+
+def study_of(search, **more):
+    return study_from_plain({"recipe": RECIPE, "search": search, **more}, "space.toml")
+
+
+def test_a_dimension_exists_only_under_its_condition_and_that_of_its_parents():
+    space = study_of(SHARED).space
+    assert list(space).index("method") < list(space).index("pace.shape") < list(space).index("pace.ramp")
+    everything = {name: dimension.ends()[0] for name, dimension in space.items()}
+    hcpr = active_params(space, everything | {"method": "hcpr", "pace.shape": "linear"})
+    assert set(hcpr) == {"method", "optimiser.lr", "pace.shape", "pace.ramp", "averaging.half_life"}
+    assert "pace.ramp" not in active_params(space, everything | {"method": "hcpr", "pace.shape": "constant"})
+    mart = active_params(space, everything | {"method": "mart", "pace.shape": "linear"})
+    assert set(mart) == {"method", "optimiser.lr@mart", "averaging.half_life"}
+
+
+def test_a_labelled_dimension_sets_its_field():
+    study = study_of(SHARED)
+    recipe = with_params(study.recipe, {"method": "mart", "optimiser.lr@mart": 0.004, "averaging.half_life": 0.0})
+    assert (recipe.method, recipe.optimiser.lr, recipe.averaging.half_life) == ("mart", 0.004, 0.0)
+    assert (recipe.network.head, study.recipe.network.head) == ("linear", "cosine")
+
+
+def test_the_published_recipe_needs_only_the_dimensions_that_exist_there():
+    study = study_of(SHARED)
+    params = params_of(study.recipe, study.space)
+    assert params == {"method": "hcpr", "optimiser.lr": 0.1, "pace.shape": "constant", "averaging.half_life": 0.0}
+    assert with_params(study.recipe, params) == study.recipe
+
+
+def test_the_condition_may_be_read_back_from_the_resolved_study(tmp_path):
+    from hcpr_tune.search.study import study_to_toml
+
+    study = study_of(SHARED, first_points=[{"method": "mart", "optimiser.lr@mart": 0.01}])
+    (tmp_path / "again.toml").write_text(study_to_toml(study), encoding="utf-8")
+    assert read_study(tmp_path / "again.toml") == study
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_each_share_of_a_dimension_is_a_value_of_it(share):
+    for dimension in (
+        Range(4.0, 16.0, log=True),
+        Range(1, 5, whole=True),
+        Range(1, 300, log=True, whole=True),
+        Range(0.1, 4.0, log=True, also=(0.0,)),
+        Choice((True, False)),
+    ):
+        value = dimension.at(share)
+        assert dimension.holds(value)
+        assert not getattr(dimension, "whole", False) or isinstance(value, int)
+
+
+def test_shares_spread_evenly_over_a_dimension():
+    shares = [(n + 0.5) / 1000 for n in range(1000)]
+    below = [Range(4.0, 16.0, log=True).at(share) < 8 for share in shares]
+    assert sum(below) == 500
+    numbers = [Range(1, 4, whole=True).at(share) for share in shares]
+    assert [numbers.count(n) for n in (1, 2, 3, 4)] == [250] * 4
+    assert [Range(0.1, 4.0, also=(0.0,)).at(share) for share in shares].count(0.0) == 250
+
+
+def test_a_point_may_name_the_field_of_a_labelled_dimension():
+    study = study_of(SHARED)
+    given_values = {"method": "mart", "optimiser.lr": 0.01}
+    params = point_params(given_values, study.recipe, study.space, "--set ", "x")
+    assert params == {"method": "mart", "optimiser.lr@mart": 0.01, "averaging.half_life": 0.0}
+
+
+def test_priors_are_read():
+    prior = {"centre": 8, "strength": 0.5}
+    space = study_of({"hcpr.scale": {"low": 4.0, "high": 16.0, "prior": prior}}).space
+    assert space["hcpr.scale"].prior == Prior(8, 0.5)
+
+
+LOW_HIGH = {"low": 0.0, "high": 0.4}
+BAD = {
+    "unknown parent": (
+        {"hcpr.margin": {**LOW_HIGH, "when": {"metod": "hcpr"}}, "method": METHOD},
+        "did you mean search.hcpr.margin.when.method?",
+    ),
+    "parent is a range": (
+        {"hcpr.margin": {**LOW_HIGH, "when": {"hcpr.scale": 8.0}}, "hcpr.scale": {"low": 4.0, "high": 16.0}},
+        "search.hcpr.margin.when.hcpr.scale must be one or several of the choices of search.hcpr.scale",
+    ),
+    "no choice of the parent": (
+        {"hcpr.margin": {**LOW_HIGH, "when": {"method": "pgd"}}, "method": METHOD},
+        'got "pgd"',
+    ),
+    "empty condition": (
+        {"hcpr.margin": {**LOW_HIGH, "when": {"method": []}}, "method": METHOD},
+        "must name at least one value",
+    ),
+    "condition no table": ({"hcpr.margin": {**LOW_HIGH, "when": 3}}, "search.hcpr.margin.when must be a table"),
+    "circle": (
+        {
+            "method": {**METHOD, "when": {"pace.shape": "linear"}},
+            "pace.shape": {"choices": ["constant", "linear"], "when": {"method": "hcpr"}},
+        },
+        "search.method.when depends on itself through method, pace.shape",
+    ),
+    "one field twice": (
+        {
+            "method": METHOD,
+            "optimiser.lr": {"low": 0.03, "high": 0.2},
+            "optimiser.lr@b": {"low": 0.1, "high": 0.2, "when": {"method": "mart"}},
+        },
+        "search.optimiser.lr and search.optimiser.lr@b set the same field and can hold together",
+    ),
+    "also inside": (
+        {"averaging.half_life": {"low": 0.0, "high": 4.0, "also": [0.0]}},
+        "search.averaging.half_life.also must lie outside 0 to 4",
+    ),
+    "also breaks the law": (
+        {"averaging.half_life": {"low": 0.1, "high": 4.0, "also": [-1.0]}},
+        "search.averaging.half_life.also must be at least 0",
+    ),
+    "prior outside": (
+        {"hcpr.margin": {**LOW_HIGH, "prior": {"centre": 1.0, "strength": 0.5}}},
+        "prior.centre must lie inside the dimension (0 to 0.4), got 1.0",
+    ),
+    "prior too strong": (
+        {"hcpr.margin": {**LOW_HIGH, "prior": {"centre": 0.1, "strength": 2}}},
+        "prior.strength must be at least 0 and at most 1, got 2",
+    ),
+    "half a prior": (
+        {"hcpr.margin": {**LOW_HIGH, "prior": {"centre": 0.1}}},
+        "prior must be { centre = VALUE, strength = 0 to 1 }",
+    ),
+    "mode searched": (
+        {"lr_schedule.mode": {"choices": ["annealed", "restarted"]}},
+        "search.lr_schedule.mode cannot be searched",
+    ),
+    "a corner under a condition": (
+        {
+            "pace.shape": {"choices": ["constant", "linear"]},
+            "pace.start": {"low": 0.0, "high": 2.0, "when": {"pace.shape": "linear"}},
+        },
+        "search.pace.start at 2.0 is no recipe: pace must be at most 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_each_mistake_in_a_dimension_is_named(case):
+    search, words = BAD[case]
+    with pytest.raises(InputError) as caught:
+        study_of(search)
+    assert words in str(caught.value)
+    assert str(caught.value).endswith("(space.toml)")
+
+
+BAD_POINTS = {
+    "no list": ({"hcpr.scale": 8.0}, "first_points must be a list of tables"),
+    "unknown": (
+        [{"hcpr.scle": 8.0}],
+        "first_points[0].hcpr.scle is not a dimension of the search; did you mean first_points[0].hcpr.scale?",
+    ),
+    "outside": ([{}, {"hcpr.scale": 99.0}], "first_points[1].hcpr.scale must lie inside search.hcpr.scale"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_POINTS)
+def test_each_mistake_in_a_first_point_is_named(case):
+    points, words = BAD_POINTS[case]
+    with pytest.raises(InputError) as caught:
+        study_of({"hcpr.scale": {"low": 4.0, "high": 16.0}}, first_points=points)
+    assert words in str(caught.value)
+
+
+def test_a_value_that_does_not_exist_beside_the_others_is_named():
+    with pytest.raises(
+        InputError, match=r"first_points\[0\].pace.ramp does not exist .* where pace.shape is \"linear\""
+    ):
+        study_of(SHARED, first_points=[{"pace.ramp": 0.5}])
+
+
+def test_the_baselines_offer_every_relative_with_its_published_values():
+    study = read_study(find_space("baselines"))
+    recipes = [with_params(study.recipe, point) for point in study.first_points]
+    assert {recipe.method for recipe in recipes} == set(study.space["method"].ends()) - {"hcpr"}
+    mart = next(recipe for recipe in recipes if recipe.method == "mart")
+    assert (mart.mart.beta, mart.optimiser.lr, mart.optimiser.weight_decay) == (5, 0.01, 3.5e-3)
+    sphere = next(recipe for recipe in recipes if recipe.method == "hypersphere_trades")
+    assert (sphere.hypersphere.scale, sphere.trades.beta, sphere.network.head_bias) == (15, 6, False)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10_wrn", "cifar100", "svhn"])
+def test_colour_images_have_5000_validation_images_and_no_short_rung(name):
+    study = read_study(find_space(name))
+    images = {"svhn": 73_257}.get(name, 50_000)
+    assert abs(images * study.recipe.task.validation_fraction - 5000) < 1
+    assert study.rungs[0] >= 12
+    assert study.recipe.lr_schedule.mode == "annealed"
+
+
+def test_the_schema_of_the_spaces_is_the_one_that_the_settings_give():
+    written = json.loads((ROOT / "search_spaces" / "space.schema.json").read_text(encoding="utf-8"))
+    assert written == json.loads(json.dumps(space_schema())), "run: hcpr_tune schema > search_spaces/space.schema.json"

@@ -1,0 +1,92 @@
+"""What a rung is worth, against scipy and by hand."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from scipy.stats import spearmanr
+
+from hcpr_tune.search.goal import Goal
+from hcpr_tune.search.worth import FEWEST_POINTS, rung_worths, spearman, spearman_interval
+from tests.search.histories import history_of, reached, suggested
+
+RUNGS = (3, 9, 27)
+
+
+def trials_with(*scores):
+    """Trials with scores at epochs 3, 9 and 27, None from where they were not trained."""
+    events = []
+    for number, rungs in enumerate(scores):
+        events.append(suggested(number))
+        for start, end, score in zip((0, *RUNGS), RUNGS, rungs, strict=False):
+            if score is not None:
+                events += reached(number, start, end, score, clean=1000 - score)
+    return events
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=20))
+def test_spearman_is_scipys(pairs):
+    first, second = zip(*pairs, strict=True)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert spearman(first, second) == 0
+    else:
+        assert spearman(first, second) == pytest.approx(spearmanr(first, second).statistic, abs=1e-12)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    true, held = 0.7, 0
+    # The Pearson correlation whose Spearman correlation is `true`, for normal data.
+    pearson = 2 * np.sin(np.pi * true / 6)
+    for _ in range(1000):
+        x = generator.normal(size=15)
+        y = pearson * x + np.sqrt(1 - pearson**2) * generator.normal(size=15)
+        low, high = spearman_interval(spearman(list(x), list(y)), 15)
+        held += low <= true <= high
+    assert 920 <= held <= 985
+
+
+def test_the_interval_of_a_perfect_order_of_few_is_wide():
+    low, high = spearman_interval(1.0, 6)
+    assert low < 0.7
+    assert high <= 1
+    assert spearman_interval(0.3, 3) == (-1.0, 1.0)
+
+
+def test_each_rung_against_the_next_and_the_end():
+    history = history_of(*trials_with(*[(100 + n, 200 - n, 300 + n) for n in range(6)], (1, None, None)))
+    worths = rung_worths(history, RUNGS)
+    assert set(worths) == {3, 9}
+    assert worths[3].next.rho == pytest.approx(-1)
+    assert worths[3].end.rho == pytest.approx(1)
+    assert (worths[3].end.later, worths[3].end.trials) == (27, 6)
+    assert worths[9].end.rho == pytest.approx(-1)
+    assert worths[3].halves(0.5)
+    assert not worths[9].halves(0.5)
+
+
+def test_too_few_points_are_unknown_and_halve():
+    history = history_of(*trials_with(*[(100 - n, 100 + n, 100 + n) for n in range(FEWEST_POINTS - 1)]))
+    worth = rung_worths(history, RUNGS)[3]
+    assert worth.end.rho is None
+    assert worth.halves(0.5)
+    assert str(worth.end) == "unknown (4 trials)"
+
+
+def test_until_enough_have_reached_the_end_a_rung_is_judged_by_the_latest_that_enough_have_reached():
+    history = history_of(*trials_with(*[(100 - n, 100 + n, None) for n in range(6)]))
+    worth = rung_worths(history, RUNGS)[3]
+    assert worth.end.later == 9
+    assert not worth.halves(0.5)
+
+
+def test_of_several_objectives_the_worst_counts():
+    events = trials_with(*[(100 + n, 200 + n, 300 + n) for n in range(6)])
+    for event in events:
+        if event["event"] == "epoch" and event["epoch"] == 27:
+            event["clean_correct_validation"] = event["robust_correct_validation"]
+    goal = Goal(("robust_accuracy", "clean_accuracy"))
+    assert rung_worths(history_of(*events, goal=goal), RUNGS)[3].end.rho == pytest.approx(-1)
+    assert rung_worths(history_of(*events), RUNGS)[3].end.rho == pytest.approx(1)
