@@ -3,7 +3,9 @@
     python benchmarks/search.py arms --out arms.json [--worker-seconds 300] [--seeds 5] [--plot arms.png]
     python benchmarks/search.py rungs --out rungs.json [--dataset fashion_mnist --root data]
 
-Each writes its JSON file anew after every run, prints the summary, and skips what the file already has when it is started again.
+    python benchmarks/search.py driver [--recorded 10000]
+
+The first two write their JSON file anew after every run, prints the summary, and skips what the file already has when it is started again.
 
 `arms` spends the same worker-seconds on one space in four ways, each in a process and a folder of its own: `random` (this service, random
 recipes at full length), `stock_ray` (Ray Tune with Optuna and its ASHA as they come), `one_stretch` (short random trainings, then the best
@@ -12,6 +14,9 @@ starts a process for every trial, which costs as much as several epochs on a sma
 
 `rungs` trains the same recipes with one learning rate schedule (`single`), one per stretch (`annealed`), and anew for each rung
 (`restarted`), and correlates the scores at the rungs with those at the end.
+
+`driver` measures what the process that leads a search spends on one report and on one suggestion, with so many trials recorded: the
+record, all files and TensorBoard included. The recorded scores are made up; nothing is trained.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ from typing import Any
 
 import numpy as np
 
-from hcpr_tune.search.space import Choice, Dimension, Params, Range, with_params
+from hcpr_tune.search.space import Dimension, Params, Range, active_params, params_of, with_params
 from hcpr_tune.search.study import Study, read_study
 from hcpr_tune.settings import parse_assignment
 from hcpr_tune.training.recipe import Recipe, Task
@@ -73,7 +78,7 @@ LR = Range(0.03, 0.2, log=True)
 NOTES = (
     "Scores are validation robust accuracy under the margin attack, on the images that the search chooses by: optimistic in every arm.",
     "stock_ray counts the best of all epochs of a trial, the others only ends of stretches: many more looks, to its advantage.",
-    "Every arm tries the published recipe first.",
+    "Every arm tries the published recipe first, then the points that the space names (first_points).",
     "Seconds are wall-clock since the arm's process was started, imports and the start of Ray included. The budget of stock_ray and"
     " one_stretch counts from when they ask for workers; this service counts its own.",
     "stock_ray is cut off when the time is up; the other arms end what runs.",
@@ -95,26 +100,10 @@ def study_of(options: argparse.Namespace, *overrides: Override) -> Study:
     return read_study(space_file(options.space), [*given, *overrides])
 
 
-def value_at(dimension: Dimension, share: float) -> bool | int | float | str:
-    """The value that lies at `share`, 0 to 1, of the dimension."""
-    if isinstance(dimension, Choice):
-        return dimension.choices[min(int(share * len(dimension.choices)), len(dimension.choices) - 1)]
-    low, high = dimension.low, dimension.high
-    if dimension.whole:
-        return min(int(low + share * (high + 1 - low)), int(high))
-    return float(low * (high / low) ** share if dimension.log else low + share * (high - low))
-
-
 def params_at(space: dict[str, Dimension], shares: Iterable[float]) -> Params:
-    return {
-        name: value_at(dimension, float(share)) for (name, dimension), share in zip(space.items(), shares, strict=True)
-    }
-
-
-def published_params(study: Study) -> Params:
-    """The searched values of the recipe as the space states it."""
-    recipe: Any = study.recipe
-    return {name: functools.reduce(getattr, name.split("."), recipe) for name in study.space}
+    """The point at these shares, 0 to below 1, of the dimensions."""
+    values = {name: dimension.at(float(share)) for (name, dimension), share in zip(space.items(), shares, strict=True)}
+    return active_params(space, values)
 
 
 def machine() -> Plain:
@@ -191,7 +180,7 @@ def stock_ray(options: argparse.Namespace, log_file: Path) -> None:
         from hcpr_tune.training.data import load_data
         from hcpr_tune.training.loop import initial_state, train
 
-        trial, data = with_params(recipe, config), load_data(recipe.task)
+        trial, data = with_params(recipe, from_optuna(config)), load_data(recipe.task)
         for epoch in train(trial, data, initial_state(trial, data)):
             tune.report({"robust_accuracy": epoch_score(epoch), "seconds_of_work": epoch_seconds(epoch)})
 
@@ -207,7 +196,7 @@ def stock_ray(options: argparse.Namespace, log_file: Path) -> None:
         metric="robust_accuracy",
         mode="max",
         seed=options.seed,
-        points_to_evaluate=[published_params(study)],
+        points_to_evaluate=[for_optuna(point, study) for point in first_points(study)],
     )
     tuner = tune.Tuner(
         trainable,
@@ -229,16 +218,36 @@ def stock_ray(options: argparse.Namespace, log_file: Path) -> None:
 
 
 def optuna_space(study: Study) -> dict[str, Any]:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    """The space as OptunaSearch takes it: every dimension in every trial, and a choice where values lie beside a range."""
+    from hcpr_tune.search.told import distribution, distributions_of
 
-    def distribution(dimension: Dimension) -> Any:
-        if isinstance(dimension, Choice):
-            return CategoricalDistribution(dimension.choices)
-        if dimension.whole:
-            return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
-        return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+    found = {name: distribution(dimension) for name, dimension in study.space.items()}
+    for name, dimension in study.space.items():
+        if getattr(dimension, "also", ()):
+            found |= distributions_of({name: dimension.ends()[-1]}, study.space)
+    return found
 
-    return {name: distribution(dimension) for name, dimension in study.space.items()}
+
+def from_optuna(config: Params) -> Params:
+    """What OptunaSearch drew as values of the dimensions."""
+    from hcpr_tune.search.told import IN_RANGE, KIND
+
+    params = {name: value for name, value in config.items() if not name.endswith(KIND)}
+    beside = {name.removesuffix(KIND): value for name, value in config.items() if name.endswith(KIND)}
+    return params | {name: float(value) for name, value in beside.items() if value != IN_RANGE}
+
+
+def first_points(study: Study) -> list[Params]:
+    """What every arm tries first: the published recipe, and the points that the space names."""
+    return [params_of(study.recipe, study.space), *study.first_points]
+
+
+def for_optuna(params: Params, study: Study) -> Params:
+    """A point as OptunaSearch takes it: dimensions that do not exist there have any value."""
+    from hcpr_tune.search.told import to_optuna
+
+    anything = {name: dimension.at(0.5) for name, dimension in study.space.items()}
+    return {**anything, **to_optuna(params, study.space)}
 
 
 def append(log_file: Path, event: Plain) -> None:
@@ -268,9 +277,10 @@ def one_stretch(options: argparse.Namespace, log_file: Path) -> None:
     with make_pool(options.workers) as pool:
 
         def short() -> Iterator[tuple[Any, ...]]:
-            draws = np.random.default_rng(options.seed)
+            draws, first = np.random.default_rng(options.seed), first_points(study)
             while time.time() < began + share / 2:
-                params = params_at(study.space, draws.random(len(study.space))) if recipes else published_params(study)
+                drawn = params_at(study.space, draws.random(len(study.space)))
+                params = first[len(recipes)] if len(recipes) < len(first) else drawn
                 recipes.append(with_params(recipe, params))
                 yield recipes[-1], SHORT, len(recipes) - 1, log_file.parent
 
@@ -566,7 +576,7 @@ def sobol_params(study: Study, count: int) -> list[Params]:
     """The first recipes of a low-discrepancy sequence over the space and the learning rate: more of them begin with the same."""
     from scipy.stats import qmc
 
-    space = {**study.space, "optimiser.lr": LR}
+    space: dict[str, Dimension] = {**study.space, "optimiser.lr": LR}
     points = qmc.Sobol(len(space), scramble=True, rng=0).random_base2(max(1, math.ceil(math.log2(count))))
     return [params_at(space, point) for point in points[:count]]
 
@@ -706,6 +716,103 @@ def summary_of_rungs(trainings: list[Plain], ways: Sequence[str], rungs: Sequenc
 # The command line
 
 
+# Driver: what a report and a suggestion cost
+
+
+def driver(options: argparse.Namespace) -> None:
+    """The command `driver`."""
+    from hcpr_tune.search.record import Record
+    from hcpr_tune.search.results import ResultFiles
+    from hcpr_tune.search.runner import check_new, create
+    from hcpr_tune.search.sampler import Suggester
+    from hcpr_tune.search.searcher import JobSearcher
+    from hcpr_tune.views.tensorboard import TensorBoardView
+
+    study = study_of(options, ("budget.trials", 10 * options.recorded), ("early_stopping.calibration", 6))
+    with tempfile.TemporaryDirectory() as folder:
+        study_folder = check_new(Path(folder), "driver")
+        history = create(study_folder, study)
+        for event in made_up(study, options.recorded):
+            history.apply(event)
+        record = Record(study_folder.record, history)
+        record.listeners = [ResultFiles(study_folder, study, history), TensorBoardView(study_folder, history)]
+        searcher, suggester = JobSearcher(study, record, study_folder, on_gpu=False), Suggester(study)
+        draws = np.random.default_rng(1)
+        spent: dict[str, list[float]] = {"suggestion": [], "decision": [], "report": []}
+        for job in range(options.repeats):
+            began = time.perf_counter()
+            suggester.suggest(len(history.trials), history)
+            spent["suggestion"].append(time.perf_counter() - began)
+            began = time.perf_counter()
+            searcher.suggest(f"job{job}")  # a promotion: made-up scores leave enough of them
+            spent["decision"].append(time.perf_counter() - began)
+            (trial,) = history.running
+            assert trial.job is not None
+            for epoch in range(trial.job.start + 1, trial.job.end + 1):
+                report = made_up_epoch(epoch, epoch in study.rungs, draws)
+                report["status"] = "reached" if epoch == trial.job.end else "training"
+                result = {"report": json.dumps(report | {"reason": ""}), "training_iteration": epoch}
+                began = time.perf_counter()
+                if not searcher.should_stop(f"job{job}", result):
+                    searcher.on_trial_result(f"job{job}", result)
+                spent["report"].append(time.perf_counter() - began)
+        record.close()
+    milliseconds = {name: spread([1000 * value for value in values]) for name, values in spent.items() if values}
+    for name in milliseconds:
+        milliseconds[name]["mean"] = 1000 * statistics.mean(spent[name])
+    print(
+        json.dumps(
+            {
+                "machine": machine(),
+                "recorded": options.recorded,
+                "dimensions": len(study.space),
+                "milliseconds": milliseconds,
+            },
+            indent=1,
+        )
+    )
+
+
+def made_up(study: Study, count: int) -> Iterator[Plain]:
+    """A record of `count` trials that ended at the first rung, one in three at the second, one in nine at the last."""
+    draws = np.random.default_rng(0)
+    yield {"event": "begin", "time": 0.0, "versions": {}, "workers": 2, "fingerprint": study.fingerprint}
+    for number in range(count):
+        params = params_at(study.space, draws.random(len(study.space)))
+        source = "published" if number == 0 else "calibration" if number < 6 else "tpe"
+        yield {"event": "trial", "time": float(number), "trial": number, "params": params, "source": source}
+        reach = study.rungs[: 1 + (number % 3 == 0) + (number % 9 == 0)]
+        for start, end in itertools.pairwise((0, *reach)):
+            place = {"trial": number, "start": start, "end": end, "time": float(number)}
+            yield {"event": "job", **place}
+            for epoch in range(start + 1, end + 1):
+                yield {
+                    "event": "epoch",
+                    "time": float(number),
+                    "trial": number,
+                    **made_up_epoch(epoch, epoch == end, draws),
+                }
+            yield {"event": "job_end", **place, "status": "reached", "reason": ""}
+
+
+def made_up_epoch(epoch: int, is_rung: bool, draws: np.random.Generator) -> Plain:
+    names = ("loss", "accuracy_loss", "consistency_loss", "lr", "pace", "consistency_factor", "attack_steps")
+    seconds = ("attack", "update", "evaluation", "startup", "checkpoint")
+    counts = {
+        "robust_correct_validation": int(draws.integers(200, 300)),
+        "clean_correct_validation": 340,
+        "total_validation": 359,
+    }
+    return {
+        "epoch": epoch,
+        "is_rung": is_rung,
+        **dict.fromkeys(names, 1.0),
+        **{f"seconds_{name}": 0.1 for name in seconds},
+        "device": "cpu",
+        **(counts if is_rung else {}),
+    }
+
+
 def listed(known: Sequence[str]) -> Callable[[str], list[str]]:
     """Reads names with commas in between."""
 
@@ -762,6 +869,12 @@ def parse() -> argparse.Namespace:
     other.add_argument("--ways", type=listed(WAYS), default=list(WAYS), help="with commas in between")
     other.add_argument("--attack-steps", type=int, default=0, help="of the training attack; 0: as the space has it")
     other.add_argument("--width", type=int, default=0, help="model.width; 0: as the space has it")
+
+    leads = commands.add_parser("driver", help="what a report and a suggestion cost")
+    leads.add_argument("--space", default="default", help="a name in search_spaces/, or the path of a TOML file")
+    leads.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the study")
+    leads.add_argument("--recorded", type=int, default=10_000, help="trials in the record")
+    leads.add_argument("--repeats", type=int, default=60, help="jobs that are handed out")
     return parser.parse_args()
 
 
@@ -772,7 +885,7 @@ def main() -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         (stock_ray if options.arm in STOCK else one_stretch)(options, options.log_file)
     else:
-        {"arms": arms, "rungs": rungs}[options.command](options)
+        {"arms": arms, "rungs": rungs, "driver": driver}[options.command](options)
 
 
 if __name__ == "__main__":

@@ -154,13 +154,17 @@ def _best(history: History, rung: int, bracket: int, rules: Rules, worth: Worth)
     """
     if rung < rules.rungs[bracket]:
         return []
+    kept: list[Trial] | None = history.derived.get(("best", rung, bracket, rules))
+    if kept is not None:
+        return kept
     members = [trial for trial in history.trials.values() if bracket_of(trial, rules) == bracket]
     recorded = [trial for trial in members if rung in trial.rungs]
     lost = sum(trial.lost and rung not in trial.rungs and trial.target == rung for trial in members)
-    ordered = _ordered(history, recorded, rung, rules)
-    if not worth.halves(rules.least_worth):
-        return ordered
-    return ordered[: math.floor((len(recorded) + lost) / rules.reduction_factor + 1e-9)]
+    best = _ordered(history, recorded, rung, rules)
+    if worth.halves(rules.least_worth):
+        best = best[: math.floor((len(recorded) + lost) / rules.reduction_factor + 1e-9)]
+    history.derived["best", rung, bracket, rules] = best
+    return best
 
 
 def _ordered(history: History, trials: Iterable[Trial], rung: int, rules: Rules) -> list[Trial]:

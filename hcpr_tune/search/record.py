@@ -158,6 +158,8 @@ class History:
     version: int = 0
     """Counts the events that were folded."""
     running_jobs: dict[int, Trial] = field(default_factory=dict)
+    derived: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What others worked out from this state; emptied by the next event."""
     _session_began: float = 0.0
     _seconds_before: float = 0.0
 
@@ -169,6 +171,7 @@ class History:
         self.worker_seconds_offered += max(0.0, now - self.seconds) * self.workers
         self.seconds = now
         self.version += 1
+        self.derived.clear()
         return news
 
     def _on_begin(self, event: Event) -> None:

@@ -35,6 +35,7 @@ class Told:
     def __init__(self, study: Study, rungs: bool = True, generation_of: int = 0, on_merits: bool = True) -> None:
         """`generation_of`: size of a genetic sampler's population, 0 for others. Not `on_merits`: as far as each trial really ran."""
         self._study, self._rungs, self._generation_of, self._on_merits = study, rungs, generation_of, on_merits
+        self._rules = study.rules
         self._kept: dict[int, tuple[tuple[Any, ...], FrozenTrial]] = {}
 
     def trials(self, history: History) -> list[FrozenTrial]:
@@ -61,14 +62,14 @@ class Told:
     def _rungs_of(self, trial: Trial, history: History, common: int) -> list[int]:
         if not self._rungs:
             return [common] * (common in trial.rungs)
-        return earned_rungs(history, trial, self._study.rules) if self._on_merits else sorted(trial.rungs)
+        return earned_rungs(history, trial, self._rules) if self._on_merits else sorted(trial.rungs)
 
     def _state(self, trial: Trial, rungs: Sequence[int]) -> TrialState:
         if trial.lost or (trial.status == "killed" and not rungs):
             return TrialState.FAIL
         if not rungs:
             return TrialState.RUNNING
-        complete = not self._rungs or rungs[-1] == self._study.rungs[-1]
+        complete = not self._rungs or rungs[-1] == self._rules.rungs[-1]
         return TrialState.COMPLETE if complete else TrialState.PRUNED
 
     def _old(self, old: OldTrial, number: int, common: int) -> FrozenTrial:

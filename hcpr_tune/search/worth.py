@@ -65,8 +65,11 @@ def rung_worths(history: History, rungs: Sequence[int]) -> dict[int, Worth]:
 
     The end is the latest rung that enough trials with a score here have reached; where there is none, the last one.
     """
+    kept: dict[int, Worth] | None = history.derived.get(("worths", tuple(rungs)))
+    if kept is not None:
+        return kept
     reached = {rung: {number for number, trial in history.trials.items() if rung in trial.rungs} for rung in rungs}
-    worths = {}
+    worths: dict[int, Worth] = {}
     for place, rung in enumerate(rungs[:-1]):
         later = [end for end in rungs[place + 1 :] if len(reached[rung] & reached[end]) >= FEWEST_POINTS]
         end = max(later, default=rungs[-1])
@@ -75,6 +78,7 @@ def rung_worths(history: History, rungs: Sequence[int]) -> dict[int, Worth]:
             _correlation(history, rung, following, reached[rung] & reached[following]),
             _correlation(history, rung, end, reached[rung] & reached[end]),
         )
+    history.derived["worths", tuple(rungs)] = worths
     return worths
 
 

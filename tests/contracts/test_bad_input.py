@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import SMALL_SPACE
 
 MISTAKES = {
-    "unknown space": (["--space", "nope"], '--space "nope" is unknown; known: default'),
+    "unknown space": (["--space", "nope"], '--space "nope" is unknown; known: baselines, cifar10, '),
     "empty space": (["--space", ""], '--space "" is unknown'),
     "no such file": (["--space", "no/such.toml"], "there is no such file"),
     "no TOML": (["--space", "broken.toml"], "broken.toml is not valid TOML"),
