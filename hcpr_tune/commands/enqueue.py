@@ -11,6 +11,7 @@ from hcpr_tune.commands.console import COMPLETED, typed
 def run(options: argparse.Namespace) -> int:
     """Check the point and leave the request in the study's folder."""
     from hcpr_tune.search.inbox import ENQUEUE, post
+    from hcpr_tune.search.record import is_led
     from hcpr_tune.search.runner import reopen
     from hcpr_tune.search.space import point_params, with_params
     from hcpr_tune.settings import parse_assignment
@@ -20,7 +21,10 @@ def run(options: argparse.Namespace) -> int:
     params = point_params(given, study.recipe, study.space, "--set ", str(folder.study))
     with_params(study.recipe, params)
     post(folder.inbox, {"kind": ENQUEUE, "params": given})
-    print(
-        f"asked {folder.root} for a trial; a running search takes it up at once, otherwise {typed('hcpr_tune')} tune --resume {options.name} does"
+    when = (
+        "its search takes it up with the next free worker"
+        if is_led(folder.record)
+        else f"{typed('hcpr_tune')} tune --resume {options.name} takes it up"
     )
+    print(f"asked {folder.root} for a trial; {when}")
     return COMPLETED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED
@@ -12,6 +11,7 @@ from hcpr_tune.errors import InputError
 
 def run(options: argparse.Namespace) -> int:
     """Write the trials into a new storage of Optuna."""
+    from hcpr_tune.search.record import is_led
     from hcpr_tune.search.runner import reopen
 
     folder, study, history = reopen(Path(options.storage), options.name, "export ")
@@ -34,8 +34,6 @@ def run(options: argparse.Namespace) -> int:
         storage = JournalStorage(JournalFileBackend(str(target)))
     else:
         storage = RDBStorage(f"sqlite:///{target.absolute()}")
-    lines = folder.record.read_text(encoding="utf-8").splitlines() if folder.record.is_file() else []
-    still_running = bool(lines) and json.loads(lines[-1])["event"] != "end"
-    export(study, history, storage, folder.root.name, still_running)
+    export(study, history, storage, folder.root.name, still_running=is_led(folder.record))
     print(f"{len(history.trials)} trials written to {target}; look at them with: optuna-dashboard {target}")
     return COMPLETED

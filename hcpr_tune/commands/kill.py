@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hcpr_tune.commands.console import COMPLETED
+from hcpr_tune.commands.console import COMPLETED, typed
 from hcpr_tune.errors import InputError
 
 
 def run(options: argparse.Namespace) -> int:
     """Check the trial and leave the request in the study's folder."""
     from hcpr_tune.search.inbox import KILL, checked, post
+    from hcpr_tune.search.record import is_led
     from hcpr_tune.search.runner import reopen
 
     folder, study, history = reopen(Path(options.storage), options.name, "kill ")
@@ -21,5 +22,10 @@ def run(options: argparse.Namespace) -> int:
     except InputError as error:
         raise InputError(f"kill {options.name} {options.trial}: {error} ({folder.root})") from None
     post(folder.inbox, request)
-    print(f"asked {folder.root} to end trial {options.trial}; a running epoch is finished first")
+    when = (
+        "a running epoch is finished first"
+        if is_led(folder.record)
+        else f"{typed('hcpr_tune')} tune --resume {options.name} takes it up"
+    )
+    print(f"asked {folder.root} to end trial {options.trial}; {when}")
     return COMPLETED

@@ -121,7 +121,7 @@ def resumed_plan(options: argparse.Namespace) -> Plan:
             "--resume goes on with the study as it was begun; drop --space, --name, --set and the other settings (--trials, --hours, --worker-hours and --epochs extend it)"
         )
     folder, study, history = reopen(Path(options.storage), options.resume)
-    budget = extension_of(options, study)
+    budget = extension_of(options, study, history)
     requests: list[Event] = []
     if budget:
         study = extend(study, budget)
@@ -131,12 +131,13 @@ def resumed_plan(options: argparse.Namespace) -> Plan:
     return Plan(folder, study, history, str(folder.study), tuple(requests))
 
 
-def extension_of(options: argparse.Namespace, study: Study) -> dict[str, float]:
-    """The new budget that the flags ask for, by the budget's keys and `epochs`."""
-    from hcpr_tune.search.study import Budget
-    from hcpr_tune.settings import read, to_plain
+def extension_of(options: argparse.Namespace, study: Study, history: History) -> dict[str, float]:
+    """The new budget that the flags ask for, by the budget's keys and `epochs`. +N is more than the limit, or than what was spent beyond it."""
+    from hcpr_tune.settings import to_plain
 
-    now = {**to_plain(study.settings.budget), "epochs": study.recipe.epochs}
+    spent = {"hours": history.seconds / 3600, "worker_hours": history.worker_seconds / 3600}
+    limits = {**to_plain(study.settings.budget), "epochs": study.recipe.epochs}
+    now = {name: max(limit, spent.get(name, limit)) for name, limit in limits.items()}
     wanted: dict[str, float] = {}
     for flag in EXTENDING:
         text = getattr(options, flag)
@@ -152,7 +153,10 @@ def extension_of(options: argparse.Namespace, study: Study) -> dict[str, float]:
             raise InputError(
                 f"{option} must be at least the {now[flag]} that the study has, got {text}; {option} +10 adds ten"
             )
-    read(Budget, {name: value for name, value in wanted.items() if name != "epochs"}, "with " + " ".join(EXTENDING))
+        if flag in spent and wanted[flag] <= spent[flag] and wanted[flag] != 0:
+            raise InputError(
+                f"{option} must be above the {spent[flag]:.3g} hours that are spent, or 0 for no limit, got {text}; {option} +1 adds an hour"
+            )
     return wanted
 
 

@@ -7,7 +7,7 @@ the decisions are those that would have been taken without it), and a rung that 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -161,7 +161,7 @@ def _best(history: History, rung: int, bracket: int, rules: Rules, worth: Worth)
     recorded = [trial for trial in members if rung in trial.rungs]
     lost = sum(trial.lost and rung not in trial.rungs and trial.target == rung for trial in members)
     best = _ordered(history, recorded, rung, rules)
-    if worth.halves(rules.least_worth):
+    if rules.method != "none" and worth.halves(rules.least_worth):
         best = best[: math.floor((len(recorded) + lost) / rules.reduction_factor + 1e-9)]
     history.derived["best", rung, bracket, rules] = best
     return best
@@ -182,7 +182,8 @@ def earned_rungs(history: History, trial: Trial, rules: Rules) -> list[int]:
     earned: list[int] = []
     for rung in rungs:
         earned.append(rung)
-        if rung in worths and trial not in _best(history, rung, bracket_of(trial, rules), rules, worths[rung]):
+        judged = rung in worths and rung >= rules.rungs[bracket_of(trial, rules)]
+        if judged and trial not in _best(history, rung, bracket_of(trial, rules), rules, worths[rung]):
             break
     return earned
 
@@ -194,17 +195,23 @@ def most_epochs(rules: Rules) -> int:
 
 def usual_epochs(rules: Rules, calibration: int) -> int:
     """The epochs that a search takes where every rung promotes exactly its quota, the `calibration` trials running to the end."""
+    return round(sum((end - start) * times for start, end, times in usual_stretches(rules, calibration)))
+
+
+def usual_stretches(rules: Rules, calibration: int) -> list[tuple[int, int, float]]:
+    """The same by stretch: (from the end of epoch, to the end of epoch, how many trials train it)."""
     always = min(rules.trials, max(1, calibration))
-    others = rules.trials - always
-    total = float(always * _cost(rules, 0, rules.rungs))
+    times: dict[int, float] = dict.fromkeys(rules.rungs, float(always))
+    stretches = []
     for bracket, share in enumerate(bracket_shares(rules)):
-        reaching, before = others * share, 0
-        for rung in rules.rungs[bracket:]:
-            total += reaching * _cost(rules, before, (rung,))
-            before, reaching = rung, reaching / rules.reduction_factor
-    return round(total)
-
-
-def _cost(rules: Rules, before: int, rungs: Sequence[int]) -> int:
-    """Epochs from rung `before` through `rungs`."""
-    return sum(rungs) if rules.restarted else rungs[-1] - before
+        reaching, begins = (rules.trials - always) * share, rules.rungs[bracket]
+        for rung in rules.rungs:
+            if rung >= begins or not rules.restarted:
+                times[rung] += reaching
+            if rung >= begins:
+                reaching /= rules.reduction_factor
+    before = 0
+    for rung in rules.rungs:
+        stretches.append((0 if rules.restarted else before, rung, times[rung]))
+        before = rung
+    return stretches

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.files import write_json
+from hcpr_tune.files import write_json, write_whole
 from hcpr_tune.search.record import History
 from hcpr_tune.search.space import point_params
 from hcpr_tune.search.study import Study
@@ -36,19 +36,26 @@ class Inbox:
         self._looked = -LOOK_EVERY
 
     def take(self, study: Study, history: History) -> Iterator[dict[str, Any]]:
-        """The requests that can be met, oldest first. A request's file goes once its event is recorded; what makes no sense is set aside."""
+        """The requests that can be met, oldest first. A request's file goes once its event is recorded; what makes no sense is set aside.
+
+        A file that outlived its event, because the driver died in between, is not taken again.
+        """
         if time.monotonic() - self._looked < LOOK_EVERY:
             return
         self._looked = time.monotonic()
         if not self._folder.is_dir():
             return
         for path in sorted(self._folder.glob("*.json")):
+            if path.name in history.requests:
+                path.unlink()
+                continue
             try:
                 request = checked(json.loads(path.read_text(encoding="utf-8")), study, history)
-            except (InputError, ValueError, KeyError, TypeError, AttributeError):
+            except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
                 path.rename(path.with_suffix(".refused"))
+                write_whole(path.with_suffix(".reason"), f"{error}\n")
                 continue
-            yield request
+            yield {**request, "request": path.name}
             path.unlink()
 
 

@@ -51,22 +51,24 @@ def saved_seconds(history: History, rules: Rules) -> float:
 
 
 def audit(history: History) -> dict[str, Any] | None:
-    """What stopping cost, by the audited trials that ran to the end: how many beat the best of the others, and by how much. None without any."""
-    done = [
-        trial for trial in history.trials.values() if trial.number in history.audited and trial.status == "completed"
-    ]
-    others = [
-        trial.score
-        for trial in history.trials.values()
-        if trial.number not in history.audited and trial.score is not None
-    ]
+    """What stopping cost, by the audited trials that ran to the end: how many the study would have preferred to the best of the others.
+
+    Points are those of the first objective that the best of them is ahead by. None without an audit.
+    """
     if not history.audited:
         return None
-    best = max(others, default=0.0)
-    gains = [trial.score - best for trial in done if trial.score is not None]
+    ranked = history.ranked()
+    done = [trial for trial in ranked if trial.number in history.audited and trial.status == "completed"]
+    others = [trial for trial in ranked if trial.number not in history.audited]
+    ahead = [trial for trial in done if not others or ranked.index(trial) < ranked.index(others[0])]
+    points = [_first_value(history, trial) - _first_value(history, others[0]) for trial in ahead if others]
     return {
         "audited": sorted(history.audited),
         "completed": len(done),
-        "better_than_the_best": sum(gain > 0 for gain in gains),
-        "most_points_lost": round(100 * max([0.0, *gains]), 3),
+        "better_than_the_best": len(ahead),
+        "most_points_lost": round(100 * max([0.0, *points]), 3),
     }
+
+
+def _first_value(history: History, trial: Trial) -> float:
+    return history.goal.values(trial.scores[trial.best_rung])[0]

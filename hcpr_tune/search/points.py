@@ -24,15 +24,15 @@ WARM_STARTS = 3
 
 
 def planned_point(study: Study, history: History) -> tuple[Params, Source] | None:
-    """The next point that is not the sampler's: enqueued ones, then the published recipe, first points, an earlier study's best, calibration."""
+    """The next point that is not the sampler's: the published recipe, enqueued ones, first points, an earlier study's best, calibration."""
+    if not history.trials:
+        return params_of(study.recipe, study.space), PUBLISHED
     if history.queue:
         return history.queue[0], ENQUEUED
-    begun = dict.fromkeys((PUBLISHED, FIRST_POINT, WARM_START, CALIBRATION), 0)
+    begun = dict.fromkeys((FIRST_POINT, WARM_START, CALIBRATION), 0)
     for trial in history.trials.values():
         if trial.source in begun:
             begun[trial.source] += 1
-    if not begun[PUBLISHED]:
-        return params_of(study.recipe, study.space), PUBLISHED
     for points, source in ((study.first_points, FIRST_POINT), (best_old_points(study, history), WARM_START)):
         if begun[source] < len(points):
             return points[begun[source]], source
@@ -60,7 +60,10 @@ def low_discrepancy_point(study: Study, index: int) -> Params:
 
 def best_old_points(study: Study, history: History) -> list[Params]:
     """The best points of an earlier study: of those that got furthest, the best ones first, each point once."""
-    points: list[Params] = []
+    kept: list[Params] | None = history.derived.get("best old points")
+    if kept is not None or not history.old_trials:
+        return kept or []
+    published, points = params_of(study.recipe, study.space), list[Params]()
     scored = [old for old in history.old_trials if old.scores and not old.lost]
 
     def worth(old: OldTrial) -> tuple[float, ...]:
@@ -68,9 +71,10 @@ def best_old_points(study: Study, history: History) -> list[Params]:
         return (-last, study.goal.shortfall(old.scores[last]), -study.goal.values(old.scores[last])[0])
 
     for old in sorted(scored, key=worth):
-        if old.params not in points and old.params != params_of(study.recipe, study.space):
+        if len(points) < WARM_STARTS and old.params not in (*points, published):
             points.append(old.params)
-    return points[:WARM_STARTS]
+    history.derived["best old points"] = points
+    return points
 
 
 def follows_prior(study: Study, number: int, sampled: int) -> bool:
@@ -87,12 +91,16 @@ def follows_prior(study: Study, number: int, sampled: int) -> bool:
 
 
 def with_priors(study: Study, number: int, params: Params) -> Params:
-    """`params` with the dimensions that have a prior drawn from it, and dimensions that come into being drawn evenly."""
+    """`params` with dimensions drawn from their priors, and those that come into being drawn evenly.
+
+    The strongest prior is followed in all of these points, a weaker one in its share of them.
+    """
     drawn = random.Random(derive_seed(study.settings.seed, "prior point", number))
+    strongest = max(dimension.prior.strength for dimension in study.space.values() if dimension.prior)
     values: Params = {}
     for name, dimension in study.space.items():
-        share = drawn.random()
-        if dimension.prior is not None:
+        share, chance = drawn.random(), drawn.random()
+        if dimension.prior is not None and chance * strongest < dimension.prior.strength:
             values[name] = prior_draw(dimension, dimension.prior, drawn)
         else:
             values[name] = params.get(name, dimension.at(share))

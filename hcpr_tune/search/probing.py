@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from hcpr_tune.errors import InputError
 from hcpr_tune.search.runner import Share
 from hcpr_tune.search.study import Study
 from hcpr_tune.settings import to_plain
 
-PROBE_SECONDS = 90.0
+PROBE_SECONDS = 80.0
 """Beside Ray's start and imports, so that the whole stays within two minutes."""
 MOST_WORKERS = 8
 
@@ -21,7 +22,14 @@ def probe_cluster(study: Study, share: Share) -> list[dict[str, Any]]:
     remote = ray.remote(num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, max_retries=0)(_probe)
     recipe, on_gpu = to_plain(study.recipe), share.gpus_per_trial > 0
     tasks = [remote.remote(recipe, on_gpu, PROBE_SECONDS) for _ in range(min(share.workers, MOST_WORKERS))]
-    found: list[dict[str, Any]] = ray.get(tasks)
+    try:
+        found: list[dict[str, Any]] = ray.get(tasks, timeout=2 * PROBE_SECONDS)
+    except ray.exceptions.GetTimeoutError:
+        raise InputError(
+            f"the probe had no answer from the cluster within {2 * PROBE_SECONDS:.0f} seconds: it may be busy with other work; try again later, or leave --probe out"
+        ) from None
+    except ray.exceptions.RayTaskError as error:
+        raise InputError(f"the probe failed on a worker: {error.cause!r}; mend that before you search") from None
     return found
 
 

@@ -5,6 +5,7 @@ Everything else (what runs next, the tables, the views) is rebuilt from it. `His
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Sequence
@@ -147,8 +148,10 @@ class History:
     """Seconds that workers were held by jobs, up to the latest event of each."""
     worker_seconds_offered: float = 0.0
     """Seconds of all workers, busy or idle."""
-    extended: dict[str, float] = field(default_factory=dict)
-    """What the budget was set to since the study began: trials, hours, worker_hours, epochs."""
+    extensions: list[dict[str, float]] = field(default_factory=list)
+    """What the budget was set to since the study began, in order: trials, hours, worker_hours, epochs."""
+    requests: set[str] = field(default_factory=set)
+    """The names of the requests that were taken from the inbox."""
     queue: list[Params] = field(default_factory=list)
     """Points that were asked for and not yet begun."""
     audited: set[int] = field(default_factory=set)
@@ -186,7 +189,7 @@ class History:
 
     def _on_extend(self, event: Event) -> None:
         """More budget, or a new top rung: what was complete waits to be promoted to it."""
-        self.extended |= event["budget"]
+        self.extensions.append(event["budget"])
         if "epochs" in event["budget"]:
             self.last_epoch = int(event["budget"]["epochs"])
             for trial in self.trials.values():
@@ -199,9 +202,11 @@ class History:
             self.old_trials.append(OldTrial(old["params"], scores, old["completed"], old["lost"]))
 
     def _on_enqueue(self, event: Event) -> None:
+        self.requests.add(event["request"])
         self.queue.append(event["params"])
 
     def _on_kill(self, event: Event) -> bool:
+        self.requests.add(event["request"])
         trial = self.trials[event["trial"]]
         if trial.ended:
             return False
@@ -301,10 +306,16 @@ class Record:
     """Appends events to record.jsonl, folds them into `history`, and tells the listeners."""
 
     def __init__(self, path: Path, history: History, listeners: Sequence[Listener] = ()) -> None:
+        """Raises `InputError` where another process leads the study: two would undo each other's decisions."""
         self.history = history
         self.listeners = list(listeners)
-        _drop_half_line(path)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if not _locked(self._file):
+            os.close(self._file)
+            raise InputError(
+                f"{path.parent} is being searched by another process; wait for its end, or stop it by Ctrl-C, before you resume it"
+            )
+        _drop_half_line(path)
 
     def append(self, event: Event) -> None:
         """Write one event, flushed to the disk, then make it take effect."""
@@ -335,6 +346,26 @@ def read_history(path: Path, last_epoch: int, goal: Goal | None = None) -> Histo
                 f"{path}, line {number} is damaged ({error!r}); restore the file from a copy, or start a new study"
             ) from None
     return history
+
+
+def _locked(file: int) -> bool:
+    """Take the lock that the leading process holds as long as it lives; False where another one has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_led(path: Path) -> bool:
+    """Whether a process is searching the study of this record at the moment."""
+    if not path.exists():
+        return False
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return not _locked(file)
+    finally:
+        os.close(file)
 
 
 def _drop_half_line(path: Path) -> None:

@@ -169,10 +169,9 @@ class ResultFiles:
         self._settling = self._settled - began
 
     def _export_best(self, history: History) -> None:
-        ranked = history.ranked()
-        if not ranked:
+        best = winner(self._study, history)
+        if best is None:
             return
-        best = ranked[0]
         self._folder.best.mkdir(exist_ok=True)
         rung = self._folder.rung_checkpoint(best.number, best.best_rung, self._study.restarted)
         weights = rung / "model.safetensors"
@@ -234,6 +233,12 @@ def rungs_plain(study: Study, history: History) -> dict[str, Any]:
     }
 
 
+def winner(study: Study, history: History) -> Trial | None:
+    """The trial whose model is kept in best/: with several objectives the one of the front that is best in the first. None without any score."""
+    found = front(study, history) or history.ranked()
+    return found[0] if found else None
+
+
 def front(study: Study, history: History) -> list[Trial]:
     """The trials that no other one beats in all objectives, the first objective falling; those that reach every floor."""
     scored = [trial for trial in history.ranked() if not study.goal.shortfall(trial.scores[trial.best_rung])]
@@ -247,7 +252,8 @@ def front(study: Study, history: History) -> list[Trial]:
 
 def best_metrics(study: Study, history: History) -> dict[str, Any]:
     """What is known of the best trial, beside the published recipe, and of the study that it comes from."""
-    best, published = history.ranked()[0], history.trials[0]
+    best, published = winner(study, history), history.trials[0]
+    assert best is not None
     at_score = best.at_rung(best.best_rung)
     pairs: dict[str, Any] = {
         name: at_score[name] for name in ("attacked_pairs_validation", "class_totals_validation") if name in at_score

@@ -16,9 +16,9 @@ from pathlib import Path
 import hcpr_tune
 from hcpr_tune.errors import InputError, Interrupted
 from hcpr_tune.search.halving import always_promoted
-from hcpr_tune.search.record import Event, History, Listener, Record, read_history
+from hcpr_tune.search.record import Event, History, Listener, Record, is_led, read_history
 from hcpr_tune.search.results import ResultFiles, StudyFolder
-from hcpr_tune.search.study import Study, extend, read_study, study_to_toml
+from hcpr_tune.search.study import Study, extended, read_study, study_to_toml
 from hcpr_tune.seeds import derive_seed
 from hcpr_tune.settings import show
 
@@ -79,6 +79,10 @@ def reopen(storage: Path, name: str, option: str = "--resume ") -> tuple[StudyFo
         raise InputError(
             f"{option}{show(name)}: there is no study in {folder.root}; known there: {', '.join(known) or 'none'}"
         )
+    if option == "--resume " and is_led(folder.record):
+        raise InputError(
+            f"{option}{show(name)}: {folder.root} is being searched by another process; wait for its end, or stop it by Ctrl-C"
+        )
     study = read_study(folder.study)
     history = History(study.recipe.epochs, study.goal)
     if folder.record.exists():
@@ -87,7 +91,7 @@ def reopen(storage: Path, name: str, option: str = "--resume ") -> tuple[StudyFo
         raise InputError(
             f"{option}{show(name)}: {folder.study} was changed since the study began; undo the change, or begin a new study with it by --space"
         )
-    return folder, extend(study, history.extended) if history.extended else study, history
+    return folder, extended(study, history.extensions), history
 
 
 def audit_event(study: Study, history: History, count: int) -> Event:

@@ -33,7 +33,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
         self._on_gpu = on_gpu
         self._suggester, self._inbox = Suggester(study), Inbox(folder.inbox)
         self._jobs: dict[str, Job] = {}
-        self._absorbed: dict[str, int] = {}
+        self._absorbed: dict[str, str] = {}
         self._decided: tuple[int, Decision] | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -77,10 +77,9 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record what a worker reported: an epoch, and with the last one the job's end."""
         job = self._jobs.get(trial_id)
-        iteration = result.get("training_iteration", 0)
-        if job is None or REPORT not in result or self._absorbed.get(trial_id) == iteration:
+        if job is None or REPORT not in result or self._absorbed.get(trial_id) == result[REPORT]:
             return
-        self._absorbed[trial_id] = iteration
+        self._absorbed[trial_id] = result[REPORT]
         report = json.loads(result[REPORT])
         if "epoch" in report:
             epoch = {name: value for name, value in report.items() if name not in JOB_KEYS}

@@ -79,7 +79,7 @@ class Range(Dimension):
     also: tuple[float, ...] = ()
 
     def holds(self, value: Value) -> bool:
-        return not isinstance(value, str) and (self.low <= value <= self.high or value in self.also)
+        return isinstance(value, int | float) and (self.low <= value <= self.high or value in self.also)
 
     def ends(self) -> tuple[Value, ...]:
         return self.low, self.high, *self.also

@@ -165,7 +165,8 @@ class Study:
         wanted = self.settings.early_stopping.calibration
         if self.settings.early_stopping.method == "none":
             return 1
-        return min(CALIBRATION_TRIALS, self.settings.budget.trials) if wanted == "auto" else wanted
+        room = max(1, self.settings.budget.trials - len(self.first_points))
+        return min(CALIBRATION_TRIALS, room) if wanted == "auto" else wanted
 
     @property
     def restarted(self) -> bool:
@@ -331,7 +332,14 @@ def study_from_plain(tables: dict[str, Any], where: str) -> Study:
     }
     full = recipe_from_plain({**recipe, **derived}, where)
     space = read_space(search, full, where)
-    return Study(settings, full, space, read_points(points, full, space, where))
+    study = Study(settings, full, space, read_points(points, full, space, where))
+    calibration, before = settings.early_stopping.calibration, len(study.first_points)
+    if calibration != "auto" and calibration + before > settings.budget.trials:
+        raise InputError(
+            f"early_stopping.calibration = {calibration} and {before} first_points must together be at most budget.trials = {settings.budget.trials};"
+            f" lower one, or raise budget.trials ({where})"
+        )
+    return study
 
 
 def _check_brackets(early_stopping: EarlyStopping, rungs: Sequence[int]) -> None:
@@ -348,12 +356,20 @@ def extend(study: Study, budget: Mapping[str, float]) -> Study:
     settings = replace(study.settings, budget=replace(study.settings.budget, **more))
     recipe = study.recipe
     if "epochs" in budget:
-        recipe = _with_top_rung(recipe, int(budget["epochs"]))
+        recipe = _with_top_rung(study, int(budget["epochs"]))
     return replace(study, settings=settings, recipe=recipe, begun_as=study.fingerprint)
 
 
-def _with_top_rung(recipe: Recipe, epochs: int) -> Recipe:
+def extended(study: Study, budgets: Sequence[Mapping[str, float]]) -> Study:
+    """The study with several extensions, one after the other: each `epochs` is a rung of its own."""
+    for budget in budgets:
+        study = extend(study, budget)
+    return study
+
+
+def _with_top_rung(study: Study, epochs: int) -> Recipe:
     """The recipe with `epochs` as a rung above the last one. What was trained so far must stay what the new recipe trains."""
+    recipe = study.recipe
     if epochs <= recipe.epochs:
         raise InputError(
             f"--epochs must be above the {recipe.epochs} epochs that the study has, got {epochs}; give a higher number"
@@ -366,7 +382,9 @@ def _with_top_rung(recipe: Recipe, epochs: int) -> Recipe:
             ("consistency", recipe.consistency),
             ("attack.steps", recipe.attack.steps),
         )
-        if isinstance(schedule, Schedule) and schedule.over == "trial" and schedule.shape != "constant"
+        if isinstance(schedule, Schedule)
+        and (schedule.over == "trial" or f"{name}.over" in study.space)
+        and (schedule.shape != "constant" or f"{name}.shape" in study.space)
     ]
     if mode == "single" or (mode == "annealed" and over_trial):
         what = "lr_schedule.mode is single" if mode == "single" else f"{over_trial[0]}.over is trial"

@@ -65,7 +65,7 @@ class Told:
         return earned_rungs(history, trial, self._rules) if self._on_merits else sorted(trial.rungs)
 
     def _state(self, trial: Trial, rungs: Sequence[int]) -> TrialState:
-        if trial.lost or (trial.status == "killed" and not rungs):
+        if trial.lost or (not rungs and (trial.status == "killed" or trial.rungs)):
             return TrialState.FAIL
         if not rungs:
             return TrialState.RUNNING
@@ -113,9 +113,17 @@ class Told:
 
 
 def common_rung(history: History) -> int:
-    """The highest rung that every trial with a score has reached; 0 for none."""
+    """The highest rung that every trial with a score has reached; 0 for none.
+
+    Where each rung is a training of its own, brackets have no rung in common: then it is the one that most trials have, the lowest of equals.
+    """
     reached = [set(trial.rungs) for trial in history.trials.values() if trial.rungs and not trial.lost]
-    return max(set.intersection(*reached), default=0) if reached else 0
+    if not reached:
+        return 0
+    common = set.intersection(*reached)
+    if common:
+        return max(common)
+    return max(sorted(set.union(*reached)), key=lambda rung: sum(rung in rungs for rungs in reached))
 
 
 def _count_generations(told: Sequence[FrozenTrial], size: int) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record import Event, Trial, read_history
-from hcpr_tune.search.space import params_of, with_params
-from hcpr_tune.search.study import Study, extend, read_study
-from hcpr_tune.settings import show, to_plain
+from hcpr_tune.search.space import field_of, params_of, with_params
+from hcpr_tune.search.study import Study, extended, read_study
+from hcpr_tune.settings import dotted_names, get_dotted, show, to_plain
 from hcpr_tune.training.recipe import Recipe
 
+FIXED = ("model.", "method", "batch_size")
+"""Parts of the recipe that must be equal where neither study searches them: coefficients mean something else beside others."""
 COMPARED = ("images", "steps", "restarts", "relative_step_size", "seed")
 """Settings of the evaluation that a score depends on."""
 
@@ -21,15 +23,16 @@ def warm_start(folder: Path, study: Study, time: float) -> Event:
     """The event that tells a new study what the study in `folder` found.
 
     A trial comes over with its values of the new study's dimensions, those that the earlier study held fixed included, unless one lies
-    outside. Its rung scores come with their epochs; where the two studies tie the learning rate to the rungs in different ways, only those at full
-    length, because the others do not mean the same. Raises `InputError` for another task or another measure.
+    outside. Its rung scores come with their epochs, as far as both studies train in the same way up to them; the others do not mean the
+    same and stay behind. Raises `InputError` for another task or another measure.
     """
     if not (folder / "study.toml").is_file() or not (folder / "record.jsonl").is_file():
         raise InputError(f"--warm-start {folder}: there is no study; give a folder such as results/NAME")
     old = read_study(folder / "study.toml")
     history = read_history(folder / "record.jsonl", old.recipe.epochs, old.goal)
-    old = extend(old, history.extended) if history.extended else old
+    old = extended(old, history.extensions)
     _check_same_measure(folder, old.recipe, study.recipe)
+    _check_same_training(folder, old, study)
     trials = [plain for trial in history.trials.values() if (plain := _carried(trial, old, study)) is not None]
     if not trials:
         raise InputError(
@@ -53,15 +56,35 @@ def _check_same_measure(folder: Path, old: Recipe, new: Recipe) -> None:
             )
 
 
+def _check_same_training(folder: Path, old: Study, new: Study) -> None:
+    theirs, ours = to_plain(old.recipe), to_plain(new.recipe)
+    searched = {field_of(name) for name in (*old.space, *new.space)}
+    for name in dotted_names(Recipe):
+        one, other = get_dotted(theirs, name), get_dotted(ours, name)
+        if name.startswith(FIXED) and name not in searched and one != other:
+            raise InputError(
+                f"--warm-start {folder}: its {name} is {show(one)}, here it is {show(other)}, beside which its trials mean something else;"
+                " drop --warm-start, or set that"
+            )
+
+
+def _means_the_same(rung: int, old: Recipe, new: Recipe) -> bool:
+    """Whether a score at this epoch is that of the same training in both: equal length, or an equal way to the rung."""
+    if old.lr_schedule != new.lr_schedule:
+        return False
+    if old.lr_schedule.mode == "restarted":
+        return True
+    if old.lr_schedule.mode == "annealed" and rung in new.rungs:
+        return [one for one in old.rungs if one <= rung] == [one for one in new.rungs if one <= rung]
+    return old.epochs == new.epochs
+
+
 def _carried(trial: Trial, old: Study, new: Study) -> dict[str, Any] | None:
     params = params_of(with_params(old.recipe, trial.params), new.space)
     if not all(new.space[name].holds(value) for name, value in params.items()):
         return None
-    same_rungs = old.recipe.lr_schedule.mode == new.recipe.lr_schedule.mode
     scores = {
-        str(rung): scores
-        for rung, scores in trial.scores.items()
-        if same_rungs or rung == old.recipe.epochs == new.recipe.epochs
+        str(rung): scores for rung, scores in trial.scores.items() if _means_the_same(rung, old.recipe, new.recipe)
     }
     if not scores and not trial.lost:
         return None

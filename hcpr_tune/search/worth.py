@@ -83,13 +83,13 @@ def rung_worths(history: History, rungs: Sequence[int]) -> dict[int, Worth]:
 
 
 def _correlation(history: History, rung: int, later: int, numbers: set[int]) -> Correlation:
-    """The lowest over the objectives."""
+    """The lowest over the objectives, and over what has a floor: both decide who goes on."""
     if len(numbers) < FEWEST_POINTS:
         return Correlation(rung, later, len(numbers), None)
     trials = [history.trials[number] for number in sorted(numbers)]
     found = min(
         spearman([trial.scores[rung][name] for trial in trials], [trial.scores[later][name] for trial in trials])
-        for name in history.goal.objectives
+        for name in sorted({*history.goal.objectives, *history.goal.floors})
     )
     return Correlation(rung, later, len(trials), found, *spearman_interval(found, len(trials)))
 

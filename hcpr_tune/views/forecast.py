@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from hcpr_tune.search.halving import most_epochs, usual_epochs
+from hcpr_tune.search.halving import most_epochs, usual_epochs, usual_stretches
 from hcpr_tune.search.study import Study
 from hcpr_tune.training.pacing import attack_steps
 
@@ -45,40 +46,41 @@ def plan_lines(study: Study) -> list[str]:
 
 def probe_lines(study: Study, workers: int, probes: Sequence[dict[str, Any]]) -> list[str]:
     """Worker-hours, wall-clock, disk, and the difference that the search could see, from what the probe measured."""
-    seconds, share_evaluation = trial_seconds(study, probes)
-    full = sum(study.rungs) if study.restarted else study.rungs[-1]
-    usual = usual_epochs(study.rules, study.calibration)
-    worker_seconds = seconds * usual / full + study.settings.budget.trials * fmean(p["seconds_startup"] for p in probes)
+    stretches = [
+        (stretch_seconds(study, probes, start, end), times)
+        for start, end, times in usual_stretches(study.rules, study.calibration)
+    ]
+    training, evaluation = (sum(seconds[part] for seconds, _ in stretches) for part in (0, 1))
+    worker_seconds = sum(sum(seconds) * times for seconds, times in stretches)
+    worker_seconds += study.settings.budget.trials * fmean(probe["seconds_startup"] for probe in probes)
+    limit = min(study.rules.worker_seconds, study.rules.seconds * workers)
+    ended = f", more than the {hours(limit)} that its budget allows" if worker_seconds > limit else ""
     megabytes = fmean(probe["checkpoint_bytes"] for probe in probes) / 1e6
     kept = study.settings.budget.trials + study.settings.keep_weights + workers
     images = probes[0]["validation_images"]
     steps = sum(probe["steps"] for probe in probes)
     return [
         f"probe: {steps} optimiser steps of the published recipe on {len(probes)} workers at once",
-        f"one trial to the end: {hours(seconds)} on one worker, {100 * share_evaluation:.0f} % of it evaluation",
-        f"the search: {hours(worker_seconds)} of workers' time, about {hours(worker_seconds / workers)} on {workers} workers",
+        f"one trial to the end: {hours(training + evaluation)} on one worker, {100 * evaluation / (training + evaluation):.0f} % of it evaluation",
+        f"the search: {hours(worker_seconds)} of workers' time, about {hours(worker_seconds / workers)} on {workers} workers{ended}",
         f"disk: at most about {kept * megabytes:.0f} MB of checkpoints, {megabytes:.1f} MB each",
         f"difference between two recipes that {images} validation images show (95 %, power 80 %): {detectable(images, 0.1):.1f} points where the two"
         f" disagree on 10 % of the images, {detectable(images, 0.3):.1f} where on 30 %",
     ]
 
 
-def trial_seconds(study: Study, probes: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """Seconds of one trial from the beginning to the end, at the attack steps of each of its epochs, and the share of evaluation."""
+def stretch_seconds(study: Study, probes: Sequence[dict[str, Any]], start: int, end: int) -> tuple[float, float]:
+    """Seconds of training and of evaluation from the end of epoch `start` to the end of epoch `end`, at the attack steps of each epoch."""
     recipe = study.recipe
+    if study.restarted:
+        recipe = replace(recipe, stop_epoch=end if end < recipe.epochs else 0)
     per_step, update, one = (
         fmean(probe[name] for probe in probes)
         for name in ("seconds_per_attack_step", "seconds_update", "seconds_evaluation")
     )
-    training = sum(per_step * attack_steps(recipe, epoch) + update for epoch in range(1, recipe.epochs + 1))
-    evaluated = {epoch for epoch in range(1, recipe.epochs + 1) if epoch % recipe.evaluation.period == 0} | set(
-        study.rungs
-    )
-    evaluation = one * len(evaluated)
-    if study.restarted:
-        factor = sum(study.rungs) / recipe.epochs
-        training, evaluation = training * factor, evaluation * factor
-    return training + evaluation, evaluation / (training + evaluation)
+    epochs = range(start + 1, end + 1)
+    evaluated = sum(epoch % recipe.evaluation.period == 0 or epoch in recipe.rung_epochs for epoch in epochs)
+    return sum(per_step * attack_steps(recipe, epoch) + update for epoch in epochs), one * evaluated
 
 
 def detectable(images: int, disagreement: float) -> float:

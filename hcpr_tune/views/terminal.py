@@ -229,7 +229,7 @@ def result_table(study: Study, history: History) -> RenderableType:
         else:
             robust, clean = accuracies.values()
             table.add_row(title, str(trial.number), str(trial.best_rung), str(robust), str(clean))
-    alarms = (masking_of(ranked[0]) or {}).get("alarms", [])
+    alarms = (masking_of(best[0]) or {}).get("alarms", [])
     warnings = [Text(f"ALARM: the best model may mask its gradients: {alarm}", style="red") for alarm in alarms]
     return Group(table, *warnings, *map(Text, rung_lines(study, history)), Text(result_words(study, history)))
 

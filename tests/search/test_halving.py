@@ -20,6 +20,7 @@ from hcpr_tune.search.halving import (
     usual_epochs,
 )
 from hcpr_tune.search.record import Event, History, Job
+from hcpr_tune.search.worth import rung_worths
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, published, reached, suggested
 
 RUNGS = (3, 9, 27)
@@ -147,14 +148,14 @@ def test_with_too_few_points_a_rung_halves_as_usual():
 
 
 def test_a_point_that_somebody_asked_for_comes_before_promotions_and_beyond_the_trials():
-    events = [*recorded(900, 800, 700), {"event": "enqueue", "time": 0.0, "params": {"x": 1}}]
+    events = [*recorded(900, 800, 700), {"event": "enqueue", "time": 0.0, "params": {"x": 1}, "request": "1"}]
     assert decide(history_of(*events), trials=3) == NewTrial(3)
     events += [suggested(3, {"x": 1}, "enqueued"), *reached(3, 0, 3, 1)]
     assert decide(history_of(*events), trials=3) == Job(0, 3, 9)
 
 
 def test_a_killed_trial_is_never_promoted_and_does_not_count_as_the_worst():
-    events = [*recorded(900, 800, 700), {"event": "kill", "time": 0.0, "trial": 0}]
+    events = [*recorded(900, 800, 700), {"event": "kill", "time": 0.0, "trial": 0, "request": "1"}]
     assert decide(history_of(*events), trials=3) == "finished"
 
 
@@ -184,7 +185,9 @@ def test_a_new_top_rung_reopens_the_trials_that_were_complete():
     assert history.trials[0].status == "waiting"
     assert next_decision(history, Rules((3, 9, 27, 81), 3)) == "finished"  # one of one: no quota yet
     alone = Rules((3, 9, 27, 81), 3, reduction_factor=1.0001)
-    assert next_decision(history, alone) in (Job(0, 27, 81), Job(1, 3, 9))
+    assert next_decision(history, alone) == Job(1, 3, 9)  # 27: 1 of 1 is floor(1 / 1.0001) = 0; 3: 2 of 3
+    more_at_the_top = history_of(*events, *reached(1, 3, 9, 800), *reached(1, 9, 27, 800), more)
+    assert next_decision(more_at_the_top, alone) == Job(0, 27, 81)
 
 
 def test_several_objectives_promote_the_front_first():
@@ -211,12 +214,7 @@ def test_brackets_begin_at_their_rung_and_keep_their_own_quotas():
     assert brackets == [bracket_of(trial, rules) for trial in history.trials.values()]
     assert bracket_shares(rules) == pytest.approx([0.75, 0.25])
     assert 30 <= brackets.count(0) <= 55
-    assert {first_job(history.trials[n], rules) for n in range(2)} <= {
-        Job(0, 0, 3),
-        Job(0, 0, 9),
-        Job(1, 0, 3),
-        Job(1, 0, 9),
-    }
+    assert all(first_job(trial, rules).end == RUNGS[bracket_of(trial, rules)] for trial in history.trials.values())
     late = [number for number in range(60) if brackets[number] == 1][:3]
     early = [number for number in range(60) if brackets[number] == 0][:3]
     events = [suggested(number) for number in range(60)]
@@ -298,6 +296,25 @@ class Play:
                 add(epoch(ended.trial, ended.end, score), job_end(ended.trial, ended.start, ended.end))
 
 
+def check_each_promotion(play):
+    """Whoever went on was, at that moment, in the top third of its bracket, or calibration, or its rung was worth too little."""
+    history, rules = History(27), play.rules
+    for event in play.events:
+        if event["event"] == "job":
+            trial = history.trials[event["trial"]]
+            rung, bracket = trial.last_rung, bracket_of(trial, rules)
+            members = [t for t in history.trials.values() if bracket_of(t, rules) == bracket]
+            at_rung = [t for t in members if rung in t.rungs]
+            worse = sum(t.lost and rung not in t.rungs and t.target == rung for t in members)
+            better = (
+                sum((-t.rungs[rung], t.number) < (-trial.rungs[rung], trial.number) for t in at_rung) if rung else 0
+            )
+            in_quota = better < (len(at_rung) + worse) // 3
+            worthless = rung in RUNGS[:-1] and not rung_worths(history, RUNGS)[rung].halves(rules.least_worth)
+            assert not rung or trial.source == "calibration" or worthless or in_quota
+        history.apply(json.loads(json.dumps(event)))
+
+
 streams = st.tuples(
     st.lists(st.one_of(st.none(), st.integers(0, 1000)), min_size=1, max_size=40),
     st.lists(st.integers(0, 7), min_size=1, max_size=20),
@@ -318,6 +335,7 @@ def test_any_search_ends_within_its_bound_and_keeps_the_rule(stream):
     for trial in history.trials.values():
         if trial.source == "calibration" and not trial.lost:
             assert trial.status == "completed"
+    check_each_promotion(play)
     if rules.brackets > 1:
         return
     for before, rung in ((0, 3), (3, 9)):
@@ -360,6 +378,14 @@ def test_with_one_worker_a_crash_anywhere_changes_no_later_decision(stream, wher
     broken.decisions = []
     broken.turn = sum(event["event"] == "job_end" for event in broken.events)
     broken.run()
+    # The job that was running is handed out again; from there on the decisions are those of the unbroken search.
+    before = [e for e in whole.events[:cut] if e["event"] == "job"]
+    open_job = bool(before) and not any(
+        e["event"] == "job_end" and e["trial"] == before[-1]["trial"] and e["end"] == before[-1]["end"]
+        for e in whole.events[:cut]
+    )
+    done = len(before) - (open_job and before[-1]["end"] not in whole.history(cut).trials[before[-1]["trial"]].rungs)
+    assert broken.decisions == whole.decisions[done:]
     again = [(e["trial"], e["start"], e["end"]) for e in broken.events if e["event"] == "job_end"]
     rungs = {n: t.rungs for n, t in broken.history().trials.items()}
     assert rungs == {n: t.rungs for n, t in whole.history().trials.items()}
@@ -373,3 +399,7 @@ def test_bounds_by_hand():
     assert usual_epochs(Rules(RUNGS, 9), calibration=9) == most_epochs(Rules(RUNGS, 9)) == 9 * 27
     assert most_epochs(Rules(RUNGS, 9, restarted=True)) == 9 * 39
     assert usual_epochs(Rules((27,), 9), calibration=1) == 9 * 27
+    # In brackets three trials in four begin at 3, one at 9, which passes 3 on its way.
+    assert usual_epochs(Rules(RUNGS, 9, brackets=2), calibration=1) == round(
+        27 + 8 * 3 + (6 / 3 + 2) * 6 + (6 / 9 + 2 / 3) * 18
+    )

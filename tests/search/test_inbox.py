@@ -20,6 +20,7 @@ def test_requests_are_taken_once_and_in_order(small_study, history, tmp_path):
     post(tmp_path / "inbox", {"kind": "kill", "trial": 0})
     published_values = params_of(small_study.recipe, small_study.space)
     taken = list(Inbox(tmp_path / "inbox").take(small_study, history))
+    assert len({request.pop("request") for request in taken}) == 2
     assert taken == [
         {"kind": "enqueue", "params": published_values | {"hcpr.scale": 5.0}},
         {"kind": "kill", "trial": 0},
@@ -27,10 +28,14 @@ def test_requests_are_taken_once_and_in_order(small_study, history, tmp_path):
     assert list(Inbox(tmp_path / "inbox").take(small_study, history)) == []
 
 
-def test_a_request_stays_until_its_event_is_recorded(small_study, history, tmp_path):
-    post(tmp_path / "inbox", {"kind": "kill", "trial": 0})
-    next(Inbox(tmp_path / "inbox").take(small_study, history))  # the driver dies here
-    assert len(list(Inbox(tmp_path / "inbox").take(small_study, history))) == 1
+def test_a_request_stays_until_its_event_is_recorded_and_is_not_taken_twice(small_study, history, tmp_path):
+    post(tmp_path / "inbox", {"kind": "enqueue", "params": {}})
+    next(Inbox(tmp_path / "inbox").take(small_study, history))  # the driver dies before it is recorded
+    request = next(Inbox(tmp_path / "inbox").take(small_study, history))
+    history.apply({"event": request.pop("kind"), "time": 0.0, **request})  # it dies again, before the file is gone
+    assert list(Inbox(tmp_path / "inbox").take(small_study, history)) == []
+    assert len(history.queue) == 1
+    assert list((tmp_path / "inbox").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -40,7 +45,7 @@ def test_a_request_stays_until_its_event_is_recorded(small_study, history, tmp_p
 def test_nonsense_is_set_aside_and_does_not_stop_the_search(small_study, history, tmp_path, request_):
     post(tmp_path / "inbox", request_)
     assert list(Inbox(tmp_path / "inbox").take(small_study, history)) == []
-    assert [path.suffix for path in (tmp_path / "inbox").iterdir()] == [".refused"]
+    assert sorted(path.suffix for path in (tmp_path / "inbox").iterdir()) == [".reason", ".refused"]
 
 
 def test_an_ended_trial_cannot_be_killed(small_study, history):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.proportions import Proportion
+from hcpr_tune.search.record import History, Record, is_led
 from hcpr_tune.search.results import ResultFiles, StudyFolder, kept_checkpoints, trials_csv
 from hcpr_tune.search.runner import check_new, create, reopen
 from hcpr_tune.search.space import params_of
+from hcpr_tune.search.study import extend, read_study
 from tests.search.histories import history_of, job, lost, reached, suggested
 
 
@@ -99,6 +102,51 @@ def test_a_taken_name_and_an_unwritable_storage_are_refused(small_study, tmp_pat
     for name in ("../up", "", ".hidden", "a/b", "x" * 101):
         with pytest.raises(InputError, match="a study's name must be"):
             check_new(tmp_path, name)
+
+
+def test_a_study_that_was_extended_twice_keeps_every_rung(small_study, tmp_path):
+    study = replace(
+        small_study, recipe=replace(small_study.recipe, pace=replace(small_study.recipe.pace, over="stretch"))
+    )
+    folder = check_new(tmp_path, "one")
+    record = Record(folder.record, create(folder, study))
+    budgets = [{"epochs": 8, "trials": 9}, {"epochs": 16}, {"hours": 2.0}]
+    for budget in budgets:
+        record.append({"event": "extend", "time": 0.0, "budget": budget})
+    record.close()
+    _, again, history = reopen(tmp_path, "one")
+    assert again.rungs == (1, 2, 4, 8, 16)
+    assert (again.settings.budget.trials, again.settings.budget.hours) == (9, 2.0)
+    assert again.fingerprint == study.fingerprint
+    assert history.last_epoch == 16
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lr_schedule.mode": "single"}, "its lr_schedule.mode is single"),
+        ({"pace.over": "trial"}, "its pace.over is trial"),
+    ],
+)
+def test_a_top_rung_that_would_change_what_was_trained_is_refused(space_file, change, words):
+    study = read_study(space_file, [("pace.over", "stretch"), *change.items()])
+    with pytest.raises(InputError, match=words):
+        extend(study, {"epochs": 8})
+    with pytest.raises(InputError, match="--epochs must be above the 4 epochs"):
+        extend(study, {"epochs": 4})
+
+
+def test_only_one_process_leads_a_study(small_study, tmp_path):
+    folder = check_new(tmp_path, "one")
+    record = Record(folder.record, create(folder, small_study))
+    assert is_led(folder.record)
+    with pytest.raises(InputError, match="is being searched by another process"):
+        reopen(tmp_path, "one")
+    with pytest.raises(InputError, match="is being searched by another process"):
+        Record(folder.record, History(4))
+    record.close()
+    assert not is_led(folder.record)
+    reopen(tmp_path, "one")
 
 
 def test_a_study_is_reopened_as_it_was(small_study, tmp_path):

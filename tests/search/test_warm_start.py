@@ -59,13 +59,15 @@ def test_dimensions_that_the_earlier_study_held_fixed_come_over_and_what_lies_ou
 def test_rungs_of_another_lr_schedule_mean_something_else_and_stay_behind(old, small_study):
     new = changed(small_study, recipe={"lr_schedule": {"mode": "restarted", "shape": "cosine"}})
     trials = warm_start(old, new, 0.0)["trials"]
-    assert [list(trial["scores"]) for trial in trials] == [["4"], []]
+    assert [(trial["lost"], list(trial["scores"])) for trial in trials] == [(True, [])]
 
 
 @pytest.mark.parametrize(
     ("tables", "words"),
     [
         ({"task": {"epsilon": 0.1}}, "its task.epsilon is 0.15, here it is 0.1"),
+        ({"recipe": {"model": {"width": 5}}}, "its model.width is 4, here it is 5"),
+        ({"recipe": {"batch_size": 64}}, "its batch_size is 128, here it is 64"),
         ({"task": {"split_seed": 7}}, "its task.split_seed is 0, here it is 7"),
         (
             {"recipe": {"evaluation": {"steps": 7, "relative_step_size": 0.5}}},
