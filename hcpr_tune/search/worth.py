@@ -56,8 +56,12 @@ class Worth:
         return self.end.rung
 
     def halves(self, least: float) -> bool:
-        """Whether the rung may stop trials. Too few points decide nothing: then it may."""
-        return self.end.rho is None or self.end.rho >= least
+        """Whether the rung may stop trials: unless its worth is below `least` beyond what few points may feign.
+
+        A stop can be undone by a later promotion, a training that went on for nothing cannot: so it takes some certainty (80 %) to say
+        that a rung is worth too little, and with fewer than `FEWEST_POINTS` there is none.
+        """
+        return self.end.rho is None or upper_bound(self.end.rho, self.end.trials) >= least
 
 
 def rung_worths(history: History, rungs: Sequence[int]) -> dict[int, Worth]:
@@ -115,12 +119,20 @@ def _centred_ranks(values: Sequence[float]) -> list[float]:
     return ranks
 
 
-def spearman_interval(rho: float, points: int) -> tuple[float, float]:
-    """At 95 %, by Fisher's z with the standard error of Bonett and Wright (Psychometrika 65, 2000)."""
+Z_80_ONE_SIDED = 0.8416
+
+
+def upper_bound(rho: float, points: int) -> float:
+    """What the correlation is below with a certainty of 80 %."""
+    return spearman_interval(rho, points, Z_80_ONE_SIDED)[1]
+
+
+def spearman_interval(rho: float, points: int, quantile: float = Z_95) -> tuple[float, float]:
+    """At 95 % (or another normal quantile), by Fisher's z with the standard error of Bonett and Wright (Psychometrika 65, 2000)."""
     if points <= 3:
         return -1.0, 1.0
     # At a perfect correlation z is infinite, but so few points prove nothing: the bound is that of the next lower one that can be.
     nearest = 1 - 6 / (points * (points**2 - 1))
     z = math.atanh(max(-nearest, min(nearest, rho)))
-    half = Z_95 * math.sqrt((1 + rho**2 / 2) / (points - 3))
+    half = quantile * math.sqrt((1 + rho**2 / 2) / (points - 3))
     return math.tanh(z - half), math.tanh(z + half)

@@ -205,8 +205,10 @@ def rung_lines(study: Study, history: History) -> list[str]:
             lines.append(
                 f"rung {rung}: what it is worth is not known yet ({worth.end.trials} of {FEWEST_POINTS} trials)"
             )
-        elif worth.halves(least):
+        elif worth.end.rho >= least:
             lines.append(f"{known}; it stops trials")
+        elif worth.halves(least):
+            lines.append(f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out to be wrong")
         else:
             lines.append(f"{known}, below {least:g}: it foretells too little and stops nobody")
     return lines

@@ -75,6 +75,18 @@ def test_too_few_points_are_unknown_and_halve():
     assert str(worth.end) == "unknown (4 trials)"
 
 
+def test_it_takes_some_certainty_to_call_a_rung_worthless():
+    from hcpr_tune.search.worth import Correlation, Worth
+
+    def halves(rho, trials):
+        return Worth(Correlation(3, 9, trials, rho), Correlation(3, 27, trials, rho)).halves(0.5)
+
+    # Standard errors of Fisher's z: 0.58 with 6 trials, 0.19 with 30.
+    assert [halves(0.3, n) for n in (6, 12, 30, 100)] == [True, True, False, False]
+    assert [halves(-0.5, n) for n in (6, 12)] == [False, False]
+    assert [halves(0.49, n) for n in (100, 100_000)] == [True, False]
+
+
 def test_until_enough_have_reached_the_end_a_rung_is_judged_by_the_latest_that_enough_have_reached():
     history = history_of(*trials_with(*[(100 - n, 100 + n, None) for n in range(6)]))
     worth = rung_worths(history, RUNGS)[3]
