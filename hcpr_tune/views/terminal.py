@@ -208,7 +208,9 @@ def rung_lines(study: Study, history: History) -> list[str]:
         elif worth.end.rho >= least:
             lines.append(f"{known}; it stops trials")
         elif worth.halves(least):
-            lines.append(f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out to be wrong")
+            lines.append(
+                f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out to be wrong"
+            )
         else:
             lines.append(f"{known}, below {least:g}: it foretells too little and stops nobody")
     return lines
