@@ -12,7 +12,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hcpr_tune.search.halving import earned_rungs
+from hcpr_tune.search.halving import always_promoted, earned_rungs
 from hcpr_tune.search.record import History, OldTrial, Trial
 from hcpr_tune.search.space import Choice, Dimension, Params, Range, Space, Value, active_params
 from hcpr_tune.search.study import Study
@@ -48,11 +48,14 @@ class Told:
         return told
 
     def _kept_or_new(self, trial: Trial, history: History, common: int, before: int) -> FrozenTrial:
-        rungs = self._rungs_of(trial, history, common)
-        state = self._state(trial, rungs)
-        key = (state, tuple(rungs), before)
+        # A trial that is promoted whatever its scores may be told otherwise because of others; all else that is told follows from this.
+        key: tuple[Any, ...] = (trial.status, len(trial.rungs), common, before)
+        if always_promoted(trial, history):
+            key = (*key, *self._rungs_of(trial, history, common))
         kept = self._kept.get(trial.number)
         if kept is None or kept[0] != key:
+            rungs = self._rungs_of(trial, history, common)
+            state = self._state(trial, rungs)
             scores = {rung: trial.scores[rung] for rung in rungs}
             attributes = {"source": trial.source, "reason": trial.reason}
             kept = key, self._frozen(before + trial.number, state, trial.params, scores, attributes)
