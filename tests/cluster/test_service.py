@@ -107,7 +107,7 @@ def test_a_search_whose_time_is_up_ends_with_its_epoch_and_can_be_extended(tmp_p
 
 
 def test_a_finished_search_gets_more_trials_a_new_top_rung_and_an_audit(local_ray, tmp_path):
-    _, first = searched(SMALL_SPACE, tmp_path, local_ray)
+    _, first = searched(SMALL_SPACE, tmp_path, local_ray, ("pace.over", "stretch"))
     assert len(first.trials) == 4
     done = search(tmp_path, "--resume", "one", "--quiet", "--trials", "+3", "--epochs", "8")
     assert done.returncode == 0, done.stderr
