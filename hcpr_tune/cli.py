@@ -94,13 +94,7 @@ def add_tune(commands: Any) -> None:
         "--warm-start", metavar="DIR", help="learn from an earlier study of the same task, for instance results/OLD"
     )
     tune.add_argument("--seed", metavar="N", help="seed of the suggestions and of every training (seed)")
-    tune.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a key of the space by dotted name, or a field of the recipe, which is then fixed and not searched; repeatable",
-    )
+    add_set(tune, "a key of the space by dotted name, or a field of the recipe, which is then fixed and not searched")
     tune.add_argument(
         "--address", metavar="ADDRESS", help="an existing Ray cluster (default: start Ray on this machine)"
     )
@@ -128,13 +122,7 @@ def add_enqueue(commands: Any) -> None:
         description="Add a trial to a search, while it runs or for when it is resumed.",
     )
     add_study(enqueue)
-    enqueue.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a searched dimension by dotted name, the others as in the published recipe; repeatable",
-    )
+    add_set(enqueue, "a searched dimension by dotted name, the others as in the published recipe")
 
 
 def add_kill(commands: Any) -> None:
@@ -170,6 +158,11 @@ def add_schema(commands: Any) -> None:
     )
 
 
+def add_set(command: Any, what: str) -> None:
+    """Values by dotted name."""
+    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{what}; repeatable")
+
+
 def add_study(command: Any) -> None:
     """What names an existing study."""
     command.add_argument("name", metavar="NAME", help="the study's name")
@@ -184,13 +177,7 @@ def add_train(commands: Any) -> None:
         "--recipe", required=True, metavar="FILE", help="a recipe, for instance results/NAME/best/recipe.toml"
     )
     train.add_argument("--out", metavar="DIR", help="where the results go (default: results/train-YYYYmmdd-HHMMSS)")
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a field of the recipe by dotted name; repeatable",
-    )
+    add_set(train, "a field of the recipe by dotted name")
     train.add_argument("--resume", action="store_true", help="go on in --out from its latest checkpoint")
     train.add_argument("--quiet", action="store_true", help="print only the result")
 

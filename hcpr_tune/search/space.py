@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -35,7 +36,7 @@ class Prior:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dimension:
+class Dimension(ABC):
     """What all dimensions share. `when` lists (dimension, allowed values): the dimension exists only where all of them hold."""
 
     when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
@@ -44,15 +45,17 @@ class Dimension:
     def active(self, params: Mapping[str, Value]) -> bool:
         return all(name in params and params[name] in allowed for name, allowed in self.when)
 
+    @abstractmethod
     def holds(self, value: Value) -> bool:
-        raise NotImplementedError
+        """Whether it is one of the dimension's values."""
 
+    @abstractmethod
     def ends(self) -> tuple[Value, ...]:
-        raise NotImplementedError
+        """The outermost values: both ends of a range, all of the choices."""
 
+    @abstractmethod
     def at(self, share: float) -> Value:
         """The value at `share` (0 to below 1) of the dimension, evenly in its own scale."""
-        raise NotImplementedError
 
     def to_plain(self) -> dict[str, Any]:
         plain: dict[str, Any] = {}
@@ -79,7 +82,9 @@ class Range(Dimension):
     also: tuple[float, ...] = ()
 
     def holds(self, value: Value) -> bool:
-        return isinstance(value, int | float) and (self.low <= value <= self.high or value in self.also)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high or value in self.also
 
     def ends(self) -> tuple[Value, ...]:
         return self.low, self.high, *self.also
@@ -280,10 +285,11 @@ def _dimension(name: str, entry: Any, where: str) -> Dimension:
         raise unknown_key(f"search.{name}.{min(unknown)}", KEYS, where, f"search.{name}.")
     when = tuple((parent, values) for parent, values in _conditions(name, entry.get("when", {}), where))
     if "choices" in entry:
-        dimension: Dimension = _choice(name, entry, hint, item, when, where)
+        dimension: Dimension = _choice(name, entry, hint, item, where)
     else:
-        dimension = _range(name, entry, hint, item, when, where, example)
-    return dimension
+        dimension = _range(name, entry, hint, item, where, example)
+    dimension = replace(dimension, when=when)
+    return replace(dimension, prior=_prior(name, entry, dimension, where))
 
 
 def _conditions(name: str, when: Any, where: str) -> Iterator[tuple[str, tuple[Value, ...]]]:
@@ -327,7 +333,6 @@ def _choice(
     entry: Mapping[str, Any],
     hint: Any,
     item: Any,
-    when: tuple[tuple[str, tuple[Value, ...]], ...],
     where: str,
 ) -> Choice:
     choices = entry["choices"]
@@ -347,8 +352,7 @@ def _choice(
                 f"search.{name}.choices must fit the field, a {hint.__name__}, got {show(value)} ({where})"
             )
         _check(f"search.{name}.choices", value, item, where)
-    plain = Choice(tuple(float(value) if hint is float else value for value in choices), when=when)
-    return Choice(plain.choices, when=when, prior=_prior(name, entry, plain, where))
+    return Choice(tuple(float(value) if hint is float else value for value in choices))
 
 
 def _range(
@@ -356,7 +360,6 @@ def _range(
     entry: Mapping[str, Any],
     hint: Any,
     item: Any,
-    when: tuple[tuple[str, tuple[Value, ...]], ...],
     where: str,
     example: str,
 ) -> Range:
@@ -387,8 +390,7 @@ def _range(
         raise InputError(
             f"search.{name}.also must lie outside {low:g} to {high:g}, got {show(listed)}; drop it ({where})"
         )
-    plain = Range(low, high, log, hint is int, also, when=when)
-    return Range(low, high, log, hint is int, also, when=when, prior=_prior(name, entry, plain, where))
+    return Range(low, high, log, hint is int, also)
 
 
 def _bound(name: str, bound: Any, hint: Any, item: Any, where: str, example: str) -> float:
@@ -441,12 +443,12 @@ def point_params(given: Mapping[str, Any], recipe: Recipe, space: Space, prefix:
     for name, dimension in space.items():
         if dimension.active(params):
             params[name] = given.get(name, given.get(field_of(name), get_dotted(plain, field_of(name))))
-            if isinstance(params[name], int) and isinstance(dimension, Range) and not dimension.whole:
-                params[name] = float(params[name])
             if not dimension.holds(params[name]):
                 raise InputError(
                     f"{prefix}{name} must lie inside search.{name} ({dimension}), got {show(params[name])} ({where})"
                 )
+            if isinstance(dimension, Range) and not dimension.whole:
+                params[name] = float(params[name])
     for name in given:
         if not any(known in params for known in (name, *by_field.get(name, ()))):
             raise InputError(

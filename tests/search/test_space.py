@@ -183,6 +183,14 @@ BAD_POINTS = {
         [{"hcpr.scle": 8.0}],
         "first_points[0].hcpr.scle is not a dimension of the search; did you mean first_points[0].hcpr.scale?",
     ),
+    "a truth for a number": (
+        [{"hcpr.scale": True}],
+        "first_points[0].hcpr.scale must lie inside search.hcpr.scale (4 to 16), got true",
+    ),
+    "a list for a number": (
+        [{"hcpr.scale": [8.0]}],
+        "first_points[0].hcpr.scale must lie inside search.hcpr.scale (4 to 16), got [8.0]",
+    ),
     "outside": ([{}, {"hcpr.scale": 99.0}], "first_points[1].hcpr.scale must lie inside search.hcpr.scale"),
 }
 
