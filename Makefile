@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: tune test lint clean
+.PHONY: tune test test-faults lint clean
 
 tune: $(VENV)/installed
 	$(BIN)/python launch/tune.py --space default $(ARGS)
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Each fault ten times, the driver's kill at twenty moments: about an hour.
+test-faults: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m faults --fault-rounds 10 --kill-moments 20 $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

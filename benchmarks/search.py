@@ -723,7 +723,7 @@ def driver(options: argparse.Namespace) -> None:
     """The command `driver`."""
     from hcpr_tune.search.record import Record
     from hcpr_tune.search.results import ResultFiles
-    from hcpr_tune.search.runner import check_new, create
+    from hcpr_tune.search.studies import check_new, create
     from hcpr_tune.search.sampler import Suggester
     from hcpr_tune.search.searcher import JobSearcher
     from hcpr_tune.views.tensorboard import TensorBoardView

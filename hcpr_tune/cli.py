@@ -59,6 +59,10 @@ def parser() -> Parser:
     add_evaluate(commands)
     add_data(commands)
     add_init(commands)
+    add_status(commands)
+    add_stop(commands)
+    add_logs(commands)
+    add_clean(commands)
     add_enqueue(commands)
     add_kill(commands)
     add_export(commands)
@@ -78,7 +82,13 @@ def add_tune(commands: Any) -> None:
     )
     tune.add_argument("--name", metavar="NAME", help="the study's name (default: SPACE-YYYYmmdd-HHMMSS)")
     tune.add_argument("--resume", metavar="NAME", help="go on with a study from its record")
-    tune.add_argument("--storage", default="results", metavar="DIR", help="where studies lie (default: results)")
+    tune.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="with --name: go on with the study where it was begun, else begin it, so that one command can be run again and again",
+    )
+    add_storage(tune)
     tune.add_argument("--trials", metavar="N", help="number of recipes to try (budget.trials); with --resume, N or +N")
     tune.add_argument("--hours", metavar="H", help="end after so many hours (budget.hours); with --resume, H or +H")
     tune.add_argument(
@@ -98,6 +108,24 @@ def add_tune(commands: Any) -> None:
     tune.add_argument(
         "--address", metavar="ADDRESS", help="an existing Ray cluster (default: start Ray on this machine)"
     )
+    tune.add_argument(
+        "--wait",
+        type=whole_number,
+        default=0,
+        metavar="S",
+        help="wait so many seconds for the first node with room for a trial",
+    )
+    tune.add_argument(
+        "--detach",
+        action="store_true",
+        help="with --address: hand the search to the cluster and return; see status, logs and stop",
+    )
+    tune.add_argument(
+        "--dashboard-host",
+        default="127.0.0.1",
+        metavar="IP",
+        help="where the dashboard of a Ray started here listens; it asks for a token (default: 127.0.0.1)",
+    )
     tune.add_argument("--cpus-per-trial", metavar="N", help="CPU cores per trial (resources.cpus_per_trial)")
     tune.add_argument(
         "--gpus-per-trial",
@@ -113,6 +141,46 @@ def add_tune(commands: Any) -> None:
         help="with --dry-run: train for at most two minutes on the cluster and say what the search would cost",
     )
     tune.add_argument("--quiet", action="store_true", help="print only the result")
+
+
+def add_status(commands: Any) -> None:
+    status = commands.add_parser(
+        "status",
+        help="how a search stands",
+        description="Say how a search stands, running or not: who leads it, its best trials, what was lost.",
+    )
+    add_study(status)
+
+
+def add_stop(commands: Any) -> None:
+    stop = commands.add_parser(
+        "stop",
+        help="stop a running search",
+        description="Stop a running search, wherever it runs, as Ctrl-C there would: running epochs are abandoned, all else is kept.",
+    )
+    add_study(stop)
+    stop.add_argument(
+        "--wait", type=whole_number, default=60, metavar="S", help="how long to wait for its end (default: 60 seconds)"
+    )
+
+
+def add_logs(commands: Any) -> None:
+    logs = commands.add_parser(
+        "logs", help="what a detached search printed", description="Print what a detached search has printed so far."
+    )
+    add_study(logs)
+    logs.add_argument("--address", metavar="ADDRESS", help="the cluster's dashboard, where it has moved since")
+
+
+def add_clean(commands: Any) -> None:
+    clean = commands.add_parser(
+        "clean",
+        help="free the disk that a search holds",
+        description="Delete the checkpoints of a search that is not running. Results and the best model stay; trials that go on later are trained anew.",
+    )
+    add_study(clean)
+    clean.add_argument("--keep-best", action="store_true", help="keep the checkpoints of the best trials")
+    clean.add_argument("--dry-run", action="store_true", help="only say what it would free")
 
 
 def add_enqueue(commands: Any) -> None:
@@ -166,7 +234,17 @@ def add_set(command: Any, what: str) -> None:
 def add_study(command: Any) -> None:
     """What names an existing study."""
     command.add_argument("name", metavar="NAME", help="the study's name")
-    command.add_argument("--storage", default="results", metavar="DIR", help="where studies lie (default: results)")
+    add_storage(command)
+
+
+def add_storage(command: Any) -> None:
+    """Where studies lie."""
+    command.add_argument(
+        "--storage",
+        default="results",
+        metavar="DIR|URL",
+        help="where studies lie: a folder, or s3://BUCKET/PATH (default: results)",
+    )
 
 
 def add_train(commands: Any) -> None:

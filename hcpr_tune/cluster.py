@@ -1,41 +1,58 @@
-"""Join a Ray cluster or start one on this machine, and say what was found."""
+"""Join a Ray cluster or start one on this machine, and say what was found. What runs on a cluster's port runs code, so it is never open."""
 
 from __future__ import annotations
 
+import importlib.util
+import ipaddress
 import logging
-import math
 import os
+import secrets
+import site
 import socket
-from collections.abc import Iterator
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.runner import Share
+from hcpr_tune.search.capacity import Share, living_nodes
 from hcpr_tune.search.study import Resources
 
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
 """Trials exchange reports of a few hundred bytes; Ray would set aside 30 % of the memory."""
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a search can use."""
+    """What a search can use: the resources of each node at the moment, and where the dashboard is."""
 
     dashboard_url: str
-    cpus: float
-    gpus: float
+    nodes: list[dict[str, float]]
+
+    def most(self, name: str) -> float:
+        """What the largest node has of a resource."""
+        return max((node.get(name, 0.0) for node in self.nodes), default=0.0)
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[Cluster]:
-    """Ray running, joined at `address` or started here for as long as the block lasts. Raises `InputError` where it cannot be."""
+def connected(address: str | None, plugins: Iterable[str] = (), dashboard_host: str = LOOPBACK) -> Iterator[Cluster]:
+    """Ray running, joined at `address` or started here for as long as the block lasts. Raises `InputError` where it cannot be.
+
+    A cluster gets this package's code, and the modules `plugins` (package.module:name) where they are the user's own: its nodes need neither.
+    """
     # Ray reads these when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        ensure_token()
+    else:
+        check_address(address)
     import ray
 
-    if address is not None:
-        _check_reachable(address)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
@@ -43,12 +60,12 @@ def connected(address: str | None) -> Iterator[Cluster]:
             context = ray.init(
                 address="local",
                 include_dashboard=True,
-                dashboard_host="127.0.0.1",
+                dashboard_host=dashboard_host,
                 object_store_memory=LOCAL_OBJECT_STORE_BYTES,
                 **quiet,
             )
         else:
-            context = ray.init(address=address, **quiet)
+            context = ray.init(address=address, runtime_env=shipped(plugins), **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = "here" if address is None else f"at --address {address}"
         reason = (str(error).splitlines() or [""])[0]
@@ -56,22 +73,51 @@ def connected(address: str | None) -> Iterator[Cluster]:
             f"no Ray cluster could be reached {where}: {reason}; start one with `ray start --head`, or drop --address"
         ) from None
     try:
-        found = ray.cluster_resources()
         url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
-        yield Cluster(url, found.get("CPU", 0.0), found.get("GPU", 0.0))
+        yield Cluster(url, living_nodes())
     finally:
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
-    """Knock at the address first: Ray itself would try for minutes and print on the way."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+def ensure_token() -> None:
+    """Token authentication for the cluster that is started here, with a token that nobody else on this machine can read."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    path = token_path()
+    if "RAY_AUTH_TOKEN" in os.environ:
+        return
+    if path.exists():
+        if path.stat().st_uid == os.getuid() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(0o600)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:  # made by another search in the same moment
+        return
+    with os.fdopen(file, "w") as opened:
+        opened.write(secrets.token_hex(32))
+
+
+def token_path() -> Path:
+    """Where Ray looks for a token that is not in the environment."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "") or Path.home() / ".ray" / "auth_token")
+
+
+def check_address(address: str) -> None:
+    """Raises `InputError` for an address that nobody answers at, and for one outside this machine where no token is at hand."""
     if address in ("auto", "local"):
         return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise InputError(
             f"--address must be HOST:PORT or auto, got {address}; `ray start --head` prints the address of a cluster"
         )
+    if not is_loopback(host) and "RAY_AUTH_TOKEN" not in os.environ and not token_path().is_file():
+        raise InputError(
+            f"--address {address} is outside this machine and there is no token: whoever reaches an open cluster can run code on it; start the"
+            " cluster with RAY_AUTH_MODE=token, and put its token (`ray get-auth-token` there) into RAY_AUTH_TOKEN or ~/.ray/auth_token here"
+        )
+    # Knock first: Ray itself would try for minutes and print on the way.
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
@@ -80,19 +126,65 @@ def _check_reachable(address: str) -> None:
         ) from None
 
 
-def allot(resources: Resources, cluster: Cluster, where: str) -> Share:
-    """Share the cluster out. Raises `InputError` that names `where` the settings stand if not even one trial fits."""
-    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
-    if gpus == "auto":
-        gpus = 1.0 if cluster.gpus >= 1 else 0.0
-    for name, wanted, there in (("gpus", gpus, cluster.gpus), ("cpus", cpus, cluster.cpus)):
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def shipped(plugins: Iterable[str]) -> dict[str, Any]:
+    """Ray's runtime environment with the code that a cluster's nodes may lack. Nothing is downloaded for it."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # this driver was submitted together with its code
+        return {}
+    modules = {Path(__file__).parent}
+    for plugin in plugins:
+        top = plugin.partition(":")[0].partition(".")[0]
+        spec = importlib.util.find_spec(top) if ":" in plugin else None
+        origin = Path(spec.origin) if spec is not None and spec.origin else None
+        if origin is not None and not _installed(origin):
+            modules.add(origin.parent if origin.name == "__init__.py" else origin)
+    return {"py_modules": sorted(map(str, modules)), "excludes": ["__pycache__"]}
+
+
+def _installed(path: Path) -> bool:
+    """Whether a module came with Python or with a package manager, so that nodes have it as they have torch."""
+    places = [*site.getsitepackages(), site.getusersitepackages(), sys.base_prefix]
+    return any(path.resolve().is_relative_to(Path(place).resolve()) for place in places)
+
+
+def allot(
+    resources: Resources, cluster: Cluster, where: str, patience: float = 0.0, nodes: Callable[[], Any] = living_nodes
+) -> Share:
+    """Share the cluster out, waiting up to `patience` seconds for the first node that has room for a trial.
+
+    Raises `InputError` that names `where` the settings stand if not even one trial fits.
+    """
+    until = time.monotonic() + patience
+    while True:
+        gpus = resources.gpus_per_trial
+        if gpus == "auto":
+            gpus = 1.0 if cluster.most("GPU") >= 1 else 0.0
+        share = Share(0, resources.cpus_per_trial, gpus)
+        fitting = share.fitting(cluster.nodes)
+        if fitting:
+            workers = min(fitting, resources.workers) if resources.workers else fitting
+            return Share(workers, share.cpus_per_trial, gpus)
+        if time.monotonic() >= until:
+            raise _too_large(share, cluster, where)
+        time.sleep(1.0)
+        cluster = Cluster(cluster.dashboard_url, nodes())
+
+
+def _too_large(share: Share, cluster: Cluster, where: str) -> InputError:
+    for name, wanted in (("gpus", share.gpus_per_trial), ("cpus", share.cpus_per_trial)):
+        there = cluster.most(name.upper().rstrip("S"))
         if wanted > there:
-            raise InputError(
-                f"resources.{name}_per_trial must be at most the {there:g} {name.upper().rstrip('S')}s that there are, got {wanted:g};"
-                f" lower it, or leave it out ({where})"
+            return InputError(
+                f"resources.{name}_per_trial must be at most the {there:g} {name.upper().rstrip('S')}s that the largest node has, got {wanted:g};"
+                f" lower it, or leave it out, or --wait for nodes ({where})"
             )
-    fitting = math.floor(cluster.cpus / cpus + 1e-9)
-    if gpus:
-        fitting = min(fitting, math.floor(cluster.gpus / gpus + 1e-9))
-    workers = min(fitting, resources.workers) if resources.workers else fitting
-    return Share(workers, cpus, gpus)
+    return InputError(
+        f"no node has {share.cpus_per_trial:g} CPUs and {share.gpus_per_trial:g} GPUs at once; lower resources.cpus_per_trial or resources.gpus_per_trial ({where})"
+    )

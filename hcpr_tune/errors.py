@@ -15,3 +15,7 @@ class Diverged(HcprTuneError):
 
 class Interrupted(HcprTuneError):
     """The user or the system asked the search to stop; what was reached is kept."""
+
+
+class StorageError(HcprTuneError):
+    """The storage of a study cannot be read or written; what was recorded before is kept."""

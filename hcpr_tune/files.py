@@ -10,13 +10,22 @@ from typing import Any
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write `text` to a temporary name in the same folder, then rename it, so that a reader never sees half a file."""
+    """Write `text` so that a reader sees the old file or all of the new one."""
+    write_bytes_whole(path, text.encode("utf-8"))
+
+
+def write_bytes_whole(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary name in the same folder, then rename it. Nothing is left of it where the disk is full."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -27,5 +36,9 @@ def write_json(path: Path, value: Any) -> None:
 def copy_whole(source: Path, target: Path) -> None:
     """Copy a file so that `target` is either the old or the new one."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -43,6 +43,19 @@ calibration = 1
 "pace.shape" = { choices = ["constant", "linear"] }
 """
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-rounds", type=int, default=1, help="how often each fault is caused")
+    parser.addoption("--kill-moments", type=int, default=2, help="at how many moments the driver is killed")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Faults happen at moments drawn from a seed: `moment` for the driver's kill, `fault_round` for all others."""
+    for name, option in (("moment", "--kill-moments"), ("fault_round", "--fault-rounds")):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, range(metafunc.config.getoption(option)))
+
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

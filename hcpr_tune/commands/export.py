@@ -11,10 +11,10 @@ from hcpr_tune.errors import InputError
 
 def run(options: argparse.Namespace) -> int:
     """Write the trials into a new storage of Optuna."""
-    from hcpr_tune.search.record import is_led
-    from hcpr_tune.search.runner import reopen
+    from hcpr_tune.search.holder import living_holder
+    from hcpr_tune.search.studies import reopen
 
-    folder, study, history = reopen(Path(options.storage), options.name, "export ")
+    folder, study, history = reopen(options.storage, options.name, "export ")
     target = Path(options.optuna)
     if target.exists():
         raise InputError(f"--optuna {target} exists; choose another file, or delete it")
@@ -34,6 +34,6 @@ def run(options: argparse.Namespace) -> int:
         storage = JournalStorage(JournalFileBackend(str(target)))
     else:
         storage = RDBStorage(f"sqlite:///{target.absolute()}")
-    export(study, history, storage, folder.root.name, still_running=is_led(folder.record))
+    export(study, history, storage, folder.root.name, still_running=living_holder(folder.place) is not None)
     print(f"{len(history.trials)} trials written to {target}; look at them with: optuna-dashboard {target}")
     return COMPLETED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED, typed
 from hcpr_tune.errors import InputError
@@ -11,21 +10,21 @@ from hcpr_tune.errors import InputError
 
 def run(options: argparse.Namespace) -> int:
     """Check the trial and leave the request in the study's folder."""
+    from hcpr_tune.search.holder import living_holder
     from hcpr_tune.search.inbox import KILL, checked, post
-    from hcpr_tune.search.record import is_led
-    from hcpr_tune.search.runner import reopen
+    from hcpr_tune.search.studies import reopen
 
-    folder, study, history = reopen(Path(options.storage), options.name, "kill ")
+    folder, study, history = reopen(options.storage, options.name, "kill ")
     request = {"kind": KILL, "trial": options.trial}
     try:
         checked(request, study, history)
     except InputError as error:
-        raise InputError(f"kill {options.name} {options.trial}: {error} ({folder.root})") from None
-    post(folder.inbox, request)
+        raise InputError(f"kill {options.name} {options.trial}: {error} ({folder.address})") from None
+    post(folder.place, request)
     when = (
         "a running epoch is finished first"
-        if is_led(folder.record)
+        if living_holder(folder.place) is not None
         else f"{typed('hcpr_tune')} tune --resume {options.name} takes it up"
     )
-    print(f"asked {folder.root} to end trial {options.trial}; {when}")
+    print(f"asked {folder.address} to end trial {options.trial}; {when}")
     return COMPLETED

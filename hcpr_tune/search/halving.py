@@ -7,11 +7,12 @@ the decisions are those that would have been taken without it), and a rung that 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from hcpr_tune.search.record import CALIBRATION, ENQUEUED, PUBLISHED, History, Job, Trial
+from hcpr_tune.search.history import CALIBRATION, ENQUEUED, PUBLISHED, History, Job, Trial
 from hcpr_tune.search.worth import Worth, rung_worths
 from hcpr_tune.seeds import derive_seed
 
@@ -22,6 +23,9 @@ class NewTrial:
 
     number: int
 
+
+LOST_AT_ONCE = 5
+"""So many trials lost for one reason, and no other, end a search."""
 
 Decision = Job | NewTrial | Literal["wait", "finished"]
 
@@ -58,7 +62,7 @@ def next_decision(history: History, rules: Rules) -> Decision:
     A job that was broken off, else a point that somebody asked for, else the best promotion from the highest rung down, else a new
     trial. So no worker idles while anything can be promoted.
     """
-    if over_budget(history, rules):
+    if over_budget(history, rules) or hopeless(history):
         return "finished"
     broken_off = _broken_off(history, rules)
     if broken_off is not None:
@@ -76,6 +80,17 @@ def next_decision(history: History, rules: Rules) -> Decision:
 def over_budget(history: History, rules: Rules) -> bool:
     """Whether the time is up. Running jobs then end with their epoch."""
     return history.seconds >= rules.seconds or history.worker_seconds >= rules.worker_seconds
+
+
+def hopeless(history: History) -> str:
+    """The reason why going on would burn the budget: so many trials were lost for it, none has reached a rung, and none is on its way. Empty where there is hope."""
+    if len(history.lost_at_once) < LOST_AT_ONCE:
+        return ""
+    if any(trial.epochs for trial in history.running) or any(trial.rungs for trial in history.trials.values()):
+        return ""
+    # The same fault has other numbers in it each time.
+    kinds = {re.sub(r"[-+.\w]*\d[-+.\w]*|nan|inf", "#", reason) for reason in history.lost_at_once}
+    return history.lost_at_once[0] if len(kinds) == 1 else ""
 
 
 def first_job(trial: Trial, rules: Rules) -> Job:

@@ -1,4 +1,4 @@
-"""Requests to a search from beside it: files in its folder, which the driver takes into the record."""
+"""Requests to a search from beside it: files in its folder or bucket, which the driver takes into the record."""
 
 from __future__ import annotations
 
@@ -6,61 +6,79 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.files import write_json, write_whole
-from hcpr_tune.search.record import History
+from hcpr_tune.search.history import History
+from hcpr_tune.search.place import Folder, Place
 from hcpr_tune.search.space import point_params
 from hcpr_tune.search.study import Study
 
-ENQUEUE, KILL = "enqueue", "kill"
-LOOK_EVERY = 0.3
-"""Seconds between two looks: Ray asks for work many times a second."""
+ENQUEUE, KILL, STOP = "enqueue", "kill", "stop"
+INBOX = "inbox"
+LOOK_EVERY = {False: 0.3, True: 2.0}
+"""Seconds between two looks into a folder, and into a bucket, where each costs: Ray asks for work many times a second."""
 
 
-def post(inbox: Path, request: dict[str, Any]) -> Path:
-    """Leave a request {"kind": "enqueue", "params": ...} or {"kind": "kill", "trial": ...}, whole or not at all."""
-    inbox.mkdir(exist_ok=True)
-    path = inbox / f"{time.time_ns()}-{os.getpid()}.json"
-    write_json(path, request)
-    return path
+def post(place: Place, request: dict[str, Any]) -> str:
+    """Leave a request {"kind": "enqueue", "params": ...}, {"kind": "kill", "trial": ...} or {"kind": "stop"}; returns its key."""
+    key = f"{INBOX}/{time.time_ns()}-{os.getpid()}.json"
+    place.write(key, json.dumps(request).encode())
+    return key
 
 
 class Inbox:
     """The driver's end."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._looked = -LOOK_EVERY
+    def __init__(self, place: Place) -> None:
+        self._place, self._every = place, LOOK_EVERY[not isinstance(place, Folder)]
+        self._looked = -self._every
+        # A request to stop was for the session before this one.
+        for key, request in self._requests():
+            if isinstance(request, dict) and request.get("kind") == STOP:
+                place.delete(key)
+
+    def _requests(self) -> Iterator[tuple[str, Any]]:
+        """Keys and contents, oldest first; None for what is no JSON."""
+        for key in self._place.keys(INBOX):
+            if key.endswith(".json"):
+                try:
+                    yield key, json.loads(self._place.read(key) or b"")
+                except ValueError:
+                    yield key, None
 
     def take(self, study: Study, history: History) -> Iterator[dict[str, Any]]:
         """The requests that can be met, oldest first. A request's file goes once its event is recorded; what makes no sense is set aside.
 
         A file that outlived its event, because the driver died in between, is not taken again.
         """
-        if time.monotonic() - self._looked < LOOK_EVERY:
+        if time.monotonic() - self._looked < self._every:
             return
         self._looked = time.monotonic()
-        if not self._folder.is_dir():
-            return
-        for path in sorted(self._folder.glob("*.json")):
-            if path.name in history.requests:
-                path.unlink()
+        for key, request in self._requests():
+            name = key.removeprefix(f"{INBOX}/")
+            if name in history.requests:
+                self._place.delete(key)
                 continue
             try:
-                request = checked(json.loads(path.read_text(encoding="utf-8")), study, history)
-            except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
-                path.rename(path.with_suffix(".refused"))
-                write_whole(path.with_suffix(".reason"), f"{error}\n")
+                event = checked(request, study, history)
+            except (InputError, KeyError, TypeError, AttributeError) as error:
+                self._refuse(key, request, error)
                 continue
-            yield {**request, "request": path.name}
-            path.unlink()
+            yield {**event, "request": name}
+            self._place.delete(key)
+
+    def _refuse(self, key: str, request: Any, error: Exception) -> None:
+        stem = key.removesuffix(".json")
+        self._place.write(f"{stem}.refused", json.dumps(request).encode())
+        self._place.write(f"{stem}.reason", f"{error}\n".encode())
+        self._place.delete(key)
 
 
 def checked(request: dict[str, Any], study: Study, history: History) -> dict[str, Any]:
     """The request as the event will have it. Raises `InputError` where it cannot be met."""
+    if request["kind"] == STOP:
+        return {"kind": STOP}
     if request["kind"] == ENQUEUE:
         params = point_params(request["params"], study.recipe, study.space, "--set ", "study.toml")
         return {"kind": ENQUEUE, "params": params}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hcpr_tune.search.halving import Rules
-from hcpr_tune.search.record import History, Trial
+from hcpr_tune.search.history import History, Trial
 
 MEASURED = ("attack", "update", "evaluation", "checkpoint")
 PARTS = (*MEASURED, "startup")

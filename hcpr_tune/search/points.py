@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from hcpr_tune.search.record import (
+from hcpr_tune.search.history import (
     CALIBRATION,
     ENQUEUED,
     FIRST_POINT,

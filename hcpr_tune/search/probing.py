@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.runner import Share
+from hcpr_tune.search.capacity import Share
 from hcpr_tune.search.study import Study
 from hcpr_tune.settings import to_plain
 

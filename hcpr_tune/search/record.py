@@ -1,6 +1,7 @@
 """The study's append-only record, the only truth: one JSON object per line, written before a decision takes effect.
 
-Everything else (what runs next, the tables, the views) is rebuilt from it. `History` is the record folded event by event.
+Each line ends with a checksum of its own, so that a damaged one is found. In a bucket, where nothing can be appended to, the record is a row
+of segments, and a file beside the results is a copy of it.
 """
 
 from __future__ import annotations
@@ -8,290 +9,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.goal import OBJECTIVES, Goal
-from hcpr_tune.search.space import Params
+from hcpr_tune.search.goal import Goal
+from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.place import Place, storage_error
 
-Event = dict[str, Any]
-Status = Literal["running", "waiting", "completed", "diverged", "failed", "killed"]
-Source = str
-"""Where a trial's values come from: one of those below, or the name of a sampler."""
-PUBLISHED, FIRST_POINT, WARM_START, CALIBRATION, ENQUEUED, PRIOR = (
-    "published",
-    "first point",
-    "warm start",
-    "calibration",
-    "enqueued",
-    "prior",
-)
-
-
-@dataclass(frozen=True)
-class Job:
-    """The unit of work: train `trial` from the end of epoch `start` to the end of epoch `end`; from scratch where `start` is 0."""
-
-    trial: int
-    start: int
-    end: int
-
-    @property
-    def name(self) -> str:
-        return f"trial {self.trial}, epochs {self.start + 1} to {self.end}"
-
-
-@dataclass
-class Trial:
-    """What the record says of one trial.
-
-    `waiting` trials have reached the end of their job and are stopped unless they are promoted. `epochs` holds the first report of each
-    epoch in the order of the work: where each rung is a training of its own, the epochs of the trainings before count too. `scores` are
-    the accuracies on validation at each rung's epoch, `rungs` the robust one of them; `target` is where its latest job ends.
-    """
-
-    number: int
-    params: Params
-    source: Source
-    status: Status = "waiting"
-    reason: str = ""
-    job: Job | None = None
-    target: int = 0
-    epochs: dict[int, Event] = field(default_factory=dict)
-    scores: dict[int, dict[str, float]] = field(default_factory=dict)
-    rungs: dict[int, float] = field(default_factory=dict)
-    best_rung: int = 0
-    """The epoch of the rung that it is judged by (see `Goal.best_rung`), 0 for none."""
-    seconds: float = 0.0
-    """Of attack, update and evaluation."""
-    held: float = 0.0
-    """Seconds that its jobs held a worker."""
-    seen: float = 0.0
-    """When its running job was last heard of."""
-    startup: float = 0.0
-    """Seconds from handing a job out to the beginning of its first epoch: a process and its imports where it is new, data, model."""
-    fresh: bool = False
-    """Nothing was heard of its running job yet."""
-    before: int = 0
-    """Epochs of its trainings before the present one, where each rung is a training of its own."""
-    positions: dict[int, int] = field(default_factory=dict)
-    """Rung -> position in `epochs` of its report."""
-    unwanted: bool = False
-    """Somebody asked to end it."""
-
-    @property
-    def last_epoch(self) -> int:
-        """The latest epoch of the present training."""
-        return max(self.epochs, default=0) - self.before if self.epochs else 0
-
-    @property
-    def last_rung(self) -> int:
-        """The epoch of the highest rung reached, 0 for none."""
-        return max(self.rungs, default=0)
-
-    @property
-    def score(self) -> float | None:
-        """The robust accuracy on validation at its best rung, None before the first rung."""
-        return self.rungs[self.best_rung] if self.rungs else None
-
-    def at_rung(self, rung: int) -> Event:
-        """What was reported at a rung."""
-        return self.epochs[self.positions[rung]]
-
-    @property
-    def state(self) -> str:
-        """The status in words for people: a waiting trial is stopped early unless it is promoted later."""
-        if self.status != "waiting":
-            return self.status
-        return "stopped" if self.rungs and self.target == self.last_rung else "interrupted"
-
-    @property
-    def lost(self) -> bool:
-        """It came to a bad end of its own."""
-        return self.status in ("diverged", "failed")
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ("completed", "diverged", "failed", "killed")
-
-
-@dataclass(frozen=True)
-class OldTrial:
-    """A trial of an earlier study, in the dimensions of this one."""
-
-    params: Params
-    scores: dict[int, dict[str, float]]
-    completed: bool
-    lost: bool
-
-
-@dataclass
-class History:
-    """The record, folded: trials by number, in the order in which they were suggested."""
-
-    last_epoch: int
-    goal: Goal = field(default_factory=Goal)
-    trials: dict[int, Trial] = field(default_factory=dict)
-    splits: dict[str, str] = field(default_factory=dict)
-    """Hashes of which images were trained and validated on."""
-    model_inputs: dict[str, Any] = field(default_factory=dict)
-    """Channels, classes and image size of the data."""
-    versions: dict[str, str] = field(default_factory=dict)
-    workers: int = 0
-    fingerprint: str = ""
-    seconds: float = 0.0
-    """Wall-clock seconds of the sessions so far, up to the latest event."""
-    worker_seconds: float = 0.0
-    """Seconds that workers were held by jobs, up to the latest event of each."""
-    worker_seconds_offered: float = 0.0
-    """Seconds of all workers, busy or idle."""
-    extensions: list[dict[str, float]] = field(default_factory=list)
-    """What the budget was set to since the study began, in order: trials, hours, worker_hours, epochs."""
-    requests: set[str] = field(default_factory=set)
-    """The names of the requests that were taken from the inbox."""
-    queue: list[Params] = field(default_factory=list)
-    """Points that were asked for and not yet begun."""
-    audited: set[int] = field(default_factory=set)
-    """Trials that run to the end to see what stopping them lost."""
-    old_trials: list[OldTrial] = field(default_factory=list)
-    """What an earlier study knew."""
-    version: int = 0
-    """Counts the events that were folded."""
-    running_jobs: dict[int, Trial] = field(default_factory=dict)
-    derived: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
-    """What others worked out from this state; emptied by the next event."""
-    _session_began: float = 0.0
-    _seconds_before: float = 0.0
-
-    def apply(self, event: Event) -> bool:
-        """Fold one event in. False where it says nothing new (an epoch that ran twice counts once)."""
-        handler = getattr(self, f"_on_{event['event']}")
-        news: bool = handler(event) is not False
-        now = self._seconds_before + event["time"] - self._session_began
-        self.worker_seconds_offered += max(0.0, now - self.seconds) * self.workers
-        self.seconds = now
-        self.version += 1
-        self.derived.clear()
-        return news
-
-    def _on_begin(self, event: Event) -> None:
-        self._seconds_before, self._session_began = self.seconds, event["time"]
-        self.versions, self.workers, self.fingerprint = event["versions"], event["workers"], event["fingerprint"]
-        # Jobs of an earlier session died with it; halving hands those out again that are short of their rung.
-        for trial in list(self.running):
-            self._reached(trial)
-
-    def _on_end(self, event: Event) -> None:
-        """An end changes nothing: it is there to be read."""
-
-    def _on_extend(self, event: Event) -> None:
-        """More budget, or a new top rung: what was complete waits to be promoted to it."""
-        self.extensions.append(event["budget"])
-        if "epochs" in event["budget"]:
-            self.last_epoch = int(event["budget"]["epochs"])
-            for trial in self.trials.values():
-                if trial.status == "completed":
-                    self._reached(trial)
-
-    def _on_warm_start(self, event: Event) -> None:
-        for old in event["trials"]:
-            scores = {int(rung): scores for rung, scores in old["scores"].items()}
-            self.old_trials.append(OldTrial(old["params"], scores, old["completed"], old["lost"]))
-
-    def _on_enqueue(self, event: Event) -> None:
-        self.requests.add(event["request"])
-        self.queue.append(event["params"])
-
-    def _on_kill(self, event: Event) -> bool:
-        self.requests.add(event["request"])
-        trial = self.trials[event["trial"]]
-        if trial.ended:
-            return False
-        trial.unwanted = True
-        if trial.job is None:
-            trial.status, trial.reason = "killed", "killed on request"
-        return True
-
-    def _on_audit(self, event: Event) -> None:
-        self.audited |= set(event["trials"])
-
-    def _on_trial(self, event: Event) -> None:
-        self.trials[event["trial"]] = Trial(event["trial"], event["params"], event["source"])
-        if event["source"] == ENQUEUED:
-            self.queue.pop(0)
-
-    def _on_job(self, event: Event) -> None:
-        trial = self.trials[event["trial"]]
-        trial.job, trial.status = Job(trial.number, event["start"], event["end"]), "running"
-        trial.target, trial.seen, trial.fresh = event["end"], event["time"], True
-        self.running_jobs[trial.number] = trial
-        if event["start"] < trial.last_rung:
-            trial.before = sum(trial.rungs)
-
-    def _on_epoch(self, event: Event) -> bool:
-        trial = self.trials[event["trial"]]
-        waited = self._hold(trial, event["time"])
-        position = trial.before + event["epoch"]
-        if position in trial.epochs:
-            return False
-        trial.epochs[position] = event
-        trained = event["seconds_attack"] + event["seconds_update"] + event["seconds_evaluation"]
-        trial.seconds += trained
-        if trial.fresh:
-            trial.startup += max(0.0, waited - trained - event.get("seconds_checkpoint", 0.0))
-            trial.fresh = False
-        if event["is_rung"]:
-            total = event["total_validation"]
-            scores = {name: event[COUNTS[name]] / total for name in OBJECTIVES}
-            trial.scores[event["epoch"]], trial.rungs[event["epoch"]] = scores, scores["robust_accuracy"]
-            trial.positions[event["epoch"]] = position
-            trial.best_rung = self.goal.best_rung(trial.scores)
-        return True
-
-    def _on_job_end(self, event: Event) -> None:
-        trial = self.trials[event["trial"]]
-        self._hold(trial, event["time"])
-        trial.reason = event["reason"]
-        self.splits = event.get("splits", self.splits)
-        self.model_inputs = event.get("model_inputs", self.model_inputs)
-        if event["status"] in ("reached", "broken off"):
-            self._reached(trial)
-        else:
-            trial.job, trial.status = None, event["status"]
-            self.running_jobs.pop(trial.number, None)
-
-    def _hold(self, trial: Trial, time: float) -> float:
-        """Account for the time since the job was last heard of, and return it."""
-        if trial.job is None:
-            return 0.0
-        waited = time - trial.seen
-        trial.held += waited
-        self.worker_seconds += waited
-        trial.seen = time
-        return waited
-
-    def _reached(self, trial: Trial) -> None:
-        trial.job = None
-        self.running_jobs.pop(trial.number, None)
-        trial.status = "completed" if trial.last_rung >= self.last_epoch else "waiting"
-        if trial.unwanted and trial.status == "waiting":
-            trial.status = "killed"
-
-    @property
-    def running(self) -> list[Trial]:
-        return list(self.running_jobs.values())
-
-    def ranked(self) -> list[Trial]:
-        """Trials with a score, best first (see `Goal.order`)."""
-        scored = [trial for trial in self.trials.values() if trial.rungs]
-        return self.goal.order(scored, {trial.number: trial.best_rung for trial in scored})
-
-
-COUNTS = {"robust_accuracy": "robust_correct_validation", "clean_accuracy": "clean_correct_validation"}
-"""Where an epoch's report has the count of an accuracy."""
+SEALED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
+SEGMENTS = "record"
+SEGMENT_BYTES = 64 * 1024
+"""A segment is written anew at each event, so it is small; a long study has many."""
 
 
 class Listener(Protocol):
@@ -302,27 +35,67 @@ class Listener(Protocol):
     def close(self) -> None: ...
 
 
+class Segments:
+    """The record in a bucket. Each session begins a segment of its own."""
+
+    def __init__(self, place: Place) -> None:
+        self._place, self._data = place, b""
+        self._number = len(place.keys(SEGMENTS))
+
+    def append(self, line: bytes) -> None:
+        """Write the latest segment with one more line. Raises `StorageError`."""
+        if len(self._data) + len(line) > SEGMENT_BYTES and self._data:
+            self._number, self._data = self._number + 1, b""
+        self._place.write(f"{SEGMENTS}/{self._number:06d}.jsonl", self._data + line)
+        self._data += line
+
+
+def read_segments(place: Place) -> bytes:
+    """The record that lies in a bucket, whole."""
+    return b"".join(place.read(key) or b"" for key in place.keys(SEGMENTS))
+
+
 class Record:
     """Appends events to record.jsonl, folds them into `history`, and tells the listeners."""
 
-    def __init__(self, path: Path, history: History, listeners: Sequence[Listener] = ()) -> None:
-        """Raises `InputError` where another process leads the study: two would undo each other's decisions."""
+    def __init__(
+        self,
+        path: Path,
+        history: History,
+        listeners: Sequence[Listener] = (),
+        segments: Segments | None = None,
+        leading: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`leading` raises where another process has taken the study over. Raises `InputError` where another one on this machine has it."""
         self.history = history
         self.listeners = list(listeners)
+        self._path, self._segments, self._leading = path, segments, leading
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        if not _locked(self._file):
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             os.close(self._file)
             raise InputError(
                 f"{path.parent} is being searched by another process; wait for its end, or stop it by Ctrl-C, before you resume it"
-            )
-        _drop_half_line(path)
+            ) from None
+        self._size = _drop_damaged_end(path)
 
     def append(self, event: Event) -> None:
-        """Write one event, flushed to the disk, then make it take effect."""
-        line = json.dumps(event, allow_nan=False) + "\n"
-        # One write call: a signal cannot leave half a line.
-        os.write(self._file, line.encode())
-        os.fsync(self._file)
+        """Write one event, flushed to the disk, then make it take effect. Raises `StorageError` where it could not be written, and then nothing is left of it."""
+        line = sealed(event)
+        self._leading()
+        try:
+            # One write call: a signal cannot leave half a line.
+            written = os.write(self._file, line)
+            if written < len(line):
+                os.write(self._file, line[written:])
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, self._size)
+            raise storage_error(f"{self._path} cannot be written", error) from error
+        self._size += len(line)
+        if self._segments is not None:
+            self._segments.append(line)
         if self.history.apply(event):
             for listener in self.listeners:
                 listener.on_event(event, self.history)
@@ -333,45 +106,74 @@ class Record:
             listener.close()
 
 
-def read_history(path: Path, last_epoch: int, goal: Goal | None = None) -> History:
-    """Fold a record file. A last line without its end, cut off by a kill, does not count."""
-    history = History(last_epoch, goal or Goal())
+def sealed(event: Event) -> bytes:
+    """An event as a line of the record, with its checksum."""
+    body = json.dumps(event, allow_nan=False).encode()
+    return body[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(body)
+
+
+def unsealed(line: bytes) -> Event:
+    """The event of a line. Raises `ValueError` where it is not what was written."""
+    found = SEALED.fullmatch(line)
+    if found is None:
+        raise ValueError("it has no checksum")
+    body = found[1] + b"}"
+    if zlib.crc32(body) != int(found[2], 16):
+        raise ValueError("its checksum is wrong")
+    event: Event = json.loads(body)
+    return event
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A record file: the events of its lines; the bytes up to the last good one; what is wrong with its end, empty where nothing is."""
+
+    events: list[Event]
+    good_bytes: int
+    damage: str
+
+
+def read_lines(path: Path) -> Lines:
+    """The lines of a record file. Raises `InputError` for a damaged line that is not the last."""
     # Split as bytes: a damaged line must not keep the others from being read.
-    lines = path.read_bytes().split(b"\n")[:-1]
+    *lines, half = path.read_bytes().split(b"\n")
+    events: list[Event] = []
+    good = 0
     for number, line in enumerate(lines, start=1):
         try:
-            history.apply(json.loads(line))
+            events.append(unsealed(line))
+        except ValueError as error:
+            if number == len(lines) and not half:
+                return Lines(events, good, f"line {number} of {path}, the last one, was damaged ({error})")
+            raise InputError(
+                f"{path}, line {number} is damaged ({error}); restore the file from a copy, or start a new study"
+            ) from None
+        good += len(line) + 1
+    return Lines(events, good, f"line {len(lines) + 1} of {path}, the last one, was cut off" if half else "")
+
+
+def read_history(path: Path, last_epoch: int, goal: Goal | None = None) -> History:
+    """Fold a record file. A last line that is cut off or damaged does not count: what it said is done again, and `damage` names it."""
+    history = History(last_epoch, goal or Goal())
+    lines = read_lines(path)
+    for number, event in enumerate(lines.events, start=1):
+        try:
+            history.apply(event)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(
-                f"{path}, line {number} is damaged ({error!r}); restore the file from a copy, or start a new study"
+                f"{path}, line {number} makes no sense ({error!r}); it is from another version, or was changed: restore the file from a copy"
             ) from None
+    if lines.damage:
+        history.damage = f"{lines.damage}; what it said is done again"
     return history
 
 
-def _locked(file: int) -> bool:
-    """Take the lock that the leading process holds as long as it lives; False where another one has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def is_led(path: Path) -> bool:
-    """Whether a process is searching the study of this record at the moment."""
-    if not path.exists():
-        return False
-    file = os.open(path, os.O_RDONLY)
-    try:
-        return not _locked(file)
-    finally:
-        os.close(file)
-
-
-def _drop_half_line(path: Path) -> None:
-    """Cut a last line without its end, so that the next event starts on a line of its own."""
-    if not path.exists():
-        return
+def _drop_damaged_end(path: Path) -> int:
+    """Cut a last line that does not count, so that the next event starts on a line of its own; returns the bytes that are left. What is cut goes to record.damaged."""
     whole = path.read_bytes()
-    if whole and not whole.endswith(b"\n"):
-        os.truncate(path, whole.rfind(b"\n") + 1)
+    good = read_lines(path).good_bytes
+    if good < len(whole):
+        with path.with_suffix(".damaged").open("ab") as file:
+            file.write(whole[good:] + b"\n")
+        os.truncate(path, good)
+    return good

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import re
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.files import copy_whole, write_json, write_whole
+from hcpr_tune.files import write_json, write_whole
 from hcpr_tune.proportions import Proportion
+from hcpr_tune.search.checkpoint_store import BucketStore, CheckpointStore, FolderStore
 from hcpr_tune.search.goal import fronts
+from hcpr_tune.search.history import Event, History, Job, Trial
 from hcpr_tune.search.ledger import ledger
-from hcpr_tune.search.record import Event, History, Job, Trial
+from hcpr_tune.search.place import Folder, Place
 from hcpr_tune.search.space import with_params
 from hcpr_tune.search.study import Study
 from hcpr_tune.search.worth import rung_worths
 from hcpr_tune.training.recipe import Recipe, recipe_to_toml
 
+if TYPE_CHECKING:
+    from hcpr_tune.bucket import Bucket
+
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Where things lie in results/NAME."""
+    """Where things lie in results/NAME, which is a copy where the study lies in a bucket."""
 
     root: Path
+    bucket: Bucket | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the study lies, for people."""
+        return str(self.root) if self.bucket is None else self.bucket.url
+
+    @property
+    def place(self) -> Place:
+        """Where record, holder and requests are."""
+        return Folder(self.root) if self.bucket is None else self.bucket
+
+    @property
+    def store(self) -> CheckpointStore:
+        return FolderStore(self.checkpoints) if self.bucket is None else BucketStore(self.bucket.child("checkpoints"))
 
     @property
     def study(self) -> Path:
@@ -58,20 +76,13 @@ class StudyFolder:
     def ledger(self) -> Path:
         return self.root / "ledger.json"
 
-    @property
-    def inbox(self) -> Path:
-        return self.root / "inbox"
-
     def trial(self, number: int) -> Path:
         return self.root / "trials" / f"trial_{number:04d}"
 
-    def training(self, number: int, end: int, restarted: bool) -> Path:
-        """Where the checkpoints of a training lie: one per trial, or one for each rung `end` that is a training of its own."""
-        return self.checkpoints / (f"trial_{number:04d}" + (f"_to_{end:04d}" if restarted else ""))
 
-    def rung_checkpoint(self, number: int, rung: int, restarted: bool) -> Path:
-        """The checkpoint at a rung."""
-        return self.training(number, rung, restarted) / f"epoch_{rung:04d}"
+def training_name(number: int, end: int, restarted: bool) -> str:
+    """The name of a training among the checkpoints: one per trial, or one for each rung `end` that is a training of its own."""
+    return f"trial_{number:04d}" + (f"_to_{end:04d}" if restarted else "")
 
 
 def rung_accuracies(trial: Trial) -> dict[str, Proportion] | None:
@@ -127,6 +138,7 @@ class ResultFiles:
     def __init__(self, folder: StudyFolder, study: Study, history: History) -> None:
         self._folder, self._study = folder, study
         self._best: tuple[int, int] | None = None
+        self._weights_wrong = ""
         self._settled = self._settling = 0.0
         for trial in history.trials.values():
             self._open_trial(trial)
@@ -164,7 +176,7 @@ class ResultFiles:
         write_json(self._folder.rungs, rungs_plain(self._study, history))
         write_json(self._folder.ledger, ledger(history, self._study.rules))
         self._export_best(history)
-        drop_checkpoints(self._folder, self._study, history)
+        drop_checkpoints(self._folder.store, self._study, history)
         self._settled = time.monotonic()
         self._settling = self._settled - began
 
@@ -173,14 +185,32 @@ class ResultFiles:
         if best is None:
             return
         self._folder.best.mkdir(exist_ok=True)
-        rung = self._folder.rung_checkpoint(best.number, best.best_rung, self._study.restarted)
-        weights = rung / "model.safetensors"
-        # Missing where somebody cleared the checkpoints of a study that is over: best/ has had its copy then.
-        if (best.number, best.best_rung) != self._best and weights.is_file():
-            copy_whole(weights, self._folder.best / "model.safetensors")
+        if (best.number, best.best_rung) != self._best:
+            self._weights_wrong = self._export_weights(best)
             self._best = best.number, best.best_rung
         write_whole(self._folder.best / "recipe.toml", recipe_to_toml(trained_recipe(self._study, best)))
-        write_json(self._folder.best / "metrics.json", best_metrics(self._study, history))
+        wrong = {"weights_missing": self._weights_wrong} if self._weights_wrong else {}
+        write_json(self._folder.best / "metrics.json", best_metrics(self._study, history) | wrong)
+
+    def _export_weights(self, best: Trial) -> str:
+        """Bring the weights of the best rung to best/, or say what is wrong with them: then there are none, since others would not fit the recipe."""
+        target = self._folder.best / "model.safetensors"
+        training = training_name(best.number, best.best_rung, self._study.restarted)
+        wrong = self._folder.store.copy_weights(training, best.best_rung, target)
+        if wrong and self._holds(best):
+            return ""  # somebody cleared the checkpoints of a study that is over
+        if wrong:
+            target.unlink(missing_ok=True)
+        return wrong
+
+    def _holds(self, best: Trial) -> bool:
+        """Whether best/ has this trial's weights from an earlier session."""
+        try:
+            metrics = json.loads((self._folder.best / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        there = (self._folder.best / "model.safetensors").is_file()
+        return there and (metrics.get("trial"), metrics.get("epoch_of_score")) == (best.number, best.best_rung)
 
 
 def metrics_line(event: Event) -> str:
@@ -284,22 +314,26 @@ def kept_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
     """
     going_on = [trial for trial in history.trials.values() if not trial.ended and not study.restarted]
     latest = {(trial.number, trial.last_rung) for trial in going_on}
-    best = {(trial.number, trial.best_rung) for trial in history.ranked()[: study.settings.keep_weights]}
-    return latest | best
+    return latest | best_checkpoints(study, history)
 
 
-def drop_checkpoints(folder: StudyFolder, study: Study, history: History) -> None:
+def best_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
+    """The best rung (trial, epoch) of the study's best trials."""
+    return {(trial.number, trial.best_rung) for trial in history.ranked()[: study.settings.keep_weights]}
+
+
+def most_checkpoints(study: Study, workers: int) -> int:
+    """How many checkpoints a study has at once at most: one of each trial that may be promoted and of the best, two more of each that runs and one in the making."""
+    waiting = 0 if study.restarted or len(study.rungs) == 1 else study.settings.budget.trials
+    return waiting + study.settings.keep_weights + 3 * workers
+
+
+def drop_checkpoints(store: CheckpointStore, study: Study, history: History) -> None:
     """Delete the checkpoints that nothing needs any more. Those between rungs belong to the worker while a trial goes on."""
-    kept = {folder.rung_checkpoint(number, rung, study.restarted) for number, rung in kept_checkpoints(study, history)}
-    for path in folder.checkpoints.glob("trial_*/epoch_*"):
-        number, end = re.fullmatch(r"trial_(\d+)(?:_to_(\d+))?", path.parent.name).groups()  # type: ignore[union-attr]
-        epoch, trial = int(path.name.removeprefix("epoch_")), history.trials.get(int(number))
+    kept = {(training_name(number, rung, study.restarted), rung) for number, rung in kept_checkpoints(study, history)}
+    for training, epoch, _ in store.listed():
+        number, end = re.fullmatch(r"trial_(\d+)(?:_to_(\d+))?", training).groups()  # type: ignore[union-attr]
+        trial = history.trials.get(int(number))
         at_rung = trial is not None and epoch in trial.rungs and end in (None, f"{epoch:04d}")
-        if trial is not None and path not in kept and (trial.ended or at_rung):
-            shutil.rmtree(path, ignore_errors=True)
-            _drop_if_empty(path.parent)
-
-
-def _drop_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+        if trial is not None and (training, epoch) not in kept and (trial.ended or at_rung):
+            store.drop(training, epoch)

@@ -1,112 +1,89 @@
-"""Run a study: a new folder or a resumed one, the record, Ray Tune, and what is left at the end."""
+"""Run a study: lead it, keep its record, hand its jobs to Ray Tune, and write what is left at the end."""
 
 from __future__ import annotations
 
 import os
 import platform
-import random
-import re
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
-from pathlib import Path
 
 import hcpr_tune
-from hcpr_tune.errors import InputError, Interrupted
-from hcpr_tune.search.halving import always_promoted
-from hcpr_tune.search.record import Event, History, Listener, Record, is_led, read_history
+from hcpr_tune.errors import Interrupted, StorageError
+from hcpr_tune.search.capacity import Capacity, Share, requested
+from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.holder import Lead
+from hcpr_tune.search.mirror import Mirror
+from hcpr_tune.search.record import Listener, Record, Segments
 from hcpr_tune.search.results import ResultFiles, StudyFolder
-from hcpr_tune.search.study import Study, extended, read_study, study_to_toml
-from hcpr_tune.seeds import derive_seed
-from hcpr_tune.settings import show
+from hcpr_tune.search.study import Study, study_to_plain
 
-MAX_WORKER_DEATHS = 3
 NAMED_VERSIONS = ("torch", "ray", "optuna", "numpy", "scikit-learn")
+MOST_PENDING = 10_000
+"""Ray's own bound on trials that wait for an actor: the searcher hands out no more than there are workers."""
 
 
-@dataclass(frozen=True)
-class Share:
-    """What Ray gives the study: so many trials at once, each with so many CPUs and GPUs."""
+@contextmanager
+def recording(
+    folder: StudyFolder,
+    study: Study,
+    history: History,
+    workers: int,
+    requests: Sequence[Event] = (),
+    patience: float = 0.0,
+) -> Iterator[Record]:
+    """A session of the study: its lead, and its record with the session's beginning, the events `requests` and its end.
 
-    workers: int
-    cpus_per_trial: float
-    gpus_per_trial: float
-
-
-def check_new(storage: Path, name: str) -> StudyFolder:
-    """The folder of a new study, not yet made. Raises `InputError` where the name is taken or the storage cannot be written."""
-    _check_name(name)
-    folder = StudyFolder(storage / name)
-    if folder.root.exists():
-        raise InputError(
-            f"--name {show(name)} is taken: {folder.root} exists; go on with it by --resume {name}, or choose another --name"
-        )
-    existing = next(path for path in (storage, *storage.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(
-            f"--storage {storage} cannot be written: {existing} is no folder that you may write to; choose another --storage"
-        )
-    return folder
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
-        raise InputError(
-            f"a study's name must be 1 to 100 letters, digits, dots, dashes or underscores, got {show(name)}; choose another --name"
-        )
-
-
-def create(folder: StudyFolder, study: Study) -> History:
-    """Make the folder of a new study and write the resolved study into it."""
+    Waits up to `patience` seconds for a driver that may be dead. Raises `InputError` where another process leads the study.
+    """
+    lead = Lead(folder.place, folder.address, patience)
     try:
-        folder.root.mkdir(parents=True)
-        folder.study.write_text(study_to_toml(study), encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"--storage {folder.root.parent} cannot be written: {error}; choose another --storage"
-        ) from None
-    return History(study.recipe.epochs, study.goal)
+        segments = None if folder.bucket is None else Segments(folder.bucket)
+        record = Record(folder.record, history, segments=segments, leading=lead.check)
+        reason = "failed"
+        try:
+            for event in (_begin(study, history, workers), *_losses(history), *requests):
+                record.append(event | {"time": time.time()})
+            yield record
+            reason = "finished"
+        except Interrupted:
+            reason = "interrupted"
+            raise
+        except StorageError:
+            reason = "storage"
+            raise
+        finally:
+            # Where the storage is what failed, the record ends without its end.
+            with suppress(StorageError, OSError) if reason == "storage" else nullcontext():
+                record.append({"event": "end", "time": time.time(), "reason": reason})
+            with suppress(StorageError, OSError) if reason == "storage" else nullcontext():
+                record.close()
+    finally:
+        with suppress(StorageError):
+            lead.close()
 
 
-def reopen(storage: Path, name: str, option: str = "--resume ") -> tuple[StudyFolder, Study, History]:
-    """A study that was begun before: its folder, itself with what it was extended by, and its record. Raises `InputError` where there is none."""
-    _check_name(name)
-    folder = StudyFolder(storage / name)
-    if not folder.study.is_file():
-        known = sorted(path.parent.name for path in storage.glob("*/study.toml"))
-        raise InputError(
-            f"{option}{show(name)}: there is no study in {folder.root}; known there: {', '.join(known) or 'none'}"
-        )
-    if option == "--resume " and is_led(folder.record):
-        raise InputError(
-            f"{option}{show(name)}: {folder.root} is being searched by another process; wait for its end, or stop it by Ctrl-C"
-        )
-    study = read_study(folder.study)
-    history = History(study.recipe.epochs, study.goal)
-    if folder.record.exists():
-        history = read_history(folder.record, study.recipe.epochs, study.goal)
-    if history.fingerprint not in ("", study.fingerprint):
-        raise InputError(
-            f"{option}{show(name)}: {folder.study} was changed since the study began; undo the change, or begin a new study with it by --space"
-        )
-    return folder, extended(study, history.extensions), history
+def _begin(study: Study, history: History, workers: int) -> Event:
+    return {
+        "event": "begin",
+        "time": time.time(),
+        "fingerprint": study.fingerprint,
+        "workers": workers,
+        "host": platform.node(),
+        "process": os.getpid(),
+        "versions": {
+            "hcpr_tune": hcpr_tune.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in NAMED_VERSIONS},
+        },
+        **({} if history.study else {"study": study_to_plain(study)}),
+    }
 
 
-def audit_event(study: Study, history: History, count: int) -> Event:
-    """A random sample of the trials that were stopped early, drawn from the study's seed, which then run to the end. Raises `InputError`."""
-    stopped = sorted(
-        trial.number
-        for trial in history.trials.values()
-        if trial.state == "stopped" and not always_promoted(trial, history)
-    )
-    if count > len(stopped):
-        raise InputError(
-            f"--audit must be at most the {len(stopped)} trials that were stopped early, got {count}; lower it"
-        )
-    drawn = random.Random(derive_seed(study.settings.seed, "audit", len(history.audited)))
-    return {"event": "audit", "time": time.time(), "trials": sorted(drawn.sample(stopped, count))}
+def _losses(history: History) -> list[Event]:
+    return [{"event": "loss", "what": history.damage}] if history.damage else []
 
 
 def run(
@@ -116,59 +93,41 @@ def run(
     share: Share,
     listeners: Sequence[Listener],
     requests: Sequence[Event] = (),
+    patience: float = 0.0,
 ) -> History:
     """Run the study to its end on the connected Ray, from where `history` is, the events `requests` first.
 
-    Raises `Interrupted` on Ctrl-C or SIGTERM.
+    Raises `Interrupted` on Ctrl-C, SIGTERM and `hcpr_tune stop`, `StorageError` where nothing more can be recorded or kept.
     """
-    record = Record(folder.record, history)
-    begin = {
-        "event": "begin",
-        "time": time.time(),
-        "fingerprint": study.fingerprint,
-        "workers": share.workers,
-        "versions": {
-            "hcpr_tune": hcpr_tune.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in NAMED_VERSIONS},
-        },
-    }
-    for event in (begin, *requests):
-        record.append(event | {"time": time.time()})
-    record.listeners = [ResultFiles(folder, study, history), *listeners]
-    reason = "failed"
-    try:
+    with recording(folder, study, history, share.workers, requests, patience) as record:
+        record.listeners = [ResultFiles(folder, study, history), *listeners]
+        if folder.bucket is not None:
+            record.listeners.append(Mirror(folder.root, folder.bucket))
         _run_on_ray(folder, study, record, share)
-        reason = "finished"
-    except KeyboardInterrupt:
-        reason = "interrupted"
-        raise Interrupted("interrupted") from None
-    finally:
-        record.append({"event": "end", "time": time.time(), "reason": reason})
-        record.close()
     return history
 
 
 def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share) -> None:
-    # Ctrl-C must reach `run` at once; Tune's own handler would first wait for running epochs.
+    # Ctrl-C must end the search at once; Tune's own handler would first wait for running epochs.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # The driver writes what people look at; Ray's copies would cost time and disk.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     # Of Ray's two reporters only the older one is silent at verbose=0.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING)
     from ray import tune
 
-    from hcpr_tune.search.searcher import JobSearcher
+    from hcpr_tune.search.searcher import Ends, Halt, JobSearcher
     from hcpr_tune.search.trainable import TrainJob
 
-    searcher = JobSearcher(study, record, folder, on_gpu=share.gpus_per_trial > 0)
-    with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable:
+    resources = study.settings.resources
+    searcher = JobSearcher(study, record, folder, Capacity(share, resources.workers))
+    with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable, requested(share, resources.workers):
         tuner = tune.Tuner(
             tune.with_resources(TrainJob, {"CPU": share.cpus_per_trial, "GPU": share.gpus_per_trial}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
-                max_concurrent_trials=share.workers,
                 reuse_actors=True,
                 trial_name_creator=_job_name,
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -177,12 +136,18 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share)
                 name=folder.root.name,
                 storage_path=disposable,
                 verbose=0,
-                stop=searcher.should_stop,
-                failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
+                stop=Ends(searcher),
+                failure_config=tune.FailureConfig(max_failures=resources.worker_deaths),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+            searcher.check()
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+        except Halt as halt:
+            raise halt.cause or Interrupted("stopped on request") from None
 
 
 def _job_name(trial: object) -> str:

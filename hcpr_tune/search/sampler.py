@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.search.history import PRIOR, History, Source
 from hcpr_tune.search.points import follows_prior, fresh, low_discrepancy_point, planned_point, with_priors
-from hcpr_tune.search.record import PRIOR, History, Source
 from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Sampler, Study
 from hcpr_tune.seeds import derive_seed
@@ -162,7 +162,7 @@ def check_sampler(study: Study) -> None:
     if name in KINDS:
         return
     rungs = {rung: {"robust_accuracy": 0.5, "clean_accuracy": 0.5} for rung in study.rungs}
-    from hcpr_tune.search.record import OldTrial
+    from hcpr_tune.search.history import OldTrial
 
     history = History(study.recipe.epochs, study.goal)
     history.old_trials = [

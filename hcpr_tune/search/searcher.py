@@ -7,48 +7,87 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from ray.tune import Stopper
 from ray.tune.search import Searcher
 
-from hcpr_tune.search.halving import Decision, NewTrial, first_job, next_decision, over_budget
-from hcpr_tune.search.inbox import Inbox
-from hcpr_tune.search.record import Event, Job, Record
-from hcpr_tune.search.results import StudyFolder, recipe_of_job
+from hcpr_tune.errors import StorageError
+from hcpr_tune.search.capacity import Capacity
+from hcpr_tune.search.halving import Decision, NewTrial, first_job, hopeless, next_decision, over_budget
+from hcpr_tune.search.history import Event, Job
+from hcpr_tune.search.inbox import STOP, Inbox
+from hcpr_tune.search.place import storage_error
+from hcpr_tune.search.record import Record
+from hcpr_tune.search.results import StudyFolder, recipe_of_job, training_name
 from hcpr_tune.search.sampler import Suggester
 from hcpr_tune.search.study import Study
-from hcpr_tune.search.trainable import REPORT
+from hcpr_tune.search.trainable import REPORT, UNWRITABLE
 from hcpr_tune.settings import to_plain
 
-JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs")
+JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs", "losses")
 """Keys of a report that belong to the job, not to the epoch."""
+
+
+class Halt(BaseException):
+    """Ends the search at once, running epochs and all; no `Exception`, so that Ray does not first wait for them."""
+
+    def __init__(self, cause: StorageError | None) -> None:
+        """`cause`: what went wrong with the storage; None where somebody asked for the end."""
+        super().__init__(str(cause or "asked to stop"))
+        self.cause = cause
 
 
 class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
     """Decides from the record alone what a free worker does, and records it before the worker starts."""
 
-    def __init__(self, study: Study, record: Record, folder: StudyFolder, on_gpu: bool) -> None:
+    def __init__(self, study: Study, record: Record, folder: StudyFolder, capacity: Capacity) -> None:
         super().__init__()
         self._study, self._rules, self._record, self._folder = study, study.rules, record, folder
-        self._on_gpu = on_gpu
-        self._suggester, self._inbox = Suggester(study), Inbox(folder.inbox)
+        self._capacity = capacity
+        self._suggester, self._inbox = Suggester(study), Inbox(folder.place)
         self._jobs: dict[str, Job] = {}
         self._absorbed: dict[str, str] = {}
         self._decided: tuple[int, Decision] | None = None
+        self._halt: Halt | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next job for Ray's trial `trial_id`; None while only running jobs can bring something new."""
-        self._read_inbox()
-        decision = self._decide()
-        if decision == "finished":
-            finished: str = Searcher.FINISHED
-            return finished
-        if decision == "wait":
-            return None
-        job = self._open(decision) if isinstance(decision, NewTrial) else decision
-        self._write("job", trial=job.trial, start=job.start, end=job.end)
-        self._jobs[trial_id] = job
-        return {"job": json.dumps(self._order(job)), "name": job.name}
+        """The next job for Ray's trial `trial_id`; None while all workers are busy, or only running jobs can bring something new."""
+        with self._halting():
+            self._read_inbox()
+            self._follow_capacity()
+            decision = self._decide() if len(self._jobs) < self._record.history.workers else "wait"
+            if decision == "finished":
+                finished: str = Searcher.FINISHED
+                return finished
+            if decision != "wait":
+                job = self._open(decision) if isinstance(decision, NewTrial) else decision
+                self._write("job", trial=job.trial, start=job.start, end=job.end)
+                self._jobs[trial_id] = job
+                return {"job": json.dumps(self._order(job)), "name": job.name}
+        return None
+
+    @contextmanager
+    def _halting(self) -> Iterator[None]:
+        """What the storage does not let be recorded ends the search, by `check`: Ray takes a raise here for the trial's own fault."""
+        try:
+            yield
+        except (StorageError, OSError) as error:
+            cause = error if isinstance(error, StorageError) else storage_error("the results cannot be written", error)
+            self._halt = self._halt or Halt(cause)
+
+    def check(self) -> None:
+        """Raises `Halt` where the search cannot go on, or somebody asked for its end."""
+        if self._halt is not None:
+            raise self._halt
+
+    def _follow_capacity(self) -> None:
+        """Nodes come and go."""
+        workers = self._capacity.now()
+        if workers != self._record.history.workers:
+            self._write("workers", workers=workers)
 
     def _decide(self) -> Decision:
         """Ray asks again and again while workers are free; without news the answer is the same."""
@@ -70,36 +109,51 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
             "recipe": to_plain(recipe),
             "start": job.start,
             "end": job.end,
-            "checkpoints": str(self._folder.training(job.trial, job.end, self._study.restarted).absolute()),
-            "on_gpu": self._on_gpu,
+            "checkpoints": self._folder.store.where(training_name(job.trial, job.end, self._study.restarted)),
+            "gpus": self._capacity.share.gpus_per_trial,
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record what a worker reported: an epoch, and with the last one the job's end."""
+        with self._halting():
+            self._absorb(trial_id, result)
+
+    def _absorb(self, trial_id: str, result: dict[str, Any]) -> None:
         job = self._jobs.get(trial_id)
         if job is None or REPORT not in result or self._absorbed.get(trial_id) == result[REPORT]:
             return
         self._absorbed[trial_id] = result[REPORT]
         report = json.loads(result[REPORT])
+        for what in report.get("losses", []):
+            self._write("loss", trial=job.trial, what=what)
         if "epoch" in report:
             epoch = {name: value for name, value in report.items() if name not in JOB_KEYS}
             self._write("epoch", trial=job.trial, **epoch)
+        if report["status"] == UNWRITABLE:
+            raise StorageError(report["reason"])
         if report["status"] != "training":
             self._forget(trial_id)
-            self._end(job, **{name: report[name] for name in JOB_KEYS if name in report})
+            self._end(job, **{name: report[name] for name in JOB_KEYS if name in report and name != "losses"})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Ray hands a job's last report only to this method. Without one, its worker died more often than Ray retries."""
-        if not error:
-            self.on_trial_result(trial_id, result or {})
-        job = self._forget(trial_id)
-        if job is not None:
-            self._end(job, status="failed", reason="its worker process died again and again")
+        with self._halting():
+            if not error:
+                self._absorb(trial_id, result or {})
+            job = self._forget(trial_id)
+            if job is not None:
+                self._end(job, status="failed", reason="its worker process died again and again")
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Ray asks this first at each report: whether the job ends with this epoch, because of the budget or because somebody killed its trial."""
-        self.on_trial_result(trial_id, result)
-        self._read_inbox()
+        """Ray asks this first at each report: whether the job ends with this epoch."""
+        with self._halting():
+            self._absorb(trial_id, result)
+            self._read_inbox()
+            return self._broken_off(trial_id)
+        return True
+
+    def _broken_off(self, trial_id: str) -> bool:
+        """End the job where somebody killed its trial, the budget is spent, or there is no hope."""
         job, history = self._jobs.get(trial_id), self._record.history
         if job is None:
             return False
@@ -107,6 +161,8 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
             self._end(job, status="killed", reason="killed on request")
         elif over_budget(history, self._rules):
             self._end(job, status="broken off", reason="the budget is spent")
+        elif reason := hopeless(history):
+            self._end(job, status="broken off", reason=f"the search was given up: {reason}")
         else:
             return False
         self._forget(trial_id)
@@ -119,12 +175,17 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
     def _read_inbox(self) -> None:
         for request in self._inbox.take(self._study, self._record.history):
             kind = request.pop("kind")
-            self._write(kind, **request)
+            if kind == STOP:
+                self._halt = Halt(None)
+            else:
+                self._write(kind, **request)
 
     def _end(self, job: Job, **result: Any) -> None:
         self._write("job_end", trial=job.trial, start=job.start, end=job.end, **result)
 
     def _write(self, kind: str, **more: Any) -> None:
+        if self._halt is not None:
+            raise StorageError("the search has ended")
         event: Event = {"event": kind, "time": time.time(), **more}
         self._record.append(event)
 
@@ -137,3 +198,17 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a resumed search is built anew from the record."""
+
+
+class Ends(Stopper):  # type: ignore[misc]  # Ray is untyped
+    """Asks the searcher after each report whether the job ends with it, and in between whether all of it does."""
+
+    def __init__(self, searcher: JobSearcher) -> None:
+        self._searcher = searcher
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self._searcher.should_stop(trial_id, result)
+
+    def stop_all(self) -> bool:
+        self._searcher.check()
+        return False

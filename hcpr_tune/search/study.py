@@ -105,7 +105,14 @@ class Resources(Settings):
     gpus_per_trial: float | Literal["auto"] = setting(
         "auto", "GPUs per trial; auto: 1 where there are GPUs, else 0.", at_least=0
     )
-    workers: int = setting(0, "Trials at once; 0: as many as the machine or cluster holds.", at_least=0)
+    workers: int = setting(
+        0,
+        "Trials at once; 0: as many as the machine or cluster holds. An autoscaler is asked for room for so many.",
+        at_least=0,
+    )
+    worker_deaths: int = setting(
+        3, "How often a job goes on from its last checkpoint after its process or node died.", at_least=0
+    )
 
 
 @dataclass(frozen=True)

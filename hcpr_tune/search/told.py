@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hcpr_tune.search.halving import always_promoted, earned_rungs
-from hcpr_tune.search.record import History, OldTrial, Trial
+from hcpr_tune.search.history import History, OldTrial, Trial
 from hcpr_tune.search.space import Choice, Dimension, Params, Range, Space, Value, active_params
 from hcpr_tune.search.study import Study
 

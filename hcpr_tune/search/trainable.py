@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
+from ray.util import get_node_ip_address
 
-from hcpr_tune.errors import Diverged
+from hcpr_tune.errors import Diverged, StorageError
 
 if TYPE_CHECKING:
     from hcpr_tune.training.session import DataShelf
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 REPORT = "report"
 """The key of a Ray result that holds what is reported, as JSON: Ray would flatten a table and cannot hold None."""
 
+UNWRITABLE = "unwritable"
+"""The status of a job whose checkpoint could not be kept: the fault of the storage, not of the trial."""
+
 
 class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
     """Trains one job at a time. What goes wrong in training is reported, not raised: Ray retries only the death of a process.
 
-    The configuration is {"job": JSON of {recipe, start, end, checkpoints, on_gpu}}.
+    The configuration is {"job": JSON of {recipe, start, end, checkpoints, gpus}}: `checkpoints` is a folder or a bucket's URL, `gpus` the
+    trial's share of GPUs.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -48,31 +53,59 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
             report = next(self._reports)
         except Diverged as error:
             report = {"status": "diverged", "reason": str(error)}
+        except StorageError as error:
+            report = {"status": UNWRITABLE, "reason": str(error)}
         except Exception as error:
-            report = {"status": "failed", "reason": one_line(error), "traceback": traceback.format_exc()}
+            report = {"status": "failed", "reason": named(error), "traceback": traceback.format_exc()}
         if report["status"] != "training":
-            self._reports = None
+            self._end()
         return {REPORT: json.dumps(report, allow_nan=False), "done": report["status"] != "training"}
+
+    def _end(self) -> None:
+        """Give back what the job held; on a GPU its memory too, for whoever shares it."""
+        from hcpr_tune.training import gpu_memory
+
+        self._reports = None
+        gpu_memory.release()
 
     def _train(self) -> Iterator[dict[str, Any]]:
         """The job's epochs; the last one has the status `reached`."""
         # torch comes late: the driver imports this module too, to ship the class.
+        from hcpr_tune.search.checkpoint_store import workspace
+        from hcpr_tune.training import gpu_memory
         from hcpr_tune.training.recipe import recipe_from_plain
         from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_stretch
 
         job = self._job
         # A trial that was given no GPU sees them all the same.
-        self._shelf = self._shelf or DataShelf(on_gpu=job["on_gpu"])
+        self._shelf = self._shelf or DataShelf(on_gpu=job["gpus"] > 0, cache=node_folder())
+        gpu_memory.claim(self._shelf.device, job["gpus"])
         recipe = recipe_from_plain(job["recipe"], "the job's recipe")
-        worker = f"{platform.node()}:{os.getpid()}"
-        for report in train_stretch(recipe, self._shelf, Path(job["checkpoints"]), job["start"], job["end"]):
-            report["worker"] = worker
-            if report["epoch"] < job["end"]:
-                yield report | {"status": "training"}
-            else:
-                data = self._shelf.get(recipe.task)
-                more = {"splits": split_hashes(data), "model_inputs": model_inputs(data)}
-                yield report | {"status": "reached", "reason": "", **more}
+        worker = f"{get_node_ip_address()}:{os.getpid()}"
+        with workspace(job["checkpoints"]) as space:
+            lost = space.fetch(job["end"])
+            for report in train_stretch(recipe, self._shelf, space.folder, job["start"], job["end"]):
+                space.push()
+                report |= {"worker": worker, "losses": lost + report["losses"]}
+                lost = []
+                if report["epoch"] < job["end"]:
+                    yield report | {"status": "training"}
+                else:
+                    data = self._shelf.get(recipe.task)
+                    more = {"splits": split_hashes(data), "model_inputs": model_inputs(data)}
+                    yield report | {"status": "reached", "reason": "", **more}
+
+
+def named(error: Exception) -> str:
+    """Why a training failed, with the way out where it is known."""
+    from hcpr_tune.training.gpu_memory import out_of_memory
+
+    return out_of_memory(error) or one_line(error)
+
+
+def node_folder() -> Path:
+    """Where the processes of one node share data sets; of this user alone."""
+    return Path(tempfile.gettempdir()) / f"hcpr_tune-{os.getuid()}"
 
 
 def one_line(error: BaseException) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.record import Event, Trial, read_history
+from hcpr_tune.search.history import Event, Trial
+from hcpr_tune.search.record import read_history
 from hcpr_tune.search.space import field_of, params_of, with_params
 from hcpr_tune.search.study import Study, extended, read_study
 from hcpr_tune.settings import dotted_names, get_dotted, show, to_plain

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hcpr_tune.proportions import Z_95
-from hcpr_tune.search.record import History
+from hcpr_tune.search.history import History
 
 FEWEST_POINTS = 5
 """With fewer trials a rank correlation says nothing: the rung halves as usual, which a later promotion can undo."""

@@ -1,12 +1,14 @@
 """One training's state at an epoch's end, written whole or not at all.
 
-A checkpoint is a folder `epoch_0009` with `state.pt` (weights, optimiser, epoch: plain tensors, read with weights_only),
-`report.json` (what was measured in that epoch, so that a kill between saving and reporting loses nothing) and, where a stretch
-ends, `model.safetensors` to take away.
+A checkpoint is a folder `epoch_0009` with `state.pt` (weights, optimiser, averages, epoch: plain tensors, read with weights_only),
+`report.json` (what was measured in that epoch, so that a kill between saving and reporting loses nothing), where a stretch ends
+`model.safetensors` to take away, and `manifest.json` with the size and the SHA-256 of each. Random draws are derived from the seed and the epoch, so
+there is no generator to hold.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.training import manifest
 from hcpr_tune.training.loop import TrainingState
 from hcpr_tune.training.models import save_weights
 
@@ -29,29 +32,38 @@ def folder_of(root: Path, epoch: int) -> Path:
 
 
 def saved_epochs(root: Path) -> list[int]:
-    """The epochs that have a whole checkpoint below `root`, rising."""
+    """The epochs that have a checkpoint below `root`, rising."""
     return sorted(int(path.name.removeprefix("epoch_")) for path in root.glob("epoch_*") if path.name[6:].isdigit())
 
 
 def save(root: Path, state: TrainingState, report: dict[str, Any], with_weights: bool) -> Path:
-    """Write the checkpoint of `state.epoch` and what was measured in it; a reader sees all of it or nothing."""
+    """Write the checkpoint of `state.epoch` and what was measured in it; a reader sees all of it or nothing. Raises `OSError`, and then leaves nothing."""
     target = folder_of(root, state.epoch)
     temporary = root / f".{target.name}.{os.getpid()}"
-    temporary.mkdir(parents=True)
-    torch.save(state.state_dict(), temporary / STATE)
-    (temporary / REPORT).write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
-    if with_weights:
-        save_weights(state.scored_model(), temporary / WEIGHTS)
-    for path in temporary.iterdir():
-        _flush(path)
-    if target.exists():  # an older checkpoint was damaged, so that this epoch ran again
-        shutil.rmtree(target)
-    temporary.rename(target)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        # Through memory: torch's own writer does not say that a disk is full.
+        buffer = io.BytesIO()
+        torch.save(state.state_dict(), buffer)
+        (temporary / STATE).write_bytes(buffer.getbuffer())
+        (temporary / REPORT).write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
+        if with_weights:
+            save_weights(state.scored_model(), temporary / WEIGHTS)
+        manifest.write(temporary)
+        for path in temporary.iterdir():
+            _flush(path)
+        if target.exists():  # an older checkpoint was damaged, so that this epoch ran again
+            shutil.rmtree(target)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     return target
 
 
 def load(root: Path, epoch: int, state: TrainingState) -> dict[str, Any]:
-    """Bring `state` to where it was at the end of `epoch`; returns what was measured then. Raises `InputError` where the file is damaged or of another model."""
+    """Bring `state` to where it was at the end of `epoch`; returns what was measured then. Raises `InputError` where the state is of another model."""
     path = folder_of(root, epoch) / STATE
     device = next(state.model.parameters()).device
     try:
@@ -61,8 +73,27 @@ def load(root: Path, epoch: int, state: TrainingState) -> dict[str, Any]:
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{path} cannot be continued from: {reason}; delete its folder to go on from the one before"
+            f"{path} cannot be continued from: {reason}; it is of another recipe: delete its folder to go on from the one before"
         ) from error
+
+
+def load_latest(root: Path, latest: int, state: TrainingState) -> tuple[dict[str, Any] | None, list[str]]:
+    """Bring `state` to its latest undamaged checkpoint up to the epoch `latest`; returns what was measured then, None without one, and what was lost.
+
+    Damaged ones are deleted. Raises `InputError` as `load`.
+    """
+    losses: list[str] = []
+    for leftover in root.glob(".epoch_*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for epoch in reversed(saved_epochs(root)):
+        if epoch > latest:
+            continue
+        wrong = manifest.damage(folder_of(root, epoch))
+        if not wrong:
+            return load(root, epoch, state), losses
+        losses.append(f"the checkpoint {folder_of(root, epoch)} was damaged ({wrong}); it goes on from the one before")
+        drop(root, [epoch])
+    return None, losses
 
 
 def drop(root: Path, epochs: Iterable[int]) -> None:

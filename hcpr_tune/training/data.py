@@ -9,7 +9,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -17,11 +19,26 @@ from torch import Tensor
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.augmentation import augment, draw
+from hcpr_tune.training.node_cache import NodeCache
 from hcpr_tune.training.recipe import Augmentation, Task
 from hcpr_tune.training.sources import Pool, has_test_part, open_pool
 
 RESIDENT_SHARE = 0.25
 """A split stays in memory if its images take at most this share of what is free."""
+
+SHARED_FROM = 32 * 2**20
+"""Bytes from which on the images of a split are shared by the processes of a node: below, a copy each costs less than a file."""
+
+READING = 1
+"""Part of the name under which images are shared. Raise it whenever what is read from the same files changes."""
+
+FILES = {
+    "fashion_mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "svhn": "train_32x32.mat",
+}
+"""The file or folder below `task.root` that a data set's training part is read from."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +141,85 @@ def split_indices(labels: np.ndarray, task: Task, has_test_part: bool) -> dict[s
     return {name: np.sort(np.concatenate(chunks)) for name, chunks in parts.items()}
 
 
-def take(pool: Pool, indices: np.ndarray) -> Split:
-    """The split that `indices` name, in memory where it is small enough."""
+def take(
+    pool: Pool,
+    indices: np.ndarray,
+    cache: NodeCache | None = None,
+    identity: str = "",
+    shared_from: int = SHARED_FROM,
+) -> Split:
+    """The split that `indices` name, in memory where it is small enough, then shared through `cache` from `shared_from` bytes on.
+
+    `identity` says what the pool was read from, as `source_identity` does; it must change with the pool's images.
+    """
     labels = torch.from_numpy(pool.labels[indices])
-    size = len(indices) * int(np.prod(pool.shape))
-    images = torch.from_numpy(pool.decode(indices)) if size <= RESIDENT_SHARE * free_memory() else None
-    return Split(pool, indices, labels, images)
+    shape = (len(indices), *pool.shape)
+    size = int(np.prod(shape))
+    if size > RESIDENT_SHARE * free_memory():
+        return Split(pool, indices, labels, None)
+    if cache is not None and size >= shared_from:
+        key = _shared_name(pool, indices, identity)
+        images = cache.array(key, shape, np.uint8, lambda: pool.decode(indices))
+    else:
+        images = pool.decode(indices)
+    # The pool may hold the whole data set as it was read: a second copy, which nobody needs any more.
+    return Split(replace(pool, decode=_let_go), indices, labels, torch.from_numpy(images))
+
+
+def _let_go(chosen: object) -> NoReturn:
+    raise AssertionError("the images of this split are in memory; its pool has let go of them")
+
+
+def _shared_name(pool: Pool, indices: np.ndarray, identity: str) -> str:
+    """A hash of all that determines the images at `indices`, in their order."""
+    found = hashlib.sha256(repr((READING, identity, pool.shape, pool.white, "uint8")).encode())
+    for numbers in (indices, pool.labels):
+        found.update(numbers.astype("<i8").tobytes())
+    return f"images-{found.hexdigest()}"
+
+
+def source_identity(task: Task) -> str:
+    """A hash of the task and of the names, sizes and times of the files that its training part is read from; no file is opened.
+
+    A changed, added or removed file changes it, one that was written over and given its old time back too. Raises `OSError` where a file
+    cannot be looked at.
+    """
+    found = hashlib.sha256(repr(sorted(asdict(task).items())).encode())
+    source = _source(task)
+    if source is not None:
+        import PIL
+
+        # What a JPEG decodes to depends on who decodes it.
+        found.update(repr((PIL.__version__, str(source.resolve()))).encode())
+        for path in _files(source):
+            seen = path.stat()
+            found.update(repr((str(path), seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)).encode())
+    return found.hexdigest()
+
+
+def _source(task: Task) -> Path | None:
+    """The file or folder that a task's training part is read from; None where it comes with a package."""
+    if task.dataset == "digits":
+        return None
+    if not task.dataset.startswith("folder:"):
+        return Path(task.root).expanduser() / FILES[task.dataset]
+    root = Path(task.dataset.removeprefix("folder:")).expanduser()
+    return root / "train" if has_test_part(task) else root
+
+
+def _files(source: Path) -> Iterator[Path]:
+    """All files at or below `source` in a fixed order, linked ones too."""
+    if source.is_file():
+        yield source
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(source, followlinks=True):
+        at = Path(folder).stat()
+        if (at.st_dev, at.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((at.st_dev, at.st_ino))
+        folders.sort()
+        yield from (path for path in (Path(folder, name) for name in sorted(names)) if path.exists())
 
 
 def free_memory() -> int:
@@ -139,11 +229,21 @@ def free_memory() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def load_data(task: Task) -> Data:
-    """The training and validation images of a task. Files of a test part are not opened."""
+def load_data(task: Task, cache: NodeCache | None = None, shared_from: int = SHARED_FROM) -> Data:
+    """The training and validation images of a task. Files of a test part are not opened.
+
+    With a `cache`, splits that stay in memory and have at least `shared_from` bytes are held once per node. The images are the same.
+    """
+    identity = ""
+    try:
+        # Before anything is read: files that change meanwhile then leave new images under an old name, which nobody asks for again.
+        identity = "" if cache is None else source_identity(task)
+    except OSError:
+        cache = None  # the reader says what is wrong with the files
     pool = open_pool(task)
     indices = split_indices(pool.labels, task, has_test_part(task))
-    return Data(take(pool, indices["train"]), take(pool, indices["validation"]), pool.class_names)
+    train, validation = (take(pool, indices[name], cache, identity, shared_from) for name in ("train", "validation"))
+    return Data(train, validation, pool.class_names)
 
 
 def fixed_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hcpr_tune.errors import InputError
@@ -249,7 +249,8 @@ def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the model's parameters and buffers as safetensors."""
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    # Through memory, so that a full disk is the OSError that it is.
+    path.write_bytes(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from hcpr_tune.errors import StorageError
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data, load_data
-from hcpr_tune.training.loop import Epoch, initial_state, torch_threads, train
+from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, torch_threads, train
 from hcpr_tune.training.methods import method_of
 from hcpr_tune.training.recipe import Recipe, Task
 
@@ -23,8 +24,8 @@ Report = dict[str, Any]
 class DataShelf:
     """Keeps the data of the task used last on the device, so that the next training on a reused process starts at once."""
 
-    def __init__(self, on_gpu: bool = True) -> None:
-        """`on_gpu`: on a GPU if there is one."""
+    def __init__(self, on_gpu: bool = True, cache: Path | None = None) -> None:
+        """`on_gpu`: on a GPU if there is one. `cache`: a folder of this machine where its processes share data sets."""
         self.device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
         self._kept: tuple[Task, Data] | None = None
 
@@ -44,32 +45,43 @@ def check_trainable(recipe: Recipe, shelf: DataShelf) -> None:
 def train_stretch(recipe: Recipe, shelf: DataShelf, folder: Path, start: int, end: int) -> Iterator[Report]:
     """Train from the end of epoch `start` to the end of epoch `end`, with a checkpoint below `folder` after every epoch.
 
-    Goes on from the latest checkpoint in between, whose report comes again first: a killed process may have saved it without
-    telling anybody. Where the checkpoint of `start` is gone, the epochs before it are trained, and reported, again. Checkpoints between
-    rungs are deleted by the next one. Raises `Diverged`, and `InputError` for a damaged checkpoint.
+    Goes on from the latest undamaged checkpoint in between, whose report comes again first: a killed process may have saved it without
+    telling anybody. Damaged ones are named in the first report's `losses`. Where the checkpoint of `start` is gone, the epochs before it are
+    trained, and reported, again. Between rungs the latest two checkpoints are kept. Raises `Diverged`, `StorageError` where a checkpoint cannot
+    be written, and `InputError` for one of another model.
     """
     began = time.perf_counter()
     data = shelf.get(recipe.task)
     with torch_threads(recipe.threads):
         state = initial_state(recipe, data)
-    saved = max((epoch for epoch in checkpoints.saved_epochs(folder) if epoch <= end), default=0)
-    if saved:
-        again = checkpoints.load(folder, saved, state)
-        if saved > start:
-            yield again
-        if saved == end:
-            return
+    again, losses = checkpoints.load_latest(folder, end, state)
+    if again is not None and state.epoch > start:
+        yield again | {"losses": losses}
+        losses = []
+    if state.epoch == end:
+        return
     startup = time.perf_counter() - began
     for epoch in train(recipe, data, state):
         saving = time.perf_counter()
         report = _report(epoch, shelf.device, startup)
-        checkpoints.save(folder, state, report, with_weights=epoch.is_rung)
-        if epoch.epoch - 1 not in recipe.rung_epochs:
+        _save(folder, state, report, epoch.is_rung)
+        if epoch.epoch - 2 not in recipe.rung_epochs:
+            checkpoints.drop(folder, [epoch.epoch - 2])
+        if epoch.is_rung and epoch.epoch - 1 not in recipe.rung_epochs:
             checkpoints.drop(folder, [epoch.epoch - 1])
-        yield report | {"seconds_checkpoint": time.perf_counter() - saving}
+        yield report | {"seconds_checkpoint": time.perf_counter() - saving, "losses": losses}
         if epoch.epoch == end:
             return
-        startup = 0.0
+        startup, losses = 0.0, []
+
+
+def _save(folder: Path, state: TrainingState, report: Report, is_rung: bool) -> None:
+    try:
+        checkpoints.save(folder, state, report, with_weights=is_rung)
+    except OSError as error:
+        raise StorageError(
+            f"a checkpoint cannot be written to {folder}: {error.strerror or error}; make space or mend it, then go on by --resume"
+        ) from error
 
 
 def _report(epoch: Epoch, device: torch.device, startup: float) -> Report:

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from hcpr_tune.search.halving import most_epochs, usual_epochs, usual_stretches
+from hcpr_tune.search.results import most_checkpoints
 from hcpr_tune.search.study import Study
 from hcpr_tune.training.pacing import attack_steps
 
@@ -22,6 +23,15 @@ def budget_words(study: Study) -> str:
     words += [f"{budget.hours:g} hours"] * bool(budget.hours)
     words += [f"{budget.worker_hours:g} worker-hours"] * bool(budget.worker_hours)
     return " or ".join(words)
+
+
+def disk_words(study: Study, workers: int, checkpoint_bytes: int) -> str:
+    """What its checkpoints take at most; `checkpoint_bytes` of one, 0 where that is not known."""
+    most = most_checkpoints(study, workers)
+    size = (
+        f", {most * checkpoint_bytes / 1e6:.0f} MB ({checkpoint_bytes / 1e6:.2f} MB each)" if checkpoint_bytes else ""
+    )
+    return f"at most {most} checkpoints{size}"
 
 
 def plan_lines(study: Study) -> list[str]:
@@ -56,7 +66,7 @@ def probe_lines(study: Study, workers: int, probes: Sequence[dict[str, Any]]) ->
     limit = min(study.rules.worker_seconds, study.rules.seconds * workers)
     ended = f", more than the {hours(limit)} that its budget allows" if worker_seconds > limit else ""
     megabytes = fmean(probe["checkpoint_bytes"] for probe in probes) / 1e6
-    kept = study.settings.budget.trials + study.settings.keep_weights + workers
+    kept = most_checkpoints(study, workers)
     images = probes[0]["validation_images"]
     steps = sum(probe["steps"] for probe in probes)
     return [

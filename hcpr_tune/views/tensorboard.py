@@ -14,7 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event as BoardEvent
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from hcpr_tune.search.record import Event, History
+from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.results import StudyFolder
 
 CURVES = {

@@ -12,14 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from hcpr_tune.search.halving import usual_epochs
+from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.ledger import ledger
-from hcpr_tune.search.record import Event, History
 from hcpr_tune.search.results import front, masking_of, rung_accuracies
 from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Study
 from hcpr_tune.search.worth import FEWEST_POINTS, rung_worths
 
 LEADERS = 5
+LOSSES_SHOWN = 3
 STATES = {
     "running": "running",
     "stopped": "stopped early",
@@ -80,6 +81,9 @@ class PlainLines:
         self._study, self._console = study, console
 
     def on_event(self, event: Event, history: History) -> None:
+        if event["event"] in ("loss", "workers"):
+            news = f'loss="{event["what"]}"' if event["event"] == "loss" else f"workers={event['workers']}"
+            self._console.print(news, soft_wrap=True, markup=False, highlight=False)
         if event["event"] != "job_end":
             return
         trial = history.trials[event["trial"]]
@@ -152,7 +156,8 @@ def snapshot(study: Study, history: History) -> Snapshot:
     words = ", ".join(f"{count[state]} {name}" for state, name in STATES.items() if count[state] or state == "running")
     state = Text(f"{count['suggested']} of {count['budget']} trials: {words}")
     worths = [Text(line, style="dim") for line in rung_lines(study, history)]
-    body = Group(state, leaderboard(history), running_line(history), *worths)
+    losses = [Text(line, style="yellow") for line in loss_lines(history)]
+    body = Group(state, leaderboard(history), running_line(history), *worths, *losses)
     return Snapshot(history.seconds, seconds_left(study, history), body, time.monotonic())
 
 
@@ -187,6 +192,13 @@ def leaderboard(history: History) -> Table:
         )
         table.add_row(*row, Text(values), style="green" if trial is ranked[0] else "")
     return table
+
+
+def loss_lines(history: History) -> list[str]:
+    """What was damaged and done again, the latest first, a few of them."""
+    lines = [f"LOSS         {what}" for what in reversed(history.losses[-LOSSES_SHOWN:])]
+    more = len(history.losses) - LOSSES_SHOWN
+    return lines + ([f"LOSS         and {more} before"] if more > 0 else [])
 
 
 def running_line(history: History) -> Text:

@@ -18,8 +18,10 @@ from rich.console import Console
 
 from hcpr_tune.cluster import connected
 from hcpr_tune.search import runner
-from hcpr_tune.search.record import History, read_history
-from hcpr_tune.search.runner import Share, check_new, create
+from hcpr_tune.search.capacity import Share
+from hcpr_tune.search.history import History
+from hcpr_tune.search.record import read_history
+from hcpr_tune.search.studies import check_new, create
 from hcpr_tune.search.study import Study, read_study
 from hcpr_tune.search.warm_start import warm_start
 from hcpr_tune.views.terminal import result_table

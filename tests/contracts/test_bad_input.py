@@ -88,12 +88,17 @@ def test_a_dry_run_says_the_rungs_and_the_cost_and_writes_nothing(folder, comman
 
 def test_a_changed_study_is_not_resumed(folder, command, small_study):
     from hcpr_tune.search.record import Record
-    from hcpr_tune.search.runner import check_new, create
+    from hcpr_tune.search.studies import check_new, create
+    from hcpr_tune.search.study import study_to_plain
 
     study_folder = check_new(folder / "results", "begun")
     record = Record(study_folder.record, create(study_folder, small_study))
-    record.append({"event": "begin", "time": 0.0, "versions": {}, "workers": 1, "fingerprint": "another"})
+    begin = {"event": "begin", "time": 0.0, "versions": {}, "workers": 1, "fingerprint": small_study.fingerprint}
+    record.append(begin | {"study": study_to_plain(small_study)})
     record.close()
+    text = study_folder.study.read_text(encoding="utf-8")
+    study_folder.study.write_text(text.replace("batch_size = 128", "batch_size = 64"), encoding="utf-8")
     done = command("tune", "--resume", "begun")
     assert done.returncode == 2
-    assert "was changed since the study began" in done.stderr
+    assert "study.toml was changed since the study began: recipe.batch_size was 128, is 64; undo that" in done.stderr
+    assert done.stderr.count("\n") == 1

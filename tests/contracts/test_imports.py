@@ -23,7 +23,7 @@ def test_a_job_of_a_search_trains_without_the_module_that_opens_the_test_images(
         "recipe": to_plain(small_study.recipe),
         "start": 0,
         "end": 1,
-        "on_gpu": False,
+        "gpus": 0.0,
         "checkpoints": str(tmp_path / "t"),
     }
     loaded = modules_after(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hcpr_tune.search.goal import Goal
-from hcpr_tune.search.record import Event, History
+from hcpr_tune.search.history import Event, History
 
 LAST_EPOCH = 27
 

@@ -15,11 +15,12 @@ from hcpr_tune.search.halving import (
     bracket_of,
     bracket_shares,
     first_job,
+    hopeless,
     most_epochs,
     next_decision,
     usual_epochs,
 )
-from hcpr_tune.search.record import Event, History, Job
+from hcpr_tune.search.history import Event, History, Job
 from hcpr_tune.search.worth import rung_worths
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, published, reached, suggested
 
@@ -244,6 +245,39 @@ def test_random_promotion_does_not_look_at_the_scores():
     assert decide(high) != decide(low)
 
 
+def failures(reasons, first=0):
+    return [
+        one
+        for number, reason in enumerate(reasons, first)
+        for one in (suggested(number), job(number, 0, 3), job_end(number, 0, 3, "failed", reason))
+    ]
+
+
+def test_five_trials_lost_for_one_reason_end_the_search():
+    same = [f"the loss is not finite in epoch {n} (accuracy nan, consistency {n}.5e-3)" for n in range(1, 6)]
+    history = history_of(*failures(same))
+    assert hopeless(history) == same[0]
+    assert decide(history) == "finished"
+    assert not hopeless(history_of(*failures(same[:4])))
+    assert not hopeless(history_of(*failures([*same[:4], "KeyError: 'x'"])))
+
+
+def test_there_is_hope_while_a_trial_comes_on_or_one_has_reached_a_rung():
+    same = ["RuntimeError: no"] * 5
+    on_its_way = [suggested(0), job(0, 0, 3), epoch(0, 1)]
+    assert not hopeless(history_of(*on_its_way, *failures(same, 1)))
+    assert hopeless(history_of(*on_its_way[:2], *failures(same, 1)))
+    assert not hopeless(history_of(suggested(0), *reached(0, 0, 3, 500), *failures(same, 1)))
+
+
+def test_a_resumed_search_tries_five_more():
+    five = failures(["RuntimeError: no"] * 5)
+    end = {"event": "end", "time": 9.0, "reason": "finished"}
+    assert decide(history_of(*five, end, begin(10.0))) == NewTrial(5)
+    # After a kill it is the same search.
+    assert decide(history_of(*five, begin(10.0))) == "finished"
+
+
 class Play:
     """A search with several workers on random scores; every decision is taken from a history folded anew."""
 
@@ -328,7 +362,7 @@ streams = st.tuples(
 def test_any_search_ends_within_its_bound_and_keeps_the_rule(stream):
     play = Play(*stream).run()
     history, rules = play.history(), play.rules
-    assert len(history.trials) == stream[2]
+    assert len(history.trials) == stream[2] or hopeless(history)
     assert all(trial.job is None for trial in history.trials.values())
     assert len(set(play.decisions)) == len(play.decisions), "a job was handed out twice"
     assert sum(trial.last_rung for trial in history.trials.values()) <= most_epochs(rules)

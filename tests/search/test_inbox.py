@@ -6,8 +6,14 @@ import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.inbox import Inbox, checked, post
+from hcpr_tune.search.place import Folder
 from hcpr_tune.search.space import params_of
 from tests.search.histories import history_of, lost, published, suggested
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Folder(tmp_path)
 
 
 @pytest.fixture
@@ -15,39 +21,49 @@ def history():
     return history_of(published(), suggested(1), *lost(1, 0, 3))
 
 
-def test_requests_are_taken_once_and_in_order(small_study, history, tmp_path):
-    post(tmp_path / "inbox", {"kind": "enqueue", "params": {"hcpr.scale": 5}})
-    post(tmp_path / "inbox", {"kind": "kill", "trial": 0})
+def test_requests_are_taken_once_and_in_order(small_study, history, place):
+    post(place, {"kind": "enqueue", "params": {"hcpr.scale": 5}})
+    post(place, {"kind": "kill", "trial": 0})
     published_values = params_of(small_study.recipe, small_study.space)
-    taken = list(Inbox(tmp_path / "inbox").take(small_study, history))
+    taken = list(Inbox(place).take(small_study, history))
     assert len({request.pop("request") for request in taken}) == 2
     assert taken == [
         {"kind": "enqueue", "params": published_values | {"hcpr.scale": 5.0}},
         {"kind": "kill", "trial": 0},
     ]
-    assert list(Inbox(tmp_path / "inbox").take(small_study, history)) == []
+    assert list(Inbox(place).take(small_study, history)) == []
 
 
-def test_a_request_stays_until_its_event_is_recorded_and_is_not_taken_twice(small_study, history, tmp_path):
-    post(tmp_path / "inbox", {"kind": "enqueue", "params": {}})
-    next(Inbox(tmp_path / "inbox").take(small_study, history))  # the driver dies before it is recorded
-    request = next(Inbox(tmp_path / "inbox").take(small_study, history))
+def test_a_request_stays_until_its_event_is_recorded_and_is_not_taken_twice(small_study, history, place):
+    post(place, {"kind": "enqueue", "params": {}})
+    next(Inbox(place).take(small_study, history))  # the driver dies before it is recorded
+    request = next(Inbox(place).take(small_study, history))
     history.apply({"event": request.pop("kind"), "time": 0.0, **request})  # it dies again, before the file is gone
-    assert list(Inbox(tmp_path / "inbox").take(small_study, history)) == []
+    assert list(Inbox(place).take(small_study, history)) == []
     assert len(history.queue) == 1
-    assert list((tmp_path / "inbox").iterdir()) == []
+    assert list((place.root / "inbox").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "request_",
     [{"kind": "kill", "trial": 9}, {"kind": "enqueue", "params": {"hcpr.scale": 99.0}}, {"kind": "dance"}, {}, 3],
 )
-def test_nonsense_is_set_aside_and_does_not_stop_the_search(small_study, history, tmp_path, request_):
-    post(tmp_path / "inbox", request_)
-    assert list(Inbox(tmp_path / "inbox").take(small_study, history)) == []
-    assert sorted(path.suffix for path in (tmp_path / "inbox").iterdir()) == [".reason", ".refused"]
+def test_nonsense_is_set_aside_and_does_not_stop_the_search(small_study, history, place, request_):
+    post(place, request_)
+    assert list(Inbox(place).take(small_study, history)) == []
+    assert sorted(path.suffix for path in (place.root / "inbox").iterdir()) == [".reason", ".refused"]
 
 
 def test_an_ended_trial_cannot_be_killed(small_study, history):
     with pytest.raises(InputError, match="trial 1 has ended already"):
         checked({"kind": "kill", "trial": 1}, small_study, history)
+
+
+def test_a_stop_is_for_the_session_that_it_was_asked_of(small_study, history, place):
+    asked = Inbox(place)
+    post(place, {"kind": "stop"})
+    (request,) = asked.take(small_study, history)
+    assert request["kind"] == "stop"
+    post(place, {"kind": "stop"})
+    post(place, {"kind": "kill", "trial": 0})
+    assert [request["kind"] for request in Inbox(place).take(small_study, history)] == ["kill"]

@@ -6,7 +6,7 @@ import pytest
 
 from hcpr_tune.search.halving import Rules
 from hcpr_tune.search.ledger import audit, ledger
-from hcpr_tune.search.runner import audit_event
+from hcpr_tune.search.studies import audit_event
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, published, reached, suggested
 
 RULES = Rules((3, 9, 27), 9)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
+import errno
+import os
 
 import pytest
 
-from hcpr_tune.errors import InputError
-from hcpr_tune.search.record import History, Record, read_history
+from hcpr_tune.errors import InputError, StorageError
+from hcpr_tune.search.history import History
+from hcpr_tune.search.place import Folder
+from hcpr_tune.search.record import Record, Segments, read_history, read_segments, unsealed
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, reached, suggested
 
 
@@ -32,7 +35,7 @@ def test_what_is_read_back_is_what_was_written(tmp_path):
     assert again.trials[1].reason == "the loss is not finite"
 
 
-def test_a_line_cut_off_anywhere_counts_for_nothing_and_the_next_one_is_whole(tmp_path):
+def test_a_record_that_was_cut_off_anywhere_counts_up_to_its_last_whole_line_and_says_so(tmp_path):
     whole = tmp_path / "record.jsonl"
     write(whole, EVENTS)
     data = whole.read_bytes()
@@ -41,22 +44,89 @@ def test_a_line_cut_off_anywhere_counts_for_nothing_and_the_next_one_is_whole(tm
     for length in range(ends[-3], len(data)):
         cut.write_bytes(data[:length])
         lines = sum(end <= length for end in ends)
-        expected = history_of(*EVENTS[1:lines])
         history = read_history(cut, 27)
-        assert history == expected
+        assert bool(history.damage) == (length not in ends)
+        if history.damage:
+            assert history.damage == f"line {lines + 1} of {cut}, the last one, was cut off; what it said is done again"
+            history.damage = ""
+        assert history == history_of(*EVENTS[1:lines])
         record = Record(cut, history)
         record.append(begin(1.0))
         record.close()
-        assert [json.loads(line)["event"] for line in cut.read_text().splitlines()][lines:] == ["begin"]
+        assert [unsealed(line)["event"] for line in cut.read_bytes().splitlines()][lines:] == ["begin"]
 
 
-def test_a_damaged_line_in_the_middle_is_named(tmp_path):
+def test_a_last_line_with_any_byte_altered_does_not_count_and_is_named(tmp_path):
+    path = tmp_path / "record.jsonl"
+    write(path, EVENTS)
+    data = path.read_bytes()
+    begins = data[:-1].rfind(b"\n") + 1
+    for position in range(begins, len(data)):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        history = read_history(path, 27)
+        assert f"line {len(EVENTS)} of {path}, the last one, was" in history.damage
+        history.damage = ""
+        assert history == history_of(*EVENTS[1:-1])
+    Record(path, history).close()
+    assert path.read_bytes() == data[:begins]
+    assert path.with_suffix(".damaged").read_bytes()[:10] == data[begins : begins + 10]
+
+
+@pytest.mark.parametrize("how", ["cut", "altered"])
+def test_a_damaged_line_in_the_middle_is_named(tmp_path, how):
     path = tmp_path / "record.jsonl"
     write(path, EVENTS)
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([*lines[:3], lines[3][:20] + "\n", *lines[4:]]))
+    lines[3] = lines[3][:20] + "\n" if how == "cut" else lines[3].replace('"trial": 0', '"trial": 7')
+    path.write_text("".join(lines))
     with pytest.raises(InputError, match=r"record.jsonl, line 4 is damaged .* restore the file from a copy"):
         read_history(path, 27)
+
+
+def test_an_event_that_could_not_be_written_leaves_nothing_and_did_not_happen(tmp_path, monkeypatch):
+    path = tmp_path / "record.jsonl"
+    record = Record(path, History(27))
+    record.append(begin())
+    before = path.read_bytes()
+    written = os.write
+
+    def half(file, data):
+        written(file, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(StorageError, match=r"cannot be written: No space left on device; make space there"):
+        record.append(suggested(0))
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert record.history.trials == {}
+    record.append(suggested(0))
+    record.close()
+    assert list(read_history(path, 27).trials) == [0]
+
+
+def test_who_lost_the_lead_writes_nothing(tmp_path):
+    def lost_lead():
+        raise StorageError("taken over")
+
+    record = Record(tmp_path / "record.jsonl", History(27), leading=lost_lead)
+    with pytest.raises(StorageError, match="taken over"):
+        record.append(begin())
+    record.close()
+    assert (tmp_path / "record.jsonl").read_bytes() == b""
+
+
+def test_a_record_in_segments_reads_as_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("hcpr_tune.search.record.SEGMENT_BYTES", 1500)
+    place = Folder(tmp_path / "bucket")
+    for session in range(2):
+        record = Record(tmp_path / "record.jsonl", History(27), segments=Segments(place))
+        for event in EVENTS:
+            record.append({**event, "time": float(session)})
+        record.close()
+    assert len(place.keys("record")) > 4
+    assert all(len(place.read(key)) <= 1500 for key in place.keys("record"))
+    assert read_segments(place) == (tmp_path / "record.jsonl").read_bytes()
 
 
 def test_an_epoch_that_ran_twice_counts_once_and_is_told_once(tmp_path):
@@ -105,6 +175,19 @@ def test_states_in_words():
 def test_a_job_whose_rung_is_recorded_is_done_even_if_its_end_is_not():
     events = [suggested(0), *reached(0, 0, 3, 1), *reached(0, 3, 9, 2), *reached(0, 9, 27, 3)[:-1]]
     assert history_of(*events, begin()).trials[0].status == "completed"
+
+
+def test_workers_that_come_and_go_are_accounted_for():
+    events = [
+        begin(0.0),
+        {"event": "workers", "time": 10.0, "workers": 5},
+        {"event": "end", "time": 14.0, "reason": "x"},
+    ]
+    history = History(27)
+    for event in events:
+        history.apply(event)
+    assert history.worker_seconds_offered == 2 * 10 + 5 * 4
+    assert (history.workers, history.ended) == (5, "x")
 
 
 def test_time_runs_on_over_sessions_but_not_between_them():

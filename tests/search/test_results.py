@@ -11,11 +11,13 @@ import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.proportions import Proportion
-from hcpr_tune.search.record import History, Record, is_led
-from hcpr_tune.search.results import ResultFiles, StudyFolder, kept_checkpoints, trials_csv
-from hcpr_tune.search.runner import check_new, create, reopen
+from hcpr_tune.search.history import History
+from hcpr_tune.search.record import Record
+from hcpr_tune.search.results import ResultFiles, StudyFolder, kept_checkpoints, training_name, trials_csv
 from hcpr_tune.search.space import params_of
+from hcpr_tune.search.studies import check_new, create, reopen
 from hcpr_tune.search.study import extend, read_study
+from hcpr_tune.training import manifest
 from tests.search.histories import history_of, job, lost, reached, suggested
 
 
@@ -51,9 +53,10 @@ def test_checkpoints_are_kept_for_promotable_and_best_trials_only(small_study):
 
 
 def fake_checkpoint(folder, trial, epoch):
-    path = folder.rung_checkpoint(trial, epoch, restarted=False)
+    path = folder.checkpoints / training_name(trial, epoch, restarted=False) / f"epoch_{epoch:04d}"
     path.mkdir(parents=True)
     (path / "model.safetensors").write_bytes(f"weights {trial} {epoch}".encode())
+    manifest.write(path)
 
 
 def test_files_follow_the_history_and_are_rebuilt_from_it(small_study, tmp_path):
@@ -136,16 +139,12 @@ def test_a_top_rung_that_would_change_what_was_trained_is_refused(space_file, ch
         extend(study, {"epochs": 4})
 
 
-def test_only_one_process_leads_a_study(small_study, tmp_path):
+def test_only_one_process_writes_a_record(small_study, tmp_path):
     folder = check_new(tmp_path, "one")
     record = Record(folder.record, create(folder, small_study))
-    assert is_led(folder.record)
-    with pytest.raises(InputError, match="is being searched by another process"):
-        reopen(tmp_path, "one")
     with pytest.raises(InputError, match="is being searched by another process"):
         Record(folder.record, History(4))
     record.close()
-    assert not is_led(folder.record)
     reopen(tmp_path, "one")
 
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.record import PRIOR
+from hcpr_tune.search.history import PRIOR
 from hcpr_tune.search.sampler import KINDS, Suggester, check_sampler
 from hcpr_tune.search.space import params_of, with_params
 from hcpr_tune.search.study import SAMPLERS, Sampler, find_space, read_study, study_from_plain

@@ -16,7 +16,7 @@ def job(small_study, tmp_path):
         "recipe": to_plain(small_study.recipe),
         "start": 0,
         "end": 2,
-        "on_gpu": False,
+        "gpus": 0.0,
         "checkpoints": str(tmp_path / "trial_0000"),
     }
 
@@ -51,12 +51,25 @@ def test_an_epoch_that_was_saved_but_not_reported_is_reported_first(job):
     assert again[0]["loss"] == first["loss"]
 
 
-def test_a_raise_ends_the_job_with_its_reason(job, tmp_path):
+def broken(natural, adversarial, labels):
+    """A method that does not work."""
+    raise KeyError("no such layer\nand more lines")
+
+
+def test_a_raise_ends_the_job_with_its_reason(job):
+    own = {**job, "recipe": {**job["recipe"], "method": "tests.search.test_trainable:broken"}}
+    (report,) = steps(TrainJob({"job": json.dumps(own)}))
+    assert report["status"] == "failed"
+    assert "no such layer" in report["reason"]
+    assert "\n" not in report["reason"]
+    assert "Traceback" in report["traceback"]
+
+
+def test_a_checkpoint_that_cannot_be_kept_is_no_fault_of_the_trial(job, tmp_path):
     (tmp_path / "trial_0000").write_text("a file where the checkpoints should go")
     (report,) = steps(TrainJob({"job": json.dumps(job)}))
-    assert report["status"] == "failed"
-    assert report["reason"].startswith(("NotADirectoryError", "FileExistsError"))
-    assert "Traceback" in report["traceback"]
+    assert report["status"] == "unwritable"
+    assert "a checkpoint cannot be written to " in report["reason"]
 
 
 def test_where_the_checkpoint_is_gone_the_epochs_before_are_trained_again(job):

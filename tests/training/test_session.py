@@ -29,18 +29,62 @@ def test_rungs_keep_their_checkpoints_and_the_others_go(recipe, tmp_path):
     assert not list(tmp_path.glob(".epoch*"))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "another model"])
-def test_a_checkpoint_that_cannot_be_continued_is_named(recipe, tmp_path, damage):
+def test_between_rungs_the_latest_two_are_kept(recipe, tmp_path):
+    trained = train_stretch(recipe, DataShelf(), tmp_path, 0, 4)
+    kept = [checkpoints.saved_epochs(tmp_path) for _ in trained]
+    assert kept == [[1], [1, 2], [1, 2, 3], [1, 4]]
+
+
+DAMAGES = {
+    "truncated": (lambda data: data[: len(data) // 2], "state.pt is cut off"),
+    "empty": (lambda data: b"", "state.pt is cut off"),
+    "altered": (lambda data: data[:-100] + bytes([data[-100] ^ 1]) + data[-99:], "state.pt was altered"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(recipe, tmp_path, name):
+    whole = stretch(recipe, tmp_path / "whole", 0, 4)
+    damage, words = DAMAGES[name]
+    trained = train_stretch(recipe, DataShelf(), tmp_path / "hurt", 0, 4)
+    for _ in range(3):
+        next(trained)
+    trained.close()
+    path = checkpoints.folder_of(tmp_path / "hurt", 3) / "state.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    again = stretch(recipe, tmp_path / "hurt", 1, 4)
+    assert [report["epoch"] for report in again] == [2, 3, 4]
+    assert again[0]["losses"] == [f"the checkpoint {path.parent} was damaged ({words}); it goes on from the one before"]
+    assert [report["losses"] for report in again[1:]] == [[], []]
+    assert [report["loss"] for report in again] == [report["loss"] for report in whole[1:]]
+
+
+@pytest.mark.parametrize("name", ["report.json", "manifest.json", "model.safetensors"])
+def test_every_file_of_a_checkpoint_is_watched(recipe, tmp_path, name):
     stretch(recipe, tmp_path, 0, 1)
-    path = checkpoints.folder_of(tmp_path, 1) / "state.pt"
-    if damage == "another model":
-        recipe = replace(recipe, model=Model(width=recipe.model.width + 1))
-    else:
-        path.write_bytes(path.read_bytes()[: 100 if damage == "truncated" else 0])
-    with pytest.raises(InputError, match=r"cannot be continued from: .* delete its folder") as caught:
-        stretch(recipe, tmp_path, 1, 4)
-    assert str(path) in str(caught.value)
+    path = checkpoints.folder_of(tmp_path, 1) / name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    (report,) = stretch(recipe, tmp_path, 0, 1)
+    assert f"{name} was altered" in report["losses"][0]
+    path.unlink()
+    (report,) = stretch(recipe, tmp_path, 0, 1)
+    assert f"{name} is missing" in report["losses"][0]
+
+
+def test_a_checkpoint_of_another_model_is_named(recipe, tmp_path):
+    stretch(recipe, tmp_path, 0, 1)
+    other = replace(recipe, model=Model(width=recipe.model.width + 1))
+    with pytest.raises(InputError, match=r"state.pt cannot be continued from: .* delete its folder") as caught:
+        stretch(other, tmp_path, 1, 4)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_killed_process_left_half_written_is_cleared(recipe, tmp_path):
+    left = tmp_path / ".epoch_0001.4321"
+    left.mkdir()
+    (left / "state.pt").write_bytes(b"half")
+    stretch(recipe, tmp_path, 0, 1)
+    assert not left.exists()
 
 
 def test_a_checkpoint_holds_nothing_but_tensors_and_plain_values(recipe, tmp_path):

@@ -1,0 +1,34 @@
+"""`hcpr_tune clean`: free the disk that a search holds."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from hcpr_tune.commands.console import COMPLETED, typed
+from hcpr_tune.errors import InputError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Delete checkpoints, and say what that freed and what it costs."""
+    from hcpr_tune.search.holder import living_holder
+    from hcpr_tune.search.results import best_checkpoints, training_name
+    from hcpr_tune.search.studies import reopen
+
+    folder, study, history = reopen(options.storage, options.name, "clean ")
+    holder = living_holder(folder.place)
+    if holder is not None:
+        raise InputError(
+            f"clean {options.name}: {folder.address} is being searched by {holder.words(time.time())}; stop it first, by hcpr_tune stop {options.name}"
+        )
+    best = best_checkpoints(study, history) if options.keep_best else set()
+    kept = {(training_name(number, rung, study.restarted), rung) for number, rung in best}
+    going = [one for one in folder.store.listed() if one[:2] not in kept]
+    for training, epoch, _ in going if not options.dry_run else ():
+        folder.store.drop(training, epoch)
+    words = "would free" if options.dry_run else "freed"
+    print(
+        f"{words} {sum(size for *_, size in going) / 1e6:.1f} MB, {len(going)} checkpoints of {folder.address}; results and best model stay,"
+        f" and trials that {typed('hcpr_tune')} tune --resume {options.name} promotes are trained anew"
+    )
+    return COMPLETED

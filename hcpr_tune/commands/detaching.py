@@ -1,0 +1,106 @@
+"""Searches that a cluster runs by itself: submitted through Ray's Job API, found again through a file in the study."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, typed
+from hcpr_tune.errors import InputError
+
+if TYPE_CHECKING:
+    from hcpr_tune.commands.plans import Plan
+
+KEY = "job.json"
+"""Where the cluster's dashboard and the job are named."""
+BEGIN_SECONDS = 120.0
+
+
+def detach(options: argparse.Namespace, plan: Plan) -> int:
+    """Begin or extend the study, hand it to the cluster, and return once its driver leads it."""
+    from hcpr_tune.bucket import is_bucket
+    from hcpr_tune.cluster import connected, shipped
+    from hcpr_tune.commands.tune import plugins_of
+    from hcpr_tune.search.holder import living_holder
+    from hcpr_tune.search.runner import recording
+    from hcpr_tune.search.studies import create, exists
+
+    folder, study = plan.folder, plan.study
+    storage = options.storage if is_bucket(options.storage) else str(Path(options.storage).absolute())
+    with connected(options.address) as cluster:
+        dashboard = cluster.dashboard_url
+    if not dashboard:
+        raise InputError(
+            f"--detach: the cluster at {options.address} has no dashboard, whose Job API takes searches; start its head with one"
+        )
+    client = job_client(dashboard)
+    if not exists(folder):
+        create(folder, study)
+    # What comes first goes into the record now: the job only goes on with it.
+    with recording(folder, study, plan.history, 0, plan.requests, plan.patience):
+        pass
+    name = folder.root.name
+    command = [
+        "python",
+        "-m",
+        "hcpr_tune",
+        "tune",
+        "--resume",
+        name,
+        "--storage",
+        storage,
+        "--address",
+        "auto",
+        "--wait",
+        str(options.wait),
+    ]
+    runtime = {name: value for name, value in shipped(plugins_of(study)).items() if value}
+    job = client.submit_job(entrypoint=shlex.join(command), runtime_env=runtime)
+    folder.place.write(KEY, json.dumps({"dashboard": dashboard, "job": job}).encode())
+    until = time.monotonic() + BEGIN_SECONDS + options.wait
+    while living_holder(folder.place) is None:
+        status = str(client.get_job_status(job))
+        if status in ("FAILED", "STOPPED", "SUCCEEDED") or time.monotonic() > until:
+            print(client.get_job_logs(job))
+            print(
+                f"the cluster's job {job} for {folder.address} is {status} and does not lead the study; see its output above"
+            )
+            return NOTHING_COMPLETED
+        time.sleep(0.5)
+    elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
+    for word, what in (("status", "how it stands"), ("logs", "what it printed"), ("stop", "stops it")):
+        print(f"{word:<13}{typed('hcpr_tune')} {word} {name}{elsewhere}    {what}")
+    return COMPLETED
+
+
+def read_log(storage: str, name: str, address: str | None) -> str:
+    """What the study's job has printed. Raises `InputError` where there is none, or its cluster does not answer."""
+    from hcpr_tune.search.studies import exists, study_folder
+
+    folder = study_folder(storage, name)
+    data = folder.place.read(KEY) if exists(folder) else None
+    if data is None:
+        raise InputError(
+            f"logs {name}: {folder.address} was not begun with --detach; what a search prints is where it was started"
+        )
+    named: dict[str, str] = json.loads(data)
+    log: str = job_client(address or named["dashboard"]).get_job_logs(named["job"])
+    return log
+
+
+def job_client(dashboard: str) -> Any:
+    """Ray's client for jobs. It takes the token from where Ray does. Raises `InputError`."""
+    from ray.job_submission import JobSubmissionClient
+
+    url = dashboard if "://" in dashboard else f"http://{dashboard}"
+    try:
+        return JobSubmissionClient(url)
+    except (RuntimeError, ConnectionError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"the cluster's dashboard at {url} does not take jobs: {reason}; look whether it runs and whether RAY_AUTH_TOKEN is its token"
+        ) from None

@@ -1,0 +1,29 @@
+"""`hcpr_tune stop`: ask a running search to stop, wherever it runs."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED
+from hcpr_tune.errors import InputError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Leave the request where the driver looks, and wait for its end."""
+    from hcpr_tune.search.holder import living_holder
+    from hcpr_tune.search.inbox import STOP, post
+    from hcpr_tune.search.studies import reopen
+
+    folder, _, _ = reopen(options.storage, options.name, "stop ")
+    if living_holder(folder.place) is None:
+        raise InputError(f"stop {options.name}: {folder.address} is not being searched; there is nothing to stop")
+    post(folder.place, {"kind": STOP})
+    until = time.monotonic() + options.wait
+    while living_holder(folder.place) is not None:
+        if time.monotonic() >= until:
+            print(f"asked {folder.address} to stop; it had not ended {options.wait} seconds later")
+            return NOTHING_COMPLETED
+        time.sleep(0.5)
+    print(f"{folder.address} has stopped; everything recorded is kept")
+    return COMPLETED

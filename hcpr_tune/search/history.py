@@ -1,0 +1,308 @@
+"""What the record says: `History` is the record folded event by event. Everything else (what runs next, the tables, the views) comes from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hcpr_tune.search.goal import OBJECTIVES, Goal
+from hcpr_tune.search.space import Params
+
+Event = dict[str, Any]
+Status = Literal["running", "waiting", "completed", "diverged", "failed", "killed"]
+Source = str
+"""Where a trial's values come from: one of those below, or the name of a sampler."""
+PUBLISHED, FIRST_POINT, WARM_START, CALIBRATION, ENQUEUED, PRIOR = (
+    "published",
+    "first point",
+    "warm start",
+    "calibration",
+    "enqueued",
+    "prior",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The unit of work: train `trial` from the end of epoch `start` to the end of epoch `end`; from scratch where `start` is 0."""
+
+    trial: int
+    start: int
+    end: int
+
+    @property
+    def name(self) -> str:
+        return f"trial {self.trial}, epochs {self.start + 1} to {self.end}"
+
+
+@dataclass
+class Trial:
+    """What the record says of one trial.
+
+    `waiting` trials have reached the end of their job and are stopped unless they are promoted. `epochs` holds the first report of each
+    epoch in the order of the work: where each rung is a training of its own, the epochs of the trainings before count too. `scores` are
+    the accuracies on validation at each rung's epoch, `rungs` the robust one of them; `target` is where its latest job ends.
+    """
+
+    number: int
+    params: Params
+    source: Source
+    status: Status = "waiting"
+    reason: str = ""
+    job: Job | None = None
+    target: int = 0
+    epochs: dict[int, Event] = field(default_factory=dict)
+    scores: dict[int, dict[str, float]] = field(default_factory=dict)
+    rungs: dict[int, float] = field(default_factory=dict)
+    best_rung: int = 0
+    """The epoch of the rung that it is judged by (see `Goal.best_rung`), 0 for none."""
+    seconds: float = 0.0
+    """Of attack, update and evaluation."""
+    held: float = 0.0
+    """Seconds that its jobs held a worker."""
+    seen: float = 0.0
+    """When its running job was last heard of."""
+    startup: float = 0.0
+    """Seconds from handing a job out to the beginning of its first epoch: a process and its imports where it is new, data, model."""
+    fresh: bool = False
+    """Nothing was heard of its running job yet."""
+    before: int = 0
+    """Epochs of its trainings before the present one, where each rung is a training of its own."""
+    positions: dict[int, int] = field(default_factory=dict)
+    """Rung -> position in `epochs` of its report."""
+    unwanted: bool = False
+    """Somebody asked to end it."""
+
+    @property
+    def last_epoch(self) -> int:
+        """The latest epoch of the present training."""
+        return max(self.epochs, default=0) - self.before if self.epochs else 0
+
+    @property
+    def last_rung(self) -> int:
+        """The epoch of the highest rung reached, 0 for none."""
+        return max(self.rungs, default=0)
+
+    @property
+    def score(self) -> float | None:
+        """The robust accuracy on validation at its best rung, None before the first rung."""
+        return self.rungs[self.best_rung] if self.rungs else None
+
+    def at_rung(self, rung: int) -> Event:
+        """What was reported at a rung."""
+        return self.epochs[self.positions[rung]]
+
+    @property
+    def state(self) -> str:
+        """The status in words for people: a waiting trial is stopped early unless it is promoted later."""
+        if self.status != "waiting":
+            return self.status
+        return "stopped" if self.rungs and self.target == self.last_rung else "interrupted"
+
+    @property
+    def lost(self) -> bool:
+        """It came to a bad end of its own."""
+        return self.status in ("diverged", "failed")
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("completed", "diverged", "failed", "killed")
+
+
+@dataclass(frozen=True)
+class OldTrial:
+    """A trial of an earlier study, in the dimensions of this one."""
+
+    params: Params
+    scores: dict[int, dict[str, float]]
+    completed: bool
+    lost: bool
+
+
+@dataclass
+class History:
+    """The record, folded: trials by number, in the order in which they were suggested."""
+
+    last_epoch: int
+    goal: Goal = field(default_factory=Goal)
+    trials: dict[int, Trial] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+    """Hashes of which images were trained and validated on."""
+    model_inputs: dict[str, Any] = field(default_factory=dict)
+    """Channels, classes and image size of the data."""
+    versions: dict[str, str] = field(default_factory=dict)
+    workers: int = 0
+    fingerprint: str = ""
+    seconds: float = 0.0
+    """Wall-clock seconds of the sessions so far, up to the latest event."""
+    worker_seconds: float = 0.0
+    """Seconds that workers were held by jobs, up to the latest event of each."""
+    worker_seconds_offered: float = 0.0
+    """Seconds of all workers, busy or idle."""
+    extensions: list[dict[str, float]] = field(default_factory=list)
+    """What the budget was set to since the study began, in order: trials, hours, worker_hours, epochs."""
+    requests: set[str] = field(default_factory=set)
+    """The names of the requests that were taken from the inbox."""
+    queue: list[Params] = field(default_factory=list)
+    """Points that were asked for and not yet begun."""
+    audited: set[int] = field(default_factory=set)
+    """Trials that run to the end to see what stopping them lost."""
+    old_trials: list[OldTrial] = field(default_factory=list)
+    """What an earlier study knew."""
+    study: dict[str, Any] = field(default_factory=dict)
+    """The study as it was begun, as the tables of its file."""
+    losses: list[str] = field(default_factory=list)
+    """What was damaged and had to be done again."""
+    damage: str = ""
+    """What was wrong with the end of the record when it was read; no event."""
+    lost_at_once: list[str] = field(default_factory=list)
+    """Why trials were lost since the search last ended by itself, while none has reached a rung."""
+    ended: str = ""
+    """How the latest session ended; empty while it runs, and where its process died."""
+    version: int = 0
+    """Counts the events that were folded."""
+    running_jobs: dict[int, Trial] = field(default_factory=dict)
+    derived: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What others worked out from this state; emptied by the next event."""
+    _session_began: float = 0.0
+    _seconds_before: float = 0.0
+
+    def apply(self, event: Event) -> bool:
+        """Fold one event in. False where it says nothing new (an epoch that ran twice counts once)."""
+        handler = getattr(self, f"_on_{event['event']}")
+        workers = self.workers
+        news: bool = handler(event) is not False
+        now = self._seconds_before + event["time"] - self._session_began
+        self.worker_seconds_offered += max(0.0, now - self.seconds) * workers
+        self.seconds = now
+        self.version += 1
+        self.derived.clear()
+        return news
+
+    def _on_begin(self, event: Event) -> None:
+        self._seconds_before, self._session_began = self.seconds, event["time"]
+        self.versions, self.workers, self.fingerprint = event["versions"], event["workers"], event["fingerprint"]
+        if self.ended == "finished":  # given up, perhaps: whoever goes on has mended something
+            self.lost_at_once = []
+        self.study, self.ended = self.study or event.get("study", {}), ""
+        # Jobs of an earlier session died with it; halving hands those out again that are short of their rung.
+        for trial in list(self.running):
+            self._reached(trial)
+
+    def _on_end(self, event: Event) -> None:
+        self.ended = event["reason"]
+
+    def _on_workers(self, event: Event) -> None:
+        """Nodes came or went."""
+        self.workers = event["workers"]
+
+    def _on_loss(self, event: Event) -> None:
+        self.losses.append(event["what"])
+
+    def _on_extend(self, event: Event) -> None:
+        """More budget, or a new top rung: what was complete waits to be promoted to it."""
+        self.extensions.append(event["budget"])
+        if "epochs" in event["budget"]:
+            self.last_epoch = int(event["budget"]["epochs"])
+            for trial in self.trials.values():
+                if trial.status == "completed":
+                    self._reached(trial)
+
+    def _on_warm_start(self, event: Event) -> None:
+        for old in event["trials"]:
+            scores = {int(rung): scores for rung, scores in old["scores"].items()}
+            self.old_trials.append(OldTrial(old["params"], scores, old["completed"], old["lost"]))
+
+    def _on_enqueue(self, event: Event) -> None:
+        self.requests.add(event["request"])
+        self.queue.append(event["params"])
+
+    def _on_kill(self, event: Event) -> bool:
+        self.requests.add(event["request"])
+        trial = self.trials[event["trial"]]
+        if trial.ended:
+            return False
+        trial.unwanted = True
+        if trial.job is None:
+            trial.status, trial.reason = "killed", "killed on request"
+        return True
+
+    def _on_audit(self, event: Event) -> None:
+        self.audited |= set(event["trials"])
+
+    def _on_trial(self, event: Event) -> None:
+        self.trials[event["trial"]] = Trial(event["trial"], event["params"], event["source"])
+        if event["source"] == ENQUEUED:
+            self.queue.pop(0)
+
+    def _on_job(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        trial.job, trial.status = Job(trial.number, event["start"], event["end"]), "running"
+        trial.target, trial.seen, trial.fresh = event["end"], event["time"], True
+        self.running_jobs[trial.number] = trial
+        if event["start"] < trial.last_rung:
+            trial.before = sum(trial.rungs)
+
+    def _on_epoch(self, event: Event) -> bool:
+        trial = self.trials[event["trial"]]
+        waited = self._hold(trial, event["time"])
+        position = trial.before + event["epoch"]
+        if position in trial.epochs:
+            return False
+        trial.epochs[position] = event
+        trained = event["seconds_attack"] + event["seconds_update"] + event["seconds_evaluation"]
+        trial.seconds += trained
+        if trial.fresh:
+            trial.startup += max(0.0, waited - trained - event.get("seconds_checkpoint", 0.0))
+            trial.fresh = False
+        if event["is_rung"]:
+            total = event["total_validation"]
+            scores = {name: event[COUNTS[name]] / total for name in OBJECTIVES}
+            trial.scores[event["epoch"]], trial.rungs[event["epoch"]] = scores, scores["robust_accuracy"]
+            trial.positions[event["epoch"]] = position
+            trial.best_rung = self.goal.best_rung(trial.scores)
+        return True
+
+    def _on_job_end(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        self._hold(trial, event["time"])
+        trial.reason = event["reason"]
+        self.splits = event.get("splits", self.splits)
+        self.model_inputs = event.get("model_inputs", self.model_inputs)
+        if event["status"] in ("reached", "broken off"):
+            self._reached(trial)
+        else:
+            trial.job, trial.status = None, event["status"]
+            self.running_jobs.pop(trial.number, None)
+        if trial.lost and not any(other.rungs for other in self.trials.values()):
+            self.lost_at_once.append(trial.reason)
+
+    def _hold(self, trial: Trial, time: float) -> float:
+        """Account for the time since the job was last heard of, and return it."""
+        if trial.job is None:
+            return 0.0
+        waited = time - trial.seen
+        trial.held += waited
+        self.worker_seconds += waited
+        trial.seen = time
+        return waited
+
+    def _reached(self, trial: Trial) -> None:
+        trial.job = None
+        self.running_jobs.pop(trial.number, None)
+        trial.status = "completed" if trial.last_rung >= self.last_epoch else "waiting"
+        if trial.unwanted and trial.status == "waiting":
+            trial.status = "killed"
+
+    @property
+    def running(self) -> list[Trial]:
+        return list(self.running_jobs.values())
+
+    def ranked(self) -> list[Trial]:
+        """Trials with a score, best first (see `Goal.order`)."""
+        scored = [trial for trial in self.trials.values() if trial.rungs]
+        return self.goal.order(scored, {trial.number: trial.best_rung for trial in scored})
+
+
+COUNTS = {"robust_accuracy": "robust_correct_validation", "clean_accuracy": "clean_correct_validation"}
+"""Where an epoch's report has the count of an accuracy."""

@@ -1,0 +1,153 @@
+"""Studies in their folders or buckets: begin one, find one again as it was left."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from hcpr_tune.bucket import Bucket, is_bucket
+from hcpr_tune.errors import InputError
+from hcpr_tune.files import write_bytes_whole, write_whole
+from hcpr_tune.search.changes import grown_budget, with_free_settings
+from hcpr_tune.search.halving import always_promoted
+from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.record import read_history, read_segments
+from hcpr_tune.search.results import StudyFolder
+from hcpr_tune.search.study import Study, extended, read_study, study_from_plain, study_to_toml
+from hcpr_tune.seeds import derive_seed
+from hcpr_tune.settings import show
+
+COPIES = Path("results")
+"""Where the local copy of a study lies whose storage is a bucket."""
+COPY_OF = ".copy_of"
+"""A file in such a copy that names its bucket."""
+
+
+def study_folder(storage: str | Path, name: str) -> StudyFolder:
+    """Where the study lies, or would. Raises `InputError` for a name or a storage that cannot be."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise InputError(
+            f"a study's name must be 1 to 100 letters, digits, dots, dashes or underscores, got {show(name)}; choose another --name"
+        )
+    if not is_bucket(str(storage)):
+        return StudyFolder(Path(storage) / name)
+    folder = StudyFolder(COPIES / name, Bucket(str(storage)).child(name))
+    mark = folder.root / COPY_OF
+    if folder.root.exists() and (not mark.is_file() or mark.read_text(encoding="utf-8").strip() != folder.address):
+        raise InputError(
+            f"{folder.root}, where the copy of {folder.address} would lie, is another study; move it away, or choose another --name"
+        )
+    return folder
+
+
+def check_new(storage: str | Path, name: str) -> StudyFolder:
+    """The folder of a new study, not yet made. Raises `InputError` where the name is taken or the storage cannot be written."""
+    folder = study_folder(storage, name)
+    if folder.bucket is not None:
+        Bucket(str(storage)).check()
+    if exists(folder) or (folder.bucket is None and folder.root.exists()):
+        raise InputError(
+            f"--name {show(name)} is taken: {folder.address} exists; go on with it by --resume {name}, or choose another --name"
+        )
+    existing = next(path for path in (folder.root.parent, *folder.root.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"--storage {storage} cannot be written: {existing} is no folder that you may write to; choose another --storage"
+        )
+    return folder
+
+
+def exists(folder: StudyFolder) -> bool:
+    """Whether a study was begun there."""
+    return folder.place.read("study.toml") is not None
+
+
+def create(folder: StudyFolder, study: Study) -> History:
+    """Make the folder of a new study and write the resolved study into it."""
+    text = study_to_toml(study)
+    try:
+        folder.root.mkdir(parents=True, exist_ok=folder.bucket is not None)
+        write_whole(folder.study, text)
+        if folder.bucket is not None:
+            write_whole(folder.root / COPY_OF, folder.address + "\n")
+    except OSError as error:
+        raise InputError(
+            f"--storage {folder.root.parent} cannot be written: {error}; choose another --storage"
+        ) from None
+    if folder.bucket is not None:
+        folder.bucket.write("study.toml", text.encode())
+    return History(study.recipe.epochs, study.goal)
+
+
+def reopen(
+    storage: str | Path, name: str, option: str = "--resume ", now: Study | None = None
+) -> tuple[StudyFolder, Study, History]:
+    """A study that was begun before: its folder, itself with what it was extended by, and its record.
+
+    `now` is the study as it is given today, by default its file in the folder; of it only the settings count that change no decision.
+    Raises `InputError` where there is none.
+    """
+    folder = study_folder(storage, name)
+    if not exists(folder):
+        raise InputError(
+            f"{option}{show(name)}: there is no study in {folder.address}; known there: {', '.join(known(storage)) or 'none'}"
+        )
+    _fetch(folder)
+    today = now or read_study(folder.study)
+    history = History(today.recipe.epochs, today.goal)
+    if folder.record.exists():
+        history = read_history(folder.record, today.recipe.epochs, today.goal)
+    return folder, extended(begun(today, history), history.extensions), history
+
+
+def known(storage: str | Path) -> list[str]:
+    """The names of the studies in a storage."""
+    if is_bucket(str(storage)):
+        return sorted({key.split("/")[0] for key in Bucket(str(storage)).keys("") if key.endswith("/study.toml")})
+    return sorted(path.parent.name for path in Path(storage).glob("*/study.toml"))
+
+
+def _fetch(folder: StudyFolder) -> None:
+    """Bring study and record from a bucket; the rest of the copy is rebuilt from them."""
+    if folder.bucket is None:
+        return
+    folder.root.mkdir(parents=True, exist_ok=True)
+    write_whole(folder.root / COPY_OF, folder.address + "\n")
+    write_bytes_whole(folder.study, folder.bucket.read("study.toml") or b"")
+    write_bytes_whole(folder.record, read_segments(folder.bucket))
+    # The best weights may be there alone, where the checkpoints were cleaned.
+    folder.best.mkdir(exist_ok=True)
+    for key in folder.bucket.keys("best"):
+        folder.bucket.download(key, folder.root / key)
+
+
+def begun(today: Study, history: History) -> Study:
+    """The study as it was begun; as it is today where the record does not say."""
+    if not history.study:
+        return today
+    study = study_from_plain(with_free_settings(history.study, today), "the study as it was begun")
+    return study if study.fingerprint == history.fingerprint else replace(study, begun_as=history.fingerprint)
+
+
+def budget_of_file(study: Study, history: History, extended_study: Study, where: str) -> dict[str, float]:
+    """The larger budget that a study's file asks for since it was begun. Raises `InputError` where anything else was changed."""
+    return grown_budget(begun(study, history), study, extended_study, where)
+
+
+def audit_event(study: Study, history: History, count: int) -> Event:
+    """A random sample of the trials that were stopped early, drawn from the study's seed, which then run to the end. Raises `InputError`."""
+    stopped = sorted(
+        trial.number
+        for trial in history.trials.values()
+        if trial.state == "stopped" and not always_promoted(trial, history)
+    )
+    if count > len(stopped):
+        raise InputError(
+            f"--audit must be at most the {len(stopped)} trials that were stopped early, got {count}; lower it"
+        )
+    drawn = random.Random(derive_seed(study.settings.seed, "audit", len(history.audited)))
+    return {"event": "audit", "time": time.time(), "trials": sorted(drawn.sample(stopped, count))}

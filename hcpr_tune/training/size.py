@@ -1,0 +1,53 @@
+"""How large a checkpoint of a recipe is. Run as a module, it reads recipes as JSON lines and prints the largest, in bytes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hcpr_tune.training.models import build_model
+from hcpr_tune.training.recipe import Recipe, recipe_from_plain
+
+KNOWN = {
+    "digits": (1, 10, (8, 8)),
+    "fashion_mnist": (1, 10, (28, 28)),
+    "cifar10": (3, 10, (32, 32)),
+    "cifar100": (3, 100, (32, 32)),
+    "svhn": (3, 10, (32, 32)),
+}
+"""Channels, classes and image size."""
+BYTES_PER_TENSOR = 1024
+"""Names, shapes and padding in the file."""
+
+
+def checkpoint_bytes(recipe: Recipe) -> int:
+    """Weights, their momentum, averages where they are on, and the weights once more to take away, all in float32."""
+    model = build_model(recipe.network, *_inputs(recipe))
+    weights = sum(tensor.numel() for tensor in model.parameters())
+    state = weights + sum(tensor.numel() for tensor in model.buffers())
+    copies = state + weights + state + (state if recipe.averaging.half_life else 0)
+    return 4 * copies + BYTES_PER_TENSOR * 4 * len(model.state_dict())
+
+
+def _inputs(recipe: Recipe) -> tuple[int, int, int, tuple[int, int]]:
+    """Channels, classes, seed and image size, from a look at the folders of a folder of images, not into them."""
+    dataset = recipe.task.dataset
+    if dataset in KNOWN:
+        channels, classes, size = KNOWN[dataset]
+        return channels, classes, 0, size
+    root = Path(dataset.removeprefix("folder:")).expanduser()
+    root = root / "train" if (root / "train").is_dir() else root
+    side = recipe.task.image_size or 32
+    return 3, sum(path.is_dir() for path in root.iterdir()), 0, (side, side)
+
+
+def main() -> None:
+    recipes: list[dict[str, Any]] = [json.loads(line) for line in sys.stdin]
+    sizes = [checkpoint_bytes(recipe_from_plain(recipe, "a recipe")) for recipe in recipes]
+    sys.stdout.write(f"{max(sizes)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""Nothing is lost: each fault is really caused, and the search that goes on afterwards is held against one that was left alone.
+
+`make test` causes each once, the driver's kill at two moments; `make test-faults` ten times, at twenty moments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hcpr_tune.search.record import read_history, unsealed
+from hcpr_tune.training import manifest
+from tests.cluster.test_search import in_folder, outcome, record_of, search, table, wait_for
+from tests.conftest import SMALL_SPACE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(300)]
+
+ONE_WORKER = ("--set", "resources.workers=1")
+LONG_EPOCHS = SMALL_SPACE.replace("steps = 2", "steps = 4000")
+"""Epochs of minutes: who waits for one is found out."""
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """A search with one worker that nothing happens to: what it decided and reached, and how long it took from its first event to its last."""
+    folder = in_folder(tmp_path_factory.mktemp("undisturbed"))
+    done = search(folder, "--space", "small.toml", "--name", "whole", *ONE_WORKER)
+    assert done.returncode == 0, done.stderr
+    events = record_of(folder, "whole")
+    return outcome(folder, "whole"), events[-1]["time"] - events[0]["time"]
+
+
+def resumed(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = search(folder, "--resume", name, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def killed(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def jobs_ended(folder: Path, name: str) -> list[tuple[int, int]]:
+    """(trial, end) of the jobs that reached their rung."""
+    return [
+        (e["trial"], e["end"]) for e in record_of(folder, name) if e["event"] == "job_end" and e["status"] == "reached"
+    ]
+
+
+def check_nothing_ran_twice(folder: Path, name: str, deaths: int) -> None:
+    """Every trial once, every job once, and of each death at most the running epoch and the report that was on its way."""
+    events = record_of(folder, name)
+    suggested = [event["trial"] for event in events if event["event"] == "trial"]
+    assert suggested == sorted(set(suggested))
+    assert [row["trial"] for row in table(folder / "results" / name / "trials.csv")] == [str(n) for n in suggested]
+    assert len(set(jobs_ended(folder, name))) == len(jobs_ended(folder, name)), "a finished job ran again"
+    epochs = [(event["trial"], event["epoch"]) for event in events if event["event"] == "epoch"]
+    assert len(epochs) - len(set(epochs)) <= deaths
+
+
+def kill_at(moment: int, seconds: float, process: subprocess.Popen[str], record: Path) -> None:
+    """Kill the driver at a seeded moment: after a while, or, at every second moment, while it writes a line of its record."""
+    drawn = random.Random(moment)
+    wait_for(record, '"begin"', 1)
+    if moment % 2:
+        time.sleep(seconds * drawn.random())
+    else:
+        lines = drawn.randrange(2, 28)
+        while process.poll() is None and record.read_bytes().count(b"\n") < lines:
+            pass
+        size = record.stat().st_size
+        while process.poll() is None and record.stat().st_size == size:
+            pass
+    killed(process)
+
+
+def test_a_killed_driver_loses_the_running_epoch_at_most(moment, undisturbed, background, tmp_path):
+    whole, seconds = undisturbed
+    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "killed", *ONE_WORKER)
+    record = tmp_path / "results" / "killed" / "record.jsonl"
+    kill_at(moment, seconds, process, record)
+    if moment % 4 == 0:  # a machine that loses its power may lose the end of the last line too
+        os.truncate(record, record.stat().st_size - random.Random(moment).randrange(1, 40))
+    resumed(tmp_path, "killed")
+    assert outcome(tmp_path, "killed") == whole
+    check_nothing_ran_twice(tmp_path, "killed", deaths=2 if moment % 4 == 0 else 1)
+
+
+def worker_of(event: dict[str, Any]) -> int:
+    """The process that reported an epoch."""
+    return int(event["worker"].rpartition(":")[2])
+
+
+def follow(record: Path, wanted: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+    """The record's events as soon as they are as `wanted`."""
+    while True:
+        lines = record.read_bytes().split(b"\n")[:-1] if record.exists() else []
+        events = [unsealed(line) for line in lines]
+        if wanted(events):
+            return events
+        time.sleep(0.02)
+
+
+def epochs_in(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event["event"] == "epoch"]
+
+
+def test_a_killed_worker_s_job_goes_on_from_its_last_checkpoint(fault_round, undisturbed, background, tmp_path):
+    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "orphan", *ONE_WORKER)
+    record = tmp_path / "results" / "orphan" / "record.jsonl"
+    count = random.Random(fault_round).randrange(1, 9)
+    events = follow(record, lambda events: len(epochs_in(events)) >= count)
+    os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    assert len({event["worker"] for event in epochs_in(record_of(tmp_path, "orphan"))}) == 2
+    assert outcome(tmp_path, "orphan") == undisturbed[0]
+    check_nothing_ran_twice(tmp_path, "orphan", deaths=1)
+
+
+def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fault_round, background, tmp_path):
+    space = SMALL_SPACE.replace("epochs = 4", "epochs = 60").replace("first_rung = 1", "first_rung = 30")
+    arguments = (
+        "--space",
+        in_folder(tmp_path, space) / "small.toml",
+        "--trials",
+        "2",
+        "--set",
+        "resources.worker_deaths=1",
+    )
+    process = background("tune", *arguments, "--name", "deadly", *ONE_WORKER)
+    record = tmp_path / "results" / "deadly" / "record.jsonl"
+    for death in range(2):
+        events = follow(record, lambda events: len({one["worker"] for one in epochs_in(events)}) > death)  # noqa: B023
+        os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    rows = table(tmp_path / "results" / "deadly" / "trials.csv")
+    assert [row["status"] for row in rows] == ["failed", "completed"]
+    assert rows[0]["reason"] == "its worker process died again and again"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_an_interruption_abandons_the_running_epoch(number, fault_round, background, tmp_path):
+    process = background("tune", "--space", in_folder(tmp_path, LONG_EPOCHS) / "small.toml", "--name", "cut")
+    record = tmp_path / "results" / "cut" / "record.jsonl"
+    wait_for(record, '"job"', 2)
+    time.sleep(random.Random(fault_round).random() * 4)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 130
+    assert "go on with: " in err
+    assert "tune --resume cut\n" in err
+    assert record_of(tmp_path, "cut")[-1]["reason"] == "interrupted"
+    assert not (tmp_path / "results" / "cut" / "holder.json").exists()
+
+
+def test_a_second_ctrl_c_ends_at_once_and_resuming_works(fault_round, undisturbed, background, tmp_path):
+    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "twice", *ONE_WORKER)
+    wait_for(tmp_path / "results" / "twice" / "record.jsonl", '"epoch": ', 3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(random.Random(fault_round).random() * 0.3)
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=40)
+    assert process.returncode in (130, -signal.SIGINT)
+    resumed(tmp_path, "twice")
+    assert outcome(tmp_path, "twice") == undisturbed[0]
+
+
+def latest_checkpoint(folder: Path, name: str) -> Path:
+    """The one that the interrupted job would go on from."""
+    paths = (folder / "results" / name / "checkpoints").glob("trial_*/epoch_*")
+    return max(paths, key=lambda path: path.stat().st_mtime_ns)
+
+
+@pytest.mark.parametrize("how", ["truncated", "altered"])
+def test_a_damaged_checkpoint_is_found_named_and_done_without(how, fault_round, undisturbed, background, tmp_path):
+    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "hurt", *ONE_WORKER)
+    # Trial 0 in the middle of its last stretch, from epoch 2 to 4.
+    follow(
+        tmp_path / "results" / "hurt" / "record.jsonl",
+        lambda events: any((e["trial"], e["epoch"]) == (0, 3) for e in epochs_in(events)),
+    )
+    killed(process)
+    state = latest_checkpoint(tmp_path, "hurt") / "state.pt"
+    data, at = state.read_bytes(), random.Random(fault_round).randrange(state.stat().st_size)
+    state.write_bytes(data[:at] if how == "truncated" else data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+    done = resumed(tmp_path, "hurt")
+    words = "state.pt is cut off" if how == "truncated" else "state.pt was altered"
+    loss = f"{state.parent} was damaged ({words}); it goes on from the one before"
+    assert loss in done.stdout
+    assert loss in [event["what"] for event in record_of(tmp_path, "hurt") if event["event"] == "loss"]
+    assert outcome(tmp_path, "hurt") == undisturbed[0]
+
+
+def test_a_damaged_last_line_of_the_record_is_found_named_and_done_without(
+    fault_round, undisturbed, background, tmp_path
+):
+    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "line", *ONE_WORKER)
+    record = tmp_path / "results" / "line" / "record.jsonl"
+    drawn = random.Random(fault_round)
+    lines = drawn.randrange(3, 25)
+    follow(record, lambda events: len(events) >= lines)
+    killed(process)
+    data = record.read_bytes()
+    at = drawn.randrange(data[:-1].rfind(b"\n") + 1, len(data) - 1)
+    record.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    done = resumed(tmp_path, "line")
+    assert "the last one, was damaged" in done.stdout
+    assert "what it said is done again" in done.stdout
+    assert outcome(tmp_path, "line") == undisturbed[0]
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 8 MB of its own."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)]
+    try:
+        made = subprocess.run(command, check=False, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        made = False
+    if not made:
+        pytest.skip("only root can mount a file system that fills")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def test_a_full_disk_ends_the_search_clearly_and_space_lets_it_go_on(fault_round, undisturbed, small_disk, tmp_path):
+    drawn = random.Random(fault_round)
+    filler = small_disk / "filler"
+    free = shutil.disk_usage(small_disk).free
+    # Enough for the first checkpoints, too little for all.
+    filler.write_bytes(bytes(free - drawn.randrange(250_000, 600_000)))
+    arguments = ("--space", str(in_folder(tmp_path) / "small.toml"), "--name", "full", "--storage", str(small_disk))
+    done = search(tmp_path, *arguments, *ONE_WORKER)
+    assert done.returncode == 1, done.stdout + done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert "No space left on device; make space" in error
+    assert f"tune --resume full --storage {small_disk}" in error
+    root = small_disk / "full"
+    assert not [path for path in root.rglob(".*") if path.name != ".copy_of"], "a half-written file was left"
+    assert not any(manifest.damage(path) for path in root.glob("checkpoints/*/epoch_*"))
+    assert not read_history(root / "record.jsonl", 4).damage
+    filler.unlink()
+    resumed(tmp_path, "full", "--storage", str(small_disk))
+    (tmp_path / "results").symlink_to(small_disk)
+    assert outcome(tmp_path, "full") == undisturbed[0]
+
+
+def with_method(folder: Path, body: str) -> Path:
+    """The space with a method of the user's own, which breaks as `body` says."""
+    code = (
+        "import torch\n\n\ndef loss(natural, adversarial, labels):\n"
+        f"    {body}\n"
+        '    return torch.nn.functional.cross_entropy(adversarial, labels, reduction="none")\n'
+    )
+    (folder / "mine.py").write_text(code, encoding="utf-8")
+    space = SMALL_SPACE.replace("epochs = 4", 'epochs = 4\nmethod = "mine:loss"')
+    space = space.replace(
+        '"hcpr.scale" = { low = 4.0, high = 16.0, log = true }\n"pace.shape" = { choices = ["constant", "linear"] }',
+        '"batch_size" = { choices = [64, 128] }',
+    )
+    return in_folder(folder, space) / "small.toml"
+
+
+def test_out_of_memory_in_one_trial_ends_that_trial_with_its_reason(fault_round, tmp_path):
+    body = 'if len(labels) == 64: raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")'
+    space = with_method(tmp_path, body)
+    done = search(tmp_path, "--space", str(space), "--name", "oom", "--trials", "6", "--set", "sampler.name='random'")
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "results" / "oom" / "trials.csv")
+    small = [row for row in rows if row["batch_size"] == "64"]
+    assert small
+    assert {row["status"] for row in small} == {"failed"}
+    assert all("out of GPU memory" in row["reason"] and "lower batch_size" in row["reason"] for row in small)
+    assert {row["status"] for row in rows if row not in small} <= {"completed", "stopped"}
+    assert len(rows) == 6
+
+
+def test_a_space_in_which_the_first_trials_all_fail_for_one_reason_ends_with_that_reason(fault_round, tmp_path):
+    space = with_method(tmp_path, 'raise ValueError("there is no such layer")')
+    done = search(tmp_path, "--space", str(space), "--name", "hopeless", "--trials", "40")
+    assert done.returncode == 1
+    assert "No trial reached its first rung: ValueError: there is no such layer." in done.stdout
+    assert "given up after 5 trials lost in the same way" in done.stdout
+    rows = table(tmp_path / "results" / "hopeless" / "trials.csv")
+    assert 5 <= len(rows) <= 5 + (os.cpu_count() or 1)
+
+
+def test_a_second_driver_is_refused_and_told_who_holds_the_study(fault_round, background, tmp_path):
+    process = background("tune", "--space", in_folder(tmp_path, LONG_EPOCHS) / "small.toml", "--name", "held")
+    wait_for(tmp_path / "results" / "held" / "record.jsonl", '"job"', 1)
+    done = search(tmp_path, "--resume", "held")
+    assert done.returncode == 2
+    assert f"is being searched by process {process.pid} on " in done.stderr
+    assert done.stderr.count("\n") == 1
+    stopped = subprocess.run(
+        [sys.executable, "-m", "hcpr_tune", "stop", "held"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 130
+    assert "stopped on request; everything recorded is kept" in err
+    assert record_of(tmp_path, "held")[-1]["reason"] == "interrupted"
+
+
+def test_a_changed_space_is_refused_and_a_larger_budget_taken(fault_round, tmp_path):
+    space = in_folder(tmp_path) / "small.toml"
+    command = ("--space", str(space), "--name", "grows", "--continue")
+    assert search(tmp_path, *command).returncode == 0
+    text = space.read_text(encoding="utf-8")
+    space.write_text(text.replace("high = 16.0", "high = 20.0"), encoding="utf-8")
+    before = (tmp_path / "results" / "grows" / "record.jsonl").read_bytes()
+    refused = search(tmp_path, *command)
+    assert refused.returncode == 2
+    assert (
+        "small.toml was changed since the study began: search.hcpr.scale.high was 16.0, is 20.0; undo that"
+        in refused.stderr
+    )
+    assert (tmp_path / "results" / "grows" / "record.jsonl").read_bytes() == before
+    space.write_text(text.replace("trials = 4", "trials = 6"), encoding="utf-8")
+    assert search(tmp_path, *command).returncode == 0
+    assert len(table(tmp_path / "results" / "grows" / "trials.csv")) == 6
+    study = tmp_path / "results" / "grows" / "study.toml"
+    study.write_text(study.read_text(encoding="utf-8").replace("trials = 4", "trials = 7"), encoding="utf-8")
+    resumed(tmp_path, "grows")
+    assert len(table(tmp_path / "results" / "grows" / "trials.csv")) == 7

@@ -1,0 +1,120 @@
+"""Who leads a study: one process, told by name; a dead one at once on its machine, after a minute elsewhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import pytest
+
+from hcpr_tune.errors import InputError, StorageError
+from hcpr_tune.search import holder
+from hcpr_tune.search.holder import KEY, STALE_SECONDS, Holder, Lead, living_holder, machine_id, process_began
+from hcpr_tune.search.place import Folder
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Folder(tmp_path)
+
+
+def write(place, one: Holder) -> None:
+    place.write(KEY, json.dumps(asdict(one)).encode())
+
+
+def elsewhere(heartbeat: float) -> Holder:
+    return Holder("other-host", 4321, "another machine", "7", "abc", heartbeat)
+
+
+def test_the_second_is_told_who_the_first_is(place):
+    lead = Lead(place, "results/one")
+    with pytest.raises(
+        InputError, match=r"results/one is being searched by process \d+ on \S+, heard of \d seconds ago"
+    ):
+        Lead(place, "results/one", patience=5.0)
+    lead.close()
+    assert living_holder(place) is None
+    Lead(place, "results/one").close()
+
+
+def test_another_machine_is_believed_for_a_minute(place):
+    write(place, elsewhere(time.time() - STALE_SECONDS + 5))
+    with pytest.raises(InputError, match=r"process 4321 on other-host, heard of 5[56] seconds ago"):
+        Lead(place, "results/one")
+    write(place, elsewhere(time.time() - STALE_SECONDS - 1))
+    Lead(place, "results/one").close()
+
+
+def test_a_process_that_was_killed_here_gives_the_study_free_at_once(place):
+    code = (
+        "import sys, time; from pathlib import Path; from hcpr_tune.search.holder import Lead;"
+        "from hcpr_tune.search.place import Folder; Lead(Folder(Path(sys.argv[1])), 'x'); print('leads', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(place.root)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "leads\n"
+    found = living_holder(place)
+    assert found is not None
+    assert found.process == process.pid
+    with pytest.raises(InputError, match=f"process {process.pid} "):
+        Lead(place, "x")
+    process.kill()
+    process.communicate()
+    assert living_holder(place) is None
+    Lead(place, "x").close()
+
+
+def test_a_new_process_of_the_same_number_is_not_the_holder(place):
+    own = Holder("here", 1, machine_id(), process_began(1) + "0", "abc", time.time())
+    write(place, own)
+    assert living_holder(place) is None
+    write(place, replace(own, began=process_began(1)))
+    assert living_holder(place) is not None
+
+
+def test_who_was_taken_over_stops_and_leaves_the_file_alone(place):
+    lead = Lead(place, "results/one", beat=0.05)
+    lead.check()
+    write(place, elsewhere(time.time()))
+    deadline = time.monotonic() + 30
+    while not lead._lost and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(StorageError, match="results/one was taken over by process 4321 on other-host"):
+        lead.check()
+    lead.close()
+    found = living_holder(place)
+    assert found is not None
+    assert found.host == "other-host"
+
+
+def test_who_slept_for_long_looks_before_it_writes(place, monkeypatch):
+    lead = Lead(place, "results/one", beat=1000.0)
+    write(place, elsewhere(time.time() + 100))
+    lead.check()
+    now = time.time()
+    monkeypatch.setattr(holder.time, "time", lambda: now + STALE_SECONDS)
+    with pytest.raises(StorageError, match="was taken over"):
+        lead.check()
+    lead.close()
+
+
+def test_a_silent_holder_is_waited_for_until_it_is_stale(place):
+    write(place, elsewhere(time.time() - STALE_SECONDS + 1.5))
+    Lead(place, "results/one", patience=20.0).close()
+
+
+def test_the_heart_beats(place):
+    lead = Lead(place, "results/one", beat=0.02)
+    first = living_holder(place)
+    assert first is not None
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        now = living_holder(place)
+        if now is not None and now.heartbeat > first.heartbeat:
+            break
+    else:
+        pytest.fail("no second heartbeat")
+    lead.close()
