@@ -44,6 +44,10 @@ calibration = 1
 """
 
 
+SLOW_SPACE = SMALL_SPACE.replace("steps = 2", "steps = 40")
+"""The same with epochs long enough for something to happen in the middle of one."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-rounds", type=int, default=1, help="how often each fault is caused")
     parser.addoption("--kill-moments", type=int, default=2, help="at how many moments the driver is killed")

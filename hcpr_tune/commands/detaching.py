@@ -32,20 +32,24 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
     folder, study = plan.folder, plan.study
     storage = options.storage if is_bucket(options.storage) else str(Path(options.storage).absolute())
     with connected(options.address) as cluster:
-        dashboard = cluster.dashboard_url
-    if not dashboard:
-        raise InputError(
-            f"--detach: the cluster at {options.address} has no dashboard, whose Job API takes searches; start its head with one"
-        )
-    client = job_client(dashboard)
-    if not exists(folder):
-        create(folder, study)
+        if not cluster.dashboard_url:
+            raise InputError(
+                f"--detach: the cluster at {options.address} has no dashboard, whose Job API takes searches; start its head with one"
+            )
+        client = job_client(cluster.dashboard_url)
+        if not exists(folder):
+            create(folder, study)
+        python, visible = on_head(None if is_bucket(storage) else folder.study.absolute())
+        if not visible:
+            raise InputError(
+                f"--detach: the cluster's head does not see {folder.root.absolute()}, which was just made; choose a --storage that is shared with it, or a bucket"
+            )
     # What comes first goes into the record now: the job only goes on with it.
     with recording(folder, study, plan.history, 0, plan.requests, plan.patience):
         pass
     name = folder.root.name
     command = [
-        "python",
+        python,
         "-m",
         "hcpr_tune",
         "tune",
@@ -60,7 +64,7 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
     ]
     runtime = {name: value for name, value in shipped(plugins_of(study)).items() if value}
     job = client.submit_job(entrypoint=shlex.join(command), runtime_env=runtime)
-    folder.place.write(KEY, json.dumps({"dashboard": dashboard, "job": job}).encode())
+    folder.place.write(KEY, json.dumps({"dashboard": cluster.dashboard_url, "job": job}).encode())
     until = time.monotonic() + BEGIN_SECONDS + options.wait
     while living_holder(folder.place) is None:
         status = str(client.get_job_status(job))
@@ -75,6 +79,22 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
     for word, what in (("status", "how it stands"), ("logs", "what it printed"), ("stop", "stops it")):
         print(f"{word:<13}{typed('hcpr_tune')} {word} {name}{elsewhere}    {what}")
     return COMPLETED
+
+
+def on_head(path: Path | None) -> tuple[str, bool]:
+    """The Python that Ray runs on the cluster's head, and whether `path` is there."""
+    import ray
+
+    def look(text: str | None) -> tuple[str, bool]:
+        import os
+        import sys
+
+        return sys.executable, text is None or os.path.exists(text)  # noqa: PTH110  # it must not need this package
+
+    # Only the head has a little of this resource.
+    remote = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(look)
+    found: tuple[str, bool] = ray.get(remote.remote(None if path is None else str(path)), timeout=60)
+    return found
 
 
 def read_log(storage: str, name: str, address: str | None) -> str:
@@ -94,8 +114,11 @@ def read_log(storage: str, name: str, address: str | None) -> str:
 
 def job_client(dashboard: str) -> Any:
     """Ray's client for jobs. It takes the token from where Ray does. Raises `InputError`."""
+    import logging
+
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.ERROR)
     url = dashboard if "://" in dashboard else f"http://{dashboard}"
     try:
         return JobSubmissionClient(url)

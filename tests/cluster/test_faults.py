@@ -21,24 +21,14 @@ import pytest
 
 from hcpr_tune.search.record import read_history, unsealed
 from hcpr_tune.training import manifest
-from tests.cluster.test_search import in_folder, outcome, record_of, search, table, wait_for
-from tests.conftest import SMALL_SPACE
+from tests.cluster.conftest import ONE_WORKER
+from tests.cluster.test_search import in_folder, outcome, record_of, search, table
+from tests.conftest import SLOW_SPACE, SMALL_SPACE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(300)]
 
-ONE_WORKER = ("--set", "resources.workers=1")
-LONG_EPOCHS = SMALL_SPACE.replace("steps = 2", "steps = 4000")
+LONG_EPOCHS = SMALL_SPACE.replace("steps = 2", "steps = 1000").replace("batch_size = 128", "batch_size = 8")
 """Epochs of minutes: who waits for one is found out."""
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory):
-    """A search with one worker that nothing happens to: what it decided and reached, and how long it took from its first event to its last."""
-    folder = in_folder(tmp_path_factory.mktemp("undisturbed"))
-    done = search(folder, "--space", "small.toml", "--name", "whole", *ONE_WORKER)
-    assert done.returncode == 0, done.stderr
-    events = record_of(folder, "whole")
-    return outcome(folder, "whole"), events[-1]["time"] - events[0]["time"]
 
 
 def resumed(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -73,7 +63,7 @@ def check_nothing_ran_twice(folder: Path, name: str, deaths: int) -> None:
 def kill_at(moment: int, seconds: float, process: subprocess.Popen[str], record: Path) -> None:
     """Kill the driver at a seeded moment: after a while, or, at every second moment, while it writes a line of its record."""
     drawn = random.Random(moment)
-    wait_for(record, '"begin"', 1)
+    follow(record, lambda events: bool(events), process)
     if moment % 2:
         time.sleep(seconds * drawn.random())
     else:
@@ -88,7 +78,9 @@ def kill_at(moment: int, seconds: float, process: subprocess.Popen[str], record:
 
 def test_a_killed_driver_loses_the_running_epoch_at_most(moment, undisturbed, background, tmp_path):
     whole, seconds = undisturbed
-    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "killed", *ONE_WORKER)
+    process = background(
+        "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "killed", *ONE_WORKER
+    )
     record = tmp_path / "results" / "killed" / "record.jsonl"
     kill_at(moment, seconds, process, record)
     if moment % 4 == 0:  # a machine that loses its power may lose the end of the last line too
@@ -103,14 +95,18 @@ def worker_of(event: dict[str, Any]) -> int:
     return int(event["worker"].rpartition(":")[2])
 
 
-def follow(record: Path, wanted: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-    """The record's events as soon as they are as `wanted`."""
+def follow(
+    record: Path, wanted: Callable[[list[dict[str, Any]]], bool], process: subprocess.Popen[str] | None = None
+) -> list[dict[str, Any]]:
+    """The record's events as soon as they are as `wanted`. Fails where `process` ends before."""
     while True:
+        ended = process is not None and process.poll() is not None
         lines = record.read_bytes().split(b"\n")[:-1] if record.exists() else []
         events = [unsealed(line) for line in lines]
         if wanted(events):
             return events
-        time.sleep(0.02)
+        assert not ended, (process and process.communicate(), events[-3:])
+        time.sleep(0.01)
 
 
 def epochs_in(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -118,10 +114,12 @@ def epochs_in(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_a_killed_worker_s_job_goes_on_from_its_last_checkpoint(fault_round, undisturbed, background, tmp_path):
-    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "orphan", *ONE_WORKER)
+    process = background(
+        "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "orphan", *ONE_WORKER
+    )
     record = tmp_path / "results" / "orphan" / "record.jsonl"
     count = random.Random(fault_round).randrange(1, 9)
-    events = follow(record, lambda events: len(epochs_in(events)) >= count)
+    events = follow(record, lambda events: len(epochs_in(events)) >= count, process)
     os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
@@ -131,7 +129,7 @@ def test_a_killed_worker_s_job_goes_on_from_its_last_checkpoint(fault_round, und
 
 
 def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fault_round, background, tmp_path):
-    space = SMALL_SPACE.replace("epochs = 4", "epochs = 60").replace("first_rung = 1", "first_rung = 30")
+    space = SLOW_SPACE.replace("epochs = 4", "epochs = 16").replace("first_rung = 1", "first_rung = 8")
     arguments = (
         "--space",
         in_folder(tmp_path, space) / "small.toml",
@@ -143,7 +141,7 @@ def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fa
     process = background("tune", *arguments, "--name", "deadly", *ONE_WORKER)
     record = tmp_path / "results" / "deadly" / "record.jsonl"
     for death in range(2):
-        events = follow(record, lambda events: len({one["worker"] for one in epochs_in(events)}) > death)  # noqa: B023
+        events = follow(record, lambda events: len({one["worker"] for one in epochs_in(events)}) > death, process)  # noqa: B023
         os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
@@ -156,7 +154,7 @@ def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fa
 def test_an_interruption_abandons_the_running_epoch(number, fault_round, background, tmp_path):
     process = background("tune", "--space", in_folder(tmp_path, LONG_EPOCHS) / "small.toml", "--name", "cut")
     record = tmp_path / "results" / "cut" / "record.jsonl"
-    wait_for(record, '"job"', 2)
+    follow(record, lambda events: sum(e["event"] == "job" for e in events) >= 1, process)
     time.sleep(random.Random(fault_round).random() * 4)
     process.send_signal(number)
     _, err = process.communicate(timeout=40)
@@ -168,8 +166,10 @@ def test_an_interruption_abandons_the_running_epoch(number, fault_round, backgro
 
 
 def test_a_second_ctrl_c_ends_at_once_and_resuming_works(fault_round, undisturbed, background, tmp_path):
-    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "twice", *ONE_WORKER)
-    wait_for(tmp_path / "results" / "twice" / "record.jsonl", '"epoch": ', 3)
+    process = background(
+        "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "twice", *ONE_WORKER
+    )
+    follow(tmp_path / "results" / "twice" / "record.jsonl", lambda events: len(epochs_in(events)) >= 3, process)
     process.send_signal(signal.SIGINT)
     time.sleep(random.Random(fault_round).random() * 0.3)
     with contextlib.suppress(ProcessLookupError):
@@ -188,11 +188,14 @@ def latest_checkpoint(folder: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("how", ["truncated", "altered"])
 def test_a_damaged_checkpoint_is_found_named_and_done_without(how, fault_round, undisturbed, background, tmp_path):
-    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "hurt", *ONE_WORKER)
+    process = background(
+        "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "hurt", *ONE_WORKER
+    )
     # Trial 0 in the middle of its last stretch, from epoch 2 to 4.
     follow(
         tmp_path / "results" / "hurt" / "record.jsonl",
         lambda events: any((e["trial"], e["epoch"]) == (0, 3) for e in epochs_in(events)),
+        process,
     )
     killed(process)
     state = latest_checkpoint(tmp_path, "hurt") / "state.pt"
@@ -209,11 +212,13 @@ def test_a_damaged_checkpoint_is_found_named_and_done_without(how, fault_round, 
 def test_a_damaged_last_line_of_the_record_is_found_named_and_done_without(
     fault_round, undisturbed, background, tmp_path
 ):
-    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "line", *ONE_WORKER)
+    process = background(
+        "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "line", *ONE_WORKER
+    )
     record = tmp_path / "results" / "line" / "record.jsonl"
     drawn = random.Random(fault_round)
     lines = drawn.randrange(3, 25)
-    follow(record, lambda events: len(events) >= lines)
+    follow(record, lambda events: len(events) >= lines, process)
     killed(process)
     data = record.read_bytes()
     at = drawn.randrange(data[:-1].rfind(b"\n") + 1, len(data) - 1)
@@ -246,7 +251,14 @@ def test_a_full_disk_ends_the_search_clearly_and_space_lets_it_go_on(fault_round
     free = shutil.disk_usage(small_disk).free
     # Enough for the first checkpoints, too little for all.
     filler.write_bytes(bytes(free - drawn.randrange(250_000, 600_000)))
-    arguments = ("--space", str(in_folder(tmp_path) / "small.toml"), "--name", "full", "--storage", str(small_disk))
+    arguments = (
+        "--space",
+        str(in_folder(tmp_path, SLOW_SPACE) / "small.toml"),
+        "--name",
+        "full",
+        "--storage",
+        str(small_disk),
+    )
     done = search(tmp_path, *arguments, *ONE_WORKER)
     assert done.returncode == 1, done.stdout + done.stderr
     error = done.stderr.splitlines()[-1]
@@ -304,7 +316,7 @@ def test_a_space_in_which_the_first_trials_all_fail_for_one_reason_ends_with_tha
 
 def test_a_second_driver_is_refused_and_told_who_holds_the_study(fault_round, background, tmp_path):
     process = background("tune", "--space", in_folder(tmp_path, LONG_EPOCHS) / "small.toml", "--name", "held")
-    wait_for(tmp_path / "results" / "held" / "record.jsonl", '"job"', 1)
+    follow(tmp_path / "results" / "held" / "record.jsonl", lambda events: len(events) >= 3, process)
     done = search(tmp_path, "--resume", "held")
     assert done.returncode == 2
     assert f"is being searched by process {process.pid} on " in done.stderr
@@ -320,7 +332,7 @@ def test_a_second_driver_is_refused_and_told_who_holds_the_study(fault_round, ba
 
 
 def test_a_changed_space_is_refused_and_a_larger_budget_taken(fault_round, tmp_path):
-    space = in_folder(tmp_path) / "small.toml"
+    space = in_folder(tmp_path, SLOW_SPACE) / "small.toml"
     command = ("--space", str(space), "--name", "grows", "--continue")
     assert search(tmp_path, *command).returncode == 0
     text = space.read_text(encoding="utf-8")

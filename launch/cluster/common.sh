@@ -1,0 +1,114 @@
+# shellcheck shell=bash
+# Sourced by head.sh, worker.sh and the Slurm scripts: the token, the ports, and one Ray node in the foreground.
+# Whoever sources it has `set -euo pipefail`.
+
+# Ports that other machines of the cluster must reach; open them between the machines and to nobody else.
+GCS_PORT="${GCS_PORT:-6379}"                         # head: where the others join
+NODE_MANAGER_PORT="${NODE_MANAGER_PORT:-6380}"       # all
+OBJECT_MANAGER_PORT="${OBJECT_MANAGER_PORT:-6381}"   # all
+RUNTIME_ENV_PORT="${RUNTIME_ENV_PORT:-6382}"         # all
+AGENT_GRPC_PORT="${AGENT_GRPC_PORT:-6383}"           # all
+AGENT_HTTP_PORT="${AGENT_HTTP_PORT:-52365}"          # all
+METRICS_PORT="${METRICS_PORT:-6384}"                 # all, for a Prometheus; need not be open
+WORKER_PORTS="${WORKER_PORTS:-20000-20999}"          # all: one for each process that trains
+CLIENT_PORT="${CLIENT_PORT:-10001}"                  # head: Ray Client, which the search does not use; need not be open
+# The dashboard listens on the head's loopback only: `ssh -L` leads there.
+DASHBOARD_PORT="${DASHBOARD_PORT:-8265}"
+
+# "fixed": the ports above. "any": Ray picks those of the nodes, for machines that several clusters share (Slurm).
+PORTS="${PORTS:-fixed}"
+# Trials exchange reports of a few hundred bytes; Ray would set aside 30 % of the memory.
+OBJECT_STORE_BYTES="${OBJECT_STORE_BYTES:-268435456}"
+
+export RAY_AUTH_MODE=token
+export RAY_USAGE_STATS_ENABLED="${RAY_USAGE_STATS_ENABLED:-0}"
+# A node that is told to end would wait 30 s for its trials, which go on elsewhere from their last checkpoint anyway.
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="${RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S:-5}"
+# `hcpr_tune stop` ends a detached search through Ray, which would give it 3 s to write everything.
+export RAY_JOB_STOP_WAIT_TIME_S="${RAY_JOB_STOP_WAIT_TIME_S:-20}"
+
+fail() {
+    echo "$(basename "$0"): $*" >&2
+    exit 2
+}
+
+# Where the token lies, and that nobody else may read it. `make` creates it where there is none.
+use_token() {
+    [[ -z "${RAY_AUTH_TOKEN:-}" ]] || return 0
+    local file="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
+    if [[ ! -s "$file" ]]; then
+        [[ "$1" == make ]] || fail "no token in $file; copy it from the head (it is a secret: scp, not a command line)"
+        mkdir -p "$(dirname "$file")"
+        # `ray get-auth-token --generate` would leave it readable for all. A link is made whole or not at all, and by one of
+        # several that try at once.
+        (
+            umask 077
+            draft="$(mktemp "$file.XXXXXX")"
+            od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$draft"
+            ln "$draft" "$file" 2>/dev/null || true
+            rm -f "$draft"
+        )
+    fi
+    # A token that Ray itself has made has the usual mode.
+    chmod 600 "$file"
+    export RAY_AUTH_TOKEN_PATH="$file"
+}
+
+# Whether something listens at HOST:PORT.
+answers() {
+    # shellcheck disable=SC2016 # the inner shell expands its own arguments
+    timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "${1%:*}" "${1##*:}" 2>/dev/null
+}
+
+# Ends the processes by their ids: SIGTERM, and SIGKILL for what is left after 30 s.
+end_processes() {
+    local pid deadline=$((SECONDS + 30))
+    for pid in "$@"; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in "$@"; do
+        while kill -0 "$pid" 2>/dev/null; do
+            if ((SECONDS >= deadline)); then kill -KILL "$pid" 2>/dev/null || true; fi
+            sleep 0.2
+        done
+    done
+}
+
+# One Ray node until it ends or this process is told to end; arguments go to `ray start`.
+run_node() {
+    local options=(--block --object-store-memory="$OBJECT_STORE_BYTES") node="" ending=0 code=0
+    if [[ "$PORTS" == fixed ]]; then
+        options+=(
+            --node-manager-port="$NODE_MANAGER_PORT" --object-manager-port="$OBJECT_MANAGER_PORT"
+            --runtime-env-agent-port="$RUNTIME_ENV_PORT" --dashboard-agent-grpc-port="$AGENT_GRPC_PORT"
+            --dashboard-agent-listen-port="$AGENT_HTTP_PORT" --metrics-export-port="$METRICS_PORT"
+            --min-worker-port="${WORKER_PORTS%-*}" --max-worker-port="${WORKER_PORTS#*-}"
+        )
+    else
+        options+=(--dashboard-agent-listen-port=0 --min-worker-port=0 --max-worker-port=0)
+    fi
+    # Ray looks for the address that reaches the head; a machine with several networks may have to be told.
+    [[ -z "${NODE_IP:-}" ]] || options+=(--node-ip-address="$NODE_IP")
+    [[ -z "${NUM_CPUS:-}" ]] || options+=(--num-cpus="$NUM_CPUS")
+    [[ -z "${NUM_GPUS:-}" ]] || options+=(--num-gpus="$NUM_GPUS")
+    # A folder of its own, which ends with the node: on shared machines /tmp/ray may be somebody else's.
+    if [[ -n "${TEMP_DIR:-}" ]]; then
+        mkdir -p "$TEMP_DIR"
+        options+=(--temp-dir="$TEMP_DIR")
+    fi
+    # `ray stop` would end every Ray of this user on the machine; this ends what was started here.
+    trap '((ending)) || { ending=$((SECONDS + 20)); [[ -z "$node" ]] || kill -TERM "$node" 2>/dev/null || true; }' TERM INT HUP
+    # A process group of its own: a signal to this one's (Ctrl-C, Slurm) reaches Ray once and in order, and stragglers are found.
+    setsid ray start "$@" "${options[@]}" &
+    node=$!
+    while kill -0 "$node" 2>/dev/null; do
+        # A Ray that is told to end while it starts may hang; its processes end with it.
+        if ((ending && SECONDS >= ending)); then kill -KILL "$node" 2>/dev/null || true; fi
+        sleep 0.5
+    done
+    wait "$node" || code=$?
+    # An agent that was just starting may outlive its node.
+    kill -KILL -- "-$node" 2>/dev/null || true
+    # Being told to end is no failure.
+    ((!ending)) || code=0
+    [[ -z "${TEMP_DIR:-}" ]] || rm -rf "$TEMP_DIR"
+    return "$code"
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The head of a cluster of several machines, in the foreground: Ctrl-C ends it, and the cluster with it.
+#
+#     launch/cluster/head.sh
+#
+# Environment: NUM_CPUS and NUM_GPUS (what trials may use of this machine; default: all of it, NUM_CPUS=0 NUM_GPUS=0: nothing),
+# NODE_IP (this machine's address, where it has several), and the ports of common.sh.
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck source=launch/cluster/common.sh
+source "$here/common.sh"
+[[ $# == 0 ]] || fail "takes no arguments, got $*; settings are environment variables, see the top of the file"
+
+use_token make
+
+if [[ "$PORTS" == fixed ]]; then
+    host="${NODE_IP:-$(hostname)}"
+    cat <<TEXT
+token         ${RAY_AUTH_TOKEN_PATH:-in RAY_AUTH_TOKEN}
+open          TCP $GCS_PORT, $NODE_MANAGER_PORT to $AGENT_GRPC_PORT, $AGENT_HTTP_PORT, $WORKER_PORTS, between the machines of the cluster only
+each worker   copy the token once, then join:
+              ssh WORKER 'mkdir -p -m 700 .ray' && scp -p ${RAY_AUTH_TOKEN_PATH:-TOKEN_FILE} WORKER:.ray/auth_token
+              launch/cluster/worker.sh $host:$GCS_PORT
+search, here  export RAY_AUTH_MODE=token
+              hcpr_tune tune --space default --name NAME --continue --storage SHARED --address $host:$GCS_PORT --wait 600
+dashboard     ssh -L $DASHBOARD_PORT:127.0.0.1:$DASHBOARD_PORT $host, then http://127.0.0.1:$DASHBOARD_PORT; it asks for the token
+TEXT
+fi
+
+run_node --head --port="$GCS_PORT" --ray-client-server-port="$CLIENT_PORT" \
+    --include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port="$DASHBOARD_PORT" --disable-usage-stats

@@ -1,0 +1,167 @@
+"""A study in a bucket, on a real S3 server: as safe as on a disk, and found again from another machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hcpr_tune.search.results import most_checkpoints
+from hcpr_tune.search.study import read_study
+from tests.cluster.test_faults import epochs_in, follow
+from tests.cluster.test_search import in_folder, outcome, record_of, search
+from tests.conftest import SLOW_SPACE
+from tests.s3 import SECRET
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+TOKEN = "f00dfeed" * 8
+
+
+@pytest.fixture
+def stored(s3_server, monkeypatch, tmp_path):
+    """An S3 server for this process and those that it starts, and the URL of an empty bucket's folder."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server, f"s3://{s3_server.new_bucket()}/studies"
+
+
+def begun(background, folder: Path, storage: str, name: str, *arguments: str, space: str = SLOW_SPACE):
+    path = in_folder(folder, space) / "small.toml"
+    settings = ("--set", "resources.workers=1", *arguments)
+    return background("tune", "--space", path, "--name", name, "--storage", storage, *settings)
+
+
+def local_record(folder: Path, name: str) -> Path:
+    return folder / "results" / name / "record.jsonl"
+
+
+def test_a_killed_search_goes_on_from_the_bucket_on_another_machine(stored, undisturbed, background, tmp_path):
+    _, storage = stored
+    process = begun(background, tmp_path, storage, "far")
+    follow(local_record(tmp_path, "far"), lambda events: len(epochs_in(events)) >= 6, process)
+    process.kill()
+    process.communicate()
+    shutil.rmtree(tmp_path / "results")
+    done = search(tmp_path, "--resume", "far", "--storage", storage)
+    assert done.returncode == 0, done.stderr
+    assert f"study        {storage}/far (a copy for you in results/far)" in done.stdout
+    assert outcome(tmp_path, "far") == undisturbed[0]
+    jobs = [(e["trial"], e["end"]) for e in record_of(tmp_path, "far") if e["event"] == "job_end"]
+    assert len(set(jobs)) == len(jobs)
+    # All that people look at is in the bucket too, and nothing of the session before is left beside it.
+    from hcpr_tune.bucket import Bucket
+
+    there = Bucket(f"{storage}/far").sizes()
+    copies = {path.relative_to(tmp_path / "results/far").as_posix() for path in (tmp_path / "results/far").rglob("*")}
+    shown = {key for key in there if key.startswith(("best/", "trials/")) or key.endswith((".csv", ".json"))}
+    assert {"best/model.safetensors", "best/recipe.toml", "trials.csv", "trials/trial_0003/metrics.jsonl"} <= shown
+    assert shown <= copies
+    curves = [key for key in shown if "tfevents" in key]
+    assert len(curves) == 4
+    record = b"".join(Bucket(f"{storage}/far").read(key) or b"" for key in sorted(there) if key.startswith("record/"))
+    assert record == local_record(tmp_path, "far").read_bytes()
+
+
+def test_a_store_that_goes_away_ends_the_search_clearly(stored, undisturbed, background, tmp_path):
+    server, storage = stored
+    process = begun(background, tmp_path, storage, "gone")
+    follow(local_record(tmp_path, "gone"), lambda events: len(epochs_in(events)) >= 4, process)
+    server.stop()
+    try:
+        _, err = process.communicate(timeout=120)
+    finally:
+        server.start()
+    assert process.returncode == 1
+    assert "the store cannot be reached" in err
+    assert f"tune --resume gone --storage {storage}" in err
+    done = search(tmp_path, "--resume", "gone", "--storage", storage)
+    assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path, "gone") == undisturbed[0]
+
+
+def test_a_damaged_checkpoint_in_the_bucket_is_done_without_and_the_rest_is_cleaned(
+    stored,
+    undisturbed,
+    background,
+    tmp_path,
+):
+    from hcpr_tune.bucket import Bucket
+
+    _, storage = stored
+    process = begun(background, tmp_path, storage, "hurt")
+    follow(
+        local_record(tmp_path, "hurt"),
+        lambda events: any(e["event"] == "epoch" and (e["trial"], e["epoch"]) == (0, 3) for e in events),
+        process,
+    )
+    process.kill()
+    process.communicate()
+    bucket = Bucket(f"{storage}/hurt/checkpoints/trial_0000")
+    key = max(key for key in bucket.keys("") if key.endswith("state.pt"))
+    bucket.write(key, (bucket.read(key) or b"")[:-7])
+    done = search(tmp_path, "--resume", "hurt", "--storage", storage)
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"loss=\"the checkpoint s3://\S*/trial_0000/epoch_000[34]\S* was damaged \(state.pt is cut off\)", done.stdout
+    )
+    assert outcome(tmp_path, "hurt") == undisturbed[0]
+    command = [sys.executable, "-m", "hcpr_tune", "clean", "hurt", "--storage", storage]
+    cleaned = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert re.match(r"freed \d+\.\d MB, [1-9]\d* checkpoints of s3://", cleaned.stdout)
+    assert Bucket(f"{storage}/hurt/checkpoints").keys("") == []
+    # Best weights stay, also where the study is opened from elsewhere afterwards.
+    shutil.rmtree(tmp_path / "results")
+    again = search(tmp_path, "--resume", "hurt", "--storage", storage)
+    assert again.returncode == 0, again.stderr
+    assert outcome(tmp_path, "hurt") == undisturbed[0]
+    assert "best/model.safetensors" in Bucket(f"{storage}/hurt").keys("best")
+
+
+def test_a_bucket_that_is_not_there_is_bad_input(stored, tmp_path):
+    done = search(in_folder(tmp_path), "--space", "small.toml", "--storage", "s3://no-such-bucket-at-all/x")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no-such-bucket-at-all" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_no_secret_is_written_or_printed(stored, monkeypatch, tmp_path):
+    _, storage = stored
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    space = str(in_folder(tmp_path) / "small.toml")
+    done = search(tmp_path, "--space", space, "--name", "quiet", "--storage", storage, "--trials", "2")
+    assert done.returncode == 0, done.stderr
+    from hcpr_tune.bucket import Bucket
+
+    bucket = Bucket(f"{storage}/quiet")
+    contents = {key: bucket.read(key) or b"" for key in bucket.keys("")}
+    contents |= {str(path): path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    contents |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
+    assert any("tfevents" in name for name in contents)
+    for name, content in contents.items():
+        for secret in (SECRET, TOKEN, os.environ["AWS_ACCESS_KEY_ID"]):
+            assert secret.encode() not in content, name
+
+
+def test_checkpoints_stay_within_the_bound_that_is_printed(background, tmp_path):
+    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "bound", "--trials", "12")
+    root = tmp_path / "results" / "bound"
+    most = 0
+    while process.poll() is None:
+        most = max(most, len(list(root.glob("checkpoints/trial_*/epoch_*"))))
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    said = re.search(r"disk         at most (\d+) checkpoints, \d+ MB \((\d+\.\d+) MB each\)", out)
+    assert said is not None
+    workers = int(re.search(r"(\d+) at once", out)[1])  # type: ignore[index]
+    assert int(said[1]) == most_checkpoints(read_study(root / "study.toml"), workers)
+    assert 0 < most <= int(said[1])
+    sizes = [sum(file.stat().st_size for file in path.iterdir()) for path in root.glob("checkpoints/trial_*/epoch_*")]
+    assert max(sizes) <= 1.05 * float(said[2]) * 1e6

@@ -1,0 +1,114 @@
+"""Who may be joined, what a cluster holds, and which code it is given."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from dataclasses import replace
+
+import pytest
+
+from hcpr_tune.cluster import Cluster, allot, check_address, ensure_token, is_loopback, shipped
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.capacity import Capacity, Share
+from hcpr_tune.search.study import Resources
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home without a token."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7:6379", "gpu-head:6379", "ray://10.0.0.7:10001", "0.0.0.0:6379"])
+def test_a_cluster_elsewhere_is_not_joined_without_a_token(home, address):
+    with pytest.raises(InputError, match=r"is outside this machine and there is no token: .* RAY_AUTH_TOKEN"):
+        check_address(address)
+
+
+def test_with_a_token_it_is_asked(home, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    with pytest.raises(InputError, match="no Ray cluster answers at"):
+        check_address("0.0.0.0:9")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("a" * 64)
+    with pytest.raises(InputError, match="no Ray cluster answers at"):
+        check_address("0.0.0.0:9")
+
+
+def test_loopback():
+    assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "localhost", "::1", "[::1]")))
+    assert not any(map(is_loopback, ("0.0.0.0", "10.0.0.1", "example", "::")))
+
+
+def test_a_cluster_of_ours_has_a_token_that_others_cannot_read(home, monkeypatch):
+    ensure_token()
+    token = home / ".ray" / "auth_token"
+    text = token.read_text()
+    assert len(text) == 64
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    token.chmod(0o644)
+    ensure_token()
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert token.read_text() == text
+    import os
+
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+NODES = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}, {"CPU": 3.0, "GPU": 4.0}]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "fitting"),
+    [(1, 0, 75), (2, 0, 37), (1, 1, 5), (4, 1, 2), (1, 2, 3), (0.5, 0.25, 14), (0.5, 0.6, 6), (16, 1, 0), (1, 8, 0)],
+)
+def test_a_trial_lies_on_one_node_and_a_share_on_one_gpu(cpus, gpus, fitting):
+    assert Share(0, cpus, gpus).fitting(NODES) == fitting
+
+
+def test_capacity_follows_the_nodes_up_to_the_limit():
+    now, nodes = [0.0], [{"CPU": 2.0}]
+    capacity = Capacity(Share(2, 1.0, 0.0), 3, lambda: nodes, lambda: now[0])
+    assert capacity.now() == 2
+    nodes.append({"CPU": 4.0})
+    assert capacity.now() == 2
+    now[0] = 1.5
+    assert capacity.now() == 3
+    nodes.clear()
+    now[0] = 3.0
+    assert capacity.now() == 0
+
+
+def test_the_first_node_is_waited_for():
+    found = iter([[], [], [{"CPU": 2.0}]])
+    share = allot(Resources(), Cluster("", []), "here", patience=60.0, nodes=lambda: next(found))
+    assert share == Share(2, 1.0, 0.0)
+    with pytest.raises(InputError, match=r"must be at most the 0 CPUs that the largest node has, got 1; .* or --wait"):
+        allot(Resources(), Cluster("", []), "here")
+
+
+def test_cpus_and_gpus_must_be_on_one_node():
+    with pytest.raises(InputError, match="no node has 8 CPUs and 4 GPUs at once"):
+        allot(Resources(cpus_per_trial=8.0, gpus_per_trial=4.0), Cluster("", NODES), "here")
+    assert allot(replace(Resources(), workers=2), Cluster("", NODES), "here") == Share(2, 1.0, 1.0)
+
+
+def test_own_code_is_shipped_and_installed_code_is_not(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def loss(): ...\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    modules = shipped(["mine:loss", "package.inner:model", "torch.nn:Linear", "hcpr", "small_cnn"])["py_modules"]
+    own = {str(tmp_path / "mine.py"), str(tmp_path / "package")}
+    assert own < set(modules)
+    (package,) = set(modules) - own
+    assert package.endswith("hcpr_tune")
+    assert "mine" not in sys.modules
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert shipped(["mine:loss"]) == {}
