@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ CREDENTIALS = {
 SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # between attempts: a store that restarts is back after seconds
-# No attempt starts later than this. The last one may still wait for a store that takes the connection and says nothing: about
-# 6 s, so that a caller waits less than 20 s in all.
-LAST_START_S = 10.0
+# No attempt starts later than this. One alone may take 10 s where a store takes the connection and says nothing, so that a caller
+# waits less than 20 s in all.
+LAST_START_S = 8.0
+
+SINGLE_REQUEST_BYTES = 2**22  # below the 5 MiB from which S3 takes an object in parts
 
 # What pyarrow's texts say, and what that means. Only what stands here is told apart, and none of it is tried again.
 LASTING = (
@@ -174,20 +177,21 @@ class Bucket:
 
 
 class _Store:
-    """One connection: what a URL says besides its prefix, and pyarrow's file system, opened once."""
+    """One connection: what a URL says besides its prefix, and pyarrow's file systems, opened when they are needed."""
 
     def __init__(self, scheme: str, bucket: str, options: dict[str, str]) -> None:
         self.scheme, self.bucket, self.options = scheme, bucket, options
         self._lock = threading.Lock()
-        self._opened: Any = None
+        self._opened: dict[bool, Any] = {}
         self._exists = False
-        self.failed_write = False
+        self.region: str | None = None  # of a bucket at Amazon, once it was asked for
 
-    def opened(self) -> Any:
+    def opened(self, at_once: bool = False) -> Any:
+        """pyarrow's file system. `at_once`: for an object that goes up in one request."""
         with self._lock:
-            if self._opened is None:
-                self._opened = _open_s3(self) if self.scheme == "s3" else _open_gs(self)
-            return self._opened
+            if at_once not in self._opened:
+                self._opened[at_once] = _open_s3(self, at_once) if self.scheme == "s3" else _open_gs(self)
+            return self._opened[at_once]
 
     def confirm_bucket(self) -> None:
         """Tell a missing object from a missing bucket, which pyarrow does not. Asked once: a bucket seldom goes away."""
@@ -258,7 +262,7 @@ def _is_key(text: str) -> bool:
     return all(part not in ("", ".", "..") for part in text.split("/"))
 
 
-def _open_s3(store: _Store) -> Any:
+def _open_s3(store: _Store, at_once: bool) -> Any:
     # Built here and not by pyarrow's from_uri: that would try an endpoint that is not there for 6 s, a silent one for 100 s.
     try:
         from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
@@ -267,15 +271,16 @@ def _open_s3(store: _Store) -> Any:
     endpoint, scheme = _endpoint(store)
     try:
         region = store.options.get("region")
-        if region is None and endpoint is None:
-            region = resolve_s3_region(store.bucket)  # Amazon, where a bucket answers in its own region only
+        if region is None and endpoint is None:  # Amazon, where a bucket answers in its own region only
+            region = store.region = store.region or resolve_s3_region(store.bucket)
         return S3FileSystem(
-            # Without an endpoint this is Amazon, where a bucket answers in its own region only.
-            region=("region" in store.options and region) or (region if endpoint else resolve_s3_region(store.bucket)),
+            region=region,  # None: the AWS_ variables and files say it
             endpoint_override=endpoint,
             scheme=scheme,
             tls_ca_file_path=store.options.get("tls_ca_file_path"),
-            allow_delayed_open=True,  # one request for a small object in place of three
+            # One request in place of three. Not for what goes up in parts: where the first request for these failed, pyarrow
+            # would put an empty object there when the stream is dropped.
+            allow_delayed_open=at_once,
             retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),  # the attempts are `Bucket._asked`'s
         )
     except ValueError as error:
@@ -334,31 +339,23 @@ def _read(store: _Store, place: str) -> bytes | None:
 
 
 def _write(store: _Store, place: str, data: bytes) -> None:
-    files = store.opened()
-    if store.failed_write:
-        # A stream that failed sends its object once more when it is dropped, and Arrow complains on stderr; while the store is
-        # away, a question that changes nothing fails instead.
-        _answers(files, place)
-    stream = files.open_output_stream(place)
-    try:
-        stream.write(data)
-        stream.close()
-    except OSError:
-        store.failed_write = True
-        raise
-    finally:
-        # Dropped now: held by the traceback, it would send these bytes over those of a later write.
-        del stream
-    store.failed_write = False
+    """
+    Put all of `data` there or leave what is there.
+
+    A stream of pyarrow cannot be given up: dropped or closed, it publishes what it was given so far, and be it nothing. So an
+    interrupt may not come between opening, writing and closing. Python delivers interrupts to the main thread alone.
+    """
+    if threading.current_thread() is threading.main_thread():
+        with ThreadPoolExecutor(1, thread_name_prefix="bucket-write") as apart:
+            apart.submit(_publish, store, place, data).result()
+    else:
+        _publish(store, place, data)
 
 
-def _answers(files: Any, place: str) -> None:
-    """Raises OSError where the store is not there. A refusal is an answer: who may write need not be allowed to ask."""
-    try:
-        files.get_file_info(place)
-    except OSError as error:
-        if re.search(UNREACHABLE, str(error)):
-            raise
+def _publish(store: _Store, place: str, data: bytes) -> None:
+    stream = store.opened(at_once=len(data) <= SINGLE_REQUEST_BYTES).open_output_stream(place)
+    stream.write(data)
+    stream.close()
 
 
 def _unless_missing(store: _Store, action: Callable[[str], None], place: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,8 @@ def copy_whole(source: Path, target: Path) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def node_folder() -> Path:
+    """Where the processes of one node share data sets; of this user alone."""
+    return Path(tempfile.gettempdir()) / f"hcpr_tune-{os.getuid()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -16,9 +15,6 @@ from typing import IO
 import pytest
 
 SECRET = "recognisable-secret-9f3a71"
-
-# moto in a Python that has it: the one that runs the tests, unless S3_SERVER_PYTHON names another.
-PYTHON = os.environ.get("S3_SERVER_PYTHON", sys.executable)
 
 # Answers to lines: `stop` closes the port, `start` opens it again. The objects live in the process and outlast both, as they
 # would with a real store. HTTP/1.0: a connection that is kept open would be served behind the closed port. End of input is the end.
@@ -44,7 +40,7 @@ class S3Server:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [PYTHON, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         self.url = f"http://127.0.0.1:{self._say('start')}"
         self.environment = {
@@ -126,10 +122,6 @@ def _there(pipe: IO[str] | None) -> IO[str]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """One server for all tests of a process. Whoever stops or pauses it brings it back."""
-    if "S3_SERVER_PYTHON" not in os.environ and importlib.util.find_spec("moto") is None:
-        pytest.skip(
-            "needs moto: pip install 'moto[s3]' flask flask-cors, or S3_SERVER_PYTHON for a Python that has them"
-        )
     server = S3Server()
     yield server
     server.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -10,9 +11,11 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import hcpr_tune.bucket
 from hcpr_tune.bucket import Bucket, is_bucket
 from hcpr_tune.errors import InputError, StorageError
 from tests.s3 import SECRET, S3Server, s3_server
@@ -319,16 +322,44 @@ def test_a_store_that_comes_back_is_used_again(bucket: Bucket, server: S3Server)
     back.join()
 
 
-def test_a_write_that_failed_does_not_come_back_later(bucket: Bucket, server: S3Server) -> None:
-    bucket.write("x", b"first")
+@pytest.mark.parametrize("size", [4, 25_000_000])
+def test_a_write_that_failed_leaves_what_was_there(
+    bucket: Bucket, server: S3Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], size: int
+) -> None:
+    monkeypatch.setattr(hcpr_tune.bucket, "PAUSES_S", ())
+    bucket.write("x", b"good")
     server.stop()
     with pytest.raises(StorageError) as caught:
-        bucket.write("x", b"lost")
+        bucket.write("x", b"l" * size)
     server.start()
-    bucket.write("x", b"last")
     del caught
     gc.collect()
-    assert bucket.read("x") == b"last"
+    assert bucket.read("x") == b"good"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("size", [10, 5_000_000])
+def test_an_interrupt_does_not_cut_an_object_off(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    bucket.write("x", b"good")
+    opened = hcpr_tune.bucket._Store.opened
+
+    class Interrupting:
+        def __init__(self, files: Any) -> None:
+            self.files = files
+
+        def open_output_stream(self, place: str) -> Any:
+            stream = self.files.open_output_stream(place)
+            signal.raise_signal(signal.SIGINT)
+            return stream
+
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            hcpr_tune.bucket._Store, "opened", lambda store, at_once=False: Interrupting(opened(store, at_once))
+        )
+        with pytest.raises(KeyboardInterrupt):
+            bucket.write("x", b"n" * size)
+    gc.collect()
+    assert bucket.read("x") == b"n" * size
 
 
 class _Refusing(BaseHTTPRequestHandler):

@@ -73,7 +73,9 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     """Run the search and print where to look, the search, and the answer."""
     from hcpr_tune.cluster import allot, connected
     from hcpr_tune.commands.sizes import measuring
+    from hcpr_tune.files import node_folder
     from hcpr_tune.search import runner, studies
+    from hcpr_tune.training.node_cache import release
     from hcpr_tune.views.tensorboard import TensorBoardView
 
     folder, study, history = plan.folder, plan.study, plan.history
@@ -99,6 +101,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
             raise StorageError(f"{error} ({way_on})") from None
         else:
             interrupted = ""
+    release(node_folder())
     code = print_result(console, folder, study, history)
     if not interrupted:
         return code

@@ -33,7 +33,7 @@ class CheckpointStore(Protocol):
         """Where a training's checkpoints lie, as `workspace` takes it."""
 
     def listed(self) -> list[tuple[str, int, int]]:
-        """Training, epoch and bytes of every checkpoint."""
+        """Training, epoch and bytes of every checkpoint. Workers write and delete meanwhile."""
 
     def drop(self, training: str, epoch: int) -> None: ...
 
@@ -50,9 +50,10 @@ class FolderStore:
 
     def listed(self) -> list[tuple[str, int, int]]:
         found = []
-        for path in self.root.glob("trial_*/epoch_*"):
-            if epoch := EPOCH.fullmatch(path.name):
-                found.append((path.parent.name, int(epoch[1]), sum(one.stat().st_size for one in path.iterdir())))
+        for training in _inside(self.root):
+            for path in _inside(training):
+                if epoch := EPOCH.fullmatch(path.name):
+                    found.append((training.name, int(epoch[1]), sum(map(_size, _inside(path)))))
         return found
 
     def drop(self, training: str, epoch: int) -> None:
@@ -62,6 +63,19 @@ class FolderStore:
 
     def copy_weights(self, training: str, epoch: int, target: Path) -> str:
         return _copy_weights(self.root / training / f"epoch_{epoch:04d}", target)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it has just gone."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return list(folder.iterdir())
+    return []
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
 
 
 @dataclass(frozen=True)

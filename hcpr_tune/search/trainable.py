@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
 from ray.util import get_node_ip_address
 
 from hcpr_tune.errors import Diverged, StorageError
+from hcpr_tune.files import node_folder
 
 if TYPE_CHECKING:
     from hcpr_tune.training.session import DataShelf
@@ -101,11 +100,6 @@ def named(error: Exception) -> str:
     from hcpr_tune.training.gpu_memory import out_of_memory
 
     return out_of_memory(error) or one_line(error)
-
-
-def node_folder() -> Path:
-    """Where the processes of one node share data sets; of this user alone."""
-    return Path(tempfile.gettempdir()) / f"hcpr_tune-{os.getuid()}"
 
 
 def one_line(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data, load_data
 from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, torch_threads, train
 from hcpr_tune.training.methods import method_of
+from hcpr_tune.training.node_cache import NodeCache
 from hcpr_tune.training.recipe import Recipe, Task
 
 Report = dict[str, Any]
@@ -28,11 +29,12 @@ class DataShelf:
         """`on_gpu`: on a GPU if there is one. `cache`: a folder of this machine where its processes share data sets."""
         self.device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
         self._kept: tuple[Task, Data] | None = None
+        self._cache = None if cache is None else NodeCache(cache)
 
     def get(self, task: Task) -> Data:
         if self._kept is None or self._kept[0] != task:
             self._kept = None
-            self._kept = task, load_data(task).to(self.device)
+            self._kept = task, load_data(task, self._cache).to(self.device)
         return self._kept[1]
 
 
