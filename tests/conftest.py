@@ -44,7 +44,7 @@ calibration = 1
 """
 
 
-SLOW_SPACE = SMALL_SPACE.replace("steps = 2", "steps = 40")
+SLOW_SPACE = SMALL_SPACE.replace("steps = 2", "steps = 20")
 """The same with epochs long enough for something to happen in the middle of one."""
 
 

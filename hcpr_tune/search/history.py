@@ -20,6 +20,8 @@ PUBLISHED, FIRST_POINT, WARM_START, CALIBRATION, ENQUEUED, PRIOR = (
     "enqueued",
     "prior",
 )
+WORKER_DIED = "worker died"
+"""How a job ended whose process or node is gone; it is handed out again, from its last checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class Trial:
     """Rung -> position in `epochs` of its report."""
     unwanted: bool = False
     """Somebody asked to end it."""
+    deaths: int = 0
+    """How often a worker died with its present job."""
+    stillborn: int = 0
+    """How often its present job was handed to a worker that was dead already."""
 
     @property
     def last_epoch(self) -> int:
@@ -248,6 +254,9 @@ class History:
         waited = self._hold(trial, event["time"])
         position = trial.before + event["epoch"]
         if position in trial.epochs:
+            # The last one that its dead process saved, told again by the one that goes on.
+            trial.startup += waited if trial.fresh else 0.0
+            trial.fresh = False
             return False
         trial.epochs[position] = event
         trained = event["seconds_attack"] + event["seconds_update"] + event["seconds_evaluation"]
@@ -267,9 +276,14 @@ class History:
         trial = self.trials[event["trial"]]
         self._hold(trial, event["time"])
         trial.reason = event["reason"]
+        if event["status"] == WORKER_DIED:
+            trial.deaths += not event["stillborn"]
+            trial.stillborn += event["stillborn"]
+        else:
+            trial.deaths = trial.stillborn = 0
         self.splits = event.get("splits", self.splits)
         self.model_inputs = event.get("model_inputs", self.model_inputs)
-        if event["status"] in ("reached", "broken off"):
+        if event["status"] in ("reached", "broken off", WORKER_DIED):
             self._reached(trial)
         else:
             trial.job, trial.status = None, event["status"]

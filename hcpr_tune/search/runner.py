@@ -137,7 +137,7 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share)
                 storage_path=disposable,
                 verbose=0,
                 stop=Ends(searcher),
-                failure_config=tune.FailureConfig(max_failures=resources.worker_deaths),
+                failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from hcpr_tune.errors import StorageError
 from hcpr_tune.search.capacity import Capacity
 from hcpr_tune.search.halving import Decision, NewTrial, first_job, hopeless, next_decision, over_budget
-from hcpr_tune.search.history import Event, Job
+from hcpr_tune.search.history import WORKER_DIED, Event, Job
 from hcpr_tune.search.inbox import STOP, Inbox
 from hcpr_tune.search.place import storage_error
 from hcpr_tune.search.record import Record
@@ -29,6 +29,10 @@ from hcpr_tune.settings import to_plain
 
 JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs", "losses")
 """Keys of a report that belong to the job, not to the epoch."""
+
+
+STILLBORN_SECONDS = 1.0
+"""A new process takes longer than this to begin with a job; one that fails sooner was dead."""
 
 
 class Halt(BaseException):
@@ -136,13 +140,31 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
             self._end(job, **{name: report[name] for name in JOB_KEYS if name in report and name != "losses"})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Ray hands a job's last report only to this method. Without one, its worker died more often than Ray retries."""
+        """Ray hands a job's last report only to this method. Without one, its worker died: the job is handed out again, unless that happened too often.
+
+        Ray's own retries are off: it does not retry where a process that it kept for reuse has died.
+        """
         with self._halting():
             if not error:
                 self._absorb(trial_id, result or {})
             job = self._forget(trial_id)
             if job is not None:
-                self._end(job, status="failed", reason="its worker process died again and again")
+                self._died(job)
+
+    def _died(self, job: Job) -> None:
+        trial = self._record.history.trials[job.trial]
+        stillborn = trial.fresh and time.time() - trial.seen < STILLBORN_SECONDS
+        # Each worker may have been dead before this job came to it; that says nothing of the job.
+        counted = trial.deaths + (not stillborn) + max(0, trial.stillborn + stillborn - self._record.history.workers)
+        allowed = self._study.settings.resources.worker_deaths
+        if counted > allowed:
+            self._end(
+                job,
+                status="failed",
+                reason=f"its worker process died {counted} times; resources.worker_deaths allows {allowed}",
+            )
+        else:
+            self._end(job, status=WORKER_DIED, reason="its worker process died", stillborn=stillborn)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Ray asks this first at each report: whether the job ends with this epoch."""

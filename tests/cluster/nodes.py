@@ -9,6 +9,7 @@ folder and the temporary folder are each node's own.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,7 +51,7 @@ class Network(Protocol):
         """What stands before a command that is to run there."""
 
     def processes(self, name: str, roots: set[int]) -> set[int]:
-        """Every process that runs there; `roots` are those that were started there."""
+        """Every process that runs there, by its id; `roots` are those that were started there."""
 
     def unplug(self, name: str) -> None:
         """From now on nothing reaches it and nothing leaves it."""
@@ -93,8 +94,9 @@ class Apart:
         self._in(name, "link", "set", "eth0", "down")
 
     def close(self) -> None:
-        while self._names:
-            _ip("netns", "delete", self._full(self._names.pop()))
+        with contextlib.ExitStack() as rest:
+            while self._names:
+                rest.callback(_ip, "netns", "delete", self._full(self._names.pop()))
 
     def _full(self, name: str) -> str:
         return f"{self._mark}-{name}"
@@ -134,7 +136,7 @@ class Nodes:
     """
 
     def __init__(self, workers: int = 2, cpus: int = 1, dashboard: bool = False, apart: bool | None = None) -> None:
-        _sweep()
+        sweep()
         self.apart = can_be_apart() if apart is None else apart
         self.ips: dict[str, str] = {}
         self.dashboard = ""
@@ -179,8 +181,11 @@ class Nodes:
         self._end(name)
 
     def processes(self, name: str) -> set[int]:
-        """The ids of all processes of a node."""
-        return self._network.processes(name, {process.pid for process in self._started[name]})
+        """The ids of all living processes of a node."""
+        started = self._started[name]
+        # One that is on its way into its namespace is not found there yet.
+        alive = {process.pid for process in started if process.poll() is None}
+        return alive | self._network.processes(name, {process.pid for process in started})
 
     def close(self) -> None:
         """Every process ended, every namespace and folder deleted, whatever went wrong with the one before."""
@@ -237,7 +242,8 @@ class Nodes:
 
     def _end(self, name: str) -> None:
         _end_all(lambda: self.processes(name))
-        for process in self._started[name]:
+        while self._started[name]:  # their ids are free from now on, and mean nothing any more
+            process = self._started[name].pop()
             process.wait()
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
@@ -276,7 +282,7 @@ def _free_port(address: str) -> int:
         return port
 
 
-def _end_all(processes: Any) -> None:
+def _end_all(processes: Callable[[], set[int]]) -> None:
     """Kill until there are none: one may have started another in the meantime."""
     until = time.monotonic() + 30
     while alive := processes():
@@ -305,6 +311,16 @@ def _in_namespace(full_name: str) -> set[int]:
     return set()
 
 
+def _in_folder(folder: Path) -> set[int]:
+    """Whose working directory lies there. Ray's processes keep the one that they were started in."""
+    found = set()
+    for process in _ids():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process}/cwd").readlink().is_relative_to(folder):
+                found.add(process)
+    return found
+
+
 def _descendants(roots: set[int]) -> set[int]:
     """Living processes that `roots` started, and they themselves, by their parents and their sessions."""
     parents, sessions, dead = {}, {}, set()
@@ -321,7 +337,7 @@ def _descendants(roots: set[int]) -> set[int]:
     return found - dead
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Delete what a run that was killed left behind: its id is in the names, and it lives no more."""
     places = [*Path("/run/netns").glob("hcpr-*"), *Path(tempfile.gettempdir()).glob("hcpr-*")]
     for place in places:
@@ -329,8 +345,9 @@ def _sweep() -> None:
         if owner is None or Path(f"/proc/{owner[1]}").exists():
             continue
         if place.parent.name == "netns":
-            _end_all(lambda name=place.name: _in_namespace(name))
+            _end_all(functools.partial(_in_namespace, place.name))
             with contextlib.suppress(subprocess.CalledProcessError):  # another run sweeps too
                 _ip("netns", "delete", place.name)
         else:
+            _end_all(functools.partial(_in_folder, place))
             shutil.rmtree(place, ignore_errors=True)

@@ -234,19 +234,3 @@ def outcome(folder: Path, name: str):
         for t in history.trials.values()
     ]
     return trials, (root / "best" / "model.safetensors").read_bytes(), (root / "best" / "recipe.toml").read_bytes()
-
-
-def test_with_one_worker_a_killed_search_ends_as_the_uninterrupted_one(background, tmp_path):
-    settings = ["--set", "resources.workers=1"]
-    space = str(in_folder(tmp_path) / "small.toml")
-    whole = search(tmp_path, "--space", space, "--name", "whole", *settings)
-    assert whole.returncode == 0, whole.stderr
-    process = background("tune", "--space", space, "--name", "killed", *settings)
-    wait_for(tmp_path / "results" / "killed" / "record.jsonl", '"epoch": ', 5)
-    process.kill()
-    process.communicate()
-    done = search(tmp_path, "--resume", "killed")
-    assert done.returncode == 0, done.stderr
-    assert outcome(tmp_path, "killed") == outcome(tmp_path, "whole")
-    jobs = [(e["trial"], e["start"], e["end"]) for e in record_of(tmp_path, "killed") if e["event"] == "job_end"]
-    assert len(set(jobs)) == len(jobs), "a finished job ran again"

@@ -193,3 +193,17 @@ def test_workers_that_come_and_go_are_accounted_for():
 def test_time_runs_on_over_sessions_but_not_between_them():
     events = [suggested(0, time=2.0), begin(1000.0), job(0, 0, 3, time=1005.0), job_end(0, 0, 3, "failed", "x", 1007.0)]
     assert history_of(*events).seconds == 9.0
+
+
+def test_deaths_are_counted_for_the_present_job_and_those_of_dead_processes_apart():
+    def died(stillborn, time):
+        return {**job_end(0, 0, 3, "worker died", "x", time), "stillborn": stillborn}
+
+    events = [suggested(0), job(0, 0, 3), epoch(0, 1, time=5.0), died(False, 6.0), job(0, 0, 3, time=6.0)]
+    events += [died(True, 6.1), job(0, 0, 3, time=6.2), epoch(0, 1, time=9.2)]
+    trial = history_of(*events).trials[0]
+    assert (trial.deaths, trial.stillborn, trial.status, trial.fresh) == (1, 1, "running", False)
+    assert len(trial.epochs) == 1
+    assert trial.startup == pytest.approx(4.0 + 3.0)
+    ended = history_of(*events, epoch(0, 2), epoch(0, 3, 500), job_end(0, 0, 3)).trials[0]
+    assert (ended.deaths, ended.stillborn) == (0, 0)
