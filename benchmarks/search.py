@@ -28,7 +28,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -41,8 +40,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import machine, spread
+from made_up import made_up, made_up_epoch, params_at
 
-from hcpr_tune.search.space import Dimension, Params, Range, active_params, params_of, with_params
+from hcpr_tune.search.space import Dimension, Params, Range, params_of, with_params
 from hcpr_tune.search.study import Study, read_study
 from hcpr_tune.settings import parse_assignment
 from hcpr_tune.training.recipe import Recipe, Task
@@ -100,20 +101,6 @@ def study_of(options: argparse.Namespace, *overrides: Override) -> Study:
     return read_study(space_file(options.space), [*given, *overrides])
 
 
-def params_at(space: dict[str, Dimension], shares: Iterable[float]) -> Params:
-    """The point at these shares, 0 to below 1, of the dimensions."""
-    values = {name: dimension.at(float(share)) for (name, dimension), share in zip(space.items(), shares, strict=True)}
-    return active_params(space, values)
-
-
-def machine() -> Plain:
-    return {
-        "cpus": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-    }
-
-
 def opened(path: Path, settings: Plain, kind: str) -> Plain:
     """The output file as it was left, or a new one. Ends the program where it was begun with other settings."""
     if not path.exists():
@@ -129,12 +116,6 @@ def save(path: Path, results: Plain) -> None:
     new = path.with_name(path.name + ".new")
     new.write_text(json.dumps(results, indent=1) + "\n")
     new.replace(path)
-
-
-def spread(values: Sequence[float]) -> Plain:
-    if not values:
-        return {"n": 0}
-    return {"n": len(values), "median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def single_thread() -> None:
@@ -721,11 +702,12 @@ def summary_of_rungs(trainings: list[Plain], ways: Sequence[str], rungs: Sequenc
 
 def driver(options: argparse.Namespace) -> None:
     """The command `driver`."""
+    from hcpr_tune.search.capacity import Capacity, Share
     from hcpr_tune.search.record import Record
     from hcpr_tune.search.results import ResultFiles
-    from hcpr_tune.search.studies import check_new, create
     from hcpr_tune.search.sampler import Suggester
     from hcpr_tune.search.searcher import JobSearcher
+    from hcpr_tune.search.studies import check_new, create
     from hcpr_tune.views.tensorboard import TensorBoardView
 
     study = study_of(options, ("budget.trials", 10 * options.recorded), ("early_stopping.calibration", 6))
@@ -736,7 +718,8 @@ def driver(options: argparse.Namespace) -> None:
             history.apply(event)
         record = Record(study_folder.record, history)
         record.listeners = [ResultFiles(study_folder, study, history), TensorBoardView(study_folder, history)]
-        searcher, suggester = JobSearcher(study, record, study_folder, on_gpu=False), Suggester(study)
+        capacity = Capacity(Share(2, 1.0, 0.0), nodes=lambda: [{"CPU": 2.0}])
+        searcher, suggester = JobSearcher(study, record, study_folder, capacity), Suggester(study)
         draws = np.random.default_rng(1)
         spent: dict[str, list[float]] = {"suggestion": [], "decision": [], "report": []}
         for job in range(options.repeats):
@@ -771,46 +754,6 @@ def driver(options: argparse.Namespace) -> None:
             indent=1,
         )
     )
-
-
-def made_up(study: Study, count: int) -> Iterator[Plain]:
-    """A record of `count` trials that ended at the first rung, one in three at the second, one in nine at the last."""
-    draws = np.random.default_rng(0)
-    yield {"event": "begin", "time": 0.0, "versions": {}, "workers": 2, "fingerprint": study.fingerprint}
-    for number in range(count):
-        params = params_at(study.space, draws.random(len(study.space)))
-        source = "published" if number == 0 else "calibration" if number < 6 else "tpe"
-        yield {"event": "trial", "time": float(number), "trial": number, "params": params, "source": source}
-        reach = study.rungs[: 1 + (number % 3 == 0) + (number % 9 == 0)]
-        for start, end in itertools.pairwise((0, *reach)):
-            place = {"trial": number, "start": start, "end": end, "time": float(number)}
-            yield {"event": "job", **place}
-            for epoch in range(start + 1, end + 1):
-                yield {
-                    "event": "epoch",
-                    "time": float(number),
-                    "trial": number,
-                    **made_up_epoch(epoch, epoch == end, draws),
-                }
-            yield {"event": "job_end", **place, "status": "reached", "reason": ""}
-
-
-def made_up_epoch(epoch: int, is_rung: bool, draws: np.random.Generator) -> Plain:
-    names = ("loss", "accuracy_loss", "consistency_loss", "lr", "pace", "consistency_factor", "attack_steps")
-    seconds = ("attack", "update", "evaluation", "startup", "checkpoint")
-    counts = {
-        "robust_correct_validation": int(draws.integers(200, 300)),
-        "clean_correct_validation": 340,
-        "total_validation": 359,
-    }
-    return {
-        "epoch": epoch,
-        "is_rung": is_rung,
-        **dict.fromkeys(names, 1.0),
-        **{f"seconds_{name}": 0.1 for name in seconds},
-        "device": "cpu",
-        **(counts if is_rung else {}),
-    }
 
 
 def listed(known: Sequence[str]) -> Callable[[str], list[str]]:

@@ -11,13 +11,14 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from figures import spread
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -82,10 +83,6 @@ def job_costs(events: list[dict[str, Any]]) -> dict[str, Any]:
         "evaluation_share": evaluation / total,
         "checkpoint_share": checkpoint / total,
     }
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"n": len(values), "min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def help_seconds(repeats: int = 5) -> dict[str, float]:

@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from figures import spread
 from torch import Tensor, nn
 
 from hcpr_tune.errors import InputError
@@ -121,10 +121,6 @@ def paired(ours: Callable[[], None], other: Callable[[], None], repeats: int) ->
         "seconds_ours": spread(seconds["ours"]),
         "seconds_other": spread(seconds["other"]),
     }
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def steps(options: argparse.Namespace) -> dict[str, Any]:

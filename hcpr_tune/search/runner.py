@@ -94,20 +94,22 @@ def run(
     listeners: Sequence[Listener],
     requests: Sequence[Event] = (),
     patience: float = 0.0,
+    trainable: type | None = None,
 ) -> History:
     """Run the study to its end on the connected Ray, from where `history` is, the events `requests` first.
 
+    `trainable`: what does the jobs, `TrainJob` unless another class is given that reports as it does.
     Raises `Interrupted` on Ctrl-C, SIGTERM and `hcpr_tune stop`, `StorageError` where nothing more can be recorded or kept.
     """
     with recording(folder, study, history, share.workers, requests, patience) as record:
         record.listeners = [ResultFiles(folder, study, history), *listeners]
         if folder.bucket is not None:
             record.listeners.append(Mirror(folder.root, folder.bucket))
-        _run_on_ray(folder, study, record, share)
+        _run_on_ray(folder, study, record, share, trainable)
     return history
 
 
-def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share) -> None:
+def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share, trainable: type | None) -> None:
     # Ctrl-C must end the search at once; Tune's own handler would first wait for running epochs.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # The driver writes what people look at; Ray's copies would cost time and disk.
@@ -124,7 +126,7 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share)
     searcher = JobSearcher(study, record, folder, Capacity(share, resources.workers))
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable, requested(share, resources.workers):
         tuner = tune.Tuner(
-            tune.with_resources(TrainJob, {"CPU": share.cpus_per_trial, "GPU": share.gpus_per_trial}),
+            tune.with_resources(trainable or TrainJob, {"CPU": share.cpus_per_trial, "GPU": share.gpus_per_trial}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
