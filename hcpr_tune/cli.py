@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """The message on one line, whatever was in a file that it quotes."""
-    return " ".join(str(error).split())
+    """The message on one line, whatever was in a file that it quotes, and nothing in it that would steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(str(error).split()))
 
 
 def parser() -> Parser:

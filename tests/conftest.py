@@ -51,13 +51,15 @@ SLOW_SPACE = SMALL_SPACE.replace("steps = 2", "steps = 20")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-rounds", type=int, default=1, help="how often each fault is caused")
     parser.addoption("--kill-moments", type=int, default=2, help="at how many moments the driver is killed")
+    parser.addoption("--first-fault-round", type=int, default=0, help="to spread the rounds over several runs")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Faults happen at moments drawn from a seed: `moment` for the driver's kill, `fault_round` for all others."""
     for name, option in (("moment", "--kill-moments"), ("fault_round", "--fault-rounds")):
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, range(metafunc.config.getoption(option)))
+            first = metafunc.config.getoption("--first-fault-round") if name == "fault_round" else 0
+            metafunc.parametrize(name, range(first, metafunc.config.getoption(option)))
 
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

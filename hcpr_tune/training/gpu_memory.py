@@ -67,13 +67,16 @@ def wait_for_room(
     unless `share` is above 0.
     """
     needed = ENOUGH * _of_one_gpu(share)
-    began = clock()
-    while True:
+    began = now = clock()
+    # A fixed end: what is left of the patience could become too small a step for the clock to move.
+    end = began + patience
+    while now < end:
         free, total = free_and_total()
-        waited = clock() - began
-        if free >= needed * total or waited >= patience:
-            return waited
-        sleep(min(INTERVAL, patience - waited))
+        if free >= needed * total:
+            break
+        sleep(min(INTERVAL, end - now))
+        now = clock()
+    return now - began
 
 
 def release() -> None:

@@ -66,6 +66,11 @@ def counts(study: Study, history: History) -> dict[str, int]:
     return result | {"suggested": len(history.trials), "budget": study.settings.budget.trials}
 
 
+def printable(text: str) -> str:
+    """Text from a file or an error without what would steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def describe(params: Params) -> str:
     """Searched values in one line."""
     short = {name.removeprefix("hcpr."): value for name, value in params.items()}
@@ -82,7 +87,7 @@ class PlainLines:
 
     def on_event(self, event: Event, history: History) -> None:
         if event["event"] in ("loss", "workers"):
-            news = f'loss="{event["what"]}"' if event["event"] == "loss" else f"workers={event['workers']}"
+            news = f'loss="{printable(event["what"])}"' if event["event"] == "loss" else f"workers={event['workers']}"
             self._console.print(news, soft_wrap=True, markup=False, highlight=False)
         if event["event"] != "job_end":
             return
@@ -99,7 +104,7 @@ class PlainLines:
                 f"clean_accuracy_validation={last['clean_correct_validation'] / total:.4f}",
             ]
         else:
-            words.append(f'reason="{trial.reason}"')
+            words.append(f'reason="{printable(trial.reason)}"')
         best = history.ranked()
         words.append(
             f"best={best[0].score:.4f}@trial{best[0].number}" if best and best[0].score is not None else "best=none"
@@ -196,7 +201,7 @@ def leaderboard(history: History) -> Table:
 
 def loss_lines(history: History) -> list[str]:
     """What was damaged and done again, the latest first, a few of them."""
-    lines = [f"LOSS         {what}" for what in reversed(history.losses[-LOSSES_SHOWN:])]
+    lines = [f"LOSS         {printable(what)}" for what in reversed(history.losses[-LOSSES_SHOWN:])]
     more = len(history.losses) - LOSSES_SHOWN
     return lines + ([f"LOSS         and {more} before"] if more > 0 else [])
 
@@ -241,7 +246,7 @@ def result_table(study: Study, history: History) -> RenderableType:
     for title, trial in rows:
         accuracies = rung_accuracies(trial)
         if accuracies is None:
-            table.add_row(title, str(trial.number), "-", Text(f"{trial.status}: {trial.reason}"), "-")
+            table.add_row(title, str(trial.number), "-", Text(f"{trial.status}: {printable(trial.reason)}"), "-")
         else:
             robust, clean = accuracies.values()
             table.add_row(title, str(trial.number), str(trial.best_rung), str(robust), str(clean))

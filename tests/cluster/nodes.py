@@ -226,7 +226,7 @@ class Nodes:
 
     def _start(self, name: str, command: list[str], **popen: Any) -> subprocess.Popen[Any]:
         popen = {"env": self.environment, "start_new_session": True} | popen
-        process = subprocess.Popen([*TIED, *self._network.inside(name), *command], **popen)
+        process: subprocess.Popen[Any] = subprocess.Popen([*TIED, *self._network.inside(name), *command], **popen)
         self._started.setdefault(name, []).append(process)
         return process
 

@@ -16,10 +16,10 @@ from tests.conftest import ROOT, SMALL_SPACE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(240)]
 
-# Enough to do that every node is needed until the last one has joined.
+# Jobs that last longer than a worker's process needs to start: Ray Tune gives up one that starts as soon as another one is free.
 SPACE = (
-    SMALL_SPACE.replace("epochs = 4", "epochs = 16")
-    .replace("first_rung = 1", "first_rung = 4")
+    SMALL_SPACE.replace("epochs = 4", "epochs = 24")
+    .replace("first_rung = 1", "first_rung = 12")
     .replace("steps = 2", "steps = 40")
     .replace("trials = 4", "trials = 8")
 )
@@ -89,7 +89,10 @@ def test_a_lost_node_s_job_goes_on_elsewhere_and_a_new_node_is_used(fault_round,
 
     events = record_of(tmp_path, "roaming")
     assert capacities(events) == [3, 2, 3]
-    assert lost not in addresses_in(events[before + 1 :]), "an epoch of the lost node came after its end"
+    after = epochs_in(events[before:])
+    # One report may have been on its way.
+    assert sum(address_of(event) == lost for event in after) <= 1, "the lost node went on"
+    assert any(event["trial"] == trial and event["epoch"] <= end and address_of(event) != lost for event in after)
     rows = table(tmp_path / "results" / "roaming" / "trials.csv")
     assert [row["trial"] for row in rows] == [str(number) for number in range(8)]
     assert {row["status"] for row in rows} <= {"completed", "stopped"}
@@ -98,7 +101,6 @@ def test_a_lost_node_s_job_goes_on_elsewhere_and_a_new_node_is_used(fault_round,
     assert (trial, end) in reached
     epochs = [(event["trial"], event["epoch"]) for event in epochs_in(events)]
     assert len(epochs) - len(set(epochs)) <= 1, "more was trained again than the epoch that the node was lost in"
-    assert addresses_in([e for e in events if e.get("trial") == trial and e.get("epoch", 0) <= end]) > {lost}
 
 
 def started(nodes: Nodes, space: Path, folder: Path) -> subprocess.Popen[Any]:
