@@ -60,6 +60,16 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
             self._end()
         return {REPORT: json.dumps(report, allow_nan=False), "done": report["status"] != "training"}
 
+    def cleanup(self) -> None:
+        """The process ends. The last one on a node that held shared images deletes them."""
+        import gc
+
+        from hcpr_tune.training.node_cache import release
+
+        self._reports = self._shelf = None
+        gc.collect()
+        release(node_folder())
+
     def _end(self) -> None:
         """Give back what the job held; on a GPU its memory too, for whoever shares it."""
         from hcpr_tune.training import gpu_memory

@@ -29,7 +29,8 @@ class DataShelf:
         """`on_gpu`: on a GPU if there is one. `cache`: a folder of this machine where its processes share data sets."""
         self.device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
         self._kept: tuple[Task, Data] | None = None
-        self._cache = None if cache is None else NodeCache(cache)
+        # On a GPU the images leave the host's memory at once, so that a file would only cost disk.
+        self._cache = None if cache is None or self.device.type != "cpu" else NodeCache(cache)
 
     def get(self, task: Task) -> Data:
         if self._kept is None or self._kept[0] != task:

@@ -122,7 +122,7 @@ class Together:
         return _descendants(roots)
 
     def unplug(self, name: str) -> None:
-        """The loopback has no plug."""
+        raise NotImplementedError("the loopback has no plug")
 
     def close(self) -> None:
         pass
@@ -177,8 +177,12 @@ class Nodes:
     def kill(self, name: str, unplug: bool = False) -> None:
         """The node is gone at once, every process of it; with `unplug` the others are not even told that its connections are closed."""
         if unplug:
-            self._network.unplug(name)
+            self.unplug(name)
         self._end(name)
+
+    def unplug(self, name: str) -> None:
+        """The node goes on, cut off from all others; only where nodes are `apart`."""
+        self._network.unplug(name)
 
     def processes(self, name: str) -> set[int]:
         """The ids of all living processes of a node."""
@@ -225,8 +229,8 @@ class Nodes:
             self._start(name, command, env=environment, cwd=self._folder, stdout=log, stderr=log)
 
     def _start(self, name: str, command: list[str], **popen: Any) -> subprocess.Popen[Any]:
-        popen = {"env": self.environment, "start_new_session": True} | popen
-        process: subprocess.Popen[Any] = subprocess.Popen([*TIED, *self._network.inside(name), *command], **popen)
+        options: dict[str, Any] = {"env": self.environment, "start_new_session": True} | popen
+        process: subprocess.Popen[Any] = subprocess.Popen([*TIED, *self._network.inside(name), *command], **options)
         self._started.setdefault(name, []).append(process)
         return process
 
