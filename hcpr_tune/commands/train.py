@@ -70,6 +70,8 @@ def epoch_line(report: dict[str, Any], epochs: int) -> str:
     if "total_validation" in report:
         total = report["total_validation"]
         line += f"  robust {report['robust_correct_validation'] / total:.4f}  clean {report['clean_correct_validation'] / total:.4f}"
+    for loss in report.get("losses", []):
+        line += f"  LOSS: {loss}"
     for alarm in report.get("masking_validation", {}).get("alarms", []):
         line += f"  ALARM: {alarm}"
     return line

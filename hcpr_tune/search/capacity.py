@@ -70,7 +70,10 @@ class Capacity:
 
 @contextmanager
 def requested(share: Share, trials: int) -> Iterator[None]:
-    """Ask an autoscaler for room for so many trials as long as the block lasts. A cluster without one takes no notice."""
+    """Ask an autoscaler for room for so many trials as long as the block lasts; 0: ask for nothing. A cluster without one takes no notice."""
+    if not trials:
+        yield
+        return
     from ray.autoscaler.sdk import request_resources
 
     bundle: dict[str, Any] = {"CPU": share.cpus_per_trial} | (

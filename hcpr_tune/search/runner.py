@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import tempfile
@@ -51,6 +52,9 @@ def recording(
         except Interrupted:
             reason = "interrupted"
             raise
+        except KeyboardInterrupt:
+            reason = "interrupted"
+            raise Interrupted("interrupted") from None
         except StorageError:
             reason = "storage"
             raise
@@ -117,6 +121,8 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share,
     # Of Ray's two reporters only the older one is silent at verbose=0.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING)
+    # What befalls a job is in the record; Ray's errors about it would frighten people on the terminal. What ends the search is raised.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     from ray import tune
 
     from hcpr_tune.search.searcher import Ends, Halt, JobSearcher
@@ -146,8 +152,6 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share,
         try:
             tuner.fit()
             searcher.check()
-        except KeyboardInterrupt:
-            raise Interrupted("interrupted") from None
         except Halt as halt:
             raise halt.cause or Interrupted("stopped on request") from None
 

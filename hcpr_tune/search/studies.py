@@ -15,6 +15,7 @@ from hcpr_tune.files import write_bytes_whole, write_whole
 from hcpr_tune.search.changes import grown_budget, with_free_settings
 from hcpr_tune.search.halving import always_promoted
 from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.holder import living_holder, machine_id
 from hcpr_tune.search.record import read_history, read_segments
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.study import Study, extended, read_study, study_from_plain, study_to_toml
@@ -49,7 +50,7 @@ def check_new(storage: str | Path, name: str) -> StudyFolder:
     folder = study_folder(storage, name)
     if folder.bucket is not None:
         Bucket(str(storage)).check()
-    if exists(folder) or (folder.bucket is None and folder.root.exists()):
+    if exists(folder) or (folder.bucket is None and _in_use(folder.root)):
         raise InputError(
             f"--name {show(name)} is taken: {folder.address} exists; go on with it by --resume {name}, or choose another --name"
         )
@@ -61,6 +62,11 @@ def check_new(storage: str | Path, name: str) -> StudyFolder:
     return folder
 
 
+def _in_use(path: Path) -> bool:
+    """Whether something is there, other than an empty folder that a killed search has left in its first moment."""
+    return path.exists() and (not path.is_dir() or any(not one.name.startswith(".") for one in path.iterdir()))
+
+
 def exists(folder: StudyFolder) -> bool:
     """Whether a study was begun there."""
     return folder.place.read("study.toml") is not None
@@ -70,7 +76,7 @@ def create(folder: StudyFolder, study: Study) -> History:
     """Make the folder of a new study and write the resolved study into it."""
     text = study_to_toml(study)
     try:
-        folder.root.mkdir(parents=True, exist_ok=folder.bucket is not None)
+        folder.root.mkdir(parents=True, exist_ok=True)
         write_whole(folder.study, text)
         if folder.bucket is not None:
             write_whole(folder.root / COPY_OF, folder.address + "\n")
@@ -113,8 +119,9 @@ def known(storage: str | Path) -> list[str]:
 
 def _fetch(folder: StudyFolder) -> None:
     """Bring study and record from a bucket; the rest of the copy is rebuilt from them."""
-    if folder.bucket is None:
-        return
+    holder = living_holder(folder.place)
+    if folder.bucket is None or (holder is not None and holder.machine == machine_id() and folder.record.exists()):
+        return  # the copy is the leading process's own
     folder.root.mkdir(parents=True, exist_ok=True)
     write_whole(folder.root / COPY_OF, folder.address + "\n")
     write_bytes_whole(folder.study, folder.bucket.read("study.toml") or b"")

@@ -76,3 +76,18 @@ def test_a_search_joins_a_running_cluster(cluster, space_file):
         time.sleep(1)
     assert done.returncode == 0, done.stderr
     assert (space_file.parent / "results" / "joined" / "best" / "model.safetensors").exists()
+    code = (
+        "import sys, ray; from hcpr_tune.cluster import connected\n"
+        "def where():\n  import hcpr_tune; return hcpr_tune.__file__\n"
+        "with connected(sys.argv[1]): print(ray.get(ray.remote(where).remote()))"
+    )
+    shipped = subprocess.run(
+        [sys.executable, "-c", code, address],
+        cwd=space_file.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "py_modules_files" in shipped.stdout, "a worker runs other code than the driver's"

@@ -126,7 +126,7 @@ def test_a_killed_worker_s_job_goes_on_from_its_last_checkpoint(fault_round, und
     events = follow(record, lambda events: len(epochs_in(events)) >= count, process)
     os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
     out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, out + err
+    assert (process.returncode, err) == (0, ""), out
     assert len({event["worker"] for event in epochs_in(record_of(tmp_path, "orphan"))}) == 2
     assert outcome(tmp_path, "orphan") == undisturbed[0]
     check_nothing_ran_twice(tmp_path, "orphan", deaths=1)

@@ -14,7 +14,7 @@ from tests.cluster.test_faults import epochs_in, follow
 from tests.cluster.test_search import in_folder, record_of, table
 from tests.conftest import ROOT, SMALL_SPACE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(300)]
 
 # Jobs that last longer than a worker's process needs to start: Ray Tune gives up one that starts as soon as another one is free.
 SPACE = (
@@ -56,7 +56,7 @@ def capacities(events: list[dict[str, Any]]) -> list[int]:
 
 
 def test_a_lost_node_s_job_goes_on_elsewhere_and_a_new_node_is_used(fault_round, tmp_path):
-    unplug = fault_round % 2 == 1  # its processes live on, unheard, instead of dying
+    unplug = fault_round % 2 == 1  # its cable first, so that nobody is told of its death
     with Nodes(workers=2, cpus=1) as nodes:
         if unplug and not nodes.apart:
             pytest.skip("only network namespaces can be unplugged")

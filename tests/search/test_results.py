@@ -156,3 +156,14 @@ def test_a_study_is_reopened_as_it_was(small_study, tmp_path):
     assert history.trials == {}
     with pytest.raises(InputError, match=r'--resume "two": there is no study in .*; known there: one'):
         reopen(tmp_path, "two")
+
+
+def test_a_search_that_was_killed_before_its_study_was_written_can_be_begun_again(small_study, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / ".study.toml.4321").write_text("half")
+    create(check_new(tmp_path, "one"), small_study)
+    assert reopen(tmp_path, "one")[1] == small_study
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "mine.txt").write_text("something of the user's")
+    with pytest.raises(InputError, match='--name "two" is taken'):
+        check_new(tmp_path, "two")
