@@ -9,6 +9,10 @@ class InputError(HcprTuneError):
     """Something that the user gave cannot be used; nothing has been started or written."""
 
 
+class MovedOn(InputError):
+    """Another process has gone on with the study since it was read; it must be read again."""
+
+
 class Diverged(HcprTuneError):
     """A training met a number that is not finite; the message says which, and in which epoch."""
 

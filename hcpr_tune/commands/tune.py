@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
 from hcpr_tune.commands.plans import Plan, plan_of
-from hcpr_tune.errors import InputError, Interrupted, StorageError
+from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,13 +25,22 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """`hcpr_tune tune`: check everything that can be checked, then Ray, then the search."""
-    from hcpr_tune.search.sampler import check_sampler
-    from hcpr_tune.settings import located
-
     if options.detach and (options.address is None or options.dry_run):
         raise InputError(
             "--detach goes with --address HOST:PORT, the cluster that is to run the search, and not with --dry-run"
         )
+    try:
+        return act(options)
+    except MovedOn:
+        # The driver before this one had not quite ended when its record was read.
+        return act(options)
+
+
+def act(options: argparse.Namespace) -> int:
+    """Do what the arguments ask for, from the study as it is now."""
+    from hcpr_tune.search.sampler import check_sampler
+    from hcpr_tune.settings import located
+
     plan = plan_of(options)
     try:
         check_sampler(plan.study)
@@ -92,7 +101,10 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
             studies.create(folder, study)
         if not options.quiet:
             print_start(console, plan, dashboard_of(cluster, options.address), share.workers, size())
-        listeners = [TensorBoardView(folder, history), *([] if options.quiet else [search_view(study, console)])]
+
+        def listeners() -> list[Any]:
+            return [TensorBoardView(folder, history), *([] if options.quiet else [search_view(study, console)])]
+
         try:
             runner.run(folder, study, history, share, listeners, plan.requests, plan.patience)
         except Interrupted as error:

@@ -159,6 +159,8 @@ class History:
     """The study as it was begun, as the tables of its file."""
     losses: list[str] = field(default_factory=list)
     """What was damaged and had to be done again."""
+    bytes_read: int = field(default=0, compare=False)
+    """How long the record was when it was read."""
     damage: str = ""
     """What was wrong with the end of the record when it was read; no event."""
     lost_at_once: list[str] = field(default_factory=list)

@@ -154,7 +154,7 @@ def read_lines(path: Path) -> Lines:
 
 def read_history(path: Path, last_epoch: int, goal: Goal | None = None) -> History:
     """Fold a record file. A last line that is cut off or damaged does not count: what it said is done again, and `damage` names it."""
-    history = History(last_epoch, goal or Goal())
+    history = History(last_epoch, goal or Goal(), bytes_read=path.stat().st_size)
     lines = read_lines(path)
     for number, event in enumerate(lines.events, start=1):
         try:

@@ -18,6 +18,7 @@ from hcpr_tune.search.goal import fronts
 from hcpr_tune.search.history import Event, History, Job, Trial
 from hcpr_tune.search.ledger import ledger
 from hcpr_tune.search.place import Folder, Place
+from hcpr_tune.search.record import SEGMENTS
 from hcpr_tune.search.space import with_params
 from hcpr_tune.search.study import Study
 from hcpr_tune.search.worth import rung_worths
@@ -75,6 +76,12 @@ class StudyFolder:
     @property
     def ledger(self) -> Path:
         return self.root / "ledger.json"
+
+    def record_bytes(self) -> int:
+        """How long the record is at the moment."""
+        if self.bucket is not None:
+            return sum(self.bucket.sizes(SEGMENTS).values())
+        return self.record.stat().st_size if self.record.exists() else 0
 
     def trial(self, number: int) -> Path:
         return self.root / "trials" / f"trial_{number:04d}"

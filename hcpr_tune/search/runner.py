@@ -7,12 +7,12 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 
 import hcpr_tune
-from hcpr_tune.errors import Interrupted, StorageError
+from hcpr_tune.errors import Interrupted, MovedOn, StorageError
 from hcpr_tune.search.capacity import Capacity, Share, requested
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
@@ -37,10 +37,13 @@ def recording(
 ) -> Iterator[Record]:
     """A session of the study: its lead, and its record with the session's beginning, the events `requests` and its end.
 
-    Waits up to `patience` seconds for a driver that may be dead. Raises `InputError` where another process leads the study.
+    Waits up to `patience` seconds for a driver that may be dead. Raises `InputError` where another process leads the study, and `MovedOn` where
+    one has led it since `history` was read.
     """
     lead = Lead(folder.place, folder.address, patience)
     try:
+        if folder.record_bytes() != history.bytes_read:
+            raise MovedOn(f"{folder.address} was searched by another process in this moment; start again")
         segments = None if folder.bucket is None else Segments(folder.bucket)
         record = Record(folder.record, history, segments=segments, leading=lead.check)
         reason = "failed"
@@ -95,18 +98,18 @@ def run(
     study: Study,
     history: History,
     share: Share,
-    listeners: Sequence[Listener],
+    listeners: Callable[[], Sequence[Listener]] = list,
     requests: Sequence[Event] = (),
     patience: float = 0.0,
     trainable: type | None = None,
 ) -> History:
     """Run the study to its end on the connected Ray, from where `history` is, the events `requests` first.
 
-    `trainable`: what does the jobs, `TrainJob` unless another class is given that reports as it does.
+    `listeners` are made once this process leads the study: they write its files anew. `trainable`: what does the jobs, `TrainJob` unless another class is given that reports as it does.
     Raises `Interrupted` on Ctrl-C, SIGTERM and `hcpr_tune stop`, `StorageError` where nothing more can be recorded or kept.
     """
     with recording(folder, study, history, share.workers, requests, patience) as record:
-        record.listeners = [ResultFiles(folder, study, history), *listeners]
+        record.listeners = [ResultFiles(folder, study, history), *listeners()]
         if folder.bucket is not None:
             record.listeners.append(Mirror(folder.root, folder.bucket))
         _run_on_ray(folder, study, record, share, trainable)
