@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def write_whole(path: Path, text: str) -> None:
 
 def write_bytes_whole(path: Path, data: bytes) -> None:
     """Write `data` to a temporary name in the same folder, then rename it. Nothing is left of it where the disk is full."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _beside(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -36,13 +37,18 @@ def write_json(path: Path, value: Any) -> None:
 
 def copy_whole(source: Path, target: Path) -> None:
     """Copy a file so that `target` is either the old or the new one."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = _beside(target)
     try:
         shutil.copyfile(source, temporary)
         temporary.replace(target)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _beside(path: Path) -> Path:
+    """A name of its own for each writer: processes of two machines, or threads of one, may write the same file."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
 
 
 def node_folder() -> Path:

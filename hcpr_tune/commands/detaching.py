@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.cluster import is_loopback
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, typed
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
     from hcpr_tune.commands.plans import Plan
 
+DASHBOARD = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):\d+/?")
+"""Ray would import a module that another scheme names."""
 KEY = "job.json"
 """Where the cluster's dashboard and the job are named."""
 BEGIN_SECONDS = 120.0
@@ -63,12 +67,19 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
         str(options.wait),
     ]
     runtime = {name: value for name, value in shipped(plugins_of(study)).items() if value}
-    job = client.submit_job(entrypoint=shlex.join(command), runtime_env=runtime)
+    try:
+        job = client.submit_job(entrypoint=shlex.join(command), runtime_env=runtime)
+    except RuntimeError as error:
+        raise InputError(
+            f"the cluster did not take the search: {(str(error).splitlines() or [''])[0]}; look into its dashboard"
+        ) from None
     folder.place.write(KEY, json.dumps({"dashboard": cluster.dashboard_url, "job": job}).encode())
     until = time.monotonic() + BEGIN_SECONDS + options.wait
     while living_holder(folder.place) is None:
         status = str(client.get_job_status(job))
-        if status in ("FAILED", "STOPPED", "SUCCEEDED") or time.monotonic() > until:
+        if status == "SUCCEEDED":  # there was nothing left to do
+            break
+        if status in ("FAILED", "STOPPED") or time.monotonic() > until:
             print(client.get_job_logs(job))
             print(
                 f"the cluster's job {job} for {folder.address} is {status} and does not lead the study; see its output above"
@@ -103,12 +114,23 @@ def read_log(storage: str, name: str, address: str | None) -> str:
 
     folder = study_folder(storage, name)
     data = folder.place.read(KEY) if exists(folder) else None
-    if data is None:
+    try:
+        named = None if data is None else json.loads(data)
+        dashboard, job = ("", "") if named is None else (str(named["dashboard"]), str(named["job"]))
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"logs {name}: {KEY} in {folder.address} makes no sense; look into Ray's dashboard") from None
+    if not job:
         raise InputError(
             f"logs {name}: {folder.address} was not begun with --detach; what a search prints is where it was started"
         )
-    named: dict[str, str] = json.loads(data)
-    log: str = job_client(address or named["dashboard"]).get_job_logs(named["job"])
+    if address is None:
+        # The token goes to whoever is asked: a file may send it to this machine, and nowhere else.
+        host = DASHBOARD.fullmatch(dashboard)
+        if host is None or not is_loopback(host[1]):
+            raise InputError(
+                f"logs {name}: the study says that its cluster's dashboard is at {dashboard}; if you trust that, add --address {dashboard.partition('://')[2] or 'HOST:PORT'}"
+            )
+    log: str = job_client(address or dashboard).get_job_logs(job)
     return log
 
 
@@ -116,10 +138,12 @@ def job_client(dashboard: str) -> Any:
     """Ray's client for jobs. It takes the token from where Ray does. Raises `InputError`."""
     import logging
 
+    url = dashboard if "://" in dashboard else f"http://{dashboard}"
+    if not DASHBOARD.fullmatch(url):
+        raise InputError(f"a cluster's dashboard is at HOST:PORT, got {dashboard}; ray's head names it when it starts")
     from ray.job_submission import JobSubmissionClient
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    url = dashboard if "://" in dashboard else f"http://{dashboard}"
     try:
         return JobSubmissionClient(url)
     except (RuntimeError, ConnectionError, ValueError) as error:

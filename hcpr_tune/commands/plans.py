@@ -96,6 +96,7 @@ def continued_plan(options: argparse.Namespace) -> Plan:
     """The study `--name`, begun by the space and the command line unless it was begun by them before."""
     from hcpr_tune.search.holder import STALE_SECONDS
     from hcpr_tune.search.studies import budget_of_file, exists, reopen, study_folder
+    from hcpr_tune.search.warm_start import warm_start
 
     if options.name is None or options.resume is not None:
         raise InputError(
@@ -103,16 +104,24 @@ def continued_plan(options: argparse.Namespace) -> Plan:
         )
     if not exists(study_folder(options.storage, options.name)):
         return new_plan(options)
+    if any(value is not None for value in (options.epochs, options.audit)) or options.probe:
+        raise InputError(
+            "--epochs, --audit and --probe do not go with --continue; give them with --resume NAME, or --dry-run"
+        )
     today, where, _ = given_study(options)
     folder, study, history = reopen(options.storage, options.name, "--continue --name ", today)
     budget = budget_of_file(today, history, study, where)
     # Where this follows a kill, its machine may have died with it: then its heartbeat must first run out.
-    return with_budget(Plan(folder, study, history, where, patience=STALE_SECONDS + 10), budget)
+    plan = Plan(folder, study, history, where, patience=STALE_SECONDS + 10)
+    if options.warm_start is not None and not history.trials and not history.old_trials:
+        # It was killed before its record had begun.
+        plan = replace(plan, requests=(warm_start(Path(options.warm_start), study, time.time()),))
+    return with_budget(plan, budget)
 
 
 def resumed_plan(options: argparse.Namespace) -> Plan:
     """A study that was begun before, with what its file and the command line extend it by."""
-    from hcpr_tune.search.holder import living_holder
+    from hcpr_tune.search.holder import living_holder, refusal
     from hcpr_tune.search.studies import audit_event, budget_of_file, reopen
     from hcpr_tune.search.study import read_study
 
@@ -120,10 +129,7 @@ def resumed_plan(options: argparse.Namespace) -> Plan:
     folder, study, history = reopen(options.storage, options.resume)
     holder = living_holder(folder.place)
     if holder is not None:
-        raise InputError(
-            f"--resume {options.resume}: {folder.address} is being searched by {holder.words(time.time())}; wait for its end, or stop it by"
-            f" hcpr_tune stop {options.resume}"
-        )
+        raise refusal(f"--resume {options.resume}: {folder.address}", holder)
     plan = Plan(folder, study, history, str(folder.study))
     plan = with_budget(plan, budget_of_file(read_study(folder.study), history, study, str(folder.study)))
     plan = with_budget(plan, extension_of(options, plan.study, history))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 
 from hcpr_tune.commands.console import COMPLETED, make_console, typed
@@ -20,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     if holder is not None:
         state = f"running, led by {holder.words(time.time())}"
     else:
-        elsewhere = "" if options.storage == "results" else f" --storage {options.storage}"
+        elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
         ended = {"": "its process died", "failed": "it failed", "storage": "its storage failed"}.get(
             history.ended, history.ended
         )

@@ -90,31 +90,33 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     folder, study, history = plan.folder, plan.study, plan.history
     console = make_console()
     way_on = resume_command(options, folder.root.name)
-    # Handlers come after Ray's start: it installs one of its own for SIGTERM.
-    with (
-        measuring(study) as size,
-        connected(options.address, plugins_of(study), options.dashboard_host) as cluster,
-        interruptible(),
-    ):
-        share = allot(study.settings.resources, cluster, plan.where, options.wait)
-        if not studies.exists(folder):
-            studies.create(folder, study)
-        if not options.quiet:
-            print_start(console, plan, dashboard_of(cluster, options.address), share.workers, size())
 
-        def listeners() -> list[Any]:
-            return [TensorBoardView(folder, history), *([] if options.quiet else [search_view(study, console)])]
+    def listeners() -> list[Any]:
+        return [TensorBoardView(folder, history), *([] if options.quiet else [search_view(study, console)])]
 
-        try:
+    interrupted = ""
+    try:
+        # Twice: Ray installs a handler of its own for SIGTERM when it starts.
+        with (
+            interruptible(),
+            measuring(study) as size,
+            connected(options.address, plugins_of(study), options.dashboard_host) as cluster,
+            interruptible(),
+        ):
+            share = allot(study.settings.resources, cluster, plan.where, options.wait)
+            if not options.quiet:
+                print_start(console, plan, dashboard_of(cluster, options.address), share.workers, size())
+            if not studies.exists(folder):
+                studies.create(folder, study)
             runner.run(folder, study, history, share, listeners, plan.requests, plan.patience)
-        except Interrupted as error:
-            interrupted = str(error)
-        except StorageError as error:
-            raise StorageError(f"{error} ({way_on})") from None
-        else:
-            interrupted = ""
+    except (Interrupted, KeyboardInterrupt) as error:
+        interrupted = str(error) or "interrupted"
+    except StorageError as error:
+        raise StorageError(f"{error} ({way_on})") from None
     release(node_folder())
-    code = print_result(console, folder, study, history)
+    if interrupted and not studies.exists(folder):
+        raise Interrupted(f"{interrupted} before the study was begun; nothing was written")
+    code = print_result(console, folder, study, history) if history.trials else NOTHING_COMPLETED
     if not interrupted:
         return code
     raise Interrupted(f"{interrupted}; everything recorded is kept in {folder.address}; go on with: {way_on}")
@@ -196,7 +198,7 @@ def print_start(console: Console, plan: Plan, dashboard: str, workers: int, chec
         f"study        {folder.address}" + ("" if folder.bucket is None else f" (a copy for you in {folder.root})"),
         f"task         {study.recipe.task.dataset}, epsilon {study.recipe.task.epsilon:g}, {len(study.space)} searched dimensions",
         f"budget       {budget_words(study)}, rungs at epochs {', '.join(map(str, study.rungs))}, {workers} at once",
-        f"disk         {disk_words(study, workers, checkpoint_bytes)}",
+        f"disk         {disk_words(study, history, workers, checkpoint_bytes)}",
         f"dashboard    {dashboard or 'none'}",
         f"tensorboard  {typed('tensorboard')} --logdir {folder.root}",
     ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hcpr_tune.bucket import Bucket
 
 WEIGHTS = "model.safetensors"
+TRAINING = re.compile(r"trial_\d+(_to_\d+)?")
 EPOCH = re.compile(r"epoch_(\d+)")
 
 
@@ -51,7 +52,7 @@ class FolderStore:
     def listed(self) -> list[tuple[str, int, int]]:
         found = []
         for training in _inside(self.root):
-            for path in _inside(training):
+            for path in _inside(training) if TRAINING.fullmatch(training.name) else ():
                 if epoch := EPOCH.fullmatch(path.name):
                     found.append((training.name, int(epoch[1]), sum(map(_size, _inside(path)))))
         return found
@@ -89,7 +90,7 @@ class BucketStore:
         sizes: dict[tuple[str, int], int] = {}
         for key, size in self.bucket.sizes().items():
             training, _, rest = key.partition("/")
-            if epoch := EPOCH.fullmatch(rest.partition("/")[0]):
+            if TRAINING.fullmatch(training) and (epoch := EPOCH.fullmatch(rest.partition("/")[0])):
                 one = training, int(epoch[1])
                 sizes[one] = sizes.get(one, 0) + size
         return [(training, epoch, size) for (training, epoch), size in sizes.items()]
@@ -166,7 +167,7 @@ class Scratch:
                 self._there.add(epoch)
                 break
             losses.append(
-                f"the checkpoint {self._bucket.child(folder.name).url} was damaged ({wrong}); it goes on from the one before"
+                f"the checkpoint {self._bucket.child(folder.name).url} was damaged ({wrong}); it goes on from what is left before it"
             )
             shutil.rmtree(folder)
             drop_objects(self._bucket, epoch)

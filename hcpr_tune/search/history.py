@@ -180,7 +180,8 @@ class History:
         handler = getattr(self, f"_on_{event['event']}")
         workers = self.workers
         news: bool = handler(event) is not False
-        now = self._seconds_before + event["time"] - self._session_began
+        # A clock that is set back must not take time away.
+        now = max(self.seconds, self._seconds_before + event["time"] - self._session_began)
         self.worker_seconds_offered += max(0.0, now - self.seconds) * workers
         self.seconds = now
         self.version += 1
@@ -196,6 +197,9 @@ class History:
         # Jobs of an earlier session died with it; halving hands those out again that are short of their rung.
         for trial in list(self.running):
             self._reached(trial)
+        # What the session was begun with, in the same line: a kill cannot come in between.
+        for request in event.get("requests", []):
+            getattr(self, f"_on_{request['event']}")(request)
 
     def _on_end(self, event: Event) -> None:
         self.ended = event["reason"]
@@ -297,7 +301,7 @@ class History:
         """Account for the time since the job was last heard of, and return it."""
         if trial.job is None:
             return 0.0
-        waited = time - trial.seen
+        waited = max(0.0, time - trial.seen)
         trial.held += waited
         self.worker_seconds += waited
         trial.seen = time

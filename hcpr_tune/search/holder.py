@@ -13,17 +13,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hcpr_tune.errors import InputError, StorageError
-from hcpr_tune.search.place import Place
+from hcpr_tune.search.place import Folder, Place
 
 KEY = "holder.json"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 """A holder that was not heard of for so long is gone."""
-SETTLE_SECONDS = 0.1
+SETTLE_SECONDS = {False: 0.1, True: 2.0}
+"""How long a new holder waits to see that its file stands, in a folder and in a bucket."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,13 @@ class Holder:
         """Seconds since it was heard of."""
         return max(0.0, now - self.heartbeat)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine can tell by itself if the process lives."""
+        return self.machine == machine_id() and bool(self.began)
+
     def lives(self, now: float) -> bool:
-        if self.machine == machine_id():
+        if self.is_here:
             return process_began(self.process) == self.began
         return self.silence(now) < STALE_SECONDS
 
@@ -59,10 +65,11 @@ def machine_id() -> str:
 
 
 def process_began(process: int) -> str:
-    """When a process of this machine began, in its own clock; empty where there is none."""
+    """When a process of this machine began, in its own clock; empty where there is none, or where it is dead and only not yet waited for."""
     try:
         # The name before it, in brackets, may hold anything.
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in ("Z", "X") else fields[19]
     except (OSError, IndexError):
         return ""
 
@@ -71,8 +78,13 @@ def read_holder(place: Place) -> Holder | None:
     """Who the file says leads the study, alive or not."""
     data = place.read(KEY)
     try:
-        return None if data is None else Holder(**json.loads(data))
-    except (ValueError, TypeError):
+        if data is None:
+            return None
+        plain = json.loads(data)
+        # What a later version adds is not needed to know who it is.
+        words = [str(plain[name]) for name in ("host", "machine", "began", "token")]
+        return Holder(words[0], int(plain["process"]), words[1], words[2], words[3], float(plain["heartbeat"]))
+    except (ValueError, TypeError, KeyError):
         return None
 
 
@@ -82,39 +94,73 @@ def living_holder(place: Place, now: Callable[[], float] = time.time) -> Holder 
     return holder if holder is not None and holder.lives(now()) else None
 
 
+def refusal(name: str, holder: Holder) -> InputError:
+    """What the second driver of a study is told."""
+    return InputError(
+        f"{name} is being searched by {holder.words(time.time())}; wait for its end, stop it by hcpr_tune stop, or where it died with its"
+        f" machine try again {STALE_SECONDS:.0f} seconds after it was last heard of"
+    )
+
+
 class Lead:
     """The right to lead a study, from construction to `close`, kept up by a heartbeat from a thread of its own."""
 
-    def __init__(self, place: Place, name: str, patience: float = 0.0, beat: float = BEAT_SECONDS) -> None:
-        """Raises `InputError` where another process has it; waits up to `patience` seconds for one that may be dead."""
-        self._place, self._name = place, name
+    def __init__(
+        self,
+        place: Place,
+        name: str,
+        patience: float = 0.0,
+        beat: float = BEAT_SECONDS,
+        watch: float = 1.2 * BEAT_SECONDS,
+    ) -> None:
+        """Raises `InputError` where another process has it.
+
+        Waits up to `patience` seconds for one that may be dead, and watches one of another machine that seems dead for `watch` seconds: the
+        clocks may differ.
+        """
+        self._place, self._name, self._watch = place, name, watch
         process, token = os.getpid(), uuid.uuid4().hex
         self._own = Holder(platform.node(), process, machine_id(), process_began(process), token, time.time())
-        self._wait(patience)
-        self._beat()
-        # Two that begin in the same moment: the later file stands, and the other one sees it.
-        time.sleep(SETTLE_SECONDS)
-        self._wait(0.0)
         self._lost = ""
-        self._stop = threading.Event()
+        self._stop, self._lock = threading.Event(), threading.Lock()
+        self._take(patience)
         self._thread = threading.Thread(target=self._keep, args=(beat,), daemon=True)
         self._thread.start()
+
+    def _take(self, patience: float) -> None:
+        """Write the file once nobody leads the study, and see that it stands."""
+        settle = SETTLE_SECONDS[not isinstance(self._place, Folder)]
+        self._wait(patience)
+        began = time.monotonic()
+        self._beat()
+        slow = time.monotonic() - began > settle
+        # Of two that begin in the same moment the later file stands, and the other one sees it, unless writing takes longer than it waits.
+        time.sleep(settle)
+        holder = read_holder(self._place)
+        if holder is not None and holder.token != self._own.token:
+            raise refusal(self._name, holder)
+        if slow:
+            self._place.delete(KEY)
+            raise InputError(f"{self._name}: its storage is too slow just now to be led safely; try again")
 
     def _wait(self, patience: float) -> None:
         """Until nobody leads the study. A holder whose heart beats on is refused at once."""
         until = time.monotonic() + patience
         first = living_holder(self._place)
-        while (holder := living_holder(self._place)) is not None and holder.token != self._own.token:
-            beats = first is None or holder.heartbeat > first.heartbeat or holder.machine == machine_id()
+        while (holder := living_holder(self._place)) is not None:
+            beats = first is None or holder.heartbeat > first.heartbeat or holder.is_here
             if beats or time.monotonic() >= until:
-                raise InputError(
-                    f"{self._name} is being searched by {holder.words(time.time())}; wait for its end, stop it by hcpr_tune stop,"
-                    f" or where it died with its machine try again {STALE_SECONDS:.0f} seconds after it was last heard of"
-                )
+                raise refusal(self._name, holder)
             time.sleep(1.0)
+        left = read_holder(self._place)
+        if left is not None and not left.is_here:
+            time.sleep(self._watch)
+            holder = read_holder(self._place)
+            if holder is not None and holder != left:
+                raise refusal(self._name, holder)
 
     def _beat(self) -> None:
-        self._own = Holder(**{**asdict(self._own), "heartbeat": time.time()})
+        self._own = replace(self._own, heartbeat=time.time())
         self._place.write(KEY, json.dumps(asdict(self._own)).encode())
 
     def _keep(self, beat: float) -> None:
@@ -127,11 +173,12 @@ class Lead:
                     self._lost = f"the heartbeat of {self._name} could not be written: {error}"
 
     def _renew(self) -> None:
-        holder = read_holder(self._place)
-        if holder is not None and holder.token != self._own.token:
-            self._lost = f"{self._name} was taken over by {holder.words(time.time())}"
-        else:
-            self._beat()
+        with self._lock:
+            holder = read_holder(self._place)
+            if holder is not None and holder.token != self._own.token:
+                self._lost = f"{self._name} was taken over by {holder.words(time.time())}"
+            else:
+                self._beat()
 
     def check(self) -> None:
         """Raises `StorageError` where the study was lost to another process, for instance while this one was asleep."""

@@ -27,25 +27,29 @@ def post(place: Place, request: dict[str, Any]) -> str:
     return key
 
 
+def requests_in(place: Place) -> Iterator[tuple[str, Any]]:
+    """Keys and contents of the requests, oldest first; None for what is no JSON."""
+    for key in place.keys(INBOX):
+        if key.endswith(".json"):
+            try:
+                yield key, json.loads(place.read(key) or b"")
+            except ValueError:
+                yield key, None
+
+
+def clear_stops(place: Place) -> None:
+    """A request to stop was for the session before this one."""
+    for key, request in requests_in(place):
+        if isinstance(request, dict) and request.get("kind") == STOP:
+            place.delete(key)
+
+
 class Inbox:
     """The driver's end."""
 
     def __init__(self, place: Place) -> None:
         self._place, self._every = place, LOOK_EVERY[not isinstance(place, Folder)]
         self._looked = -self._every
-        # A request to stop was for the session before this one.
-        for key, request in self._requests():
-            if isinstance(request, dict) and request.get("kind") == STOP:
-                place.delete(key)
-
-    def _requests(self) -> Iterator[tuple[str, Any]]:
-        """Keys and contents, oldest first; None for what is no JSON."""
-        for key in self._place.keys(INBOX):
-            if key.endswith(".json"):
-                try:
-                    yield key, json.loads(self._place.read(key) or b"")
-                except ValueError:
-                    yield key, None
 
     def take(self, study: Study, history: History) -> Iterator[dict[str, Any]]:
         """The requests that can be met, oldest first. A request's file goes once its event is recorded; what makes no sense is set aside.
@@ -55,7 +59,7 @@ class Inbox:
         if time.monotonic() - self._looked < self._every:
             return
         self._looked = time.monotonic()
-        for key, request in self._requests():
+        for key, request in requests_in(self._place):
             name = key.removeprefix(f"{INBOX}/")
             if name in history.requests:
                 self._place.delete(key)

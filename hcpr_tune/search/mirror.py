@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from hcpr_tune.bucket import Bucket
@@ -17,8 +18,9 @@ OWN_WAYS = ("record/", "inbox/", "checkpoints/", "holder.json", "job.json", "stu
 class Mirror:
     """A listener with a thread of its own, so that the search does not wait for uploads of tables and curves."""
 
-    def __init__(self, root: Path, bucket: Bucket, every: float = EVERY_SECONDS) -> None:
-        self._root, self._bucket = root, bucket
+    def __init__(self, root: Path, bucket: Bucket, leading: Callable[[], None], every: float = EVERY_SECONDS) -> None:
+        """`leading` raises `StorageError` where another process has taken the study over: then nothing more is touched."""
+        self._root, self._bucket, self._leading = root, bucket, leading
         self._sent: dict[str, tuple[int, int]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, args=(every,), daemon=True)
@@ -42,7 +44,8 @@ class Mirror:
                 continue
 
     def sync(self) -> None:
-        """Upload what changed, and delete what is gone, for instance curves that a resumed search has written anew."""
+        """Upload what changed, and delete what is gone from the trials' folders: curves that a resumed search has written anew."""
+        self._leading()
         here = {
             path.relative_to(self._root).as_posix(): path
             for path in self._root.rglob("*")
@@ -59,7 +62,7 @@ class Mirror:
                     self._sent[key] = state
             except FileNotFoundError:  # replaced or deleted in between
                 continue
-        for key in self._bucket.keys(""):
-            if not key.startswith(OWN_WAYS) and key not in here:
+        for key in self._bucket.keys("trials"):
+            if key not in here:
                 self._bucket.delete(key)
                 self._sent.pop(key, None)

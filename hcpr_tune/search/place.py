@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +48,10 @@ class Folder:
             raise storage_error(f"{self.root / key} cannot be written", error) from error
 
     def delete(self, key: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            (self.root / key).unlink()
+        try:
+            (self.root / key).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(f"{self.root / key} cannot be deleted", error) from error
 
     def keys(self, prefix: str = "") -> list[str]:
         found = (path for path in (self.root / prefix).rglob("*") if path.is_file() and not path.name.startswith("."))

@@ -12,6 +12,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -40,7 +41,23 @@ class Segments:
 
     def __init__(self, place: Place) -> None:
         self._place, self._data = place, b""
-        self._number = len(place.keys(SEGMENTS))
+        keys = place.keys(SEGMENTS)
+        self._number = len(keys)
+        if keys:
+            self._mend(keys[-1])
+
+    def _mend(self, key: str) -> None:
+        """Cut a damaged last line from the last segment, so that what comes after it can be read."""
+        data = self._place.read(key) or b""
+        begins = data[:-1].rfind(b"\n") + 1
+        try:
+            unsealed(data[begins:-1])
+            whole = data.endswith(b"\n")
+        except ValueError:
+            whole = False
+        if data and not whole:
+            self._place.write("record.damaged", data[begins:])
+            self._place.write(key, data[:begins])
 
     def append(self, line: bytes) -> None:
         """Write the latest segment with one more line. Raises `StorageError`."""
@@ -69,21 +86,18 @@ class Record:
         """`leading` raises where another process has taken the study over. Raises `InputError` where another one on this machine has it."""
         self.history = history
         self.listeners = list(listeners)
-        self._path, self._segments, self._leading = path, segments, leading
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._path, self._segments, self.leading = path, segments, leading
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._file)
-            raise InputError(
-                f"{path.parent} is being searched by another process; wait for its end, or stop it by Ctrl-C, before you resume it"
-            ) from None
-        self._size = _drop_damaged_end(path)
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            _lock(self._file, path)
+            self._size = _drop_damaged_end(path)
+        except OSError as error:
+            raise storage_error(f"{path} cannot be opened", error) from error
 
     def append(self, event: Event) -> None:
         """Write one event, flushed to the disk, then make it take effect. Raises `StorageError` where it could not be written, and then nothing is left of it."""
         line = sealed(event)
-        self._leading()
+        self.leading()
         try:
             # One write call: a signal cannot leave half a line.
             written = os.write(self._file, line)
@@ -97,13 +111,34 @@ class Record:
         if self._segments is not None:
             self._segments.append(line)
         if self.history.apply(event):
-            for listener in self.listeners:
-                listener.on_event(event, self.history)
+            try:
+                for listener in self.listeners:
+                    listener.on_event(event, self.history)
+            except OSError as error:
+                raise storage_error("the results cannot be written", error) from error
 
     def close(self) -> None:
-        os.close(self._file)
-        for listener in self.listeners:
-            listener.close()
+        """Close the file and every listener, whatever becomes of the others. Raises `StorageError`."""
+        try:
+            with ExitStack() as stack:
+                stack.callback(os.close, self._file)
+                for listener in self.listeners:
+                    stack.callback(listener.close)
+        except OSError as error:
+            raise storage_error("the results cannot be written", error) from error
+
+
+def _lock(file: int, path: Path) -> None:
+    """The holder file says who leads a study; on one machine this makes it certain. Some shared file systems have no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise InputError(
+            f"{path.parent} is being searched by another process; wait for its end, or stop it by Ctrl-C, before you resume it"
+        ) from None
+    except OSError:
+        return
 
 
 def sealed(event: Event) -> bytes:

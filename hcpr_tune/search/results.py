@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -329,9 +328,10 @@ def best_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
     return {(trial.number, trial.best_rung) for trial in history.ranked()[: study.settings.keep_weights]}
 
 
-def most_checkpoints(study: Study, workers: int) -> int:
+def most_checkpoints(study: Study, history: History, workers: int) -> int:
     """How many checkpoints a study has at once at most: one of each trial that may be promoted and of the best, two more of each that runs and one in the making."""
-    waiting = 0 if study.restarted or len(study.rungs) == 1 else study.settings.budget.trials
+    trials = max(study.settings.budget.trials, len(history.trials) + len(history.queue))
+    waiting = 0 if study.restarted or len(study.rungs) == 1 else trials
     return waiting + study.settings.keep_weights + 3 * workers
 
 
@@ -339,8 +339,10 @@ def drop_checkpoints(store: CheckpointStore, study: Study, history: History) -> 
     """Delete the checkpoints that nothing needs any more. Those between rungs belong to the worker while a trial goes on."""
     kept = {(training_name(number, rung, study.restarted), rung) for number, rung in kept_checkpoints(study, history)}
     for training, epoch, _ in store.listed():
-        number, end = re.fullmatch(r"trial_(\d+)(?:_to_(\d+))?", training).groups()  # type: ignore[union-attr]
-        trial = history.trials.get(int(number))
-        at_rung = trial is not None and epoch in trial.rungs and end in (None, f"{epoch:04d}")
-        if trial is not None and (training, epoch) not in kept and (trial.ended or at_rung):
+        trial = history.trials.get(int(training.split("_")[1]))
+        if trial is None or (training, epoch) in kept:
+            continue
+        at_rung = epoch in trial.rungs and training == training_name(trial.number, epoch, study.restarted)
+        # Of one that was stopped at a rung nothing beside that is gone on from.
+        if trial.ended or at_rung or trial.state == "stopped":
             store.drop(training, epoch)

@@ -8,7 +8,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 
 import hcpr_tune
@@ -16,7 +16,9 @@ from hcpr_tune.errors import Interrupted, MovedOn, StorageError
 from hcpr_tune.search.capacity import Capacity, Share, requested
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
+from hcpr_tune.search.inbox import clear_stops
 from hcpr_tune.search.mirror import Mirror
+from hcpr_tune.search.place import storage_error
 from hcpr_tune.search.record import Listener, Record, Segments
 from hcpr_tune.search.results import ResultFiles, StudyFolder
 from hcpr_tune.search.study import Study, study_to_plain
@@ -40,16 +42,18 @@ def recording(
     Waits up to `patience` seconds for a driver that may be dead. Raises `InputError` where another process leads the study, and `MovedOn` where
     one has led it since `history` was read.
     """
-    lead = Lead(folder.place, folder.address, patience)
-    try:
+    with ExitStack() as stack:
+        lead = Lead(folder.place, folder.address, patience)
+        stack.callback(lead.close)
         if folder.record_bytes() != history.bytes_read:
             raise MovedOn(f"{folder.address} was searched by another process in this moment; start again")
+        clear_stops(folder.place)
         segments = None if folder.bucket is None else Segments(folder.bucket)
         record = Record(folder.record, history, segments=segments, leading=lead.check)
+        stack.callback(record.close)
+        record.append(_begin(study, history, workers, requests))
         reason = "failed"
         try:
-            for event in (_begin(study, history, workers), *_losses(history), *requests):
-                record.append(event | {"time": time.time()})
             yield record
             reason = "finished"
         except Interrupted:
@@ -63,16 +67,12 @@ def recording(
             raise
         finally:
             # Where the storage is what failed, the record ends without its end.
-            with suppress(StorageError, OSError) if reason == "storage" else nullcontext():
+            with suppress(StorageError) if reason == "storage" else nullcontext():
                 record.append({"event": "end", "time": time.time(), "reason": reason})
-            with suppress(StorageError, OSError) if reason == "storage" else nullcontext():
-                record.close()
-    finally:
-        with suppress(StorageError):
-            lead.close()
 
 
-def _begin(study: Study, history: History, workers: int) -> Event:
+def _begin(study: Study, history: History, workers: int, requests: Sequence[Event]) -> Event:
+    losses = [{"event": "loss", "what": history.damage}] if history.damage else []
     return {
         "event": "begin",
         "time": time.time(),
@@ -85,12 +85,9 @@ def _begin(study: Study, history: History, workers: int) -> Event:
             "python": platform.python_version(),
             **{name: version(name) for name in NAMED_VERSIONS},
         },
+        "requests": [*losses, *requests],
         **({} if history.study else {"study": study_to_plain(study)}),
     }
-
-
-def _losses(history: History) -> list[Event]:
-    return [{"event": "loss", "what": history.damage}] if history.damage else []
 
 
 def run(
@@ -109,9 +106,12 @@ def run(
     Raises `Interrupted` on Ctrl-C, SIGTERM and `hcpr_tune stop`, `StorageError` where nothing more can be recorded or kept.
     """
     with recording(folder, study, history, share.workers, requests, patience) as record:
-        record.listeners = [ResultFiles(folder, study, history), *listeners()]
+        try:
+            record.listeners = [ResultFiles(folder, study, history), *listeners()]
+        except OSError as error:
+            raise storage_error(f"{folder.root} cannot be written", error) from error
         if folder.bucket is not None:
-            record.listeners.append(Mirror(folder.root, folder.bucket))
+            record.listeners.append(Mirror(folder.root, folder.bucket, record.leading))
         _run_on_ray(folder, study, record, share, trainable)
     return history
 

@@ -102,12 +102,16 @@ def reopen(
         raise InputError(
             f"{option}{show(name)}: there is no study in {folder.address}; known there: {', '.join(known(storage)) or 'none'}"
         )
-    _fetch(folder)
+    _fetch(folder, with_best=option.startswith("--"))
     today = now or read_study(folder.study)
     history = History(today.recipe.epochs, today.goal)
     if folder.record.exists():
         history = read_history(folder.record, today.recipe.epochs, today.goal)
-    return folder, extended(begun(today, history), history.extensions), history
+    study = begun(today, history)
+    if (study.recipe.epochs, study.goal) != (today.recipe.epochs, today.goal):
+        # The file was changed since; what happened is told by the study that it happened in.
+        history = read_history(folder.record, study.recipe.epochs, study.goal)
+    return folder, extended(study, history.extensions), history
 
 
 def known(storage: str | Path) -> list[str]:
@@ -117,7 +121,7 @@ def known(storage: str | Path) -> list[str]:
     return sorted(path.parent.name for path in Path(storage).glob("*/study.toml"))
 
 
-def _fetch(folder: StudyFolder) -> None:
+def _fetch(folder: StudyFolder, with_best: bool) -> None:
     """Bring study and record from a bucket; the rest of the copy is rebuilt from them."""
     holder = living_holder(folder.place)
     if folder.bucket is None or (holder is not None and holder.machine == machine_id() and folder.record.exists()):
@@ -128,7 +132,7 @@ def _fetch(folder: StudyFolder) -> None:
     write_bytes_whole(folder.record, read_segments(folder.bucket))
     # The best weights may be there alone, where the checkpoints were cleaned.
     folder.best.mkdir(exist_ok=True)
-    for key in folder.bucket.keys("best"):
+    for key in () if not with_best else folder.bucket.keys("best"):
         folder.bucket.download(key, folder.root / key)
 
 

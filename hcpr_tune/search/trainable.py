@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
@@ -72,10 +74,11 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
 
     def _end(self) -> None:
         """Give back what the job held; on a GPU its memory too, for whoever shares it."""
-        from hcpr_tune.training import gpu_memory
-
         self._reports = None
-        gpu_memory.release()
+        if "torch" in sys.modules:
+            from hcpr_tune.training import gpu_memory
+
+            gpu_memory.release()
 
     def _train(self) -> Iterator[dict[str, Any]]:
         """The job's epochs; the last one has the status `reached`."""
@@ -92,9 +95,9 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         recipe = recipe_from_plain(job["recipe"], "the job's recipe")
         worker = f"{get_node_ip_address()}:{os.getpid()}"
         with workspace(job["checkpoints"]) as space:
-            lost = space.fetch(job["end"])
+            lost = kept(lambda: space.fetch(job["end"]))
             for report in train_stretch(recipe, self._shelf, space.folder, job["start"], job["end"]):
-                space.push()
+                kept(space.push)
                 report |= {"worker": worker, "losses": lost + report["losses"]}
                 lost = []
                 if report["epoch"] < job["end"]:
@@ -105,8 +108,20 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
                     yield report | {"status": "reached", "reason": "", **more}
 
 
+def kept(action: Callable[[], Any]) -> Any:
+    """What brings checkpoints from the storage or to it: the fault of a disk is none of the trial."""
+    try:
+        return action()
+    except OSError as error:
+        raise StorageError(
+            f"checkpoints cannot be kept on {platform.node()}: {error}; mend that, then go on by --resume"
+        ) from error
+
+
 def named(error: Exception) -> str:
     """Why a training failed, with the way out where it is known."""
+    if isinstance(error, ImportError):
+        return f"{one_line(error)} (on {platform.node()}: each node needs the versions in constraints.txt)"
     from hcpr_tune.training.gpu_memory import out_of_memory
 
     return out_of_memory(error) or one_line(error)

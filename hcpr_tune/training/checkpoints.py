@@ -77,10 +77,12 @@ def load(root: Path, epoch: int, state: TrainingState) -> dict[str, Any]:
         ) from error
 
 
-def load_latest(root: Path, latest: int, state: TrainingState) -> tuple[dict[str, Any] | None, list[str]]:
+def load_latest(
+    root: Path, latest: int, state: TrainingState, recipe: str = ""
+) -> tuple[dict[str, Any] | None, list[str]]:
     """Bring `state` to its latest undamaged checkpoint up to the epoch `latest`; returns what was measured then, None without one, and what was lost.
 
-    Damaged ones are deleted. Raises `InputError` as `load`.
+    Damaged ones are deleted, and those whose report says another `recipe`. Raises `InputError` as `load`.
     """
     losses: list[str] = []
     for leftover in root.glob(".epoch_*"):
@@ -88,12 +90,19 @@ def load_latest(root: Path, latest: int, state: TrainingState) -> tuple[dict[str
     for epoch in reversed(saved_epochs(root)):
         if epoch > latest:
             continue
-        wrong = manifest.damage(folder_of(root, epoch))
+        wrong = manifest.damage(folder_of(root, epoch)) or _foreign(folder_of(root, epoch), recipe)
         if not wrong:
             return load(root, epoch, state), losses
-        losses.append(f"the checkpoint {folder_of(root, epoch)} was damaged ({wrong}); it goes on from the one before")
+        losses.append(
+            f"the checkpoint {folder_of(root, epoch)} was damaged ({wrong}); it goes on from what is left before it"
+        )
         drop(root, [epoch])
     return None, losses
+
+
+def _foreign(folder: Path, recipe: str) -> str:
+    said = json.loads((folder / REPORT).read_text(encoding="utf-8")).get("recipe", recipe)
+    return "" if said == recipe else "it is of another recipe"
 
 
 def drop(root: Path, epochs: Iterable[int]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,10 @@ from typing import Any
 import torch
 
 from hcpr_tune.errors import StorageError
+from hcpr_tune.settings import to_plain
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data, load_data
-from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, torch_threads, train
+from hcpr_tune.training.loop import Epoch, initial_state, torch_threads, train
 from hcpr_tune.training.methods import method_of
 from hcpr_tune.training.node_cache import NodeCache
 from hcpr_tune.training.recipe import Recipe, Task
@@ -57,7 +61,9 @@ def train_stretch(recipe: Recipe, shelf: DataShelf, folder: Path, start: int, en
     data = shelf.get(recipe.task)
     with torch_threads(recipe.threads):
         state = initial_state(recipe, data)
-    again, losses = checkpoints.load_latest(folder, end, state)
+    recipe_name = identity(recipe)
+    with _storing(f"the checkpoints in {folder} cannot be read"):
+        again, losses = checkpoints.load_latest(folder, end, state, recipe_name)
     if again is not None and state.epoch > start:
         yield again | {"losses": losses}
         losses = []
@@ -66,8 +72,9 @@ def train_stretch(recipe: Recipe, shelf: DataShelf, folder: Path, start: int, en
     startup = time.perf_counter() - began
     for epoch in train(recipe, data, state):
         saving = time.perf_counter()
-        report = _report(epoch, shelf.device, startup)
-        _save(folder, state, report, epoch.is_rung)
+        report = _report(epoch, shelf.device, startup) | {"recipe": recipe_name}
+        with _storing(f"a checkpoint cannot be written to {folder}"):
+            checkpoints.save(folder, state, report, with_weights=epoch.is_rung)
         if epoch.epoch - 2 not in recipe.rung_epochs:
             checkpoints.drop(folder, [epoch.epoch - 2])
         if epoch.is_rung and epoch.epoch - 1 not in recipe.rung_epochs:
@@ -78,12 +85,22 @@ def train_stretch(recipe: Recipe, shelf: DataShelf, folder: Path, start: int, en
         startup, losses = 0.0, []
 
 
-def _save(folder: Path, state: TrainingState, report: Report, is_rung: bool) -> None:
+def identity(recipe: Recipe) -> str:
+    """A hash of all that determines a training's states; how long it goes on does not."""
+    plain = to_plain(recipe)
+    for name in ("epochs", "stretch_ends", "stop_epoch"):
+        del plain[name]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _storing(what: str) -> Iterator[None]:
+    """What a disk does not let happen is no fault of the training."""
     try:
-        checkpoints.save(folder, state, report, with_weights=is_rung)
+        yield
     except OSError as error:
         raise StorageError(
-            f"a checkpoint cannot be written to {folder}: {error.strerror or error}; make space or mend it, then go on by --resume"
+            f"{what}: {error.strerror or error}; make space or mend it, then go on by --resume"
         ) from error
 
 

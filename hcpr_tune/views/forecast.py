@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from hcpr_tune.search.halving import most_epochs, usual_epochs, usual_stretches
+from hcpr_tune.search.history import History
 from hcpr_tune.search.results import most_checkpoints
 from hcpr_tune.search.study import Study
 from hcpr_tune.training.pacing import attack_steps
@@ -25,9 +26,9 @@ def budget_words(study: Study) -> str:
     return " or ".join(words)
 
 
-def disk_words(study: Study, workers: int, checkpoint_bytes: int) -> str:
+def disk_words(study: Study, history: History, workers: int, checkpoint_bytes: int) -> str:
     """What its checkpoints take at most; `checkpoint_bytes` of one, 0 where that is not known."""
-    most = most_checkpoints(study, workers)
+    most = most_checkpoints(study, history, workers)
     size = (
         f", {most * checkpoint_bytes / 1e6:.0f} MB ({checkpoint_bytes / 1e6:.2f} MB each)" if checkpoint_bytes else ""
     )
@@ -66,7 +67,7 @@ def probe_lines(study: Study, workers: int, probes: Sequence[dict[str, Any]]) ->
     limit = min(study.rules.worker_seconds, study.rules.seconds * workers)
     ended = f", more than the {hours(limit)} that its budget allows" if worker_seconds > limit else ""
     megabytes = fmean(probe["checkpoint_bytes"] for probe in probes) / 1e6
-    kept = most_checkpoints(study, workers)
+    kept = most_checkpoints(study, History(study.recipe.epochs, study.goal), workers)
     images = probes[0]["validation_images"]
     steps = sum(probe["steps"] for probe in probes)
     return [

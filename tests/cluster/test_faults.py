@@ -207,7 +207,7 @@ def test_a_damaged_checkpoint_is_found_named_and_done_without(how, fault_round, 
     state.write_bytes(data[:at] if how == "truncated" else data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
     done = resumed(tmp_path, "hurt")
     words = "state.pt is cut off" if how == "truncated" else "state.pt was altered"
-    loss = f"the checkpoint {state.parent} was damaged ({words}); it goes on from the one before"
+    loss = f"the checkpoint {state.parent} was damaged ({words}); it goes on from what is left before it"
     assert loss in done.stdout
     assert [event["what"] for event in record_of(tmp_path, "hurt") if event["event"] == "loss"] == [loss]
     assert outcome(tmp_path, "hurt") == undisturbed[0]

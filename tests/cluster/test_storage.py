@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hcpr_tune.search.checkpoint_store import FolderStore
+from hcpr_tune.search.history import History
 from hcpr_tune.search.results import most_checkpoints
 from hcpr_tune.search.study import read_study
 from tests.cluster.test_faults import epochs_in, follow
@@ -163,7 +164,7 @@ def test_checkpoints_stay_within_the_bound_that_is_printed(background, tmp_path)
     said = re.search(r"disk         at most (\d+) checkpoints, \d+ MB \((\d+\.\d+) MB each\)", out)
     assert said is not None
     workers = int(re.search(r"(\d+) at once", out)[1])  # type: ignore[index]
-    assert int(said[1]) == most_checkpoints(read_study(root / "study.toml"), workers)
+    assert int(said[1]) == most_checkpoints(read_study(root / "study.toml"), History(4), workers)
     assert 0 < most <= int(said[1])
     largest = max(size for _, _, size in FolderStore(root / "checkpoints").listed())
     assert largest <= 1.05 * float(said[2]) * 1e6

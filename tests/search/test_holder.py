@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 
@@ -45,7 +46,7 @@ def test_another_machine_is_believed_for_a_minute(place):
     with pytest.raises(InputError, match=r"process 4321 on other-host, heard of 5[56] seconds ago"):
         Lead(place, "results/one")
     write(place, elsewhere(time.time() - STALE_SECONDS - 1))
-    Lead(place, "results/one").close()
+    Lead(place, "results/one", watch=0.1).close()
 
 
 def test_a_process_that_was_killed_here_gives_the_study_free_at_once(place):
@@ -103,7 +104,7 @@ def test_who_slept_for_long_looks_before_it_writes(place, monkeypatch):
 
 def test_a_silent_holder_is_waited_for_until_it_is_stale(place):
     write(place, elsewhere(time.time() - STALE_SECONDS + 1.5))
-    Lead(place, "results/one", patience=20.0).close()
+    Lead(place, "results/one", patience=20.0, watch=0.1).close()
 
 
 def test_the_heart_beats(place):
@@ -118,3 +119,37 @@ def test_the_heart_beats(place):
     else:
         pytest.fail("no second heartbeat")
     lead.close()
+
+
+def test_a_holder_whose_clock_is_behind_is_seen_to_live(place):
+    """Its heartbeats look stale here, but they come."""
+    write(place, elsewhere(time.time() - 1000))
+    beats = threading.Timer(0.3, lambda: write(place, elsewhere(time.time() - 999)))
+    beats.start()
+    with pytest.raises(InputError, match="process 4321 on other-host"):
+        Lead(place, "results/one", watch=1.5)
+    beats.join()
+
+
+def test_a_dead_process_that_nobody_has_waited_for_is_dead(place):
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    began = process_began(process.pid)
+    write(place, Holder("here", process.pid, machine_id(), began, "abc", time.time()))
+    while process_began(process.pid):
+        time.sleep(0.01)
+    assert living_holder(place) is None
+    process.wait()
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"host": 3}', '"x"', "null"])
+def test_a_file_that_makes_no_sense_holds_nothing(place, text):
+    place.write(KEY, text.encode())
+    assert living_holder(place) is None
+    Lead(place, "results/one").close()
+
+
+def test_a_holder_of_a_later_version_is_one(place):
+    later = asdict(elsewhere(time.time())) | {"more": 1}
+    place.write(KEY, json.dumps(later).encode())
+    with pytest.raises(InputError, match="on other-host"):
+        Lead(place, "results/one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.inbox import Inbox, checked, post
+from hcpr_tune.search.inbox import Inbox, checked, clear_stops, post
 from hcpr_tune.search.place import Folder
 from hcpr_tune.search.space import params_of
 from tests.search.histories import history_of, lost, published, suggested
@@ -60,10 +60,10 @@ def test_an_ended_trial_cannot_be_killed(small_study, history):
 
 
 def test_a_stop_is_for_the_session_that_it_was_asked_of(small_study, history, place):
-    asked = Inbox(place)
     post(place, {"kind": "stop"})
-    (request,) = asked.take(small_study, history)
+    (request,) = Inbox(place).take(small_study, history)
     assert request["kind"] == "stop"
     post(place, {"kind": "stop"})
     post(place, {"kind": "kill", "trial": 0})
+    clear_stops(place)
     assert [request["kind"] for request in Inbox(place).take(small_study, history)] == ["kill"]

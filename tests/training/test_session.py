@@ -54,7 +54,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(recipe, tmp_pa
     path.write_bytes(damage(path.read_bytes()))
     again = stretch(recipe, tmp_path / "hurt", 1, 4)
     assert [report["epoch"] for report in again] == [2, 3, 4]
-    assert again[0]["losses"] == [f"the checkpoint {path.parent} was damaged ({words}); it goes on from the one before"]
+    assert again[0]["losses"] == [
+        f"the checkpoint {path.parent} was damaged ({words}); it goes on from what is left before it"
+    ]
     assert [report["losses"] for report in again[1:]] == [[], []]
     assert [report["loss"] for report in again] == [report["loss"] for report in whole[1:]]
 
@@ -71,12 +73,20 @@ def test_every_file_of_a_checkpoint_is_watched(recipe, tmp_path, name):
     assert f"{name} is missing" in report["losses"][0]
 
 
-def test_a_checkpoint_of_another_model_is_named(recipe, tmp_path):
+@pytest.mark.parametrize("change", ["model", "lr"])
+def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(recipe, tmp_path, change):
     stretch(recipe, tmp_path, 0, 1)
-    other = replace(recipe, model=Model(width=recipe.model.width + 1))
-    with pytest.raises(InputError, match=r"state.pt cannot be continued from: .* delete its folder") as caught:
-        stretch(other, tmp_path, 1, 4)
-    assert "\n" not in str(caught.value)
+    wider, faster = Model(width=recipe.model.width + 1), replace(recipe.optimiser, lr=0.01)
+    other = replace(recipe, model=wider) if change == "model" else replace(recipe, optimiser=faster)
+    reports = stretch(other, tmp_path, 1, 4)
+    assert [report["epoch"] for report in reports] == [1, 2, 3, 4]
+    assert "epoch_0001 was damaged (it is of another recipe)" in reports[0]["losses"][0]
+
+
+def test_a_longer_training_goes_on_from_a_shorter_one(recipe, tmp_path):
+    stretch(replace(recipe, stop_epoch=1), tmp_path, 0, 1)
+    longer = replace(recipe, epochs=8, stretch_ends=(1, 4))
+    assert [report["epoch"] for report in stretch(longer, tmp_path, 1, 4)] == [2, 3, 4]
 
 
 def test_what_a_killed_process_left_half_written_is_cleared(recipe, tmp_path):
