@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -120,3 +121,28 @@ def test_only_detached_searches_have_logs(tmp_path, small_study):
     done = hcpr_tune(tmp_path, "logs", "here")
     assert done.returncode == 2
     assert "was not begun with --detach" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "words"),
+    [
+        ("http://10.1.2.3:8265", "if you trust that, add --address 10.1.2.3:8265"),
+        ("evil.module://x", "if you trust that, add --address"),
+        ("http://127.0.0.1:9@elsewhere:1", "if you trust that, add --address"),
+        ("http://127.0.0.1:9", "does not take jobs"),
+    ],
+)
+def test_logs_ask_nobody_whom_only_a_file_names(tmp_path, small_study, dashboard, words):
+    """The token would go there, and Ray imports a module that a strange scheme names."""
+    from hcpr_tune.search.studies import check_new, create
+
+    folder = check_new(tmp_path / "results", "here")
+    create(folder, small_study)
+    folder.place.write("job.json", json.dumps({"dashboard": dashboard, "job": "raysubmit_x"}).encode())
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "module.py").write_text("open('ran', 'w')")
+    done = hcpr_tune(tmp_path, "logs", "here")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "ran").exists()

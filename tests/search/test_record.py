@@ -207,3 +207,61 @@ def test_deaths_are_counted_for_the_present_job_and_those_of_dead_processes_apar
     assert trial.startup == pytest.approx(4.0 + 3.0)
     ended = history_of(*events, epoch(0, 2), epoch(0, 3, 500), job_end(0, 0, 3)).trials[0]
     assert (ended.deaths, ended.stillborn) == (0, 0)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:-9] + b"?" + data[-8:]])
+def test_a_damaged_last_line_of_a_segment_is_cut_before_the_next_one(tmp_path, damage):
+    place, path = Folder(tmp_path / "bucket"), tmp_path / "record.jsonl"
+    record = Record(path, History(27), segments=Segments(place))
+    for event in EVENTS:
+        record.append(event)
+    record.close()
+    key = place.keys("record")[-1]
+    data = place.read(key)
+    place.write(key, damage(data))
+    path.write_bytes(read_segments(place))
+    history = read_history(path, 27)
+    assert history.damage
+    record = Record(path, history, segments=Segments(place))
+    record.append(begin(1.0))
+    record.close()
+    assert read_segments(place) == path.read_bytes()
+    assert not read_history(path, 27).damage
+    assert place.read("record.damaged")
+
+
+def test_what_a_session_is_begun_with_is_in_one_line(tmp_path):
+    path = tmp_path / "record.jsonl"
+    extended = {"event": "extend", "time": 1.0, "budget": {"trials": 9}}
+    events = [{**begin(1.0), "requests": [{"event": "loss", "what": "a line"}, extended]}]
+    history = write(path, events)
+    assert (history.losses, history.extensions) == (["a line"], [{"trials": 9}])
+    assert read_history(path, 27).extensions == [{"trials": 9}]
+
+
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    write(tmp_path / "record.jsonl", EVENTS)
+    assert len(read_history(tmp_path / "record.jsonl", 27).trials) == 2
+
+
+def test_a_listener_that_cannot_write_is_named_and_all_are_closed(tmp_path):
+    closed = []
+
+    class Broken:
+        def on_event(self, event, history):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            closed.append(self)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    record = Record(tmp_path / "record.jsonl", History(27), [Broken(), Broken()])
+    with pytest.raises(StorageError, match="the results cannot be written: No space left"):
+        record.append(begin())
+    with pytest.raises(StorageError, match="the results cannot be written: No space left"):
+        record.close()
+    assert len(closed) == 2
