@@ -50,7 +50,9 @@ def retrain(recipe: Recipe, folder: Path, resume: bool = False) -> Iterator[tupl
         best = _better(best, event) if event["is_rung"] else best
     try:
         start = max((epoch for epoch in known if epoch in recipe.rung_epochs), default=0)
-        for report in train_stretch(recipe, shelf, folder / "checkpoints", start, recipe.last_epoch):
+        for report in train_stretch(
+            recipe, shelf, folder / "checkpoints", start, recipe.last_epoch, max(known, default=0)
+        ):
             if report["epoch"] in known:
                 continue
             event = {"time": time.time(), **report}

@@ -260,7 +260,7 @@ class History:
         waited = self._hold(trial, event["time"])
         position = trial.before + event["epoch"]
         if position in trial.epochs:
-            # The last one that its dead process saved, told again by the one that goes on.
+            # One that was trained again, after its checkpoint was damaged.
             trial.startup += waited if trial.fresh else 0.0
             trial.fresh = False
             return False

@@ -108,11 +108,13 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
 
     def _order(self, job: Job) -> dict[str, Any]:
         """What the worker needs to know."""
-        recipe = recipe_of_job(self._study, self._record.history.trials[job.trial], job)
+        trial = self._record.history.trials[job.trial]
+        recipe = recipe_of_job(self._study, trial, job)
         return {
             "recipe": to_plain(recipe),
             "start": job.start,
             "end": job.end,
+            "reported": max(job.start, trial.last_epoch),
             "checkpoints": self._folder.store.where(training_name(job.trial, job.end, self._study.restarted)),
             "gpus": self._capacity.share.gpus_per_trial,
         }

@@ -29,8 +29,8 @@ UNWRITABLE = "unwritable"
 class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
     """Trains one job at a time. What goes wrong in training is reported, not raised: Ray retries only the death of a process.
 
-    The configuration is {"job": JSON of {recipe, start, end, checkpoints, gpus}}: `checkpoints` is a folder or a bucket's URL, `gpus` the
-    trial's share of GPUs.
+    The configuration is {"job": JSON of {recipe, start, end, reported, checkpoints, gpus}}: `reported` is the latest epoch that is known,
+    `checkpoints` a folder or a bucket's URL, `gpus` the trial's share of GPUs.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -96,7 +96,7 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         worker = f"{get_node_ip_address()}:{os.getpid()}"
         with workspace(job["checkpoints"]) as space:
             lost = kept(lambda: space.fetch(job["end"]))
-            for report in train_stretch(recipe, self._shelf, space.folder, job["start"], job["end"]):
+            for report in train_stretch(recipe, self._shelf, space.folder, job["start"], job["end"], job["reported"]):
                 kept(space.push)
                 report |= {"worker": worker, "losses": lost + report["losses"]}
                 lost = []

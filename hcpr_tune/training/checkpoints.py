@@ -1,7 +1,7 @@
 """One training's state at an epoch's end, written whole or not at all.
 
 A checkpoint is a folder `epoch_0009` with `state.pt` (weights, optimiser, averages, epoch: plain tensors, read with weights_only),
-`report.json` (what was measured in that epoch, so that a kill between saving and reporting loses nothing), where a stretch ends
+`report.json` (what was measured in the epochs of the stretch so far, so that what was not told or was lost is told again), where a stretch ends
 `model.safetensors` to take away, and `manifest.json` with the size and the SHA-256 of each. Random draws are derived from the seed and the epoch, so
 there is no generator to hold.
 """
@@ -36,8 +36,8 @@ def saved_epochs(root: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("epoch_")) for path in root.glob("epoch_*") if path.name[6:].isdigit())
 
 
-def save(root: Path, state: TrainingState, report: dict[str, Any], with_weights: bool) -> Path:
-    """Write the checkpoint of `state.epoch` and what was measured in it; a reader sees all of it or nothing. Raises `OSError`, and then leaves nothing."""
+def save(root: Path, state: TrainingState, reports: list[dict[str, Any]], with_weights: bool) -> Path:
+    """Write the checkpoint of `state.epoch` and what was measured up to it, the latest epoch last; a reader sees all of it or nothing. Raises `OSError`, and then leaves nothing."""
     target = folder_of(root, state.epoch)
     temporary = root / f".{target.name}.{os.getpid()}"
     try:
@@ -47,7 +47,7 @@ def save(root: Path, state: TrainingState, report: dict[str, Any], with_weights:
         buffer = io.BytesIO()
         torch.save(state.state_dict(), buffer)
         (temporary / STATE).write_bytes(buffer.getbuffer())
-        (temporary / REPORT).write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
+        (temporary / REPORT).write_text(json.dumps(reports, allow_nan=False), encoding="utf-8")
         if with_weights:
             save_weights(state.scored_model(), temporary / WEIGHTS)
         manifest.write(temporary)
@@ -62,14 +62,14 @@ def save(root: Path, state: TrainingState, report: dict[str, Any], with_weights:
     return target
 
 
-def load(root: Path, epoch: int, state: TrainingState) -> dict[str, Any]:
-    """Bring `state` to where it was at the end of `epoch`; returns what was measured then. Raises `InputError` where the state is of another model."""
+def load(root: Path, epoch: int, state: TrainingState) -> list[dict[str, Any]]:
+    """Bring `state` to where it was at the end of `epoch`; returns what was measured up to it. Raises `InputError` where the state is of another model."""
     path = folder_of(root, epoch) / STATE
     device = next(state.model.parameters()).device
     try:
         state.load_state_dict(torch.load(path, map_location=device, weights_only=True))
-        report: dict[str, Any] = json.loads((folder_of(root, epoch) / REPORT).read_text(encoding="utf-8"))
-        return report
+        reports: list[dict[str, Any]] = json.loads((folder_of(root, epoch) / REPORT).read_text(encoding="utf-8"))
+        return reports
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -79,8 +79,8 @@ def load(root: Path, epoch: int, state: TrainingState) -> dict[str, Any]:
 
 def load_latest(
     root: Path, latest: int, state: TrainingState, recipe: str = ""
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """Bring `state` to its latest undamaged checkpoint up to the epoch `latest`; returns what was measured then, None without one, and what was lost.
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Bring `state` to its latest undamaged checkpoint up to the epoch `latest`; returns what was measured up to it, nothing without one, and what was lost.
 
     Damaged ones are deleted, and those whose report says another `recipe`. Raises `InputError` as `load`.
     """
@@ -97,12 +97,12 @@ def load_latest(
             f"the checkpoint {folder_of(root, epoch)} was damaged ({wrong}); it goes on from what is left before it"
         )
         drop(root, [epoch])
-    return None, losses
+    return [], losses
 
 
 def _foreign(folder: Path, recipe: str) -> str:
-    said = json.loads((folder / REPORT).read_text(encoding="utf-8")).get("recipe", recipe)
-    return "" if said == recipe else "it is of another recipe"
+    latest = json.loads((folder / REPORT).read_text(encoding="utf-8"))[-1]
+    return "" if latest.get("recipe", recipe) == recipe else "it is of another recipe"
 
 
 def drop(root: Path, epochs: Iterable[int]) -> None:

@@ -49,13 +49,15 @@ def check_trainable(recipe: Recipe, shelf: DataShelf) -> None:
     initial_state(recipe, shelf.get(recipe.task))
 
 
-def train_stretch(recipe: Recipe, shelf: DataShelf, folder: Path, start: int, end: int) -> Iterator[Report]:
+def train_stretch(
+    recipe: Recipe, shelf: DataShelf, folder: Path, start: int, end: int, reported: int = 0
+) -> Iterator[Report]:
     """Train from the end of epoch `start` to the end of epoch `end`, with a checkpoint below `folder` after every epoch.
 
-    Goes on from the latest undamaged checkpoint in between, whose report comes again first: a killed process may have saved it without
-    telling anybody. Damaged ones are named in the first report's `losses`. Where the checkpoint of `start` is gone, the epochs before it are
-    trained, and reported, again. Between rungs the latest two checkpoints are kept. Raises `Diverged`, `StorageError` where a checkpoint cannot
-    be written, and `InputError` for one of another model.
+    Goes on from the latest undamaged checkpoint in between. What it knows of epochs after `reported` comes first: a killed process may have saved
+    them without telling anybody. Damaged checkpoints are named in the first report's `losses`. Where the checkpoint of `start` is gone, the
+    epochs before it are trained, and reported, again. Between rungs the latest two checkpoints are kept. Raises `Diverged`, `StorageError` where
+    a checkpoint cannot be read or written, and `InputError` for one that is not understood.
     """
     began = time.perf_counter()
     data = shelf.get(recipe.task)
@@ -63,18 +65,22 @@ def train_stretch(recipe: Recipe, shelf: DataShelf, folder: Path, start: int, en
         state = initial_state(recipe, data)
     recipe_name = identity(recipe)
     with _storing(f"the checkpoints in {folder} cannot be read"):
-        again, losses = checkpoints.load_latest(folder, end, state, recipe_name)
-    if again is not None and state.epoch > start:
-        yield again | {"losses": losses}
-        losses = []
+        reports, losses = checkpoints.load_latest(folder, end, state, recipe_name)
+    reports = [report for report in reports if report["epoch"] > start]
+    for report in reports:
+        # The last one always comes: with it the stretch ends.
+        if report["epoch"] > reported or report["epoch"] == end:
+            yield report | {"losses": losses}
+            losses = []
     if state.epoch == end:
         return
     startup = time.perf_counter() - began
     for epoch in train(recipe, data, state):
         saving = time.perf_counter()
         report = _report(epoch, shelf.device, startup) | {"recipe": recipe_name}
+        reports.append(report)
         with _storing(f"a checkpoint cannot be written to {folder}"):
-            checkpoints.save(folder, state, report, with_weights=epoch.is_rung)
+            checkpoints.save(folder, state, reports, with_weights=epoch.is_rung)
         if epoch.epoch - 2 not in recipe.rung_epochs:
             checkpoints.drop(folder, [epoch.epoch - 2])
         if epoch.is_rung and epoch.epoch - 1 not in recipe.rung_epochs:

@@ -24,6 +24,7 @@ def test_a_job_of_a_search_trains_without_the_module_that_opens_the_test_images(
         "start": 0,
         "end": 1,
         "gpus": 0.0,
+        "reported": 0,
         "checkpoints": str(tmp_path / "t"),
     }
     loaded = modules_after(

@@ -17,6 +17,7 @@ def job(small_study, tmp_path):
         "start": 0,
         "end": 2,
         "gpus": 0.0,
+        "reported": 0,
         "checkpoints": str(tmp_path / "trial_0000"),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -71,6 +72,24 @@ def test_every_file_of_a_checkpoint_is_watched(recipe, tmp_path, name):
     path.unlink()
     (report,) = stretch(recipe, tmp_path, 0, 1)
     assert f"{name} is missing" in report["losses"][0]
+
+
+def test_what_was_not_told_of_the_stretch_is_told_again(recipe, tmp_path):
+    """A driver may have lost more than the last report."""
+    whole = stretch(recipe, tmp_path / "whole", 0, 4)
+    stretch(recipe, tmp_path / "told", 0, 1)
+    trained = train_stretch(recipe, DataShelf(), tmp_path / "told", 1, 4)
+    first, second = next(trained), next(trained)
+    trained.close()
+    for reported, told in ((1, [2, 3, 4]), (2, [3, 4]), (3, [4])):
+        folder = tmp_path / f"after_{reported}"
+        shutil.copytree(tmp_path / "told", folder)
+        again = list(train_stretch(recipe, DataShelf(), folder, 1, 4, reported))
+        assert [report["epoch"] for report in again] == told
+        assert [report["loss"] for report in again] == [report["loss"] for report in whole[reported:]]
+    assert (first["epoch"], second["epoch"]) == (2, 3)
+    # The end of a stretch is told whatever is known: with it the job ends.
+    assert [report["epoch"] for report in train_stretch(recipe, DataShelf(), folder, 1, 4, 4)] == [4]
 
 
 @pytest.mark.parametrize("change", ["model", "lr"])
