@@ -57,14 +57,7 @@ def connected(address: str | None, plugins: Iterable[str] = (), dashboard_host: 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            # Without "local" Ray would join whatever cluster was last started on this machine, dead or alive.
-            context = ray.init(
-                address="local",
-                include_dashboard=True,
-                dashboard_host=dashboard_host,
-                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-                **quiet,
-            )
+            context = _started(dashboard_host, quiet)
         else:
             context = ray.init(address=address, runtime_env=shipped(plugins), **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -78,6 +71,27 @@ def connected(address: str | None, plugins: Iterable[str] = (), dashboard_host: 
         yield Cluster(url, living_nodes())
     finally:
         ray.shutdown()
+
+
+def _started(dashboard_host: str, quiet: dict[str, Any]) -> Any:
+    """A Ray on this machine. On a busy one its server does not always come up in time: then once more."""
+    import ray
+
+    for last in (False, True):
+        try:
+            # Without "local" Ray would join whatever cluster was last started on this machine, dead or alive.
+            return ray.init(
+                address="local",
+                include_dashboard=True,
+                dashboard_host=dashboard_host,
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                **quiet,
+            )
+        except RuntimeError:
+            ray.shutdown()
+            if last:
+                raise
+    raise AssertionError
 
 
 def ensure_token() -> None:

@@ -342,6 +342,8 @@ def test_a_write_that_failed_leaves_what_was_there(
 def test_an_interrupt_does_not_cut_an_object_off(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     bucket.write("x", b"good")
     opened = hcpr_tune.bucket._Store.opened
+    # What is started in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     class Interrupting:
         def __init__(self, files: Any) -> None:
@@ -358,6 +360,7 @@ def test_an_interrupt_does_not_cut_an_object_off(bucket: Bucket, monkeypatch: py
         )
         with pytest.raises(KeyboardInterrupt):
             bucket.write("x", b"n" * size)
+    signal.signal(signal.SIGINT, before)
     gc.collect()
     assert bucket.read("x") == b"n" * size
 
