@@ -96,7 +96,9 @@ def _started(dashboard_host: str, quiet: dict[str, Any]) -> Any:
 
 def ensure_token() -> None:
     """Token authentication for the cluster that is started here, with a token that nobody else on this machine can read."""
-    os.environ["RAY_AUTH_MODE"] = "token"
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        # Unset, Ray turns it on for what it starts here, also where it was imported before.
+        del os.environ["RAY_AUTH_MODE"]
     path = token_path()
     if "RAY_AUTH_TOKEN" in os.environ:
         return

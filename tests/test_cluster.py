@@ -58,7 +58,7 @@ def test_a_cluster_of_ours_has_a_token_that_others_cannot_read(home, monkeypatch
     assert token.read_text() == text
     import os
 
-    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert "RAY_AUTH_MODE" not in os.environ  # which Ray takes for `token`; tests/cluster asks a dashboard
 
 
 NODES = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}, {"CPU": 3.0, "GPU": 4.0}]

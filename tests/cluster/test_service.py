@@ -25,6 +25,7 @@ from hcpr_tune.search.studies import check_new, create
 from hcpr_tune.search.study import Study, read_study
 from hcpr_tune.search.warm_start import warm_start
 from hcpr_tune.views.terminal import result_table
+from tests.cluster.test_detach import asked
 from tests.cluster.test_search import in_folder, outcome, record_of, search, table, wait_for
 from tests.conftest import SMALL_SPACE
 
@@ -51,7 +52,10 @@ def history_in(folder: Path, name: str) -> History:
 @pytest.fixture(scope="module")
 def local_ray():
     """One Ray for the searches that need no command line."""
-    with connected(None):
+    with connected(None) as cluster:
+        while not (answer := asked(cluster.dashboard_url, "")):
+            time.sleep(0.1)
+        assert answer == 401, "what is started here asks for a token"
         yield Share(workers=2, cpus_per_trial=1.0, gpus_per_trial=0.0)
 
 
