@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from hcpr_tune.errors import InputError, StorageError
+from hcpr_tune.files import write_bytes_whole
 
 # What a URL may say behind its `?`. The names are pyarrow's, so that the same URL can be given to whatever reads with pyarrow.
 OPTIONS = {
@@ -108,7 +109,7 @@ class Bucket:
         data = self.read(key)
         if data is None:
             return False
-        _write_file(path, data)
+        write_bytes_whole(path, data)
         return True
 
     def delete(self, key: str) -> None:
@@ -387,15 +388,3 @@ def _first_line(error: BaseException) -> str:
     for secret in filter(None, map(os.environ.get, SECRET_VARIABLES)):
         reason = reason.replace(secret, "***")
     return reason
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -122,7 +122,7 @@ class Together:
         return _descendants(roots)
 
     def unplug(self, name: str) -> None:
-        raise NotImplementedError("the loopback has no plug")
+        raise AssertionError("the loopback has no plug; ask `apart` before")
 
     def close(self) -> None:
         pass
