@@ -15,7 +15,7 @@ from hcpr_tune.search.checkpoint_store import FolderStore
 from hcpr_tune.search.history import History
 from hcpr_tune.search.results import most_checkpoints
 from hcpr_tune.search.study import read_study
-from tests.cluster.test_faults import epochs_in, follow
+from tests.cluster.test_faults import epochs_in, follow, killed
 from tests.cluster.test_search import in_folder, outcome, record_of, search
 from tests.conftest import SLOW_SPACE
 from tests.s3 import SECRET
@@ -102,8 +102,7 @@ def test_a_damaged_checkpoint_in_the_bucket_is_done_without_and_the_rest_is_clea
         lambda events: any(e["event"] == "epoch" and (e["trial"], e["epoch"]) == (0, 3) for e in events),
         process,
     )
-    process.kill()
-    process.communicate()
+    killed(process, local_record(tmp_path, "hurt"))
     bucket = Bucket(f"{storage}/hurt/checkpoints/trial_0000")
     # Of one that is still being uploaded nobody was told.
     key = max(key for key in bucket.keys("") if key.endswith("manifest.json")).replace("manifest.json", "state.pt")
