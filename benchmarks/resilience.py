@@ -119,19 +119,19 @@ def keeping(options: argparse.Namespace) -> Plain:
     return {name: spread([one[name] for one in shares]) for name in shares[0]}
 
 
-def idle_trainable() -> type:
+def idle_trainable(epoch_seconds: float) -> type:
     """A trainable that does nothing but report as the real one does."""
     import numpy as np
 
     from hcpr_tune.search.trainable import REPORT, TrainJob
 
-    class Idle(TrainJob):  # type: ignore[misc]
+    class Idle(TrainJob):
         def step(self) -> dict[str, Any]:
             job = self._job
             self._epoch = getattr(self, "_epoch", 0) if self._reports is not None else job["start"]
             self._reports = self._reports or iter(())
             self._epoch += 1
-            time.sleep(0.2)
+            time.sleep(epoch_seconds)
             last = self._epoch >= job["end"]
             report = made_up_epoch(self._epoch, last, np.random.default_rng(self._epoch))
             report |= {
@@ -148,7 +148,11 @@ def idle_trainable() -> type:
 
 
 def jobs(options: argparse.Namespace) -> Plain:
-    """A whole search of 192 trials on 64 workers that only report."""
+    """A whole search on 64 workers that only report.
+
+    A job takes longer than it takes to start all processes on two cores: Ray Tune gives the process of a job that ends to one whose process
+    is still starting, and drops that, so that with jobs of a second most never come up.
+    """
     import ray
 
     from hcpr_tune.search import runner
@@ -159,7 +163,8 @@ def jobs(options: argparse.Namespace) -> Plain:
 
     workers = options.workers
     with tempfile.TemporaryDirectory() as folder:
-        overrides = [("budget.trials", 3 * workers), ("sampler.name", "random"), ("early_stopping.calibration", 1)]
+        overrides = [("budget.trials", 2 * workers), ("sampler.name", "random"), ("early_stopping.calibration", 1)]
+        overrides += [("early_stopping.first_rung", 6), ("early_stopping.reduction_factor", 2), ("epochs", 12)]
         study = read_study(find_space("default"), overrides)
         at = check_new(Path(folder), "idle")
         path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
@@ -171,7 +176,7 @@ def jobs(options: argparse.Namespace) -> Plain:
             runtime_env={"env_vars": {"PYTHONPATH": path}},
         )
         began = time.time()
-        history = runner.run(at, study, create(at, study), Share(workers, 1.0, 0.0), trainable=idle_trainable())
+        history = runner.run(at, study, create(at, study), Share(workers, 1.0, 0.0), trainable=idle_trainable(options.epoch_seconds))
         seconds = time.time() - began
         ray.shutdown()
         events = [unsealed(line) for line in at.record.read_bytes().splitlines()]
@@ -228,6 +233,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--trials", type=int, default=0, help="trials in the record (resume: 1000, memory: 5000)")
     parser.add_argument("--workers", type=int, default=64, help="of `jobs`")
+    parser.add_argument("--epoch-seconds", type=float, default=20.0, help="of `jobs`: how long an epoch does nothing")
     options = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     print(json.dumps({"machine": machine(), options.command: known[options.command](options)}, indent=1))

@@ -1,0 +1,57 @@
+"""What a study amounts to so far, as plain values: shared by the terminal, the metrics, the report and the notebook."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hcpr_tune.search.history import History, Trial
+from hcpr_tune.search.results import masking_of, winner
+from hcpr_tune.search.study import Study
+
+
+def gain_points(study: Study, history: History) -> float | None:
+    """Points of robust accuracy on validation that the best trial is ahead of the published recipe; None while one of them has no score."""
+    best, published = winner(study, history), history.trials.get(0)
+    if best is None or published is None or best.score is None or published.score is None:
+        return None
+    return 100 * (best.score - published.score)
+
+
+def stopped_at(history: History) -> dict[int, int]:
+    """How many trials were stopped early at which rung, by the rung's epoch in rising order."""
+    found = Counter(trial.last_rung for trial in history.trials.values() if trial.state == "stopped")
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that a person should look at: `kind` is `masking`, `diverged`, `failed` or `floor`."""
+
+    kind: str
+    words: str
+    trials: tuple[int, ...] = ()
+
+
+def alarms(study: Study, history: History) -> list[Alarm]:
+    """Signs of masked gradients, best trial first; trials that were lost, by their reason; a floor that nothing reaches."""
+    found = [
+        Alarm("masking", f"trial {trial.number} may mask its gradients: {words}", (trial.number,))
+        for trial in history.ranked()
+        for words in (masking_of(trial) or {}).get("alarms", ())
+    ]
+    lost: dict[tuple[str, str], list[Trial]] = {}
+    for trial in history.trials.values():
+        if trial.lost:
+            lost.setdefault((trial.status, trial.reason), []).append(trial)
+    for (status, reason), trials in lost.items():
+        numbers = tuple(trial.number for trial in trials)
+        many = f"{len(trials)} trials" if len(trials) > 1 else f"trial {numbers[0]}"
+        found.append(Alarm(status, f"{many} {status}: {reason}", numbers))
+    best = winner(study, history)
+    short = study.goal.shortfall(best.scores[best.best_rung]) if best is not None else 0.0
+    if short:
+        floor = study.settings.constraints.clean_accuracy
+        words = f"no trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points"
+        found.append(Alarm("floor", words))
+    return found
