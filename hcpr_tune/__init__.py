@@ -1,3 +1,26 @@
-"""Distributed hyperparameter search for self-paced hard-class pair reweighting (HCPR)."""
+"""Distributed hyperparameter search for self-paced hard-class pair reweighting (HCPR).
 
-__version__ = "0.1.0"
+From a program or a notebook: `hcpr_tune.tune(space, ...)` runs a search, `hcpr_tune.load("results/NAME")` opens one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hcpr_tune.version import VERSION
+
+if TYPE_CHECKING:
+    from hcpr_tune.programs import LoadedStudy, load, tune
+
+__version__ = VERSION
+
+__all__ = ["LoadedStudy", "__version__", "load", "tune"]
+
+
+def __getattr__(name: str) -> Any:
+    """What is exported, imported when it is used: the command line answers at once."""
+    if name not in __all__:
+        raise AttributeError(f"module 'hcpr_tune' has no attribute {name!r}")
+    from hcpr_tune import programs
+
+    return getattr(programs, name)

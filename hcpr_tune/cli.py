@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import hcpr_tune
 from hcpr_tune.commands.console import BAD_INPUT, INTERRUPTED, NOTHING_COMPLETED
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
+from hcpr_tune.version import VERSION
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,7 +52,7 @@ def parser() -> Parser:
     top = Parser(
         prog="hcpr_tune", description="Search the coefficients of adversarial training, on one machine or a cluster."
     )
-    top.add_argument("--version", action="version", version=f"hcpr_tune {hcpr_tune.__version__}")
+    top.add_argument("--version", action="version", version=f"hcpr_tune {VERSION}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     add_tune(commands)
     add_train(commands)
@@ -62,6 +62,7 @@ def parser() -> Parser:
     add_status(commands)
     add_stop(commands)
     add_logs(commands)
+    add_report(commands)
     add_clean(commands)
     add_enqueue(commands)
     add_kill(commands)
@@ -170,6 +171,16 @@ def add_logs(commands: Any) -> None:
     )
     add_study(logs)
     logs.add_argument("--address", metavar="ADDRESS", help="the cluster's dashboard, where it has moved since")
+
+
+def add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="one page about a search",
+        description="Write one self-contained HTML page about a search, running or not: the answer, the pictures, the costs, how to reproduce it.",
+    )
+    add_study(report)
+    report.add_argument("--out", metavar="FILE", help="where it goes (default: report.html in the study's folder)")
 
 
 def add_clean(commands: Any) -> None:

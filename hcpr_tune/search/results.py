@@ -86,6 +86,9 @@ class StudyFolder:
         return self.root / "trials" / f"trial_{number:04d}"
 
 
+ACCURACIES = ("robust_accuracy_validation", "clean_accuracy_validation")
+
+
 def training_name(number: int, end: int, restarted: bool) -> str:
     """The name of a training among the checkpoints: one per trial, or one for each rung `end` that is a training of its own."""
     return f"trial_{number:04d}" + (f"_to_{end:04d}" if restarted else "")
@@ -120,21 +123,31 @@ def trial_metrics(trial: Trial) -> dict[str, Any]:
     }
 
 
+def trial_columns(study: Study) -> list[str]:
+    """The columns of the table of trials."""
+    columns = ["trial", "source", "status", "epochs", "epoch_of_score"]
+    columns += [f"{name}{suffix}" for name in ACCURACIES for suffix in ("", "_low", "_high")]
+    return [*columns, "seconds", *sorted(study.space), "reason"]
+
+
+def trial_row(trial: Trial) -> dict[str, Any]:
+    """One trial's row; a value that there is not is left out."""
+    row = {name: value for name, value in trial_metrics(trial).items() if name not in (*ACCURACIES, "rungs", "params")}
+    for name, proportion in (rung_accuracies(trial) or {}).items():
+        low, high = proportion.interval
+        row |= {name: proportion.share, f"{name}_low": low, f"{name}_high": high}
+    return row | trial.params
+
+
 def trials_csv(study: Study, history: History) -> str:
     """One row per trial in the order of their numbers."""
     buffer = io.StringIO()
-    accuracies = ("robust_accuracy_validation", "clean_accuracy_validation")
-    columns = ["trial", "source", "status", "epochs", "epoch_of_score"]
-    columns += [f"{name}{suffix}" for name in accuracies for suffix in ("", "_low", "_high")]
-    columns += ["seconds", *sorted(study.space), "reason"]
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer = csv.DictWriter(buffer, trial_columns(study), lineterminator="\n")
     writer.writeheader()
     for trial in history.trials.values():
-        row = {name: value for name, value in trial_metrics(trial).items() if name in columns}
-        for name, proportion in (rung_accuracies(trial) or {}).items():
-            low, high = proportion.interval
-            row |= {name: f"{proportion.share:.6f}", f"{name}_low": f"{low:.6f}", f"{name}_high": f"{high:.6f}"}
-        writer.writerow(row | trial.params)
+        row = trial_row(trial)
+        row |= {name: f"{value:.6f}" for name, value in row.items() if name.startswith(ACCURACIES)}
+        writer.writerow(row)
     return buffer.getvalue()
 
 
@@ -219,13 +232,18 @@ class ResultFiles:
         return there and (metrics.get("trial"), metrics.get("epoch_of_score")) == (best.number, best.best_rung)
 
 
-def metrics_line(event: Event) -> str:
-    """One epoch as a line of metrics.jsonl, with the shares next to the counts."""
-    line = {name: value for name, value in event.items() if name != "event"}
+def metrics_row(event: Event) -> dict[str, Any]:
+    """One epoch as it was reported, with the shares next to the counts."""
+    row = {name: value for name, value in event.items() if name != "event"}
     for kind in ("robust", "clean"):
         if f"{kind}_correct_validation" in event:
-            line[f"{kind}_accuracy_validation"] = event[f"{kind}_correct_validation"] / event["total_validation"]
-    return json.dumps(line) + "\n"
+            row[f"{kind}_accuracy_validation"] = event[f"{kind}_correct_validation"] / event["total_validation"]
+    return row
+
+
+def metrics_line(event: Event) -> str:
+    """One epoch as a line of metrics.jsonl."""
+    return json.dumps(metrics_row(event)) + "\n"
 
 
 def masking_of(trial: Trial) -> dict[str, Any] | None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 
-import hcpr_tune
 from hcpr_tune.errors import Interrupted, MovedOn, StorageError
 from hcpr_tune.search.capacity import Capacity, Share, requested
 from hcpr_tune.search.history import Event, History
@@ -22,6 +21,7 @@ from hcpr_tune.search.place import storage_error
 from hcpr_tune.search.record import Listener, Record, Segments
 from hcpr_tune.search.results import ResultFiles, StudyFolder
 from hcpr_tune.search.study import Study, study_to_plain
+from hcpr_tune.version import VERSION
 
 NAMED_VERSIONS = ("torch", "ray", "optuna", "numpy", "scikit-learn")
 MOST_PENDING = 10_000
@@ -81,7 +81,7 @@ def _begin(study: Study, history: History, workers: int, requests: Sequence[Even
         "host": platform.node(),
         "process": os.getpid(),
         "versions": {
-            "hcpr_tune": hcpr_tune.__version__,
+            "hcpr_tune": VERSION,
             "python": platform.python_version(),
             **{name: version(name) for name in NAMED_VERSIONS},
         },

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import tomli_w
 
-import hcpr_tune
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.goal import OBJECTIVES, Goal
 from hcpr_tune.search.halving import Rules
@@ -231,7 +230,7 @@ def find_space(name: str) -> Path:
         if not path.is_file():
             raise InputError(f"--space {name}: there is no such file; give the path of a study's TOML file")
         return path
-    package = Path(hcpr_tune.__file__).parent
+    package = Path(__file__).parent.parent
     folders = (Path("search_spaces"), package.parent / "search_spaces", package / "search_spaces")
     known: dict[str, Path] = {}
     for folder in reversed(folders):

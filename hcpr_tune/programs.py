@@ -1,0 +1,197 @@
+"""The same from a program or a notebook: run a search, open a study, take its tables, figures and recipe."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcpr_tune.errors import HcprTuneError, InputError
+from hcpr_tune.settings import show
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from hcpr_tune.search.history import History
+    from hcpr_tune.search.results import StudyFolder
+    from hcpr_tune.search.study import Study
+    from hcpr_tune.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class LoadedStudy:
+    """A study as its record has it at the moment of loading; a search may go on meanwhile. `load` makes one."""
+
+    folder: StudyFolder
+    study: Study
+    history: History
+
+    @property
+    def name(self) -> str:
+        return self.folder.root.name
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """A row per trial, by its number: status, accuracies on validation with their 95 % intervals, seconds, every searched value; the columns of trials.csv."""
+        import pandas as pd
+
+        from hcpr_tune.search.results import trial_columns, trial_row
+
+        rows = [trial_row(trial) for trial in self.history.trials.values()]
+        return pd.DataFrame(rows, columns=trial_columns(self.study)).set_index("trial")
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """A row per trial and epoch: what was trained and measured, with the shares next to the counts; NaN where an epoch was not evaluated."""
+        import pandas as pd
+
+        from hcpr_tune.search.results import metrics_row
+
+        plain = (int, float, str, bool)
+        rows = [
+            {"trial": trial.number, "position": position}
+            | {name: value for name, value in metrics_row(event).items() if isinstance(value, plain)}
+            for trial in self.history.trials.values()
+            for position, event in sorted(trial.epochs.items())
+        ]
+        frame = pd.DataFrame(rows, columns=None if rows else ["trial", "position"])
+        return frame.set_index(["trial", "position"])
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """What is known of the best trial, beside the published recipe: as best/metrics.json. Raises `InputError` where no trial has reached a rung."""
+        from hcpr_tune.search.results import best_metrics, winner
+
+        if winner(self.study, self.history) is None:
+            raise InputError(f"no trial of {self.folder.address} has reached a rung yet: there is no best one")
+        return best_metrics(self.study, self.history)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The best trial's recipe, as far as it was trained. Raises `InputError` as `best` does."""
+        from hcpr_tune.search.results import trained_recipe
+
+        return trained_recipe(self.study, self.history.trials[self.best["trial"]])
+
+    @property
+    def figures(self) -> list[str]:
+        """The names that `figure` knows."""
+        from hcpr_tune.views.figures import FIGURES
+
+        return list(FIGURES)
+
+    def figure(self, name: str) -> go.Figure:
+        """One of the report's pictures, to show or to change. Raises `InputError` for a name that is not in `figures`, and where there is nothing to draw yet."""
+        from hcpr_tune.views.figures import FIGURES
+
+        if name not in FIGURES:
+            raise InputError(f"there is no figure {show(name)}; known: {', '.join(FIGURES)}")
+        title, draw = FIGURES[name]
+        drawn = draw(self.study, self.history)
+        if drawn.figure is None:
+            raise InputError(f"{title}: {drawn.says}")
+        drawn.figure.update_layout(title=title)
+        return drawn.figure
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report to `path`, by default report.html in the study's folder; returns where it is."""
+        from hcpr_tune.search.holder import living_holder
+        from hcpr_tune.views.report import write_report
+
+        running = living_holder(self.folder.place) is not None
+        target = None if path is None else Path(path)
+        return write_report(self.folder, self.study, self.history, running, path=target)
+
+    def __repr__(self) -> str:
+        return f"<study {self.folder.address}: {len(self.history.trials)} trials>"
+
+
+def load(path: str | Path) -> LoadedStudy:
+    """Open a study, running or not, by its folder or its bucket's URL: "results/NAME", "s3://BUCKET/PATH/NAME". Raises `InputError` where there is none."""
+    from hcpr_tune.search.studies import reopen
+
+    storage, _, name = str(path).rstrip("/").rpartition("/")
+    return LoadedStudy(*reopen(storage or ".", name, "load "))
+
+
+OPTIONS = (
+    "trials",
+    "hours",
+    "worker_hours",
+    "epochs",
+    "audit",
+    "warm_start",
+    "seed",
+    "address",
+    "wait",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "resume",
+    "log_to",
+)
+"""The flags of `hcpr_tune tune` that `tune` takes by name."""
+
+
+def tune(
+    space: str | Path | Mapping[str, Any] = "default",
+    *,
+    name: str | None = None,
+    storage: str | Path = "results",
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = True,
+    **options: Any,
+) -> LoadedStudy:
+    """Run a search to its end, as `hcpr_tune tune` does, and return the study.
+
+    space: a file of search_spaces/ by name, a path, or the tables of such a file as a dict. settings: as --set, {"hcpr.scale": 8}.
+    options: the other flags of `hcpr_tune tune` by name: trials=40, hours=2, seed=1, address="HOST:PORT", warm_start="results/OLD"; resume="NAME" goes on
+    with a study, and then `space`, `name` and `settings` stay away.
+    Raises `InputError` for what cannot be, `Interrupted` on Ctrl-C, and `HcprTuneError` where no trial reached a rung; all that was recorded is kept.
+    """
+    from hcpr_tune import cli
+    from hcpr_tune.commands import tune as command
+
+    unknown = options.keys() - set(OPTIONS)
+    if unknown:
+        raise InputError(f"tune() knows no {', '.join(sorted(unknown))}; known: {', '.join(OPTIONS)}")
+    arguments = cli.parser().parse_args(["tune"])
+    arguments.storage, arguments.quiet, arguments.name = str(storage), quiet, name
+    arguments.set = [f"{key}={_toml(value)}" for key, value in (settings or {}).items()]
+    for option, value in options.items():
+        setattr(arguments, option, value if value is None or isinstance(value, list) else str(value))
+    arguments.wait = int(arguments.wait)
+    with tempfile.TemporaryDirectory(prefix="hcpr_tune_") as scratch:
+        if arguments.resume is None:
+            path = _space_file(space, Path(scratch))
+            arguments.space = str(path)
+            arguments.name = name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        code = command.run(arguments)
+    study = load(f"{arguments.storage.rstrip('/')}/{arguments.resume or arguments.name}")
+    if code:
+        raise HcprTuneError(f"no trial of {study.folder.address} reached its first rung; see its trials.csv")
+    return study
+
+
+def _space_file(space: str | Path | Mapping[str, Any], scratch: Path) -> Path:
+    """A space as a file."""
+    if not isinstance(space, Mapping):
+        from hcpr_tune.search.study import find_space
+
+        return find_space(str(space))
+    import tomli_w
+
+    path = scratch / "space.toml"
+    path.write_text(tomli_w.dumps(dict(space)), encoding="utf-8")
+    return path
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML would have it."""
+    import tomli_w
+
+    return tomli_w.dumps({"value": value}).partition("=")[2].strip()

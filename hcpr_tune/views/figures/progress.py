@@ -1,0 +1,277 @@
+"""How the trials came along: accuracies against each other, learning curves, what the rungs were worth, and the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from hcpr_tune.proportions import Proportion
+from hcpr_tune.search.history import History, Trial
+from hcpr_tune.search.ledger import ledger
+from hcpr_tune.search.results import rung_accuracies, winner
+from hcpr_tune.search.study import Study
+from hcpr_tune.search.worth import rung_worths
+from hcpr_tune.views.as_optuna import as_judged
+from hcpr_tune.views.figures.shown import (
+    BLUE,
+    GREEN,
+    GREY,
+    KINDS,
+    ORANGE,
+    PURPLE,
+    RED,
+    Shown,
+    axes,
+    by_kind,
+    kind_of,
+    number,
+    values_of,
+)
+from hcpr_tune.views.insight import stopped_at
+
+MOST_CURVE_POINTS = 12_000
+
+
+def accuracies(study: Study, history: History) -> Shown:
+    """Robust against clean accuracy of each trial at its best rung, with the Pareto front."""
+    figure = go.Figure()
+    drawn = 0
+    for kind, trials in by_kind(study, history).items():
+        scored = [(trial, found) for trial in trials if (found := rung_accuracies(trial)) is not None]
+        drawn += len(scored)
+        figure.add_trace(_cloud(kind, scored))
+    if not drawn:
+        return Shown("No trial has reached a rung yet: there is no accuracy to show.")
+    members = _front_of_both(history)
+    figure.add_trace(
+        go.Scatter(
+            x=[clean for clean, _ in members],
+            y=[robust for _, robust in members],
+            mode="lines",
+            line={"color": GREY, "dash": "dot", "shape": "hv"},
+            name="Pareto front",
+            hoverinfo="skip",
+        )
+    )
+    axes(figure, "clean accuracy (validation)", "robust accuracy (validation)")
+    figure.update_xaxes(tickformat=".0%")
+    figure.update_yaxes(tickformat=".0%")
+    return Shown(
+        f"{number(drawn, 'trial')}, each at its best rung, with the 95 % interval of its robust accuracy. {len(members)} of them no other one beats in both"
+        " accuracies: further right is better on clean images, further up is better under attack.",
+        figure,
+    )
+
+
+def _cloud(kind: str, scored: Sequence[tuple[Trial, dict[str, Proportion]]]) -> go.Scatter:
+    name, colour, marker = KINDS[kind]
+    robust = [found["robust_accuracy_validation"] for _, found in scored]
+    clean = [found["clean_accuracy_validation"] for _, found in scored]
+    loud = kind in ("best", "published")
+    return go.Scatter(
+        x=[one.share for one in clean],
+        y=[one.share for one in robust],
+        error_y={
+            "array": [one.interval[1] - one.share for one in robust],
+            "arrayminus": [one.share - one.interval[0] for one in robust],
+            "thickness": 1.5 if loud else 0.4,
+            "width": 0,
+        },
+        mode="markers",
+        marker={"color": colour, "symbol": marker, "size": 13 if loud else 8},
+        name=name,
+        customdata=[[trial.number, trial.best_rung, values_of(trial)] for trial, _ in scored],
+        hovertemplate="<b>trial %{customdata[0]}</b>, epoch %{customdata[1]}<br>robust %{y:.1%}, clean %{x:.1%}<br>%{customdata[2]}<extra></extra>",
+    )
+
+
+def _front_of_both(history: History) -> list[tuple[float, float]]:
+    """(clean, robust) of the trials that no other one beats in both, the clean accuracy rising; whatever the study's objective."""
+    points = sorted(
+        (
+            (scores["clean_accuracy"], scores["robust_accuracy"])
+            for trial in history.ranked()
+            if (scores := as_judged(trial))
+        ),
+        reverse=True,
+    )
+    members: list[tuple[float, float]] = []
+    for clean, robust in points:
+        if not members or robust > members[-1][1]:
+            members.append((clean, robust))
+    return members[::-1]
+
+
+def curves(study: Study, history: History) -> Shown:
+    """Robust accuracy by epoch, and where each trial was stopped."""
+    figure = go.Figure()
+    evaluated = {trial.number: _evaluated(trial) for trial in history.trials.values()}
+    total = sum(map(len, evaluated.values()))
+    if not total:
+        return Shown("No epoch has been evaluated yet: there is no curve to show.")
+    for kind, trials in by_kind(study, history).items():
+        points = {one.number: _thinned(one, evaluated[one.number], total) for one in trials if evaluated[one.number]}
+        if points:
+            figure.add_trace(_lines(kind, points, history))
+    # Where each rung is a training of its own, epochs are counted on, and a rung has no one place.
+    for rung in () if study.restarted else study.rungs:
+        figure.add_vline(x=rung, line={"color": GREY, "width": 1, "dash": "dash"}, opacity=0.6)
+    axes(figure, "epochs trained", "robust accuracy (validation)")
+    figure.update_yaxes(tickformat=".0%")
+    stops = ", ".join(f"{count} at rung {rung}" for rung, count in stopped_at(history).items())
+    rungs = ", ".join(map(str, study.rungs))
+    thinned = (
+        f" Of {total} evaluated epochs about {MOST_CURVE_POINTS} are drawn; metrics.jsonl of each trial has all."
+        if total > MOST_CURVE_POINTS
+        else ""
+    )
+    return Shown(
+        f"A line for each trial; rungs at epochs {rungs}. Stopped early: {stops or 'none'}.{thinned}",
+        figure,
+    )
+
+
+def _evaluated(trial: Trial) -> list[tuple[int, float, float]]:
+    """(epochs trained, robust, clean) wherever the trial was evaluated."""
+    return [
+        (
+            epoch,
+            event["robust_correct_validation"] / event["total_validation"],
+            event["clean_correct_validation"] / event["total_validation"],
+        )
+        for epoch, event in sorted(trial.epochs.items())
+        if "robust_correct_validation" in event
+    ]
+
+
+def _thinned(trial: Trial, points: list[tuple[int, float, float]], total: int) -> list[tuple[int, float, float]]:
+    """Every so many points, so that all trials together stay within `MOST_CURVE_POINTS`; rungs and the last one stay."""
+    every = -(-total // MOST_CURVE_POINTS)
+    rungs = set(trial.positions.values())
+    return [
+        point
+        for place, point in enumerate(points)
+        if place % every == 0 or point[0] in rungs or place == len(points) - 1
+    ]
+
+
+def _lines(kind: str, points: dict[int, list[tuple[int, float, float]]], history: History) -> go.Scatter:
+    """The curves of one kind of trials as one trace with gaps: hundreds of traces would make a browser slow."""
+    name, colour, marker = KINDS[kind]
+    x: list[int | None] = []
+    y: list[float | None] = []
+    more: list[list[Any]] = []
+    for number_of, line in points.items():
+        reason = escape(history.trials[number_of].reason)
+        for epoch, robust, clean in line:
+            x.append(epoch)
+            y.append(round(robust, 5))
+            more.append([number_of, round(clean, 5), reason])
+        x.append(None)
+        y.append(None)
+        more.append([None, None, None])
+    loud = kind in ("best", "published")
+    return go.Scatter(
+        x=x,
+        y=y,
+        customdata=more,
+        mode="lines+markers",
+        line={"color": colour, "width": 3 if loud else 1},
+        marker={"symbol": marker, "size": 8 if loud else 4},
+        opacity=1.0 if loud or kind == "completed" else 0.6,
+        name=name,
+        hovertemplate="<b>trial %{customdata[0]}</b>, epoch %{x}<br>robust %{y:.1%}, clean %{customdata[1]:.1%}<br>%{customdata[2]}<extra></extra>",
+    )
+
+
+def rungs(study: Study, history: History) -> Shown:
+    """The score at each rung against the score further on: what the rung foretells."""
+    worths = rung_worths(history, study.rungs)
+    if not worths:
+        return Shown("There is one rung only: nothing is stopped early.")
+    pairs = {
+        rung: [one for one in history.trials.values() if {rung, worth.end.later} <= one.scores.keys()]
+        for rung, worth in worths.items()
+    }
+    words = [
+        f"rung {rung} with epoch {worth.end.later}: "
+        + (str(worth.end) if worth.end.rho is not None else f"not known yet ({worth.end.trials} trials)")
+        for rung, worth in worths.items()
+    ]
+    said = f"Rank correlation of the scores (95 % interval): {'; '.join(words)}. Points along a rising line mean that an early score foretells the end."
+    if not any(pairs.values()):
+        return Shown(said)
+    figure = make_subplots(rows=1, cols=len(pairs), horizontal_spacing=0.08)
+    best = winner(study, history)
+    for column, (rung, trials) in enumerate(pairs.items(), start=1):
+        later = worths[rung].end.later
+        figure.add_trace(_rung_points(rung, later, trials, best), row=1, col=column)
+        figure.update_xaxes(title=f"robust accuracy at epoch {rung}", tickformat=".0%", row=1, col=column)
+        figure.update_yaxes(title=f"at epoch {later}", tickformat=".0%", row=1, col=column)
+    figure.update_layout(height=360, showlegend=False, margin={"l": 60, "r": 16, "t": 16, "b": 56})
+    return Shown(said, figure, least_width=320 * len(pairs))
+
+
+def _rung_points(rung: int, later: int, trials: Sequence[Trial], best: Trial | None) -> go.Scatter:
+    kinds = [kind_of(trial, best) for trial in trials]
+    return go.Scatter(
+        x=[trial.rungs[rung] for trial in trials],
+        y=[trial.rungs[later] for trial in trials],
+        mode="markers",
+        marker={"color": [KINDS[kind][1] for kind in kinds], "symbol": [KINDS[kind][2] for kind in kinds], "size": 9},
+        customdata=[[trial.number, KINDS[kind][0]] for trial, kind in zip(trials, kinds, strict=True)],
+        hovertemplate="<b>trial %{customdata[0]}</b> (%{customdata[1]})<br>%{x:.1%}, later %{y:.1%}<extra></extra>",
+    )
+
+
+PURPOSES = {
+    "attack": ("attack", RED),
+    "update": ("training", BLUE),
+    "evaluation": ("evaluation", GREEN),
+    "checkpoint": ("checkpoints", PURPLE),
+    "startup": ("start-up", ORANGE),
+    "other": ("other", "#5b616b"),
+    "idle": ("idle", GREY),
+}
+"""Names of the ledger's parts for people, and their colours."""
+
+
+def costs(study: Study, history: History) -> Shown:
+    """Where the workers' time went, and what early stopping saved."""
+    account = ledger(history, study.rules)
+    total, saved = account["total"], account["saved_by_halving"]
+    there = sum(total[name] for name in PURPOSES)
+    if not there:
+        return Shown("No time has been spent yet.")
+    unit, seconds = ("hours", 3600) if there >= 7200 else ("minutes", 60)
+    figure = go.Figure()
+    for name, (words, colour) in PURPOSES.items():
+        figure.add_trace(_cost_bar(words, total[name] / seconds, "spent", {"color": colour}, unit))
+    pattern = {"color": "rgba(138,143,152,0.25)", "line": {"color": GREY, "width": 1}, "pattern": {"shape": "/"}}
+    figure.add_trace(_cost_bar("saved by early stopping", saved / seconds, "saved", pattern, unit))
+    axes(figure, f"{unit} of workers' time", "")
+    figure.update_layout(barmode="stack", height=260)
+    shares = ", ".join(
+        f"{words} {100 * total[name] / there:.0f} %"
+        for name, (words, _) in PURPOSES.items()
+        if total[name] >= 0.005 * there
+    )
+    return Shown(
+        f"{there / seconds:.1f} {unit} of workers' time: {shares}. Running the stopped trials to the end would have cost about {saved / seconds:.1f} more.",
+        figure,
+    )
+
+
+def _cost_bar(name: str, value: float, row: str, marker: dict[str, Any], unit: str) -> go.Bar:
+    return go.Bar(
+        x=[value],
+        y=[row],
+        orientation="h",
+        name=name,
+        marker=marker,
+        hovertemplate=f"{name}: %{{x:.2f}} {unit}<extra></extra>",
+    )

@@ -1,0 +1,389 @@
+"""One HTML file that says what a search found, why, and what to do next. It needs no network and can be sent around."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from hcpr_tune.files import write_whole
+from hcpr_tune.proportions import difference_interval
+from hcpr_tune.search.history import Event, History, Trial
+from hcpr_tune.search.results import StudyFolder, front, rung_accuracies, trial_metrics, winner
+from hcpr_tune.search.study import Study
+from hcpr_tune.views.as_optuna import full_params
+from hcpr_tune.views.figures import FIGURES, KINDS, Shown, kind_of
+from hcpr_tune.views.insight import alarms, gain_points
+
+MOST_ROWS = 1000
+NAME = "report.html"
+ROBUST, CLEAN = "robust_accuracy_validation", "clean_accuracy_validation"
+LEAD = {
+    "accuracies": "What each recipe trades: clean images against attacked ones.",
+    "curves": "How the trials rose, and which were given up early.",
+    "rungs": "Stopping early is worth only what an early score says of the end.",
+    "parallel": "Where good recipes lie, all dimensions at once.",
+    "importance": "Which dimensions the accuracies hang on.",
+    "slices": "The same, one dimension at a time.",
+    "pairs": "Where the attack still succeeds: the true class, and what it is turned into.",
+    "costs": "What the search spent, and what it saved.",
+}
+"""A line above each picture: why one looks at it."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a report is about: the study, its record so far, where it lies and who writes."""
+
+    folder: StudyFolder
+    study: Study
+    history: History
+    running: bool = False
+    program: str = "hcpr_tune"
+    """How the commands in it are called."""
+    written: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.folder.root.name
+
+
+def write_report(
+    folder: StudyFolder,
+    study: Study,
+    history: History,
+    running: bool = False,
+    program: str = "hcpr_tune",
+    path: Path | None = None,
+) -> Path:
+    """Write the report, whole, to `path` (report.html in the study's folder by default) and return where it is. Raises `OSError`."""
+    path = path or folder.root / NAME
+    write_whole(path, report_html(Told(folder, study, history, running, program, time.time())))
+    return path
+
+
+class ReportFile:
+    """A listener that writes the report when a search has ended by itself; one that is interrupted must not wait for it."""
+
+    def __init__(self, folder: StudyFolder, study: Study, program: str) -> None:
+        self._folder, self._study, self._program = folder, study, program
+        self.trouble = ""
+        """Why there is no report: a view must not end a search."""
+
+    def on_event(self, event: Event, history: History) -> None:
+        if event["event"] != "end" or event["reason"] != "finished":
+            return
+        try:
+            write_report(self._folder, self._study, history, program=self._program)
+        except OSError:
+            raise  # the storage: the record's business
+        except Exception as error:
+            self.trouble = f"{type(error).__name__}: {error}"
+
+    def close(self) -> None:
+        pass
+
+
+def report_html(told: Told) -> str:
+    """The whole page."""
+    drawn = {name: draw(told.study, told.history) for name, (_, draw) in FIGURES.items()}
+    sections = [answer(told), alarm_section(told)]
+    sections += [figure_section(name, title, drawn[name]) for name, (title, _) in FIGURES.items()]
+    sections[-2:-2] = [examples_section(told)]
+    sections += [trials_section(told), reproduce_section(told)]
+    titles = {"answer": "Answer", "alarms": "Alarms", **{name: title for name, (title, _) in FIGURES.items()}}
+    titles |= {"trials": "All trials", "reproduce": "How to reproduce it"}
+    page = _part("report.html")
+    for key, text in {
+        "TITLE": escape(f"{told.name}: hcpr_tune report"),
+        "STYLE": _part("report.css"),
+        "HEADER": header(told),
+        "NAV": "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in titles.items()),
+        "MAIN": "".join(sections),
+        "FIGURES": figures_json({name: shown for name, shown in drawn.items() if shown.figure is not None}),
+        "PLOTLY": get_plotlyjs(),
+        "SCRIPT": _part("report.js"),
+    }.items():
+        page = page.replace("{{" + key + "}}", text, 1)
+    return page
+
+
+def _part(name: str) -> str:
+    return files("hcpr_tune.views").joinpath("page").joinpath(name).read_text(encoding="utf-8")
+
+
+def figures_json(drawn: dict[str, Shown]) -> str:
+    """The figures as JSON that nothing in it can end the script element of."""
+    plain = {}
+    for name, shown in drawn.items():
+        assert shown.figure is not None
+        one = json.loads(shown.figure.to_json())
+        one["layout"].pop("template", None)  # the page has colours of its own, by day and by night
+        plain[name] = one
+    text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def header(told: Told) -> str:
+    """Which study, how it stands, when this was written."""
+    history, study = told.history, told.study
+    states: dict[str, int] = {}
+    for trial in history.trials.values():
+        states[trial.state] = states.get(trial.state, 0) + 1
+    counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "none begun"
+    running = (
+        '<p class="banner">This search was still running when the report was written: what follows is how it stood.</p>'
+    )
+    when = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(told.written))
+    description = f"<p>{escape(study.settings.description)}</p>" if study.settings.description else ""
+    return (
+        f"<h1>{escape(told.name)}</h1>{description}"
+        f"<p class='dim'>{escape(study.recipe.task.dataset)}, {escape(study.recipe.task.norm)} ball of {study.recipe.task.epsilon:g};"
+        f" {len(history.trials)} of {study.settings.budget.trials} trials: {escape(counts)}. Written {when}.</p>"
+        + (running if told.running else "")
+    )
+
+
+def section(name: str, title: str, body: str) -> str:
+    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{escape(title)}</h2>{body}</section>'
+
+
+def answer(told: Told) -> str:
+    """The best recipe and its numbers beside the published one, what they are worth, and the commands that go on."""
+    best = winner(told.study, told.history)
+    if best is None:
+        return section("answer", "Answer", f"<p>{escape(nothing_yet(told))}</p>{commands(told, None)}")
+    body = [
+        f'<p class="lead">{escape(verdict(told, best))}</p>',
+        comparison(told, best),
+        f"<p>{escape(what_it_is_worth(told, best))}</p>",
+    ]
+    members = front(told.study, told.history)
+    if len(told.study.settings.objective) > 1:
+        body.insert(
+            1,
+            f"<p>The front holds trials {', '.join(str(trial.number) for trial in members)}; shown is the one that is best in the first objective.</p>",
+        )
+    return section("answer", "Answer", "".join(body) + commands(told, best))
+
+
+def nothing_yet(told: Told) -> str:
+    """Why there is no best recipe."""
+    if told.running or not told.history.trials:
+        return "No trial has reached its first rung yet: there is no answer."
+    reasons = sorted({trial.reason for trial in told.history.trials.values() if trial.reason})
+    return "No trial reached its first rung: there is no answer. " + "; ".join(reasons)
+
+
+def verdict(told: Told, best: Trial) -> str:
+    """The answer in a sentence."""
+    accuracies = rung_accuracies(best) or {}
+    words = f"Trial {best.number}: {accuracies[ROBUST]} robust accuracy, {accuracies[CLEAN]} clean (95 % intervals), on {accuracies[ROBUST].total} validation images."
+    published = told.history.trials[0]
+    gain = gain_points(told.study, told.history)
+    if best is published:
+        return f"{words} It is the published recipe: no trial beat it."
+    if gain is None:
+        return f"{words} The published recipe has no score to compare it with: {published.state}."
+    low, high = difference_interval(accuracies[ROBUST], (rung_accuracies(published) or {})[ROBUST])
+    return f"{words} Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})."
+
+
+def what_it_is_worth(told: Told, best: Trial) -> str:
+    """What the numbers are not."""
+    candidates = sum(bool(trial.rungs) for trial in told.history.trials.values())
+    words = f"Robust accuracy is under the margin attack, {told.study.recipe.evaluation.steps} steps, on images that the models were not trained on."
+    if candidates > 1 and best.number:
+        words += (
+            f" The best was chosen from {candidates} trials by these very images, so that its numbers and its gain are optimistic; the interval of the gain"
+            " knows nothing of the choice, and is as wide as for different images. The test images were not looked at."
+        )
+    return words
+
+
+def comparison(told: Told, best: Trial) -> str:
+    """A table: accuracies and every searched value, best beside published."""
+    published = told.history.trials[0]
+    chosen = [("best", best)] + ([("published", published)] if published is not best else [])
+    head = "".join(f'<th scope="col">{title}, trial {trial.number}</th>' for title, trial in chosen)
+    rows = []
+    for name, title in ((ROBUST, "robust accuracy"), (CLEAN, "clean accuracy")):
+        cells = "".join(f"<td>{(rung_accuracies(trial) or {}).get(name, 'none')}</td>" for _, trial in chosen)
+        rows.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')
+    cells = "".join(f"<td>{trial.best_rung or 'none'}</td>" for _, trial in chosen)
+    rows.append(f'<tr><th scope="row">scored at epoch</th>{cells}</tr>')
+    values = [full_params(told.study, trial.params) for _, trial in chosen]
+    for name in told.study.space:
+        cells = "".join(
+            f"<td>{shown(one[name])}{'' if name in trial.params else ' <span class=dim>(not in use)</span>'}</td>"
+            for one, (_, trial) in zip(values, chosen, strict=True)
+        )
+        rows.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}</tr>')
+    return (
+        f'<div class="wide"><table><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+
+
+def shown(value: Any) -> str:
+    """A value for people."""
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+
+
+def commands(told: Told, best: Trial | None) -> str:
+    """What to type next."""
+    lines = []
+    if best is not None:
+        recipe = told.folder.best / "recipe.toml"
+        lines += [
+            ("Train it again, with the same numbers on the same machine", f"{told.program} train --recipe {recipe}"),
+            ("Attack the model harder", f"{told.program} evaluate --model {told.folder.best} --attack autoattack"),
+        ]
+    if told.folder.bucket is not None or told.folder.root.parent == Path("results"):
+        storage = "" if told.folder.bucket is None else f" --storage {told.folder.bucket.url.rsplit('/', 1)[0]}"
+    else:
+        storage = f" --storage {told.folder.root.parent}"
+    more = "" if told.running else " --trials +20"
+    lines.append(
+        ("See how it stands", f"{told.program} status {told.name}{storage}")
+        if told.running
+        else ("Search further", f"{told.program} tune --resume {told.name}{storage}{more}")
+    )
+    items = "".join(f"<dt>{escape(what)}</dt><dd><code>{escape(command)}</code></dd>" for what, command in lines)
+    return f'<h3>What to do next</h3><dl class="commands">{items}</dl>'
+
+
+def alarm_section(told: Told) -> str:
+    """What a person should look at."""
+    found = alarms(told.study, told.history)
+    items = [f'<li class="{escape(alarm.kind)}">{escape(alarm.words)}</li>' for alarm in found]
+    items += [f'<li class="loss">lost and done again: {escape(what)}</li>' for what in told.history.losses]
+    body = (
+        f"<ul class='alarms'>{''.join(items)}</ul>"
+        if items
+        else "<p>None: no masked gradients, no lost trials, nothing damaged.</p>"
+    )
+    return section("alarms", "Alarms", body)
+
+
+def figure_section(name: str, title: str, drawn: Shown) -> str:
+    """A picture with what it says under it, which is its alternative text too."""
+    says = escape(drawn.says)
+    if drawn.figure is None:
+        return section(name, title, f"<p>{says}</p>")
+    body = (
+        f'<p class="dim">{escape(LEAD[name])}</p><figure><div class="wide" tabindex="0" role="group" aria-label="{escape(title)}">'
+        f'<div class="plot" id="plot-{name}" role="img" aria-label="{says}" style="min-width: {drawn.least_width}px"></div></div><figcaption>{says}</figcaption></figure>'
+    )
+    return section(name, title, body)
+
+
+def examples_section(told: Told) -> str:
+    """What the attack does to images, where the best trial's worker drew it."""
+    best = winner(told.study, told.history)
+    path = told.folder.trial(best.number) / f"examples_epoch_{best.best_rung:04d}.png" if best is not None else None
+    if best is None or path is None or not path.is_file():
+        return ""
+    data = base64.b64encode(path.read_bytes()).decode()
+    says = f"Validation images as they are, attacked, and the difference, with what trial {best.number} makes of them at epoch {best.best_rung}."
+    body = f'<figure><img alt="{escape(says)}" src="data:image/png;base64,{data}"><figcaption>{escape(says)}</figcaption></figure>'
+    return section("examples", "What the attack does", body)
+
+
+def trials_section(told: Told) -> str:
+    """A table of all trials that sorts by any column."""
+    ranked = told.history.ranked()
+    scored = {trial.number for trial in ranked}
+    listed = ranked + [trial for trial in told.history.trials.values() if trial.number not in scored]
+    if not listed:
+        return section("trials", "All trials", "<p>None was begun.</p>")
+    titles = ["rank", "trial", "state", "robust", "clean", "epochs", "seconds", "source", *told.study.space, "reason"]
+    head = "".join(f'<th scope="col"><button type="button">{escape(title)}</button></th>' for title in titles)
+    best = winner(told.study, told.history)
+    rows = "".join(_row(told, trial, place, best) for place, trial in enumerate(listed[:MOST_ROWS], start=1))
+    more = (
+        f"<p>The best {MOST_ROWS} of {len(listed)}; <code>trials.csv</code> has all.</p>"
+        if len(listed) > MOST_ROWS
+        else ""
+    )
+    table = f'<table class="sortable"><caption class="dim">Click a heading to sort.</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return section(
+        "trials",
+        "All trials",
+        f'<div class="wide tall" tabindex="0" role="group" aria-label="All trials">{table}</div>{more}',
+    )
+
+
+def _row(told: Told, trial: Trial, place: int, best: Trial | None) -> str:
+    metrics = trial_metrics(trial)
+    accuracies = rung_accuracies(trial)
+    robust, clean = (accuracies[ROBUST], accuracies[CLEAN]) if accuracies else (None, None)
+    cells = [
+        _cell(place if accuracies else ""),
+        _cell(trial.number),
+        _cell(trial.state),
+        _cell(str(robust or ""), robust.share if robust else ""),
+        _cell(f"{100 * clean.share:.1f} %" if clean else "", clean.share if clean else ""),
+        _cell(trial.last_epoch),
+        _cell(f"{metrics['seconds']:.1f}", metrics["seconds"]),
+        _cell(trial.source),
+        *(
+            _cell(shown(trial.params[name]) if name in trial.params else "", trial.params.get(name, ""), raw=True)
+            for name in told.study.space
+        ),
+        _cell(trial.reason),
+    ]
+    kind = kind_of(trial, best)
+    style = f' class="{kind}" title="{escape(KINDS[kind][0])}"' if kind in ("best", "published") else ""
+    return f"<tr{style}>{''.join(cells)}</tr>"
+
+
+def _cell(text: Any, value: Any = None, raw: bool = False) -> str:
+    """A cell that is sorted by `value`, by its text where there is none. `raw` text is HTML."""
+    sort = "" if value is None else f' data-value="{escape(str(value))}"'
+    return f"<td{sort}>{text if raw else escape(str(text))}</td>"
+
+
+def reproduce_section(told: Told) -> str:
+    """Everything that says which numbers these are."""
+    history, study = told.history, told.study
+    facts = dict(_facts(told))
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
+    same = f"{told.program} tune --space {told.folder.study} --seed {study.settings.seed}"
+    body = (
+        f'<dl class="facts">{items}</dl><h3>The same search again</h3><dl class="commands"><dt>From the resolved study, with the same seed'
+        " (with one worker it decides the same)</dt>"
+        f"<dd><code>{escape(same)}</code></dd></dl>"
+    )
+    if history.extensions:
+        body += f"<p>Extended since it began: {escape(json.dumps(history.extensions))}</p>"
+    return section("reproduce", "How to reproduce it", body)
+
+
+def _facts(told: Told) -> Iterator[tuple[str, str]]:
+    history, study = told.history, told.study
+    yield "study", told.folder.address
+    yield "fingerprint", study.fingerprint
+    yield "seed", str(study.settings.seed)
+    yield "versions", ", ".join(f"{name} {version}" for name, version in history.versions.items())
+    devices = {event["device"] for trial in history.trials.values() for event in trial.epochs.values()}
+    yield "devices", ", ".join(sorted(devices))
+    workers = {
+        str(event["worker"]).rpartition(":")[0]
+        for trial in history.trials.values()
+        for event in trial.epochs.values()
+        if event.get("worker")
+    }
+    yield "nodes", f"{len(workers)}" if workers else ""
+    yield "workers", str(history.workers)
+    yield "torch threads", str(study.recipe.threads)
+    yield "sampler", study.settings.sampler.name
+    yield "rungs", ", ".join(map(str, study.rungs))
+    yield "images", ", ".join(f"{name} {digest}" for name, digest in history.splits.items())
