@@ -31,7 +31,7 @@ def recorded(study: Study, trials: int, lost: float = 0.1, running: int = 0) -> 
         if number >= trials - running:
             yield job(number, 0, study.rungs[0], time)
             continue
-        if (number and draws.random() < lost) or lost >= 1:
+        if (number > 5 and draws.random() < lost) or lost >= 1:
             yield job(number, 0, study.rungs[0], time)
             reason = "the loss is not finite at epoch 2" if number % 2 else "RuntimeError: <b>no</b> & such"
             yield job_end(number, 0, study.rungs[0], "diverged" if number % 2 else "failed", reason, time + 1)

@@ -1,0 +1,219 @@
+"""The report says what the record says, of any study, and holds all that it needs."""
+
+from __future__ import annotations
+
+import html
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from hcpr_tune.proportions import Proportion, difference_interval
+from hcpr_tune.search.results import StudyFolder, rung_accuracies, winner
+from hcpr_tune.search.study import find_space, read_study
+from hcpr_tune.views.figures import FIGURES
+from hcpr_tune.views.insight import gain_points
+from hcpr_tune.views.report import ReportFile, write_report
+from tests.search.histories import history_of
+from tests.views.recorded import history_like, recorded
+
+
+def study_of(trials):
+    return read_study(find_space("default"), [("budget.trials", max(1, trials))])
+
+
+def page_of(folder, trials, **more):
+    study = study_of(trials)
+    history = history_like(study, trials, **more)
+    folder.mkdir(exist_ok=True)
+    path = write_report(StudyFolder(folder), study, history, running=bool(more.get("running")))
+    return study, history, path.read_text(encoding="utf-8")
+
+
+class Text(HTMLParser):
+    """The text outside scripts and styles, by the section that it stands in."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.sections, self._in, self._skip, self.ids = {"": ""}, "", 0, []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        if "id" in named:
+            self.ids.append(named["id"])
+        if tag == "section":
+            self._in = named["id"]
+            self.sections[self._in] = ""
+        self._skip += tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self._skip -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        if not self._skip:
+            self.sections[self._in] += data
+
+
+def test_the_answer_stands_first_with_its_numbers(tmp_path):
+    study, history, page = page_of(tmp_path / "many", 60)
+    text = Text(page).sections
+    best, published = winner(study, history), history.trials[0]
+    accuracies = rung_accuracies(best)
+    gain = gain_points(study, history)
+    low, high = difference_interval(
+        accuracies["robust_accuracy_validation"], rung_accuracies(published)["robust_accuracy_validation"]
+    )
+    assert list(text)[:2] == ["", "answer"]
+    assert f"Trial {best.number}: {accuracies['robust_accuracy_validation']} robust accuracy" in text["answer"]
+    assert (
+        f"Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})." in text["answer"]
+    )
+    assert "optimistic" in text["answer"]
+    assert f"train --recipe {tmp_path / 'many' / 'best' / 'recipe.toml'}" in text["answer"]
+    assert f"tune --resume many --storage {tmp_path} --trials +20" in text["answer"]
+    for name in study.space:
+        assert name in text["answer"]
+
+
+@pytest.mark.parametrize("trials", [0, 1, 16])
+def test_every_section_is_there_and_every_figure_says_something(trials, tmp_path):
+    _, _, page = page_of(tmp_path, trials)
+    read = Text(page)
+    wanted = ["answer", "alarms", *FIGURES, "trials", "reproduce"]
+    assert [name for name in read.sections if name] == wanted
+    assert all(len(read.sections[name]) > 20 for name in wanted)
+    assert len(set(read.ids)) == len(read.ids)
+    for link in re.findall(r'<a href="#([a-z]+)"', page):
+        assert link in read.ids
+
+
+def test_the_table_has_every_trial_in_order_of_rank(tmp_path):
+    study, history, page = page_of(tmp_path, 40)
+    rows = re.findall(r"<tr[^>]*>(<td.*?)</tr>", page.partition('class="sortable"')[2])
+    cells = [[html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+    ranked = history.ranked()
+    assert [int(row[1]) for row in cells[: len(ranked)]] == [trial.number for trial in ranked]
+    assert sorted(int(row[1]) for row in cells) == list(range(40))
+    assert cells[0][3] == str(rung_accuracies(ranked[0])["robust_accuracy_validation"])
+    assert len(cells[0]) == 8 + len(study.space) + 1
+
+
+def test_alarms_are_named(tmp_path):
+    _, history, page = page_of(tmp_path, 30)
+    text = Text(page).sections["alarms"]
+    assert any(trial.lost for trial in history.trials.values())
+    assert "trial 3 may mask its gradients: 50 steps break 9.0 points more than 10" in text
+    assert "RuntimeError: <b>no</b> & such" in text
+
+
+def test_where_all_failed_the_page_says_why(tmp_path):
+    _, _, page = page_of(tmp_path, 8, lost=1.0)
+    text = Text(page).sections
+    assert "No trial reached its first rung" in text["answer"] or "published" in text["answer"]
+    assert "the loss is not finite at epoch 2" in text["alarms"]
+
+
+def test_a_running_search_says_so(tmp_path):
+    _, _, page = page_of(tmp_path, 16, running=3)
+    assert "This search was still running" in Text(page).sections[""]
+    assert "status" in Text(page).sections["answer"]
+
+
+def test_nothing_in_a_study_becomes_markup(tmp_path):
+    root = tmp_path / "<script>alert(1)"
+    study, _, page = page_of(root, 12)
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<i>nine" not in page  # the name of a class
+    assert page.count("</script>") == 3
+    assert study.settings.description in html.unescape(page)
+
+
+def test_nothing_is_fetched(tmp_path):
+    _, _, page = page_of(tmp_path, 5)
+    ours = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+    assert not re.findall(r"""(?:src|href)=["']?(?!#|data:)[^\s"'>]+""", ours)
+    assert "http" not in re.sub(r"http-equiv", "", ours)
+    assert "default-src 'none'" in page
+
+
+def test_500_trials_stay_below_7_mb(tmp_path):
+    _, _, page = page_of(tmp_path, 500)
+    assert len(page.encode()) < 7e6
+
+
+def test_curves_are_thinned_and_say_so(tmp_path, monkeypatch):
+    from hcpr_tune.views.figures import progress
+
+    monkeypatch.setattr(progress, "MOST_CURVE_POINTS", 100)
+    study = study_of(60)
+    history = history_like(study, 60)
+    shown = progress.curves(study, history)
+    drawn = sum(y is not None for trace in shown.figure.data for y in trace.y)
+    evaluated = sum(
+        "robust_correct_validation" in event for trial in history.trials.values() for event in trial.epochs.values()
+    )
+    rungs = sum(len(trial.rungs) for trial in history.trials.values())
+    assert rungs <= drawn < evaluated
+    assert "of each trial has all" in shown.says
+
+
+def test_the_figures_draw_what_was_recorded():
+    study = study_of(30)
+    history = history_like(study, 30)
+    draw = {name: function(study, history).figure for name, (_, function) in FIGURES.items()}
+    shares = {
+        point[0]: y
+        for trace in draw["accuracies"].data
+        if trace.customdata is not None
+        for point, y in zip(trace.customdata, trace.y, strict=True)
+    }
+    assert shares == {trial.number: pytest.approx(trial.score) for trial in history.ranked()}
+    assert len(draw["parallel"].data[0].dimensions) == 2 + len(study.space)
+    assert sorted(draw["parallel"].data[0].dimensions[0].values) == pytest.approx(sorted(shares.values()))
+    assert all(sum(trace.x) == pytest.approx(1, abs=0.01) for trace in draw["importance"].data)
+
+
+def test_importance_finds_the_dimension_that_the_scores_follow():
+    study = study_of(200)
+    history = history_like(study, 200)
+    figure = FIGURES["importance"][1](study, history).figure
+    assert figure.data[0].y[-1] == "hcpr.scale"
+
+
+def test_a_pareto_study_names_its_front(tmp_path):
+    study = read_study(find_space("pareto"), [("budget.trials", 12)])
+    history = history_like(study, 12)
+    page = write_report(StudyFolder(tmp_path), study, history).read_text(encoding="utf-8")
+    assert "The front holds trials" in page
+
+
+def test_the_report_comes_at_the_end_of_a_search_that_was_not_interrupted(tmp_path):
+    study = study_of(3)
+    for reason, there in (("interrupted", False), ("finished", True)):
+        events = [*list(recorded(study, 3))[1:-1], {"event": "end", "time": 999.0, "reason": reason}]
+        history = history_of(*events)
+        view = ReportFile(StudyFolder(tmp_path / reason), study, "hcpr_tune")
+        (tmp_path / reason).mkdir()
+        for event in events:
+            view.on_event(event, history)
+        assert (tmp_path / reason / "report.html").exists() is there
+        assert view.trouble == ""
+
+
+def test_a_report_that_cannot_be_drawn_does_not_end_the_search(tmp_path, monkeypatch):
+    def broken(study, history):
+        raise RuntimeError("no picture")
+
+    monkeypatch.setitem(FIGURES, "curves", ("Curves", broken))
+    study = study_of(1)
+    view = ReportFile(StudyFolder(tmp_path), study, "hcpr_tune")
+    view.on_event({"event": "end", "reason": "finished"}, history_like(study, 1))
+    assert view.trouble == "RuntimeError: no picture"
+
+
+def test_the_interval_of_a_difference_is_newcombe_s():
+    # Newcombe (1998), table II, (a): 56 of 70 against 48 of 80.
+    low, high = difference_interval(Proportion(56, 70), Proportion(48, 80))
+    assert (low, high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
