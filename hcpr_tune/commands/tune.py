@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hcpr_tune.search.results import StudyFolder
     from hcpr_tune.search.study import Study
     from hcpr_tune.training.recipe import Recipe
+    from hcpr_tune.views.report_file import ReportFile
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,14 +86,16 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     from hcpr_tune.files import node_folder
     from hcpr_tune.search import runner, studies
     from hcpr_tune.training.node_cache import release
+    from hcpr_tune.views.report_file import ReportFile
     from hcpr_tune.views.tensorboard import TensorBoardView
 
     folder, study, history = plan.folder, plan.study, plan.history
     console = make_console()
     way_on = resume_command(options, folder.root.name)
+    page = ReportFile(folder, study, typed("hcpr_tune"))
 
     def listeners() -> list[Any]:
-        return [TensorBoardView(folder, history), *([] if options.quiet else [search_view(study, console)])]
+        return [TensorBoardView(folder, history), *([] if options.quiet else [search_view(study, console)]), page]
 
     interrupted = ""
     try:
@@ -116,7 +119,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     release(node_folder())
     if interrupted and not studies.exists(folder):
         raise Interrupted(f"{interrupted} before the study was begun; nothing was written")
-    code = print_result(console, folder, study, history) if history.trials else NOTHING_COMPLETED
+    code = print_result(console, folder, study, history, page) if history.trials else NOTHING_COMPLETED
     if not interrupted:
         return code
     raise Interrupted(f"{interrupted}; everything recorded is kept in {folder.address}; go on with: {way_on}")
@@ -219,7 +222,7 @@ def best_words(history: History) -> str:
     return f"{100 * (ranked[0].score or 0.0):.1f} % by trial {ranked[0].number}" if ranked else "none yet"
 
 
-def print_result(console: Console, folder: StudyFolder, study: Study, history: History) -> int:
+def print_result(console: Console, folder: StudyFolder, study: Study, history: History, page: ReportFile) -> int:
     """The answer and where everything lies; the exit code."""
     from hcpr_tune.search.halving import LOST_AT_ONCE, hopeless, over_budget
     from hcpr_tune.views.forecast import budget_words
@@ -247,6 +250,7 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
         *loss_lines(history),
         f"best recipe  {folder.best / 'recipe.toml'} ({beside_best(folder)})",
         f"all trials   {folder.table}",
+        f"report       {page.words}",
         f"train again  {typed('hcpr_tune')} train --recipe {folder.best / 'recipe.toml'}",
     ):
         console.print(line, markup=False)

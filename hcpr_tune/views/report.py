@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from hcpr_tune.files import write_whole
 from hcpr_tune.proportions import difference_interval
-from hcpr_tune.search.history import Event, History, Trial
+from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.results import StudyFolder, front, rung_accuracies, trial_metrics, winner
 from hcpr_tune.search.study import Study
 from hcpr_tune.views.as_optuna import full_params
@@ -68,28 +68,6 @@ def write_report(
     path = path or folder.root / NAME
     write_whole(path, report_html(Told(folder, study, history, running, program, time.time())))
     return path
-
-
-class ReportFile:
-    """A listener that writes the report when a search has ended by itself; one that is interrupted must not wait for it."""
-
-    def __init__(self, folder: StudyFolder, study: Study, program: str) -> None:
-        self._folder, self._study, self._program = folder, study, program
-        self.trouble = ""
-        """Why there is no report: a view must not end a search."""
-
-    def on_event(self, event: Event, history: History) -> None:
-        if event["event"] != "end" or event["reason"] != "finished":
-            return
-        try:
-            write_report(self._folder, self._study, history, program=self._program)
-        except OSError:
-            raise  # the storage: the record's business
-        except Exception as error:
-            self.trouble = f"{type(error).__name__}: {error}"
-
-    def close(self) -> None:
-        pass
 
 
 def report_html(told: Told) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.record import sealed
+from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.space import active_params, params_of
-from hcpr_tune.search.study import Study
+from hcpr_tune.search.studies import create
+from hcpr_tune.search.study import Study, study_to_plain
 from tests.search.histories import begin, epoch, job, job_end, suggested
 
 TOTAL, CLASSES = 359, 10
@@ -93,3 +97,13 @@ def history_like(study: Study, trials: int, **more: Any) -> History:
     for event in recorded(study, trials, **more):
         history.apply(event)
     return history
+
+
+def written(root: Path, study: Study, trials: int, **more: Any) -> StudyFolder:
+    """Such a study in a folder, as a search leaves it that was killed before it wrote anything but its record."""
+    folder = StudyFolder(root)
+    create(folder, study)
+    first, *rest = recorded(study, trials, **more)
+    events = [first | {"fingerprint": study.fingerprint, "study": study_to_plain(study)}, *rest]
+    folder.record.write_bytes(b"".join(sealed(event) for event in events))
+    return folder

@@ -13,7 +13,8 @@ from hcpr_tune.search.results import StudyFolder, rung_accuracies, winner
 from hcpr_tune.search.study import find_space, read_study
 from hcpr_tune.views.figures import FIGURES
 from hcpr_tune.views.insight import gain_points
-from hcpr_tune.views.report import ReportFile, write_report
+from hcpr_tune.views.report import write_report
+from hcpr_tune.views.report_file import ReportFile
 from tests.search.histories import history_of
 from tests.views.recorded import history_like, recorded
 
@@ -199,7 +200,7 @@ def test_the_report_comes_at_the_end_of_a_search_that_was_not_interrupted(tmp_pa
         for event in events:
             view.on_event(event, history)
         assert (tmp_path / reason / "report.html").exists() is there
-        assert view.trouble == ""
+        assert str(tmp_path / reason / "report.html") == view.words or not there
 
 
 def test_a_report_that_cannot_be_drawn_does_not_end_the_search(tmp_path, monkeypatch):
@@ -210,7 +211,7 @@ def test_a_report_that_cannot_be_drawn_does_not_end_the_search(tmp_path, monkeyp
     study = study_of(1)
     view = ReportFile(StudyFolder(tmp_path), study, "hcpr_tune")
     view.on_event({"event": "end", "reason": "finished"}, history_like(study, 1))
-    assert view.trouble == "RuntimeError: no picture"
+    assert view.words == "could not be drawn (RuntimeError: no picture)"
 
 
 def test_the_interval_of_a_difference_is_newcombe_s():

@@ -1,0 +1,122 @@
+"""From a program: what is loaded is what was recorded, and bad input is refused before anything starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+import hcpr_tune
+from hcpr_tune.errors import HcprTuneError, InputError
+from hcpr_tune.search.results import best_metrics
+from hcpr_tune.search.study import find_space, read_study
+from hcpr_tune.training.recipe import recipe_to_toml
+from hcpr_tune.views.figures import FIGURES
+from tests.conftest import SMALL_SPACE
+from tests.views.recorded import written
+
+
+@pytest.fixture
+def study(tmp_path):
+    written(tmp_path / "results" / "old", read_study(find_space("default"), [("budget.trials", 20)]), 20)
+    return hcpr_tune.load(tmp_path / "results" / "old")
+
+
+def test_trials_are_a_frame_with_the_columns_of_the_table(study, tmp_path):
+    frame = study.trials
+    assert isinstance(frame, pd.DataFrame)
+    assert list(frame.index) == list(range(20))
+    assert {"status", "robust_accuracy_validation", "robust_accuracy_validation_low", "hcpr.scale", "seconds"} <= set(
+        frame.columns
+    )
+    scores = {number: trial.score for number, trial in study.history.trials.items()}
+    for number, score in scores.items():
+        shown = frame.loc[number, "robust_accuracy_validation"]
+        assert pd.isna(shown) if score is None else shown == pytest.approx(score)
+
+
+def test_curves_are_a_frame_by_trial_and_epoch(study):
+    curves = study.curves
+    assert curves.index.names == ["trial", "position"]
+    one = study.history.trials[0]
+    assert list(curves.loc[0].index) == sorted(one.epochs)
+    assert curves.loc[(0, 3), "robust_accuracy_validation"] == pytest.approx(one.rungs[3])
+    assert pd.isna(curves.loc[(0, 1), "robust_accuracy_validation"])
+
+
+def test_the_best_recipe_and_its_numbers(study):
+    assert study.best == best_metrics(study.study, study.history)
+    assert study.recipe.hcpr.scale == study.history.trials[study.best["trial"]].params.get("hcpr.scale", 8.0)
+    assert "[hcpr]" in recipe_to_toml(study.recipe)
+
+
+def test_figures_are_objects(study):
+    assert study.figures == list(FIGURES)
+    for name in study.figures:
+        figure = study.figure(name)
+        assert figure.data
+        assert figure.layout.title.text == FIGURES[name][0]
+    with pytest.raises(InputError, match=r'there is no figure "curve"; known: accuracies'):
+        study.figure("curve")
+
+
+def test_the_report_goes_where_it_is_wanted(study, tmp_path):
+    assert study.report() == tmp_path / "results" / "old" / "report.html"
+    other = study.report(tmp_path / "sent.html")
+    assert other.stat().st_size > 4e6
+
+
+def test_a_study_without_a_score_says_so(tmp_path):
+    written(tmp_path / "new", read_study(find_space("default")), 0)
+    study = hcpr_tune.load(tmp_path / "new")
+    assert study.trials.empty
+    assert study.curves.empty
+    with pytest.raises(InputError, match=r"no trial of .*new has reached a rung yet"):
+        _ = study.best
+    with pytest.raises(InputError, match="there is no accuracy to show"):
+        study.figure("accuracies")
+
+
+def test_bad_input_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="there is no study in"):
+        hcpr_tune.load(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"tune\(\) knows no trails; known: trials"):
+        hcpr_tune.tune(trails=3)
+    with pytest.raises(InputError, match=r"early_stopping\.reduction_factor must be above 1"):
+        hcpr_tune.tune(settings={"early_stopping.reduction_factor": 0.5})
+    with pytest.raises(AttributeError):
+        _ = hcpr_tune.something
+    assert not (tmp_path / "results").exists()
+    assert issubclass(InputError, HcprTuneError)
+
+
+def test_nothing_heavy_is_imported_before_it_is_used():
+    code = (
+        "import hcpr_tune, sys; print([m for m in ('torch', 'ray', 'pandas', 'plotly', 'optuna') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_a_search_from_a_program_on_a_space_of_its_own(tmp_path):
+    import tomllib
+
+    space = tomllib.loads(SMALL_SPACE)
+    code = (
+        "import hcpr_tune, json\n"
+        f"study = hcpr_tune.tune({space!r}, trials=2, name='mine', settings={{'hcpr.scale': 8.0}})\n"
+        "print(json.dumps([len(study.trials), study.best['trial'], list(study.study.space)]))\n"
+        "again = hcpr_tune.tune(resume='mine', trials='+1')\n"
+        "print(json.dumps(len(again.trials)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("[2, ")]
+    assert lines[-1] == "3"
+    assert (tmp_path / "results" / "mine" / "report.html").is_file()
+    assert '["pace.shape"]]' in done.stdout
