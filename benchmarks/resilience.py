@@ -176,7 +176,9 @@ def jobs(options: argparse.Namespace) -> Plain:
             runtime_env={"env_vars": {"PYTHONPATH": path}},
         )
         began = time.time()
-        history = runner.run(at, study, create(at, study), Share(workers, 1.0, 0.0), trainable=idle_trainable(options.epoch_seconds))
+        history = runner.run(
+            at, study, create(at, study), Share(workers, 1.0, 0.0), trainable=idle_trainable(options.epoch_seconds)
+        )
         seconds = time.time() - began
         ray.shutdown()
         events = [unsealed(line) for line in at.record.read_bytes().splitlines()]
