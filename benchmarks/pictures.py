@@ -1,0 +1,142 @@
+"""The pictures of the docs, made by a real search: python benchmarks/pictures.py docs
+
+Runs the default search, shows it half-way on a terminal of 110 columns, asks a real TensorBoard, Ray's dashboard and the report for their pages,
+and writes terminal.png, tensorboard.png, ray.png and report.png. Needs Chromium and the development extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TUNE = [sys.executable, str(ROOT / "launch" / "tune.py")]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out.absolute()
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(found for name in ("chromium", "google-chrome") if (found := shutil.which(name)))
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        with searching(Path(folder)) as dashboard:
+            ray_page(browser, dashboard, out / "ray.png")
+        root = Path(folder) / "results" / "shown"
+        terminal(browser, root, Path(folder), out / "terminal.png")
+        report(browser, root, out / "report.png")
+        tensorboard(browser, root, out)
+        browser.close()
+
+
+@contextmanager
+def searching(folder: Path) -> Iterator[str]:
+    """A default search in the background; gives the dashboard's address when its first trials train, and waits for the end."""
+    process = subprocess.Popen([*TUNE, "--name", "shown"], cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    address = ""
+    for line in process.stdout:
+        if found := re.match(r"dashboard +(http://\S+)", line):
+            address = found[1]
+        if line.startswith("trial="):
+            break
+    try:
+        yield address
+    finally:
+        process.communicate()
+
+
+def ray_page(browser: Any, address: str, path: Path) -> None:
+    """Ray's page of the workers, behind its token."""
+    token = subprocess.run(
+        [str(Path(sys.executable).with_name("ray")), "get-auth-token"], check=True, capture_output=True, text=True
+    ).stdout.split()[-1]
+    page = browser.new_page(
+        viewport={"width": 1300, "height": 760}, extra_http_headers={"Authorization": f"Bearer {token}"}
+    )
+    page.goto(f"{address}/#/actors")
+    time.sleep(8)
+    page.screenshot(path=path)
+    page.close()
+
+
+def terminal(browser: Any, root: Path, folder: Path, path: Path) -> None:
+    """The live view as it was when two thirds of the record were there."""
+    from rich.console import Console
+
+    from hcpr_tune.search.history import History
+    from hcpr_tune.search.record import unsealed
+    from hcpr_tune.search.study import read_study
+    from hcpr_tune.views.terminal import render, snapshot
+
+    study = read_study(root / "study.toml")
+    history = History(study.recipe.epochs, study.goal)
+    lines = (root / "record.jsonl").read_bytes().splitlines()
+    for line in lines[: 2 * len(lines) // 3]:
+        history.apply(unsealed(line))
+    console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True)
+    console.print(render(snapshot(study, history), since=0.0))
+    picture = folder / "terminal.html"
+    svg = console.export_svg(title="python launch/tune.py --space default")
+    picture.write_text(
+        f"<meta charset=utf-8><body style='margin:0'>{re.sub(r'@font-face {.*?}', '', svg, flags=re.S)}",
+        encoding="utf-8",
+    )
+    page = browser.new_page(viewport={"width": 1100, "height": 500})
+    page.goto(picture.as_uri())
+    page.locator("svg").first.screenshot(path=path)
+    page.close()
+
+
+def report(browser: Any, root: Path, path: Path) -> None:
+    """The top of the report."""
+    page = browser.new_page(viewport={"width": 1000, "height": 1500})
+    page.goto((root / "report.html").as_uri())
+    page.wait_for_selector("body[data-drawn]")
+    page.screenshot(path=path)
+    page.close()
+
+
+def tensorboard(browser: Any, root: Path, out: Path) -> None:
+    """TensorBoard's curves, its table of values, and its pictures."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(root), "--host", "127.0.0.1", "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        address = next(found[0] for line in process.stderr if (found := re.search(r"http://\S+", line)))
+        page = browser.new_page(viewport={"width": 1300, "height": 760})
+        for name, tab in (
+            ("tensorboard", "timeseries"),
+            ("tensorboard-hparams", "hparams"),
+            ("tensorboard-images", "images"),
+        ):
+            page.goto(f"{address}#{tab}")
+            page.reload()
+            time.sleep(10)
+            page.screenshot(path=out / f"{name}.png")
+        page.close()
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+if __name__ == "__main__":
+    main()
