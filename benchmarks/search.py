@@ -717,7 +717,7 @@ def driver(options: argparse.Namespace) -> None:
         for event in made_up(study, options.recorded):
             history.apply(event)
         record = Record(study_folder.record, history)
-        record.listeners = [ResultFiles(study_folder, study, history), TensorBoardView(study_folder, history)]
+        record.listeners = [ResultFiles(study_folder, study, history), TensorBoardView(study_folder, study, history)]
         capacity = Capacity(Share(2, 1.0, 0.0), nodes=lambda: [{"CPU": 2.0}])
         searcher, suggester = JobSearcher(study, record, study_folder, capacity), Suggester(study)
         draws = np.random.default_rng(1)

@@ -17,7 +17,8 @@ from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_to_toml
 from hcpr_tune.training.session import DataShelf, check_trainable, model_inputs, split_hashes, train_stretch
-from hcpr_tune.views.tensorboard import Curves
+from hcpr_tune.views.event_file import EventFile, scalars
+from hcpr_tune.views.tensorboard import curve_values
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def retrain(recipe: Recipe, folder: Path, resume: bool = False) -> Iterator[tupl
         write_whole(folder / "recipe.toml", recipe_to_toml(recipe))
     except OSError as error:
         raise InputError(f"--out {folder} cannot be written: {error}; choose another folder") from None
-    curves, best = Curves(folder), None
+    curves, best = EventFile(folder), None
     known = {event["epoch"] for event in earlier}
     for event in earlier:
         best = _better(best, event) if event["is_rung"] else best
@@ -58,7 +59,7 @@ def retrain(recipe: Recipe, folder: Path, resume: bool = False) -> Iterator[tupl
             event = {"time": time.time(), **report}
             with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(metrics_line(event))
-            curves.add(event, event["epoch"])
+            curves.write(event["time"], event["epoch"], scalars(curve_values(event)))
             if report["is_rung"]:
                 best = _better(best, report)
                 if best.epoch == report["epoch"]:

@@ -95,7 +95,11 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     page = ReportFile(folder, study, typed("hcpr_tune"))
 
     def listeners() -> list[Any]:
-        return [TensorBoardView(folder, history), *([] if options.quiet else [search_view(study, console)]), page]
+        return [
+            TensorBoardView(folder, study, history),
+            *([] if options.quiet else [search_view(study, console)]),
+            page,
+        ]
 
     interrupted = ""
     try:

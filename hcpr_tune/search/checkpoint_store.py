@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hcpr_tune.files import copy_whole
+from hcpr_tune.search.place import Folder
 from hcpr_tune.training import manifest
 
 if TYPE_CHECKING:
     from hcpr_tune.bucket import Bucket
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, EXAMPLES = "model.safetensors", "examples.png"
 TRAINING = re.compile(r"trial_\d+(_to_\d+)?")
 EPOCH = re.compile(r"epoch_(\d+)")
 
@@ -40,6 +41,9 @@ class CheckpointStore(Protocol):
 
     def copy_weights(self, training: str, epoch: int, target: Path) -> str:
         """Copy a rung's weights to `target`, whole, and return nothing; or else what is wrong with them."""
+
+    def read(self, training: str, epoch: int, name: str) -> bytes | None:
+        """A small file of a checkpoint, None where there is none. Raises `StorageError`."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,9 @@ class FolderStore:
 
     def copy_weights(self, training: str, epoch: int, target: Path) -> str:
         return _copy_weights(self.root / training / f"epoch_{epoch:04d}", target)
+
+    def read(self, training: str, epoch: int, name: str) -> bytes | None:
+        return Folder(self.root).read(f"{training}/epoch_{epoch:04d}/{name}")
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -104,6 +111,9 @@ class BucketStore:
             for name in {manifest.NAME, WEIGHTS} & set(there.keys()):
                 there.download(name, Path(scratch) / name)
             return _copy_weights(Path(scratch), target)
+
+    def read(self, training: str, epoch: int, name: str) -> bytes | None:
+        return self.bucket.read(f"{training}/epoch_{epoch:04d}/{name}")
 
 
 def _copy_weights(checkpoint: Path, target: Path) -> str:

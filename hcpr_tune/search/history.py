@@ -58,6 +58,8 @@ class Trial:
     rungs: dict[int, float] = field(default_factory=dict)
     best_rung: int = 0
     """The epoch of the rung that it is judged by (see `Goal.best_rung`), 0 for none."""
+    began: float = 0.0
+    """When it was suggested."""
     seconds: float = 0.0
     """Of attack, update and evaluation."""
     held: float = 0.0
@@ -243,7 +245,7 @@ class History:
         self.audited |= set(event["trials"])
 
     def _on_trial(self, event: Event) -> None:
-        self.trials[event["trial"]] = Trial(event["trial"], event["params"], event["source"])
+        self.trials[event["trial"]] = Trial(event["trial"], event["params"], event["source"], began=event["time"])
         if event["source"] == ENQUEUED:
             self.queue.pop(0)
 

@@ -140,20 +140,24 @@ def attacked_classes(
     starts: Sequence[Tensor],
     norm: str = "linf",
     objective: Margin | None = None,
+    shown: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Which clean images are classified rightly, (B,) bool, and the class of each under attack, (B,): its own label where it survives.
 
     Ascent on `objective(logits, labels)`, the margin itself unless another one is given, from each of `starts` in turn. An image
     is broken once its margin is not below 0, clean or at any step, and is not attacked further, so that only survivors cost time. Its
-    class is then that of the highest wrong logit, or -1 where the margin is not a number.
+    class is then that of the highest wrong logit, or -1 where the margin is not a number. `shown` (B, C, H, W), where it is given, is
+    filled with the images that these classes are of: as they were when they broke, and where they did not, at the last attack's end.
     """
     objective = objective or margin
     classes = labels.clone()
     survivors = torch.arange(len(images), device=images.device)
 
-    def sift(logits: Tensor) -> Tensor:
-        """Write down the classes of the images that these logits break; returns which survive."""
+    def sift(logits: Tensor, attacked: Tensor) -> Tensor:
+        """Write down the classes of the survivors that are broken `attacked` like this; returns which are left."""
         nonlocal survivors
+        if shown is not None:
+            shown[survivors] = attacked
         values = margin(logits, labels[survivors])
         unbroken = values < 0
         wrong = logits.scatter(1, labels[survivors][:, None], -torch.inf).argmax(dim=1)
@@ -164,7 +168,7 @@ def attacked_classes(
 
     with evaluating(model):
         with torch.no_grad():
-            clean = sift(model(images))
+            clean = sift(model(images), images)
         for start in starts:
             adversarial = into_ball(start[survivors], images[survivors], epsilon, norm)
             for _ in range(steps):
@@ -172,10 +176,10 @@ def attacked_classes(
                     break
                 raised = partial(objective, labels=labels[survivors])
                 moved, logits = ascend(model, adversarial, images[survivors], raised, epsilon, step_size, norm)
-                adversarial = moved[sift(logits)]
+                adversarial = moved[sift(logits, adversarial)]
             if len(survivors):
                 with torch.no_grad():
-                    sift(model(adversarial))
+                    sift(model(adversarial), adversarial)
     return clean, classes
 
 

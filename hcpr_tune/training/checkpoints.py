@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `epoch_0009` with `state.pt` (weights, optimiser, averages, epoch: plain tensors, read with weights_only),
 `report.json` (what was measured in the epochs of the stretch so far, so that what was not told or was lost is told again), where a stretch ends
-`model.safetensors` to take away, and `manifest.json` with the size and the SHA-256 of each. Random draws are derived from the seed and the epoch, so
+`model.safetensors` to take away, and `manifest.json` with the size and the SHA-256 of each. `examples.png` is for people: nothing goes on from
+it, so that the manifest does not know it, and without it a checkpoint is whole. Random draws are derived from the seed and the epoch, so
 there is no generator to hold.
 """
 
@@ -23,7 +24,7 @@ from hcpr_tune.training import manifest
 from hcpr_tune.training.loop import TrainingState
 from hcpr_tune.training.models import save_weights
 
-STATE, REPORT, WEIGHTS = "state.pt", "report.json", "model.safetensors"
+STATE, REPORT, WEIGHTS, EXAMPLES = "state.pt", "report.json", "model.safetensors", "examples.png"
 
 
 def folder_of(root: Path, epoch: int) -> Path:
@@ -36,8 +37,10 @@ def saved_epochs(root: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("epoch_")) for path in root.glob("epoch_*") if path.name[6:].isdigit())
 
 
-def save(root: Path, state: TrainingState, reports: list[dict[str, Any]], with_weights: bool) -> Path:
-    """Write the checkpoint of `state.epoch` and what was measured up to it, the latest epoch last; a reader sees all of it or nothing. Raises `OSError`, and then leaves nothing."""
+def save(
+    root: Path, state: TrainingState, reports: list[dict[str, Any]], with_weights: bool, examples: bytes = b""
+) -> Path:
+    """Write the checkpoint of `state.epoch` and what was measured up to it, the latest epoch last, and the picture `examples`; a reader sees all of it or nothing. Raises `OSError`, and then leaves nothing."""
     target = folder_of(root, state.epoch)
     temporary = root / f".{target.name}.{os.getpid()}"
     try:
@@ -51,6 +54,8 @@ def save(root: Path, state: TrainingState, reports: list[dict[str, Any]], with_w
         if with_weights:
             save_weights(state.scored_model(), temporary / WEIGHTS)
         manifest.write(temporary)
+        if examples:
+            (temporary / EXAMPLES).write_bytes(examples)
         for path in temporary.iterdir():
             _flush(path)
         if target.exists():  # an older checkpoint was damaged, so that this epoch ran again

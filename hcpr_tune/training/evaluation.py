@@ -72,24 +72,39 @@ def evaluate(
     positions = scored_positions(split, settings)
     for chosen in positions.split(settings.batch_size):
         images, labels = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
-        clean, attacked = attacked_classes(
-            model,
-            images,
-            labels,
-            misclassification_margin,
-            epsilon=task.epsilon,
-            norm=task.norm,
-            steps=settings.steps,
-            step_size=settings.relative_step_size * task.epsilon,
-            starts=random_starts(images, chosen, task, settings),
-            objective=OBJECTIVES[objective],
-        )
+        clean, attacked = scoring_attack(model, images, labels, chosen, task, settings, objective)
         totals += torch.stack((clean.sum(), (attacked == labels).sum()))
         ones = torch.ones_like(labels)
         confusion.index_put_((labels, torch.where(attacked < 0, classes, attacked)), ones, accumulate=True)
     clean_correct, robust_correct = totals.tolist()
     return Accuracies(
         clean_correct, robust_correct, len(positions), _pairs(confusion.tolist()), tuple(confusion.sum(dim=1).tolist())
+    )
+
+
+def scoring_attack(
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    positions: Tensor,
+    task: Task,
+    settings: Evaluation,
+    objective: str = "margin",
+    shown: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`attacked_classes` of the images at `positions` of a split, as every evaluation attacks them."""
+    return attacked_classes(
+        model,
+        images,
+        labels,
+        misclassification_margin,
+        epsilon=task.epsilon,
+        norm=task.norm,
+        steps=settings.steps,
+        step_size=settings.relative_step_size * task.epsilon,
+        starts=random_starts(images, positions, task, settings),
+        objective=OBJECTIVES[objective],
+        shown=shown,
     )
 
 

@@ -17,6 +17,7 @@ from hcpr_tune.errors import StorageError
 from hcpr_tune.settings import to_plain
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data, load_data
+from hcpr_tune.training.examples import examples_png
 from hcpr_tune.training.loop import Epoch, initial_state, torch_threads, train
 from hcpr_tune.training.methods import method_of
 from hcpr_tune.training.node_cache import NodeCache
@@ -79,8 +80,9 @@ def train_stretch(
         saving = time.perf_counter()
         report = _report(epoch, shelf.device, startup) | {"recipe": recipe_name}
         reports.append(report)
+        examples = examples_png(recipe, data, state) if epoch.is_rung else b""
         with _storing(f"a checkpoint cannot be written to {folder}"):
-            checkpoints.save(folder, state, reports, with_weights=epoch.is_rung)
+            checkpoints.save(folder, state, reports, with_weights=epoch.is_rung, examples=examples)
         if epoch.epoch - 2 not in recipe.rung_epochs:
             checkpoints.drop(folder, [epoch.epoch - 2])
         if epoch.is_rung and epoch.epoch - 1 not in recipe.rung_epochs:

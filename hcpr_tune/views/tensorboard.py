@@ -1,21 +1,17 @@
-"""TensorBoard events per trial, written by the driver as soon as an epoch is recorded.
-
-Uses TensorBoard's own record writer and protocol buffers, so that the driver need not import torch.
-"""
+"""TensorBoard's view of a search, written by the driver as soon as something is recorded: a run per trial, and one for the study."""
 
 from __future__ import annotations
 
-import platform
 import time
-from pathlib import Path
-from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event as BoardEvent
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
-
-from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.history import Event, History, Trial
 from hcpr_tune.search.results import StudyFolder
+from hcpr_tune.search.space import with_params
+from hcpr_tune.search.study import Study, study_to_toml
+from hcpr_tune.training.recipe import recipe_to_toml
+from hcpr_tune.views import hparams
+from hcpr_tune.views.event_file import EventFile, clear, image, scalars, text
+from hcpr_tune.views.trial_pictures import TrialPictures, best_rung_at
 
 CURVES = {
     "loss": "loss/total",
@@ -30,6 +26,14 @@ CURVES = {
     "seconds_evaluation": "seconds/evaluation",
 }
 """Tag of each reported number."""
+RATE = "images_per_second/training"
+EXAMPLES, CONFUSION = "pictures/examples", "pictures/attacked_classes"
+SAYS = {
+    EXAMPLES: "The same validation images for every trial, before and after the attack that trials are judged by, and what changed,"
+    " amplified. Below each its true class and what the model takes it for. Rungs that were the trial's best when it reached them.",
+    CONFUSION: "Validation images by true class (row) and class under attack (column), the darker the larger the share of its row."
+    " The diagonal stayed right. Rungs that were the trial's best when it reached them.",
+}
 
 
 def curve_values(event: Event) -> dict[str, float]:
@@ -38,65 +42,104 @@ def curve_values(event: Event) -> dict[str, float]:
     for kind in ("robust", "clean"):
         if f"{kind}_correct_validation" in event:
             values[f"accuracy_validation/{kind}"] = event[f"{kind}_correct_validation"] / event["total_validation"]
+    training = event["seconds_attack"] + event["seconds_update"]
+    if event.get("images") and training > 0:
+        values[RATE] = event["images"] / training
     return values
 
 
-class Curves:
-    """The one event file of a training in `folder`, opened again where it was closed.
-
-    A second file would be read in the order of the names, which are equal to the second. Each epoch is flushed, so that it is there to
-    see and a kill loses nothing.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        existing = sorted(folder.glob("events.out.tfevents.*"))
-        path = existing[-1] if existing else folder / f"events.out.tfevents.{int(time.time())}.{platform.node()}"
-        self._writer = RecordWriter(path.open("ab"))
-        if not existing:
-            self._write(BoardEvent(wall_time=time.time(), file_version="brain.Event:2"))
-
-    def add(self, event: Event, step: int) -> None:
-        """An epoch at `step`: its number, or where each rung is a training of its own, the number of epochs trained so far."""
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in curve_values(event).items()]
-        self._write(BoardEvent(wall_time=event["time"], step=step, summary=Summary(value=values)))
-
-    def _write(self, event: Any) -> None:
-        self._writer.write(event.SerializeToString())
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
+def best_values(trial: Trial, best: int) -> dict[str, float]:
+    """What the table of trials says of a trial that is judged by the rung `best`."""
+    scores = trial.scores[best]
+    return {
+        hparams.BEST_ROBUST: scores["robust_accuracy"],
+        hparams.BEST_CLEAN: scores["clean_accuracy"],
+        hparams.BEST_EPOCH: best,
+    }
 
 
 class TensorBoardView:
-    """A listener: one run per trial in its folder, `trials/trial_0003`.
+    """A listener: the run `trials/trial_0003` in a trial's folder with curves, values, recipe and pictures; the study's own in its folder.
 
     The files are rebuilt from the record when a search is resumed, so that no step is missing or doubled. A trial's file is closed with
     its job, so that open files do not grow with the number of trials.
     """
 
-    def __init__(self, folder: StudyFolder, history: History) -> None:
-        self._folder = folder
-        self._open: dict[int, Curves] = {}
+    def __init__(self, folder: StudyFolder, study: Study, history: History) -> None:
+        self._folder, self._study = folder, study
+        self._pictures = TrialPictures(folder, study)
+        self._open: dict[int, EventFile] = {}
+        self._ends: dict[int, str] = {}
+        """The state that a trial's file ends with."""
+        self._write_study()
+        self._pictures.bring_missing(history)
         for trial in history.trials.values():
-            for path in folder.trial(trial.number).glob("events.out.tfevents.*"):
-                path.unlink()
-            for step in sorted(trial.epochs):
-                self._add(trial.epochs[step], step)
-            self._close(trial.number)
+            self._write_anew(history, trial)
 
     def on_event(self, event: Event, history: History) -> None:
-        if event["event"] == "epoch":
-            self._add(event, history.trials[event["trial"]].before + event["epoch"])
+        if event["event"] == "trial":
+            self._begin(history.trials[event["trial"]])
+        elif event["event"] == "epoch":
+            trial = history.trials[event["trial"]]
+            if event["is_rung"]:
+                self._pictures.bring(trial.number, event["epoch"])
+            self._add(history, trial, trial.before + event["epoch"])
         elif event["event"] == "job_end":
-            self._close(event["trial"])
+            self._end(history, history.trials[event["trial"]])
 
-    def _add(self, event: Event, step: int) -> None:
-        number = event["trial"]
+    def _write_study(self) -> None:
+        clear(self._folder.root)
+        file = EventFile(self._folder.root)
+        values = [*hparams.experiment(self._study), *text("study", study_to_toml(self._study))]
+        file.write(time.time(), 0, values)
+        file.close()
+
+    def _write_anew(self, history: History, trial: Trial) -> None:
+        """A trial's file from the record."""
+        self._close(trial.number)
+        clear(self._folder.trial(trial.number))
+        self._begin(trial)
+        for step in sorted(trial.epochs):
+            self._add(history, trial, step)
+        self._write_end(trial)
+        self._close(trial.number)
+
+    def _begin(self, trial: Trial) -> None:
+        recipe = recipe_to_toml(with_params(self._study.recipe, trial.params))
+        values = [*hparams.session_start(self._study, trial), *text("recipe", recipe)]
+        self._file(trial.number).write(trial.began, 0, values)
+
+    def _add(self, history: History, trial: Trial, step: int) -> None:
+        """An epoch at `step`: its number, or where each rung is a training of its own, the number of epochs trained so far."""
+        event = trial.epochs[step]
+        values = scalars(curve_values(event))
+        if event["is_rung"]:
+            rung = event["epoch"]
+            best = best_rung_at(history, trial, rung)
+            values += scalars(best_values(trial, best))
+            if best == rung:
+                values += image(EXAMPLES, self._pictures.examples(trial, rung), SAYS[EXAMPLES])
+                values += image(CONFUSION, self._pictures.confusion(history, trial, rung), SAYS[CONFUSION])
+        self._file(trial.number).write(event["time"], step, values)
+
+    def _end(self, history: History, trial: Trial) -> None:
+        if trial.number in self._ends and self._ends[trial.number] != trial.state and trial.lost:
+            # It was stopped and then promoted. TensorBoard goes by the first end in a file.
+            self._write_anew(history, trial)
+        elif trial.number not in self._ends:
+            self._write_end(trial)
+        self._close(trial.number)
+
+    def _write_end(self, trial: Trial) -> None:
+        values = hparams.session_end(trial)
+        if values:
+            self._ends[trial.number] = trial.state
+            self._file(trial.number).write(trial.seen, max(trial.epochs, default=0), values)
+
+    def _file(self, number: int) -> EventFile:
         if number not in self._open:
-            self._open[number] = Curves(self._folder.trial(number))
-        self._open[number].add(event, step)
+            self._open[number] = EventFile(self._folder.trial(number))
+        return self._open[number]
 
     def _close(self, number: int) -> None:
         if number in self._open:

@@ -1,0 +1,68 @@
+"""Small pictures with words in them, drawn with Pillow: by a worker of what it attacked, by the driver of what it counted."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+INK, PALE, FRAME, PAPER = "#24292f", "#6e7781", "#c4cad1", "#ffffff"
+RIGHT, WRONG = "#0b7a5b", "#c2410c"
+"""Told apart by the colour-blind, and dark enough for words."""
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font that comes with Pillow: no machine lacks it. It has the letters of ASCII."""
+    return ImageFont.load_default(size)
+
+
+def width_of(words: str, size: int) -> int:
+    """Pixels."""
+    return round(font(size).getlength(words))
+
+
+def class_word(number: int, names: Sequence[str]) -> str:
+    """A class by its name in letters that the font has, by its number where it has no such name, and -1 as no class."""
+    if number < 0:
+        return "none"
+    letters = unicodedata.normalize("NFKD", names[number] if number < len(names) else "")
+    plain = " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).split())
+    return plain if plain and plain.isascii() and plain.isprintable() else str(number)
+
+
+def shortened(words: str, width: int, size: int) -> str:
+    """As much of `words` as fits into so many pixels."""
+    if width_of(words, size) <= width:
+        return words
+    while words and width_of(words + "…", size) > width:
+        words = words[:-1]
+    return words.rstrip() + "…"
+
+
+def arrow(draw: ImageDraw.ImageDraw, left: float, middle: float, length: int, colour: str) -> None:
+    """An arrow to the right; the font has none."""
+    right = left + length
+    draw.line([(left, middle), (right, middle)], fill=colour)
+    draw.line([(right - 3, middle - 3), (right, middle), (right - 3, middle + 3)], fill=colour)
+
+
+def as_png(image: Image.Image, colours: int = 0) -> bytes:
+    """A PNG file; with a bound on its `colours` a smaller one."""
+    buffer = io.BytesIO()
+    reduced = image.quantize(colours, dither=Image.Dither.NONE) if colours else image
+    reduced.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def png_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a PNG file; None where it is none, or damaged."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
+            return image.size
+    except (OSError, SyntaxError, ValueError):
+        return None
