@@ -41,10 +41,13 @@ class Cluster:
 
 
 @contextmanager
-def connected(address: str | None, plugins: Iterable[str] = (), dashboard_host: str = LOOPBACK) -> Iterator[Cluster]:
+def connected(
+    address: str | None, plugins: Iterable[str] = (), dashboard_host: str = LOOPBACK, name: str = ""
+) -> Iterator[Cluster]:
     """Ray running, joined at `address` or started here for as long as the block lasts. Raises `InputError` where it cannot be.
 
     A cluster gets this package's code, and the modules `plugins` (package.module:name) where they are the user's own: its nodes need neither.
+    `name`: what this driver is called among the cluster's jobs.
     """
     # Ray reads these when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -54,7 +57,11 @@ def connected(address: str | None, plugins: Iterable[str] = (), dashboard_host: 
         check_address(address)
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if name and not (address or "").startswith("ray://"):  # Ray's client has no way for it
+        from ray.job_config import JobConfig
+
+        quiet["job_config"] = JobConfig(metadata={"job_name": name})
     try:
         if address is None:
             context = _started(dashboard_host, quiet)

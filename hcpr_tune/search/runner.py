@@ -135,7 +135,7 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share,
     searcher = JobSearcher(study, record, folder, Capacity(share, resources.workers))
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable, requested(share, resources.workers):
         tuner = tune.Tuner(
-            tune.with_resources(trainable or TrainJob, {"CPU": share.cpus_per_trial, "GPU": share.gpus_per_trial}),
+            _worker_class(trainable or TrainJob, share),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
@@ -159,7 +159,16 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share,
             raise halt.cause or Interrupted("stopped on request") from None
 
 
+def _worker_class(trainable: type, share: Share) -> type:
+    """What Ray makes workers of, under its own name: dashboard and process list would show that of Ray Tune's wrapper."""
+    from ray import tune
+
+    worker: type = tune.with_resources(trainable, {"CPU": share.cpus_per_trial, "GPU": share.gpus_per_trial})
+    worker.__qualname__ = trainable.__name__
+    return worker
+
+
 def _job_name(trial: object) -> str:
-    """The job's name as Ray's dashboard and logs show it."""
+    """The job's name as Ray's own logs have it."""
     name: str = getattr(trial, "config", {}).get("name", "job")
     return name

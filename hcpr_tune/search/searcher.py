@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from hcpr_tune.search.place import storage_error
 from hcpr_tune.search.record import Record
 from hcpr_tune.search.results import StudyFolder, recipe_of_job, training_name
 from hcpr_tune.search.sampler import Suggester
+from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Study
 from hcpr_tune.search.trainable import REPORT, UNWRITABLE
 from hcpr_tune.settings import to_plain
@@ -70,7 +72,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
                 job = self._open(decision) if isinstance(decision, NewTrial) else decision
                 self._write("job", trial=job.trial, start=job.start, end=job.end)
                 self._jobs[trial_id] = job
-                return {"job": json.dumps(self._order(job)), "name": job.name}
+                return {"job": json.dumps(self._order(job)), "name": self._name(job)}
         return None
 
     @contextmanager
@@ -111,6 +113,9 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
         trial = self._record.history.trials[job.trial]
         recipe = recipe_of_job(self._study, trial, job)
         return {
+            "study": self._folder.root.name,
+            "name": self._name(job),
+            "values": values_words(trial.params),
             "recipe": to_plain(recipe),
             "start": job.start,
             "end": job.end,
@@ -118,6 +123,10 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
             "checkpoints": self._folder.store.where(training_name(job.trial, job.end, self._study.restarted)),
             "gpus": self._capacity.share.gpus_per_trial,
         }
+
+    def _name(self, job: Job) -> str:
+        """What Ray calls a job, and the worker in its log: one cluster may run several studies."""
+        return f"study {self._folder.root.name}: {job.name} (rung {job.end})"
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record what a worker reported: an epoch, and with the last one the job's end."""
@@ -222,6 +231,16 @@ class JobSearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a resumed search is built anew from the record."""
+
+
+def values_words(params: Params) -> str:
+    """A trial's values in one line, each by the last part of its name where no other one ends so."""
+    last = Counter(name.rpartition(".")[2] for name in params)
+    short = {name: name.rpartition(".")[2] for name in params}
+    named = {name if last[short[name]] > 1 else short[name]: value for name, value in params.items()}
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in named.items()
+    )
 
 
 class Ends(Stopper):  # type: ignore[misc]  # Ray is untyped

@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
@@ -29,9 +31,14 @@ UNWRITABLE = "unwritable"
 class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
     """Trains one job at a time. What goes wrong in training is reported, not raised: Ray retries only the death of a process.
 
-    The configuration is {"job": JSON of {recipe, start, end, reported, checkpoints, gpus}}: `reported` is the latest epoch that is known,
-    `checkpoints` a folder or a bucket's URL, `gpus` the trial's share of GPUs.
+    The configuration is {"job": JSON of {study, name, values, recipe, start, end, reported, checkpoints, gpus}}: `name` and `values` say in
+    the worker's log what runs, `reported` is the latest epoch that is known, `checkpoints` a folder or a bucket's URL, `gpus` the trial's
+    share of GPUs.
     """
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard calls the process and its tasks. Ray asks once, so it names nothing that changes with the job."""
+        return f"{self._job['study']} worker {os.getpid()}"
 
     def setup(self, config: dict[str, Any]) -> None:
         self._shelf: DataShelf | None = None
@@ -50,6 +57,7 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         """One epoch, and with the last one the end of the job."""
         try:
             if self._reports is None:
+                log(f"{self._job['name']}: {self._job['values']}")
                 self._reports = self._train()
             report = next(self._reports)
         except Diverged as error:
@@ -59,6 +67,7 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         except Exception as error:
             report = {"status": "failed", "reason": named(error), "traceback": traceback.format_exc()}
         if report["status"] != "training":
+            log(f"{self._job['name']}: {end_words(report)}")
             self._end()
         return {REPORT: json.dumps(report, allow_nan=False), "done": report["status"] != "training"}
 
@@ -106,6 +115,20 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
                     data = self._shelf.get(recipe.task)
                     more = {"splits": split_hashes(data), "model_inputs": model_inputs(data)}
                     yield report | {"status": "reached", "reason": "", **more}
+
+
+def log(line: str) -> None:
+    """One line for this process's page in Ray's dashboard; the driver's terminal shows none of it. A full disk is no fault of the job."""
+    with suppress(OSError):
+        sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        sys.stdout.flush()
+
+
+def end_words(report: dict[str, Any]) -> str:
+    """How a job ended, with what it reached or why it did not."""
+    if report["status"] != "reached":
+        return f"{report['status']}: {report['reason']}"
+    return f"reached, robust accuracy {100 * report['robust_correct_validation'] / report['total_validation']:.1f} %"
 
 
 def kept(action: Callable[[], Any]) -> Any:

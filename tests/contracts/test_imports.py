@@ -20,6 +20,9 @@ def modules_after(code: str) -> set[str]:
 
 def test_a_job_of_a_search_trains_without_the_module_that_opens_the_test_images(small_study, tmp_path):
     job = {
+        "study": "one",
+        "name": "study one: trial 0",
+        "values": "scale=8",
         "recipe": to_plain(small_study.recipe),
         "start": 0,
         "end": 1,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 
 import pytest
 
+from hcpr_tune.search.searcher import values_words
 from hcpr_tune.search.trainable import REPORT, TrainJob
 from hcpr_tune.settings import to_plain
 
@@ -13,6 +16,9 @@ from hcpr_tune.settings import to_plain
 @pytest.fixture
 def job(small_study, tmp_path):
     return {
+        "study": "one",
+        "name": "study one: trial 0",
+        "values": "scale=8",
         "recipe": to_plain(small_study.recipe),
         "start": 0,
         "end": 2,
@@ -50,6 +56,41 @@ def test_an_epoch_that_was_saved_but_not_reported_is_reported_first(job):
     again = steps(TrainJob({"job": json.dumps(job)}))
     assert [report["epoch"] for report in again] == [1, 2]
     assert again[0]["loss"] == first["loss"]
+
+
+def test_the_worker_s_log_says_what_begins_and_how_it_ended(job, capsys):
+    worker = TrainJob({"job": json.dumps(job)})
+    assert repr(worker) == f"one worker {os.getpid()}"
+    reports = steps(worker)
+    begins, ends = capsys.readouterr().out.splitlines()
+    assert begins.endswith(" study one: trial 0: scale=8")
+    share = reports[-1]["robust_correct_validation"] / reports[-1]["total_validation"]
+    assert ends.endswith(f" study one: trial 0: reached, robust accuracy {100 * share:.1f} %")
+
+
+class Full:
+    """A log on a disk that is full."""
+
+    def write(self, line):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_worker_that_cannot_write_its_log_trains_on(job, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert steps(TrainJob({"job": json.dumps(job)}))[-1]["status"] == "reached"
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"optimiser.lr": 0.04119, "hcpr.scale": 8.3, "method": "hcpr"}, "lr=0.0412 scale=8.3 method=hcpr"),
+        ({"pace.shape": "linear", "lr_schedule.shape": "cosine"}, "pace.shape=linear lr_schedule.shape=cosine"),
+        ({"optimiser.lr@mart": 0.01, "attack.steps": 10}, "lr@mart=0.01 steps=10"),
+        ({}, ""),
+    ],
+)
+def test_values_are_named_as_briefly_as_they_can_be_told_apart(params, words):
+    assert values_words(params) == words
 
 
 def broken(natural, adversarial, labels):
