@@ -1,0 +1,165 @@
+"""What Ray's own dashboard, its metrics port and experiment trackers show of real searches. One Ray for all of them."""
+
+from __future__ import annotations
+
+import re
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hcpr_tune.cluster import Cluster, connected
+from hcpr_tune.search import runner
+from hcpr_tune.search.capacity import Share
+from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.record import read_history
+from hcpr_tune.search.results import StudyFolder
+from hcpr_tune.search.studies import check_new, create
+from hcpr_tune.search.study import Study, extend, read_study
+from hcpr_tune.views.ray_metrics import STATES, RayMetrics
+from tests.cluster.test_detach import asked
+from tests.cluster.test_search import in_folder
+from tests.views.test_ray_metrics import names_in_board
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+SHARE = Share(workers=2, cpus_per_trial=1.0, gpus_per_trial=0.0)
+GPUS = 0.5
+"""As if trials had a share of a GPU."""
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Cluster]:
+    with connected(None, name="the driver") as cluster:
+        while asked(cluster.dashboard_url, "") != 401:
+            time.sleep(0.1)
+        yield cluster
+
+
+@dataclass
+class Searched:
+    """A study that is searched in this process, in one session or several."""
+
+    folder: StudyFolder
+    study: Study
+    history: History
+    listeners: list[Any] = field(default_factory=list)
+
+    def go_on(self, *listeners: Any, requests: Sequence[Event] = ()) -> None:
+        """Search to the end of the budget; each listener is made from folder, study and history."""
+
+        def made() -> list[Any]:
+            self.listeners = [one(self.folder, self.study, self.history) for one in listeners]
+            return self.listeners
+
+        runner.run(self.folder, self.study, self.history, SHARE, made, requests)
+
+    def extend(self, trials: int, *listeners: Any) -> None:
+        """Another session, with a larger budget, from the record as it is on disk."""
+        budget = {"trials": trials}
+        self.study = extend(self.study, budget)
+        self.history = read_history(self.folder.record, self.study.recipe.epochs, self.study.goal)
+        self.go_on(*listeners, requests=[{"event": "extend", "time": time.time(), "budget": budget}])
+
+
+def begun(folder: Path, name: str, *overrides: tuple[str, Any]) -> Searched:
+    study = read_study(in_folder(folder) / "small.toml", overrides)
+    study_folder = check_new(folder / "results", name)
+    return Searched(study_folder, study, create(study_folder, study))
+
+
+def metrics(folder: StudyFolder, study: Study, history: History) -> RayMetrics:
+    return RayMetrics(folder, study, history, GPUS)
+
+
+@pytest.fixture(scope="module")
+def first(here, tmp_path_factory) -> Searched:
+    """One whole search with a name of its own."""
+    searched = begun(tmp_path_factory.mktemp("first"), "named-2026")
+    searched.go_on(metrics)
+    return searched
+
+
+def exported(name: str) -> dict[tuple[str, ...], float]:
+    """This study's metrics, as Prometheus would find them at the nodes' metrics ports: (name, value of its second tag) -> value."""
+    import ray
+
+    found = {}
+    for node in ray.nodes():
+        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        for line in lines:
+            match = re.fullmatch(r"ray_(hcpr_tune_\w+)\{(.*)\} (\S+)", line)
+            tags = dict(re.findall(r'(\w+)="([^"]*)"', match[2])) if match else {}
+            if match and tags["study"] == name:
+                found[match[1], tags.get("state", tags.get("purpose", ""))] = float(match[3])
+    return found
+
+
+def exported_when(name: str, **wanted: float) -> dict[tuple[str, ...], float]:
+    """The same once these are right: Ray's processes report every 10 s."""
+    until = time.monotonic() + 60
+    while True:
+        found = exported(name)
+        if all(found.get((metric, "")) == pytest.approx(value) for metric, value in wanted.items()):
+            return found
+        assert time.monotonic() < until, found
+        time.sleep(1)
+
+
+def epochs_of(history: History) -> int:
+    return sum(len(trial.epochs) for trial in history.trials.values())
+
+
+def test_ray_exports_what_the_record_says(first):
+    history = first.history
+    best, published = history.ranked()[0].score, history.trials[0].score
+    found = exported_when("named-2026", hcpr_tune_epochs_total=epochs_of(history))
+    assert first.listeners[0].trouble == ""
+    assert found["hcpr_tune_best_robust_accuracy", ""] == pytest.approx(best)
+    assert found["hcpr_tune_gain_points", ""] == pytest.approx(100 * (best - published))
+    assert {state: found["hcpr_tune_trials", state] for state in STATES} == {
+        state: sum(trial.state == state for trial in history.trials.values()) for state in STATES
+    }
+    assert found["hcpr_tune_workers", ""] == 2
+    held = sum(value for (name, purpose), value in found.items() if "worker_seconds" in name and purpose != "idle")
+    assert held == pytest.approx(history.worker_seconds, rel=0.05)
+    assert found["hcpr_tune_gpu_seconds_total", ""] == pytest.approx(GPUS * history.worker_seconds)
+    assert {name for name, _ in found} == names_in_board()
+
+
+def test_after_a_resume_the_totals_go_on(first):
+    before = epochs_of(first.history)
+    first.extend(6, metrics)
+    assert epochs_of(first.history) > before
+    exported_when("named-2026", hcpr_tune_epochs_total=epochs_of(first.history))
+
+
+def test_the_dashboard_names_driver_workers_and_jobs(here, first):
+    import ray
+    from ray.util.state import get_log, list_actors, list_jobs
+
+    (driver,) = list_jobs(address=here.dashboard_url, detail=True)
+    assert driver.metadata == {"job_name": "the driver"}
+    actors = list_actors(address=here.dashboard_url, detail=True)
+    assert {actor.class_name for actor in actors} == {"TrainJob"}
+    assert {actor.repr_name for actor in actors} >= {f"named-2026 worker {actor.pid}" for actor in actors[:1]}
+    ours = [actor for actor in actors if actor.repr_name.startswith("named-2026")]
+    lines = [
+        line
+        for actor in ours
+        for part in get_log(address=ray.get_runtime_context().gcs_address, actor_id=actor.actor_id, timeout=30)
+        for line in part.splitlines()
+    ]
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    for trial in first.history.trials.values():
+        scale = f"scale={trial.params['hcpr.scale']:.3g} shape={trial.params['pace.shape']}"
+        begins = f"study named-2026: trial {trial.number}, epochs 1 to 1 \\(rung 1\\): {scale}"
+        ends = f"study named-2026: trial {trial.number}, .*reached, robust accuracy {100 * trial.rungs[1]:.1f} %"
+        assert any(re.fullmatch(stamp + begins, line) for line in lines), lines
+        assert any(re.fullmatch(stamp + ends, line) for line in lines), lines
