@@ -85,7 +85,7 @@ def terminal(browser: Any, root: Path, folder: Path, path: Path) -> None:
     from hcpr_tune.search.history import History
     from hcpr_tune.search.record import unsealed
     from hcpr_tune.search.study import read_study
-    from hcpr_tune.views.terminal import render, snapshot
+    from hcpr_tune.views.terminal import view_of
 
     study = read_study(root / "study.toml")
     history = History(study.recipe.epochs, study.goal)
@@ -93,7 +93,7 @@ def terminal(browser: Any, root: Path, folder: Path, path: Path) -> None:
     for line in lines[: 2 * len(lines) // 3]:
         history.apply(unsealed(line))
     console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True)
-    console.print(render(snapshot(study, history), since=0.0))
+    console.print(view_of(study, history))
     picture = folder / "terminal.html"
     svg = console.export_svg(title="python launch/tune.py --space default")
     picture.write_text(

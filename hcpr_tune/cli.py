@@ -60,6 +60,7 @@ def parser() -> Parser:
     add_data(commands)
     add_init(commands)
     add_status(commands)
+    add_list(commands)
     add_stop(commands)
     add_logs(commands)
     add_report(commands)
@@ -142,6 +143,7 @@ def add_tune(commands: Any) -> None:
         help="with --dry-run: train for at most two minutes on the cluster and say what the search would cost",
     )
     tune.add_argument("--quiet", action="store_true", help="print only the result")
+    tune.add_argument("--json", action="store_true", help="print a JSON object per line, for programs; the result last")
 
 
 def add_status(commands: Any) -> None:
@@ -151,6 +153,17 @@ def add_status(commands: Any) -> None:
         description="Say how a search stands, running or not: who leads it, its best trials, what was lost.",
     )
     add_study(status)
+    status.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_list(commands: Any) -> None:
+    command = commands.add_parser(
+        "list",
+        help="all searches of a storage",
+        description="List the searches of a storage, newest first: how each stands, its best trial, its gain.",
+    )
+    add_storage(command)
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_stop(commands: Any) -> None:

@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shlex
 import time
+from typing import TYPE_CHECKING
 
 from hcpr_tune.commands.console import COMPLETED, make_console, typed
+
+if TYPE_CHECKING:
+    from hcpr_tune.search.history import History
+    from hcpr_tune.search.holder import Holder
+    from hcpr_tune.search.study import Study
+
+WIDE = 500
+"""Characters of a line that goes into a pipe or a file: nothing that matters is cut off there."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Print who leads the search, where it stands, and how to go on."""
     from hcpr_tune.search.holder import living_holder
     from hcpr_tune.search.studies import reopen
-    from hcpr_tune.views.terminal import snapshot
+    from hcpr_tune.views.standing import answer, holder_plain, state_of
+    from hcpr_tune.views.terminal import view_of
+    from hcpr_tune.views.wording import printable
 
     folder, study, history = reopen(options.storage, options.name, "status ")
     holder = living_holder(folder.place)
+    if options.json:
+        state = {"state": state_of(study, history, holder), "holder": holder_plain(holder, time.time())}
+        plain = {"study": folder.address, **state, **answer(folder, study, history, holder is not None)}
+        print(json.dumps(plain, indent=2, allow_nan=False))
+        return COMPLETED
     console = make_console()
-    if holder is not None:
-        state = f"running, led by {holder.words(time.time())}"
-    else:
-        elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
-        ended = {"": "its process died", "failed": "it failed", "storage": "its storage failed"}.get(
-            history.ended, history.ended
-        )
-        state = f"not running ({ended}); {typed('hcpr_tune')} tune --resume {options.name}{elsewhere} goes on"
-    console.print(f"study        {folder.address}", markup=False)
-    console.print(f"state        {state}", markup=False)
-    console.print(snapshot(study, history).body)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    console.out(printable(f"study        {folder.address}"), highlight=False)
+    console.out(printable(f"state        {state_words(options, study, history, holder)}"), highlight=False)
+    console.print(view_of(study, history, holder is not None))
     return COMPLETED
+
+
+def state_words(options: argparse.Namespace, study: Study, history: History, holder: Holder | None) -> str:
+    """The state of a study in words, with the way on."""
+    from hcpr_tune.views.standing import STATES, state_of
+
+    if holder is not None:
+        return f"running, led by {holder.words(time.time())}"
+    state = state_of(study, history, holder)
+    elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
+    more = " --trials +N" if state == "finished" else " --hours or --worker-hours +N" if state == "out of time" else ""
+    way_on = f"{typed('hcpr_tune')} tune --resume {options.name}{elsewhere}{more}"
+    return f"not running ({STATES.get(state, state)}); {way_on} goes on"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
+from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, typed
 from hcpr_tune.commands.plans import Plan, plan_of
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
 
@@ -29,6 +29,10 @@ def run(options: argparse.Namespace) -> int:
     if options.detach and (options.address is None or options.dry_run):
         raise InputError(
             "--detach goes with --address HOST:PORT, the cluster that is to run the search, and not with --dry-run"
+        )
+    if options.json and (options.detach or options.dry_run):
+        raise InputError(
+            "--json tells of a search that runs here, not of --dry-run or --detach; of one elsewhere tells status NAME --json"
         )
     try:
         return act(options)
@@ -97,7 +101,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     def listeners() -> list[Any]:
         return [
             TensorBoardView(folder, study, history),
-            *([] if options.quiet else [search_view(study, console)]),
+            *([] if options.quiet else [search_view(study, console, history, options.json)]),
             page,
         ]
 
@@ -112,18 +116,24 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
         ):
             share = allot(study.settings.resources, cluster, plan.where, options.wait)
             if not options.quiet:
-                print_start(console, plan, dashboard_of(cluster, options.address), share.workers, size())
+                print_start(console, plan, dashboard_of(cluster, options), share.workers, size(), options.json)
             if not studies.exists(folder):
                 studies.create(folder, study)
             runner.run(folder, study, history, share, listeners, plan.requests, plan.patience)
     except (Interrupted, KeyboardInterrupt) as error:
         interrupted = str(error) or "interrupted"
     except StorageError as error:
+        if options.json:
+            print_json_result(console, folder, study, history, NOTHING_COMPLETED)
         raise StorageError(f"{error} ({way_on})") from None
     release(node_folder())
     if interrupted and not studies.exists(folder):
         raise Interrupted(f"{interrupted} before the study was begun; nothing was written")
-    code = print_result(console, folder, study, history, page) if history.trials else NOTHING_COMPLETED
+    code = NOTHING_COMPLETED if not history.ranked() else COMPLETED
+    if options.json:
+        print_json_result(console, folder, study, history, INTERRUPTED if interrupted else code)
+    elif history.trials:
+        print_result(console, folder, study, history, page)
     if not interrupted:
         return code
     raise Interrupted(f"{interrupted}; everything recorded is kept in {folder.address}; go on with: {way_on}")
@@ -176,11 +186,15 @@ def interruptible() -> Iterator[None]:
             signal.signal(name, handler)
 
 
-def search_view(study: Study, console: Console) -> Any:
-    """The live view on a terminal, plain lines elsewhere."""
-    from hcpr_tune.views.terminal import LiveView, PlainLines
+def search_view(study: Study, console: Console, history: History, json: bool) -> Any:
+    """The live view on a terminal that can redraw it, plain lines elsewhere; JSON for whoever wants it."""
+    from hcpr_tune.views.news import JsonLines, PlainLines
+    from hcpr_tune.views.terminal import LiveView
 
-    return LiveView(study, console) if console.is_terminal else PlainLines(study, console)
+    if json:
+        return JsonLines(study, console, history)
+    live = console.is_terminal and not console.is_dumb_terminal
+    return LiveView(study, console, history) if live else PlainLines(study, console, history)
 
 
 def print_study(study: Study) -> None:
@@ -190,17 +204,24 @@ def print_study(study: Study) -> None:
     print(study_to_toml(study))
 
 
-def dashboard_of(cluster: Cluster, address: str | None) -> str:
-    """The dashboard's address, and how to get in: Ray protects what it starts here by a token."""
+def dashboard_of(cluster: Cluster, options: argparse.Namespace) -> str:
+    """The dashboard's address, and for people how to get in: Ray protects what it starts here by a token."""
     token = f" (it asks for the token that `{typed('ray')} get-auth-token` prints)"
-    return cluster.dashboard_url + (token if cluster.dashboard_url and address is None else "")
+    asks = cluster.dashboard_url and options.address is None and not options.json
+    return cluster.dashboard_url + (token if asks else "")
 
 
-def print_start(console: Console, plan: Plan, dashboard: str, workers: int, checkpoint_bytes: int) -> None:
+def print_start(
+    console: Console, plan: Plan, dashboard: str, workers: int, checkpoint_bytes: int, json: bool = False
+) -> None:
     """The addresses to look at, what it may take of the disk, and what was lost before, before anything runs."""
     from hcpr_tune.views.forecast import budget_words, disk_words
+    from hcpr_tune.views.news import start_news, tell
 
     folder, study, history = plan.folder, plan.study, plan.history
+    if json:
+        tell(console, start_news(folder, study, history, workers, checkpoint_bytes, dashboard))
+        return
     lines = [
         f"study        {folder.address}" + ("" if folder.bucket is None else f" (a copy for you in {folder.root})"),
         f"task         {study.recipe.task.dataset}, epsilon {study.recipe.task.epsilon:g}, {len(study.space)} searched dimensions",
@@ -216,8 +237,7 @@ def print_start(console: Console, plan: Plan, dashboard: str, workers: int, chec
         )
     if history.damage:
         lines.append(f"LOSS         {history.damage}")
-    for line in lines:
-        console.print(line, markup=False)
+    print_lines(console, lines)
 
 
 def best_words(history: History) -> str:
@@ -226,11 +246,27 @@ def best_words(history: History) -> str:
     return f"{100 * (ranked[0].score or 0.0):.1f} % by trial {ranked[0].number}" if ranked else "none yet"
 
 
-def print_result(console: Console, folder: StudyFolder, study: Study, history: History, page: ReportFile) -> int:
-    """The answer and where everything lies; the exit code."""
+def print_lines(console: Console, lines: Iterable[str]) -> None:
+    """Lines that may be copied: a terminal folds those that are too long for it, and they stay whole."""
+    from hcpr_tune.views.wording import printable
+
+    for line in lines:
+        console.out(printable(line), highlight=False)
+
+
+def print_json_result(console: Console, folder: StudyFolder, study: Study, history: History, code: int) -> None:
+    """The answer for programs."""
+    from hcpr_tune.views.news import result_news, tell
+
+    tell(console, result_news(folder, study, history, code, code == INTERRUPTED))
+
+
+def print_result(console: Console, folder: StudyFolder, study: Study, history: History, page: ReportFile) -> None:
+    """The answer and where everything lies."""
     from hcpr_tune.search.halving import LOST_AT_ONCE, hopeless, over_budget
+    from hcpr_tune.views.board import loss_lines
     from hcpr_tune.views.forecast import budget_words
-    from hcpr_tune.views.terminal import ledger_lines, loss_lines, result_table
+    from hcpr_tune.views.terminal import ledger_lines, result_table
 
     if not history.ranked():
         reason = hopeless(history)
@@ -240,25 +276,24 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
             else ""
         )
         reasons = reason or "; ".join(sorted({trial.reason for trial in history.trials.values() if trial.reason}))
-        console.print(
-            f"No trial reached its first rung{': ' + reasons if reasons else ''}.{given_up} See {folder.table}.",
-            markup=False,
+        print_lines(
+            console,
+            [f"No trial reached its first rung{': ' + reasons if reasons else ''}.{given_up} See {folder.table}."],
         )
-        return NOTHING_COMPLETED
+        return
     console.print(result_table(study, history))
     if over_budget(history, study.rules):
         more = f"{typed('hcpr_tune')} tune --resume {folder.root.name} --hours or --worker-hours +N goes on"
-        console.print(f"the budget of time is spent: {budget_words(study)}; {more}", markup=False)
-    for line in (
+        print_lines(console, [f"the budget of time is spent: {budget_words(study)}; {more}"])
+    lines = (
         *ledger_lines(study, history),
-        *loss_lines(history),
+        *loss_lines(history.losses),
         f"best recipe  {folder.best / 'recipe.toml'} ({beside_best(folder)})",
         f"all trials   {folder.table}",
         f"report       {page.words}",
         f"train again  {typed('hcpr_tune')} train --recipe {folder.best / 'recipe.toml'}",
-    ):
-        console.print(line, markup=False)
-    return COMPLETED
+    )
+    print_lines(console, lines)
 
 
 def beside_best(folder: StudyFolder) -> str:

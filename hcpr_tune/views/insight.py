@@ -6,13 +6,23 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hcpr_tune.search.history import History, Trial
-from hcpr_tune.search.results import masking_of, winner
+from hcpr_tune.search.results import front, masking_of
 from hcpr_tune.search.study import Study
+
+
+def judged(study: Study, history: History) -> tuple[Trial | None, list[Trial]]:
+    """The best trial, as `results.winner` has it, and the front: worked out once for each state of the history."""
+    kept: tuple[Trial | None, list[Trial]] | None = history.derived.get("judged")
+    if kept is None:
+        members = front(study, history)
+        kept = next(iter(members or history.ranked()), None), members
+        history.derived["judged"] = kept
+    return kept
 
 
 def gain_points(study: Study, history: History) -> float | None:
     """Points of robust accuracy on validation that the best trial is ahead of the published recipe; None while one of them has no score."""
-    best, published = winner(study, history), history.trials.get(0)
+    (best, _), published = judged(study, history), history.trials.get(0)
     if best is None or published is None or best.score is None or published.score is None:
         return None
     return 100 * (best.score - published.score)
@@ -48,10 +58,12 @@ def alarms(study: Study, history: History) -> list[Alarm]:
         numbers = tuple(trial.number for trial in trials)
         many = f"{len(trials)} trials" if len(trials) > 1 else f"trial {numbers[0]}"
         found.append(Alarm(status, f"{many} {status}: {reason}", numbers))
-    best = winner(study, history)
+    best, _ = judged(study, history)
     short = study.goal.shortfall(best.scores[best.best_rung]) if best is not None else 0.0
     if short:
         floor = study.settings.constraints.clean_accuracy
-        words = f"no trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points"
+        words = (
+            f"no trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points"
+        )
         found.append(Alarm("floor", words))
     return found

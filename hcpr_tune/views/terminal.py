@@ -1,215 +1,63 @@
-"""What is printed while a search runs: one live view on a terminal, plain greppable lines elsewhere."""
+"""What people see of a search on a terminal: one live view while it runs, and the answer at its end."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hcpr_tune.search.halving import usual_epochs
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.ledger import ledger
 from hcpr_tune.search.results import front, masking_of, rung_accuracies
-from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Study
 from hcpr_tune.search.worth import FEWEST_POINTS, rung_worths
+from hcpr_tune.views.board import View, alarm_lines
+from hcpr_tune.views.insight import alarms
+from hcpr_tune.views.leaders import columns_of
+from hcpr_tune.views.standing import alarm_plain, standing
+from hcpr_tune.views.wording import clock, printable
 
-LEADERS = 5
-LOSSES_SHOWN = 3
-STATES = {
-    "running": "running",
-    "stopped": "stopped early",
-    "interrupted": "interrupted",
-    "completed": "completed",
-    "diverged": "diverged",
-    "failed": "failed",
-    "killed": "killed",
-}
+SHARE, AT_ONCE = 1 / 20, 0.5
+"""What the live view may take of the driver's time, and seconds beyond that, for what happens in a moment."""
 
 
-def expected_epochs(study: Study) -> int:
-    """The epochs that the search takes where each rung promotes exactly its quota."""
-    return usual_epochs(study.rules, study.calibration)
-
-
-def seconds_left(study: Study, history: History) -> float | None:
-    """An estimate: the usual number of epochs less those that are done, at their pace, and no more than the budget of time leaves."""
-    done = sum(len(trial.epochs) for trial in history.trials.values())
-    if not done:
-        return None
-    running = sum(trial.target - trial.last_epoch for trial in history.running)
-    to_begin = study.settings.budget.trials - len(history.trials)
-    epochs = max(running, expected_epochs(study) - done) if to_begin > 0 else running
-    worker_seconds = sum(trial.seconds for trial in history.trials.values()) / done * epochs
-    rules, workers = study.rules, max(1, history.workers)
-    in_budget = min(rules.seconds - history.seconds, (rules.worker_seconds - history.worker_seconds) / workers)
-    return max(0.0, min(worker_seconds / workers, in_budget))
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def counts(study: Study, history: History) -> dict[str, int]:
-    """How many trials are in which state; a waiting trial is stopped unless it is promoted later."""
-    result = dict.fromkeys(STATES, 0)
-    for trial in history.trials.values():
-        result[trial.state] += 1
-    return result | {"suggested": len(history.trials), "budget": study.settings.budget.trials}
-
-
-def printable(text: str) -> str:
-    """Text from a file or an error without what would steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def describe(params: Params) -> str:
-    """Searched values in one line."""
-    short = {name.removeprefix("hcpr."): value for name, value in params.items()}
-    return " ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in short.items()
-    )
-
-
-class PlainLines:
-    """A line for each rung that is reached and for each trial that ends badly."""
-
-    def __init__(self, study: Study, console: Console) -> None:
-        self._study, self._console = study, console
-
-    def on_event(self, event: Event, history: History) -> None:
-        if event["event"] in ("loss", "workers"):
-            news = f'loss="{printable(event["what"])}"' if event["event"] == "loss" else f"workers={event['workers']}"
-            self._console.print(news, soft_wrap=True, markup=False, highlight=False)
-        if event["event"] != "job_end":
-            return
-        trial = history.trials[event["trial"]]
-        count = counts(self._study, history)
-        left = seconds_left(self._study, history)
-        words = [f"trial={trial.number}", f"epoch={trial.last_epoch}", f"status={event['status']}"]
-        accuracies = rung_accuracies(trial)
-        if event["status"] == "reached" and accuracies:
-            last = trial.at_rung(trial.last_rung)
-            total = last["total_validation"]
-            words += [
-                f"robust_accuracy_validation={last['robust_correct_validation'] / total:.4f}",
-                f"clean_accuracy_validation={last['clean_correct_validation'] / total:.4f}",
-            ]
-        else:
-            words.append(f'reason="{printable(trial.reason)}"')
-        best = history.ranked()
-        words.append(
-            f"best={best[0].score:.4f}@trial{best[0].number}" if best and best[0].score is not None else "best=none"
-        )
-        words.append(
-            f"trials={count['suggested']}/{count['budget']} running={count['running']} stopped={count['stopped']}"
-        )
-        words.append(f"elapsed={clock(history.seconds)} left={'?' if left is None else clock(left)}")
-        self._console.print(" ".join(words), soft_wrap=True, markup=False, highlight=False)
-
-    def close(self) -> None:
-        pass
+def view_of(study: Study, history: History, alive: bool = True) -> View:
+    """The view of a study at this moment; `alive`: somebody searches it."""
+    return View(standing(study, history, alive), columns_of(study.space))
 
 
 class LiveView:
     """One calm view that is redrawn in place."""
 
-    def __init__(self, study: Study, console: Console) -> None:
-        self._study = study
-        self._shown: Snapshot | None = None
-        self._cost = 0.0
+    def __init__(self, study: Study, console: Console, history: History | None = None) -> None:
+        self._study, self._began, self._spent = study, time.monotonic(), 0.0
+        # Made by the thread that changes the history, drawn by another one.
+        self._shown = (None, 0.0) if history is None or not history.trials else self._seen(history)
         self._live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._render)
         self._live.start()
 
     def on_event(self, event: Event, history: History) -> None:
-        # It takes longer as the study grows; it may take a twentieth of the driver's time.
+        # It takes longer as the study grows. What happens in one moment is seen to its end: nothing may come after it for long.
         began = time.monotonic()
-        if self._shown is None or began - self._shown.taken >= 20 * self._cost:
-            self._shown = snapshot(self._study, history)
-            self._cost = time.monotonic() - began
+        if self._spent <= SHARE * (began - self._began) + AT_ONCE:
+            self._shown = self._seen(history)
+            self._spent += time.monotonic() - began
 
     def close(self) -> None:
         self._live.stop()
 
+    def _seen(self, history: History) -> tuple[View | None, float]:
+        return view_of(self._study, history), time.monotonic()
+
     def _render(self) -> RenderableType:
-        if self._shown is None:
+        view, taken = self._shown
+        if view is None:
             return Text("starting the first trials ...")
-        return render(self._shown, time.monotonic() - self._shown.taken)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What is shown between two events: built by the thread that changes the history, drawn by another one."""
-
-    seconds: float
-    left: float | None
-    body: RenderableType
-    taken: float
-
-
-def snapshot(study: Study, history: History) -> Snapshot:
-    """The view of a study at this moment."""
-    count = counts(study, history)
-    words = ", ".join(f"{count[state]} {name}" for state, name in STATES.items() if count[state] or state == "running")
-    state = Text(f"{count['suggested']} of {count['budget']} trials: {words}")
-    worths = [Text(line, style="dim") for line in rung_lines(study, history)]
-    losses = [Text(line, style="yellow") for line in loss_lines(history)]
-    body = Group(state, leaderboard(history), running_line(history), *worths, *losses)
-    return Snapshot(history.seconds, seconds_left(study, history), body, time.monotonic())
-
-
-def render(shown: Snapshot, since: float) -> RenderableType:
-    """A snapshot with the clocks `since` seconds further on."""
-    elapsed = shown.seconds + since
-    left = None if shown.left is None else max(0.0, shown.left - since)
-    line = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=1.0, completed=0.0 if left is None else elapsed / max(elapsed + left, 1e-9), width=40)
-    line.add_row(bar, Text(f"elapsed {clock(elapsed)}, about {'?' if left is None else clock(left)} left", style="dim"))
-    return Group(line, shown.body)
-
-
-def leaderboard(history: History) -> Table:
-    """The best trials so far, and the published recipe."""
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for title, width in (("", 4), ("trial", 5), ("epoch", 5)):
-        table.add_column(title, justify="right", width=width)
-    table.add_column("robust accuracy", width=22)
-    table.add_column("clean", width=7)
-    table.add_column("values", ratio=1, no_wrap=True, overflow="ellipsis")
-    ranked = history.ranked()
-    for trial in ranked[:LEADERS] + [trial for trial in ranked[LEADERS:] if trial.number == 0]:
-        robust, clean = (rung_accuracies(trial) or {}).values()
-        values = "published recipe" if trial.number == 0 else describe(trial.params)
-        row = (
-            str(ranked.index(trial) + 1),
-            str(trial.number),
-            str(trial.best_rung),
-            str(robust),
-            f"{100 * clean.share:.1f} %",
-        )
-        table.add_row(*row, Text(values), style="green" if trial is ranked[0] else "")
-    return table
-
-
-def loss_lines(history: History) -> list[str]:
-    """What was damaged and done again, the latest first, a few of them."""
-    lines = [f"LOSS         {printable(what)}" for what in reversed(history.losses[-LOSSES_SHOWN:])]
-    more = len(history.losses) - LOSSES_SHOWN
-    return lines + ([f"LOSS         and {more} before"] if more > 0 else [])
-
-
-def running_line(history: History) -> Text:
-    """What runs, and how far it is."""
-    jobs = [f"trial {trial.number} at epoch {trial.last_epoch} of {trial.target}" for trial in history.running]
-    return Text("running: " + (", ".join(jobs) or "nothing"), style="dim")
+        return replace(view, since=time.monotonic() - taken, bounded=True)
 
 
 def rung_lines(study: Study, history: History) -> list[str]:
@@ -250,8 +98,10 @@ def result_table(study: Study, history: History) -> RenderableType:
         else:
             robust, clean = accuracies.values()
             table.add_row(title, str(trial.number), str(trial.best_rung), str(robust), str(clean))
-    alarms = (masking_of(best[0]) or {}).get("alarms", [])
-    warnings = [Text(f"ALARM: the best model may mask its gradients: {alarm}", style="red") for alarm in alarms]
+    masking = (masking_of(best[0]) or {}).get("alarms", [])
+    words = [f"ALARM: the best model may mask its gradients: {printable(alarm)}" for alarm in masking]
+    lost = [alarm_plain(alarm) for alarm in alarms(study, history) if alarm.kind in ("diverged", "failed")]
+    warnings = [*(Text(line, style="red") for line in words), *alarm_lines(lost, len(lost))]
     return Group(table, *warnings, *map(Text, rung_lines(study, history)), Text(result_words(study, history)))
 
 

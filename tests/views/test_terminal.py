@@ -1,31 +1,34 @@
-"""What is printed: plain lines for programs, one view for people, and an answer that says what it is worth."""
+"""What people see on a terminal: one view that fits it, and an answer that says what it is worth."""
 
 from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from hcpr_tune.search.space import params_of
-from hcpr_tune.views.terminal import (
-    PlainLines,
-    clock,
-    counts,
-    expected_epochs,
-    render,
-    result_table,
-    seconds_left,
-    snapshot,
-)
+from hcpr_tune.search.space import params_of, read_space
+from hcpr_tune.search.study import find_space, read_study
+from hcpr_tune.views.board import PARTS, allotted, loss_lines
+from hcpr_tune.views.leaders import columns_of
+from hcpr_tune.views.terminal import LiveView, result_table, view_of
+from hcpr_tune.views.wording import age, brief, clock, printable
 from tests.search.histories import epoch, history_of, job, lost, reached, suggested
+from tests.views.kinds import KINDS, kind
+from tests.views.recorded import history_like
+from tests.written import folded
 
 
-def printed(thing, width=200):
-    console = Console(file=io.StringIO(), width=width, highlight=False)
+def printed(thing, width=200, height=50):
+    console = Console(file=io.StringIO(), width=width, height=height, highlight=False)
     console.print(thing)
     return console.file.getvalue()
+
+
+def shown(study, history, width=200, height=50, bounded=True, alive=True):
+    return printed(replace(view_of(study, history, alive), bounded=bounded), width, height)
 
 
 @pytest.fixture
@@ -41,40 +44,129 @@ def events(small_study):
     ]
 
 
-def test_plain_lines_are_greppable(small_study, events):
-    console = Console(file=io.StringIO(), width=80, soft_wrap=True)
-    history = history_of(last_epoch=4)
-    view = PlainLines(small_study, console)
-    for event in events:
-        if history.apply(event):
-            view.on_event(event, history)
-    lines = console.file.getvalue().splitlines()
-    assert len(lines) == 5
-    assert re.match(
-        r"trial=0 epoch=4 status=reached robust_accuracy_validation=0\.5000 clean_accuracy_validation=1\.0000 best=0\.5000@trial0 ",
-        lines[2],
-    )
-    assert "best=0.6000@trial1" in lines[3]
-    assert 'trial=2 epoch=0 status=diverged reason="the loss is not finite"' in lines[4]
-    assert "trials=3/4" in lines[4]
-
-
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_the_view_shows_the_leaders_within_the_width(small_study, events, width):
-    history = history_of(*events, suggested(3), job(3, 0, 1), last_epoch=4)
-    text = printed(render(snapshot(small_study, history), since=1.0), width)
+    text = shown(small_study, history_of(*events, suggested(3), job(3, 0, 1), last_epoch=4), width)
     assert all(len(line) <= width for line in text.splitlines())
-    assert "4 of 4 trials: 1 running, 1 stopped early, 1 completed, 1 diverged" in text
-    assert "60.0 % (56.9 to 63.0)" in text
-    assert "published recipe" in text
-    assert "trial 3 at epoch 0 of 1" in text
-    assert text.index("60.0 %") < text.index("50.0 %")
+    assert "4 of 4 trials: 1 running, 1 completed, 1 stopped, 1 diverged" in text
+    assert "gain         +10.0 points over the published recipe, trial 0 (optimistic)" in text
+    assert re.search(r"^  1     1     1  60\.0 % \(56\.9 to 63\.0\)  100\.0 % +5 constant$", text, re.MULTILINE)
+    assert re.search(r"^  2     0     4  50\.0 % ", text, re.MULTILINE)
+    assert re.search(r"^running      trial 3 +epoch 0 of 1 +starting$", text, re.MULTILINE)
+    assert re.search(r"^epoch 1 +2 +1  not known yet \(1 of 5 trials\)$", text, re.MULTILINE)
+    assert "ALARM        trial 2 diverged: the loss is not finite" in text
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("width", "height"), [(20, 5), (40, 10), (80, 24), (80, 12), (120, 30), (200, 50)])
+def test_every_kind_of_study_fits_every_terminal(name, width, height):
+    study, events = kind(name)
+    history = folded(study, events)
+    history.losses += ["the checkpoint results/x was damaged\n\x1b[2J" * 4] * 9
+    lines = shown(study, history, width, height).splitlines()
+    assert len(lines) <= max(height - 1, 4)
+    assert all(len(line) <= width and line.isprintable() for line in lines)
+    if height >= 24:
+        assert any("LOSS" in line for line in lines)
+        assert any("ALARM" in line for line in lines) == bool(view_of(study, history).standing["alarms"])
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_status_of_every_kind_of_study_fits_the_width_and_cuts_no_words(name, width):
+    study, events = kind(name)
+    lines = shown(study, folded(study, events), width, 24, bounded=False, alive=False).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert not any("…" in line for line in lines)
+    assert "0 running" in lines[1]
 
 
 def test_the_view_exists_before_anything_has_happened(small_study):
-    text = printed(render(snapshot(small_study, history_of(last_epoch=4)), since=0.0))
+    text = shown(small_study, history_of(last_epoch=4))
     assert "0 of 4 trials: 0 running" in text
     assert "about ? left" in text
+    assert "no trial has reached a rung" in text
+
+
+@pytest.fixture
+def crowd():
+    """64 trials on three hosts, two of which have not been heard of."""
+    study = read_study(find_space("default"), [("budget.trials", 500)])
+    history = history_like(study, 100, running=64)
+    for trial in list(history.running)[2:]:
+        history.apply(epoch(trial.number, 1) | {"worker": f"10.0.0.{trial.number % 3}:{trial.number}"})
+    return study, history
+
+
+def test_many_workers_are_told_by_host(crowd):
+    lines = shown(*crowd, 80, 24).splitlines()
+    begins = next(place for place, line in enumerate(lines) if line.startswith("running "))
+    words = [line[13:].partition(",")[0] for line in lines[begins : begins + 4]]
+    assert words == ["10.0.0.0: 21 trials", "10.0.0.1: 20 trials", "10.0.0.2: 21 trials", "starting: 2 trials"]
+    assert "39 at 1/3, 42 at 1/3, " in lines[begins]
+    assert "36 at 0/3, 37 at 0/3" in lines[begins + 3]
+
+
+def test_one_line_is_left_for_the_workers_where_there_is_hardly_any(crowd):
+    assert "running      64 trials on 3 hosts" in shown(*crowd, 80, 13)
+
+
+def test_values_are_shown_as_far_as_they_fit_and_the_rest_is_counted():
+    study = read_study(find_space("default"))
+    history = history_like(study, 10)
+    narrow, wide = (shown(study, history, width).splitlines() for width in (80, 200))
+    heading = next(line for line in narrow if "robust accuracy" in line)
+    assert re.search(r"weight margin  scale    end \+5$", heading)
+    heading = next(line for line in wide if "robust accuracy" in line)
+    assert all(f" {name}" in heading for name in ("consistency.ramp", "pace.ramp", "kl_weight", "start", "shape"))
+    assert not re.search(r"\+\d$", heading)
+    lengths = {len(line) for line in wide if re.match(r" {2,}\d+ +\d+ .*linear|cosine", line)}
+    assert len(lengths) <= 1
+
+
+def test_columns_are_named_by_what_tells_them_apart(small_study):
+    table = {"hcpr.scale": {"low": 4.0, "high": 16.0}, "hypersphere.scale": {"low": 4.0, "high": 16.0}}
+    table["pace.shape"] = {"choices": ["constant", "linear"]}
+    columns = columns_of(read_space(table, small_study.recipe, "here"))
+    assert [(column.title, column.values) for column in columns] == [
+        ("hcpr.scale", 6),
+        ("hypersphere.scale", 6),
+        ("shape", 8),
+    ]
+    assert columns[1].heading(folded=True) == ("hypersphere.", "scale")
+
+
+def test_rooms_are_given_by_importance_and_never_more_than_there_is():
+    wanted = [20, 20, 20, 20, 20]
+    for room in range(60):
+        given = allotted(wanted, room)
+        assert sum(given) <= room
+        assert all(lines <= part.most for lines, part in zip(given, PARTS, strict=True))
+    assert allotted(wanted, 5) == [4, 1, 0, 0, 0]
+    assert allotted([2, 0, 0, 0, 1], 50) == [2, 0, 0, 0, 1]
+
+
+def test_what_happens_in_one_moment_is_seen_to_its_end(small_study, events):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    history = history_of(last_epoch=4)
+    view = LiveView(small_study, console, history)
+    try:
+        assert "starting" in printed(view._render())
+        for event in [*events, suggested(3), job(3, 0, 1)]:
+            history.apply(event)
+            view.on_event(event, history)
+        assert "trial 3" in printed(view._render())
+    finally:
+        view.close()
+
+
+def test_a_resumed_search_is_seen_from_the_beginning(small_study, events):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    view = LiveView(small_study, console, history_of(*events, last_epoch=4))
+    try:
+        assert "60.0 %" in printed(view._render())
+    finally:
+        view.close()
 
 
 def test_the_answer_names_the_gain_and_that_it_is_optimistic(small_study, events):
@@ -84,6 +176,7 @@ def test_the_answer_names_the_gain_and_that_it_is_optimistic(small_study, events
     assert "Gain over the published recipe: +10.0 points" in text
     assert "chosen from 2 trials by these very images" in text
     assert "optimistic" in text
+    assert "ALARM        trial 2 diverged: the loss is not finite" in text
 
 
 def test_the_answer_is_plain_where_nothing_beat_the_published_recipe(small_study, events):
@@ -107,22 +200,14 @@ def test_the_answer_says_when_the_published_recipe_diverged(small_study):
     assert "Gain" not in text
 
 
-def test_counts_add_up(small_study, events):
-    count = counts(small_study, history_of(*events, last_epoch=4))
-    assert (
-        sum(count[name] for name in ("running", "stopped", "interrupted", "completed", "diverged", "failed", "killed"))
-        == 3
-    )
+def test_losses_are_counted_where_they_are_many():
+    assert [line[13:] for line in loss_lines(["a", "b", "c", "d", "e"], 3)] == ["e", "d", "and 3 before"]
+    assert [line[13:] for line in loss_lines(["a", "b"], 2)] == ["b", "a"]
 
 
-def test_time_left_is_unknown_at_first_and_nothing_at_the_end(small_study, events):
-    assert seconds_left(small_study, history_of(suggested(0), last_epoch=4)) is None
-    params = params_of(small_study.recipe, small_study.space)
-    done = history_of(*events, suggested(3, params), *reached(3, 0, 1, 1), last_epoch=4)
-    assert seconds_left(small_study, done) == 0
-    halfway = history_of(suggested(0), job(0, 0, 1, time=0.0), epoch(0, 1, 1, time=10.0), last_epoch=4)
-    assert seconds_left(small_study, halfway) == pytest.approx(1.0 * (expected_epochs(small_study) - 1) / 2)
-
-
-def test_clock():
+def test_words():
     assert [clock(0), clock(61.9), clock(3601)] == ["0:00", "1:01", "1:00:01"]
+    assert [age(one) for one in (None, 0.2, 59, 60, 7300, 200000)] == ["?", "0 s", "59 s", "1 min", "2 h", "2 d"]
+    values = (0.0447, 0.000312, 12.345, 1e-5, 123456.0, 8, True, "linear")
+    assert [brief(value) for value in values] == ["0.0447", "3.1e-4", "12.3", "1e-05", "1.2e5", "8", "True", "linear"]
+    assert printable("a\x1b[2J\nb\u202e") == "a?[2J?b?"

@@ -1,0 +1,43 @@
+"""Values as people read them: durations, shares with their intervals, searched values, text that nobody vouches for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NUMBER_WIDTH = 6
+"""What `brief` needs at most for the numbers that are searched."""
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def age(seconds: float | None) -> str:
+    """A duration in its largest unit; None is not known."""
+    if seconds is None:
+        return "?"
+    size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), UNITS[-1])
+    return f"{int(seconds // size)} {unit}"
+
+
+def printable(text: str) -> str:
+    """Text from a file or an error without what would steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def with_interval(accuracy: dict[str, float]) -> str:
+    """A share in per cent with its interval."""
+    low, share, high = (100 * accuracy[name] for name in ("low_95", "share", "high_95"))
+    return f"{share:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def brief(value: Any) -> str:
+    """A searched value in few characters: three digits where they fit, else two."""
+    if not isinstance(value, float):
+        return printable(str(value))
+    texts = [f"{value:.3g}", f"{value:.2g}", f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")]
+    return next((text for text in texts if len(text) <= NUMBER_WIDTH), texts[-1])

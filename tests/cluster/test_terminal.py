@@ -1,0 +1,89 @@
+"""Real searches as they are seen: on terminals of two sizes, and by a program."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+
+import pytest
+
+from hcpr_tune.search.record import read_history
+from tests.cluster.test_search import in_folder, search, wait_for
+from tests.conftest import ROOT, SLOW_SPACE
+from tests.screen import Terminal
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (200, 50)])
+def test_a_search_on_a_terminal(columns, rows, tmp_path):
+    in_folder(tmp_path, SLOW_SPACE)
+    command = [sys.executable, str(ROOT / "launch" / "tune.py"), "--space", "small.toml", "--name", "seen"]
+    terminal = Terminal([*command, "--trials", "6"], tmp_path, columns, rows)
+    frames: list[list[str]] = []
+    try:
+        while terminal.read(1.0):
+            # The same bytes on a terminal where nothing can be folded.
+            assert terminal.view() == terminal.view(wide=True)
+            frames.append(terminal.view())
+        assert terminal.process.wait(60) == 0, terminal.lines()
+        end = terminal.lines()
+    finally:
+        terminal.close()
+    text = "\n".join(max(frames, key=len))
+    assert re.search(r"elapsed \d:\d\d, about \d:\d\d left", text)
+    assert re.search(r"^\d of 6 trials: \d running", text, re.MULTILINE)
+    assert re.search(r"^    trial epoch  robust accuracy          clean   scale +shape$", text, re.MULTILINE)
+    assert any(re.search(r"^running +trial \d +epoch \d of \d +[\d.]+:\d+$", line) for one in frames for line in one)
+    check_the_answer(end, history_in(tmp_path, "seen"))
+
+
+def check_the_answer(end, history):
+    """The view is gone, and the answer stands there, line by line."""
+    assert not any(" left" in line and "elapsed" in line for line in end)
+    begins = next(place for place, line in enumerate(end) if "robust accuracy (95 %)" in line)
+    best, published = history.ranked()[0], history.trials[0]
+    row = r" +{} +{} +{:.1f} % \(\d+\.\d to \d+\.\d\) +\d+\.\d % \(\d+\.\d to \d+\.\d\)"
+    for line, name, trial in zip(end[begins + 1 :], ("best", "published"), (best, published), strict=False):
+        assert re.fullmatch(name + row.format(trial.number, trial.best_rung, 100 * trial.score), line)
+    assert sum(line.startswith("train again  ") for line in end) == 1
+
+
+def history_in(folder, name):
+    return read_history(folder / "results" / name / "record.jsonl", 4)
+
+
+def objects(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_search_for_a_program(tmp_path):
+    done = search(in_folder(tmp_path), "--space", "small.toml", "--name", "one", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    news = objects(done.stdout)
+    start, result = news[0], news[-1]
+    assert [start["news"], result["news"]] == ["start", "result"]
+    assert start["study"] == start["tensorboard"] == "results/one"
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", start["dashboard"])
+    rungs = [one for one in news if one["news"] == "rung"]
+    assert {one["trial"] for one in rungs} == {0, 1, 2, 3}
+    assert all(re.fullmatch(r"[\d.]+:\d+", one["worker"]) for one in rungs)
+    assert (result["exit_code"], result["exit_reason"]) == (0, "finished")
+    best = history_in(tmp_path, "one").ranked()[0]
+    assert result["best"]["trial"] == rungs[-1]["best"]["trial"] == best.number
+    assert result["best"]["robust_accuracy_validation"]["share"] == best.score
+    assert all((tmp_path / path).exists() for path in result["paths"].values())
+
+
+def test_a_program_hears_that_a_search_was_interrupted(background, tmp_path):
+    process = background("tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "cut", "--json")
+    wait_for(tmp_path / "results" / "cut" / "record.jsonl", '"job_end"', 1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err.count("\n")) == (130, 1)
+    result = objects(out)[-1]
+    assert (result["news"], result["exit_code"], result["exit_reason"]) == ("result", 130, "interrupted")
+    assert result["running"] == []
+    assert result["trials"]["interrupted"] >= 1

@@ -1,0 +1,45 @@
+"""Studies as a search leaves them, from made events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.record import sealed
+from hcpr_tune.search.results import StudyFolder
+from hcpr_tune.search.studies import create
+from hcpr_tune.search.study import Study, study_to_plain
+
+
+@dataclass(frozen=True)
+class Written:
+    """A study in a folder."""
+
+    folder: StudyFolder
+    study: Study
+
+    @property
+    def name(self) -> str:
+        return self.folder.root.name
+
+
+def written(storage: Path, name: str, study: Study, events: Iterable[Event], began: float = 0.0) -> Written:
+    """Write study and record into `storage`, its clock beginning at `began`."""
+    folder = StudyFolder(storage / name)
+    create(folder, study)
+    lines = []
+    for event in events:
+        own = {"fingerprint": study.fingerprint, "study": study_to_plain(study)} if event["event"] == "begin" else {}
+        lines.append(sealed({**event, **own, "time": began + event["time"]}))
+    folder.record.write_bytes(b"".join(lines))
+    return Written(folder, study)
+
+
+def folded(study: Study, events: Iterable[Event]) -> History:
+    """The history of these events."""
+    history = History(study.recipe.epochs, study.goal)
+    for event in events:
+        history.apply(event)
+    return history
