@@ -23,6 +23,14 @@ def typed(program: str) -> str:
 
 
 def make_console() -> Console:
+    """Where the commands print. Once nobody reads that any more, `| head` for instance, it is as if they had been interrupted."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    class Printing(Console):
+        def on_broken_pipe(self) -> None:
+            try:
+                super().on_broken_pipe()
+            except SystemExit:
+                raise KeyboardInterrupt from None
+
+    return Printing(highlight=False, soft_wrap=not sys.stdout.isatty())

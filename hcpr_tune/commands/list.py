@@ -29,16 +29,16 @@ def run(options: argparse.Namespace) -> int:
     """Print a line for each study, the one that was last heard of first."""
     from hcpr_tune.search.studies import known
 
-    names = known(options.storage)
+    console, names = make_console(), known(options.storage)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda name: told(options.storage, name), names))
     studies = sorted(
         (study for study in found if study is not None), key=lambda study: (-(study["last_event"] or 0), study["study"])
     )
     if options.json:
-        print(json.dumps({"storage": options.storage, "studies": studies}, indent=2, allow_nan=False))
+        plain = {"storage": options.storage, "studies": studies}
+        console.out(json.dumps(plain, indent=2, allow_nan=False), highlight=False)
         return COMPLETED
-    console = make_console()
     if not studies:
         print_line(
             console,

@@ -29,13 +29,12 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.views.wording import printable
 
     folder, study, history = reopen(options.storage, options.name, "status ")
-    holder = living_holder(folder.place)
+    holder, console = living_holder(folder.place), make_console()
     if options.json:
         state = {"state": state_of(study, history, holder), "holder": holder_plain(holder, time.time())}
         plain = {"study": folder.address, **state, **answer(folder, study, history, holder is not None)}
-        print(json.dumps(plain, indent=2, allow_nan=False))
+        console.out(json.dumps(plain, indent=2, allow_nan=False), highlight=False)
         return COMPLETED
-    console = make_console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDE
     console.out(printable(f"study        {folder.address}"), highlight=False)

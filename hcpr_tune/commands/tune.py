@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from hcpr_tune.training.recipe import Recipe
     from hcpr_tune.views.report_file import ReportFile
 
+COPIED = ("tensorboard ", "train again ")
+"""How the lines begin that hold a command."""
+
 
 def run(options: argparse.Namespace) -> int:
     """`hcpr_tune tune`: check everything that can be checked, then Ray, then the search."""
@@ -247,11 +250,16 @@ def best_words(history: History) -> str:
 
 
 def print_lines(console: Console, lines: Iterable[str]) -> None:
-    """Lines that may be copied: a terminal folds those that are too long for it, and they stay whole."""
+    """Words are folded between words; what may be copied is left to the terminal, where it stays whole."""
+    from rich.text import Text
+
     from hcpr_tune.views.wording import printable
 
     for line in lines:
-        console.out(printable(line), highlight=False)
+        if line.startswith(COPIED):
+            console.out(printable(line), highlight=False)
+        else:
+            console.print(Text(printable(line)))
 
 
 def print_json_result(console: Console, folder: StudyFolder, study: Study, history: History, code: int) -> None:

@@ -26,7 +26,7 @@ def test_a_search_on_a_terminal(columns, rows, tmp_path):
     try:
         while terminal.read(1.0):
             # The same bytes on a terminal where nothing can be folded.
-            assert terminal.view() == terminal.view(wide=True)
+            assert terminal.lines() == terminal.lines(wide=True)
             frames.append(terminal.view())
         assert terminal.process.wait(60) == 0, terminal.lines()
         end = terminal.lines()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -160,3 +162,14 @@ def test_studies_in_a_bucket_are_listed_without_a_copy(s3_server, tmp_path, monk
     assert studies["hurt"]["reason"].startswith(f"{storage}/hurt/study.toml is not valid TOML")
     assert studies["one-trial"]["address"].startswith(f"{storage}/one-trial")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere"]
+
+
+def test_a_reader_that_is_gone_is_an_interruption(tmp_path):
+    study, events = kind("one trial")
+    written(tmp_path / "results", "one", study, events)
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "hcpr_tune", "list"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (130, b"")

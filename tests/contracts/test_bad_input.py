@@ -24,6 +24,7 @@ MISTAKES = {
     "audit without resume": (["--audit", "2"], "--audit goes with --resume NAME"),
     "epochs without resume": (["--epochs", "+9"], "--epochs goes with --resume NAME; set recipe.epochs"),
     "probe without dry run": (["--probe"], "--probe goes with --dry-run"),
+    "json of a dry run": (["--json", "--dry-run"], "--json tells of a search that runs here"),
     "more calibration than trials": (
         ["--set", "early_stopping.calibration=9"],
         "early_stopping.calibration must be at most budget.trials = 4, got 9",
