@@ -86,8 +86,8 @@ def find_examples(model: Classifier, split: Split, task: Task, settings: Evaluat
     )
 
 
-TITLE, ROW_NAMES, GAP, LABEL, NAME_WIDTH = 26, 92, 10, 16, 92
-"""Pixels: the line above, the words at the left, between images, a line of words, and at least the width of a column."""
+TITLE, ROW_NAMES, GAP, LABEL, MOST_LABEL = 44, 92, 10, 16, 92
+"""Pixels: the lines above, the words at the left, between images, a line of words, and the widest label."""
 SIZE, ARROW = 12, 18
 """Pixels: the font, and an arrow with room around it."""
 
@@ -102,16 +102,20 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things go: tiles of `width` and `height` pixels, with labels of so many `lines` below those of the first two rows."""
+    """Where things go: tiles of `width` and `height` pixels in columns with `room` for labels of so many `lines`."""
 
     width: int
     height: int
+    room: int
     lines: int
 
-    @property
-    def room(self) -> int:
-        """The width of a label."""
-        return max(self.width, NAME_WIDTH)
+    @classmethod
+    def of(cls, tile: Image.Image, labels: Sequence[Label]) -> Layout:
+        """Labels on one line where all fit, else on two."""
+        widths = [(width_of(label.true, SIZE), ARROW + width_of(label.taken, SIZE)) for label in labels]
+        one_line = max(map(sum, widths))
+        lines, widest = (1, one_line) if one_line <= MOST_LABEL else (2, max(map(max, widths)))
+        return cls(tile.width, tile.height, max(tile.width, min(MOST_LABEL, widest)), lines)
 
     @property
     def whole(self) -> tuple[int, int]:
@@ -138,12 +142,13 @@ def draw_examples(
         [_tile((0.5 + factor * one).clip(0, 1), smooth=False) for one in change],
     ]
     labels = _labels(examples, class_names)
-    width, height = rows[0][0].size
-    one_line = all(_fits(label, max(width, NAME_WIDTH)) for row in labels for label in row)
-    layout = Layout(width, height, 1 if one_line else 2)
+    layout = Layout.of(rows[0][0], [*labels[0], *labels[1]])
+    width, height = layout.width, layout.height
     picture = Image.new("RGB", layout.whole, PAPER)
     draw = ImageDraw.Draw(picture)
-    draw.text((GAP, 7), _title(task, settings, epoch), fill=PALE, font=font(SIZE))
+    draw.text((GAP, 6), f"epoch {epoch}: true class, and what the model takes it for", fill=INK, font=font(SIZE))
+    attack = f"margin attack in the {task.norm} ball of radius {task.epsilon:.3g}, {settings.steps} steps"
+    draw.text((GAP, 6 + LABEL), attack, fill=PALE, font=font(SIZE))
     words = (["clean"], ["attacked"], ["difference,", f"{factor:.3g} times", "(grey: none)"])
     for row, tiles in enumerate(rows):
         for line, said in enumerate(words[row]):
@@ -157,13 +162,6 @@ def draw_examples(
         for column, label in enumerate(said_of):
             _draw_label(draw, layout, row, column, label)
     return picture
-
-
-def _title(task: Task, settings: Evaluation, epoch: int) -> str:
-    return (
-        f"epoch {epoch}: true class and what the model takes it for; margin attack, {task.norm} ball of radius {task.epsilon:.3g},"
-        f" {settings.steps} steps"
-    )
 
 
 def _tile(image: np.ndarray, smooth: bool = True) -> Image.Image:
@@ -187,11 +185,6 @@ def _labels(examples: Examples, names: Sequence[str]) -> list[list[Label]]:
         ]
         for taken in (examples.clean_classes, examples.attacked_classes)
     ]
-
-
-def _fits(label: Label, width: int) -> bool:
-    """On one line."""
-    return width_of(label.true, SIZE) + ARROW + width_of(label.taken, SIZE) <= width
 
 
 def _draw_label(draw: ImageDraw.ImageDraw, layout: Layout, row: int, column: int, label: Label) -> None:

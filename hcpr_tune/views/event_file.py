@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
@@ -9,30 +11,36 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event as BoardEvent
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.event_pb2 import SessionLog
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_BLOB_SEQUENCE, Summary
+from tensorboard.plugins.image import metadata as image_plugin
 from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from hcpr_tune.drawing import png_size
+from hcpr_tune.files import write_bytes_whole
 
-PATTERN = "events.out.tfevents.*"
+PREFIX = "events.out.tfevents."
 
 
 class EventFile:
     """The one event file of a run in `folder`, opened again where it was closed.
 
-    A second file would be read in the order of the names, which are equal to the second. Each write is flushed, so that it is there to
-    see and a kill loses nothing.
+    With `anew` another one, which a reader takes up after those before it: their names are in the order of their seconds. Each write is
+    flushed, so that it is there to see and a kill loses nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, anew: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        existing = sorted(folder.glob(PATTERN))
-        path = existing[-1] if existing else folder / f"events.out.tfevents.{int(time.time())}.{platform.node()}"
+        existing = sorted(folder.glob(PREFIX + "*"))
+        going_on = bool(existing) and not anew
+        second = max([int(time.time()), *(int(path.name.split(".")[3]) + 1 for path in existing)])
+        path = existing[-1] if going_on else folder / f"{PREFIX}{second}.{platform.node()}"
         self._writer = RecordWriter(path.open("ab"))
-        if not existing:
-            self._append(BoardEvent(wall_time=time.time(), file_version="brain.Event:2"))
+        if not going_on:
+            for event in _beginning():
+                self._append(event)
 
     def write(self, wall_time: float, step: int, values: Iterable[Any]) -> None:
         """Values of `scalars`, `text` and `image`, or with metadata of a plugin."""
@@ -46,10 +54,34 @@ class EventFile:
         self._writer.close()
 
 
-def clear(folder: Path) -> None:
-    """Delete the event files of a run, which is then written anew."""
-    for path in folder.glob(PATTERN):
-        path.unlink()
+def _beginning() -> list[Any]:
+    """What a reader must know first: the format, and that what it read of the run in other files counts no more."""
+    now = time.time()
+    return [
+        BoardEvent(wall_time=now, file_version="brain.Event:2"),
+        BoardEvent(wall_time=now, session_log=SessionLog(status=SessionLog.START)),
+    ]
+
+
+def write_alone(path: Path, values: Iterable[Any]) -> None:
+    """A file of a run that has only this to say, whole or not at all."""
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    for event in (*_beginning(), BoardEvent(wall_time=time.time(), summary=Summary(value=values))):
+        writer.write(event.SerializeToString())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_whole(path, buffer.getvalue())
+
+
+def emptied(folder: Path) -> list[Path]:
+    """Take everything out of a run's event files, which is then written anew, and return them.
+
+    To be deleted later: the slower one of TensorBoard's readers does not get over a file that is gone.
+    """
+    found = list(folder.glob(PREFIX + "*"))
+    for path in found:
+        os.truncate(path, 0)
+    return found
 
 
 def scalars(values: Mapping[str, float]) -> list[Any]:
@@ -71,4 +103,7 @@ def image(tag: str, png: bytes | None, description: str) -> list[Any]:
     if size is None:
         return []
     picture = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=png)
-    return [Summary.Value(tag=tag, image=picture, metadata=SummaryMetadata(summary_description=description))]
+    metadata = image_plugin.create_summary_metadata(display_name=None, description=description)
+    # TensorBoard's fast reader drops the description of what has no class.
+    metadata.data_class = DATA_CLASS_BLOB_SEQUENCE
+    return [Summary.Value(tag=tag, image=picture, metadata=metadata)]

@@ -75,7 +75,7 @@ KINDS = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
 
 def session_start(study: Study, trial: Trial) -> list[Any]:
     """A trial's row."""
-    start = SessionStartInfo(group_name=f"trial {trial.number}", start_time_secs=trial.began)
+    start = SessionStartInfo(group_name=f"trial_{trial.number:04d}", start_time_secs=trial.began)
     for name, value in columns(study, trial.params).items():
         if isinstance(value, bool):
             start.hparams[name].bool_value = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 
 from hcpr_tune.search.history import Event, History, Trial
 from hcpr_tune.search.results import StudyFolder
@@ -10,7 +10,7 @@ from hcpr_tune.search.space import with_params
 from hcpr_tune.search.study import Study, study_to_toml
 from hcpr_tune.training.recipe import recipe_to_toml
 from hcpr_tune.views import hparams
-from hcpr_tune.views.event_file import EventFile, clear, image, scalars, text
+from hcpr_tune.views.event_file import PREFIX, EventFile, emptied, image, scalars, text, write_alone
 from hcpr_tune.views.trial_pictures import TrialPictures, best_rung_at
 
 CURVES = {
@@ -71,6 +71,7 @@ class TensorBoardView:
         self._open: dict[int, EventFile] = {}
         self._ends: dict[int, str] = {}
         """The state that a trial's file ends with."""
+        self._emptied: list[Path] = []
         self._write_study()
         self._pictures.bring_missing(history)
         for trial in history.trials.values():
@@ -86,18 +87,19 @@ class TensorBoardView:
             self._add(history, trial, trial.before + event["epoch"])
         elif event["event"] == "job_end":
             self._end(history, history.trials[event["trial"]])
+        elif event["event"] == "end":
+            # Before a bucket's copy of the folder is brought up to date for the last time.
+            self.close()
 
     def _write_study(self) -> None:
-        clear(self._folder.root)
-        file = EventFile(self._folder.root)
         values = [*hparams.experiment(self._study), *text("study", study_to_toml(self._study))]
-        file.write(time.time(), 0, values)
-        file.close()
+        write_alone(self._folder.root / f"{PREFIX}study", values)
 
     def _write_anew(self, history: History, trial: Trial) -> None:
         """A trial's file from the record."""
         self._close(trial.number)
-        clear(self._folder.trial(trial.number))
+        self._emptied += emptied(self._folder.trial(trial.number))
+        self._open[trial.number] = EventFile(self._folder.trial(trial.number), anew=True)
         self._begin(trial)
         for step in sorted(trial.epochs):
             self._add(history, trial, step)
@@ -148,3 +150,5 @@ class TensorBoardView:
     def close(self) -> None:
         for number in list(self._open):
             self._close(number)
+        for path in self._emptied:
+            path.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from hcpr_tune.search.record import read_history
 from hcpr_tune.search.study import read_study
 from hcpr_tune.training.recipe import load_recipe
 from tests.conftest import ROOT, SMALL_SPACE
+from tests.views.boards import served
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -82,6 +83,24 @@ def test_every_trial_is_in_the_table_and_in_its_folder(finished):
         reader = EventAccumulator(str(trial))
         reader.Reload()
         assert [point.step for point in reader.Scalars("loss/total")] == [line["epoch"] for line in metrics]
+
+
+def test_a_real_tensorboard_shows_the_search(finished):
+    root = finished[0] / "results" / "one"
+    history = read_history(root / "record.jsonl", 4)
+    with served(root) as board:
+        best = history.ranked()[0]
+        points = board.curve(best.number, "best/robust_accuracy_validation", len(best.rungs))
+        assert points[-1] == (best.last_rung, pytest.approx(best.score))
+        question = {"allowedStatuses": ["STATUS_SUCCESS"], "startIndex": 0, "sliceSize": 50, "colParams": []}
+        answer = board.until("data/plugin/hparams/session_groups", lambda rows: rows["totalSize"] == 6, question)
+        scales = {row["name"]: row["hparams"]["hcpr.scale"] for row in answer["sessionGroups"]}
+        assert scales == {f"trial_{number:04d}": trial.params["hcpr.scale"] for number, trial in history.trials.items()}
+        run = f"run=trials/trial_{best.number:04d}&tag=pictures/examples"
+        (*_, last) = board.ask(f"data/plugin/images/images?{run}&sample=0")
+        assert last["step"] == best.best_rung
+        drawn = root / "trials" / f"trial_{best.number:04d}" / f"examples_epoch_{best.best_rung:04d}.png"
+        assert board.bytes(f"data/plugin/images/individualImage?{last['query']}") == drawn.read_bytes()
 
 
 def test_promoted_trials_are_the_best_of_their_rung(finished):

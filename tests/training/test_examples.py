@@ -179,8 +179,9 @@ def of_noise(channels, height, width, count=SHOWN):
 def test_images_of_any_shape_are_shown_at_a_size_that_one_sees(channels, height, width, tile):
     found = of_noise(channels, height, width)
     image = draw_examples(found, TASK, SETTINGS, [str(number) for number in range(6)], 3)
-    across = 92 + 6 * (max(tile[0], 92) + 10)
-    assert image.size == (across, 26 + 3 * tile[1] + 2 * (16 + 10) + 10)
+    widest = width_of("3", 12) + 18 + width_of("none", 12)
+    across = 92 + 6 * (max(tile[0], widest) + 10)
+    assert image.size == (across, 44 + 3 * tile[1] + 2 * (16 + 10) + 10)
 
 
 def test_pixels_stand_where_they_belong_and_the_change_is_amplified():
@@ -189,8 +190,8 @@ def test_pixels_stand_where_they_belong_and_the_change_is_amplified():
     attacked[0, 0, 0, 0], attacked[0, 0, 7, 7] = 0.6, 0.4
     found = Examples(images, attacked, range(6), range(6), range(6))
     image = draw_examples(found, TASK, SETTINGS, [str(number) for number in range(6)], 3).convert("L")
-    left = 92 + (92 - 64) // 2
-    tops = [26 + row * (64 + 16 + 10) for row in range(3)]
+    left = 92
+    tops = [44 + row * (64 + 16 + 10) for row in range(3)]
     corner, middle, last = (2, 2), (32, 32), (61, 61)
     read = [[image.getpixel((left + x, top + y)) for x, y in (corner, middle, last)] for top in tops]
     assert read == [[128, 128, 128], [153, 128, 102], [255, 128, 0]]

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -61,3 +72,69 @@ def rung(number: int, at: int, robust: int, clean: int = 90, total: int = 100) -
         "attacked_pairs_validation": [[0, 1, total - robust]] if robust < total else [],
         "class_totals_validation": [total, 0, 0],
     }
+
+
+class Served:
+    """A real TensorBoard over a folder, and what it answers."""
+
+    def __init__(self, folder: Path, *more: str) -> None:
+        options = ["--logdir", str(folder), "--host", "127.0.0.1", "--port", "0", "--reload_interval", "2", *more]
+        command = [sys.executable, "-m", "tensorboard.main", *options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert self._process.stderr is not None
+        said = []
+        for line in self._process.stderr:
+            said.append(line)
+            if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
+                self.url = found[0]
+                break
+        else:
+            raise AssertionError("".join(said))
+        # Nobody reads on: a full pipe would stop it.
+        self._rest = threading.Thread(target=self._process.stderr.read)
+        self._rest.start()
+
+    def bytes(self, path: str, question: object = None) -> bytes:
+        """What it answers to a GET, or to a POST of `question`."""
+        data = None if question is None else json.dumps(question).encode()
+        headers = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers), timeout=30) as answer:
+            return bytes(answer.read())
+
+    def ask(self, path: str, question: object = None) -> Any:
+        return json.loads(self.bytes(path, question))
+
+    def until(self, path: str, holds: Callable[[Any], bool], question: object = None) -> Any:
+        """Its first answer that is as it should be. The limit is for a machine that is busy with other things."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                answer = self.ask(path, question)
+            except urllib.error.HTTPError:  # it has not seen the run yet
+                answer = None
+            if answer is not None and holds(answer):
+                return answer
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.2)
+
+    def curve(self, trial: int, tag: str, count: int) -> list[tuple[int, float]]:
+        """A curve once it has so many points: step and value."""
+        path = f"data/plugin/scalars/scalars?run=trials/trial_{trial:04d}&tag={tag}"
+        return [(step, value) for _, step, value in self.until(path, lambda points: len(points) >= count)]
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._rest.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+
+@contextmanager
+def served(folder: Path, *more: str) -> Iterator[Served]:
+    """TensorBoard with `more` options."""
+    board = Served(folder, *more)
+    try:
+        yield board
+    finally:
+        board.end()

@@ -198,7 +198,7 @@ def test_a_trial_has_a_value_in_every_column(study, folder):
         assert start.hparams["hcpr.scale"].number_value == scale
         assert start.hparams["pace.shape"].string_value == shape
         assert start.hparams["pace.ramp"].number_value == ramp
-        assert start.group_name == f"trial {number}"
+        assert start.group_name == f"trial_{number:04d}"
         assert start.start_time_secs == 7.0 * number
     view.close()
 
