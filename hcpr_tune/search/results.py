@@ -295,8 +295,9 @@ def winner(study: Study, history: History) -> Trial | None:
 
 def front(study: Study, history: History) -> list[Trial]:
     """The trials that no other one beats in all objectives, the first objective falling; those that reach every floor."""
-    scored = [trial for trial in history.ranked() if not study.goal.shortfall(trial.scores[trial.best_rung])]
-    values = [study.goal.values(trial.scores[trial.best_rung]) for trial in scored]
+    goal = study.goal
+    scored = [trial for trial in history.ranked() if not goal.shortfall(trial.scores[trial.best_rung])]
+    values = [goal.values(trial.scores[trial.best_rung]) for trial in scored]
     if len(study.settings.objective) == 1:
         return scored[:1]
     ranks = fronts([(value[0], value[1]) for value in values])

@@ -122,7 +122,9 @@ def test_a_killed_worker_s_job_goes_on_from_its_last_checkpoint(fault_round, und
         "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "orphan", *ONE_WORKER
     )
     record = tmp_path / "results" / "orphan" / "record.jsonl"
-    count = random.Random(fault_round).randrange(1, 8)  # of eight epochs: after the last one there is nothing left to go on with
+    count = random.Random(fault_round).randrange(
+        1, 8
+    )  # of eight epochs: after the last one there is nothing left to go on with
     events = follow(record, lambda events: len(epochs_in(events)) >= count, process)
     os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
     out, err = process.communicate(timeout=200)
