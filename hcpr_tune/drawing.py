@@ -53,7 +53,7 @@ def arrow(draw: ImageDraw.ImageDraw, left: float, middle: float, length: int, co
 def as_png(image: Image.Image, colours: int = 0) -> bytes:
     """A PNG file; with a bound on its `colours` a smaller one."""
     buffer = io.BytesIO()
-    reduced = image.quantize(colours, dither=Image.Dither.NONE) if colours else image
+    reduced = image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) if colours else image
     reduced.save(buffer, format="PNG")
     return buffer.getvalue()
 
