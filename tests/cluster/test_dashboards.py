@@ -21,9 +21,11 @@ from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.studies import check_new, create
 from hcpr_tune.search.study import Study, extend, read_study
 from hcpr_tune.views.ray_metrics import STATES, RayMetrics
+from hcpr_tune.views.trackers import TrackerView
 from tests.cluster.test_detach import asked
 from tests.cluster.test_search import in_folder
 from tests.views.test_ray_metrics import names_in_board
+from tests.views.test_trackers import as_recorded, mlflow_runs, wandb_runs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -163,3 +165,35 @@ def test_the_dashboard_names_driver_workers_and_jobs(here, first):
         ends = f"study named-2026: trial {trial.number}, .*reached, robust accuracy {100 * trial.rungs[1]:.1f} %"
         assert any(re.fullmatch(stamp + begins, line) for line in lines), lines
         assert any(re.fullmatch(stamp + ends, line) for line in lines), lines
+
+
+def mirrored(name: str) -> Any:
+    """Makes the listener of `--log-to NAME`."""
+    return lambda folder, study, history: TrackerView(name, folder, study, history)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # SQLAlchemy's, of MLflow
+def test_trackers_follow_a_real_search_and_its_resume_and_the_terminal_shows_nothing_of_it(
+    here, tmp_path, monkeypatch, capfd
+):
+    pytest.importorskip("mlflow", reason="no MLflow: pip install 'hcpr_tune[mlflow]'")
+    package = pytest.importorskip("wandb", reason="no W&B: pip install 'hcpr_tune[wandb]'")
+    for name, value in (("MODE", "offline"), ("DIR", str(tmp_path))):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
+    searched = begun(tmp_path, "mine")
+    searched.go_on(mirrored("mlflow"), mirrored("wandb"))
+    first = mlflow_runs()
+    as_recorded(searched.history, first, "mlflow", searched.study)
+    as_recorded(searched.history, wandb_runs(tmp_path / "wandb"), "wandb", searched.study)
+    searched.extend(6, mirrored("mlflow"), mirrored("wandb"))
+    assert [view.trouble for view in searched.listeners] == ["", ""]
+    found = mlflow_runs()
+    as_recorded(searched.history, found, "mlflow", searched.study)
+    as_recorded(searched.history, wandb_runs(tmp_path / "wandb"), "wandb", searched.study)
+    assert {key: run.identity for key, run in found.items()}.items() >= {
+        k: r.identity for k, r in first.items()
+    }.items()
+    package.teardown()
+    assert capfd.readouterr() == ("", "")
