@@ -128,6 +128,13 @@ def add_tune(commands: Any) -> None:
         metavar="IP",
         help="where the dashboard of a Ray started here listens; it asks for a token (default: 127.0.0.1)",
     )
+    tune.add_argument(
+        "--log-to",
+        action="append",
+        default=[],
+        choices=("mlflow", "wandb"),
+        help="copy values and curves there as the search goes; may be given twice",
+    )
     tune.add_argument("--cpus-per-trial", metavar="N", help="CPU cores per trial (resources.cpus_per_trial)")
     tune.add_argument(
         "--gpus-per-trial",

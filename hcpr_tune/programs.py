@@ -162,8 +162,11 @@ def tune(
     arguments = cli.parser().parse_args(["tune"])
     arguments.storage, arguments.quiet, arguments.name = str(storage), quiet, name
     arguments.set = [f"{key}={_toml(value)}" for key, value in (settings or {}).items()]
+    if isinstance(log_to := options.pop("log_to", []), str):
+        log_to = [log_to]
+    arguments.log_to = list(log_to)
     for option, value in options.items():
-        setattr(arguments, option, value if value is None or isinstance(value, list) else str(value))
+        setattr(arguments, option, None if value is None else str(value))
     arguments.wait = int(arguments.wait)
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_") as scratch:
         if arguments.resume is None:

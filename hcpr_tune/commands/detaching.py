@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import secrets
 import shlex
 import time
 from pathlib import Path
@@ -65,10 +66,16 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
         "auto",
         "--wait",
         str(options.wait),
+        *(word for tracker in options.log_to for word in ("--log-to", tracker)),
     ]
     runtime = {name: value for name, value in shipped(plugins_of(study)).items() if value}
     try:
-        job = client.submit_job(entrypoint=shlex.join(command), runtime_env=runtime)
+        job = client.submit_job(
+            entrypoint=shlex.join(command),
+            runtime_env=runtime,
+            metadata={"job_name": name},
+            submission_id=f"{name}-{secrets.token_hex(4)}",
+        )
     except RuntimeError as error:
         raise InputError(
             f"the cluster did not take the search: {(str(error).splitlines() or [''])[0]}; look into its dashboard"

@@ -58,6 +58,11 @@ def act(options: argparse.Namespace) -> int:
         raise located(error, plan.where) from None
     if options.dry_run:
         return dry_run(options, plan)
+    if options.log_to and not options.detach:
+        from hcpr_tune.views.trackers import check_tracker
+
+        for name in options.log_to:
+            check_tracker(name)
     if options.detach:
         from hcpr_tune.commands.detaching import detach
 
@@ -93,6 +98,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     from hcpr_tune.files import node_folder
     from hcpr_tune.search import runner, studies
     from hcpr_tune.training.node_cache import release
+    from hcpr_tune.views.ray_metrics import RayMetrics
     from hcpr_tune.views.report_file import ReportFile
     from hcpr_tune.views.tensorboard import TensorBoardView
 
@@ -100,9 +106,16 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     console = make_console()
     way_on = resume_command(options, folder.root.name)
     page = ReportFile(folder, study, typed("hcpr_tune"))
+    watchers: list[Any] = []
 
     def listeners() -> list[Any]:
+        watchers.append(RayMetrics(folder, study, history, share.gpus_per_trial))
+        if options.log_to:
+            from hcpr_tune.views.trackers import TrackerView
+
+            watchers.extend(TrackerView(name, folder, study, history) for name in dict.fromkeys(options.log_to))
         return [
+            *watchers,
             TensorBoardView(folder, study, history),
             *([] if options.quiet else [search_view(study, console, history, options.json)]),
             page,
@@ -114,7 +127,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
         with (
             interruptible(),
             measuring(study) as size,
-            connected(options.address, plugins_of(study), options.dashboard_host) as cluster,
+            connected(options.address, plugins_of(study), options.dashboard_host, folder.root.name) as cluster,
             interruptible(),
         ):
             share = allot(study.settings.resources, cluster, plan.where, options.wait)
@@ -135,8 +148,10 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     code = NOTHING_COMPLETED if not history.ranked() else COMPLETED
     if options.json:
         print_json_result(console, folder, study, history, INTERRUPTED if interrupted else code)
-    elif history.trials:
-        print_result(console, folder, study, history, page)
+    else:
+        if history.trials:
+            print_result(console, folder, study, history, page)
+        print_lines(console, [watcher.trouble for watcher in watchers if watcher.trouble])
     if not interrupted:
         return code
     raise Interrupted(f"{interrupted}; everything recorded is kept in {folder.address}; go on with: {way_on}")
@@ -146,6 +161,7 @@ def resume_command(options: argparse.Namespace, name: str) -> str:
     """The exact command that goes on with the study, from this folder."""
     elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
     elsewhere += "" if options.address is None else f" --address {options.address}"
+    elsewhere += "".join(f" --log-to {name}" for name in options.log_to)
     return f"{typed('hcpr_tune')} tune --resume {name}{elsewhere}"
 
 
