@@ -39,7 +39,7 @@ def cost(options: argparse.Namespace) -> Plain:
 
 
 def replayed(root: Path) -> Plain:
-    """Each view's seconds as a share of the search's, the worker's pictures included."""
+    """Each view's seconds as a share of the search's. What workers draw is in the time of their checkpoints at rungs, with the weights' export."""
     from rich.console import Console
 
     from hcpr_tune.search.history import History
@@ -74,6 +74,10 @@ def replayed(root: Path) -> Plain:
             spent += time.perf_counter() - began
         view.close()
         shares[name] = spent / seconds
+    epochs = [event for event in events if event["event"] == "epoch"]
+    usual = statistics.median(event["seconds_checkpoint"] for event in epochs if not event["is_rung"])
+    drawn = sum(event["seconds_checkpoint"] - usual for event in epochs if event["is_rung"])
+    shares["pictures_and_weights_of_rungs"] = drawn / (seconds * events[0]["workers"])
     return {"seconds_of_the_search": seconds, **shares, "all": sum(shares.values())}
 
 
