@@ -18,7 +18,7 @@ from hcpr_tune.settings import to_plain
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data, load_data
 from hcpr_tune.training.examples import examples_png
-from hcpr_tune.training.loop import Epoch, initial_state, torch_threads, train
+from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, torch_threads, train
 from hcpr_tune.training.methods import method_of
 from hcpr_tune.training.node_cache import NodeCache
 from hcpr_tune.training.recipe import Recipe, Task
@@ -80,7 +80,7 @@ def train_stretch(
         saving = time.perf_counter()
         report = _report(epoch, shelf.device, startup) | {"recipe": recipe_name}
         reports.append(report)
-        examples = examples_png(recipe, data, state) if epoch.is_rung else b""
+        examples = _examples(recipe, data, state) if epoch.is_rung else b""
         with _storing(f"a checkpoint cannot be written to {folder}"):
             checkpoints.save(folder, state, reports, with_weights=epoch.is_rung, examples=examples)
         if epoch.epoch - 2 not in recipe.rung_epochs:
@@ -99,6 +99,14 @@ def identity(recipe: Recipe) -> str:
     for name in ("epochs", "stretch_ends", "stop_epoch"):
         del plain[name]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _examples(recipe: Recipe, data: Data, state: TrainingState) -> bytes:
+    """The picture for a rung, empty where it cannot be drawn: nobody loses a training for a picture."""
+    try:
+        return examples_png(recipe, data, state)
+    except Exception:
+        return b""
 
 
 @contextmanager

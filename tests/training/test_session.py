@@ -131,3 +131,13 @@ def test_the_stop_epoch_ends_a_training_with_the_schedules_of_the_whole(recipe, 
     assert only["lr"] == whole[0]["lr"]
     with pytest.raises(InputError, match=r"stop_epoch must be 0 or a rung, one of \[1, 4\], got 3"):
         replace(recipe, stop_epoch=3)
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_training(recipe, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no picture")
+
+    monkeypatch.setattr("hcpr_tune.training.session.examples_png", broken)
+    assert [report["epoch"] for report in stretch(recipe, tmp_path, 0, 4)] == [1, 2, 3, 4]
+    assert not list(tmp_path.rglob("examples.png"))
+    assert len(list(tmp_path.rglob("model.safetensors"))) == 2
