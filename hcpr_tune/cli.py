@@ -125,8 +125,8 @@ def add_tune(commands: Any) -> None:
     tune.add_argument(
         "--dashboard-host",
         default="127.0.0.1",
-        metavar="IP",
-        help="where the dashboard of a Ray started here listens; it asks for a token (default: 127.0.0.1)",
+        metavar="IP|none",
+        help="where the dashboard of a Ray started here listens; it asks for a token; none starts it without one (default: 127.0.0.1)",
     )
     tune.add_argument(
         "--log-to",

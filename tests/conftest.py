@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -95,6 +95,12 @@ def command(tmp_path: Path) -> Command:
     return run
 
 
+def without_dashboard(arguments: Sequence[str | Path]) -> list[str]:
+    """The arguments of a search whose Ray starts without its dashboard, several processes of seconds each, unless one is asked for."""
+    given = [*map(str, arguments)]
+    return given if "--dashboard-host" in given else [*given, "--dashboard-host", "none"]
+
+
 @pytest.fixture
 def background(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts `python launch/NAME.py ARGUMENTS` in a session of its own; what is left of it is ended, by its id, after the test."""
@@ -102,7 +108,11 @@ def background(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]
 
     def start(name: str, *arguments: str | Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "launch" / f"{name}.py"), *map(str, arguments)],
+            [
+                sys.executable,
+                str(ROOT / "launch" / f"{name}.py"),
+                *(without_dashboard(arguments) if name == "tune" else map(str, arguments)),
+            ],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,14 +1,23 @@
-"""What a checkpoint of a study takes, found out beside Ray's start: torch's import would otherwise be waited for, and stay in the driver."""
+"""What a checkpoint of a study takes, found out beside Ray's start: torch's import would otherwise be waited for, and stay in the driver.
+
+What was found out once of models and data of ours is kept in the user's cache: the import takes seconds of both cores of a laptop.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice, product
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hcpr_tune.files import write_json
+from hcpr_tune.version import VERSION
 
 if TYPE_CHECKING:
     from hcpr_tune.search.study import Study
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_SECONDS = 20.0
 MOST_RECIPES = 32
+MOST_KEPT = 200
 GROWS = ("model.", "averaging.half_life")
 """Dimensions that a checkpoint's size depends on."""
 
@@ -25,7 +35,12 @@ def measuring(study: Study) -> Iterator[Callable[[], int]]:
     """A function that says the bytes of the study's largest checkpoint, 0 where that cannot be known here."""
     from hcpr_tune.settings import to_plain
 
-    lines = "".join(json.dumps(to_plain(recipe)) + "\n" for recipe in largest_recipes(study))
+    recipes = largest_recipes(study)
+    lines = "".join(json.dumps(to_plain(recipe)) + "\n" for recipe in recipes)
+    key = hashlib.sha256(f"{VERSION}\n{lines}".encode()).hexdigest() if all(map(is_ours, recipes)) else ""
+    if known := cached_sizes().get(key):
+        yield lambda: known
+        return
     process = subprocess.Popen(
         [sys.executable, "-m", "hcpr_tune.training.size"],
         stdin=subprocess.PIPE,
@@ -45,13 +60,46 @@ def measuring(study: Study) -> Iterator[Callable[[], int]]:
             return 0
         # A model of the user's own may print when it is imported.
         last = (said.split() or [""])[-1]
-        return int(last) if process.returncode == 0 and last.isdigit() else 0
+        found = int(last) if process.returncode == 0 and last.isdigit() else 0
+        if found and key:
+            keep_size(key, found)
+        return found
 
     try:
         yield size
     finally:
         process.kill()
         process.communicate()
+
+
+def is_ours(recipe: Recipe) -> bool:
+    """Whether model and images stay what they are from one search to the next."""
+    from hcpr_tune.training.recipe import MODELS
+
+    return recipe.model.name in MODELS and not recipe.task.dataset.startswith("folder:")
+
+
+def cache_file() -> Path:
+    """Sizes by recipe, in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hcpr_tune" / "checkpoint_bytes.json"
+
+
+def cached_sizes() -> dict[str, int]:
+    """What is known; nothing where the cache cannot be read."""
+    try:
+        found = json.loads(cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    sizes = found.items() if isinstance(found, dict) else ()
+    return {key: size for key, size in sizes if isinstance(size, int) and size > 0}
+
+
+def keep_size(key: str, size: int) -> None:
+    """Remember a size; a cache that cannot be written is done without."""
+    kept = dict([*cached_sizes().items(), (key, size)][-MOST_KEPT:])
+    with suppress(OSError):
+        cache_file().parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache_file(), kept)
 
 
 def largest_recipes(study: Study) -> list[Recipe]:

@@ -18,14 +18,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hcpr_tune.search.record import read_history
 from hcpr_tune.search.study import read_study
 from hcpr_tune.training.recipe import load_recipe
-from tests.conftest import ROOT, SMALL_SPACE
+from tests.conftest import ROOT, SMALL_SPACE, without_dashboard
 from tests.views.boards import served
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
 def search(folder: Path, *arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "launch" / "tune.py"), *arguments]
+    command = [sys.executable, str(ROOT / "launch" / "tune.py"), *without_dashboard(arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -38,7 +38,7 @@ def in_folder(folder: Path, space: str = SMALL_SPACE) -> Path:
 def finished(tmp_path_factory):
     """One whole search: the folder that it ran in, and what it printed."""
     folder = in_folder(tmp_path_factory.mktemp("finished"))
-    done = search(folder, "--space", "small.toml", "--name", "one", "--trials", "6")
+    done = search(folder, "--space", "small.toml", "--name", "one", "--trials", "6", "--dashboard-host", "127.0.0.1")
     assert done.returncode == 0, done.stderr
     return folder, done
 
