@@ -95,6 +95,13 @@ def command(tmp_path: Path) -> Command:
     return run
 
 
+@pytest.fixture(autouse=True)
+def no_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs the tests may have set the width of a terminal that there is not."""
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def without_dashboard(arguments: Sequence[str | Path]) -> list[str]:
     """The arguments of a search whose Ray starts without its dashboard, several processes of seconds each, unless one is asked for."""
     given = [*map(str, arguments)]

@@ -145,6 +145,7 @@ def test_after_a_resume_the_totals_go_on(first):
 def test_the_dashboard_names_driver_workers_and_jobs(here, first):
     import ray
     from ray.util.state import get_log, list_actors, list_jobs
+    from ray.util.state.exception import RayStateApiException
 
     (driver,) = list_jobs(address=here.dashboard_url, detail=True)
     assert driver.metadata == {"job_name": "the driver"}
@@ -152,12 +153,15 @@ def test_the_dashboard_names_driver_workers_and_jobs(here, first):
     assert {actor.class_name for actor in actors} == {"TrainJob"}
     assert {actor.repr_name for actor in actors} >= {f"named-2026 worker {actor.pid}" for actor in actors[:1]}
     ours = [actor for actor in actors if actor.repr_name.startswith("named-2026")]
-    lines = [
-        line
-        for actor in ours
-        for part in get_log(address=ray.get_runtime_context().gcs_address, actor_id=actor.actor_id, timeout=30)
-        for line in part.splitlines()
-    ]
+    address, until = ray.get_runtime_context().gcs_address, time.monotonic() + 60
+    while True:
+        try:
+            logs = [part for actor in ours for part in get_log(address=address, actor_id=actor.actor_id, timeout=30)]
+            break
+        except RayStateApiException:  # the node's agent comes up later than its workers
+            assert time.monotonic() < until
+            time.sleep(1)
+    lines = "".join(logs).splitlines()
     stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
     for trial in first.history.trials.values():
         scale = f"scale={trial.params['hcpr.scale']:.3g} shape={trial.params['pace.shape']}"
