@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hcpr_tune.commands.console import COMPLETED, typed
+
+if TYPE_CHECKING:
+    from hcpr_tune.search.history import History
+    from hcpr_tune.search.results import StudyFolder
+    from hcpr_tune.search.study import Study
 
 
 def run(options: argparse.Namespace) -> int:
@@ -15,7 +21,8 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.search.studies import reopen
     from hcpr_tune.views.report import write_report
 
-    folder, study, history = reopen(options.storage, options.name, "report ")
+    folder, study, history = reopen(options.storage, options.name, "report ", with_best=True)
+    bring_picture(folder, study, history)
     running = living_holder(folder.place) is not None
     target = None if options.out is None else Path(options.out)
     try:
@@ -24,6 +31,16 @@ def run(options: argparse.Namespace) -> int:
         where = f"--out {target}" if target is not None else f"report.html in {folder.root}"
         raise InputError(f"{where} cannot be written: {error.strerror or error}; choose another --out FILE") from None
     print(f"report       {path}")
-    if folder.bucket is not None and target is None and not running:
-        folder.bucket.upload(path, path.name)
     return COMPLETED
+
+
+def bring_picture(folder: StudyFolder, study: Study, history: History) -> None:
+    """The best trial's picture of attacked images, where the study lies in a bucket and was searched from elsewhere."""
+    from hcpr_tune.search.results import winner
+    from hcpr_tune.views.trial_pictures import TrialPictures, examples_key
+
+    best = winner(study, history)
+    if folder.bucket is not None and best is not None:
+        key = examples_key(best.number, best.best_rung)
+        if not (folder.root / key).exists():
+            TrialPictures(folder, study).bring(best.number, best.best_rung, {key})

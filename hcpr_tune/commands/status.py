@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from hcpr_tune.commands.console import COMPLETED, make_console, typed
 if TYPE_CHECKING:
     from hcpr_tune.search.history import History
     from hcpr_tune.search.holder import Holder
+    from hcpr_tune.search.results import StudyFolder
     from hcpr_tune.search.study import Study
 
 WIDE = 500
@@ -38,19 +38,18 @@ def run(options: argparse.Namespace) -> int:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDE
     console.out(printable(f"study        {folder.address}"), highlight=False)
-    console.out(printable(f"state        {state_words(options, study, history, holder)}"), highlight=False)
+    console.out(printable(f"state        {state_words(folder, study, history, holder)}"), highlight=False)
     console.print(view_of(study, history, holder is not None))
     return COMPLETED
 
 
-def state_words(options: argparse.Namespace, study: Study, history: History, holder: Holder | None) -> str:
+def state_words(folder: StudyFolder, study: Study, history: History, holder: Holder | None) -> str:
     """The state of a study in words, with the way on."""
     from hcpr_tune.views.standing import STATES, state_of
+    from hcpr_tune.views.ways import way_on
 
     if holder is not None:
         return f"running, led by {holder.words(time.time())}"
     state = state_of(study, history, holder)
-    elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
-    more = " --trials +N" if state == "finished" else " --hours or --worker-hours +N" if state == "out of time" else ""
-    way_on = f"{typed('hcpr_tune')} tune --resume {options.name}{elsewhere}{more}"
-    return f"not running ({STATES.get(state, state)}); {way_on} goes on"
+    command = way_on(folder, study, history, state, typed("hcpr_tune"))
+    return f"not running ({STATES.get(state, state)}); {command} goes on"

@@ -291,6 +291,7 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
     from hcpr_tune.views.board import loss_lines
     from hcpr_tune.views.forecast import budget_words
     from hcpr_tune.views.terminal import ledger_lines, result_table
+    from hcpr_tune.views.ways import way_on
 
     if not history.ranked():
         reason = hopeless(history)
@@ -307,7 +308,7 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
         return
     console.print(result_table(study, history))
     if over_budget(history, study.rules):
-        more = f"{typed('hcpr_tune')} tune --resume {folder.root.name} --hours or --worker-hours +N goes on"
+        more = f"{way_on(folder, study, history, 'out of time', typed('hcpr_tune'))} goes on"
         print_lines(console, [f"the budget of time is spent: {budget_words(study)}; {more}"])
     lines = (
         *ledger_lines(study, history),

@@ -90,11 +90,12 @@ def create(folder: StudyFolder, study: Study) -> History:
 
 
 def reopen(
-    storage: str | Path, name: str, option: str = "--resume ", now: Study | None = None
+    storage: str | Path, name: str, option: str = "--resume ", now: Study | None = None, with_best: bool = False
 ) -> tuple[StudyFolder, Study, History]:
     """A study that was begun before: its folder, itself with what it was extended by, and its record.
 
     `now` is the study as it is given today, by default its file in the folder; of it only the settings count that change no decision.
+    `with_best`: what lies in best/ is brought from a bucket too, as for a search that goes on.
     Raises `InputError` where there is none.
     """
     folder = study_folder(storage, name)
@@ -102,7 +103,7 @@ def reopen(
         raise InputError(
             f"{option}{show(name)}: there is no study in {folder.address}; known there: {', '.join(known(storage)) or 'none'}"
         )
-    _fetch(folder, with_best=option.startswith("--"))
+    _fetch(folder, with_best or option.startswith("--"))
     today = now or read_study(folder.study)
     history = History(today.recipe.epochs, today.goal)
     if folder.record.exists():

@@ -5,6 +5,7 @@ What the sampler is told (`search/told.py`) is another thing: there a dimension 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import optuna
@@ -15,6 +16,7 @@ from hcpr_tune.search.goal import OBJECTIVES
 from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.space import Choice, Dimension, Params, Range, Value, field_of
 from hcpr_tune.search.study import Study
+from hcpr_tune.search.worth import rung_worths
 from hcpr_tune.settings import get_dotted, to_plain
 
 Scores = Callable[[Trial], dict[str, float] | None]
@@ -42,11 +44,27 @@ def _axis(dimension: Dimension, values: Sequence[Value]) -> BaseDistribution:
     return IntDistribution(int(low), int(high), log=log) if dimension.whole else FloatDistribution(low, high, log=log)
 
 
-def common_epoch(history: History, rungs: Sequence[int]) -> int:
-    """The rung at which most trials can be compared, the later one of equals; 0 for none."""
+def common_epoch(history: History, rungs: Sequence[int], enough: int) -> int:
+    """The latest rung at which `enough` trials can be compared; where there is none, the one with most, the later one of equals. 0 for none."""
     counts = {rung: sum(rung in trial.scores for trial in history.trials.values()) for rung in rungs}
+    if late := [rung for rung, count in counts.items() if count >= enough]:
+        return max(late)
     most = max(counts.values(), default=0)
     return max((rung for rung, count in counts.items() if count == most), default=0) if most else 0
+
+
+def compared_at(history: History, epoch: int, rungs: Sequence[int]) -> str:
+    """Where trials were compared, and what that says of the end."""
+    if epoch == rungs[-1]:
+        return f"at the last epoch, {epoch}"
+    words = f"at epoch {epoch} of {rungs[-1]}"
+    end = rung_worths(history, rungs)[epoch].end
+    known = "is not known yet" if end.rho is None else f"at epoch {end.later} is {end.rho:.2f}"
+    return (
+        f"{words} (whose rank correlation with the scores {known})"
+        if end.rho is not None
+        else f"{words} (what that says of the end {known})"
+    )
 
 
 def at_epoch(epoch: int) -> Scores:
@@ -59,9 +77,12 @@ def as_judged(trial: Trial) -> dict[str, float] | None:
     return trial.scores[trial.best_rung] if trial.scores else None
 
 
-def optuna_study(study: Study, history: History, scores: Scores) -> optuna.Study:
-    """The scored trials as completed ones of an Optuna study in memory; `target(name)` picks an accuracy."""
+def optuna_study(study: Study, history: History, scores: Scores, most: int = 0) -> optuna.Study:
+    """The scored trials, a fixed sample of `most` of them where there are more, as completed ones of an Optuna study in memory; `target(name)` picks an accuracy."""
     scored = [(trial, found) for trial in history.trials.values() if (found := scores(trial))]
+    if 0 < most < len(scored):
+        chosen = sorted(random.Random(0).sample(range(len(scored)), most))
+        scored = [scored[place] for place in chosen]
     points = [full_params(study, trial.params) for trial, _ in scored]
     space = drawn_space(study, points)
     level = optuna.logging.get_verbosity()

@@ -90,6 +90,10 @@ def gain_line(standing: Plain) -> Text:
         return labelled("gain", "not known: no trial has reached a rung")
     if gain is None:
         return labelled("gain", "not known: the published recipe, trial 0, has no score")
+    if len(standing["objective"]) > 1:
+        return labelled(
+            "gain", f"{gain:+.1f} points of robust accuracy over the published recipe, trial 0 (optimistic)"
+        )
     if best["trial"] == 0:
         return labelled("gain", "none so far over the published recipe, trial 0")
     return labelled("gain", f"{gain:+.1f} points over the published recipe, trial 0 (optimistic)", "bold")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.results import front, masking_of
 from hcpr_tune.search.study import Study
+from hcpr_tune.search.worth import FEWEST_POINTS, rung_worths
 
 
 def judged(study: Study, history: History) -> tuple[Trial | None, list[Trial]]:
@@ -32,6 +33,27 @@ def stopped_at(history: History) -> dict[int, int]:
     """How many trials were stopped early at which rung, by the rung's epoch in rising order."""
     found = Counter(trial.last_rung for trial in history.trials.values() if trial.state == "stopped")
     return dict(sorted(found.items()))
+
+
+def rung_lines(study: Study, history: History) -> list[str]:
+    """What each rung is worth, in words."""
+    least = study.settings.early_stopping.least_worth
+    lines = []
+    for rung, worth in rung_worths(history, study.rungs).items():
+        known = f"rung {rung}: rank correlation with epoch {worth.end.later} {worth.end}"
+        if worth.end.rho is None:
+            lines.append(
+                f"rung {rung}: what it is worth is not known yet ({worth.end.trials} of {FEWEST_POINTS} trials)"
+            )
+        elif worth.end.rho >= least:
+            lines.append(f"{known}; it stops trials")
+        elif worth.halves(least):
+            lines.append(
+                f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out to be wrong"
+            )
+        else:
+            lines.append(f"{known}, below {least:g}: it foretells too little and stops nobody")
+    return lines
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from hcpr_tune.files import write_whole
+from hcpr_tune.files import write_bytes_whole
 from hcpr_tune.proportions import difference_interval
 from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.results import StudyFolder, front, rung_accuracies, trial_metrics, winner
@@ -22,8 +24,10 @@ from hcpr_tune.search.study import Study
 from hcpr_tune.views.as_optuna import full_params
 from hcpr_tune.views.figures import FIGURES, KINDS, Shown, kind_of
 from hcpr_tune.views.insight import alarms, gain_points
+from hcpr_tune.views.standing import STATES, TRIAL_STATES, counts, state_of
+from hcpr_tune.views.ways import storage_option, way_on
 
-MOST_ROWS = 1000
+MOST_ROWS, MOST_MEMBERS = 1000, 8
 NAME = "report.html"
 ROBUST, CLEAN = "robust_accuracy_validation", "clean_accuracy_validation"
 LEAD = {
@@ -46,10 +50,20 @@ class Told:
     folder: StudyFolder
     study: Study
     history: History
-    running: bool = False
+    alive: bool = False
+    """Somebody searches it at the moment."""
     program: str = "hcpr_tune"
     """How the commands in it are called."""
     written: float = 0.0
+
+    @property
+    def state(self) -> str:
+        """One of `standing.STATES`."""
+        return "running" if self.alive else state_of(self.study, self.history, None)
+
+    def state_of(self, trial: Trial) -> str:
+        """A trial's state: nothing runs where nobody searches."""
+        return trial.state if self.alive or trial.state != "running" else "interrupted"
 
     @property
     def name(self) -> str:
@@ -60,13 +74,15 @@ def write_report(
     folder: StudyFolder,
     study: Study,
     history: History,
-    running: bool = False,
+    alive: bool = False,
     program: str = "hcpr_tune",
     path: Path | None = None,
 ) -> Path:
     """Write the report, whole, to `path` (report.html in the study's folder by default) and return where it is. Raises `OSError`."""
     path = path or folder.root / NAME
-    write_whole(path, report_html(Told(folder, study, history, running, program, time.time())))
+    page = report_html(Told(folder, study, history, alive, program, time.time()))
+    # A name that no text can hold comes from a file system.
+    write_bytes_whole(path, page.encode("utf-8", "replace"))
     return path
 
 
@@ -78,9 +94,9 @@ def report_html(told: Told) -> str:
     sections[-2:-2] = [examples_section(told)]
     sections += [trials_section(told), reproduce_section(told)]
     titles = {"answer": "Answer", "alarms": "Alarms", **{name: title for name, (title, _) in FIGURES.items()}}
-    titles |= {"trials": "All trials", "reproduce": "How to reproduce it"}
-    page = _part("report.html")
-    for key, text in {
+    titles |= {"examples": "What the attack does", "trials": "All trials", "reproduce": "How to reproduce it"}
+    titles = {name: title for name, title in titles.items() if any(f'id="{name}"' in one for one in sections)}
+    parts = {
         "TITLE": escape(f"{told.name}: hcpr_tune report"),
         "STYLE": _part("report.css"),
         "HEADER": header(told),
@@ -89,9 +105,9 @@ def report_html(told: Told) -> str:
         "FIGURES": figures_json({name: shown for name, shown in drawn.items() if shown.figure is not None}),
         "PLOTLY": get_plotlyjs(),
         "SCRIPT": _part("report.js"),
-    }.items():
-        page = page.replace("{{" + key + "}}", text, 1)
-    return page
+    }
+    # In one pass: what a part holds is not a place for another one.
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda place: parts[place[1]], _part("report.html"))
 
 
 def _part(name: str) -> str:
@@ -113,20 +129,21 @@ def figures_json(drawn: dict[str, Shown]) -> str:
 def header(told: Told) -> str:
     """Which study, how it stands, when this was written."""
     history, study = told.history, told.study
-    states: dict[str, int] = {}
-    for trial in history.trials.values():
-        states[trial.state] = states.get(trial.state, 0) + 1
-    counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "none begun"
-    running = (
-        '<p class="banner">This search was still running when the report was written: what follows is how it stood.</p>'
+    count = counts(study, history, told.alive)
+    words = ", ".join(f"{count[state]} {state}" for state in TRIAL_STATES if count[state]) or "none begun"
+    state = STATES[told.state]
+    banner = (
+        "This search was still running when the report was written: what follows is how it stood." if told.alive else ""
     )
+    if not told.alive and told.state != "finished":
+        banner = f"This search is not over ({state}): what follows is how it stands."
     when = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(told.written))
     description = f"<p>{escape(study.settings.description)}</p>" if study.settings.description else ""
     return (
         f"<h1>{escape(told.name)}</h1>{description}"
         f"<p class='dim'>{escape(study.recipe.task.dataset)}, {escape(study.recipe.task.norm)} ball of {study.recipe.task.epsilon:g};"
-        f" {len(history.trials)} of {study.settings.budget.trials} trials: {escape(counts)}. Written {when}.</p>"
-        + (running if told.running else "")
+        f" {len(history.trials)} of {study.settings.budget.trials} trials: {escape(words)}. Written {when}.</p>"
+        + (f'<p class="banner">{escape(banner)}</p>' if banner else "")
     )
 
 
@@ -144,35 +161,44 @@ def answer(told: Told) -> str:
         comparison(told, best),
         f"<p>{escape(what_it_is_worth(told, best))}</p>",
     ]
-    members = front(told.study, told.history)
-    if len(told.study.settings.objective) > 1:
-        body.insert(
-            1,
-            f"<p>The front holds trials {', '.join(str(trial.number) for trial in members)}; shown is the one that is best in the first objective.</p>",
-        )
     return section("answer", "Answer", "".join(body) + commands(told, best))
 
 
 def nothing_yet(told: Told) -> str:
     """Why there is no best recipe."""
-    if told.running or not told.history.trials:
+    if told.alive or not told.history.trials:
         return "No trial has reached its first rung yet: there is no answer."
     reasons = sorted({trial.reason for trial in told.history.trials.values() if trial.reason})
     return "No trial reached its first rung: there is no answer. " + "; ".join(reasons)
 
 
 def verdict(told: Told, best: Trial) -> str:
-    """The answer in a sentence."""
+    """The answer in a few sentences."""
     accuracies = rung_accuracies(best) or {}
     words = f"Trial {best.number}: {accuracies[ROBUST]} robust accuracy, {accuracies[CLEAN]} clean (95 % intervals), on {accuracies[ROBUST].total} validation images."
+    short = told.study.goal.shortfall(best.scores[best.best_rung])
+    if short:
+        floor = told.study.settings.constraints.clean_accuracy
+        words = f"No trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points. {words}"
+    members = front(told.study, told.history)
+    if len(told.study.settings.objective) > 1:
+        first = told.study.settings.objective[0].replace("_", " ")
+        return f"{words} It has the highest {first} of the {len(members)} trials on the front: those that no other one beats in both accuracies."
+    return f"{words} {gain_words(told, best)}"
+
+
+def gain_words(told: Told, best: Trial) -> str:
+    """What the best trial is ahead of the published recipe by."""
     published = told.history.trials[0]
     gain = gain_points(told.study, told.history)
     if best is published:
-        return f"{words} It is the published recipe: no trial beat it."
+        return "It is the published recipe: no trial beat it."
     if gain is None:
-        return f"{words} The published recipe has no score to compare it with: {published.state}."
-    low, high = difference_interval(accuracies[ROBUST], (rung_accuracies(published) or {})[ROBUST])
-    return f"{words} Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})."
+        return f"The published recipe has no score to compare it with: {told.state_of(published)}."
+    robust, of_published = ((rung_accuracies(trial) or {})[ROBUST] for trial in (best, published))
+    low, high = difference_interval(robust, of_published)
+    none = ", which includes no gain at all" if low <= 0 <= high else ""
+    return f"Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{none})."
 
 
 def what_it_is_worth(told: Told, best: Trial) -> str:
@@ -190,7 +216,9 @@ def what_it_is_worth(told: Told, best: Trial) -> str:
 def comparison(told: Told, best: Trial) -> str:
     """A table: accuracies and every searched value, best beside published."""
     published = told.history.trials[0]
-    chosen = [("best", best)] + ([("published", published)] if published is not best else [])
+    members = front(told.study, told.history)[:MOST_MEMBERS] if len(told.study.settings.objective) > 1 else [best]
+    chosen = [("front" if len(members) > 1 else "best", trial) for trial in members]
+    chosen += [("published", published)] if published not in members else []
     head = "".join(f'<th scope="col">{title}, trial {trial.number}</th>' for title, trial in chosen)
     rows = []
     for name, title in ((ROBUST, "robust accuracy"), (CLEAN, "clean accuracy")):
@@ -216,24 +244,24 @@ def shown(value: Any) -> str:
 
 
 def commands(told: Told, best: Trial | None) -> str:
-    """What to type next."""
-    lines = []
-    if best is not None:
-        recipe = told.folder.best / "recipe.toml"
-        lines += [
-            ("Train it again, with the same numbers on the same machine", f"{told.program} train --recipe {recipe}"),
-            ("Attack the model harder", f"{told.program} evaluate --model {told.folder.best} --attack autoattack"),
-        ]
-    if told.folder.bucket is not None or told.folder.root.parent == Path("results"):
-        storage = "" if told.folder.bucket is None else f" --storage {told.folder.bucket.url.rsplit('/', 1)[0]}"
+    """What to type next; only what works with the files that are there."""
+    folder, lines = told.folder, []
+    recipe, model = shlex.quote(str(folder.best / "recipe.toml")), shlex.quote(str(folder.best))
+    if best is not None and (folder.best / "recipe.toml").is_file():
+        again = f"{told.program} train --recipe {recipe}"
+        lines.append(("Train it again, with the same numbers on the same machine", again))
+        if best.state != "completed":
+            lines.append(("Train it to the end: it was stopped early", f"{again} --set stop_epoch=0"))
+    if best is not None and (folder.best / "model.safetensors").is_file():
+        attack = f"{told.program} evaluate --model {model} --attack autoattack"
+        lines.append(("Attack the model harder, on the same images", attack))
+        lines.append(("Look at the test images, once, at the end: they were not chosen by", f"{attack} --split test"))
+    name = shlex.quote(told.name)
+    if told.alive:
+        lines.append(("See how it stands", f"{told.program} status {name}{storage_option(folder)}"))
     else:
-        storage = f" --storage {told.folder.root.parent}"
-    more = "" if told.running else " --trials +20"
-    lines.append(
-        ("See how it stands", f"{told.program} status {told.name}{storage}")
-        if told.running
-        else ("Search further", f"{told.program} tune --resume {told.name}{storage}{more}")
-    )
+        what = "Search further" if told.state == "finished" else "Go on with the search"
+        lines.append((what, way_on(folder, told.study, told.history, told.state, told.program)))
     items = "".join(f"<dt>{escape(what)}</dt><dd><code>{escape(command)}</code></dd>" for what, command in lines)
     return f'<h3>What to do next</h3><dl class="commands">{items}</dl>'
 
@@ -306,7 +334,7 @@ def _row(told: Told, trial: Trial, place: int, best: Trial | None) -> str:
     cells = [
         _cell(place if accuracies else ""),
         _cell(trial.number),
-        _cell(trial.state),
+        _cell(told.state_of(trial)),
         _cell(str(robust or ""), robust.share if robust else ""),
         _cell(f"{100 * clean.share:.1f} %" if clean else "", clean.share if clean else ""),
         _cell(trial.last_epoch),
@@ -334,15 +362,28 @@ def reproduce_section(told: Told) -> str:
     history, study = told.history, told.study
     facts = dict(_facts(told))
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
-    same = f"{told.program} tune --space {told.folder.study} --seed {study.settings.seed}"
+    same = f"{told.program} tune --space {shlex.quote(str(told.folder.study))} --seed {study.settings.seed}"
     body = (
         f'<dl class="facts">{items}</dl><h3>The same search again</h3><dl class="commands"><dt>From the resolved study, with the same seed'
         " (with one worker it decides the same)</dt>"
         f"<dd><code>{escape(same)}</code></dd></dl>"
     )
-    if history.extensions:
-        body += f"<p>Extended since it began: {escape(json.dumps(history.extensions))}</p>"
+    changes = list(_changes(history))
+    if changes:
+        body += f"<p>Not in that command: {escape('; '.join(changes))}.</p>"
     return section("reproduce", "How to reproduce it", body)
+
+
+def _changes(history: History) -> Iterator[str]:
+    """What was asked of the search beside its study file."""
+    for extension in history.extensions:
+        yield "its budget was set to " + ", ".join(f"{name} {value:g}" for name, value in extension.items())
+    if history.old_trials:
+        yield f"it learnt from {len(history.old_trials)} trials of an earlier study"
+    if history.requests:
+        yield f"{len(history.requests)} requests by hand (trials asked for or killed)"
+    if history.audited:
+        yield "trials run to the end for the audit: " + ", ".join(map(str, sorted(history.audited)))
 
 
 def _facts(told: Told) -> Iterator[tuple[str, str]]:

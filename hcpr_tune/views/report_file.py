@@ -5,6 +5,7 @@ from __future__ import annotations
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.study import Study
+from hcpr_tune.views.ways import storage_option
 
 
 class ReportFile:
@@ -13,7 +14,7 @@ class ReportFile:
     def __init__(self, folder: StudyFolder, study: Study, program: str) -> None:
         """`program`: how the commands in the report are called."""
         self._folder, self._study, self._program = folder, study, program
-        self.words = f"{program} report {folder.root.name} writes one page about it"
+        self.words = f"{program} report {folder.root.name}{storage_option(folder)} writes one page about it"
         """Where the report is, or how one comes by it."""
 
     def on_event(self, event: Event, history: History) -> None:
@@ -23,9 +24,7 @@ class ReportFile:
 
         try:
             self.words = str(write_report(self._folder, self._study, history, program=self._program))
-        except OSError:
-            raise  # the storage, not the page
-        except Exception as error:  # a view must not end a search
+        except Exception as error:  # nobody loses an answer for a page
             self.words = f"could not be drawn ({type(error).__name__}: {error})"
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ def standing(study: Study, history: History, alive: bool = True) -> Plain:
         "budget": to_plain(study.settings.budget),
         "workers": history.workers,
         "seconds": history.seconds,
-        "seconds_left": seconds_left(study, history),
+        "seconds_left": seconds_left(study, history) if alive else 0.0,
         "worker_seconds": history.worker_seconds,
         "trials": counts(study, history, alive),
         "stopped_at": {str(rung): count for rung, count in stopped_at(history).items()},

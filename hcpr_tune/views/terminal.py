@@ -14,9 +14,8 @@ from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.ledger import ledger
 from hcpr_tune.search.results import front, masking_of, rung_accuracies
 from hcpr_tune.search.study import Study
-from hcpr_tune.search.worth import FEWEST_POINTS, rung_worths
 from hcpr_tune.views.board import View, alarm_lines
-from hcpr_tune.views.insight import alarms
+from hcpr_tune.views.insight import alarms, rung_lines
 from hcpr_tune.views.leaders import columns_of
 from hcpr_tune.views.standing import alarm_plain, standing
 from hcpr_tune.views.wording import clock, printable
@@ -58,27 +57,6 @@ class LiveView:
         if view is None:
             return Text("starting the first trials ...")
         return replace(view, since=time.monotonic() - taken, bounded=True)
-
-
-def rung_lines(study: Study, history: History) -> list[str]:
-    """What each rung is worth, in words."""
-    least = study.settings.early_stopping.least_worth
-    lines = []
-    for rung, worth in rung_worths(history, study.rungs).items():
-        known = f"rung {rung}: rank correlation with epoch {worth.end.later} {worth.end}"
-        if worth.end.rho is None:
-            lines.append(
-                f"rung {rung}: what it is worth is not known yet ({worth.end.trials} of {FEWEST_POINTS} trials)"
-            )
-        elif worth.end.rho >= least:
-            lines.append(f"{known}; it stops trials")
-        elif worth.halves(least):
-            lines.append(
-                f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out to be wrong"
-            )
-        else:
-            lines.append(f"{known}, below {least:g}: it foretells too little and stops nobody")
-    return lines
 
 
 def result_table(study: Study, history: History) -> RenderableType:
@@ -141,7 +119,7 @@ def result_words(study: Study, history: History) -> str:
         return f"{words} No trial beat the published recipe, which is trial 0 of the {candidates} that the best was chosen from."
     if published.score is not None and best.score is not None:
         words += f" Gain over the published recipe: {100 * (best.score - published.score):+.1f} points."
-    return (
-        f"{words} The best was chosen from {candidates} trials by these very images, and the published recipe, trial 0, is one of"
-        " those: the gain is optimistic."
-    )
+    words += f" The best was chosen from {candidates} trials by these very images"
+    if published.score is None:
+        return f"{words}: its accuracy is optimistic. The published recipe, trial 0, has no score to compare it with."
+    return f"{words}, and the published recipe, trial 0, is one of those: the gain is optimistic."

@@ -40,7 +40,7 @@ class TrialPictures:
 
     def examples(self, trial: Trial, rung: int) -> bytes | None:
         """The picture that the worker drew; None where it was not brought."""
-        path = self._folder.root / _examples_key(trial.number, rung)
+        path = self._folder.root / examples_key(trial.number, rung)
         return path.read_bytes() if path.exists() else None
 
     def confusion(self, history: History, trial: Trial, rung: int) -> bytes | None:
@@ -61,7 +61,7 @@ class TrialPictures:
 
     def bring(self, number: int, rung: int, copied: Collection[str] = ()) -> None:
         """Bring the picture of a rung that was just reported, or one that is among the `copied` files in the bucket."""
-        key = _examples_key(number, rung)
+        key = examples_key(number, rung)
         training = training_name(number, rung, self._study.restarted)
         try:
             if self._folder.bucket is not None and key in copied:
@@ -80,7 +80,7 @@ class TrialPictures:
             (trial.number, rung)
             for trial in history.trials.values()
             for rung in shown_rungs(history, trial)
-            if not (self._folder.root / _examples_key(trial.number, rung)).exists()
+            if not (self._folder.root / examples_key(trial.number, rung)).exists()
         }
         copied: Collection[str] = ()
         if self._folder.bucket is not None and wanted:
@@ -89,11 +89,11 @@ class TrialPictures:
             except StorageError:
                 return
             # A request for each that was ever drawn would take minutes.
-            wanted &= kept_checkpoints(self._study, history) | {one for one in wanted if _examples_key(*one) in copied}
+            wanted &= kept_checkpoints(self._study, history) | {one for one in wanted if examples_key(*one) in copied}
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda one: self.bring(one[0], one[1], copied), wanted))
 
 
-def _examples_key(number: int, rung: int) -> str:
+def examples_key(number: int, rung: int) -> str:
     """Where the picture lies in the study's folder, and in the bucket's copy of it."""
     return f"trials/trial_{number:04d}/examples_epoch_{rung:04d}.png"

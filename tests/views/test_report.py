@@ -9,13 +9,13 @@ from html.parser import HTMLParser
 import pytest
 
 from hcpr_tune.proportions import Proportion, difference_interval
-from hcpr_tune.search.results import StudyFolder, rung_accuracies, winner
+from hcpr_tune.search.results import StudyFolder, front, rung_accuracies, winner
 from hcpr_tune.search.study import find_space, read_study
 from hcpr_tune.views.figures import FIGURES
 from hcpr_tune.views.insight import gain_points
 from hcpr_tune.views.report import write_report
 from hcpr_tune.views.report_file import ReportFile
-from tests.search.histories import history_of
+from tests.search.histories import history_of, reached, suggested
 from tests.views.recorded import history_like, recorded
 
 
@@ -27,8 +27,15 @@ def page_of(folder, trials, **more):
     study = study_of(trials)
     history = history_like(study, trials, **more)
     folder.mkdir(exist_ok=True)
-    path = write_report(StudyFolder(folder), study, history, running=bool(more.get("running")))
+    path = write_report(StudyFolder(folder), study, history, alive=bool(more.get("running")))
     return study, history, path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path):
+    """Where studies of the tests lie."""
+    for name in ("my runs/k", "h"):
+        (tmp_path / name).mkdir(parents=True)
 
 
 class Text(HTMLParser):
@@ -57,6 +64,9 @@ class Text(HTMLParser):
 
 
 def test_the_answer_stands_first_with_its_numbers(tmp_path):
+    for name in ("recipe.toml", "model.safetensors"):
+        (tmp_path / "many" / "best").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "many" / "best" / name).touch()
     study, history, page = page_of(tmp_path / "many", 60)
     text = Text(page).sections
     best, published = winner(study, history), history.trials[0]
@@ -67,12 +77,13 @@ def test_the_answer_stands_first_with_its_numbers(tmp_path):
     )
     assert list(text)[:2] == ["", "answer"]
     assert f"Trial {best.number}: {accuracies['robust_accuracy_validation']} robust accuracy" in text["answer"]
-    assert (
-        f"Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})." in text["answer"]
-    )
+    none = ", which includes no gain at all" if low <= 0 else ""
+    said = f"Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{none})."
+    assert said in text["answer"]
     assert "optimistic" in text["answer"]
+    assert f"evaluate --model {tmp_path / 'many' / 'best'} --attack autoattack --split test" in text["answer"]
     assert f"train --recipe {tmp_path / 'many' / 'best' / 'recipe.toml'}" in text["answer"]
-    assert f"tune --resume many --storage {tmp_path} --trials +20" in text["answer"]
+    assert f"tune --resume many --storage {tmp_path}" in text["answer"]
     for name in study.space:
         assert name in text["answer"]
 
@@ -133,7 +144,7 @@ def test_nothing_in_a_study_becomes_markup(tmp_path):
 
 def test_nothing_is_fetched(tmp_path):
     _, _, page = page_of(tmp_path, 5)
-    ours = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+    ours = re.sub(r"<script.*?</script>", "", page, flags=re.S)
     assert not re.findall(r"""(?:src|href)=["']?(?!#|data:)[^\s"'>]+""", ours)
     assert "http" not in re.sub(r"http-equiv", "", ours)
     assert "default-src 'none'" in page
@@ -171,7 +182,7 @@ def test_the_figures_draw_what_was_recorded():
         for point, y in zip(trace.customdata, trace.y, strict=True)
     }
     assert shares == {trial.number: pytest.approx(trial.score) for trial in history.ranked()}
-    assert len(draw["parallel"].data[0].dimensions) == 2 + len(study.space)
+    assert len(draw["parallel"].data[0].dimensions) == 3 + len(study.space)
     assert sorted(draw["parallel"].data[0].dimensions[0].values) == pytest.approx(sorted(shares.values()))
     assert all(sum(trace.x) == pytest.approx(1, abs=0.01) for trace in draw["importance"].data)
 
@@ -187,7 +198,92 @@ def test_a_pareto_study_names_its_front(tmp_path):
     study = read_study(find_space("pareto"), [("budget.trials", 12)])
     history = history_like(study, 12)
     page = write_report(StudyFolder(tmp_path), study, history).read_text(encoding="utf-8")
-    assert "The front holds trials" in page
+    members = front(study, history)
+    text = Text(page).sections
+    assert f"of the {len(members)} trials on the front" in text["answer"]
+    assert all(f"front, trial {trial.number}" in text["answer"] for trial in members) or len(members) == 1
+    assert f"{len(members)} of them no other one beats in both" in text["accuracies"]
+    assert "no trial beat it" not in text["answer"]
+
+
+def test_a_killed_search_says_so_and_how_it_goes_on(tmp_path):
+    study = study_of(16)
+    history = history_like(study, 16, running=3)
+    text = Text(
+        write_report(StudyFolder(tmp_path / "my runs" / "k"), study, history).read_text(encoding="utf-8")
+    ).sections
+    assert "its process died" in text[""]
+    assert "3 interrupted" in text[""]
+    assert f"tune --resume k --storage '{tmp_path / 'my runs'}'" in text["answer"]
+    assert "--trials" not in text["answer"]
+    assert "train --recipe" not in text["answer"]  # there is none yet
+    assert "running" not in text["trials"]
+
+
+def test_a_spent_budget_is_what_the_way_on_raises(tmp_path):
+    study = read_study(find_space("default"), [("budget.trials", 12), ("budget.hours", 0.001)])
+    history = history_like(study, 12)
+    text = Text(write_report(StudyFolder(tmp_path / "h"), study, history).read_text(encoding="utf-8")).sections
+    assert "tune --resume h" in text["answer"]
+    assert "--hours +1" in text["answer"]
+
+
+def test_a_floor_that_nothing_reaches_comes_first(tmp_path):
+    study = read_study(find_space("default"), [("budget.trials", 12), ("constraints.clean_accuracy", 1.0)])
+    text = Text(
+        write_report(StudyFolder(tmp_path), study, history_like(study, 12)).read_text(encoding="utf-8")
+    ).sections
+    assert text["answer"].startswith("AnswerNo trial reaches the floor of 1 clean accuracy")
+
+
+def test_what_a_study_says_is_no_place_for_a_part_of_the_page(tmp_path):
+    study = read_study(find_space("default"), [("description", "about {{MAIN}} and {{PLOTLY}}")])
+    page = write_report(StudyFolder(tmp_path), study, history_like(study, 3)).read_text(encoding="utf-8")
+    assert page.count('<section id="answer"') == 1
+    assert "about {{MAIN}} and {{PLOTLY}}" in page
+
+
+def test_a_name_that_is_no_text_is_written_as_it_can_be(tmp_path):
+    study = study_of(8)
+    history = history_like(study, 8)
+    history.model_inputs["class_names"] = ["\udcff"] * 10
+    assert write_report(StudyFolder(tmp_path), study, history).stat().st_size > 4e6
+
+
+def test_trainings_of_their_own_are_not_joined():
+    study = read_study(find_space("default"), [("budget.trials", 2), ("lr_schedule.mode", "restarted")])
+    events = [suggested(0), *reached(0, 0, 3, 500), *reached(0, 0, 9, 600), *reached(0, 0, 27, 700)]
+    trace = next(
+        one for one in FIGURES["curves"][1](study, history_of(*events)).figure.data if one.customdata is not None
+    )
+    assert list(trace.x) == [3, None, 12, None, 39, None]
+    assert [point[3] for point in trace.customdata if point[0] is not None] == [3, 9, 27]
+
+
+def test_what_was_asked_beside_the_file_is_told(tmp_path):
+    study = study_of(20)
+    history = history_like(study, 20)
+    stopped = next(trial.number for trial in history.trials.values() if trial.state == "stopped")
+    for event in (
+        {"event": "extend", "time": 1e6, "budget": {"trials": 30}},
+        {"event": "audit", "time": 1e6, "trials": [stopped]},
+    ):
+        history.apply(event)
+    text = Text(write_report(StudyFolder(tmp_path), study, history).read_text(encoding="utf-8")).sections
+    assert "its budget was set to trials 30" in text["reproduce"]
+    assert f"for the audit: {stopped}" in text["reproduce"]
+    assert "Audit: 0 of 0 stopped trials" in text["costs"]
+
+
+def test_importance_looks_at_the_latest_rung_with_enough_trials():
+    study = study_of(200)
+    history = history_like(study, 200)
+    reach = {rung: sum(rung in trial.rungs for trial in history.trials.values()) for rung in study.rungs}
+    assert reach[9] >= 5 * len(study.space) > reach[27]
+    shown = FIGURES["importance"][1](study, history)
+    assert (
+        f"over {reach[9]} trials at epoch 9 of 27 (whose rank correlation with the scores at epoch 27 is" in shown.says
+    )
 
 
 def test_the_report_comes_at_the_end_of_a_search_that_was_not_interrupted(tmp_path):
@@ -201,6 +297,14 @@ def test_the_report_comes_at_the_end_of_a_search_that_was_not_interrupted(tmp_pa
             view.on_event(event, history)
         assert (tmp_path / reason / "report.html").exists() is there
         assert str(tmp_path / reason / "report.html") == view.words or not there
+
+
+def test_a_page_that_cannot_be_written_costs_no_answer(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    study = study_of(1)
+    view = ReportFile(StudyFolder(tmp_path), study, "hcpr_tune")
+    view.on_event({"event": "end", "reason": "finished"}, history_like(study, 1))
+    assert "IsADirectoryError" in view.words
 
 
 def test_a_report_that_cannot_be_drawn_does_not_end_the_search(tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def reports(tmp_path_factory):
             history = history_like(study, trials, **more)
             root = tmp_path_factory.mktemp("reports") / name
             root.mkdir()
-            made[kind] = study, history, write_report(StudyFolder(root), study, history, "running" in more)
+            made[kind] = study, history, write_report(StudyFolder(root), study, history, alive="running" in more)
         return made[kind]
 
     return get

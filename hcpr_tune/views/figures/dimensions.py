@@ -13,11 +13,16 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from hcpr_tune.search.goal import OBJECTIVES
 from hcpr_tune.search.history import History
 from hcpr_tune.search.study import Study
-from hcpr_tune.views.as_optuna import as_judged, at_epoch, common_epoch, optuna_study, target
+from hcpr_tune.views.as_optuna import as_judged, at_epoch, common_epoch, compared_at, optuna_study, target
 from hcpr_tune.views.figures.shown import BLUE, GREY, ORANGE, RED, Shown, axes, number, quietly
 
 FEWEST_TRIALS = 4
 """With fewer there is no variance to share out among dimensions."""
+ENOUGH = 5
+"""Trials per dimension that let a later rung be looked at."""
+FILLED = " A dimension that a trial does not have is taken at the published value."
+MOST_TRIALS = 600
+"""Of those that the variance is shared out over: its time grows with their square."""
 TREES = 32
 """Of the forest whose variance is shared out; twice as many change no share by more than two points, and take twice as long."""
 
@@ -28,9 +33,11 @@ def parallel(study: Study, history: History) -> Shown:
     if not model.trials or not study.space:
         return Shown("No trial has reached a rung yet: there are no values to compare.")
     scores = {name: [target(name)(trial) for trial in model.trials] for name in OBJECTIVES}
-    axes_of_scores = [
+    axes_of_scores: list[dict[str, Any]] = [
         {"label": name.replace("_", " "), "values": values, "tickformat": ".0%"} for name, values in scores.items()
     ]
+    epochs = [history.trials[trial.user_attrs["trial"]].best_rung for trial in model.trials]
+    axes_of_scores.append({"label": "scored at epoch", "values": epochs, "tickvals": list(study.rungs)})
     spaces = model.trials[0].distributions
     axes_of_values = [_axis(name, spaces[name], [trial.params[name] for trial in model.trials]) for name in study.space]
     robust = scores["robust_accuracy"]
@@ -39,9 +46,10 @@ def parallel(study: Study, history: History) -> Shown:
     figure.update_layout(height=460, margin={"l": 70, "r": 30, "t": 90, "b": 30})
     return Shown(
         f"{number(len(model.trials), 'trial')}, a line each, with the accuracies of its best rung at the left: the redder the line, the more robust. Drag"
-        " along an axis to pick a range, drag its name to move it. A dimension that a trial does not have is drawn at the published value.",
+        " along an axis to pick a range (one epoch, to compare what was trained equally long), drag its name to move it."
+        + FILLED,
         figure,
-        least_width=90 * (3 + len(study.space)),
+        least_width=90 * (4 + len(study.space)),
     )
 
 
@@ -70,8 +78,8 @@ def importance(study: Study, history: History) -> Shown:
     """How much of the accuracies' variance each dimension explains, by functional ANOVA (Hutter et al., ICML 2014)."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    epoch = common_epoch(history, study.rungs)
-    model = optuna_study(study, history, at_epoch(epoch))
+    epoch = common_epoch(history, study.rungs, ENOUGH * len(study.space))
+    model = optuna_study(study, history, at_epoch(epoch), MOST_TRIALS)
     varied = [name for name in study.space if len({trial.params[name] for trial in model.trials}) > 1]
     if len(model.trials) < FEWEST_TRIALS or not varied:
         return Shown(
@@ -114,8 +122,9 @@ def importance(study: Study, history: History) -> Shown:
         if len(model.trials) < 10 * len(varied)
         else ""
     )
+    where = compared_at(history, epoch, study.rungs)
     return Shown(
-        f"Functional ANOVA over {number(len(model.trials), 'trial')} at epoch {epoch}, which most have reached: {words}.{few}",
+        f"Functional ANOVA over {number(len(model.trials), 'trial')} {where}: {words}.{few}{FILLED}",
         figure,
     )
 
@@ -124,14 +133,14 @@ def slices(study: Study, history: History) -> Shown:
     """The robust accuracy over each dimension by itself."""
     from optuna.visualization import plot_slice
 
-    epoch = common_epoch(history, study.rungs)
-    model = optuna_study(study, history, at_epoch(epoch))
+    epoch = common_epoch(history, study.rungs, ENOUGH * len(study.space))
+    model = optuna_study(study, history, at_epoch(epoch), MOST_TRIALS)
     if not model.trials or not study.space:
         return Shown("No trial has reached a rung yet: there are no values to compare.")
     figure = quietly(plot_slice, model, target=target("robust_accuracy"), target_name="robust accuracy")
     figure.update_layout(title=None, height=360, margin={"l": 60, "r": 16, "t": 16, "b": 56})
     return Shown(
-        f"{number(len(model.trials), 'trial')} at epoch {epoch}, which most have reached, over each dimension; later trials are darker.",
+        f"{number(len(model.trials), 'trial')} {compared_at(history, epoch, study.rungs)}, over each dimension; later trials are darker.{FILLED}",
         figure,
         least_width=190 * len(study.space),
     )

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hcpr_tune.proportions import Proportion
+from hcpr_tune.search.goal import fronts
 from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.ledger import ledger
 from hcpr_tune.search.results import rung_accuracies, winner
@@ -31,7 +32,7 @@ from hcpr_tune.views.figures.shown import (
     number,
     values_of,
 )
-from hcpr_tune.views.insight import stopped_at
+from hcpr_tune.views.insight import rung_lines, stopped_at
 
 MOST_CURVE_POINTS = 12_000
 
@@ -46,7 +47,7 @@ def accuracies(study: Study, history: History) -> Shown:
         figure.add_trace(_cloud(kind, scored))
     if not drawn:
         return Shown("No trial has reached a rung yet: there is no accuracy to show.")
-    members = _front_of_both(history)
+    members, count = _front_of_both(history)
     figure.add_trace(
         go.Scatter(
             x=[clean for clean, _ in members],
@@ -61,7 +62,7 @@ def accuracies(study: Study, history: History) -> Shown:
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(tickformat=".0%")
     return Shown(
-        f"{number(drawn, 'trial')}, each at its best rung, with the 95 % interval of its robust accuracy. {len(members)} of them no other one beats in both"
+        f"{number(drawn, 'trial')}, each at its best rung, with the 95 % interval of its robust accuracy. {count} of them no other one beats in both"
         " accuracies: further right is better on clean images, further up is better under attack.",
         figure,
     )
@@ -89,21 +90,15 @@ def _cloud(kind: str, scored: Sequence[tuple[Trial, dict[str, Proportion]]]) -> 
     )
 
 
-def _front_of_both(history: History) -> list[tuple[float, float]]:
-    """(clean, robust) of the trials that no other one beats in both, the clean accuracy rising; whatever the study's objective."""
-    points = sorted(
-        (
-            (scores["clean_accuracy"], scores["robust_accuracy"])
-            for trial in history.ranked()
-            if (scores := as_judged(trial))
-        ),
-        reverse=True,
-    )
-    members: list[tuple[float, float]] = []
-    for clean, robust in points:
-        if not members or robust > members[-1][1]:
-            members.append((clean, robust))
-    return members[::-1]
+def _front_of_both(history: History) -> tuple[list[tuple[float, float]], int]:
+    """(clean, robust) of the trials that no other one beats in both, the clean accuracy rising, whatever the study's objective; and how many these are, equals counted."""
+    points = [
+        (scores["clean_accuracy"], scores["robust_accuracy"])
+        for trial in history.ranked()
+        if (scores := as_judged(trial))
+    ]
+    members = [point for point, rank in zip(points, fronts(points), strict=True) if rank == 0]
+    return sorted(set(members)), len(members)
 
 
 def curves(study: Study, history: History) -> Shown:
@@ -129,8 +124,9 @@ def curves(study: Study, history: History) -> Shown:
         if total > MOST_CURVE_POINTS
         else ""
     )
+    apart = " Each rung is a training of its own, one after the other." if study.restarted else ""
     return Shown(
-        f"A line for each trial; rungs at epochs {rungs}. Stopped early: {stops or 'none'}.{thinned}",
+        f"A line for each trial; rungs at epochs {rungs}.{apart} Stopped early: {stops or 'none'}.{thinned}",
         figure,
     )
 
@@ -167,13 +163,18 @@ def _lines(kind: str, points: dict[int, list[tuple[int, float, float]]], history
     more: list[list[Any]] = []
     for number_of, line in points.items():
         reason = escape(history.trials[number_of].reason)
-        for epoch, robust, clean in line:
-            x.append(epoch)
+        trial, before = history.trials[number_of], 0
+        for position, robust, clean in line:
+            epoch = trial.epochs[position]["epoch"]
+            if position - epoch != before and x and x[-1] is not None:  # another training: another model
+                x, y, more = [*x, None], [*y, None], [*more, [None] * 4]
+            before = position - epoch
+            x.append(position)
             y.append(round(robust, 5))
-            more.append([number_of, round(clean, 5), reason])
+            more.append([number_of, round(clean, 5), reason, epoch])
         x.append(None)
         y.append(None)
-        more.append([None, None, None])
+        more.append([None] * 4)
     loud = kind in ("best", "published")
     return go.Scatter(
         x=x,
@@ -184,7 +185,7 @@ def _lines(kind: str, points: dict[int, list[tuple[int, float, float]]], history
         marker={"symbol": marker, "size": 8 if loud else 4},
         opacity=1.0 if loud or kind == "completed" else 0.6,
         name=name,
-        hovertemplate="<b>trial %{customdata[0]}</b>, epoch %{x}<br>robust %{y:.1%}, clean %{customdata[1]:.1%}<br>%{customdata[2]}<extra></extra>",
+        hovertemplate="<b>trial %{customdata[0]}</b>, epoch %{customdata[3]}<br>robust %{y:.1%}, clean %{customdata[1]:.1%}<br>%{customdata[2]}<extra></extra>",
     )
 
 
@@ -197,12 +198,10 @@ def rungs(study: Study, history: History) -> Shown:
         rung: [one for one in history.trials.values() if {rung, worth.end.later} <= one.scores.keys()]
         for rung, worth in worths.items()
     }
-    words = [
-        f"rung {rung} with epoch {worth.end.later}: "
-        + (str(worth.end) if worth.end.rho is not None else f"not known yet ({worth.end.trials} trials)")
-        for rung, worth in worths.items()
-    ]
-    said = f"Rank correlation of the scores (95 % interval): {'; '.join(words)}. Points along a rising line mean that an early score foretells the end."
+    both = len(study.settings.objective) > 1 or bool(study.goal.floors)
+    least = " The correlation is the lower one of both accuracies'; drawn is the robust one." if both else ""
+    said = f"{'. '.join(rung_lines(study, history))}. Points along a rising line mean that an early score foretells the end.{least}"
+    said = said[0].upper() + said[1:]
     if not any(pairs.values()):
         return Shown(said)
     figure = make_subplots(rows=1, cols=len(pairs), horizontal_spacing=0.08)
@@ -260,10 +259,14 @@ def costs(study: Study, history: History) -> Shown:
         for name, (words, _) in PURPOSES.items()
         if total[name] >= 0.005 * there
     )
-    return Shown(
-        f"{there / seconds:.1f} {unit} of workers' time: {shares}. Running the stopped trials to the end would have cost about {saved / seconds:.1f} more.",
-        figure,
-    )
+    said = f"{there / seconds:.1f} {unit} of workers' time: {shares}. Running the stopped trials to the end would have cost about {saved / seconds:.1f} more."
+    audit = account["audit"]
+    if audit is not None:
+        said += (
+            f" Audit: {audit['better_than_the_best']} of {audit['completed']} stopped trials that were run to the end beat the best,"
+            f" by at most {audit['most_points_lost']:.1f} points."
+        )
+    return Shown(said, figure)
 
 
 def _cost_bar(name: str, value: float, row: str, marker: dict[str, Any], unit: str) -> go.Bar:

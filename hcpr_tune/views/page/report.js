@@ -23,8 +23,16 @@
     return Plotly.react(place, structuredClone(figures[name].data), layoutOf(structuredClone(figures[name])), options);
   }
 
-  // One picture per turn of the event loop: the text is there at once.
+  const painted = () => new Promise((go) => requestAnimationFrame(() => setTimeout(go)));
+
+  // The text is there at once: plotly's script, which is large, is read after it has been painted, and then a picture at a time.
   async function drawAll() {
+    await painted();
+    if (!window.Plotly) {
+      const script = document.createElement("script");
+      script.textContent = document.getElementById("plotly").textContent;
+      document.head.append(script);
+    }
     for (const name of Object.keys(figures)) {
       await new Promise((go) => setTimeout(go));
       await draw(name);
@@ -33,6 +41,11 @@
   }
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   drawAll();
+  // On paper the page is white, and as wide as the paper.
+  const paper = window.matchMedia("print");
+  paper.addEventListener("change", () => {
+    for (const name of Object.keys(figures)) draw(name);
+  });
 
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
