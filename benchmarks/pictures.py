@@ -1,13 +1,14 @@
 """The pictures of the docs, made by a real search: python benchmarks/pictures.py docs
 
 Runs the default search, shows it half-way on a terminal of 110 columns, asks a real TensorBoard, Ray's dashboard and the report for their pages,
-and writes terminal.png, tensorboard.png, ray.png and report.png. Needs Chromium and the development extra.
+and writes terminal.png, tensorboard*.png, ray.png and report.png; prints the view and the answer as text, for the README. Needs Chromium and the development extra.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -50,7 +51,12 @@ def main() -> None:
 @contextmanager
 def searching(folder: Path) -> Iterator[str]:
     """A default search in the background; gives the dashboard's address when its first trials train, and waits for the end."""
-    process = subprocess.Popen([*TUNE, "--name", "shown"], cwd=folder, stdout=subprocess.PIPE, text=True)
+    # Commands are shown as they are where the program is installed.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path}
+    process = subprocess.Popen(
+        [*TUNE, "--name", "shown"], cwd=folder, stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert process.stdout is not None
     address = ""
     for line in process.stdout:
@@ -61,7 +67,8 @@ def searching(folder: Path) -> Iterator[str]:
     try:
         yield address
     finally:
-        process.communicate()
+        rest, _ = process.communicate()
+        print("".join(line for line in rest.splitlines(keepends=True) if not line.startswith("trial=")))
 
 
 def ray_page(browser: Any, address: str, path: Path) -> None:
@@ -95,6 +102,7 @@ def terminal(browser: Any, root: Path, folder: Path, path: Path) -> None:
     console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True)
     console.print(view_of(study, history))
     picture = folder / "terminal.html"
+    print(console.export_text(clear=False))
     svg = console.export_svg(title="python launch/tune.py --space default")
     picture.write_text(
         f"<meta charset=utf-8><body style='margin:0'>{re.sub(r'@font-face {.*?}', '', svg, flags=re.S)}",
@@ -117,8 +125,18 @@ def report(browser: Any, root: Path, path: Path) -> None:
 
 def tensorboard(browser: Any, root: Path, out: Path) -> None:
     """TensorBoard's curves, its table of values, and its pictures."""
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(root), "--host", "127.0.0.1", "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        "results/shown",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen(command, cwd=root.parent.parent, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         address = next(found[0] for line in process.stderr if (found := re.search(r"http://\S+", line)))
