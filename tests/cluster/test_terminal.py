@@ -60,7 +60,8 @@ def objects(text: str) -> list[dict]:
 
 
 def test_a_search_for_a_program(tmp_path):
-    done = search(in_folder(tmp_path), "--space", "small.toml", "--name", "one", "--json")
+    dashboard = ("--dashboard-host", "127.0.0.1")
+    done = search(in_folder(tmp_path), "--space", "small.toml", "--name", "one", "--json", *dashboard)
     assert (done.returncode, done.stderr) == (0, "")
     news = objects(done.stdout)
     start, result = news[0], news[-1]
