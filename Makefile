@@ -12,7 +12,7 @@ tune: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-# Each fault ten times, the driver's kill at twenty moments: about an hour.
+# Each fault ten times, the driver's kill at twenty moments: close to two hours on two cores.
 test-faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m faults --fault-rounds 10 --kill-moments 20 $(ARGS)
 

@@ -26,6 +26,8 @@ from hcpr_tune.search.study import Resources
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
 """Trials exchange reports of a few hundred bytes; Ray would set aside 30 % of the memory."""
 LOOPBACK = "127.0.0.1"
+NO_DASHBOARD = "none"
+"""In place of an address: a Ray that is started here without its dashboard, which takes seconds of a small machine and 0.3 GB."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,3 @@ def _too_large(share: Share, cluster: Cluster, where: str) -> InputError:
     return InputError(
         f"no node has {share.cpus_per_trial:g} CPUs and {share.gpus_per_trial:g} GPUs at once; lower resources.cpus_per_trial or resources.gpus_per_trial ({where})"
     )
-
-
-NO_DASHBOARD = "none"
-"""In place of an address: a Ray that is started here without its dashboard, which takes seconds of a small machine and 0.3 GB."""

@@ -80,7 +80,9 @@ def train_stretch(
         saving = time.perf_counter()
         report = _report(epoch, shelf.device, startup) | {"recipe": recipe_name}
         reports.append(report)
-        examples = _examples(recipe, data, state) if epoch.is_rung else b""
+        examples, trouble = _examples(recipe, data, state) if epoch.is_rung else (b"", "")
+        # The recorded report is where somebody who misses a picture finds the reason.
+        report |= {"picture_failed": trouble} if trouble else {}
         with _storing(f"a checkpoint cannot be written to {folder}"):
             checkpoints.save(folder, state, reports, with_weights=epoch.is_rung, examples=examples)
         if epoch.epoch - 2 not in recipe.rung_epochs:
@@ -101,12 +103,12 @@ def identity(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _examples(recipe: Recipe, data: Data, state: TrainingState) -> bytes:
-    """The picture for a rung, empty where it cannot be drawn: nobody loses a training for a picture."""
+def _examples(recipe: Recipe, data: Data, state: TrainingState) -> tuple[bytes, str]:
+    """The picture for a rung, or why it could not be drawn: nobody loses a training for a picture."""
     try:
-        return examples_png(recipe, data, state)
-    except Exception:
-        return b""
+        return examples_png(recipe, data, state), ""
+    except Exception as error:
+        return b"", f"{type(error).__name__}: {error}"
 
 
 @contextmanager

@@ -138,6 +138,13 @@ def test_a_picture_that_cannot_be_drawn_costs_no_training(recipe, tmp_path, monk
         raise RuntimeError("no picture")
 
     monkeypatch.setattr("hcpr_tune.training.session.examples_png", broken)
-    assert [report["epoch"] for report in stretch(recipe, tmp_path, 0, 4)] == [1, 2, 3, 4]
+    reports = stretch(recipe, tmp_path, 0, 4)
+    assert [report["epoch"] for report in reports] == [1, 2, 3, 4]
+    assert [report.get("picture_failed") for report in reports] == [
+        "RuntimeError: no picture",
+        None,
+        None,
+        "RuntimeError: no picture",
+    ]
     assert not list(tmp_path.rglob("examples.png"))
     assert len(list(tmp_path.rglob("model.safetensors"))) == 2
