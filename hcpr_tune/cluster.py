@@ -27,7 +27,7 @@ LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
 """Trials exchange reports of a few hundred bytes; Ray would set aside 30 % of the memory."""
 LOOPBACK = "127.0.0.1"
 NO_DASHBOARD = "none"
-"""In place of an address: a Ray that is started here without its dashboard, which takes seconds of a small machine and 0.3 GB."""
+"""In place of an address: a Ray that is started here without its dashboard, which is several processes."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a checkpoint of a study takes, found out beside Ray's start: torch's import would otherwise be waited for, and stay in the driver.
 
-What was found out once of models and data of ours is kept in the user's cache: the import takes seconds of both cores of a laptop.
+What was found out once of models and data of ours is kept in the user's cache.
 """
 
 from __future__ import annotations

@@ -22,9 +22,10 @@ ENOUGH = 5
 """Trials per dimension that let a later rung be looked at."""
 FILLED = " A dimension that a trial does not have is taken at the published value."
 MOST_TRIALS = 600
-"""Of those that the variance is shared out over: its time grows with their square."""
+"""Of those that the variance is shared out over: its time grows faster than their number."""
 TREES = 32
-"""Of the forest whose variance is shared out; twice as many change no share by more than two points, and take twice as long."""
+"""Of the forest whose variance is shared out: half of Optuna's, for time. With all of them shares of made-up records moved by up to 3 points with 200 trials, by 6 with 16,
+where the caption calls them a hint."""
 
 
 def parallel(study: Study, history: History) -> Shown:
