@@ -1,0 +1,175 @@
+"""Does the verdict say what full AutoAttack says, and what does it cost.
+
+    python benchmarks/verdict.py ladder --out ladder.json [--dataset fashion_mnist --root ROOT] [--workers 2]
+
+`ladder` takes 24 recipes, the 12 best that a search finds and 12 that are drawn from the same space, trains each once, and attacks the
+same validation images in three ways: as the search scores (the margin, 20 steps), as the verdict picks (APGD on cross-entropy and on the
+targeted DLR loss), and by full AutoAttack, which goes on from there. It says how the first two rank the recipes against the third, over all
+and over the better half, with a bootstrap over recipes and images, and how far they lie from it. The file is written anew after every
+recipe, and what it already has is skipped when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from figures import machine, spread
+from made_up import params_at
+from search import make_pool, save
+
+import hcpr_tune
+from hcpr_tune.search.results import trained_recipe
+from hcpr_tune.search.space import with_params
+from hcpr_tune.settings import to_plain
+from hcpr_tune.training.recipe import Recipe, recipe_from_plain
+
+Plain = dict[str, Any]
+SCORES = ("cross_entropy", "margin", "verdict", "autoattack")
+FASHION = {
+    "task.dataset": "fashion_mnist",
+    "task.images": 10_000,
+    "task.epsilon": 0.1,
+    "attack.epsilon": 0.1,
+    "attack.step_size": 0.03,
+    "attack.steps": 5,
+    "model.width": 8,
+    "batch_size": 128,
+    "epochs": 9,
+    "early_stopping.first_rung": 1,
+    "evaluation.images": 400,
+}
+"""A network, a length and an attack in training that two cores manage in an hour and a half; 400 of the 2,000 validation images are attacked."""
+BOOTSTRAP = 4000
+
+
+def ladder(options: argparse.Namespace) -> None:
+    """The command `ladder`."""
+    path = Path(options.out)
+    results: Plain = json.loads(path.read_text()) if path.exists() else {"machine": machine(), "recipes": []}
+    if "chosen" not in results:
+        results["chosen"] = chosen(options)
+        save(path, results)
+    known = {one["number"] for one in results["recipes"]}
+    todo = [one | {"number": number} for number, one in enumerate(results["chosen"]) if number not in known]
+    with make_pool(options.workers) as pool:
+        for one in pool.map(attacked, todo):
+            results["recipes"].append(one)
+            save(path, results)
+            print({name: sum(one[name]) for name in SCORES}, one["kind"], round(one["seconds"]), flush=True)
+    results["summary"] = summary(results["recipes"])
+    save(path, results)
+    print(json.dumps(results["summary"], indent=1))
+
+
+def chosen(options: argparse.Namespace) -> list[Plain]:
+    """The recipes: the best of a search, trained to the end whatever halving said, and draws from the same space."""
+    settings: Plain = {"budget.trials": options.trials}
+    if options.dataset == "fashion_mnist":
+        settings |= FASHION | {"task.root": str(Path(options.root).resolve())}
+    found = hcpr_tune.tune("wide", name=f"ladder-{int(time.time())}", settings=settings, storage=options.storage)
+    half = options.recipes // 2
+    best = [trained_recipe(found.study, trial) for trial in found.history.ranked()[:half]]
+    drawn = np.random.default_rng(0).random((options.recipes - half, len(found.study.space)))
+    others = [with_params(found.study.recipe, params_at(found.study.space, point)) for point in drawn]
+    listed = [("best", replace(one, stop_epoch=0)) for one in best] + [("drawn", one) for one in others]
+    return [{"kind": kind, "recipe": to_plain(recipe)} for kind, recipe in listed]
+
+
+def attacked(one: Plain) -> Plain:
+    """Train a recipe and attack the model; which images survive each attack, 0 or 1 each."""
+    import torch
+
+    from hcpr_tune.training.evaluation import scored_positions, scoring_attack
+    from hcpr_tune.training.ladder import climb
+    from hcpr_tune.training.loop import initial_state, train
+    from hcpr_tune.training.session import DataShelf
+
+    began = time.perf_counter()
+    recipe: Recipe = recipe_from_plain(one["recipe"], "recipe")
+    data = DataShelf(on_gpu=False).get(recipe.task)
+    state = initial_state(recipe, data)
+    masking: Plain = {}
+    for epoch in train(recipe, data, state):
+        masking = {} if epoch.masking is None else {"alarms": epoch.masking.alarms}
+    model, positions = state.scored_model().eval(), scored_positions(data.validation, recipe.evaluation)
+    trained = time.perf_counter()
+    survive: Plain = {name: [] for name in SCORES}
+    warnings: list[str] = []
+    for chunk in positions.split(100):
+        images, labels = data.validation.fetch(chunk), data.validation.labels[chunk]
+        for objective in ("cross_entropy", "margin"):
+            _, classes = scoring_attack(model, images, labels, chunk, recipe.task, recipe.evaluation, objective)
+            survive[objective] += (classes == labels).int().tolist()
+        steps = list(climb(model, images, labels, recipe.task, "autoattack", data.classes, recipe.evaluation.seed))
+        warnings += [f"{step.attack}: {words}" for step in steps for words in step.warnings]
+        for name, attack in (("verdict", "apgd-t"), ("autoattack", "square")):
+            step = next(step for step in steps if step.attack == attack)
+            survive[name] += (torch.tensor(step.classes) == labels).int().tolist()
+        for step in steps:
+            survive.setdefault(step.attack, 0)
+            survive[step.attack] += int((torch.tensor(step.classes) == labels).sum())
+    seconds = time.perf_counter() - began
+    return one | survive | masking | {"warnings": warnings, "seconds": seconds, "seconds_training": trained - began}
+
+
+def summary(recipes: Sequence[Plain]) -> Plain:
+    """Rank correlations with AutoAttack and distances from it, in points."""
+    found: Plain = {"recipes": len(recipes), "images": len(recipes[0]["autoattack"])}
+    survive = {name: np.array([one[name] for one in recipes], dtype=float) for name in SCORES}
+    truth = survive["autoattack"].mean(axis=1)
+    better = np.argsort(-truth, kind="stable")[: (len(truth) + 1) // 2]
+    for name in SCORES[:-1]:
+        distance = 100 * (survive[name].mean(axis=1) - truth)
+        found[name] = {
+            "all": correlation(survive[name], survive["autoattack"]),
+            "better half": correlation(survive[name][better], survive["autoattack"][better]),
+            "points above AutoAttack": spread(distance.tolist()),
+            "picks": round(100 * float(truth.max() - truth[survive[name].mean(axis=1).argmax()]), 2),
+        }
+    found["AutoAttack"] = spread((100 * truth).tolist())
+    found["warned"] = sum(bool(one["warnings"]) for one in recipes)
+    found["alarms"] = sum(bool(one["alarms"]) for one in recipes)
+    return found
+
+
+def correlation(scores: np.ndarray, truth: np.ndarray) -> Plain:
+    """Spearman's correlation of (recipes, images) with (recipes, images), and its interval by a bootstrap over recipes and images."""
+    from scipy.stats import spearmanr
+
+    drawn, generator = [], np.random.default_rng(0)
+    for _ in range(BOOTSTRAP):
+        rows = generator.integers(len(scores), size=len(scores))
+        columns = generator.integers(scores.shape[1], size=scores.shape[1])
+        one, other = (values[rows][:, columns].mean(axis=1) for values in (scores, truth))
+        if np.ptp(one) and np.ptp(other):
+            drawn.append(spearmanr(one, other).statistic)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    value = spearmanr(scores.mean(axis=1), truth.mean(axis=1)).statistic
+    return {"spearman": round(float(value), 3), "interval": [round(float(low), 3), round(float(high), 3)]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("ladder")
+    one.add_argument("--out", required=True)
+    one.add_argument("--dataset", choices=("digits", "fashion_mnist"), default="digits")
+    one.add_argument("--root", default="data", help="where FashionMNIST/raw lies")
+    one.add_argument("--recipes", type=int, default=24)
+    one.add_argument("--trials", type=int, default=40, help="of the search")
+    one.add_argument("--workers", type=int, default=2)
+    one.add_argument("--storage", default="results", help="where the search goes")
+    one.set_defaults(run=ladder)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()
