@@ -68,6 +68,7 @@ def parser() -> Parser:
     add_enqueue(commands)
     add_kill(commands)
     add_export(commands)
+    add_transfer(commands)
     add_schema(commands)
     return top
 
@@ -237,15 +238,38 @@ def add_kill(commands: Any) -> None:
 def add_export(commands: Any) -> None:
     export = commands.add_parser(
         "export",
-        help="write a search for other tools",
-        description="Write the trials of a search into a storage of Optuna, which optuna-dashboard opens.",
+        help="write a search or its model for other tools",
+        description="Write the trials of a search into a storage of Optuna, which optuna-dashboard opens, or its model into an ONNX file.",
     )
-    add_study(export)
-    export.add_argument(
-        "--optuna",
-        required=True,
+    export.add_argument("name", nargs="?", metavar="NAME", help="the study's name; none with --model")
+    add_storage(export)
+    what = export.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--optuna", metavar="FILE", help="a new file: an SQLite database, or a journal where it ends in .log"
+    )
+    what.add_argument(
+        "--onnx",
         metavar="FILE",
-        help="a new file: an SQLite database, or a journal where it ends in .log",
+        help="a new file for the study's model: that of its verdict, else the best of its search",
+    )
+    export.add_argument("--model", metavar="DIR", help="with --onnx: the model in this folder, instead of a study's")
+
+
+def add_transfer(commands: Any) -> None:
+    transfer = commands.add_parser(
+        "transfer",
+        help="narrow a large search by a small one",
+        description="Write another space with what a search found: its best values as the first point, and priors around them.",
+    )
+    add_study(transfer)
+    transfer.add_argument(
+        "--to", required=True, metavar="NAME|PATH", help="the other space: a file of search_spaces/ by name, or a path"
+    )
+    transfer.add_argument(
+        "--out", metavar="FILE", help="the new space (default: TO-from-NAME.toml, in search_spaces/ where there is one)"
+    )
+    transfer.add_argument(
+        "--trial", type=whole_number, metavar="N", help="this trial's values (default: the best one's)"
     )
 
 

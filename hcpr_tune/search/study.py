@@ -223,12 +223,12 @@ def rung_epochs(early_stopping: EarlyStopping, epochs: int) -> tuple[int, ...]:
     return (*rungs, epochs)
 
 
-def find_space(name: str) -> Path:
-    """The file of a space: a path to a TOML file, or the NAME of one in search_spaces/. Raises `InputError`."""
+def find_space(name: str, option: str = "--space") -> Path:
+    """The file of a space: a path to a TOML file, or the NAME of one in search_spaces/. Raises `InputError`, which names the `option`."""
     if name.endswith(".toml") or "/" in name:
         path = Path(name)
         if not path.is_file():
-            raise InputError(f"--space {name}: there is no such file; give the path of a study's TOML file")
+            raise InputError(f"{option} {name}: there is no such file; give the path of a study's TOML file")
         return path
     package = Path(__file__).parent.parent
     folders = (Path("search_spaces"), package.parent / "search_spaces", package / "search_spaces")
@@ -237,7 +237,7 @@ def find_space(name: str) -> Path:
         known |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
     if name not in known:
         raise InputError(
-            f"--space {show(name)} is unknown; known: {', '.join(sorted(known)) or 'none'}, or give the path of a TOML file"
+            f"{option} {show(name)} is unknown; known: {', '.join(sorted(known)) or 'none'}, or give the path of a TOML file"
         )
     return known[name]
 
