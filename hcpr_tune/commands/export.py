@@ -1,4 +1,4 @@
-"""`hcpr_tune export`: a search for other tools."""
+"""`hcpr_tune export`: a search, or its model, for other tools."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from hcpr_tune.errors import InputError
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the trials into a new storage of Optuna."""
+    """Write the trials into a new storage of Optuna, or the model into a new ONNX file."""
+    if options.model is not None and (options.optuna or options.name):
+        other = "--optuna" if options.optuna else f"NAME {options.name}"
+        raise InputError(f"--model {options.model} goes with --onnx alone, not with {other}; drop one of them")
+    if options.name is None and options.model is None:
+        raise InputError("export needs the NAME of a study (see hcpr_tune list), or --onnx FILE --model DIR")
+    return _write_onnx(options) if options.onnx else _write_optuna(options)
+
+
+def _write_optuna(options: argparse.Namespace) -> int:
     from hcpr_tune.search.holder import living_holder
     from hcpr_tune.search.studies import reopen
 
     folder, study, history = reopen(options.storage, options.name, "export ")
-    target = Path(options.optuna)
-    if target.exists():
-        raise InputError(f"--optuna {target} exists; choose another file, or delete it")
-    if not target.absolute().parent.is_dir():
-        raise InputError(
-            f"--optuna {target}: there is no folder {target.absolute().parent}; make it, or choose another file"
-        )
+    target = _new_file("--optuna", options.optuna)
     import optuna
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
@@ -37,3 +40,43 @@ def run(options: argparse.Namespace) -> int:
     export(study, history, storage, folder.root.name, still_running=living_holder(folder.place) is not None)
     print(f"{len(history.trials)} trials written to {target}; look at them with: optuna-dashboard {target}")
     return COMPLETED
+
+
+def _write_onnx(options: argparse.Namespace) -> int:
+    target = _new_file("--onnx", options.onnx)
+    model = _studys_model(options.storage, options.name) if options.model is None else Path(options.model)
+    from hcpr_tune.training.onnx_file import BATCHES, write_onnx
+
+    written = write_onnx(model, target)
+    shape = ", ".join(map(str, written.image))
+    print(f"the model in {model} written to {target}, {written.size / 1e6:.1f} MB")
+    print(f'"images" (batch, {shape}), float32 in [0, 1], to "logits" (batch, {written.classes})')
+    print(
+        f"under ONNX Runtime its logits differ from the model's by at most {written.difference:.1e}, on batches of {', '.join(map(str, BATCHES))} random images"
+    )
+    return COMPLETED
+
+
+def _studys_model(storage: str, name: str) -> Path:
+    """The folder of the study's model: that of its verdict where there is one, else the best of its search."""
+    from hcpr_tune.search.studies import reopen
+    from hcpr_tune.training.export import FILES
+
+    folder, _, _ = reopen(storage, name, "export ", with_best=True)
+    for model in (folder.root / "verdict", folder.best):
+        if all((model / file).is_file() for file in FILES):
+            return model
+    raise InputError(
+        f"export {name}: {folder.best} holds no model yet; let a trial reach a rung (hcpr_tune tune --resume {name}), or give one by --model DIR"
+    )
+
+
+def _new_file(option: str, name: str) -> Path:
+    target = Path(name)
+    if target.exists():
+        raise InputError(f"{option} {target} exists; choose another file, or delete it")
+    if not target.absolute().parent.is_dir():
+        raise InputError(
+            f"{option} {target}: there is no folder {target.absolute().parent}; make it, or choose another file"
+        )
+    return target

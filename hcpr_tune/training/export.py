@@ -12,6 +12,9 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.training.models import build_model, load_weights
 from hcpr_tune.training.recipe import load_recipe
 
+FILES = ("recipe.toml", "model.safetensors", "metrics.json")
+"""What a folder with a model holds."""
+
 
 def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
     """The model in a folder that a search or a training left (recipe.toml, model.safetensors, metrics.json).
@@ -20,10 +23,18 @@ def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
     gradient. Raises `InputError` where something is missing or damaged.
     """
     folder = Path(folder)
-    for name in ("recipe.toml", "model.safetensors", "metrics.json"):
+    for name in FILES:
         if not (folder / name).is_file():
             raise InputError(f"{folder} holds no {name}; give a folder such as results/NAME/best")
     recipe = load_recipe(folder / "recipe.toml")
+    channels, classes, image_size = model_inputs(folder)
+    model = build_model(recipe.network, channels, classes, 0, image_size)
+    load_weights(model, folder / "model.safetensors")
+    return model.to(torch.device(device)).eval().requires_grad_(False)
+
+
+def model_inputs(folder: Path) -> tuple[int, int, tuple[int, int]]:
+    """Channels, classes and (height, width) of the images that the model in a folder takes. Raises `InputError` where they are not said."""
     try:
         inputs = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["model_inputs"]
         channels, classes, (height, width) = inputs["channels"], inputs["classes"], inputs["image_size"]
@@ -31,6 +42,4 @@ def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
         raise InputError(
             f"{folder / 'metrics.json'} does not say model_inputs ({error!r}); train the recipe again"
         ) from None
-    model = build_model(recipe.network, channels, classes, 0, (height, width))
-    load_weights(model, folder / "model.safetensors")
-    return model.to(torch.device(device)).eval().requires_grad_(False)
+    return channels, classes, (height, width)

@@ -1,0 +1,146 @@
+"""ONNX files: the same logits under ONNX Runtime as from the model, or no file."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.training.export import load_model
+from hcpr_tune.training.models import build_model, save_weights
+from hcpr_tune.training.onnx_file import exported, largest_difference, write_onnx
+from hcpr_tune.training.recipe import Model, Recipe, recipe_to_toml
+
+GRAY, COLOUR = (1, 8, 8), (3, 8, 8)
+MODELS = {
+    "cosine": (Model(width=4), GRAY),
+    "linear": (Model(width=4, head="linear", head_bias=False), GRAY),
+    "normalised": (Model(width=4, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)), COLOUR),
+    "resnet18": (Model(name="resnet18"), COLOUR),
+}
+
+
+def folder_with(root, model=MODELS["cosine"][0], image=GRAY):
+    """A folder as a training leaves it. The batch normalisation has seen images, so that its statistics are none that cancel out."""
+    recipe = Recipe(model=model, method="pgd_at")  # which takes either head
+    channels, *size = image
+    network = build_model(recipe.network, channels, 10, 3, tuple(size)).train()
+    with torch.no_grad():
+        network(torch.rand(16, *image, generator=torch.Generator().manual_seed(1)))
+    root.mkdir()
+    save_weights(network, root / "model.safetensors")
+    (root / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
+    inputs = {"channels": channels, "classes": 10, "image_size": size}
+    (root / "metrics.json").write_text(json.dumps({"model_inputs": inputs}), encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return folder_with(tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_file_gives_the_models_logits_whatever_the_batch(name, tmp_path, capfd):
+    model, image = MODELS[name]
+    folder = folder_with(tmp_path / "model", model, image)
+    target = tmp_path / "out.onnx"
+    written = write_onnx(folder, target)
+    assert capfd.readouterr() == ("", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out.onnx"]
+    assert (written.image, written.classes, written.size) == (image, 10, target.stat().st_size)
+    assert written.difference <= 1e-4
+    onnx.checker.check_model(str(target), full_check=True)
+    assert b"hcpr_tune" not in target.read_bytes()
+    session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+    (images,), (logits,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.type, images.shape) == ("images", "tensor(float)", ["batch", *image])
+    assert (logits.name, logits.type, logits.shape) == ("logits", "tensor(float)", ["batch", 10])
+    network = load_model(folder)
+    for batch in (1, 7):
+        drawn = torch.rand(batch, *image, generator=torch.Generator().manual_seed(batch))
+        (found,) = session.run(None, {"images": drawn.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), network(drawn), atol=1e-4, rtol=0)
+
+
+class Drawing(nn.Module):
+    """A network that draws: no file can give its logits."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(images.mean((2, 3)))
+        return logits + 0.01 * torch.rand_like(logits)
+
+
+class Branching(nn.Module):
+    """A network whose way depends on what it sees: no file can hold it."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(images.mean((2, 3)))
+        return logits if float(logits.sum()) > 0 else -logits
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("Drawing", r"would give other logits than the model, by up to 0.0\d+ \(at most 0.0001\); nothing was written"),
+        ("Branching", r"cannot be exported to ONNX: .*; take it from Python by hcpr_tune.training.export.load_model"),
+    ],
+)
+def test_a_network_that_no_file_can_give_leaves_none(network, words, tmp_path):
+    folder = folder_with(tmp_path / "model", Model(name=f"{__name__}:{network}", head="linear"))
+    with pytest.raises(InputError, match=words) as raised:
+        write_onnx(folder, tmp_path / "out.onnx")
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_other_weights_are_found(folder):
+    """The comparison sees a weight that is a little off."""
+    model = load_model(folder)
+    data = exported(model, GRAY, "it")
+    assert largest_difference(model, data, GRAY) <= 1e-4
+    model.head.bias[0] += 0.01
+    assert largest_difference(model, data, GRAY) == pytest.approx(0.01, rel=1e-3)
+    model.head.bias[0] = float("nan")
+    assert not largest_difference(model, data, GRAY) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.safetensors", b"damaged", "model.safetensors cannot be read as safetensors"),
+        ("model.safetensors", None, "holds no model.safetensors; give a folder such as results/NAME/best"),
+        ("metrics.json", b"{}", "does not say model_inputs"),
+        ("recipe.toml", b"epochs = 'many'", "epochs must be a whole number"),
+    ],
+)
+def test_a_damaged_folder_is_refused(name, content, words, tmp_path):
+    folder = folder_with(tmp_path / "model")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        write_onnx(folder, tmp_path / "out.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_package_that_is_missing_is_named_with_the_extra(package, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
+    with pytest.raises(InputError, match=rf"ONNX files need {package} .*; pip install 'hcpr_tune\[onnx\]'"):
+        write_onnx(folder, tmp_path / "out.onnx")
+    assert not list(tmp_path.iterdir())
