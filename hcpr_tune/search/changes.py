@@ -11,8 +11,8 @@ from hcpr_tune.search.study import Study, study_to_plain
 from hcpr_tune.settings import get_dotted, set_dotted, show
 
 GROWING = ("trials", "hours", "worker_hours")
-FREE = ("description", "keep_weights", "resources.workers", "resources.worker_deaths")
-"""Settings that change no decision: they are taken as they are now."""
+FREE = ("description", "keep_weights", "resources.workers", "resources.worker_deaths", "verdict")
+"""Settings that change no decision: they are taken as they are now. A table stands for all that is in it."""
 
 
 def differences(began: Study, now: Study) -> dict[str, tuple[Any, Any]]:
@@ -22,7 +22,7 @@ def differences(began: Study, now: Study) -> dict[str, tuple[Any, Any]]:
     return {
         name: (one.get(name), other.get(name))
         for name in names
-        if one.get(name) != other.get(name) and name not in FREE
+        if one.get(name) != other.get(name) and not name.startswith(tuple(f"{free}." for free in FREE)) and name not in FREE
     }
 
 

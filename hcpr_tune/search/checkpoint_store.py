@@ -31,6 +31,10 @@ EPOCH = re.compile(r"epoch_(\d+)")
 class CheckpointStore(Protocol):
     """All checkpoints of a study, by the name of the training (trial_0007) and the epoch."""
 
+    @property
+    def address(self) -> str:
+        """Where all lie, as `store_at` takes it."""
+
     def where(self, training: str) -> str:
         """Where a training's checkpoints lie, as `workspace` takes it."""
 
@@ -49,6 +53,10 @@ class CheckpointStore(Protocol):
 @dataclass(frozen=True)
 class FolderStore:
     root: Path
+
+    @property
+    def address(self) -> str:
+        return str(self.root.absolute())
 
     def where(self, training: str) -> str:
         return str((self.root / training).absolute())
@@ -89,6 +97,10 @@ def _size(path: Path) -> int:
 @dataclass(frozen=True)
 class BucketStore:
     bucket: Bucket
+
+    @property
+    def address(self) -> str:
+        return self.bucket.url
 
     def where(self, training: str) -> str:
         return self.bucket.child(training).url
@@ -192,6 +204,13 @@ class Scratch:
         for epoch in sorted(self._there - here):
             drop_objects(self._bucket, epoch)
         self._there = here
+
+
+def store_at(where: str) -> CheckpointStore:
+    """The store in a folder or at the URL of a bucket."""
+    from hcpr_tune.bucket import Bucket, is_bucket
+
+    return BucketStore(Bucket(where)) if is_bucket(where) else FolderStore(Path(where))
 
 
 def drop_objects(bucket: Bucket, epoch: int) -> None:

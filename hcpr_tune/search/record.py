@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.goal import Goal
@@ -28,12 +28,27 @@ SEGMENT_BYTES = 64 * 1024
 """A segment is written anew at each event, so it is small; a long study has many."""
 
 
-class Listener(Protocol):
+class Fold(Protocol):
+    """What a record is folded into."""
+
+    def apply(self, event: Event) -> bool:
+        """Fold one event in. False where it says nothing new."""
+
+
+Folded = TypeVar("Folded", bound=Fold)
+Heard = TypeVar("Heard", bound=Fold, contravariant=True)
+
+
+class Hearing(Protocol[Heard]):
     """Somebody who is told each event after it is in the record: files, TensorBoard, the terminal."""
 
-    def on_event(self, event: Event, history: History) -> None: ...
+    def on_event(self, event: Event, history: Heard) -> None: ...
 
     def close(self) -> None: ...
+
+
+Listener = Hearing[History]
+"""Somebody who is told the events of a search."""
 
 
 class Segments:
@@ -72,14 +87,14 @@ def read_segments(place: Place) -> bytes:
     return b"".join(place.read(key) or b"" for key in place.keys(SEGMENTS))
 
 
-class Record:
+class Record(Generic[Folded]):
     """Appends events to record.jsonl, folds them into `history`, and tells the listeners."""
 
     def __init__(
         self,
         path: Path,
-        history: History,
-        listeners: Sequence[Listener] = (),
+        history: Folded,
+        listeners: Sequence[Hearing[Folded]] = (),
         segments: Segments | None = None,
         leading: Callable[[], None] = lambda: None,
     ) -> None:

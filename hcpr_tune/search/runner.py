@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import Interrupted, MovedOn, StorageError
 from hcpr_tune.search.capacity import Capacity, Share, requested
@@ -22,6 +23,9 @@ from hcpr_tune.search.record import Listener, Record, Segments
 from hcpr_tune.search.results import ResultFiles, StudyFolder
 from hcpr_tune.search.study import Study, study_to_plain
 from hcpr_tune.version import VERSION
+
+if TYPE_CHECKING:
+    from hcpr_tune.search.bridge import Bridge
 
 NAMED_VERSIONS = ("torch", "ray", "optuna", "numpy", "scikit-learn")
 MOST_PENDING = 10_000
@@ -36,7 +40,7 @@ def recording(
     workers: int,
     requests: Sequence[Event] = (),
     patience: float = 0.0,
-) -> Iterator[Record]:
+) -> Iterator[Record[History]]:
     """A session of the study: its lead, and its record with the session's beginning, the events `requests` and its end.
 
     Waits up to `patience` seconds for a driver that may be dead. Raises `InputError` where another process leads the study, and `MovedOn` where
@@ -112,11 +116,24 @@ def run(
             raise storage_error(f"{folder.root} cannot be written", error) from error
         if folder.bucket is not None:
             record.listeners.append(Mirror(folder.root, folder.bucket, record.leading))
-        _run_on_ray(folder, study, record, share, trainable)
+        _search(folder, study, record, share, trainable)
     return history
 
 
-def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share, trainable: type | None) -> None:
+def _search(folder: StudyFolder, study: Study, record: Record[History], share: Share, trainable: type | None) -> None:
+    from hcpr_tune.search.searcher import JobSearcher
+    from hcpr_tune.search.trainable import TrainJob
+
+    most = study.settings.resources.workers
+    searcher = JobSearcher(study, record, folder, Capacity(share, most))
+    run_on_ray(folder.root.name, searcher, trainable or TrainJob, share, most)
+
+
+def run_on_ray(name: str, searcher: Bridge[Any], trainable: type, share: Share, most: int = 0) -> None:
+    """Have Ray Tune do the jobs of `searcher` by `trainable`, under `name`; an autoscaler is asked for room for `most` at once.
+
+    Raises `Interrupted` where somebody asked for the end, `StorageError` where nothing more can be recorded or kept.
+    """
     # Ctrl-C must end the search at once; Tune's own handler would first wait for running epochs.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # The driver writes what people look at; Ray's copies would cost time and disk.
@@ -128,14 +145,11 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share,
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     from ray import tune
 
-    from hcpr_tune.search.searcher import Ends, Halt, JobSearcher
-    from hcpr_tune.search.trainable import TrainJob
+    from hcpr_tune.search.bridge import Ends, Halt
 
-    resources = study.settings.resources
-    searcher = JobSearcher(study, record, folder, Capacity(share, resources.workers))
-    with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable, requested(share, resources.workers):
+    with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable, requested(share, most):
         tuner = tune.Tuner(
-            _worker_class(trainable or TrainJob, share),
+            _worker_class(trainable, share),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
@@ -144,7 +158,7 @@ def _run_on_ray(folder: StudyFolder, study: Study, record: Record, share: Share,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
-                name=folder.root.name,
+                name=name,
                 storage_path=disposable,
                 verbose=0,
                 stop=Ends(searcher),

@@ -115,6 +115,30 @@ class Resources(Settings):
 
 
 @dataclass(frozen=True)
+class Verdict(Settings):
+    """How what the search found is judged: trained again on fresh seeds, and attacked with AutoAttack's attacks. Changes no decision of the search."""
+
+    seconds_at_end: float = setting(
+        60.0,
+        "A search ends with a small verdict where one fits into so many seconds: its winner and the published recipe, a fresh seed each; 0: none.",
+        at_least=0,
+    )
+    finalists: int = setting(3, "How many of the best trials `hcpr_tune verdict` trains again.", at_least=1)
+    seeds: int = setting(5, "Seeds for the winner and its rival.", at_least=1, at_most=1000)
+    other_seeds: int = setting(3, "Seeds for the others; the winner is chosen by so many of each.", at_least=1)
+    images: int = setting(
+        0, "Validation images that pick the winner, a fixed subset in equal shares per class; 0: all.", at_least=0
+    )
+    test_images: int = setting(0, "Test images that are attacked when they are opened; 0: all.", at_least=0)
+    chunk: int = setting(
+        100, "Images that a worker attacks at once, the most that a kill loses; more is faster on a GPU.", at_least=1
+    )
+    worker_hours: float = setting(
+        0.0, "Hours that its trainings and attacks may hold a worker in all; 0: no limit.", at_least=0
+    )
+
+
+@dataclass(frozen=True)
 class StudySettings(Settings):
     """The settings of a study besides its recipe and its space."""
 
@@ -131,6 +155,7 @@ class StudySettings(Settings):
     early_stopping: EarlyStopping = setting(EarlyStopping(), "How trials are stopped early.")
     sampler: Sampler = setting(Sampler(), "Where new recipes come from.")
     resources: Resources = setting(Resources(), "What a trial gets.")
+    verdict: Verdict = setting(Verdict(), "How what was found is judged.")
 
     def check_together(self) -> None:
         if not self.objective or len(set(self.objective)) < len(self.objective):

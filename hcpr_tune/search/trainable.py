@@ -126,8 +126,8 @@ def log(line: str) -> None:
 
 def end_words(report: dict[str, Any]) -> str:
     """How a job ended, with what it reached or why it did not."""
-    if report["status"] != "reached":
-        return f"{report['status']}: {report['reason']}"
+    if report["status"] != "reached" or "robust_correct_validation" not in report:
+        return f"{report['status']}: {report['reason']}".removesuffix(": ")
     return f"reached, robust accuracy {100 * report['robust_correct_validation'] / report['total_validation']:.1f} %"
 
 

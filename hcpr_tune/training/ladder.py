@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -101,6 +101,17 @@ def _attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, task: T
         return _PERTURB[name](adversary, images.clone(), labels.clone())
 
 
+def transfer(
+    model: nn.Module, rival: nn.Module, images: Tensor, labels: Tensor, task: Task, classes: int, seed: int
+) -> int:
+    """How many of these images, which `model` classifies rightly under attack, break when they are attacked on `rival` (APGD on cross-entropy)."""
+    if not len(images):
+        return 0
+    with evaluating(model), evaluating(rival), _warnings():
+        attacked = _attack("apgd-ce", rival, images, labels, task, classes, seed)
+        return int((_in_ball_classes(model, attacked, images, labels, task) != labels).sum())
+
+
 def _apgd_ce(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
     adversary.apgd.loss = "ce"
     attacked: Tensor = adversary.apgd.perturb(images, labels)
@@ -123,7 +134,7 @@ def _square(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
     return attacked
 
 
-_PERTURB = {
+_PERTURB: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "apgd-ce": _apgd_ce,
     "apgd-t": _apgd_t,
     "fab": partial(_fab, targeted=False),
@@ -135,7 +146,9 @@ _PERTURB = {
 def _margin(model: nn.Module, images: Tensor, labels: Tensor, task: Task, seed: int) -> Tensor:
     attacked = images.clone()
     drawn = generator("cpu", seed, "ladder")
-    noise = [uniform_noise(images.shape, task.epsilon, task.norm, drawn).to(images.device) for _ in range(MARGIN_STARTS)]
+    noise = [
+        uniform_noise(images.shape, task.epsilon, task.norm, drawn).to(images.device) for _ in range(MARGIN_STARTS)
+    ]
     attacked_classes(
         model,
         images,
@@ -162,7 +175,11 @@ def _in_ball_classes(model: Classifier, attacked: Tensor, images: Tensor, labels
     """The classes of the attacked images; the label where one is no image, or lies outside the ball by more than rounding."""
     change = (attacked - images).flatten(1)
     size = change.abs().amax(dim=1) if task.norm == "linf" else torch.linalg.vector_norm(change, dim=1)
-    inside = (size <= task.epsilon * (1 + 1e-4)) & (attacked >= 0).flatten(1).all(dim=1) & (attacked <= 1).flatten(1).all(dim=1)
+    inside = (
+        (size <= task.epsilon * (1 + 1e-4))
+        & (attacked >= 0).flatten(1).all(dim=1)
+        & (attacked <= 1).flatten(1).all(dim=1)
+    )
     return torch.where(inside, _classes(model, attacked), labels)
 
 

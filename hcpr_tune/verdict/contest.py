@@ -1,0 +1,174 @@
+"""Who wins on validation, and whose numbers cannot be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from hcpr_tune.training.evaluation import MOST_WITHOUT_GRADIENT, Masking
+from hcpr_tune.training.ladder import AUTOATTACK, CLEAN, FEWEST_CLASSES_FOR_TARGETS, attacks_of, points_without_gradient
+from hcpr_tune.verdict.plan import Entrant, Model, Plan
+from hcpr_tune.verdict.state import Chunk, State
+
+MOST_SQUARE, MOST_TRANSFER = 0.002, 0.01
+"""Shares of images that Square, which needs no gradient, and images attacked on another model may break after APGD has failed on them. The first is
+AutoAttack's own bound; both need at least three images."""
+FEWEST_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What validation says: the winner (None where nobody can win) and its rival, the published recipe; for that the best other finalist."""
+
+    winner: Entrant | None
+    rival: Entrant | None
+    order: tuple[Entrant, ...]
+    """All that could win, best first."""
+
+
+def contest(plan: Plan, state: State) -> Contest:
+    """Rank finalists and the published recipe by the first seeds, the same number for each. One that is unreliable, or has no model, cannot win."""
+    candidates = []
+    for entrant in plan.entrants:
+        models = living(plan, state, entrant, plan.other_seeds)
+        if entrant.role in ("finalist", "published", "given") and models and not unreliable(plan, state, models):
+            candidates.append((entrant, models))
+    chunks = common_chunks(plan, state, [model for _, models in candidates for model in models], "validation")
+    ranked = []
+    for place, (entrant, models) in enumerate(candidates):
+        if not chunks:
+            break
+        robust = survive(plan, state, models, "validation", chunks).mean()
+        clean = survive(plan, state, models, "validation", chunks, CLEAN).mean()
+        scores = {"robust_accuracy": float(robust), "clean_accuracy": float(clean)}
+        ranked.append(((plan.goal.shortfall(scores), -plan.goal.values(scores)[0], place), entrant))
+    order = tuple(entrant for _, entrant in sorted(ranked, key=lambda one: one[0]))
+    winner = order[0] if order else None
+    published = next((one for one in plan.entrants if one.role == "published"), None)
+    others = [one for one in order if one is not winner]
+    rival = published if winner is not published else next(iter(others), None)
+    return Contest(winner, rival, order)
+
+
+def living(plan: Plan, state: State, entrant: Entrant, count: int) -> list[Model]:
+    """An entrant's models that are there."""
+    found = []
+    for model in plan.models(entrant, count):
+        known = state.models.get(model.id)
+        if known is not None and known.finished and not known.lost:
+            found.append(model)
+    return found
+
+
+def chosen_attack(plan: Plan, split: str, classes: int) -> str:
+    """The last attack of those that count on a split."""
+    return attacks_of("autoattack" if split == "test" else plan.ladder, classes)[-1]
+
+
+def common_chunks(plan: Plan, state: State, models: Sequence[Model], split: str, attack: str = "") -> list[int]:
+    """The chunks on which all of these models have gone through the attacks that count."""
+    attack, scope = attack or chosen_attack(plan, split, state.classes), plan.scope(split)
+    of = {model.id for model in models}
+    done: dict[int, set[str]] = {}
+    for (model, at, number), chunk in state.chunks.items():
+        if at == scope and model in of and chunk.after(attack) is not None:
+            done.setdefault(number, set()).add(model)
+    return sorted(number for number, have in done.items() if have == of)
+
+
+def classes_after(plan: Plan, state: State, model: Model, split: str, chunks: Iterable[int], attack: str) -> np.ndarray:
+    """(labels, classes after the attack), (2, images)."""
+    labels: list[int] = []
+    classes: list[int] = []
+    for number in chunks:
+        chunk = state.chunks[model.id, plan.scope(split), number]
+        step = chunk.after(attack)
+        assert step is not None
+        labels += chunk.labels
+        classes += step.classes
+    return np.array([labels, classes])
+
+
+def survive(
+    plan: Plan, state: State, models: Sequence[Model], split: str, chunks: Sequence[int], attack: str = ""
+) -> np.ndarray:
+    """Which images each model classifies rightly after the attacks that count, (models, images) of 0 and 1."""
+    attack = attack or chosen_attack(plan, split, state.classes)
+    rows = [classes_after(plan, state, model, split, chunks, attack) for model in models]
+    return np.stack([labels == classes for labels, classes in rows]).astype(float)
+
+
+def unreliable(plan: Plan, state: State, models: Sequence[Model]) -> list[str]:
+    """Why the numbers of an entrant's models cannot be believed, all its seeds together; empty where nothing speaks against them."""
+    found = list(_masking_alarms(state, models))
+    found += _own_warnings(plan, state, models)
+    found += _too_many("Square, which needs no gradient, breaks", MOST_SQUARE, *_square(plan, state, models))
+    found += _too_many("images attacked on another model break", MOST_TRANSFER, *_transfer(state, models))
+    return found
+
+
+def _masking_alarms(state: State, models: Sequence[Model]) -> Iterable[str]:
+    counted = [known for model in models if (known := masking_of(state, model))]
+    names = [item.name for item in fields(Masking)]
+    return Masking(**{name: sum(one[name] for one in counted) for name in names}).alarms
+
+
+def masking_of(state: State, model: Model) -> dict[str, Any] | None:
+    """What the alarm counted, after the last epoch or, for a model from elsewhere, when it was first attacked."""
+    known = state.models[model.id].masking
+    looked = [look["masking"] for (one, _), look in state.looks.items() if one == model.id and look.get("masking")]
+    return known or next(iter(looked), None)
+
+
+def _chunks_of(plan: Plan, state: State, models: Sequence[Model]) -> Iterable[Chunk]:
+    of, scopes = {model.id for model in models}, {plan.scope("validation"), plan.scope("test")}
+    return [chunk for (model, scope, _), chunk in state.chunks.items() if model in of and scope in scopes]
+
+
+def _own_warnings(plan: Plan, state: State, models: Sequence[Model]) -> Iterable[str]:
+    """What AutoAttack says itself. Points without a gradient are counted over all chunks: a few of them say nothing."""
+    words: dict[str, None] = {}
+    points = images = 0
+    for chunk in _chunks_of(plan, state, models):
+        images += len(chunk.labels)
+        for step in chunk.steps:
+            count = points_without_gradient(step.warnings)
+            points += count
+            words |= dict.fromkeys(f"AutoAttack: {one}" for one in step.warnings if not points_without_gradient((one,)))
+    if images and 100 * points / images > MOST_WITHOUT_GRADIENT:
+        words[f"AutoAttack: {100 * points / images:.1f} % of the images have no gradient of the DLR loss"] = None
+    return words
+
+
+def _square(plan: Plan, state: State, models: Sequence[Model]) -> tuple[int, int]:
+    """(images that Square breaks after all others have failed, images)."""
+    broken = images = 0
+    for chunk in _chunks_of(plan, state, models):
+        before, after = (chunk.after(name) for name in attacks_of("autoattack", state.classes)[-2:])
+        if before is not None and after is not None:
+            images += len(chunk.labels)
+            broken += sum(one != other for one, other in zip(before.classes, after.classes, strict=True))
+    return broken, images
+
+
+def _transfer(state: State, models: Sequence[Model]) -> tuple[int, int]:
+    """(images that break although APGD on the model itself did not break them, images)."""
+    of = {model.id for model in models}
+    looks = [look for (model, _), look in state.looks.items() if model in of]
+    return sum(look["broken"] for look in looks), sum(look["images"] for look in looks)
+
+
+def _too_many(what: str, most: float, count: int, images: int) -> Iterable[str]:
+    if count >= FEWEST_IMAGES and count > most * images:
+        yield f"{what} {count} of {images} images on which APGD had failed (above {100 * most:g} %)"
+
+
+def replaced_attacks(classes: int) -> str:
+    """What stood in for attacks that so few classes do not allow; empty where all ran."""
+    if classes >= FEWEST_CLASSES_FOR_TARGETS:
+        return ""
+    ran = ", ".join(attacks_of("autoattack", classes))
+    return f"{classes} classes are too few for the targeted attacks of AutoAttack ({', '.join(AUTOATTACK)}); {ran} ran instead"

@@ -1,0 +1,238 @@
+"""What a verdict judges, and by which rules. From the plan and the record alone follows what is done next (`agenda.py`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.goal import Goal
+from hcpr_tune.search.history import History, Trial
+from hcpr_tune.search.results import front, winner
+from hcpr_tune.search.space import Params, with_params
+from hcpr_tune.search.study import Study
+from hcpr_tune.settings import set_dotted, to_plain
+from hcpr_tune.training.recipe import Recipe, Schedule, recipe_from_plain
+
+Role = Literal["finalist", "published", "ablation", "compared", "given"]
+PUBLISHED, PUBLISHED_COEFFICIENTS, PACE_0 = "published", "published coefficients", "pace 0"
+COEFFICIENTS = ("method", "hcpr", "trades", "mart", "hypersphere", "pace", "consistency", "attack", "model")
+"""Tables and fields of a recipe that belong to a method; what else is searched is common to all methods: optimiser, averaging and the like."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A recipe that is judged. `score` is its robust accuracy on validation in the search, `params` its searched values there.
+
+    A model that was trained elsewhere has role `given` and `weights`, the hash of its file.
+    """
+
+    name: str
+    role: Role
+    recipe: Recipe
+    trial: int | None = None
+    score: float | None = None
+    params: Mapping[str, Any] | None = None
+    weights: str = ""
+
+    def model(self, seed: int) -> Model:
+        """Its model of one seed."""
+        return Model(self.name, seed, self.recipe if self.weights else replace(self.recipe, seed=seed), self.weights)
+
+
+@dataclass(frozen=True)
+class Model:
+    """An entrant's recipe with a seed: what is trained and attacked."""
+
+    entrant: str
+    seed: int
+    recipe: Recipe
+    weights: str = ""
+
+    @property
+    def id(self) -> str:
+        """A hash of all that determines the model, so that none is trained twice."""
+        text = json.dumps([to_plain(self.recipe), self.weights], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`entrants` are in the order in which they are begun.
+
+    seeds: for the winner and its rival; other_seeds: for the others. ladder: which attacks pick the winner on validation (see `training.ladder`).
+    images, test_images: how many are attacked, 0 for all; chunk: images per job. test: whether the test images are opened at the end.
+    seconds, worker_seconds: when it is broken off.
+    """
+
+    entrants: tuple[Entrant, ...]
+    goal: Goal
+    seeds: int = 5
+    other_seeds: int = 3
+    first_seed: int = 1
+    images: int = 0
+    test_images: int = 0
+    chunk: int = 100
+    ladder: str = "strong"
+    ablations: bool = False
+    test: bool = False
+    worker_deaths: int = 3
+    seconds: float = math.inf
+    worker_seconds: float = math.inf
+
+    def scope(self, split: str) -> str:
+        """Which chunks those of a split are: results of other chunks cannot be used."""
+        return f"{split}/{self.images if split == 'validation' else self.test_images}/{self.chunk}"
+
+    def seed_numbers(self, count: int) -> range:
+        """The seeds, none of which is the search's own."""
+        return range(self.first_seed, self.first_seed + count)
+
+    def models(self, entrant: Entrant, count: int) -> list[Model]:
+        """An entrant's models of so many seeds; one that was given is one."""
+        return [entrant.model(seed) for seed in (range(1) if entrant.weights else self.seed_numbers(count))]
+
+
+def full_length(recipe: Recipe) -> Recipe:
+    """The recipe trained to its end, whatever halving said."""
+    return replace(recipe, stop_epoch=0)
+
+
+def published(study: Study, history: History) -> Entrant:
+    """Trial 0."""
+    trial = history.trials.get(0)
+    score = trial.score if trial is not None else None
+    params = trial.params if trial is not None else None
+    return Entrant(PUBLISHED, "published", full_length(study.recipe), 0, score, params)
+
+
+def finalists(study: Study, history: History, count: int) -> list[Entrant]:
+    """The best `count` trials that came to their end; of a Pareto study points of the front, spread along it.
+
+    The published recipe may be one of them: then it is not listed twice. Raises `InputError` where there are too few.
+    """
+    complete = [trial for trial in history.ranked() if trial.status == "completed"]
+    if not complete:
+        raise InputError(
+            "no trial of this study came to its last epoch, so that there is no finalist; go on with it by hcpr_tune tune --resume, or --set verdict.finalists"
+            " where it was given up"
+        )
+    if count > len(complete):
+        raise InputError(
+            f"--finalists must be at most the {len(complete)} trials that came to their last epoch, got {count}; lower it, or search further"
+        )
+    if len(study.settings.objective) > 1:
+        on_front = [trial for trial in front(study, history) if trial.status == "completed"]
+        chosen = _spread(on_front, count)
+        chosen += [trial for trial in complete if trial not in chosen][: count - len(chosen)]
+    else:
+        chosen = complete[:count]
+    return [entrant_of(study, trial) for trial in chosen if trial.number]
+
+
+def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:
+    """`count` of them at even steps, both ends included."""
+    if len(trials) <= count:
+        return list(trials)
+    places = [round(index * (len(trials) - 1) / max(1, count - 1)) for index in range(count)]
+    return [trials[place] for place in dict.fromkeys(places)]
+
+
+def entrant_of(study: Study, trial: Trial) -> Entrant:
+    """A trial as a finalist."""
+    recipe = full_length(with_params(study.recipe, trial.params))
+    return Entrant(f"trial {trial.number}", "finalist", recipe, trial.number, trial.score, trial.params)
+
+
+def full_plan(study: Study, history: History, test: bool, others: Sequence[Entrant] = ()) -> Plan:
+    """The plan that the study's settings give: finalists, the published recipe, and `others`. Raises `InputError` where there are too few finalists."""
+    settings = study.settings.verdict
+    entrants = (*finalists(study, history, settings.finalists), published(study, history), *others)
+    plan = _plan(study, entrants)
+    return replace(
+        plan,
+        other_seeds=min(settings.other_seeds, settings.seeds),
+        ablations=True,
+        test=test,
+        worker_seconds=3600 * settings.worker_hours or math.inf,
+    )
+
+
+def _plan(study: Study, entrants: tuple[Entrant, ...]) -> Plan:
+    settings = study.settings.verdict
+    return Plan(
+        entrants,
+        study.goal,
+        seeds=settings.seeds,
+        other_seeds=settings.seeds,
+        first_seed=study.settings.seed + 1,
+        images=settings.images,
+        test_images=settings.test_images,
+        chunk=settings.chunk,
+        worker_deaths=study.settings.resources.worker_deaths,
+    )
+
+
+def given_plan(study: Study, given: Entrant, test: bool) -> Plan:
+    """A model that was trained elsewhere, alone."""
+    return replace(_plan(study, (given,)), test=test)
+
+
+SMALL_IMAGES, SMALL_CHUNK = 100, 25
+"""Chunks of a small verdict are small, so that where it is broken off all models were attacked on nearly the same images."""
+
+
+def small_plan(study: Study, history: History) -> Plan | None:
+    """What a search ends with: its winner and the published recipe, a fresh seed each, AutoAttack on a few validation images.
+
+    None where there is no winner at full length, or where training alone would take half of the time that the study gives to it.
+    """
+    limit, best = study.settings.verdict.seconds_at_end, winner(study, history)
+    if not limit or best is None or best.status != "completed":
+        return None
+    entrants = (*([entrant_of(study, best)] if best.number else []), published(study, history))
+    longest = max(trial.seconds for trial in history.trials.values() if trial.status == "completed")
+    if longest * math.ceil(len(entrants) / max(1, history.workers)) > limit / 2:
+        return None
+    small = replace(_plan(study, entrants), seeds=1, other_seeds=1, images=SMALL_IMAGES, chunk=SMALL_CHUNK)
+    return replace(small, ladder="autoattack", ablations=False, seconds=limit)
+
+
+def ablations(plan: Plan, chosen: Entrant) -> list[Entrant]:
+    """What the gain is made of: the published coefficients with the winner's common values, and the winner without the pace.
+
+    One that is the same recipe as another entrant is left out.
+    """
+    base = next((one for one in plan.entrants if one.role == "published"), None)
+    if base is None or chosen.role in ("published", "given"):
+        return []
+    plain, best = to_plain(base.recipe), to_plain(chosen.recipe)
+    common = {name: value for name, value in best.items() if name not in COEFFICIENTS}
+    made = [
+        Entrant(PUBLISHED_COEFFICIENTS, "ablation", recipe_from_plain({**plain, **common}, PUBLISHED_COEFFICIENTS)),
+        Entrant(PACE_0, "ablation", replace(chosen.recipe, pace=Schedule(0.0, 0.0))),
+    ]
+    if chosen.recipe.method != "hcpr":
+        made = made[:1]
+    known = {entrant.model(0).id for entrant in plan.entrants}
+    unpaced = chosen.recipe.pace
+    if unpaced.end == 0 and (unpaced.shape == "constant" or unpaced.start == 0):
+        made = made[:1]
+    return [entrant for entrant in made if entrant.model(0).id not in known]
+
+
+def changed(recipe: Recipe, values: Sequence[tuple[str, Any]], where: str) -> Recipe:
+    """The recipe with fields by dotted name laid over it."""
+    plain = to_plain(recipe)
+    for name, value in values:
+        set_dotted(plain, name, value)
+    return recipe_from_plain(plain, where)
+
+
+def params_words(params: Params | Mapping[str, Any] | None) -> str:
+    """Searched values in one line."""
+    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in (params or {}).items())

@@ -1,0 +1,192 @@
+"""The record of a verdict, folded: which models were trained, what each attack left of each chunk of images.
+
+The record only holds facts, each under what it is a fact of (a recipe with its seed, the images of a chunk), so that a larger verdict, or one
+that was broken off, goes on from whatever is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.history import COUNTS, Event
+from hcpr_tune.search.record import read_lines
+from hcpr_tune.training.ladder import Step
+
+FORMAT = 1
+"""Of the record. Raise it when an older one can no longer be read."""
+ChunkKey = tuple[str, str, int]
+"""Model, scope, number of the chunk."""
+
+
+@dataclass
+class Trained:
+    """A model that is being trained, or was. `scores` are its accuracies on validation by rung, as a search has them."""
+
+    entrant: str
+    seed: int
+    recipe: dict[str, Any]
+    weights: str = ""
+    epochs: dict[int, Event] = field(default_factory=dict)
+    scores: dict[int, dict[str, float]] = field(default_factory=dict)
+    finished: bool = False
+    lost: str = ""
+    """Why there is no such model; empty while there may be."""
+    seconds: float = 0.0
+
+    @property
+    def last_epoch(self) -> int:
+        return max(self.epochs, default=0)
+
+    @property
+    def masking(self) -> dict[str, Any] | None:
+        """What the masking alarm counted after its last epoch."""
+        found = [event["masking_validation"] for event in self.epochs.values() if event.get("masking_validation")]
+        return found[-1] if found else None
+
+
+@dataclass
+class Chunk:
+    """What attacks left of a chunk of images: labels, and a step for each attack so far."""
+
+    labels: tuple[int, ...]
+    steps: list[Step] = field(default_factory=list)
+
+    def after(self, attack: str) -> Step | None:
+        """The state after an attack; after the last one where nothing was left to attack in between."""
+        return next((step for step in self.steps if step.attack == attack), None)
+
+
+@dataclass
+class State:
+    """All facts so far. `failed` says why a job cannot be done, `deaths` how often workers died with it."""
+
+    models: dict[str, Trained] = field(default_factory=dict)
+    chunks: dict[ChunkKey, Chunk] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    """Images of a scope, once a worker has told."""
+    looks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    running: dict[str, float] = field(default_factory=dict)
+    """Jobs by key, and when each was last heard of."""
+    failed: dict[str, str] = field(default_factory=dict)
+    deaths: dict[str, int] = field(default_factory=dict)
+    openings: list[dict[str, Any]] = field(default_factory=list)
+    """Each time that the test images were opened for this verdict; `closed` once all was attacked that it was opened for."""
+    model_inputs: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    classes: int = 10
+    """Of the task, once a worker has told."""
+    workers: int = 0
+    seconds: float = 0.0
+    """Wall-clock seconds of the present session."""
+    worker_seconds: float = 0.0
+    """Seconds that jobs held workers, over all sessions."""
+    ended: str = ""
+    version: int = 0
+    bytes_read: int = 0
+    _began: float = 0.0
+
+    def apply(self, event: Event) -> bool:
+        """Fold one event in."""
+        getattr(self, f"_on_{event['event']}")(event)
+        self.seconds = max(self.seconds, event["time"] - self._began)
+        self.version += 1
+        return True
+
+    def _on_begin(self, event: Event) -> None:
+        if event["format"] != FORMAT:
+            raise ValueError(f"it is of format {event['format']}, this version reads {FORMAT}")
+        self._began, self.seconds, self.ended = event["time"], 0.0, ""
+        self.workers, self.versions = event["workers"], event["versions"]
+        # What could not be done may be possible now; what ran died with its session.
+        self.running, self.failed, self.deaths = {}, {}, {}
+        for model in self.models.values():
+            model.lost = ""
+
+    def _on_end(self, event: Event) -> None:
+        self.ended = event["reason"]
+        self.running = {}
+
+    def _on_workers(self, event: Event) -> None:
+        self.workers = event["workers"]
+
+    def _on_model(self, event: Event) -> None:
+        model = Trained(event["entrant"], event["seed"], event["recipe"], event["weights"])
+        model.finished = bool(model.weights)
+        self.models.setdefault(event["model"], model)
+
+    def _on_job(self, event: Event) -> None:
+        self.running[event["job"]] = event["time"]
+
+    def _on_epoch(self, event: Event) -> None:
+        model = self.models[event["model"]]
+        self._hold(event)
+        if event["epoch"] in model.epochs:
+            return
+        model.epochs[event["epoch"]] = event
+        model.seconds += event["seconds_attack"] + event["seconds_update"] + event["seconds_evaluation"]
+        if event["is_rung"]:
+            total = event["total_validation"]
+            model.scores[event["epoch"]] = {name: event[count] / total for name, count in COUNTS.items()}
+
+    def _on_step(self, event: Event) -> None:
+        self._hold(event)
+        self.totals[event["scope"]], self.classes = event["total"], event["of_classes"]
+        key = event["model"], event["scope"], event["chunk"]
+        chunk = self.chunks.setdefault(key, Chunk(tuple(event["labels"])))
+        if chunk.after(event["attack"]) is None:
+            chunk.steps.append(Step(event["attack"], tuple(event["classes"]), tuple(event["warnings"])))
+
+    def _on_look(self, event: Event) -> None:
+        self._hold(event)
+        self.looks[event["model"], event["rival"]] = event
+
+    def _on_job_end(self, event: Event) -> None:
+        self._hold(event)
+        self.running.pop(event["job"], None)
+        model = self.models[event["model"]]
+        self.model_inputs = event.get("model_inputs", self.model_inputs)
+        if event["status"] == "reached":
+            self.deaths.pop(event["job"], None)
+            model.finished = model.finished or event["kind"] == "train"
+        elif event["status"] == "worker died":
+            self.deaths[event["job"]] = self.deaths.get(event["job"], 0) + 1
+        elif event["status"] == "weights damaged":
+            # Trained again, from whatever checkpoint is whole.
+            model.finished, model.epochs, model.scores = False, {}, {}
+        elif event["status"] != "broken off":
+            self.failed[event["job"]] = event["reason"]
+            model.lost = event["reason"]
+
+    def _on_opening(self, event: Event) -> None:
+        self.openings.append(dict(event) | {"closed": False})
+
+    def _on_closing(self, event: Event) -> None:
+        self.openings[-1]["closed"] = True
+
+    def _hold(self, event: Event) -> None:
+        """Account for the time since the job was last heard of."""
+        if (seen := self.running.get(event["job"])) is not None:
+            self.worker_seconds += max(0.0, event["time"] - seen)
+            self.running[event["job"]] = event["time"]
+
+
+def read_state(path: Path) -> State:
+    """Fold the record of a verdict; an empty state where there is none. Raises `InputError` for one of another version."""
+    state = State()
+    if not path.is_file():
+        return state
+    for number, event in enumerate(read_lines(path).events, start=1):
+        try:
+            state.apply(event)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"{path}, line {number} makes no sense to this version ({error}); move the folder {path.parent} away to judge anew, nothing of the study is touched"
+            ) from None
+    state.bytes_read = path.stat().st_size
+    return state
+
+
