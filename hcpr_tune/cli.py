@@ -64,6 +64,7 @@ def parser() -> Parser:
     add_stop(commands)
     add_logs(commands)
     add_report(commands)
+    add_verdict(commands)
     add_clean(commands)
     add_enqueue(commands)
     add_kill(commands)
@@ -202,6 +203,59 @@ def add_report(commands: Any) -> None:
     )
     add_study(report)
     report.add_argument("--out", metavar="FILE", help="where it goes (default: report.html in the study's folder)")
+
+
+def add_verdict(commands: Any) -> None:
+    verdict = commands.add_parser(
+        "verdict",
+        help="judge what a search found",
+        description="Train the best recipes of a search and the published one again on fresh seeds, attack them with AutoAttack's attacks, say with statistics"
+        " what is better, and leave a model to take away. Broken off, the same command goes on.",
+    )
+    verdict.add_argument("name", nargs="?", metavar="NAME", help="the study's name")
+    add_storage(verdict)
+    verdict.add_argument(
+        "--test",
+        action="store_true",
+        help="at the end open the test images, for the winner, its published rival and what they are compared with; the study keeps count",
+    )
+    verdict.add_argument("--finalists", metavar="K", help="how many of the best trials (verdict.finalists)")
+    verdict.add_argument("--seeds", metavar="N", help="seeds for the winner and its rival (verdict.seeds)")
+    verdict.add_argument("--other-seeds", metavar="N", help="seeds for the others (verdict.other_seeds)")
+    verdict.add_argument("--images", metavar="N", help="only so many validation images (verdict.images)")
+    verdict.add_argument("--test-images", metavar="N", help="only so many test images (verdict.test_images)")
+    verdict.add_argument("--chunk", metavar="N", help="images that a worker attacks at once (verdict.chunk)")
+    verdict.add_argument("--worker-hours", metavar="H", help="hours that it may hold workers (verdict.worker_hours)")
+    verdict.add_argument(
+        "--compare",
+        default="",
+        metavar="METHODS",
+        help="rivals, for instance trades,pgd_at,mart: each is searched for as many worker-seconds as the study was, and judged with it",
+    )
+    verdict.add_argument(
+        "--model",
+        metavar="FILE",
+        help="weights from elsewhere (.safetensors, or a state dict of torch), to judge with --arch",
+    )
+    verdict.add_argument("--arch", metavar="NAME", help="the network of --model: as model.name of a recipe")
+    verdict.add_argument(
+        "--space", metavar="NAME|PATH", help="with --model and without NAME: whose task (default: default)"
+    )
+    add_set(verdict, "a field of the recipe of all that are trained again, or with --model of that model")
+    verdict.add_argument(
+        "--address", metavar="ADDRESS", help="an existing Ray cluster (default: start Ray on this machine)"
+    )
+    verdict.add_argument(
+        "--wait", type=whole_number, default=0, metavar="S", help="wait so many seconds for the first node with room"
+    )
+    verdict.add_argument(
+        "--dashboard-host",
+        default="127.0.0.1",
+        metavar="IP|none",
+        help="where the dashboard of a Ray started here listens",
+    )
+    verdict.add_argument("--quiet", action="store_true", help="print only the verdict")
+    verdict.add_argument("--json", action="store_true", help="print a JSON object per line, the verdict last")
 
 
 def add_clean(commands: Any) -> None:

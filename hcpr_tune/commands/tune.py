@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hcpr_tune.training.recipe import Recipe
     from hcpr_tune.views.report_file import ReportFile
 
-COPIED = ("tensorboard ", "train again ")
+COPIED = ("tensorboard ", "train again ", "full verdict ")
 """How the lines begin that hold a command."""
 
 
@@ -95,6 +95,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     """Run the search and print where to look, the search, and the answer."""
     from hcpr_tune.cluster import allot, connected
     from hcpr_tune.commands.sizes import measuring
+    from hcpr_tune.commands.verdict import small_verdict
     from hcpr_tune.files import node_folder
     from hcpr_tune.search import runner, studies
     from hcpr_tune.training.node_cache import release
@@ -121,7 +122,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
             page,
         ]
 
-    interrupted = ""
+    interrupted, judged = "", None
     try:
         # Twice: Ray installs a handler of its own for SIGTERM when it starts.
         with (
@@ -136,6 +137,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
             if not studies.exists(folder):
                 studies.create(folder, study)
             runner.run(folder, study, history, share, listeners, plan.requests, plan.patience)
+            judged = small_verdict(folder, study, history, share, console, options)
     except (Interrupted, KeyboardInterrupt) as error:
         interrupted = str(error) or "interrupted"
     except StorageError as error:
@@ -151,6 +153,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     else:
         if history.trials:
             print_result(console, folder, study, history, page)
+            print_verdict(console, folder, judged)
         print_lines(console, [watcher.trouble for watcher in watchers if watcher.trouble])
     if not interrupted:
         return code
@@ -319,6 +322,17 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
         f"train again  {typed('hcpr_tune')} train --recipe {folder.best / 'recipe.toml'}",
     )
     print_lines(console, lines)
+
+
+def print_verdict(console: Console, folder: StudyFolder, judged: dict[str, Any] | None) -> None:
+    """The small verdict that the search ended with, and how one comes by the full one."""
+    from hcpr_tune.views.verdicts import verdict_lines
+    from hcpr_tune.views.ways import storage_option
+
+    if judged is not None:
+        print_lines(console, ["", "On a fresh seed, under AutoAttack:", *verdict_lines(judged)])
+    full = f"{typed('hcpr_tune')} verdict {folder.root.name}{storage_option(folder)}"
+    print_lines(console, [f"full verdict {full} (finalists on several seeds; --test opens the test images, once)"])
 
 
 def beside_best(folder: StudyFolder) -> str:

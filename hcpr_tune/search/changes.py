@@ -22,7 +22,9 @@ def differences(began: Study, now: Study) -> dict[str, tuple[Any, Any]]:
     return {
         name: (one.get(name), other.get(name))
         for name in names
-        if one.get(name) != other.get(name) and not name.startswith(tuple(f"{free}." for free in FREE)) and name not in FREE
+        if one.get(name) != other.get(name)
+        and not name.startswith(tuple(f"{free}." for free in FREE))
+        and name not in FREE
     }
 
 

@@ -161,6 +161,8 @@ class History:
     """The study as it was begun, as the tables of its file."""
     losses: list[str] = field(default_factory=list)
     """What was damaged and had to be done again."""
+    openings: list[Event] = field(default_factory=list)
+    """When the test images were opened, by which command, and the numbers that it showed."""
     bytes_read: int = field(default=0, compare=False)
     """How long the record was when it was read."""
     damage: str = ""
@@ -182,6 +184,9 @@ class History:
         handler = getattr(self, f"_on_{event['event']}")
         workers = self.workers
         news: bool = handler(event) is not False
+        if event["event"] in BESIDE:
+            self.version += 1
+            return news
         # A clock that is set back must not take time away.
         now = max(self.seconds, self._seconds_before + event["time"] - self._session_began)
         self.worker_seconds_offered += max(0.0, now - self.seconds) * workers
@@ -240,6 +245,12 @@ class History:
         if trial.job is None:
             trial.status, trial.reason = "killed", "killed on request"
         return True
+
+    def _on_test_opened(self, event: Event) -> None:
+        self.openings.append({name: event[name] for name in ("time", "number", "command")})
+
+    def _on_test_seen(self, event: Event) -> None:
+        self.openings[-1]["numbers"] = event["numbers"]
 
     def _on_audit(self, event: Event) -> None:
         self.audited |= set(event["trials"])
@@ -326,5 +337,7 @@ class History:
         return self.goal.order(scored, {trial.number: trial.best_rung for trial in scored})
 
 
+BESIDE = ("test_opened", "test_seen")
+"""Events that no session of the search writes: its clock does not run for them."""
 COUNTS = {"robust_accuracy": "robust_correct_validation", "clean_accuracy": "clean_correct_validation"}
 """Where an epoch's report has the count of an accuracy."""

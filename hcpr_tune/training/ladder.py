@@ -98,6 +98,7 @@ def _attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, task: T
     adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = targets
     devices = [labels.device] if labels.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
         return _PERTURB[name](adversary, images.clone(), labels.clone())
 
 
@@ -108,13 +109,20 @@ def transfer(
     if not len(images):
         return 0
     with evaluating(model), evaluating(rival), _warnings():
-        attacked = _attack("apgd-ce", rival, images, labels, task, classes, seed)
+        attacked = _attack("worst for cross-entropy", rival, images, labels, task, classes, seed)
         return int((_in_ball_classes(model, attacked, images, labels, task) != labels).sum())
 
 
 def _apgd_ce(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
     adversary.apgd.loss = "ce"
     attacked: Tensor = adversary.apgd.perturb(images, labels)
+    return attacked
+
+
+def _worst(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
+    """The images of the highest cross-entropy, whether they break the model or not."""
+    adversary.apgd.loss = "ce"
+    attacked: Tensor = adversary.apgd.perturb(images, labels, best_loss=True)
     return attacked
 
 
@@ -136,6 +144,7 @@ def _square(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
 
 _PERTURB: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "apgd-ce": _apgd_ce,
+    "worst for cross-entropy": _worst,
     "apgd-t": _apgd_t,
     "fab": partial(_fab, targeted=False),
     "fab-t": partial(_fab, targeted=True),

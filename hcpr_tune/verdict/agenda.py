@@ -148,7 +148,9 @@ def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Tas
     for chunk in range(math.ceil(total / plan.chunk)):
         task = Task("attack", model, split, chunk, ladder_of(plan, split, chunk))
         done = state.chunks.get((model.id, scope, chunk))
-        if (done is None or done.after(attacks_of(task.ladder, state.classes)[-1]) is None) and task.key not in state.failed:
+        if (
+            done is None or done.after(attacks_of(task.ladder, state.classes)[-1]) is None
+        ) and task.key not in state.failed:
             yield task
 
 

@@ -53,12 +53,14 @@ def contest(plan: Plan, state: State) -> Contest:
     return Contest(winner, rival, order)
 
 
-def living(plan: Plan, state: State, entrant: Entrant, count: int) -> list[Model]:
-    """An entrant's models that are there."""
+def living(plan: Plan, state: State, entrant: Entrant, count: int, split: str = "validation") -> list[Model]:
+    """An entrant's models that are there and were attacked on at least one chunk of a split."""
+    attack, scope = chosen_attack(plan, split, state.classes), plan.scope(split)
+    begun = {one for (one, at, _), chunk in state.chunks.items() if at == scope and chunk.after(attack) is not None}
     found = []
     for model in plan.models(entrant, count):
         known = state.models.get(model.id)
-        if known is not None and known.finished and not known.lost:
+        if known is not None and known.finished and not known.lost and model.id in begun:
             found.append(model)
     return found
 

@@ -182,6 +182,8 @@ def given_plan(study: Study, given: Entrant, test: bool) -> Plan:
     return replace(_plan(study, (given,)), test=test)
 
 
+TRAINING_SHARE = 0.75
+"""Of the time for a small verdict: where training alone takes more, there is none."""
 SMALL_IMAGES, SMALL_CHUNK = 100, 25
 """Chunks of a small verdict are small, so that where it is broken off all models were attacked on nearly the same images."""
 
@@ -189,14 +191,14 @@ SMALL_IMAGES, SMALL_CHUNK = 100, 25
 def small_plan(study: Study, history: History) -> Plan | None:
     """What a search ends with: its winner and the published recipe, a fresh seed each, AutoAttack on a few validation images.
 
-    None where there is no winner at full length, or where training alone would take half of the time that the study gives to it.
+    None where there is no winner at full length, or where training alone would take too much of the time that the study gives to it.
     """
     limit, best = study.settings.verdict.seconds_at_end, winner(study, history)
     if not limit or best is None or best.status != "completed":
         return None
     entrants = (*([entrant_of(study, best)] if best.number else []), published(study, history))
     longest = max(trial.seconds for trial in history.trials.values() if trial.status == "completed")
-    if longest * math.ceil(len(entrants) / max(1, history.workers)) > limit / 2:
+    if longest * math.ceil(len(entrants) / max(1, history.workers)) > TRAINING_SHARE * limit:
         return None
     small = replace(_plan(study, entrants), seeds=1, other_seeds=1, images=SMALL_IMAGES, chunk=SMALL_CHUNK)
     return replace(small, ladder="autoattack", ablations=False, seconds=limit)
@@ -235,4 +237,7 @@ def changed(recipe: Recipe, values: Sequence[tuple[str, Any]], where: str) -> Re
 
 def params_words(params: Params | Mapping[str, Any] | None) -> str:
     """Searched values in one line."""
-    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in (params or {}).items())
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in (params or {}).items()
+    )

@@ -6,7 +6,6 @@ that was broken off, goes on from whatever is there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,5 +187,3 @@ def read_state(path: Path) -> State:
             ) from None
     state.bytes_read = path.stat().st_size
     return state
-
-

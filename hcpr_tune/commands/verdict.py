@@ -1,0 +1,284 @@
+"""`hcpr_tune verdict`: judge what a search found, on fresh seeds and under strong attacks."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
+from hcpr_tune.commands.tune import check_recipe, interruptible, plugins_of, print_lines
+from hcpr_tune.errors import InputError, Interrupted, StorageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hcpr_tune.search.capacity import Share
+    from hcpr_tune.search.history import History
+    from hcpr_tune.search.results import StudyFolder
+    from hcpr_tune.search.study import Study
+    from hcpr_tune.verdict.plan import Entrant, Plan
+
+SETTINGS = ("finalists", "seeds", "other_seeds", "images", "test_images", "chunk", "worker_hours")
+"""Flags that stand for a key of the table [verdict]."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check everything that can be checked, then Ray, then the verdict."""
+    with tempfile.TemporaryDirectory(prefix="hcpr_tune_") as scratch:
+        return judge(options, Path(scratch))
+
+
+def judge(options: argparse.Namespace, scratch: Path) -> int:
+    """Judge a study, or a model that was trained elsewhere, and print what came out."""
+    from hcpr_tune.cluster import allot, connected
+    from hcpr_tune.verdict.rivals import check_methods
+    from hcpr_tune.verdict.run import known_state
+
+    folder, study, history = judged_study(options)
+    methods = list(dict.fromkeys(filter(None, options.compare.split(","))))
+    check_methods(methods, study)
+    given = the_given(options, study, scratch)
+    others = [] if given is None else [given[0]]
+    plan_of(options, study, history, others)  # says what is wrong with it, before any work
+    known_state(folder)
+    if options.address is None:
+        check_recipe(study.recipe)
+        check_test(options, study)
+    console = make_console()
+    try:
+        with (
+            interruptible(),
+            connected(options.address, plugins_of(study), options.dashboard_host, folder.root.name) as cluster,
+            interruptible(),
+        ):
+            share = allot(study.settings.resources, cluster, str(folder.study), options.wait)
+            for method in methods:
+                rival = searched_rival(options, folder, study, history, method, share, console)
+                others += [] if rival is None else [rival]
+            if given is not None:
+                keep_given(folder, study, given)
+            plan = plan_of(options, study, history, others)
+            plain = carry_out(folder, study, history, plan, share, console, options)
+    except (Interrupted, KeyboardInterrupt) as error:
+        reason = str(error) or "interrupted"
+        raise Interrupted(f"{reason}; all that was done is kept; go on with: {same_command(options)}") from None
+    except StorageError as error:
+        raise StorageError(f"{error} ({same_command(options)})") from None
+    report = redrawn(folder, study, history)
+    show(console, folder, plain, report, options)
+    return COMPLETED if plain["winner"] is not None else NOTHING_COMPLETED
+
+
+def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, History]:
+    """The study that is judged, with what the command line says of the verdict; a new, empty one for a model alone."""
+    from hcpr_tune.search.studies import reopen
+    from hcpr_tune.settings import parse_assignment
+    from hcpr_tune.verdict.plan import changed
+
+    if (options.model is None) != (options.arch is None):
+        raise InputError("--model PATH and --arch NAME go together: the weights, and the network that they are of")
+    if options.name is None:
+        return empty_study(options)
+    if options.space is not None:
+        raise InputError("--space goes with --model and without NAME: a study has its task already")
+    folder, study, history = reopen(options.storage, options.name, "verdict ", with_best=True)
+    study = with_settings(study, options)
+    if options.model is None:
+        values = [parse_assignment(text) for text in options.set]
+        study = replace(study, recipe=changed(study.recipe, values, " ".join(f"--set {text}" for text in options.set)))
+    return folder, study, history
+
+
+def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, History]:
+    """For a model alone: a study that has its task and searches nothing, in a folder of its own."""
+    from hcpr_tune.search.history import History
+    from hcpr_tune.search.studies import check_new
+    from hcpr_tune.search.study import find_space, read_study
+
+    if options.model is None:
+        raise InputError("name a study, for instance hcpr_tune verdict NAME, or give --model PATH --arch NAME")
+    if options.compare:
+        raise InputError("--compare goes with the NAME of a study, whose time the rivals get")
+    study = with_settings(read_study(find_space(options.space or "default")), options)
+    name = f"judged-{Path(options.model).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return check_new(options.storage, name), study, History(study.recipe.epochs, study.goal)
+
+
+def with_settings(study: Study, options: argparse.Namespace) -> Study:
+    """The study with the flags laid over its table [verdict]."""
+    from hcpr_tune.search.study import Verdict
+    from hcpr_tune.settings import parse_assignment, read, to_plain
+
+    given = {
+        name: parse_assignment(f"{name}={value}")[1]
+        for name in SETTINGS
+        if (value := getattr(options, name)) is not None
+    }
+    where = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+    verdict = read(Verdict, to_plain(study.settings.verdict) | given, where or "verdict")
+    return replace(study, settings=replace(study.settings, verdict=verdict))
+
+
+def the_given(options: argparse.Namespace, study: Study, scratch: Path) -> tuple[Entrant, Path] | None:
+    """The model of --model, and its weights as safetensors."""
+    if options.model is None:
+        return None
+    from hcpr_tune.settings import parse_assignment
+    from hcpr_tune.verdict.given import given_entrant
+
+    values = [parse_assignment(text) for text in options.set]
+    return given_entrant(study, Path(options.model), options.arch, values, scratch)
+
+
+def keep_given(folder: StudyFolder, study: Study, given: tuple[Entrant, Path]) -> None:
+    """Put the given weights where workers look for them, and begin the empty study where there is none."""
+    from hcpr_tune.search.studies import create, exists
+    from hcpr_tune.verdict.given import keep
+    from hcpr_tune.verdict.run import verdict_folder
+
+    if not exists(folder):
+        create(folder, study)
+    keep(verdict_folder(folder), *given)
+
+
+def plan_of(options: argparse.Namespace, study: Study, history: History, others: list[Entrant]) -> Plan:
+    """The plan. Raises `InputError` where there are too few finalists."""
+    from hcpr_tune.verdict.plan import full_plan, given_plan
+
+    if options.name is None:
+        return given_plan(study, others[0], options.test)
+    return full_plan(study, history, options.test, others)
+
+
+def check_test(options: argparse.Namespace, study: Study) -> None:
+    """Find out before any work whether there are test images; nothing is done with them."""
+    if options.test:
+        from hcpr_tune.training.heldout import open_test
+
+        open_test(study.recipe.task)
+
+
+def searched_rival(
+    options: argparse.Namespace,
+    folder: StudyFolder,
+    study: Study,
+    history: History,
+    method: str,
+    share: Share,
+    console: Console,
+) -> Entrant | None:
+    """The best that a rival's own search found; the search is run, or gone on with, where it is not over."""
+    from hcpr_tune.commands.tune import search_view
+    from hcpr_tune.search import runner
+    from hcpr_tune.search.history import History
+    from hcpr_tune.search.studies import create, exists, reopen, study_folder
+    from hcpr_tune.verdict.rivals import rival_entrant, rival_name, rival_study
+    from hcpr_tune.views.tensorboard import TensorBoardView
+
+    name = rival_name(folder.root.name, method)
+    rival = rival_study(study, history, folder.root.name, method)
+    place, found = study_folder(options.storage, name), History(rival.recipe.epochs, rival.goal)
+    if exists(place):
+        place, rival, found = reopen(options.storage, name, "--compare ")
+    if found.ended != "finished":
+        seconds = history.worker_seconds
+        if not options.quiet and not options.json:
+            console.print(
+                f"rival        {name}: {method}, searched for {seconds:.0f} worker-seconds as {folder.root.name} was"
+            )
+        if not exists(place):
+            create(place, rival)
+
+        def listeners() -> list[Any]:
+            shown = [] if options.quiet else [search_view(rival, console, found, options.json)]
+            return [TensorBoardView(place, rival, found), *shown]
+
+        runner.run(place, rival, found, share, listeners)
+    entrant = rival_entrant(rival, found, method)
+    if entrant is None and not options.quiet:
+        print(f"hcpr_tune: no trial of {name} came to its end: {method} is left out", file=sys.stderr)
+    return entrant
+
+
+def carry_out(
+    folder: StudyFolder,
+    study: Study,
+    history: History,
+    plan: Plan,
+    share: Share,
+    console: Console,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Do what the plan asks for and is not done yet, write everything into the verdict's folder, and return it as plain values."""
+    from hcpr_tune.verdict.progress import Progress, news_words
+    from hcpr_tune.verdict.run import carry_out
+    from hcpr_tune.views.news import tell
+
+    def say(news: dict[str, Any]) -> None:
+        if options.json:
+            tell(console, news)
+        elif not options.quiet:
+            print_lines(console, [news_words(news)])
+
+    command = shlex.join(["hcpr_tune", *sys.argv[1:]])
+    return carry_out(folder, study, history, plan, share, command, typed("hcpr_tune"), [Progress(plan, say)])
+
+
+def redrawn(folder: StudyFolder, study: Study, history: History) -> str:
+    """Draw the study's report anew, which has the verdict in it, and say where it is."""
+    from hcpr_tune.views.report import write_report
+
+    try:
+        return str(write_report(folder, study, history, program=typed("hcpr_tune")))
+    except Exception as error:  # nobody loses a verdict for a page
+        return f"could not be drawn ({type(error).__name__}: {error})"
+
+
+def show(
+    console: Console, folder: StudyFolder, plain: dict[str, Any], report: str, options: argparse.Namespace
+) -> None:
+    """Print the verdict and where everything lies."""
+    from hcpr_tune.views.news import tell
+    from hcpr_tune.views.verdicts import verdict_lines
+
+    if options.json:
+        tell(console, {"news": "verdict", **plain})
+        return
+    print_lines(console, verdict_lines(plain))
+    print_lines(console, where_lines(folder, plain))
+    if not options.quiet:
+        print_lines(console, [f"report       {report}"])
+
+
+def where_lines(folder: StudyFolder, plain: dict[str, Any]) -> list[str]:
+    """Where the verdict and its model lie."""
+    own = folder.root / "verdict"
+    lines = [f"verdict      {own / 'verdict.md'}"]
+    if (own / "model.safetensors").is_file():
+        lines.append(f"model        {own} (model.safetensors, recipe.toml, model_card.md)")
+    elif plain["winner"] is not None:
+        lines.append(f"model        none: {plain['model_missing']}")
+    return lines
+
+
+def same_command(options: argparse.Namespace) -> str:
+    """What goes on with a verdict that was broken off: the same command."""
+    return shlex.join([typed("hcpr_tune"), *sys.argv[1:]])
+
+
+def small_verdict(
+    folder: StudyFolder, study: Study, history: History, share: Share, console: Console, options: argparse.Namespace
+) -> dict[str, Any] | None:
+    """What a finished search ends with; None where it is too long for one, or none is wanted."""
+    from hcpr_tune.verdict.plan import small_plan
+
+    plan = small_plan(study, history)
+    if plan is None or history.ended != "finished":
+        return None
+    return carry_out(folder, study, history, plan, share, console, options)

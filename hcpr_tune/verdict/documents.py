@@ -1,0 +1,255 @@
+"""verdict.md and the model card, from the plain values of a verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hcpr_tune.views.verdicts import TABLE_TITLES, openings_words, p_words, percent, table_rows, verdict_lines
+from hcpr_tune.views.wording import with_interval
+
+
+def verdict_md(plain: Mapping[str, Any], program: str) -> str:
+    """The whole verdict as Markdown."""
+    parts = [
+        f"# Verdict on {plain['study']}",
+        "",
+        *(f"- {line.strip()}" if not line.startswith("  ") else f"  - {line.strip()}" for line in verdict_lines(plain)),
+        "",
+        *_tables(plain),
+        *_mcnemar(plain),
+        *_optimism(plain),
+        *_pairs(plain),
+        *_doubts(plain),
+        *_how(plain),
+        *_openings(plain),
+        *_again(plain, program),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines] + [""]
+
+
+def _tables(plain: Mapping[str, Any]) -> Iterator[str]:
+    for split in ("test", "validation"):
+        numbers = plain["splits"].get(split)
+        if numbers is None:
+            continue
+        yield f"## On {numbers['images']} {split} images"
+        yield ""
+        if not numbers["entrants"]:
+            yield "No images were attacked on all models yet."
+            yield ""
+            continue
+        yield f"{plain['attacks'][split]}; mean and standard deviation over seeds."
+        yield ""
+        yield from table(TABLE_TITLES, table_rows(plain, split))
+        if numbers["differences"]:
+            yield "Intervals at 95 % and p by a bootstrap over seeds and images; p adjusted by Holm for the comparisons of the table."
+            yield ""
+
+
+def _mcnemar(plain: Mapping[str, Any]) -> Iterator[str]:
+    for split in ("test", "validation"):
+        found = plain["splits"].get(split, {}).get("mcnemar", {})
+        of_rival = found.get(plain["rival"])
+        if not of_rival:
+            continue
+        yield f"## Model against model, {split} images"
+        yield ""
+        rows = [
+            [str(index + plain["seeds"]["first"]), str(one["only_first"]), str(one["only_second"]), p_words(one["p"])]
+            for index, one in enumerate(of_rival)
+        ]
+        yield from table(
+            ("seed", f"only {plain['winner']} survives", f"only {plain['rival']} survives", "McNemar's p"), rows
+        )
+
+
+def _optimism(plain: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        [
+            one["name"],
+            percent(one["optimism"]["search"]),
+            percent(one["optimism"]["again"]),
+            f"{one['optimism']['points']:+.1f}",
+        ]
+        for one in plain["entrants"]
+        if one["optimism"] is not None
+    ]
+    if rows:
+        yield "## How much the search flattered"
+        yield ""
+        yield "Robust accuracy on validation under the search's own attack: in the search, and as the mean of the models that were trained again."
+        yield ""
+        yield from table(("entrant", "in the search", "trained again", "points too high"), rows)
+
+
+def _pairs(plain: Mapping[str, Any]) -> Iterator[str]:
+    split = "test" if plain["splits"].get("test", {}).get("pairs") else "validation"
+    pairs = plain["splits"].get(split, {}).get("pairs", {})
+    if "after" not in pairs:
+        return
+    yield f"## Worst classes and pairs, {split} images, all seeds together"
+    yield ""
+    before, after = pairs.get("before"), pairs["after"]
+    names = list(after["by_class"])
+    rows = []
+    for name in names:
+        was = [with_interval(before["by_class"][name])] if before else []
+        marks = " (worst)" if name == after["worst_class"] else ""
+        rows.append([name + marks, *was, with_interval(after["by_class"][name])])
+    yield from table(("class", *([f"{plain['rival']}"] if before else []), str(plain["winner"])), rows)
+    rows = [
+        [f"{one['true']} taken for {one['taken_for']}", _pair_of(before, one), with_interval(one)]
+        for one in after["hard_pairs"]
+    ]
+    yield from table(("hard pair, share of the class", str(plain["rival"]), str(plain["winner"])), rows)
+
+
+def _pair_of(before: Mapping[str, Any] | None, pair: Mapping[str, Any]) -> str:
+    found = (
+        one
+        for one in (before or {}).get("hard_pairs", [])
+        if one["true"] == pair["true"] and one["taken_for"] == pair["taken_for"]
+    )
+    one = next(found, None)
+    return with_interval(one) if one else "not among its hardest"
+
+
+def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Can the numbers be believed"
+    yield ""
+    bad = [one for one in plain["entrants"] if one["unreliable"]]
+    for one in bad:
+        yield f"- **{one['name']} is unreliable and cannot win**: {'; '.join(one['unreliable'])}."
+    if not bad:
+        yield (
+            "No sign of masked gradients: 10 against 50 steps, cross-entropy against the margin, images without a gradient, images attacked on another"
+            " model, Square after APGD, and AutoAttack's own checks."
+        )
+    yield ""
+
+
+def _how(plain: Mapping[str, Any]) -> Iterator[str]:
+    task = plain["task"]
+    yield "## How it was done"
+    yield ""
+    yield f"- Data: {task['dataset']}, split seed {task['split_seed']}; threat: {task['norm']} ball of radius {task['epsilon']:g}, images in [0, 1]."
+    yield f"- Training: {plain['schedule']}. Seeds from {plain['seeds']['first']}, none of them the search's."
+    yield (
+        f"- The winner was chosen on validation by {plain['seeds']['others']} seeds of each entrant; it and its rival have {plain['seeds']['winner_and_rival']},"
+        " the first of which it was chosen by."
+    )
+    yield f"- Attacks: {'; '.join(f'{split}: {words}' for split, words in plain['attacks'].items())}; each on what the ones before left."
+    for one in plain["entrants"]:
+        values = ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in one["params"].items()
+        )
+        yield f"- {one['name']}: {values or 'see verdict.json'}"
+    yield f"- {plain['worker_seconds']:.0f} worker-seconds; {', '.join(f'{name} {version}' for name, version in plain['versions'].items())}."
+    yield ""
+
+
+def _openings(plain: Mapping[str, Any]) -> Iterator[str]:
+    yield "## The test images"
+    yield ""
+    yield openings_words(plain["openings"])
+    for one in plain["openings"]:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["time"]))
+        seen = ", ".join(f"{name} {percent(value)}" for name, value in one.get("numbers", {}).items())
+        yield f"- {when}: `{one['command']}`" + (f", which showed: {seen}" if seen else "")
+    yield ""
+
+
+def _again(plain: Mapping[str, Any], program: str) -> Iterator[str]:
+    yield "## Again"
+    yield ""
+    yield f"    {program} verdict {plain['study']}"
+    yield f"    {program} train --recipe results/{plain['study']}/verdict/recipe.toml"
+    yield ""
+
+
+def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str) -> str:
+    """The card of the model to take away: data, threat model, numbers, limits, how to load and how to make it again."""
+    task, inputs = plain["task"], plain["model_inputs"]
+    folder = f"results/{plain['study']}/verdict"
+    names = [str(name) for name in inputs.get("class_names", [])]
+    height, width = inputs.get("image_size", ["?", "?"])
+    lines = [
+        f"# Model card: {plain['study']}, {plain['winner']}, seed {chosen['seed']}",
+        "",
+        f"An image classifier, trained adversarially ({chosen['recipe']['method']}), {chosen['recipe']['model']['name']}.",
+        "",
+        "## Data",
+        "",
+        f"{task['dataset']}: {inputs.get('channels')} x {height} x {width} pixels in [0, 1], {inputs.get('classes')} classes ({', '.join(names[:20])}{', ...' if len(names) > 20 else ''}).",
+        f"Trained on the training part without the {100 * task['validation_fraction']:g} % held out for validation (split seed {task['split_seed']}).",
+        "",
+        "## Threat model",
+        "",
+        f"An attacker who knows the model and changes each image within a {task['norm']} ball of radius {task['epsilon']:g}. Other changes (larger, other norms, rotations, patches, corruptions) were not tried.",
+        "",
+        "## Numbers",
+        "",
+        *_card_numbers(plain, chosen),
+        "",
+        "## Limits",
+        "",
+        "- Of the seeds of its recipe this model withstands most on validation; expect the mean over seeds on new images.",
+        f"- {openings_words(plain['openings'])}",
+        "- Accuracy under a known attack is an upper bound: a stronger one may break more.",
+        *(f"- {plain['attacks_replaced']}." for _ in range(bool(plain["attacks_replaced"]))),
+        *_worst(plain),
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from hcpr_tune import load_model",
+        "",
+        f'model = load_model("{folder}")  # images (B, C, H, W) in [0, 1] -> logits (B, K); eval mode',
+        "```",
+        "",
+        f"Files: `model.safetensors` (weights), `recipe.toml` (how it was trained), `metrics.json`. As ONNX: `{program} export {plain['study']} --onnx model.onnx`.",
+        "",
+        "## Make it again",
+        "",
+        f"    {program} train --recipe {folder}/recipe.toml",
+        f"    {program} evaluate --model {folder} --attack autoattack",
+        "",
+        f"Made with {', '.join(f'{name} {version}' for name, version in plain['versions'].items())}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _card_numbers(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for split, numbers in plain["splits"].items():
+        of = numbers["entrants"].get(plain["winner"])
+        if of is None or chosen["place"] >= len(of["of_each_seed"]):
+            continue
+        robust, clean = of["robust_accuracy"], of["clean_accuracy"]
+        rows.append(
+            [
+                f"{numbers['images']} {split} images",
+                percent(clean["per_seed"][chosen["place"]]),
+                with_interval(of["of_each_seed"][chosen["place"]]),
+                f"{percent(robust['mean'])} over {len(robust['per_seed'])} seed{'s' * (len(robust['per_seed']) > 1)}",
+                plain["attacks"][split],
+            ]
+        )
+    return table(("images", "clean accuracy", "robust accuracy (95 %)", "its recipe", "attacks"), rows)
+
+
+def _worst(plain: Mapping[str, Any]) -> Iterator[str]:
+    split = "test" if plain["splits"].get("test", {}).get("pairs") else "validation"
+    after = plain["splits"].get(split, {}).get("pairs", {}).get("after")
+    if after:
+        worst = after["worst_class"]
+        yield f"- Its weakest class is {worst}: {with_interval(after['by_class'][worst])} robust on {split} images."

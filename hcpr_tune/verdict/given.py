@@ -1,0 +1,97 @@
+"""A model that was trained elsewhere: its weights become a checkpoint of the verdict, and are judged like the others."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.results import StudyFolder
+from hcpr_tune.search.study import Study
+from hcpr_tune.training import manifest
+from hcpr_tune.training.recipe import Recipe
+from hcpr_tune.verdict.judge import training_name
+from hcpr_tune.verdict.plan import Entrant, changed
+
+NESTED = ("state_dict", "model_state_dict", "model", "net")
+"""Keys under which files of other projects hold the weights."""
+PREFIX = "module."
+"""What torch's DataParallel puts before each name."""
+
+
+def given_entrant(
+    study: Study, path: Path, architecture: str, values: Sequence[tuple[str, Any]], scratch: Path
+) -> tuple[Entrant, Path]:
+    """The entrant, and its weights as safetensors in `scratch`. Raises `InputError` where the file or the architecture does not fit the task."""
+    from hcpr_tune.training.data import load_data
+    from hcpr_tune.training.models import build_model, load_weights
+
+    if not path.is_file():
+        raise InputError(
+            f"--model {path}: there is no such file; give the weights, .safetensors or a state dict of torch"
+        )
+    settings = [
+        ("model.name", architecture),
+        *([] if any(n == "model.head" for n, _ in values) else [("model.head", "linear")]),
+        *values,
+    ]
+    recipe: Recipe = changed(study.recipe, settings, f"--arch {architecture}")
+    data = load_data(recipe.task)
+    model = build_model(recipe.network, data.channels, data.classes, 0, data.image_size)
+    weights = scratch / "model.safetensors"
+    weights.write_bytes(_as_safetensors(path))
+    try:
+        load_weights(model, weights)
+    except InputError as error:
+        reason = str(error).replace(str(weights), f"--model {path}").partition(";")[0]
+        raise InputError(
+            f"{reason}; give the --arch that it was trained with, and --set model.head=cosine or other fields of it"
+        ) from None
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return Entrant(path.stem, "given", recipe, weights=digest), weights
+
+
+def _as_safetensors(path: Path) -> bytes:
+    """The file's weights as safetensors. Nothing in it is executed."""
+    import torch
+    from safetensors.torch import save
+
+    if path.suffix == ".safetensors":
+        return path.read_bytes()
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"--model {path} cannot be read as weights alone: {reason[:200]}; save model.state_dict(), or safetensors"
+        ) from None
+    for key in NESTED:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(one, torch.Tensor) for one in loaded.values()):
+        raise InputError(
+            f"--model {path} holds no state dict, a table of tensors by name; save model.state_dict(), or safetensors"
+        )
+    return save({name.removeprefix(PREFIX): tensor.contiguous() for name, tensor in loaded.items()})
+
+
+def keep(own: StudyFolder, entrant: Entrant, weights: Path) -> None:
+    """Put the weights where workers look for those of a training."""
+    training = training_name(entrant.model(0).id)
+    with tempfile.TemporaryDirectory(prefix="hcpr_tune_") as scratch:
+        folder = Path(scratch) / "epoch_0000"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(weights.read_bytes())
+        manifest.write(folder)
+        if own.bucket is not None:
+            there = own.bucket.child("checkpoints").child(training)
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == manifest.NAME):
+                there.upload(path, f"{folder.name}/{path.name}")
+            return
+        target = own.checkpoints / training / folder.name
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == manifest.NAME):
+            (target / path.name).write_bytes(path.read_bytes())

@@ -1,0 +1,70 @@
+"""What is told while a verdict is on its way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hcpr_tune.search.history import Event
+from hcpr_tune.verdict.contest import chosen_attack
+from hcpr_tune.verdict.plan import Plan
+from hcpr_tune.verdict.state import State
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Progress:
+    """A listener that tells of each model that is trained, and of each that was attacked on all chunks of a split."""
+
+    def __init__(self, plan: Plan, tell: Tell) -> None:
+        self._plan, self._tell = plan, tell
+        self._told: set[tuple[str, str]] = set()
+
+    def on_event(self, event: Event, history: State) -> None:
+        if event["event"] == "opening":
+            self._tell({"news": "opening", "number": event["number"]})
+        if event["event"] != "job_end":
+            return
+        model = history.models[event["model"]]
+        who = {"entrant": model.entrant, "seed": model.seed}
+        if event["status"] not in ("reached", "broken off"):
+            self._tell({"news": "trouble", **who, "what": f"{event['status']}: {event['reason']}"})
+        elif event["kind"] == "train" and model.finished:
+            best = max(model.scores.values(), key=lambda scores: scores["robust_accuracy"], default=None)
+            self._tell({"news": "trained", **who, "robust_accuracy": best["robust_accuracy"] if best else None})
+        elif event["kind"] == "attack":
+            self._attacked(event["model"], who, history)
+
+    def _attacked(self, model: str, who: dict[str, Any], state: State) -> None:
+        for split in ("validation", "test"):
+            scope, attack = self._plan.scope(split), chosen_attack(self._plan, split, state.classes)
+            after = [
+                (chunk.labels, step.classes)
+                for (one, at, _), chunk in state.chunks.items()
+                if (one, at) == (model, scope) and (step := chunk.after(attack)) is not None
+            ]
+            images = sum(len(labels) for labels, _ in after)
+            if images < state.totals.get(scope, 1) or (model, split) in self._told:
+                continue
+            self._told.add((model, split))
+            right = sum(one == other for labels, classes in after for one, other in zip(labels, classes, strict=True))
+            self._tell({"news": "attacked", **who, "split": split, "images": images, "robust_accuracy": right / images})
+
+    def close(self) -> None:
+        pass
+
+
+def news_words(news: dict[str, Any]) -> str:
+    """A piece of news on a line."""
+    clock = time.strftime("%H:%M:%S")
+    if news["news"] == "opening":
+        return f"{clock} the test images are opened, for the {news['number']}. time; the study's record says so"
+    who = f"{news['entrant']}, seed {news['seed']}"
+    if news["news"] == "trouble":
+        return f"{clock} TROUBLE   {who}: {news['what']}"
+    share = news["robust_accuracy"]
+    robust = "no rung" if share is None else f"{100 * share:.1f} %"
+    if news["news"] == "trained":
+        return f"{clock} trained   {who}: {robust} under the search's attack"
+    return f"{clock} attacked  {who}: {robust} of {news['images']} {news['split']} images survive"

@@ -1,0 +1,187 @@
+"""Carry a verdict out: lead the study meanwhile, keep the verdict's own record, hand the jobs to Ray Tune."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
+from typing import Any
+
+from hcpr_tune.errors import Interrupted, StorageError
+from hcpr_tune.files import write_bytes_whole
+from hcpr_tune.search.capacity import Capacity, Share
+from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.holder import Lead
+from hcpr_tune.search.inbox import clear_stops
+from hcpr_tune.search.record import Hearing, Record, Segments, read_segments
+from hcpr_tune.search.results import StudyFolder
+from hcpr_tune.search.runner import NAMED_VERSIONS, run_on_ray
+from hcpr_tune.search.study import Study
+from hcpr_tune.verdict.conclusion import conclude
+from hcpr_tune.verdict.plan import Plan
+from hcpr_tune.verdict.state import FORMAT, State, read_state
+from hcpr_tune.verdict.takeaway import write_verdict
+from hcpr_tune.version import VERSION
+
+FOLDER = "verdict"
+"""Of a study's folder."""
+MORE_NAMED = ("pyautoattack", "safetensors")
+
+
+def verdict_folder(folder: StudyFolder) -> StudyFolder:
+    """The verdict's own folder or bucket, which lies in the study's."""
+    return StudyFolder(folder.root / FOLDER, None if folder.bucket is None else folder.bucket.child(FOLDER))
+
+
+def known_state(folder: StudyFolder) -> State:
+    """What was found so far. Raises `InputError` for the record of another version."""
+    own = verdict_folder(folder)
+    if own.bucket is not None and (data := read_segments(own.bucket)):
+        own.root.mkdir(parents=True, exist_ok=True)
+        write_bytes_whole(own.record, data)
+    return read_state(own.record)
+
+
+def run(
+    folder: StudyFolder,
+    history: History,
+    plan: Plan,
+    share: Share,
+    command: str,
+    listeners: Sequence[Hearing[State]] = (),
+    most: int = 0,
+    patience: float = 0.0,
+) -> State:
+    """Carry `plan` out on the connected Ray, from what is recorded, and return all that is known then.
+
+    `command`: what somebody typed, for the record of openings. Raises `Interrupted`, `StorageError`, and `InputError` where another process leads
+    the study.
+    """
+    own = verdict_folder(folder)
+    with ExitStack() as stack:
+        lead = Lead(folder.place, folder.address, patience)
+        stack.callback(lead.close)
+        clear_stops(folder.place)
+        state = known_state(folder)
+        own.root.mkdir(parents=True, exist_ok=True)
+        segments = None if own.bucket is None else Segments(own.bucket)
+        record = Record(own.record, state, listeners, segments, lead.check)
+        stack.callback(record.close)
+        record.append(_begin(share.workers))
+        open_test = OpenTest(folder, history, record, lead, command)
+        reason = "failed"
+        try:
+            # Ray is loaded only where something is trained or attacked.
+            from hcpr_tune.verdict.judge import Judge
+            from hcpr_tune.verdict.worker import VerdictJob
+
+            judge = Judge(plan, record, own, folder.place, Capacity(share, most), open_test)
+            run_on_ray(f"{folder.root.name}-verdict", judge, VerdictJob, share, most)
+            reason = "finished"
+        except (Interrupted, KeyboardInterrupt):
+            reason = "interrupted"
+            raise
+        except StorageError:
+            reason = "storage"
+            raise
+        finally:
+            with suppress(StorageError):
+                record.append({"event": "end", "time": time.time(), "reason": reason})
+    return state
+
+
+def carry_out(
+    folder: StudyFolder,
+    study: Study,
+    history: History,
+    plan: Plan,
+    share: Share,
+    command: str,
+    program: str,
+    listeners: Sequence[Hearing[State]] = (),
+) -> dict[str, Any]:
+    """`run`, and then write everything into the verdict's folder; returns it as plain values. What was done is written too where it is broken off."""
+    state = run(folder, history, plan, share, command, listeners, study.settings.resources.workers)
+    return settle(folder, study, history, plan, state, program)
+
+
+def settle(
+    folder: StudyFolder, study: Study, history: History, plan: Plan, state: State, program: str
+) -> dict[str, Any]:
+    """Draw the conclusion, write it down, and close an opening of the test images once all was attacked that it was for."""
+    own = verdict_folder(folder)
+    plain = conclude(study, history, folder.root.name, plan, state)
+    if plain["settled"] and plan.test and state.openings and not state.openings[-1]["closed"]:
+        entrants = plain["splits"]["test"]["entrants"]
+        write_seen(folder, history, {name: one["robust_accuracy"]["mean"] for name, one in entrants.items()})
+        plain["openings"] = history.openings
+        _append_to_verdict(own, state, {"event": "closing", "time": time.time()})
+    plain["model_missing"] = write_verdict(own, plain, program)
+    return plain
+
+
+def _append_to_verdict(own: StudyFolder, state: State, event: Event) -> None:
+    record = Record(own.record, state, segments=None if own.bucket is None else Segments(own.bucket))
+    try:
+        record.append(event)
+    finally:
+        record.close()
+
+
+def _begin(workers: int) -> Event:
+    return {
+        "event": "begin",
+        "format": FORMAT,
+        "time": time.time(),
+        "workers": workers,
+        "host": platform.node(),
+        "process": os.getpid(),
+        "versions": {
+            "hcpr_tune": VERSION,
+            "python": platform.python_version(),
+            **{name: version(name) for name in (*NAMED_VERSIONS, *MORE_NAMED)},
+        },
+    }
+
+
+class OpenTest:
+    """Writes down, before a test image is attacked, that the test images are opened: in the study's record, and in the verdict's."""
+
+    def __init__(self, folder: StudyFolder, history: History, record: Record[State], lead: Lead, command: str) -> None:
+        self._folder, self._history, self._record = folder, history, record
+        self._leading, self._command = lead.check, command
+
+    def __call__(self) -> None:
+        openings = self._record.history.openings
+        if openings and not openings[-1]["closed"]:
+            return  # one that was broken off goes on
+        number = write_opening(self._folder, self._history, self._command, self._leading)
+        self._record.append({"event": "opening", "time": time.time(), "number": number, "command": self._command})
+
+
+def write_opening(
+    folder: StudyFolder, history: History, command: str, leading: Callable[[], None] = lambda: None
+) -> int:
+    """Record in the study that its test images are opened; returns the how manieth time it is."""
+    number = len(history.openings) + 1
+    _append(
+        folder, history, {"event": "test_opened", "time": time.time(), "number": number, "command": command}, leading
+    )
+    return number
+
+
+def write_seen(folder: StudyFolder, history: History, numbers: dict[str, float]) -> None:
+    """Record in the study what the latest opening showed: robust accuracy by who was attacked."""
+    _append(folder, history, {"event": "test_seen", "time": time.time(), "numbers": numbers}, lambda: None)
+
+
+def _append(folder: StudyFolder, history: History, event: Event, leading: Callable[[], None]) -> None:
+    segments = None if folder.bucket is None else Segments(folder.bucket)
+    record = Record(folder.record, history, segments=segments, leading=leading)
+    try:
+        record.append(event)
+    finally:
+        record.close()

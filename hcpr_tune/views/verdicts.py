@@ -1,0 +1,132 @@
+"""A verdict in words. It is read from results/NAME/verdict/verdict.json, plain values that `hcpr_tune verdict` writes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+"""Of verdict.json. Raise it when what its values mean changes."""
+VERDICT_JSON = "verdict/verdict.json"
+SPLITS = ("test", "validation")
+"""The test images, where they were opened, say more: nothing was chosen by them."""
+
+
+def read_verdict(folder: Path) -> dict[str, Any] | None:
+    """The plain values in a study's folder; None where there is no verdict, or one of another version."""
+    try:
+        plain = json.loads((folder / VERDICT_JSON).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return plain if isinstance(plain, dict) and plain.get("format") == FORMAT else None
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def mean_words(mean: Mapping[str, Any]) -> str:
+    """A mean over seeds with its standard deviation."""
+    count, deviation = len(mean["per_seed"]), mean["standard_deviation"]
+    if deviation is None:
+        return f"{percent(mean['mean'])} (one seed)"
+    return f"{percent(mean['mean'])} ± {100 * deviation:.1f} ({count} seeds)"
+
+
+def difference_words(difference: Mapping[str, Any]) -> str:
+    """A difference with its interval, and whether there is one."""
+    low, value, high = (100 * difference[name] for name in ("low_95", "difference", "high_95"))
+    words = f"{value:+.1f} points ({low:+.1f} to {high:+.1f}, p {p_words(difference['p_holm'])})"
+    return words if difference["found"] else f"{words}: no difference found"
+
+
+def p_words(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+
+
+def verdict_lines(plain: Mapping[str, Any]) -> list[str]:
+    """The verdict in a few lines, the most important first."""
+    return [*_answer(plain), *_doubts(plain), *_notes(plain)]
+
+
+def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
+    winner, rival = plain["winner"], plain["rival"]
+    if winner is None:
+        yield "Nobody wins: " + (
+            "no entrant has numbers that can be believed."
+            if any(one["unreliable"] for one in plain["entrants"])
+            else "no model was trained and attacked."
+        )
+        return
+    for split in SPLITS:
+        numbers = plain["splits"].get(split)
+        if numbers is None or winner not in numbers["entrants"]:
+            continue
+        own = numbers["entrants"][winner]["robust_accuracy"]
+        images = f"{numbers['images']} {split} images"
+        if numbers["of"] and numbers["images"] < numbers["of"]:
+            images += f" (of {numbers['of']})"
+        yield f"{winner} on {images}, {plain['attacks'][split]}: {mean_words(own)} robust."
+        for name, difference in numbers["differences"].items():
+            theirs = mean_words(numbers["entrants"][name]["robust_accuracy"])
+            if name == rival or split == "test":
+                yield f"  against {name}, {theirs}: {difference_words(difference)}."
+
+
+def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
+    for one in plain["entrants"]:
+        if one["unreliable"]:
+            yield f"UNRELIABLE   {one['name']} cannot win: {'; '.join(one['unreliable'])}."
+        for lost in one["lost"]:
+            yield f"LOST         {one['name']}, seed {lost['seed']}: {lost['reason']}"
+    if plain["unfinished"]:
+        yield f"UNFINISHED   {plain['unfinished']}: the numbers are of what was done until then."
+    if plain["attacks_replaced"]:
+        yield f"NOTE         {plain['attacks_replaced']}."
+
+
+def _notes(plain: Mapping[str, Any]) -> Iterator[str]:
+    for one in plain["entrants"]:
+        if one["name"] == plain["winner"] and one["optimism"] is not None:
+            optimism = one["optimism"]
+            yield (
+                f"The search had said {percent(optimism['search'])}; trained again, under the same attack, it is {percent(optimism['again'])}:"
+                f" the search was {abs(optimism['points']):.1f} points too {'optimistic' if optimism['points'] >= 0 else 'pessimistic'}."
+            )
+    yield openings_words(plain["openings"])
+
+
+def openings_words(openings: list[dict[str, Any]]) -> str:
+    """How often the test images of a study were seen."""
+    if not openings:
+        return "The test images were not looked at."
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(openings[0]["time"]))
+    if len(openings) == 1:
+        return f"The test images were seen once, on {when}."
+    return f"The test images were seen {len(openings)} times, first on {when}: what was chosen after that was chosen with them in sight."
+
+
+def table_rows(plain: Mapping[str, Any], split: str) -> list[list[str]]:
+    """A row for each entrant on a split: name, robust, clean, the winner's lead over it, what speaks against it."""
+    numbers = plain["splits"][split]
+    roles = {one["name"]: one for one in plain["entrants"]}
+    rows = []
+    for name, of in numbers["entrants"].items():
+        lead = numbers["differences"].get(name)
+        doubts = roles[name]["unreliable"] if name in roles else []
+        rows.append(
+            [
+                name + (" (winner)" if name == plain["winner"] else ""),
+                mean_words(of["robust_accuracy"]),
+                mean_words(of["clean_accuracy"]),
+                difference_words(lead) if lead else "",
+                "unreliable" if doubts else "",
+            ]
+        )
+    return rows
+
+
+TABLE_TITLES = ("entrant", "robust accuracy", "clean accuracy", "the winner minus it", "")
