@@ -1,6 +1,7 @@
 """Distributed hyperparameter search for self-paced hard-class pair reweighting (HCPR).
 
-From a program or a notebook: `hcpr_tune.tune(space, ...)` runs a search, `hcpr_tune.load("results/NAME")` opens one.
+From a program or a notebook: `hcpr_tune.tune(space, ...)` runs a search, `hcpr_tune.load("results/NAME")` opens one, and
+`hcpr_tune.load_model("results/NAME/verdict")` gives the model to take away.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.version import VERSION
 
 if TYPE_CHECKING:
-    from hcpr_tune.programs import LoadedStudy, load, tune
+    from hcpr_tune.programs import LoadedStudy, load, load_model, tune
 
 __version__ = VERSION
 
-__all__ = ["LoadedStudy", "__version__", "load", "tune"]
+__all__ = ["LoadedStudy", "__version__", "load", "load_model", "tune"]
 
 
 def __getattr__(name: str) -> Any:

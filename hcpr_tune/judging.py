@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,14 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.proportions import Proportion
 from hcpr_tune.training.data import Split, load_data
 from hcpr_tune.training.evaluation import evaluate, scored_positions
-from hcpr_tune.training.export import load_model
+from hcpr_tune.training.export import FILES, load_model
 from hcpr_tune.training.heldout import open_test
+from hcpr_tune.training.ladder import climb, replaced_attacks
 from hcpr_tune.training.loop import torch_threads
 from hcpr_tune.training.recipe import Recipe, load_recipe
 
 ATTACKS = ("margin", "pgd", "autoattack")
 SPLITS = ("validation", "test")
-FEWEST_CLASSES_FOR_TARGETS = 4
-"""The targeted DLR loss compares the right logit with three others."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,8 @@ def judge(folder: Path, attack: str, split_name: str, images: int = 0) -> Judgem
     `images` limits the attack to a fixed subset in equal shares per class; 0: all of the split. Raises `InputError` where the folder
     holds no model.
     """
-    recipe_file = folder / "recipe.toml"
-    if not recipe_file.is_file():
-        raise InputError(f"--model {folder} holds no recipe.toml; give a folder such as results/NAME/best")
-    recipe = load_recipe(recipe_file)
+    check_model(folder)
+    recipe = load_recipe(folder / "recipe.toml")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(folder, str(device))
     data = load_data(recipe.task)
@@ -83,35 +78,34 @@ def judge(folder: Path, attack: str, split_name: str, images: int = 0) -> Judgem
     return Judgement(split_name, f"{attack}-{settings.steps}", clean, robust, pairs, ())
 
 
+def check_model(folder: Path) -> None:
+    """Raises `InputError` where the folder holds no model."""
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise InputError(f"--model {folder} holds no {name}; give a folder such as results/NAME/best")
+
+
 def auto_attack(
     model: nn.Module, recipe: Recipe, split: Split, split_name: str, positions: Tensor, names: tuple[str, ...]
 ) -> Judgement:
     """Standard AutoAttack (Croce and Hein, ICML 2020): APGD on cross-entropy and targeted DLR, targeted FAB, Square."""
-    from pyautoattack import AutoAttack
-
-    task, notes, classes = recipe.task, [], len(names)
-    images, labels = split.fetch(positions), split.labels[positions.to(split.labels.device)]
-    norm = {"linf": "Linf", "l2": "L2"}[task.norm]
-    common = {"device": str(labels.device), "eps": task.epsilon, "norm": norm, "seed": recipe.evaluation.seed}
-    if classes < FEWEST_CLASSES_FOR_TARGETS:
-        notes.append(
-            f"{classes} classes are too few for the targeted attacks; untargeted APGD on cross-entropy, FAB and Square ran"
-        )
-        adversary = AutoAttack(model, attacks=["apgd-ce", "fab", "square"], version="custom", **common)
-    else:
-        adversary = AutoAttack(model, version="standard", **common)
-    with warnings_of("auto-attack") as heard:
-        attacked, _ = adversary.run_standard_evaluation(images, labels, batch_size=recipe.evaluation.batch_size)
-    with torch.no_grad():
-        clean, classes_under_attack = model(images).argmax(dim=1), model(attacked).argmax(dim=1)
-    total = len(labels)
+    classes, total = len(names), len(positions)
+    labels, clean, attacked, heard = [], [], [], dict.fromkeys(filter(None, [replaced_attacks(classes)]))
+    for chosen in positions.split(recipe.evaluation.batch_size):
+        images, of = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
+        steps = list(climb(model, images, of, recipe.task, "autoattack", classes, recipe.evaluation.seed))
+        labels.append(of.cpu())
+        clean.append(torch.tensor(steps[0].classes))
+        attacked.append(torch.tensor(steps[-1].classes))
+        heard |= dict.fromkeys(words for step in steps for words in step.warnings)
+    right, found, broken = torch.cat(labels), torch.cat(clean), torch.cat(attacked)
     return Judgement(
         split_name,
         "autoattack",
-        Proportion(int((clean == labels).sum()), total),
-        Proportion(int((classes_under_attack == labels).sum()), total),
-        hard_pairs(count_pairs(labels, classes_under_attack), labels.bincount(minlength=classes).tolist(), names),
-        (*notes, *heard),
+        Proportion(int((found == right).sum()), total),
+        Proportion(int((broken == right).sum()), total),
+        hard_pairs(count_pairs(right, broken), right.bincount(minlength=classes).tolist(), names),
+        tuple(heard),
     )
 
 
@@ -134,24 +128,3 @@ def count_pairs(labels: Tensor, attacked: Tensor) -> tuple[tuple[int, int, int],
         (int(true), int(other), int(count))
         for (true, other), count in zip(pairs.tolist(), counts.tolist(), strict=True)
     )
-
-
-@contextmanager
-def warnings_of(logger_name: str) -> Iterator[list[str]]:
-    """The warnings that a logger gives inside the block, which then do not reach the terminal."""
-    heard: list[str] = []
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno >= logging.WARNING:
-                heard.append(record.getMessage())
-
-    logger, ear = logging.getLogger(logger_name), Ear()
-    before = logger.propagate, logger.level
-    logger.addHandler(ear)
-    logger.propagate = False
-    try:
-        yield heard
-    finally:
-        logger.removeHandler(ear)
-        logger.propagate, logger.level = before

@@ -16,6 +16,7 @@ from hcpr_tune.settings import show
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+    from torch import nn
 
     from hcpr_tune.search.history import History
     from hcpr_tune.search.results import StudyFolder
@@ -79,6 +80,16 @@ class LoadedStudy:
         return trained_recipe(self.study, self.history.trials[self.best["trial"]])
 
     @property
+    def verdict(self) -> dict[str, Any]:
+        """What `hcpr_tune verdict` found, as verdict/verdict.json. Raises `InputError` where it was not run."""
+        from hcpr_tune.views.verdicts import read_verdict
+
+        plain = read_verdict(self.folder.root)
+        if plain is None:
+            raise InputError(f"{self.folder.root} holds no verdict of this version; run: hcpr_tune verdict {self.name}")
+        return plain
+
+    @property
     def figures(self) -> list[str]:
         """The names that `figure` knows."""
         from hcpr_tune.views.figures import FIGURES
@@ -109,6 +120,15 @@ class LoadedStudy:
 
     def __repr__(self) -> str:
         return f"<study {self.folder.address}: {len(self.history.trials)} trials>"
+
+
+def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
+    """A trained model in RobustBench's convention, from a folder such as results/NAME/verdict or results/NAME/best: images (B, C, H, W) in [0, 1] -> logits
+    (B, K), eval mode, no parameter wants a gradient. Raises `InputError` where something is missing or damaged.
+    """
+    from hcpr_tune.training import export
+
+    return export.load_model(folder, device)
 
 
 def load(path: str | Path) -> LoadedStudy:

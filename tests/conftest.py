@@ -38,6 +38,9 @@ first_rung = 1
 reduction_factor = 2
 calibration = 1
 
+[verdict]
+seconds_at_end = 0
+
 [search]
 "hcpr.scale" = { low = 4.0, high = 16.0, log = true }
 "pace.shape" = { choices = ["constant", "linear"] }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED, make_console
@@ -13,9 +16,15 @@ MOST_PAIRS_SHOWN = 5
 
 def run(options: argparse.Namespace) -> int:
     """Attack the model and print what survives, and which classes the attack leads to."""
-    from hcpr_tune.judging import judge
+    from hcpr_tune.judging import check_model, judge
+    from hcpr_tune.verdict.openings import opened
 
-    found = judge(Path(options.model), options.attack, options.split, options.images)
+    folder = Path(options.model)
+    check_model(folder)
+    with opened(folder, shlex.join(["hcpr_tune", *sys.argv[1:]])) if options.split == "test" else nullcontext() as seen:
+        found = judge(folder, options.attack, options.split, options.images)
+        if seen is not None:
+            seen({f"{folder.name}, {found.attack}": found.robust.share})
     if options.json:
         print(json.dumps(found.to_plain()))
         return COMPLETED

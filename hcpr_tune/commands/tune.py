@@ -330,7 +330,7 @@ def print_verdict(console: Console, folder: StudyFolder, judged: dict[str, Any] 
     from hcpr_tune.views.ways import storage_option
 
     if judged is not None:
-        print_lines(console, ["", "On a fresh seed, under AutoAttack:", *verdict_lines(judged)])
+        print_lines(console, ["", *verdict_lines(judged)])
     full = f"{typed('hcpr_tune')} verdict {folder.root.name}{storage_option(folder)}"
     print_lines(console, [f"full verdict {full} (finalists on several seeds; --test opens the test images, once)"])
 

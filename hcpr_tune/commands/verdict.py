@@ -281,4 +281,10 @@ def small_verdict(
     plan = small_plan(study, history)
     if plan is None or history.ended != "finished":
         return None
-    return carry_out(folder, study, history, plan, share, console, options)
+    if not options.quiet and not options.json:
+        names = " and ".join(entrant.name for entrant in plan.entrants)
+        words = f"{names}, a fresh seed each, AutoAttack on {plan.images} validation images, at most {plan.seconds:g} seconds"
+        print_lines(console, [f"verdict      {words}"])
+    judged = carry_out(folder, study, history, plan, share, console, options)
+    redrawn(folder, study, history)
+    return judged

@@ -55,6 +55,14 @@ def attacks_of(ladder: str, classes: int) -> tuple[str, ...]:
     return tuple(IN_PLACE_OF.get(attack, attack) for attack in LADDERS[ladder])
 
 
+def replaced_attacks(classes: int) -> str:
+    """What stands in for attacks that so few classes do not allow, in words; empty where all run."""
+    if classes >= FEWEST_CLASSES_FOR_TARGETS:
+        return ""
+    ran = ", ".join(attacks_of("autoattack", classes))
+    return f"{classes} classes are too few for the targeted attacks of AutoAttack ({', '.join(AUTOATTACK)}); {ran} ran instead"
+
+
 def climb(
     model: nn.Module,
     images: Tensor,

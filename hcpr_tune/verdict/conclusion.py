@@ -13,7 +13,7 @@ from hcpr_tune.proportions import Proportion
 from hcpr_tune.search.history import COUNTS, History
 from hcpr_tune.search.study import Study
 from hcpr_tune.settings import to_plain
-from hcpr_tune.training.ladder import CLEAN
+from hcpr_tune.training.ladder import CLEAN, attacks_of, replaced_attacks
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.verdict.agenda import TEST, VALIDATION, is_settled, judged
 from hcpr_tune.verdict.contest import (
@@ -23,7 +23,6 @@ from hcpr_tune.verdict.contest import (
     common_chunks,
     contest,
     living,
-    replaced_attacks,
     survive,
     unreliable,
 )
@@ -70,7 +69,7 @@ def conclude(study: Study, history: History, name: str, plan: Plan, state: State
         "task": to_plain(study.recipe.task),
         "model_inputs": state.model_inputs,
         "schedule": schedule_words(study.recipe),
-        "attacks": {split: f"AutoAttack up to {chosen_attack(plan, split, state.classes)}" for split in splits},
+        "attacks": {split: attack_words(plan, state, split) for split in splits},
         "attacks_replaced": replaced_attacks(state.classes),
         "seeds": {"winner_and_rival": plan.seeds, "others": plan.other_seeds, "first": plan.first_seed},
         "winner": found.winner.name if found.winner else None,
@@ -82,6 +81,13 @@ def conclude(study: Study, history: History, name: str, plan: Plan, state: State
         "workers": state.workers,
         "worker_seconds": round(state.worker_seconds, 1),
     }
+
+
+def attack_words(plan: Plan, state: State, split: str) -> str:
+    """The attacks that count on a split."""
+    ladder = "autoattack" if split == TEST else plan.ladder
+    names = ", ".join(attacks_of(ladder, state.classes))
+    return f"AutoAttack ({names})" if ladder == "autoattack" else f"AutoAttack's first two attacks ({names})"
 
 
 def _why_unfinished(plan: Plan, state: State) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcpr_tune.training.evaluation import MOST_WITHOUT_GRADIENT, Masking
-from hcpr_tune.training.ladder import AUTOATTACK, CLEAN, FEWEST_CLASSES_FOR_TARGETS, attacks_of, points_without_gradient
+from hcpr_tune.training.ladder import CLEAN, attacks_of, points_without_gradient
 from hcpr_tune.verdict.plan import Entrant, Model, Plan
 from hcpr_tune.verdict.state import Chunk, State
 
@@ -166,11 +166,3 @@ def _transfer(state: State, models: Sequence[Model]) -> tuple[int, int]:
 def _too_many(what: str, most: float, count: int, images: int) -> Iterable[str]:
     if count >= FEWEST_IMAGES and count > most * images:
         yield f"{what} {count} of {images} images on which APGD had failed (above {100 * most:g} %)"
-
-
-def replaced_attacks(classes: int) -> str:
-    """What stood in for attacks that so few classes do not allow; empty where all ran."""
-    if classes >= FEWEST_CLASSES_FOR_TARGETS:
-        return ""
-    ran = ", ".join(attacks_of("autoattack", classes))
-    return f"{classes} classes are too few for the targeted attacks of AutoAttack ({', '.join(AUTOATTACK)}); {ran} ran instead"

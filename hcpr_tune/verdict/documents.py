@@ -35,6 +35,10 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines] + [""]
 
 
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}" + "s" * (count != 1)
+
+
 def _tables(plain: Mapping[str, Any]) -> Iterator[str]:
     for split in ("test", "validation"):
         numbers = plain["splits"].get(split)
@@ -143,8 +147,8 @@ def _how(plain: Mapping[str, Any]) -> Iterator[str]:
     yield f"- Data: {task['dataset']}, split seed {task['split_seed']}; threat: {task['norm']} ball of radius {task['epsilon']:g}, images in [0, 1]."
     yield f"- Training: {plain['schedule']}. Seeds from {plain['seeds']['first']}, none of them the search's."
     yield (
-        f"- The winner was chosen on validation by {plain['seeds']['others']} seeds of each entrant; it and its rival have {plain['seeds']['winner_and_rival']},"
-        " the first of which it was chosen by."
+        f"- The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each entrant; it and its rival have {plain['seeds']['winner_and_rival']},"
+        " those among them."
     )
     yield f"- Attacks: {'; '.join(f'{split}: {words}' for split, words in plain['attacks'].items())}; each on what the ones before left."
     for one in plain["entrants"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from typing import Any
@@ -21,6 +21,7 @@ from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.runner import NAMED_VERSIONS, run_on_ray
 from hcpr_tune.search.study import Study
 from hcpr_tune.verdict.conclusion import conclude
+from hcpr_tune.verdict.openings import OpenTest, write_seen
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import FORMAT, State, read_state
 from hcpr_tune.verdict.takeaway import write_verdict
@@ -145,43 +146,3 @@ def _begin(workers: int) -> Event:
             **{name: version(name) for name in (*NAMED_VERSIONS, *MORE_NAMED)},
         },
     }
-
-
-class OpenTest:
-    """Writes down, before a test image is attacked, that the test images are opened: in the study's record, and in the verdict's."""
-
-    def __init__(self, folder: StudyFolder, history: History, record: Record[State], lead: Lead, command: str) -> None:
-        self._folder, self._history, self._record = folder, history, record
-        self._leading, self._command = lead.check, command
-
-    def __call__(self) -> None:
-        openings = self._record.history.openings
-        if openings and not openings[-1]["closed"]:
-            return  # one that was broken off goes on
-        number = write_opening(self._folder, self._history, self._command, self._leading)
-        self._record.append({"event": "opening", "time": time.time(), "number": number, "command": self._command})
-
-
-def write_opening(
-    folder: StudyFolder, history: History, command: str, leading: Callable[[], None] = lambda: None
-) -> int:
-    """Record in the study that its test images are opened; returns the how manieth time it is."""
-    number = len(history.openings) + 1
-    _append(
-        folder, history, {"event": "test_opened", "time": time.time(), "number": number, "command": command}, leading
-    )
-    return number
-
-
-def write_seen(folder: StudyFolder, history: History, numbers: dict[str, float]) -> None:
-    """Record in the study what the latest opening showed: robust accuracy by who was attacked."""
-    _append(folder, history, {"event": "test_seen", "time": time.time(), "numbers": numbers}, lambda: None)
-
-
-def _append(folder: StudyFolder, history: History, event: Event, leading: Callable[[], None]) -> None:
-    segments = None if folder.bucket is None else Segments(folder.bucket)
-    record = Record(folder.record, history, segments=segments, leading=leading)
-    try:
-        record.append(event)
-    finally:
-        record.close()

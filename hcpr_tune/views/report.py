@@ -25,6 +25,7 @@ from hcpr_tune.views.as_optuna import full_params
 from hcpr_tune.views.figures import FIGURES, KINDS, Shown, kind_of
 from hcpr_tune.views.insight import alarms, gain_points
 from hcpr_tune.views.standing import STATES, TRIAL_STATES, counts, state_of
+from hcpr_tune.views.verdicts import SPLITS, TABLE_TITLES, openings_words, read_verdict, table_rows, verdict_lines
 from hcpr_tune.views.ways import storage_option, way_on
 
 MOST_ROWS, MOST_MEMBERS = 1000, 8
@@ -89,11 +90,16 @@ def write_report(
 def report_html(told: Told) -> str:
     """The whole page."""
     drawn = {name: draw(told.study, told.history) for name, (_, draw) in FIGURES.items()}
-    sections = [answer(told), alarm_section(told)]
+    sections = [answer(told), *verdict_section(told), alarm_section(told)]
     sections += [figure_section(name, title, drawn[name]) for name, (title, _) in FIGURES.items()]
     sections[-2:-2] = [examples_section(told)]
     sections += [trials_section(told), reproduce_section(told)]
-    titles = {"answer": "Answer", "alarms": "Alarms", **{name: title for name, (title, _) in FIGURES.items()}}
+    titles = {
+        "answer": "Answer",
+        "verdict": "Verdict",
+        "alarms": "Alarms",
+        **{name: title for name, (title, _) in FIGURES.items()},
+    }
     titles |= {"examples": "What the attack does", "trials": "All trials", "reproduce": "How to reproduce it"}
     titles = {name: title for name, title in titles.items() if any(f'id="{name}"' in one for one in sections)}
     parts = {
@@ -208,7 +214,7 @@ def what_it_is_worth(told: Told, best: Trial) -> str:
     if candidates > 1 and best.number:
         words += (
             f" The best was chosen from {candidates} trials by these very images, so that its numbers and its gain are optimistic; the interval of the gain"
-            " knows nothing of the choice, and is as wide as for different images. The test images were not looked at."
+            f" knows nothing of the choice, and is as wide as for different images. {openings_words(told.history.openings)}"
         )
     return words
 
@@ -255,8 +261,15 @@ def commands(told: Told, best: Trial | None) -> str:
     if best is not None and (folder.best / "model.safetensors").is_file():
         attack = f"{told.program} evaluate --model {model} --attack autoattack"
         lines.append(("Attack the model harder, on the same images", attack))
-        lines.append(("Look at the test images, once, at the end: they were not chosen by", f"{attack} --split test"))
     name = shlex.quote(told.name)
+    if (
+        best is not None
+        and not told.alive
+        and any(trial.status == "completed" for trial in told.history.trials.values())
+    ):
+        judge = f"{told.program} verdict {name}{storage_option(folder)}"
+        lines.append(("Train the best again on fresh seeds, and judge them under AutoAttack", judge))
+        lines.append(("The same, and open the test images at the end, once", f"{judge} --test"))
     if told.alive:
         lines.append(("See how it stands", f"{told.program} status {name}{storage_option(folder)}"))
     else:
@@ -264,6 +277,37 @@ def commands(told: Told, best: Trial | None) -> str:
         lines.append((what, way_on(folder, told.study, told.history, told.state, told.program)))
     items = "".join(f"<dt>{escape(what)}</dt><dd><code>{escape(command)}</code></dd>" for what, command in lines)
     return f'<h3>What to do next</h3><dl class="commands">{items}</dl>'
+
+
+def verdict_section(told: Told) -> list[str]:
+    """What `hcpr_tune verdict` found, where it was run, or the small one that the search ended with."""
+    plain = read_verdict(told.folder.root)
+    if plain is None:
+        return []
+    lines = verdict_lines(plain)
+    body = [f'<p class="lead">{escape(lines[0])}</p>' if lines else ""]
+    body.append(f"<ul>{''.join(f'<li>{escape(line.strip())}</li>' for line in lines[1:])}</ul>")
+    for split in SPLITS:
+        if plain["splits"].get(split, {}).get("entrants"):
+            body.append(f"<h3>On {plain['splits'][split]['images']} {split} images</h3>{_verdict_table(plain, split)}")
+    body.append(f"<p class='dim'>{escape(SOURCE)}</p>")
+    return [section("verdict", "Verdict", "".join(body))]
+
+
+SOURCE = (
+    "Models trained again on fresh seeds; means and standard deviations over them, differences with 95 % intervals by a bootstrap over seeds and images,"
+    " p after Holm. verdict/verdict.md has all of it, verdict/ the model to take away."
+)
+
+
+def _verdict_table(plain: dict[str, Any], split: str) -> str:
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in TABLE_TITLES)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for row in table_rows(plain, split)
+    )
+    label = f"The verdict on {split} images"
+    return f'<div class="wide" tabindex="0" role="group" aria-label="{label}"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def alarm_section(told: Told) -> str:

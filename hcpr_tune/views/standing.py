@@ -12,6 +12,7 @@ from hcpr_tune.search.results import StudyFolder, rung_accuracies, rungs_plain, 
 from hcpr_tune.search.study import Study
 from hcpr_tune.settings import to_plain
 from hcpr_tune.views.insight import Alarm, alarms, gain_points, judged, stopped_at
+from hcpr_tune.views.verdicts import read_verdict, short
 
 MOST_LEADERS = 10
 TRIAL_STATES = ("running", "completed", "stopped", "interrupted", "diverged", "failed", "killed")
@@ -90,7 +91,13 @@ def answer(folder: StudyFolder, study: Study, history: History, alive: bool) -> 
     """The standing with where the time went and where everything lies."""
     account = ledger(history, study.rules)
     totals = {name: value for name, value in account.items() if name != "trials"}
-    return standing(study, history, alive) | {"ledger": totals, "paths": paths(folder)}
+    more = {
+        "ledger": totals,
+        "paths": paths(folder),
+        "verdict": short(read_verdict(folder.root)),
+        "test_openings": history.openings,
+    }
+    return standing(study, history, alive) | more
 
 
 def paths(folder: StudyFolder) -> Plain:
@@ -103,6 +110,9 @@ def paths(folder: StudyFolder) -> Plain:
         "best_metrics": folder.best / "metrics.json",
         "best_weights": folder.best / "model.safetensors",
         "report": folder.root / "report.html",
+        "verdict": folder.root / "verdict" / "verdict.md",
+        "verdict_json": folder.root / "verdict" / "verdict.json",
+        "verdict_weights": folder.root / "verdict" / "model.safetensors",
     }
     return {"folder": str(folder.root)} | {name: str(path) if path.is_file() else None for name, path in files.items()}
 

@@ -24,6 +24,14 @@ def read_verdict(folder: Path) -> dict[str, Any] | None:
     return plain if isinstance(plain, dict) and plain.get("format") == FORMAT else None
 
 
+def short(plain: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A verdict in a few values: who wins, and by how much over its rival on each split."""
+    if plain is None:
+        return None
+    leads = {split: numbers["differences"].get(plain["rival"]) for split, numbers in plain["splits"].items()}
+    return {name: plain[name] for name in ("size", "settled", "winner", "rival")} | {"winner_minus_rival": leads}
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
@@ -54,6 +62,8 @@ def verdict_lines(plain: Mapping[str, Any]) -> list[str]:
 
 def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
     winner, rival = plain["winner"], plain["rival"]
+    if any(one["role"] == "published" and one["name"] == winner for one in plain["entrants"]) and rival is not None:
+        yield "No finalist withstands more than the published recipe."
     if winner is None:
         yield "Nobody wins: " + (
             "no entrant has numbers that can be believed."

@@ -1,0 +1,77 @@
+"""The test images of a study are opened on the record: when, by which command, and what it showed. Each opening counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.holder import Lead
+from hcpr_tune.search.record import Record, Segments
+from hcpr_tune.search.results import StudyFolder
+from hcpr_tune.search.studies import COPY_OF, reopen
+from hcpr_tune.verdict.state import State
+
+Seen = Callable[[dict[str, float]], None]
+
+
+class OpenTest:
+    """Writes down, before a test image is attacked, that the test images are opened: in the study's record, and in the verdict's."""
+
+    def __init__(self, folder: StudyFolder, history: History, record: Record[State], lead: Lead, command: str) -> None:
+        self._folder, self._history, self._record = folder, history, record
+        self._leading, self._command = lead.check, command
+
+    def __call__(self) -> None:
+        openings = self._record.history.openings
+        if openings and not openings[-1]["closed"]:
+            return  # one that was broken off goes on
+        number = write_opening(self._folder, self._history, self._command, self._leading)
+        self._record.append({"event": "opening", "time": time.time(), "number": number, "command": self._command})
+
+
+def write_opening(
+    folder: StudyFolder, history: History, command: str, leading: Callable[[], None] = lambda: None
+) -> int:
+    """Record in the study that its test images are opened; returns which one it is."""
+    number = len(history.openings) + 1
+    _append(
+        folder, history, {"event": "test_opened", "time": time.time(), "number": number, "command": command}, leading
+    )
+    return number
+
+
+def write_seen(folder: StudyFolder, history: History, numbers: dict[str, float]) -> None:
+    """Record in the study what the latest opening showed: robust accuracy by who was attacked."""
+    _append(folder, history, {"event": "test_seen", "time": time.time(), "numbers": numbers}, lambda: None)
+
+
+def _append(folder: StudyFolder, history: History, event: Event, leading: Callable[[], None]) -> None:
+    segments = None if folder.bucket is None else Segments(folder.bucket)
+    record = Record(folder.record, history, segments=segments, leading=leading)
+    try:
+        record.append(event)
+    finally:
+        record.close()
+
+
+@contextmanager
+def opened(model: Path, command: str) -> Iterator[Seen]:
+    """The test images are opened for a model in `model`; what is called with the numbers that it showed records them. Nothing is recorded where the
+    model belongs to no study. Raises `InputError` where another process leads the study.
+    """
+    root = model.absolute().parent
+    if not (root / "study.toml").is_file() or not (root / "record.jsonl").is_file():
+        yield lambda numbers: None
+        return
+    mark = root / COPY_OF
+    address = mark.read_text(encoding="utf-8").strip() if mark.is_file() else str(root)
+    folder, _, history = reopen(address.rpartition("/")[0], root.name, "--model ")
+    lead = Lead(folder.place, folder.address)
+    try:
+        write_opening(folder, history, command, lead.check)
+        yield lambda numbers: write_seen(folder, history, numbers)
+    finally:
+        lead.close()
