@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -30,11 +30,14 @@ class Contest:
 
 
 def contest(plan: Plan, state: State) -> Contest:
-    """Rank finalists and the published recipe by the first seeds, the same number for each. One that is unreliable, or has no model, cannot win."""
+    """Rank finalists and the published recipe by the first seeds, the same number for each. One that is unreliable, or has no model, cannot win.
+
+    The test images have no say in it: what they show does not change who wins.
+    """
     candidates = []
     for entrant in plan.entrants:
         models = living(plan, state, entrant, plan.other_seeds)
-        if entrant.role in ("finalist", "published", "given") and models and not unreliable(plan, state, models):
+        if entrant.role in ("finalist", "published", "given") and models and not unreliable(plan, state, models, ("validation",)):
             candidates.append((entrant, models))
     chunks = common_chunks(plan, state, [model for _, models in candidates for model in models], "validation")
     ranked = []
@@ -103,11 +106,14 @@ def survive(
     return np.stack([labels == classes for labels, classes in rows]).astype(float)
 
 
-def unreliable(plan: Plan, state: State, models: Sequence[Model]) -> list[str]:
+def unreliable(
+    plan: Plan, state: State, models: Sequence[Model], splits: Collection[str] = ("validation", "test")
+) -> list[str]:
     """Why the numbers of an entrant's models cannot be believed, all its seeds together; empty where nothing speaks against them."""
+    chunks = _chunks_of(plan, state, models, splits)
     found = list(_masking_alarms(state, models))
-    found += _own_warnings(plan, state, models)
-    found += _too_many("Square, which needs no gradient, breaks", MOST_SQUARE, *_square(plan, state, models))
+    found += _own_warnings(chunks)
+    found += _too_many("Square, which needs no gradient, breaks", MOST_SQUARE, *_square(state, chunks))
     found += _too_many("images attacked on another model break", MOST_TRANSFER, *_transfer(state, models))
     return found
 
@@ -125,16 +131,16 @@ def masking_of(state: State, model: Model) -> dict[str, Any] | None:
     return known or next(iter(looked), None)
 
 
-def _chunks_of(plan: Plan, state: State, models: Sequence[Model]) -> Iterable[Chunk]:
-    of, scopes = {model.id for model in models}, {plan.scope("validation"), plan.scope("test")}
+def _chunks_of(plan: Plan, state: State, models: Sequence[Model], splits: Collection[str]) -> Sequence[Chunk]:
+    of, scopes = {model.id for model in models}, {plan.scope(split) for split in splits}
     return [chunk for (model, scope, _), chunk in state.chunks.items() if model in of and scope in scopes]
 
 
-def _own_warnings(plan: Plan, state: State, models: Sequence[Model]) -> Iterable[str]:
+def _own_warnings(chunks: Sequence[Chunk]) -> Iterable[str]:
     """What AutoAttack says itself. Points without a gradient are counted over all chunks: a few of them say nothing."""
     words: dict[str, None] = {}
     points = images = 0
-    for chunk in _chunks_of(plan, state, models):
+    for chunk in chunks:
         images += len(chunk.labels)
         for step in chunk.steps:
             count = points_without_gradient(step.warnings)
@@ -145,10 +151,10 @@ def _own_warnings(plan: Plan, state: State, models: Sequence[Model]) -> Iterable
     return words
 
 
-def _square(plan: Plan, state: State, models: Sequence[Model]) -> tuple[int, int]:
+def _square(state: State, chunks: Sequence[Chunk]) -> tuple[int, int]:
     """(images that Square breaks after all others have failed, images)."""
     broken = images = 0
-    for chunk in _chunks_of(plan, state, models):
+    for chunk in chunks:
         before, after = (chunk.after(name) for name in attacks_of("autoattack", state.classes)[-2:])
         if before is not None and after is not None:
             images += len(chunk.labels)
