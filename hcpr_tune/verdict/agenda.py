@@ -106,7 +106,9 @@ def judged(plan: Plan, found: Contest) -> list[Entrant]:
 
 
 def opened_models(plan: Plan, found: Contest) -> Iterator[Model]:
-    """All seeds of those."""
+    """All seeds of those. Where nobody can win the test images stay shut: there is nothing that they could confirm."""
+    if found.winner is None:
+        return
     for seed in range(plan.seeds):
         for entrant in judged(plan, found):
             models = plan.models(entrant, plan.seeds)

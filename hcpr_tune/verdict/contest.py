@@ -21,7 +21,7 @@ FEWEST_IMAGES = 3
 
 @dataclass(frozen=True)
 class Contest:
-    """What validation says: the winner (None where nobody can win) and its rival, the published recipe; for that the best other finalist."""
+    """What validation says: the winner and its rival, the published recipe; for that the best other finalist. Where nobody can win there is neither."""
 
     winner: Entrant | None
     rival: Entrant | None
@@ -53,6 +53,8 @@ def contest(plan: Plan, state: State) -> Contest:
     published = next((one for one in plan.entrants if one.role == "published"), None)
     others = [one for one in order if one is not winner]
     rival = published if winner is not published else next(iter(others), None)
+    if winner is None:
+        rival = None
     return Contest(winner, rival, order)
 
 
