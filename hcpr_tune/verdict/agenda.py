@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hcpr_tune.training.ladder import attacks_of
-from hcpr_tune.verdict.contest import Contest, contest
+from hcpr_tune.verdict.contest import Contest, contest, masking_of
 from hcpr_tune.verdict.plan import Entrant, Model, Plan, ablations
 from hcpr_tune.verdict.state import State
 
@@ -157,17 +157,24 @@ def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Tas
 
 
 def _look(plan: Plan, state: State, model: Model) -> Task | None:
-    """The transfer attack, once both models are there and the first chunk was attacked."""
-    rival = rival_of(plan, model)
-    if rival is None or state.chunks.get((model.id, plan.scope(VALIDATION), 0)) is None:
+    """The transfer attack, once both models are there and the first chunk was attacked.
+
+    A model from elsewhere is looked at without a rival too: nobody has counted yet whether it masks its gradients.
+    """
+    first = state.chunks.get((model.id, plan.scope(VALIDATION), 0))
+    if first is None or first.after(attacks_of("strong", state.classes)[-1]) is None:
         return None
-    other = state.models.get(rival.id)
-    if other is None or not other.finished or other.lost or (model.id, rival.id) in state.looks:
+    rival = rival_of(plan, model)
+    other = state.models.get(rival.id) if rival is not None else None
+    if rival is not None and (other is None or not (other.finished or other.lost)):
+        return None  # it may come
+    if other is not None and other.lost:
+        rival = None
+    if rival is None and (not model.weights or masking_of(state, model) is not None):
         return None
     task = Task("look", model, rival=rival)
-    strong = attacks_of("strong", state.classes)[-1]
-    first = state.chunks[model.id, plan.scope(VALIDATION), 0]
-    return task if first.after(strong) is not None and task.key not in state.failed else None
+    known = (model.id, rival.id if rival is not None else "") in state.looks
+    return None if known or task.key in state.failed else task
 
 
 def rival_of(plan: Plan, model: Model) -> Model | None:
