@@ -175,6 +175,7 @@ def of_split(plan: Plan, state: State, found: Contest, entrants: Sequence[Judged
                 "robust_accuracy": mean_over_seeds(robust[name]).to_plain(),
                 "clean_accuracy": mean_over_seeds(clean[name]).to_plain(),
                 "of_each_seed": [Proportion(int(row.sum()), images).to_plain() for row in robust[name]],
+                "seeds": [model.seed for model in models[name]],
             }
             for name in robust
         },
@@ -187,13 +188,24 @@ def of_split(plan: Plan, state: State, found: Contest, entrants: Sequence[Judged
     others = {name: (robust[winner.name], values) for name, values in robust.items() if name != winner.name}
     plain["differences"] = {name: one.to_plain() for name, one in differences(others, plan.first_seed).items()}
     plain["mcnemar"] = {
-        name: [mcnemar(one, other).to_plain() for one, other in zip(robust[winner.name], values, strict=False)]
+        name: [
+            {"seed": models[winner.name][own].seed} | mcnemar(robust[winner.name][own], values[other]).to_plain()
+            for own, other in same_seeds(models[winner.name], models[name])
+        ]
         for name, (_, values) in others.items()
     }
     for title, entrant in (("after", winner), ("before", rival)):
         if entrant is not None and entrant.name in models:
             plain["pairs"][title] = pairs_plain(plan, state, models[entrant.name], split, chunks)
     return plain
+
+
+def same_seeds(own: Sequence[Model], others: Sequence[Model]) -> list[tuple[int, int]]:
+    """Places of the models of two entrants that have the same seed, so that a lost one shifts no pair; of models from elsewhere the only one."""
+    if any(model.weights for model in (*own, *others)):
+        return [(0, 0)]
+    place = {model.seed: index for index, model in enumerate(others)}
+    return [(index, place[model.seed]) for index, model in enumerate(own) if model.seed in place]
 
 
 def pairs_plain(plan: Plan, state: State, models: Sequence[Model], split: str, chunks: Sequence[int]) -> dict[str, Any]:
@@ -233,4 +245,4 @@ def best_model(plain: Mapping[str, Any]) -> dict[str, Any] | None:
     shares = of["robust_accuracy"]["per_seed"]
     place = max(range(len(shares)), key=lambda index: (shares[index], -index))
     model: dict[str, Any] = entrant["models"][place]
-    return model | {"place": place, "recipe": entrant["recipe"]}
+    return model | {"recipe": entrant["recipe"]}

@@ -67,8 +67,7 @@ def _mcnemar(plain: Mapping[str, Any]) -> Iterator[str]:
         yield f"## Model against model, {split} images"
         yield ""
         rows = [
-            [str(index + plain["seeds"]["first"]), str(one["only_first"]), str(one["only_second"]), p_words(one["p"])]
-            for index, one in enumerate(of_rival)
+            [str(one["seed"]), str(one["only_first"]), str(one["only_second"]), p_words(one["p"])] for one in of_rival
         ]
         yield from table(
             ("seed", f"only {plain['winner']} survives", f"only {plain['rival']} survives", "McNemar's p"), rows
@@ -236,14 +235,14 @@ def _card_numbers(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[s
     rows = []
     for split, numbers in plain["splits"].items():
         of = numbers["entrants"].get(plain["winner"])
-        if of is None or chosen["place"] >= len(of["of_each_seed"]):
+        if of is None or chosen["seed"] not in of["seeds"]:
             continue
-        robust, clean = of["robust_accuracy"], of["clean_accuracy"]
+        robust, clean, place = of["robust_accuracy"], of["clean_accuracy"], of["seeds"].index(chosen["seed"])
         rows.append(
             [
                 f"{numbers['images']} {split} images",
-                percent(clean["per_seed"][chosen["place"]]),
-                with_interval(of["of_each_seed"][chosen["place"]]),
+                percent(clean["per_seed"][place]),
+                with_interval(of["of_each_seed"][place]),
                 f"{percent(robust['mean'])} over {len(robust['per_seed'])} seed{'s' * (len(robust['per_seed']) > 1)}",
                 plain["attacks"][split],
             ]
