@@ -117,7 +117,7 @@ def entrant_plain(plan: Plan, state: State, one: Judged) -> dict[str, Any]:
     optimism = None
     if entrant.score is not None and mean is not None:
         optimism = {"search": entrant.score, "again": mean, "points": 100 * (entrant.score - mean)}
-    wanted = plan.models(entrant, plan.other_seeds)
+    wanted = plan.models(entrant, max(plan.seeds, plan.other_seeds))
     lost = {
         model.seed: state.models[model.id].lost
         for model in wanted
