@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hcpr_tune.views.verdicts import TABLE_TITLES, openings_words, p_words, percent, table_rows, verdict_lines
+from hcpr_tune.views.verdicts import TABLE_TITLES, barred_words, openings_words, p_words, percent, table_rows, verdict_lines
 from hcpr_tune.views.wording import with_interval
 
 
@@ -130,7 +130,7 @@ def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     bad = [one for one in plain["entrants"] if one["unreliable"]]
     for one in bad:
-        yield f"- **{one['name']} is unreliable and cannot win**: {'; '.join(one['unreliable'])}."
+        yield f"- **{one['name']} is unreliable and {barred_words(plain, one)}**: {'; '.join(one['unreliable'])}."
     if not bad:
         yield (
             "No sign of masked gradients: 10 against 50 steps, cross-entropy against the margin, images without a gradient, images attacked on another"

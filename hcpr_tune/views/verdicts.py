@@ -89,13 +89,18 @@ def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
 def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
     for one in plain["entrants"]:
         if one["unreliable"]:
-            yield f"UNRELIABLE   {one['name']} cannot win: {'; '.join(one['unreliable'])}."
+            yield f"UNRELIABLE   {one['name']} {barred_words(plain, one)}: {'; '.join(one['unreliable'])}."
         for lost in one["lost"]:
             yield f"LOST         {one['name']}, seed {lost['seed']}: {lost['reason']}"
     if plain["unfinished"]:
         yield f"UNFINISHED   {plain['unfinished']}: the numbers are of what was done until then."
     if plain["attacks_replaced"]:
         yield f"NOTE         {plain['attacks_replaced']}."
+
+
+def barred_words(plain: Mapping[str, Any], entrant: Mapping[str, Any]) -> str:
+    """What doubts about an entrant's numbers amount to. Those from a winner's further seeds or from the test images come after the choice."""
+    return "was chosen before this was seen" if entrant["name"] == plain["winner"] else "cannot win"
 
 
 def _notes(plain: Mapping[str, Any]) -> Iterator[str]:
