@@ -12,7 +12,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.study import Study
 from hcpr_tune.training import manifest
-from hcpr_tune.training.recipe import Recipe
+from hcpr_tune.training.recipe import COSINE_METHODS, Recipe
 from hcpr_tune.verdict.judge import training_name
 from hcpr_tune.verdict.plan import Entrant, changed
 
@@ -33,11 +33,10 @@ def given_entrant(
         raise InputError(
             f"--model {path}: there is no such file; give the weights, .safetensors or a state dict of torch"
         )
-    settings = [
-        ("model.name", architecture),
-        *([] if any(n == "model.head" for n, _ in values) else [("model.head", "linear")]),
-        *values,
-    ]
+    settings = [("model.name", architecture), ("model.head", "linear"), *values]
+    if dict(settings)["model.head"] == "linear" and dict(settings).get("method", study.recipe.method) in COSINE_METHODS:
+        # The study's method would not take such a head; of the recipe only the network and the evaluation are used.
+        settings.append(("method", "pgd_at"))
     recipe: Recipe = changed(study.recipe, settings, f"--arch {architecture}")
     data = load_data(recipe.task)
     model = build_model(recipe.network, data.channels, data.classes, 0, data.image_size)
