@@ -56,12 +56,13 @@ def given_entrant(
 def _as_safetensors(path: Path) -> bytes:
     """The file's weights as safetensors. Nothing in it is executed."""
     import torch
-    from safetensors.torch import save
+    from safetensors.torch import load, save
 
-    if path.suffix == ".safetensors":
-        return path.read_bytes()
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            loaded = load(path.read_bytes())
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -70,11 +71,18 @@ def _as_safetensors(path: Path) -> bytes:
     for key in NESTED:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(one, torch.Tensor) for one in loaded.values()):
+    if not isinstance(loaded, dict) or not loaded or not all(map(_is_weight, loaded.items())):
         raise InputError(
             f"--model {path} holds no state dict, a table of tensors by name; save model.state_dict(), or safetensors"
         )
-    return save({name.removeprefix(PREFIX): tensor.contiguous() for name, tensor in loaded.items()})
+    # Copies: safetensors refuses tensors that share memory, as tied ones and views do.
+    return save({name.removeprefix(PREFIX): tensor.clone().contiguous() for name, tensor in loaded.items()})
+
+
+def _is_weight(item: tuple[Any, Any]) -> bool:
+    import torch
+
+    return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
 
 
 def keep(own: StudyFolder, entrant: Entrant, weights: Path) -> None:
