@@ -42,9 +42,9 @@ def rival_study(study: Study, history: History, name: str, method: str) -> Study
     baselines = read_toml(find_space(BASELINES))
     tables = study_to_plain(study)
     common = {
-        one: table
+        field_of(one): _unconditional(table)
         for one, table in tables["search"].items()
-        if one.partition(".")[0] not in COEFFICIENTS and not table.get("when")
+        if one.partition(".")[0] not in COEFFICIENTS and _exists(table, method)
     }
     own = {field_of(one): _unconditional(table) for one, table in _own(baselines["search"], method).items()}
     recipe = tables["recipe"] | {"method": method}
@@ -73,11 +73,21 @@ def _own(search: dict[str, Any], method: str) -> dict[str, Any]:
     """The dimensions that exist for this method and not for HCPR."""
     found = {}
     for one, table in search.items():
-        methods = table.get("when", {}).get("method", [])
-        methods = [methods] if isinstance(methods, str) else methods
+        methods = _methods(table)
         if method in methods and "hcpr" not in methods:
             found[one] = table
     return found
+
+
+def _methods(table: dict[str, Any]) -> list[str]:
+    """The methods that a dimension is said to exist for."""
+    methods = table.get("when", {}).get("method", [])
+    return [methods] if isinstance(methods, str) else list(methods)
+
+
+def _exists(table: dict[str, Any], method: str) -> bool:
+    """Whether a dimension exists for a method, whatever else is drawn."""
+    return not table.get("when") or (set(table["when"]) == {"method"} and method in _methods(table))
 
 
 def _unconditional(table: dict[str, Any]) -> dict[str, Any]:
