@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 from hcpr_tune.search.bridge import Bridge, Halt
@@ -20,6 +21,7 @@ from hcpr_tune.verdict.agenda import TEST, Task, next_task
 from hcpr_tune.verdict.contest import masking_of
 from hcpr_tune.verdict.plan import Model, Plan
 from hcpr_tune.verdict.state import State, Trained
+from hcpr_tune.verdict.worker import DAMAGED
 
 LOOK_EVERY = 0.5
 """Seconds between two looks for a request to stop."""
@@ -154,9 +156,28 @@ class Judge(Bridge[Task]):
         if "look" in report:
             rival = work.rival.id if work.rival is not None else ""
             self._write("look", model=model, job=work.key, rival=rival, **report["look"])
-        if report["status"] not in ("training", "unwritable"):
+        if report["status"] == DAMAGED:
+            self._damaged(work, report)
+        elif report["status"] not in ("training", "unwritable"):
             more = {name: report[name] for name in ("model_inputs", "traceback") if name in report}
             self._end(work, report["status"], report["reason"], **more)
+
+    def _damaged(self, task: Task, report: dict[str, Any]) -> None:
+        """The damaged model, which may be the rival's, is trained again from before the damage; one from elsewhere cannot be."""
+        both = [task.model] if task.rival is None else [task.model, task.rival]
+        model = next(one for one in both if training_name(one.id) == report["training"])
+        known = self._state.models[model.id]
+        if known.weights:
+            reason = f"the weights of {model.entrant} are damaged ({report['reason']}); run it again, and they are copied again"
+            self._end(replace(task, model=model), "failed", reason, job=task.key)
+            return
+        if not known.finished:
+            # Another job found it out before, and its training is on its way.
+            self._end(task, BROKEN_OFF, report["reason"])
+            return
+        for epoch in range(report["of_epoch"], known.last_epoch + 1):
+            self._folder.store.drop(report["training"], epoch)
+        self._end(replace(task, model=model), DAMAGED, report["reason"], job=task.key)
 
     def died(self, work: Task) -> None:
         """The job goes on from what is recorded, unless its workers died too often."""
@@ -177,7 +198,8 @@ class Judge(Bridge[Task]):
         return True
 
     def _end(self, task: Task, status: str, reason: str, **more: Any) -> None:
-        self._write("job_end", model=task.model.id, job=task.key, kind=task.kind, status=status, reason=reason, **more)
+        ended = {"model": task.model.id, "job": task.key, "kind": task.kind, "status": status, "reason": reason}
+        self._write("job_end", **ended | more)
 
     def _write(self, what: str, **more: Any) -> None:
         event: Event = {"event": what, "time": time.time(), **more}

@@ -34,7 +34,7 @@ class VerdictJob(TrainJob):
         try:
             yield from self._attack() if self._job["kind"] == "attack" else self._look()
         except DamagedWeights as error:
-            yield {"status": DAMAGED, "reason": str(error)}
+            yield {"status": DAMAGED, "reason": str(error), "training": error.training, "of_epoch": error.epoch}
         except OSError as error:
             raise StorageError(f"the models to attack cannot be read: {error}; mend that, and run it again") from error
 
@@ -124,13 +124,17 @@ class VerdictJob(TrainJob):
             path = Path(scratch) / f"{os.getpid()}.safetensors"
             wrong = store_at(self._job["store"]).copy_weights(training, epoch, path)
             if wrong:
-                raise DamagedWeights(f"{training}, epoch {epoch}: {wrong}")
+                raise DamagedWeights(training, epoch, wrong)
             load_weights(model, path)
         return model.to(self._shelf.device).eval().requires_grad_(False)
 
 
 class DamagedWeights(Exception):
     """Weights that were written once are not what was written."""
+
+    def __init__(self, training: str, epoch: int, wrong: str) -> None:
+        super().__init__(f"{training}, epoch {epoch}: {wrong}")
+        self.training, self.epoch = training, epoch
 
 
 def threaded(steps: Iterator[Any], threads: int) -> Iterator[Any]:
