@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,9 +14,9 @@ from hcpr_tune.views.wording import with_interval
 def verdict_md(plain: Mapping[str, Any], program: str) -> str:
     """The whole verdict as Markdown."""
     parts = [
-        f"# Verdict on {plain['study']}",
+        f"# Verdict on {plain_text(plain['study'])}",
         "",
-        *(f"- {line.strip()}" if not line.startswith("  ") else f"  - {line.strip()}" for line in verdict_lines(plain)),
+        *(f"{'  ' * line.startswith('  ')}- {plain_text(line)}" for line in verdict_lines(plain)),
         "",
         *_tables(plain),
         *_mcnemar(plain),
@@ -32,7 +33,12 @@ def verdict_md(plain: Mapping[str, Any], program: str) -> str:
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table in Markdown."""
     lines = [titles, ["---"] * len(titles), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines] + [""]
+    return ["| " + " | ".join(plain_text(cell).replace("|", "\\|") for cell in line) + " |" for line in lines] + [""]
+
+
+def plain_text(text: str) -> str:
+    """Text from data on one line of Markdown, where it is no markup: many viewers let HTML through."""
+    return html.escape(" ".join(text.split()), quote=False)
 
 
 def counted(count: int, what: str) -> str:
@@ -130,7 +136,8 @@ def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     bad = [one for one in plain["entrants"] if one["unreliable"]]
     for one in bad:
-        yield f"- **{one['name']} is unreliable and {barred_words(plain, one)}**: {'; '.join(one['unreliable'])}."
+        name, reasons = plain_text(one["name"]), plain_text("; ".join(one["unreliable"]))
+        yield f"- **{name} is unreliable and {barred_words(plain, one)}**: {reasons}."
     if not bad:
         yield (
             "No sign of masked gradients: 10 against 50 steps, cross-entropy against the margin, images without a gradient, images attacked on another"
@@ -143,7 +150,7 @@ def _how(plain: Mapping[str, Any]) -> Iterator[str]:
     task = plain["task"]
     yield "## How it was done"
     yield ""
-    yield f"- Data: {task['dataset']}, split seed {task['split_seed']}; threat: {task['norm']} ball of radius {task['epsilon']:g}, images in [0, 1]."
+    yield f"- Data: {plain_text(task['dataset'])}, split seed {task['split_seed']}; threat: {task['norm']} ball of radius {task['epsilon']:g}, images in [0, 1]."
     yield f"- Training: {plain['schedule']}. Seeds from {plain['seeds']['first']}, none of them the search's."
     yield (
         f"- The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each entrant; it and its rival have {plain['seeds']['winner_and_rival']},"
@@ -155,7 +162,7 @@ def _how(plain: Mapping[str, Any]) -> Iterator[str]:
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in one["params"].items()
         )
-        yield f"- {one['name']}: {values or 'see verdict.json'}"
+        yield plain_text(f"- {one['name']}: {values or 'see verdict.json'}")
     yield f"- {plain['worker_seconds']:.0f} worker-seconds; {', '.join(f'{name} {version}' for name, version in plain['versions'].items())}."
     yield ""
 
@@ -183,16 +190,16 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
     """The card of the model to take away: data, threat model, numbers, limits, how to load and how to make it again."""
     task, inputs = plain["task"], plain["model_inputs"]
     folder = f"results/{plain['study']}/verdict"
-    names = [str(name) for name in inputs.get("class_names", [])]
+    names = [plain_text(str(name)) for name in inputs.get("class_names", [])]
     height, width = inputs.get("image_size", ["?", "?"])
     lines = [
-        f"# Model card: {plain['study']}, {plain['winner']}, seed {chosen['seed']}",
+        f"# Model card: {plain_text(plain['study'])}, {plain_text(plain['winner'])}, seed {chosen['seed']}",
         "",
         f"An image classifier, trained adversarially ({chosen['recipe']['method']}), {chosen['recipe']['model']['name']}.",
         "",
         "## Data",
         "",
-        f"{task['dataset']}: {inputs.get('channels')} x {height} x {width} pixels in [0, 1], {inputs.get('classes')} classes ({', '.join(names[:20])}{', ...' if len(names) > 20 else ''}).",
+        f"{plain_text(task['dataset'])}: {inputs.get('channels')} x {height} x {width} pixels in [0, 1], {inputs.get('classes')} classes ({', '.join(names[:20])}{', ...' if len(names) > 20 else ''}).",
         f"Trained on the training part without the {100 * task['validation_fraction']:g} % held out for validation (split seed {task['split_seed']}).",
         "",
         "## Threat model",
@@ -255,4 +262,4 @@ def _worst(plain: Mapping[str, Any]) -> Iterator[str]:
     after = plain["splits"].get(split, {}).get("pairs", {}).get("after")
     if after:
         worst = after["worst_class"]
-        yield f"- Its weakest class is {worst}: {with_interval(after['by_class'][worst])} robust on {split} images."
+        yield f"- Its weakest class is {plain_text(worst)}: {with_interval(after['by_class'][worst])} robust on {split} images."
