@@ -37,7 +37,11 @@ def contest(plan: Plan, state: State) -> Contest:
     candidates = []
     for entrant in plan.entrants:
         models = living(plan, state, entrant, plan.other_seeds)
-        if entrant.role in ("finalist", "published", "given") and models and not unreliable(plan, state, models, ("validation",)):
+        if (
+            entrant.role in ("finalist", "published", "given")
+            and models
+            and not unreliable(plan, state, models, ("validation",))
+        ):
             candidates.append((entrant, models))
     chunks = common_chunks(plan, state, [model for _, models in candidates for model in models], "validation")
     ranked = []

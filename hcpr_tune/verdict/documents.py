@@ -7,7 +7,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hcpr_tune.views.verdicts import TABLE_TITLES, barred_words, openings_words, p_words, percent, table_rows, verdict_lines
+from hcpr_tune.views.verdicts import (
+    TABLE_TITLES,
+    barred_words,
+    openings_words,
+    p_words,
+    percent,
+    table_rows,
+    verdict_lines,
+)
 from hcpr_tune.views.wording import with_interval
 
 

@@ -60,7 +60,7 @@ def _as_safetensors(path: Path) -> bytes:
 
     try:
         if path.suffix == ".safetensors":
-            loaded = load(path.read_bytes())
+            loaded: Any = load(path.read_bytes())
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
