@@ -1,18 +1,28 @@
 """Does the verdict say what full AutoAttack says, and what does it cost.
 
     python benchmarks/verdict.py ladder --out ladder.json [--dataset fashion_mnist --root ROOT] [--workers 2]
+    python benchmarks/verdict.py default --out default.json
+    python benchmarks/verdict.py workers --out workers.json --study results/NAME
 
 `ladder` takes 24 recipes, the 12 best that a search finds and 12 that are drawn from the same space, trains each once, and attacks the
 same validation images in three ways: as the search scores (the margin, 20 steps), as the verdict picks (APGD on cross-entropy and on the
 targeted DLR loss), and by full AutoAttack, which goes on from there. It says how the first two rank the recipes against the third, over all
 and over the better half, with a bootstrap over recipes and images, and how far they lie from it. The file is written anew after every
 recipe, and what it already has is skipped when it is started again.
+
+`default` runs the default search with the small verdict that it ends with, and then the full verdict with the test images, three seeds each.
+
+`workers` attacks the best model of a study by full AutoAttack on the test images, shared out in chunks of 20 over one worker and over two, in
+turns, and compares the seconds from the first chunk to the last and what survives.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,8 +37,9 @@ from search import make_pool, save
 import hcpr_tune
 from hcpr_tune.search.results import trained_recipe
 from hcpr_tune.search.space import with_params
+from hcpr_tune.search.study import find_space, read_study, study_to_toml
 from hcpr_tune.settings import to_plain
-from hcpr_tune.training.recipe import Recipe, recipe_from_plain
+from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_from_plain
 
 Plain = dict[str, Any]
 SCORES = ("cross_entropy", "margin", "verdict", "autoattack")
@@ -155,6 +166,91 @@ def correlation(scores: np.ndarray, truth: np.ndarray) -> Plain:
     return {"spearman": round(float(value), 3), "interval": [round(float(low), 3), round(float(high), 3)]}
 
 
+def default(options: argparse.Namespace) -> None:
+    """The command `default`."""
+    name = f"default-{int(time.time())}"
+    began = time.perf_counter()
+    searched = run("tune", "--space", "default", "--name", name, "--storage", options.storage, "--quiet")
+    seconds = time.perf_counter() - began
+    small = hcpr_tune.load(Path(options.storage) / name).verdict
+    seeds = ("--seeds", str(options.seeds), "--other-seeds", str(options.seeds))
+    full = run("verdict", name, "--storage", options.storage, "--test", *seeds, "--quiet")
+    study = hcpr_tune.load(Path(options.storage) / name)
+    events = [json.loads(line) for line in (study.folder.root / "verdict" / "record.jsonl").read_text().splitlines()]
+    ends = next(number for number, event in enumerate(events) if event["event"] == "end")
+    results = {
+        "machine": machine(),
+        "seconds of search and small verdict": round(seconds, 1),
+        "seconds of the small verdict": round(events[ends]["time"] - events[0]["time"], 1),
+        "small": small,
+        "full": study.verdict,
+    }
+    save(Path(options.out), results)
+    print(searched, full, {name: value for name, value in results.items() if name.startswith("seconds")}, sep="\n")
+
+
+def run(*arguments: str) -> str:
+    """What a command of hcpr_tune prints."""
+    command = [sys.executable, "-m", "hcpr_tune", *arguments, "--dashboard-host", "none"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def workers(options: argparse.Namespace) -> None:
+    """The command `workers`."""
+    best = Path(options.study) / "best"
+    recipe = load_recipe(best / "recipe.toml")
+    found: dict[int, list[Plain]] = {1: [], 2: []}
+    for repeat in range(options.repeats):
+        for count in (1, 2) if repeat % 2 == 0 else (2, 1):
+            found[count].append(shared_out(best, recipe, count))
+            print(count, found[count][-1]["seconds"], flush=True)
+    survive = [one["survive"] for listed in found.values() for one in listed]
+    ratios = [two["seconds"] / one["seconds"] for one, two in zip(found[1], found[2], strict=True)]
+    results = {
+        "machine": machine(),
+        "images": len(survive[0]),
+        "seconds": {count: spread([one["seconds"] for one in listed]) for count, listed in found.items()},
+        "two workers over one": spread(ratios),
+        "same images survive": all(one == survive[0] for one in survive),
+    }
+    save(Path(options.out), results)
+    print(json.dumps(results, indent=1))
+
+
+def shared_out(best: Path, recipe: Recipe, count: int) -> Plain:
+    """Full AutoAttack on the test images with so many workers: seconds from the first job to the last job's end, and which images survive."""
+    with tempfile.TemporaryDirectory() as scratch:
+        study = read_study(find_space(str(best.parent / "study.toml")), [("resources.workers", count)])
+        space = Path(scratch) / "task.toml"
+        space.write_text(study_to_toml(study))
+        model = [f"model.head={recipe.network.head}", f"model.width={recipe.model.width}"]
+        settings = [part for one in model for part in ("--set", one)]
+        run(
+            *(
+                "verdict",
+                "--model",
+                str(best / "model.safetensors"),
+                "--arch",
+                recipe.model.name,
+                "--space",
+                str(space),
+            ),
+            *("--storage", scratch, "--test", "--images", "20", "--chunk", "20", "--quiet", *settings),
+        )
+        (record,) = Path(scratch).glob("*/verdict/record.jsonl")
+        events = [
+            event for event in map(json.loads, record.read_text().splitlines()) if " test " in event.get("job", "")
+        ]
+        chunks: dict[int, list[bool]] = {}
+        for event in events:
+            if event["event"] == "step":
+                chunks[event["chunk"]] = [
+                    one == label for one, label in zip(event["classes"], event["labels"], strict=True)
+                ]
+        seconds = events[-1]["time"] - events[0]["time"]
+        return {"seconds": seconds, "survive": [one for _, chunk in sorted(chunks.items()) for one in chunk]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -167,6 +263,16 @@ def main() -> None:
     one.add_argument("--workers", type=int, default=2)
     one.add_argument("--storage", default="results", help="where the search goes")
     one.set_defaults(run=ladder)
+    two = commands.add_parser("default")
+    two.add_argument("--out", required=True)
+    two.add_argument("--seeds", type=int, default=3)
+    two.add_argument("--storage", default="results")
+    two.set_defaults(run=default)
+    three = commands.add_parser("workers")
+    three.add_argument("--out", required=True)
+    three.add_argument("--study", required=True, help="a study's folder with its best model")
+    three.add_argument("--repeats", type=int, default=3)
+    three.set_defaults(run=workers)
     options = parser.parse_args()
     options.run(options)
 

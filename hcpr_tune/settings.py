@@ -120,6 +120,16 @@ def show(value: Any) -> str:
     return str(value)
 
 
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a class's fields, looked up once: a space reads a thousand recipes to see whether its corners make sense."""
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
+
+
 def read(cls: type[S], values: Mapping[str, Any], where: str, prefix: str = "") -> S:
     """Build `cls` from a nested mapping.
 
@@ -127,7 +137,7 @@ def read(cls: type[S], values: Mapping[str, Any], where: str, prefix: str = "") 
     unknown key, a wrong type or a broken law.
     """
     known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]  # every subclass is a dataclass
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     given: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
@@ -236,7 +246,7 @@ def to_plain(settings: Settings) -> dict[str, Any]:
 def dotted_names(cls: type[Settings], prefix: str = "") -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
     """Every leaf field of `cls` by its dotted name, with its type and its dataclass field."""
     names: dict[str, tuple[Any, dataclasses.Field[Any]]] = {}
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for item in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
         hint = hints[item.name]
         if isinstance(hint, type) and issubclass(hint, Settings):

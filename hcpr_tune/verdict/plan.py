@@ -184,7 +184,7 @@ def given_plan(study: Study, given: Entrant, test: bool) -> Plan:
 
 TRAINING_SHARE = 0.75
 """Of the time for a small verdict: where training alone takes more, there is none."""
-SMALL_IMAGES, SMALL_CHUNK = 100, 25
+SMALL_IMAGES, SMALL_CHUNK = 100, 50
 """Chunks of a small verdict are small, so that where it is broken off all models were attacked on nearly the same images."""
 
 

@@ -1,0 +1,7 @@
+"""`python launch/verdict.py NAME` is `hcpr_tune verdict NAME`."""
+
+import sys
+
+from hcpr_tune.cli import main
+
+sys.exit(main(["verdict", *sys.argv[1:]]))

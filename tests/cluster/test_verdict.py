@@ -1,0 +1,355 @@
+"""Verdicts for real: real trainings and attacks on a real Ray, killed in the middle, and held against one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hcpr_tune
+from hcpr_tune.training.data import load_data
+from hcpr_tune.training.evaluation import evaluate
+from hcpr_tune.training.loop import torch_threads
+from hcpr_tune.training.models import build_model, load_weights
+from hcpr_tune.training.recipe import recipe_from_plain
+from tests.cluster.test_faults import follow
+from tests.cluster.test_search import in_folder, search
+from tests.conftest import ROOT, SMALL_SPACE, without_dashboard
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+ALL_TO_THE_END = SMALL_SPACE.replace("[early_stopping]", '[early_stopping]\nmethod = "none"').replace(
+    "trials = 4", "trials = 3"
+)
+QUICK = (
+    "--finalists",
+    "1",
+    "--seeds",
+    "2",
+    "--other-seeds",
+    "1",
+    "--images",
+    "40",
+    "--test-images",
+    "40",
+    "--chunk",
+    "20",
+)
+UNLIKE = ("written", "study", "fingerprint", "workers", "worker_seconds", "openings", "versions")
+"""Values of a verdict that tell when and where it was made."""
+
+
+def verdict(folder: Path, *arguments: str | Path, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "launch" / "verdict.py"), *without_dashboard(arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def judged(folder: Path, *arguments: str | Path) -> dict[str, Any]:
+    """The verdict as plain values."""
+    done = verdict(folder, *arguments, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    plain: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return plain
+
+
+def numbers(plain: dict[str, Any]) -> dict[str, Any]:
+    """What must not depend on when and where a verdict was made."""
+    kept = {name: value for name, value in plain.items() if name not in UNLIKE and name != "news"}
+    for entrant in kept["entrants"]:
+        for model in entrant["models"]:
+            model.pop("seconds", None)
+    return kept
+
+
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "record.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A search whose trials all came to their end, and what it printed, the small verdict at its end included."""
+    folder = in_folder(tmp_path_factory.mktemp("searched"), ALL_TO_THE_END)
+    done = search(folder, "--space", "small.toml", "--name", "one", "--set", "verdict.seconds_at_end=60")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def whole(searched, tmp_path_factory):
+    """The folder of a full verdict with the test images that nothing happened to, and its values."""
+    folder = copied(searched[0], tmp_path_factory.mktemp("whole"))
+    return folder, judged(folder, "one", *QUICK, "--test")
+
+
+def copied(source: Path, target: Path, with_verdict: bool = False) -> Path:
+    shutil.copytree(source / "results", target / "results")
+    if not with_verdict:
+        shutil.rmtree(target / "results" / "one" / "verdict", ignore_errors=True)
+    return target
+
+
+def test_a_search_ends_with_a_small_verdict_on_validation_images(searched):
+    folder, done = searched
+    plain = hcpr_tune.load(folder / "results" / "one").verdict
+    assert plain["size"] == "small"
+    assert plain["settled"] or "seconds are spent" in plain["unfinished"]
+    assert list(plain["splits"]) == ["validation"]
+    assert plain["splits"]["validation"]["of"] == 100
+    assert {len(one["models"]) for one in plain["entrants"]} == {1}
+    assert {model["seed"] for one in plain["entrants"] for model in one["models"]} == {1}, (
+        "the search trained with seed 0"
+    )
+    assert "AutoAttack on 100 validation images" in done.stdout
+    assert "The test images were not looked at." in done.stdout
+    assert not [e for e in events_of(folder / "results" / "one") if e["event"].startswith("test_")]
+
+
+def test_the_test_images_are_opened_once_last_and_on_record(whole):
+    folder, plain = whole
+    study, events = events_of(folder / "results" / "one"), events_of(folder / "results" / "one" / "verdict")
+    opened, seen = [event for event in study if event["event"].startswith("test_")]
+    assert (opened["event"], opened["number"], seen["event"]) == ("test_opened", 1, "test_seen")
+    assert "--test" in opened["command"]
+    steps = [event for event in events if event["event"] == "step"]
+    last_on_validation = max(e["time"] for e in steps if e["scope"].startswith("validation"))
+    first_on_test = min(e["time"] for e in steps if e["scope"].startswith("test"))
+    assert last_on_validation <= opened["time"] <= first_on_test
+    shown = plain["splits"]["test"]["entrants"]
+    assert seen["numbers"] == {name: one["robust_accuracy"]["mean"] for name, one in shown.items()}
+    assert set(shown) == {plain["winner"], plain["rival"]}
+    assert all(len(one["of_each_seed"]) == 2 for one in shown.values())
+
+
+def test_what_was_done_is_not_done_again_and_more_counts_as_another_opening(whole, tmp_path):
+    folder = copied(whole[0], tmp_path, with_verdict=True)
+    own = folder / "results" / "one" / "verdict"
+    before = [event for event in events_of(own) if event["event"] == "job"]
+    again = judged(folder, "one", *QUICK, "--test")
+    assert numbers(again) == numbers(whole[1])
+    assert [event for event in events_of(own) if event["event"] == "job"] == before
+    assert len(again["openings"]) == 1
+    more = judged(folder, "one", *QUICK[:2], "--seeds", "3", *QUICK[4:], "--test")
+    assert len(more["openings"]) == 2
+    assert "seen 2 times" in (own / "verdict.md").read_text()
+    assert "seen 2 times" in (own / "model_card.md").read_text()
+    assert "seen 2 times" in (folder / "results" / "one" / "report.html").read_text()
+    trained = [e for e in events_of(own) if e["event"] == "job" and e["job"].startswith("train")]
+    assert len({event["job"] for event in trained}) == len(trained), "a model was trained twice"
+
+
+def test_looking_at_the_test_images_by_evaluate_counts_too(whole, tmp_path, command):
+    copied(whole[0], tmp_path, with_verdict=True)
+    done = command("evaluate", "--model", "results/one/verdict", "--split", "test", "--images", "40")
+    assert done.returncode == 0, done.stderr
+    assert [one["number"] for one in hcpr_tune.load(tmp_path / "results" / "one").history.openings] == [1, 2]
+
+
+def test_what_one_takes_away_is_the_winner_and_can_be_trained_again(whole, tmp_path, command):
+    folder, plain = whole
+    own = folder / "results" / "one" / "verdict"
+    model = hcpr_tune.load_model(own)
+    metrics = json.loads((own / "metrics.json").read_text())
+    recipe = recipe_from_plain(
+        next(one["recipe"] for one in plain["entrants"] if one["name"] == plain["winner"]), "winner"
+    )
+    data = load_data(recipe.task)
+    images = data.validation.fetch(torch.arange(32))
+    assert not model.training
+    assert model(images).equal(model(images))
+    best = max(plain["splits"]["validation"]["entrants"][plain["winner"]]["robust_accuracy"]["per_seed"])
+    assert metrics["robust_accuracy_validation"]["share"] == best
+    done = command("train", "--recipe", own / "recipe.toml", "--out", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (own / "model.safetensors").read_bytes()
+
+
+def test_a_killed_driver_on_one_worker_ends_with_the_same_verdict(whole, searched, background, tmp_path):
+    folder = copied(searched[0], tmp_path)
+    study = folder / "results" / "one" / "study.toml"
+    study.write_text(study.read_text().replace("workers = 0", "workers = 1"))
+    record = folder / "results" / "one" / "verdict" / "record.jsonl"
+    wanted = (4, 9)  # steps of attacks: in the middle of a chunk on validation, and later
+    for steps in wanted:
+        process = background("verdict", "one", *QUICK, "--test", "--dashboard-host", "none")
+        follow(record, lambda events, least=steps: sum(e["event"] == "step" for e in events) >= least, process)
+        process.kill()
+        process.communicate()
+    assert numbers(judged(folder, "one", *QUICK, "--test")) == numbers(whole[1])
+    steps = [
+        (e["model"], e["scope"], e["chunk"], e["attack"]) for e in events_of(record.parent) if e["event"] == "step"
+    ]
+    assert len(steps) - len(set(steps)) <= len(wanted), "more than the running attack on one batch was lost"
+
+
+def test_a_killed_worker_loses_one_batch_and_a_second_driver_is_refused(whole, searched, background, tmp_path):
+    folder = copied(searched[0], tmp_path)
+    record = folder / "results" / "one" / "verdict" / "record.jsonl"
+    process = background("verdict", "one", *QUICK, "--test", "--dashboard-host", "none", "--json")
+    events = follow(record, lambda events: sum(e["event"] == "epoch" for e in events) >= 2, process)
+    refused = verdict(folder, "one", *QUICK)
+    assert refused.returncode == 2
+    assert "is being searched by process" in refused.stderr
+    worker = next(int(e["worker"].rpartition(":")[2]) for e in events if e["event"] == "epoch")
+    os.kill(worker, signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert any(e["event"] == "job_end" and e["status"] == "worker died" for e in events_of(record.parent))
+    assert numbers(json.loads(out.splitlines()[-1])) == numbers(whole[1])
+
+
+def test_damaged_weights_are_trained_again(whole, tmp_path):
+    folder = copied(whole[0], tmp_path, with_verdict=True)
+    own = folder / "results" / "one" / "verdict"
+    for path in own.glob("checkpoints/*/*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:-7])
+    plain = judged(folder, "one", *QUICK[:2], "--seeds", "2", "--other-seeds", "1", "--images", "60", "--chunk", "20")
+    assert plain["settled"]
+    assert not any(one["lost"] for one in plain["entrants"])
+    assert (own / "model.safetensors").is_file()
+    assert any(e.get("status") == "weights damaged" for e in events_of(own))
+
+
+MASKED = """
+import torch
+from torch import nn
+from hcpr_tune.training.architectures import CosineHead, SmallCnn
+
+
+class Masked(nn.Module):
+    '''Logits that saturate the softmax whenever it is looked at: cross-entropy has no gradient, so that attacks on it find nothing.'''
+
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.network = SmallCnn(channels, 4, lambda features: CosineHead(features, classes))
+
+    def forward(self, images):
+        logits = self.network(images)
+        return logits if self.training else 1e6 * logits
+
+
+def masked(classes, channels):
+    return Masked(classes, channels)
+"""
+PLANTED = """
+[[first_points]]
+"model.name" = "planted:masked"
+"""
+
+
+def test_a_planted_masked_recipe_that_wins_under_cross_entropy_is_caught(tmp_path, monkeypatch):
+    (tmp_path / "planted.py").write_text(MASKED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path)
+    space = ALL_TO_THE_END.replace("trials = 3", "trials = 2").replace("steps = 2", "steps = 5") + PLANTED
+    space = space.replace('"pace.shape"', '"model.name" = { choices = ["small_cnn", "planted:masked"] }\n"pace.shape"')
+    folder = in_folder(tmp_path, space)
+    done = search(folder, "--space", "small.toml", "--name", "one", "--set", "epochs=8")
+    assert done.returncode == 0, done.stderr
+    plain = judged(folder, "one", "--finalists", "2", "--seeds", "1", "--other-seeds", "1", "--images", "60")
+    honest, planted = (next(e for e in plain["entrants"] if e["trial"] == number) for number in (0, 1))
+    assert naive(folder, planted) > naive(folder, honest) + 0.1, (
+        "cross-entropy is not fooled: there is nothing to catch"
+    )
+    assert plain["winner"] == honest["name"]
+    assert any("gradient" in reason or "cross-entropy" in reason for reason in planted["unreliable"])
+    assert honest["unreliable"] == []
+    assert f"{planted['name']} is unreliable and cannot win" in (folder / "results/one/verdict/verdict.md").read_text()
+
+
+def naive(folder: Path, entrant: dict[str, Any]) -> float:
+    """The share that survives PGD on cross-entropy."""
+    recipe, model = recipe_from_plain(entrant["recipe"], "entrant"), entrant["models"][0]
+    data = load_data(recipe.task)
+    network = build_model(recipe.network, data.channels, data.classes, 0, data.image_size)
+    weights = (
+        folder / f"results/one/verdict/checkpoints/model_{model['id']}/epoch_{model['epoch']:04d}/model.safetensors"
+    )
+    load_weights(network, weights)
+    with torch_threads(1):
+        found = evaluate(network.eval(), data.validation, recipe.task, recipe.evaluation, data.classes, "cross_entropy")
+    return found.robust_correct / found.total
+
+
+def test_a_model_from_elsewhere_is_judged_alone_and_beside_a_study(whole, tmp_path):
+    folder = copied(whole[0], tmp_path, with_verdict=True)
+    weights = folder / "results" / "one" / "best" / "model.safetensors"
+    elsewhere = folder / "mine.safetensors"
+    shutil.copyfile(weights, elsewhere)
+    own = ("--model", "mine.safetensors", "--arch", "small_cnn", "--set", "model.head=cosine", "--set", "model.width=4")
+    beside = judged(folder, "one", *QUICK, *own)
+    assert "mine" in beside["splits"]["validation"]["entrants"]
+    in_folder(folder, ALL_TO_THE_END)
+    alone = judged(
+        folder, *own, "--space", "small.toml", "--images", "40", "--chunk", "20", "--test", "--test-images", "20"
+    )
+    assert alone["winner"] == "mine"
+    assert alone["splits"]["test"]["images"] == 20
+    assert len(alone["openings"]) == 1
+    name = alone["study"]
+    assert hcpr_tune.load_model(folder / "results" / name / "verdict")(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+def test_a_rival_gets_the_same_worker_seconds(whole, tmp_path):
+    folder = copied(whole[0], tmp_path, with_verdict=True)
+    plain = judged(folder, "one", *QUICK, "--compare", "trades")
+    ours, theirs = (hcpr_tune.load(folder / "results" / name) for name in ("one", "one-vs-trades"))
+    assert theirs.history.worker_seconds >= ours.history.worker_seconds
+    assert theirs.study.recipe.method == "trades"
+    compared = [one for one in plain["entrants"] if one["role"] == "compared"]
+    assert [one["name"].split(",")[0] for one in compared] == ["trades"]
+    assert compared[0]["name"] in plain["splits"]["validation"]["differences"]
+    assert len(compared[0]["models"]) == 2, "as many seeds as the winner"
+
+
+def test_bad_input_is_one_line_and_nothing_is_written(whole, tmp_path):
+    folder = copied(whole[0], tmp_path, with_verdict=True)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    cases = {
+        ("one", "--finalists", "9"): "--finalists must be at most the 3 trials that came to their last epoch, got 9",
+        ("one", "--compare", "sgd"): "--compare must name methods of",
+        ("one", "--compare", "hcpr"): "--compare must name methods of",
+        ("one", "--model", "nothing.pt", "--arch", "small_cnn"): "--model nothing.pt: there is no such file",
+        ("one", "--model", "nothing.pt"): "--model PATH and --arch NAME go together",
+        ("one", "--seeds", "0"): "seeds must be at least 1",
+        ("one", "--set", "optimiser.lrr=1"): "optimiser.lrr",
+        ("two",): "there is no study",
+        (): "name a study",
+    }
+    for arguments, words in cases.items():
+        done = verdict(folder, *arguments)
+        assert (done.returncode, done.stdout) == (2, ""), (arguments, done.stdout, done.stderr)
+        assert words in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_verdict_of_another_version_and_a_study_without_a_complete_trial_are_refused(whole, tmp_path):
+    folder = copied(whole[0], tmp_path, with_verdict=True)
+    record = folder / "results" / "one" / "verdict" / "record.jsonl"
+    from hcpr_tune.search.record import sealed
+
+    lines = record.read_bytes()
+    begin = json.loads(lines.splitlines()[0])
+    del begin["crc32"]
+    record.write_bytes(sealed(begin | {"format": 99}) + lines.partition(b"\n")[2])
+    done = verdict(folder, "one", *QUICK)
+    assert done.returncode == 2
+    assert "it is of format 99, this version reads" in done.stderr
+    assert "move the folder results/one/verdict away" in done.stderr
+    events = [e for e in events_of(folder / "results" / "one") if e["event"] in ("begin", "end")]
+    for event in events:
+        del event["crc32"]
+    (folder / "results" / "one" / "record.jsonl").write_bytes(b"".join(map(sealed, events)))
+    shutil.rmtree(record.parent)
+    done = verdict(folder, "one", *QUICK)
+    assert done.returncode == 2
+    assert "no trial of this study came to its last epoch" in done.stderr
+    assert not record.parent.exists()
