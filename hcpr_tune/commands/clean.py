@@ -14,6 +14,7 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.search.holder import living_holder
     from hcpr_tune.search.results import best_checkpoints, training_name
     from hcpr_tune.search.studies import reopen
+    from hcpr_tune.verdict.run import verdict_folder
 
     folder, study, history = reopen(options.storage, options.name, "clean ")
     holder = living_holder(folder.place)
@@ -23,12 +24,14 @@ def run(options: argparse.Namespace) -> int:
         )
     best = best_checkpoints(study, history) if options.keep_best else set()
     kept = {(training_name(number, rung, study.restarted), rung) for number, rung in best}
-    going = [one for one in folder.store.listed() if one[:2] not in kept]
-    for training, epoch, _ in going if not options.dry_run else ():
-        folder.store.drop(training, epoch)
+    going = [(folder.store, one) for one in folder.store.listed() if one[:2] not in kept]
+    of_verdict = verdict_folder(folder).store
+    going += [(of_verdict, one) for one in of_verdict.listed() if not options.keep_best]
+    for store, (training, epoch, _) in going if not options.dry_run else ():
+        store.drop(training, epoch)
     words = "would free" if options.dry_run else "freed"
     print(
-        f"{words} {sum(size for *_, size in going) / 1e6:.1f} MB, {len(going)} checkpoints of {folder.address}; results and best model stay,"
+        f"{words} {sum(size for _, (*_, size) in going) / 1e6:.1f} MB, {len(going)} checkpoints of {folder.address}; results, best model and verdict stay,"
         f" and trials that {typed('hcpr_tune')} tune --resume {options.name} promotes are trained anew"
     )
     return COMPLETED

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from hcpr_tune.bucket import Bucket
 
 WEIGHTS, EXAMPLES = "model.safetensors", "examples.png"
-TRAINING = re.compile(r"trial_\d+(_to_\d+)?")
+TRAINING = re.compile(r"trial_\d+(_to_\d+)?|model_[0-9a-f]+")
+"""A trial of a search, or a model of a verdict."""
 EPOCH = re.compile(r"epoch_(\d+)")
 
 

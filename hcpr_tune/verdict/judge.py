@@ -161,6 +161,15 @@ class Judge(Bridge[Task]):
         elif report["status"] not in ("training", "unwritable"):
             more = {name: report[name] for name in ("model_inputs", "traceback") if name in report}
             self._end(work, report["status"], report["reason"], **more)
+            if work.kind == "train" and report["status"] == "reached":
+                self._drop_all_but_the_best(work.model)
+
+    def _drop_all_but_the_best(self, model: Model) -> None:
+        """Of a model that is trained only the rung that is judged is needed."""
+        best = best_epoch(self._plan, self._state.models[model.id])
+        for epoch in model.recipe.rung_epochs:
+            if epoch != best:
+                self._folder.store.drop(training_name(model.id), epoch)
 
     def _damaged(self, task: Task, report: dict[str, Any]) -> None:
         """The damaged model, which may be the rival's, is trained again from before the damage; one from elsewhere cannot be."""

@@ -21,6 +21,7 @@ from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.runner import NAMED_VERSIONS, run_on_ray
 from hcpr_tune.search.study import Study
 from hcpr_tune.verdict.conclusion import conclude
+from hcpr_tune.verdict.curves import Curves
 from hcpr_tune.verdict.openings import OpenTest, write_seen
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import FORMAT, State, read_state
@@ -105,7 +106,8 @@ def carry_out(
     listeners: Sequence[Hearing[State]] = (),
 ) -> dict[str, Any]:
     """`run`, and then write everything into the verdict's folder; returns it as plain values. What was done is written too where it is broken off."""
-    state = run(folder, history, plan, share, command, listeners, study.settings.resources.workers)
+    shown = [*listeners, Curves(verdict_folder(folder).root)]
+    state = run(folder, history, plan, share, command, shown, study.settings.resources.workers)
     return settle(folder, study, history, plan, state, program)
 
 

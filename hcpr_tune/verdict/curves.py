@@ -1,0 +1,37 @@
+"""The trainings of a verdict in TensorBoard, beside those of the search."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hcpr_tune.search.history import Event
+from hcpr_tune.verdict.state import State
+from hcpr_tune.views.event_file import EventFile, scalars
+from hcpr_tune.views.tensorboard import curve_values
+
+
+class Curves:
+    """A listener: the run `verdict/curves/trial-7-seed-2` for each model that is trained, gone on with after a kill."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "curves"
+        self._files: dict[str, EventFile] = {}
+
+    def on_event(self, event: Event, history: State) -> None:
+        if event["event"] == "epoch":
+            self._file(event["model"], history).write(event["time"], event["epoch"], scalars(curve_values(event)))
+        elif event["event"] == "job_end" and event["model"] in self._files:
+            self._files.pop(event["model"]).close()
+
+    def _file(self, model: str, state: State) -> EventFile:
+        if model not in self._files:
+            known = state.models[model]
+            name = re.sub(r"[^A-Za-z0-9]+", "-", f"{known.entrant}-seed-{known.seed}").strip("-")
+            self._files[model] = EventFile(self._folder / name)
+        return self._files[model]
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files = {}
