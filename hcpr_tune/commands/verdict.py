@@ -277,9 +277,11 @@ def small_verdict(
 ) -> dict[str, Any] | None:
     """What a finished search ends with; None where it is too long for one, or none is wanted."""
     from hcpr_tune.verdict.plan import small_plan
+    from hcpr_tune.views.verdicts import read_verdict
 
-    plan = small_plan(study, history)
-    if plan is None or history.ended != "finished":
+    plan, earlier = small_plan(study, history), read_verdict(folder.root)
+    # A full verdict from before is not overwritten by a small one.
+    if plan is None or history.ended != "finished" or (earlier is not None and earlier["size"] == "full"):
         return None
     if not options.quiet and not options.json:
         names = " and ".join(entrant.name for entrant in plan.entrants)

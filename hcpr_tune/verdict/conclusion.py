@@ -55,8 +55,10 @@ def conclude(study: Study, history: History, name: str, plan: Plan, state: State
 
     entrants = [with_models(one, VALIDATION) for one in listed]
     splits: dict[str, Any] = {VALIDATION: of_split(plan, state, found, entrants, VALIDATION)}
-    if plan.test:
-        splits[TEST] = of_split(plan, state, found, [with_models(one, TEST) for one in rivals], TEST)
+    opened = [with_models(one, TEST) for one in rivals]
+    # What was seen is shown, whether this verdict asked for it or an earlier one.
+    if plan.test or any(one.models for one in opened):
+        splits[TEST] = of_split(plan, state, found, opened, TEST)
     settled = is_settled(plan, state)
     return {
         "format": FORMAT,

@@ -50,7 +50,7 @@ def given_entrant(
             f"{reason}; give the --arch that it was trained with, and --set model.head=cosine or other fields of it"
         ) from None
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return Entrant(path.stem, "given", recipe, weights=digest), weights
+    return Entrant(path.stem, "compared", recipe, weights=digest), weights
 
 
 def _as_safetensors(path: Path) -> bytes:

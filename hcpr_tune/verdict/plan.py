@@ -28,7 +28,8 @@ COEFFICIENTS = ("method", "hcpr", "trades", "mart", "hypersphere", "pace", "cons
 class Entrant:
     """A recipe that is judged. `score` is its robust accuracy on validation in the search, `params` its searched values there.
 
-    A model that was trained elsewhere has role `given` and `weights`, the hash of its file.
+    A model that was trained elsewhere has `weights`, the hash of its file. It can win only where it is judged alone, with role `given`: a study's winner is
+    a recipe that can be trained again.
     """
 
     name: str
@@ -113,25 +114,22 @@ def published(study: Study, history: History) -> Entrant:
 def finalists(study: Study, history: History, count: int) -> list[Entrant]:
     """The best `count` trials that came to their end; of a Pareto study points of the front, spread along it.
 
-    The published recipe may be one of them: then it is not listed twice. Raises `InputError` where there are too few.
+    The published recipe is judged anyway and is none of them. Raises `InputError` where there are too few.
     """
     complete = [trial for trial in history.ranked() if trial.status == "completed"]
     if not complete:
         raise InputError(
-            "no trial of this study came to its last epoch, so that there is no finalist; go on with it by hcpr_tune tune --resume, or --set verdict.finalists"
-            " where it was given up"
+            "no trial of this study came to its last epoch, so that there is no finalist; go on with it by hcpr_tune tune --resume"
         )
     if count > len(complete):
         raise InputError(
             f"--finalists must be at most the {len(complete)} trials that came to their last epoch, got {count}; lower it, or search further"
         )
+    others = [trial for trial in complete if trial.number]
     if len(study.settings.objective) > 1:
-        on_front = [trial for trial in front(study, history) if trial.status == "completed"]
-        chosen = _spread(on_front, count)
-        chosen += [trial for trial in complete if trial not in chosen][: count - len(chosen)]
-    else:
-        chosen = complete[:count]
-    return [entrant_of(study, trial) for trial in chosen if trial.number]
+        on_front = _spread([trial for trial in front(study, history) if trial in others], count)
+        others = on_front + [trial for trial in others if trial not in on_front]
+    return [entrant_of(study, trial) for trial in others[:count]]
 
 
 def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:
@@ -179,7 +177,7 @@ def _plan(study: Study, entrants: tuple[Entrant, ...]) -> Plan:
 
 def given_plan(study: Study, given: Entrant, test: bool) -> Plan:
     """A model that was trained elsewhere, alone."""
-    return replace(_plan(study, (given,)), test=test)
+    return replace(_plan(study, (replace(given, role="given"),)), test=test)
 
 
 TRAINING_SHARE = 0.75
