@@ -95,7 +95,7 @@ def reopen(
     """A study that was begun before: its folder, itself with what it was extended by, and its record.
 
     `now` is the study as it is given today, by default its file in the folder; of it only the settings count that change no decision.
-    `with_best`: what lies in best/ is brought from a bucket too, as for a search that goes on.
+    `with_best`: what lies in best/ and verdict/ is brought from a bucket too, as for a search that goes on.
     Raises `InputError` where there is none.
     """
     folder = study_folder(storage, name)
@@ -133,7 +133,11 @@ def _fetch(folder: StudyFolder, with_best: bool) -> None:
     write_bytes_whole(folder.record, read_segments(folder.bucket))
     # The best weights may be there alone, where the checkpoints were cleaned.
     folder.best.mkdir(exist_ok=True)
-    for key in () if not with_best else folder.bucket.keys("best"):
+    wanted = folder.bucket.keys("best") if with_best else []
+    own_ways = ("verdict/record", "verdict/checkpoints/")
+    wanted += [key for key in folder.bucket.keys("verdict") if not key.startswith(own_ways)] if with_best else []
+    for key in wanted:
+        (folder.root / key).parent.mkdir(parents=True, exist_ok=True)
         folder.bucket.download(key, folder.root / key)
 
 

@@ -125,11 +125,11 @@ def openings_words(openings: list[dict[str, Any]]) -> str:
 
 
 def table_rows(plain: Mapping[str, Any], split: str) -> list[list[str]]:
-    """A row for each entrant on a split: name, robust, clean, the winner's lead over it, what speaks against it."""
+    """A row for each entrant on a split, the winner first: name, robust, clean, the winner's lead over it, what speaks against it."""
     numbers = plain["splits"][split]
     roles = {one["name"]: one for one in plain["entrants"]}
     rows = []
-    for name, of in numbers["entrants"].items():
+    for name, of in sorted(numbers["entrants"].items(), key=lambda one: one[0] != plain["winner"]):
         lead = numbers["differences"].get(name)
         doubts = roles[name]["unreliable"] if name in roles else []
         rows.append(
