@@ -150,7 +150,7 @@ class Judge(Bridge[Task]):
             kept = {name: value for name, value in report.items() if name not in NOT_KEPT}
             self._write("epoch", model=model, job=work.key, **kept)
         if "attack" in report:
-            step = {name: report[name] for name in ("attack", "classes", "warnings", "labels", "total", "of_classes")}
+            step = {name: report[name] for name in STEP_KEYS}
             scope = self._plan.scope(work.split)
             self._write("step", model=model, job=work.key, scope=scope, chunk=work.chunk, **step)
         if "look" in report:
@@ -215,6 +215,7 @@ class Judge(Bridge[Task]):
         self._record.append(event)
 
 
+STEP_KEYS = ("attack", "classes", "warnings", "labels", "total", "of_classes", "worker")
 NOT_KEPT = ("status", "reason", "splits", "model_inputs", "losses", "recipe", "attacked_pairs_validation")
 """What of an epoch's report is not needed of a model that is trained again."""
 

@@ -52,6 +52,8 @@ class VerdictJob(TrainJob):
 
     def _attack(self) -> Iterator[dict[str, Any]]:
         """One report per attack of the ladder, from where an earlier attempt broke off."""
+        from ray.util import get_node_ip_address
+
         from hcpr_tune.training.evaluation import scored_positions
         from hcpr_tune.training.ladder import Step, climb
         from hcpr_tune.training.session import model_inputs
@@ -73,6 +75,7 @@ class VerdictJob(TrainJob):
                 "labels": labels.tolist(),
                 "total": len(positions),
                 "of_classes": data.classes,
+                "worker": f"{get_node_ip_address()}:{os.getpid()}",
             }
         yield {"status": "reached", "reason": "", "model_inputs": model_inputs(data)}
 

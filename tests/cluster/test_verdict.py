@@ -177,11 +177,11 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_verdict_on_one_wo
     study, own = folder / "results" / "one" / "study.toml", folder / "results" / "one" / "verdict"
     study.write_text(study.read_text().replace("workers = 0", "workers = 1"))
     process = background("verdict", "one", *QUICK, "--test", "--dashboard-host", "none")
-    events = follow(own / "record.jsonl", lambda events: any(e["event"] == "epoch" for e in events), process)
+    events = follow(own / "record.jsonl", lambda events: any(e["event"] == "step" for e in events), process)
+    os.kill(next(int(e["worker"].rpartition(":")[2]) for e in events if e["event"] == "step"), signal.SIGKILL)
     refused = verdict(folder, "one", *QUICK)
     assert refused.returncode == 2
     assert "is being searched by process" in refused.stderr
-    os.kill(next(int(e["worker"].rpartition(":")[2]) for e in events if e["event"] == "epoch"), signal.SIGKILL)
     follow(own / "record.jsonl", lambda events: any(e.get("attack") == "fab-t" for e in events), process)
     process.kill()
     process.communicate()
