@@ -195,10 +195,9 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_verdict_on_one_wo
 def test_damaged_weights_are_trained_again(whole, tmp_path):
     folder = copied(whole[0], tmp_path, with_verdict=True)
     own = folder / "results" / "one" / "verdict"
-    judged(folder, "one", *QUICK, *NOTHING_SURVIVES)
     for path in own.glob("checkpoints/*/*/model.safetensors"):
         path.write_bytes(path.read_bytes()[:-7])
-    plain = judged(folder, "one", *few(images=20), *NOTHING_SURVIVES)
+    plain = judged(folder, "one", *few(images=20))
     assert plain["settled"]
     assert not any(one["lost"] for one in plain["entrants"])
     assert (own / "model.safetensors").is_file()
