@@ -10,13 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import hcpr_tune
 from hcpr_tune.search.checkpoint_store import FolderStore
 from hcpr_tune.search.history import History
 from hcpr_tune.search.results import most_checkpoints
 from hcpr_tune.search.study import read_study
 from tests.cluster.test_faults import epochs_in, follow, killed
 from tests.cluster.test_search import in_folder, outcome, record_of, search
+from tests.cluster.test_verdict import ALL_TO_THE_END, NOTHING_SURVIVES, QUICK, events_of, judged, numbers
 from tests.conftest import SLOW_SPACE
 from tests.s3 import SECRET
 
@@ -167,3 +170,25 @@ def test_checkpoints_stay_within_the_bound_that_is_printed(background, tmp_path)
     assert 0 < most <= int(said[1])
     largest = max(size for _, _, size in FolderStore(root / "checkpoints").listed())
     assert largest <= 1.05 * float(said[2]) * 1e6
+
+
+def test_a_verdict_lies_in_the_bucket_and_goes_on_from_another_machine(stored, monkeypatch, tmp_path):
+    _, storage = stored
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    done = search(in_folder(here, ALL_TO_THE_END), "--space", "small.toml", "--name", "one", "--storage", storage)
+    assert done.returncode == 0, done.stderr
+    asked = ("one", "--storage", storage, *QUICK, *NOTHING_SURVIVES, "--test")
+    first = judged(here, *asked)
+    assert first["settled"]
+    again = judged(there, *asked)
+    assert numbers(again) == numbers(first)
+    assert len(again["openings"]) == 1
+    events = events_of(there / "results" / "one" / "verdict")
+    assert [event["event"] for event in events].count("begin") == 2
+    jobs = [event["job"] for event in events if event["event"] == "job"]
+    assert len(set(jobs)) == len(jobs), "something was done twice"
+    monkeypatch.chdir(there)
+    assert hcpr_tune.load_model("results/one/verdict")(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert hcpr_tune.load(f"{storage}/one").verdict["winner"] == first["winner"]
