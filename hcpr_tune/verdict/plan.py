@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from hcpr_tune.errors import InputError
@@ -41,8 +42,15 @@ class Entrant:
     weights: str = ""
 
     def model(self, seed: int) -> Model:
-        """Its model of one seed."""
-        return Model(self.name, seed, self.recipe if self.weights else replace(self.recipe, seed=seed), self.weights)
+        """Its model of one seed, each time the same object, which then knows its id."""
+        if seed not in self._models:
+            recipe = self.recipe if self.weights else replace(self.recipe, seed=seed)
+            self._models[seed] = Model(self.name, seed, recipe, self.weights)
+        return self._models[seed]
+
+    @cached_property
+    def _models(self) -> dict[int, Model]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,9 @@ class Model:
     recipe: Recipe
     weights: str = ""
 
-    @property
+    @cached_property
     def id(self) -> str:
-        """A hash of all that determines the model, so that none is trained twice."""
+        """A hash of all that determines the model, so that none is trained twice. The agenda asks for it at every turn."""
         text = json.dumps([to_plain(self.recipe), self.weights], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
