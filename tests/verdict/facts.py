@@ -28,6 +28,7 @@ HONEST = {
     "alarms": [],
 }
 """What the masking alarm counts of a model that hides nothing."""
+MASKED = HONEST | {"survive_margin_10": 80, "alarms": ["50 steps break 21.0 points more than 10 (above 3)"]}
 
 
 def entrant(name: str, role: Role = "finalist", **more: Any) -> Entrant:
@@ -53,12 +54,13 @@ class Facts:
         shares: Mapping[str, float] | None = None,
         totals: Mapping[str, int] | None = None,
         classes: int = 10,
+        masking: Mapping[str, Any] = HONEST,
     ) -> None:
-        """`shares`: what share of the images each entrant's models survive with; `totals`: images of a split."""
+        """`shares`: what share of the images each entrant's models survive with; `totals`: images of a split; `masking`: what the alarm counts."""
         self.plan, self.state, self.events = plan, State(classes=classes), list[dict[str, Any]]()
         self.shares = shares or {}
         self.totals = {"validation": plan.images or 50, "test": plan.test_images or 30} | dict(totals or {})
-        self.classes, self.time = classes, 0.0
+        self.classes, self.masking, self.time = classes, masking, 0.0
         self.begin()
 
     def write(self, event: str, **values: Any) -> None:
@@ -95,9 +97,9 @@ class Facts:
             about = {"model": model.id, "entrant": model.entrant, "seed": model.seed, "weights": model.weights}
             self.write("model", **about, recipe=to_plain(model.recipe))
 
-    def trained(self, model: Model, robust: float | None = None, masking: Mapping[str, Any] = HONEST) -> None:
-        """All its epochs; in the last one it is best, by `robust`."""
-        share = self.shares.get(model.entrant, 0.5) if robust is None else robust
+    def trained(self, model: Model) -> None:
+        """All its epochs; in the last one it is best."""
+        share = self.shares.get(model.entrant, 0.5)
         for epoch in range(1, 5):
             right = round(200 * share * (epoch / 4))
             self.write(
@@ -112,16 +114,16 @@ class Facts:
                 seconds_attack=0.5,
                 seconds_update=0.25,
                 seconds_evaluation=0.25,
-                **({"masking_validation": dict(masking)} if epoch == 4 else {}),
+                **({"masking_validation": dict(self.masking)} if epoch == 4 else {}),
             )
 
-    def in_place(self, entrant: Entrant, count: int = 0, **more: Any) -> list[Model]:
+    def in_place(self, entrant: Entrant, count: int = 0) -> list[Model]:
         """So many models of an entrant, trained."""
         models = self.plan.models(entrant, count or self.plan.other_seeds)
         for model in models:
             self.model(model)
             if not model.weights:
-                self.trained(model, **more)
+                self.trained(model)
                 self.over(Task("train", model))
         return models
 
@@ -172,6 +174,7 @@ class Facts:
                 labels=labels,
                 total=self.totals[split],
                 of_classes=self.classes,
+                worker="10.0.0.1:7",
             )
 
     def attacked_all(self, models: Iterable[Model], split: str = "validation", **more: Any) -> None:

@@ -281,8 +281,8 @@ def history_like(study, scores, **more):
 def test_a_full_plan_has_the_best_trials_and_the_published_recipe(small_study):
     history = history_like(small_study, [500, 300, 700, 600, 400])
     plan = full_plan(small_study, history, test=True)
-    assert [one.name for one in plan.entrants] == ["trial 2", "trial 3", "published"]
-    assert [one.score for one in plan.entrants] == [0.7, 0.6, 0.5]
+    assert [one.name for one in plan.entrants] == ["trial 2", "trial 3", "trial 4", "published"]
+    assert [one.score for one in plan.entrants] == [0.7, 0.6, 0.4, 0.5]
     assert plan.entrants[0].recipe.hcpr.scale == 7.0
     assert (plan.test, plan.ablations, plan.seeds, plan.other_seeds, plan.first_seed) == (True, True, 5, 3, 1)
     assert published(small_study, history).recipe == small_study.recipe
