@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.results import StudyFolder
@@ -15,6 +15,9 @@ from hcpr_tune.training import manifest
 from hcpr_tune.training.recipe import COSINE_METHODS, Recipe
 from hcpr_tune.verdict.judge import training_name
 from hcpr_tune.verdict.plan import Entrant, changed
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NESTED = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which files of other projects hold the weights."""
@@ -49,6 +52,11 @@ def given_entrant(
         raise InputError(
             f"{reason}; give the --arch that it was trained with, and --set model.head=cosine or other fields of it"
         ) from None
+    if not any(name == "model.head" for name, _ in values) and _has_unit_rows(model):
+        # Linear and cosine heads have the same tensors: nothing else would tell them apart, and the numbers would be of no model.
+        raise InputError(
+            f"--model {path} has a head with rows of length 1, as cosine heads do; say which it is by --set model.head=cosine or model.head=linear"
+        )
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     return Entrant(path.stem, "compared", recipe, weights=digest), weights
 
@@ -77,6 +85,16 @@ def _as_safetensors(path: Path) -> bytes:
         )
     # Copies: safetensors refuses tensors that share memory, as tied ones and views do.
     return save({name.removeprefix(PREFIX): tensor.clone().contiguous() for name, tensor in loaded.items()})
+
+
+def _has_unit_rows(model: nn.Module) -> bool:
+    import torch
+
+    rows = model.state_dict().get("head.weight")
+    if rows is None:
+        return False
+    lengths = torch.linalg.vector_norm(rows.float(), dim=1)
+    return torch.allclose(lengths, torch.ones_like(lengths), rtol=0, atol=1e-4)
 
 
 def _is_weight(item: tuple[Any, Any]) -> bool:
