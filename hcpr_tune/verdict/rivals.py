@@ -8,7 +8,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.history import History
 from hcpr_tune.search.space import field_of
 from hcpr_tune.search.study import Study, find_space, study_from_plain, study_to_plain
-from hcpr_tune.settings import get_dotted, read_toml, set_dotted
+from hcpr_tune.settings import read_toml, set_dotted
 from hcpr_tune.training.recipe import METHODS
 from hcpr_tune.verdict.plan import COEFFICIENTS, Entrant, entrant_of
 
@@ -53,10 +53,6 @@ def rival_study(study: Study, history: History, name: str, method: str) -> Study
         if point["method"] == method:
             for one, value in point.items():
                 set_dotted(recipe, field_of(one), value)
-    # A published value may lie outside what the study searches in common: the range then reaches to it.
-    common = {one: table for one, table in common.items() if one not in own}
-    for one, table in common.items():
-        _reach(table, get_dotted(recipe, one))
     budget = {"trials": MANY, "hours": 0.0, "worker_hours": history.worker_seconds / 3600}
     changes: dict[str, Any] = {
         "description": f"{method}, the rival of {name}, in as many worker-seconds",
@@ -92,11 +88,6 @@ def _exists(table: dict[str, Any], method: str) -> bool:
 
 def _unconditional(table: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key != "when"}
-
-
-def _reach(table: dict[str, Any], value: Any) -> None:
-    if "low" in table and value not in table.get("also", []):
-        table["low"], table["high"] = min(table["low"], value), max(table["high"], value)
 
 
 def rival_entrant(study: Study, history: History, method: str) -> Entrant | None:
