@@ -45,8 +45,8 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def plain_text(text: str) -> str:
-    """Text from data on one line of Markdown, where it is no markup: many viewers let HTML through."""
-    return html.escape(" ".join(text.split()), quote=False)
+    """Text from data on one line of Markdown, where it is no markup: many viewers let HTML through. A folder's name need not be text at all."""
+    return html.escape(" ".join(text.split()), quote=False).encode("utf-8", "replace").decode("utf-8")
 
 
 def counted(count: int, what: str) -> str:
