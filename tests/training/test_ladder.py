@@ -122,6 +122,17 @@ def test_what_lies_within_the_known_distance_breaks_and_nothing_else(classes):
     assert last.attack == ("apgd-t" if classes > 3 else "margin")
 
 
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+def test_all_of_the_ladder_runs_on_few_classes_and_draws_nothing_from_the_global_generator(classes):
+    images = torch.full((2, 1, 4, 4), 0.5) + torch.tensor([0.09, 0.2]).view(-1, 1, 1, 1)
+    labels, before = torch.zeros(2, dtype=torch.long), torch.get_rng_state()
+    steps = list(climb(Linear(classes).eval(), images, labels, TASK, "autoattack", classes, 0))
+    assert [step.attack for step in steps] == [CLEAN, *attacks_of("autoattack", classes)]
+    assert survivors(steps[0], labels) == [True, True]
+    assert survivors(steps[-1], labels) == [False, True]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     ("classes", "words"), [(2, "2 classes are too few"), (3, "fab, square ran instead"), (4, ""), (10, "")]
 )
