@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import re
 import shlex
 import sys
 import tempfile
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
 from hcpr_tune.commands.tune import check_recipe, interruptible, plugins_of, print_lines
-from hcpr_tune.errors import InputError, Interrupted, StorageError
+from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +33,11 @@ SETTINGS = ("finalists", "seeds", "other_seeds", "images", "test_images", "chunk
 def run(options: argparse.Namespace) -> int:
     """Check everything that can be checked, then Ray, then the verdict."""
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_") as scratch:
-        return judge(options, Path(scratch))
+        try:
+            return judge(options, Path(scratch))
+        except MovedOn:
+            # The process before this one had not quite ended when its record was read.
+            return judge(options, Path(scratch))
 
 
 def judge(options: argparse.Namespace, scratch: Path) -> int:
@@ -47,6 +53,7 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
     others = [] if given is None else [given[0]]
     plan_of(options, study, history, others)  # says what is wrong with it, before any work
     known_state(folder)
+    check_free(folder)
     if options.address is None:
         check_recipe(study.recipe)
         check_test(options, study)
@@ -61,6 +68,8 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
             for method in methods:
                 rival = searched_rival(options, folder, study, history, method, share, console)
                 others += [] if rival is None else [rival]
+            if methods:  # hours have passed
+                folder, study, history = judged_study(options)
             if given is not None:
                 keep_given(folder, study, given)
             plan = plan_of(options, study, history, others)
@@ -96,18 +105,32 @@ def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histo
 
 
 def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, History]:
-    """For a model alone: a study that has its task and searches nothing, in a folder of its own."""
+    """For a model alone: a study that has its task and searches nothing, in a folder of its own, the same for the same file, network and task.
+
+    So that a verdict that was broken off goes on, and the test images that it has seen stay counted.
+    """
     from hcpr_tune.search.history import History
-    from hcpr_tune.search.studies import check_new
+    from hcpr_tune.search.studies import check_new, exists, reopen, study_folder
     from hcpr_tune.search.study import find_space, read_study
 
     if options.model is None:
         raise InputError("name a study, for instance hcpr_tune verdict NAME, or give --model PATH --arch NAME")
     if options.compare:
         raise InputError("--compare goes with the NAME of a study, whose time the rivals get")
-    study = with_settings(read_study(find_space(options.space or "default")), options)
-    name = f"judged-{Path(options.model).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return check_new(options.storage, name), study, History(study.recipe.epochs, study.goal)
+    path = Path(options.model)
+    if not path.is_file():
+        raise InputError(
+            f"--model {path}: there is no such file; give the weights, .safetensors or a state dict of torch"
+        )
+    study = read_study(find_space(options.space or "default"))
+    about = (path.read_bytes(), options.arch, *options.set, study.fingerprint)
+    digest = hashlib.sha256(repr(about).encode()).hexdigest()[:8]
+    stem = re.sub(r"[^A-Za-z0-9_-]", "-", path.stem)[:60]
+    name = f"judged-{stem}-{digest}"
+    if exists(study_folder(options.storage, name)):
+        folder, study, history = reopen(options.storage, name, "verdict ")
+        return folder, with_settings(study, options), history
+    return check_new(options.storage, name), with_settings(study, options), History(study.recipe.epochs, study.goal)
 
 
 def with_settings(study: Study, options: argparse.Namespace) -> Study:
@@ -156,6 +179,15 @@ def plan_of(options: argparse.Namespace, study: Study, history: History, others:
     return full_plan(study, history, options.test, others)
 
 
+def check_free(folder: StudyFolder) -> None:
+    """Raises `InputError` where another process leads the study, before rivals are searched for hours."""
+    from hcpr_tune.search.holder import living_holder, refusal
+
+    holder = living_holder(folder.place)
+    if holder is not None:
+        raise refusal(folder.address, holder)
+
+
 def check_test(options: argparse.Namespace, study: Study) -> None:
     """Find out before any work whether there are test images; nothing is done with them."""
     if options.test:
@@ -178,15 +210,23 @@ def searched_rival(
     from hcpr_tune.search import runner
     from hcpr_tune.search.history import History
     from hcpr_tune.search.studies import create, exists, reopen, study_folder
+    from hcpr_tune.search.study import extend
+    from hcpr_tune.settings import parse_assignment
+    from hcpr_tune.verdict.plan import changed
     from hcpr_tune.verdict.rivals import rival_entrant, rival_name, rival_study
     from hcpr_tune.views.tensorboard import TensorBoardView
 
     name = rival_name(folder.root.name, method)
     rival = rival_study(study, history, folder.root.name, method)
     place, found = study_folder(options.storage, name), History(rival.recipe.epochs, rival.goal)
+    requests: tuple[dict[str, Any], ...] = ()
     if exists(place):
+        needed = rival.settings.budget.worker_hours
         place, rival, found = reopen(options.storage, name, "--compare ")
-    if found.ended != "finished":
+        if needed > rival.settings.budget.worker_hours:  # the study was searched further since
+            budget = {"worker_hours": needed}
+            requests, rival = ({"event": "extend", "time": time.time(), "budget": budget},), extend(rival, budget)
+    if found.ended != "finished" or requests:
         seconds = history.worker_seconds
         if not options.quiet and not options.json:
             console.print(
@@ -199,8 +239,11 @@ def searched_rival(
             shown = [] if options.quiet else [search_view(rival, console, found, options.json)]
             return [TensorBoardView(place, rival, found), *shown]
 
-        runner.run(place, rival, found, share, listeners)
+        runner.run(place, rival, found, share, listeners, requests)
     entrant = rival_entrant(rival, found, method)
+    if entrant is not None:  # the same schedule for all, also where the rival was searched under another one
+        values = [parse_assignment(text) for text in options.set]
+        entrant = replace(entrant, recipe=changed(entrant.recipe, values, "--set"))
     if entrant is None and not options.quiet:
         print(f"hcpr_tune: no trial of {name} came to its end: {method} is left out", file=sys.stderr)
     return entrant
@@ -287,6 +330,7 @@ def small_verdict(
         names = " and ".join(entrant.name for entrant in plan.entrants)
         words = f"{names}, a fresh seed each, AutoAttack on {plan.images} validation images, at most {plan.seconds:g} seconds"
         print_lines(console, [f"verdict      {words}"])
+    history.bytes_read = 0  # this process has written it until now
     judged = carry_out(folder, study, history, plan, share, console, options)
     redrawn(folder, study, history)
     return judged

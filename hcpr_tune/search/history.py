@@ -250,7 +250,8 @@ class History:
         self.openings.append({name: event[name] for name in ("time", "number", "command")})
 
     def _on_test_seen(self, event: Event) -> None:
-        self.openings[-1]["numbers"] = event["numbers"]
+        opening = next(one for one in self.openings if one["number"] == event["number"])
+        opening["numbers"] = event["numbers"]
 
     def _on_audit(self, event: Event) -> None:
         self.audited |= set(event["trials"])

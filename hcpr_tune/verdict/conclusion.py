@@ -23,6 +23,7 @@ from hcpr_tune.verdict.contest import (
     common_chunks,
     contest,
     living,
+    lost_words,
     survive,
     unreliable,
 )
@@ -129,11 +130,12 @@ def entrant_plain(plan: Plan, state: State, one: Judged) -> dict[str, Any]:
         "name": entrant.name,
         "role": entrant.role,
         "trial": entrant.trial,
+        "elsewhere": bool(entrant.weights),
         "params": dict(entrant.params or {}),
         "recipe": to_plain(entrant.recipe),
         "models": [model_plain(plan, state, model) for model in one.models],
         "lost": [{"seed": seed, "reason": reason} for seed, reason in lost.items()],
-        "unreliable": unreliable(plan, state, one.models),
+        "unreliable": [*lost_words(plan, state, entrant), *unreliable(plan, state, one.models)],
         "optimism": optimism,
     }
 
@@ -211,13 +213,17 @@ def same_seeds(own: Sequence[Model], others: Sequence[Model]) -> list[tuple[int,
 
 
 def pairs_plain(plan: Plan, state: State, models: Sequence[Model], split: str, chunks: Sequence[int]) -> dict[str, Any]:
-    """Robust accuracy by class, the worst one, and the hardest pairs: which class the attack turns into which. All seeds together."""
+    """Robust accuracy by class, the worst one, and the hardest pairs: which class the attack turns into which.
+
+    Means over the seeds; the intervals are those of the images, of which there are no more for there being several models.
+    """
+    seeds = len(models)
     attack = chosen_attack(plan, split, state.classes)
     both = np.concatenate([classes_after(plan, state, model, split, chunks, attack) for model in models], axis=1)
     names = [str(name) for name in state.model_inputs.get("class_names", [])] or [str(n) for n in range(state.classes)]
     labels, classes = both
     by_class = {
-        names[label]: Proportion(int((classes[labels == label] == label).sum()), int((labels == label).sum()))
+        names[label]: over_seeds(int((classes[labels == label] == label).sum()), int((labels == label).sum()), seeds)
         for label in sorted(set(labels.tolist()))
     }
     wrong = labels != classes
@@ -226,16 +232,21 @@ def pairs_plain(plan: Plan, state: State, models: Sequence[Model], split: str, c
         {
             "true": names[true],
             "taken_for": names[other] if other >= 0 else "no number",
-            **Proportion(int(count), by_class[names[true]].total).to_plain(),
+            **over_seeds(int(count), int((labels == true).sum()), seeds),
         }
         for (true, other), count in zip(counted.T.tolist(), counts.tolist(), strict=True)
     ]
-    worst = min(by_class, key=lambda name: by_class[name].share)
+    worst = min(by_class, key=lambda name: float(by_class[name]["share"]))
     return {
-        "by_class": {name: share.to_plain() for name, share in by_class.items()},
+        "by_class": by_class,
         "worst_class": worst,
         "hard_pairs": sorted(pairs, key=lambda pair: -pair["share"])[:MOST_PAIRS],
     }
+
+
+def over_seeds(count: int, total: int, seeds: int) -> dict[str, Any]:
+    """A share of images, counted on the same ones for each seed, with the interval that so many images give."""
+    return Proportion(round(count / seeds), total // seeds).to_plain() | {"share": count / total}
 
 
 def best_model(plain: Mapping[str, Any]) -> dict[str, Any] | None:

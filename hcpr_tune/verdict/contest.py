@@ -37,11 +37,7 @@ def contest(plan: Plan, state: State) -> Contest:
     candidates = []
     for entrant in plan.entrants:
         models = living(plan, state, entrant, plan.other_seeds)
-        if (
-            entrant.role in ("finalist", "published", "given")
-            and models
-            and not unreliable(plan, state, models, ("validation",))
-        ):
+        if entrant.role in ("finalist", "published", "given") and models and not doubts(plan, state, entrant, models):
             candidates.append((entrant, models))
     chunks = common_chunks(plan, state, [model for _, models in candidates for model in models], "validation")
     ranked = []
@@ -60,6 +56,19 @@ def contest(plan: Plan, state: State) -> Contest:
     if winner is None:
         rival = None
     return Contest(winner, rival, order)
+
+
+def doubts(plan: Plan, state: State, entrant: Entrant, models: Sequence[Model]) -> list[str]:
+    """What keeps an entrant from winning: unreliable numbers on validation, of whichever seeds are there, and seeds that could not be trained."""
+    more = [model for model in living(plan, state, entrant, plan.seeds) if model not in models]
+    return [*lost_words(plan, state, entrant), *unreliable(plan, state, [*models, *more], ("validation",))]
+
+
+def lost_words(plan: Plan, state: State, entrant: Entrant) -> list[str]:
+    """How many of the seeds that it is chosen by came to nothing: a mean over the others would flatter it."""
+    wanted = plan.models(entrant, plan.other_seeds)
+    lost = [reason for model in wanted if model.id in state.models and (reason := state.models[model.id].lost)]
+    return [f"{len(lost)} of {len(wanted)} seeds could not be trained ({lost[0]})"] if lost else []
 
 
 def living(plan: Plan, state: State, entrant: Entrant, count: int, split: str = "validation") -> list[Model]:
@@ -131,10 +140,10 @@ def _masking_alarms(state: State, models: Sequence[Model]) -> Iterable[str]:
 
 
 def masking_of(state: State, model: Model) -> dict[str, Any] | None:
-    """What the alarm counted, after the last epoch or, for a model from elsewhere, when it was first attacked."""
+    """What the alarm counted: of the very weights that are attacked where they are not those of the last epoch, or come from elsewhere; else after the last epoch."""
     known = state.models[model.id].masking
     looked = [look["masking"] for (one, _), look in state.looks.items() if one == model.id and look.get("masking")]
-    return known or next(iter(looked), None)
+    return next(iter(looked), known)
 
 
 def _chunks_of(plan: Plan, state: State, models: Sequence[Model], splits: Collection[str]) -> Sequence[Chunk]:

@@ -68,7 +68,7 @@ def _tables(plain: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield from table(TABLE_TITLES, table_rows(plain, split))
         if numbers["differences"]:
-            yield "Intervals at 95 % and p by a bootstrap over seeds and images; p adjusted by Holm for the comparisons of the table."
+            yield "Intervals at 95 % and p by a bootstrap over seeds (where there are several) and images; p adjusted by Holm for the comparisons of the table."
             yield ""
 
 
@@ -112,7 +112,7 @@ def _pairs(plain: Mapping[str, Any]) -> Iterator[str]:
     pairs = plain["splits"].get(split, {}).get("pairs", {})
     if "after" not in pairs:
         return
-    yield f"## Worst classes and pairs, {split} images, all seeds together"
+    yield f"## Worst classes and pairs, {split} images, means over the seeds"
     yield ""
     before, after = pairs.get("before"), pairs["after"]
     names = list(after["by_class"])
@@ -159,11 +159,14 @@ def _how(plain: Mapping[str, Any]) -> Iterator[str]:
     yield "## How it was done"
     yield ""
     yield f"- Data: {plain_text(task['dataset'])}, split seed {task['split_seed']}; threat: {task['norm']} ball of radius {task['epsilon']:g}, images in [0, 1]."
-    yield f"- Training: {plain['schedule']}. Seeds from {plain['seeds']['first']}, none of them the search's."
-    yield (
-        f"- The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each entrant; it and its rival have {plain['seeds']['winner_and_rival']},"
-        " those among them."
-    )
+    trained = [one for one in plain["entrants"] if not one["elsewhere"]]
+    if trained:
+        yield f"- Training: {plain['schedule']}. Seeds from {plain['seeds']['first']}, none of them the search's."
+    if len(trained) > 1:
+        yield (
+            f"- The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each entrant; it and its rival have {plain['seeds']['winner_and_rival']},"
+            " those among them."
+        )
     yield f"- Attacks: {'; '.join(f'{split}: {words}' for split, words in plain['attacks'].items())}; each on what the ones before left."
     for one in plain["entrants"]:
         values = ", ".join(
@@ -187,11 +190,18 @@ def _openings(plain: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _again(plain: Mapping[str, Any], program: str) -> Iterator[str]:
+    if is_elsewhere(plain):
+        return
     yield "## Again"
     yield ""
     yield f"    {program} verdict {plain['study']}"
     yield f"    {program} train --recipe results/{plain['study']}/verdict/recipe.toml"
     yield ""
+
+
+def is_elsewhere(plain: Mapping[str, Any]) -> bool:
+    """Whether the winner was not trained here."""
+    return any(one["elsewhere"] for one in plain["entrants"] if one["name"] == plain["winner"])
 
 
 def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str) -> str:
@@ -203,12 +213,12 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
     lines = [
         f"# Model card: {plain_text(plain['study'])}, {plain_text(plain['winner'])}, seed {chosen['seed']}",
         "",
-        f"An image classifier, trained adversarially ({chosen['recipe']['method']}), {chosen['recipe']['model']['name']}.",
+        _card_origin(plain, chosen),
         "",
         "## Data",
         "",
         f"{plain_text(task['dataset'])}: {inputs.get('channels')} x {height} x {width} pixels in [0, 1], {inputs.get('classes')} classes ({', '.join(names[:20])}{', ...' if len(names) > 20 else ''}).",
-        f"Trained on the training part without the {100 * task['validation_fraction']:g} % held out for validation (split seed {task['split_seed']}).",
+        _card_training(plain),
         "",
         "## Threat model",
         "",
@@ -220,7 +230,7 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
         "",
         "## Limits",
         "",
-        "- Of the seeds of its recipe this model withstands most on validation; expect the mean over seeds on new images.",
+        *_card_doubts(plain),
         f"- {openings_words(plain['openings'])}",
         "- Accuracy under a known attack is an upper bound: a stronger one may break more.",
         *(f"- {plain['attacks_replaced']}." for _ in range(bool(plain["attacks_replaced"]))),
@@ -234,16 +244,39 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
         f'model = load_model("{folder}")  # images (B, C, H, W) in [0, 1] -> logits (B, K); eval mode',
         "```",
         "",
-        f"Files: `model.safetensors` (weights), `recipe.toml` (how it was trained), `metrics.json`. As ONNX: `{program} export {plain['study']} --onnx model.onnx`.",
+        f"Files: `model.safetensors` (weights), `recipe.toml` ({'its network' if is_elsewhere(plain) else 'how it was trained'}), `metrics.json`. As ONNX: `{program} export {plain['study']} --onnx model.onnx`.",
         "",
-        "## Make it again",
+        "## Attack it, or make it again",
         "",
-        f"    {program} train --recipe {folder}/recipe.toml",
         f"    {program} evaluate --model {folder} --attack autoattack",
+        *([] if is_elsewhere(plain) else [f"    {program} train --recipe {folder}/recipe.toml"]),
         "",
         f"Made with {', '.join(f'{name} {version}' for name, version in plain['versions'].items())}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _card_origin(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
+    network = chosen["recipe"]["model"]["name"]
+    if is_elsewhere(plain):
+        return f"An image classifier ({network}) that was trained elsewhere; how is not known here."
+    return f"An image classifier ({network}), trained adversarially ({chosen['recipe']['method']})."
+
+
+def _card_training(plain: Mapping[str, Any]) -> str:
+    if is_elsewhere(plain):
+        return "What it was trained on is not known here: perhaps on images that are for validation here."
+    task = plain["task"]
+    held_out = f"{100 * task['validation_fraction']:g} % held out for validation (split seed {task['split_seed']})"
+    return f"Trained on the training part without the {held_out}."
+
+
+def _card_doubts(plain: Mapping[str, Any]) -> Iterator[str]:
+    if not is_elsewhere(plain):
+        yield "- Of the seeds of its recipe this model withstands most on validation; expect the mean over seeds on new images."
+    for one in plain["entrants"]:
+        if one["name"] == plain["winner"] and one["unreliable"]:
+            yield f"- **Its numbers are not to be relied on**: {plain_text('; '.join(one['unreliable']))}."
 
 
 def _card_numbers(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
@@ -270,4 +303,4 @@ def _worst(plain: Mapping[str, Any]) -> Iterator[str]:
     after = plain["splits"].get(split, {}).get("pairs", {}).get("after")
     if after:
         worst = after["worst_class"]
-        yield f"- Its weakest class is {plain_text(worst)}: {with_interval(after['by_class'][worst])} robust on {split} images."
+        yield f"- The weakest class of its recipe is {plain_text(worst)}: {with_interval(after['by_class'][worst])} robust on {split} images."

@@ -58,7 +58,7 @@ def given_entrant(
             f"--model {path} has a head with rows of length 1, as cosine heads do; say which it is by --set model.head=cosine or model.head=linear"
         )
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return Entrant(path.stem, "compared", recipe, weights=digest), weights
+    return Entrant(f"model {path.stem}", "compared", recipe, weights=digest), weights
 
 
 def _as_safetensors(path: Path) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.settings import to_plain
 from hcpr_tune.training.ladder import attacks_of
 from hcpr_tune.training.recipe import recipe_from_plain
-from hcpr_tune.verdict.agenda import TEST, Task, next_task
+from hcpr_tune.verdict.agenda import TEST, Task, next_task, stages
 from hcpr_tune.verdict.contest import masking_of
 from hcpr_tune.verdict.plan import Model, Plan
 from hcpr_tune.verdict.state import State, Trained
@@ -38,7 +38,7 @@ class Judge(Bridge[Task]):
         folder: StudyFolder,
         requests: Place,
         capacity: Capacity,
-        open_test: Callable[[], None],
+        open_test: Callable[[Collection[str], str], None],
     ) -> None:
         """`folder`: the verdict's own; `requests`: where somebody may ask for its end."""
         super().__init__()
@@ -74,7 +74,8 @@ class Judge(Bridge[Task]):
 
     def hand_out(self, work: Task) -> dict[str, Any]:
         if work.split == TEST:
-            self._open_test()
+            models = {model.id for model in list(stages(self._plan, self._state))[-1].models}
+            self._open_test(models, self._plan.scope(TEST))
         if work.model.id not in self._state.models:
             self._write_model(work.model)
         self._write("job", job=work.key)
@@ -138,8 +139,13 @@ class Judge(Bridge[Task]):
             "chunk_size": self._plan.chunk,
             "survive": [one == label for one, label in zip(step.classes, chunk.labels, strict=True)],
             "rival": rival,
-            "with_masking": masking_of(self._state, task.model) is None,
+            "with_masking": self._not_counted_yet(task.model),
         }
+
+    def _not_counted_yet(self, model: Model) -> bool:
+        """Whether nobody has looked for masked gradients of the weights that are attacked: a training does so after its last epoch."""
+        known = self._state.models[model.id]
+        return masking_of(self._state, model) is None or best_epoch(self._plan, known) != known.last_epoch
 
     def _images(self, split: str) -> int:
         return self._plan.test_images if split == TEST else self._plan.images
@@ -178,7 +184,7 @@ class Judge(Bridge[Task]):
         known = self._state.models[model.id]
         if known.weights:
             reason = f"the weights of {model.entrant} are damaged ({report['reason']}); run it again, and they are copied again"
-            self._end(replace(task, model=model), "failed", reason, job=task.key)
+            self._end(replace(task, model=model), "given up", reason, job=task.key)
             return
         if not known.finished:
             # Another job found it out before, and its training is on its way.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from hcpr_tune.search.record import Record, Segments
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.studies import COPY_OF, reopen
 from hcpr_tune.verdict.state import State
+from hcpr_tune.verdict.takeaway import retell
 
 Seen = Callable[[dict[str, float]], None]
 
@@ -24,12 +25,15 @@ class OpenTest:
         self._folder, self._history, self._record = folder, history, record
         self._leading, self._command = lead.check, command
 
-    def __call__(self) -> None:
+    def __call__(self, models: Collection[str], scope: str) -> None:
+        """`models`: all that will be attacked on the images of `scope`. One that was broken off goes on, for the same models and images only."""
         openings = self._record.history.openings
-        if openings and not openings[-1]["closed"]:
-            return  # one that was broken off goes on
+        latest = openings[-1] if openings else None
+        if latest and not latest["closed"] and set(models) <= set(latest["models"]) and scope == latest["scope"]:
+            return
         number = write_opening(self._folder, self._history, self._command, self._leading)
-        self._record.append({"event": "opening", "time": time.time(), "number": number, "command": self._command})
+        about = {"number": number, "command": self._command, "models": sorted(models), "scope": scope}
+        self._record.append({"event": "opening", "time": time.time(), **about})
 
 
 def write_opening(
@@ -43,9 +47,10 @@ def write_opening(
     return number
 
 
-def write_seen(folder: StudyFolder, history: History, numbers: dict[str, float]) -> None:
-    """Record in the study what the latest opening showed: robust accuracy by who was attacked."""
-    _append(folder, history, {"event": "test_seen", "time": time.time(), "numbers": numbers}, lambda: None)
+def write_seen(folder: StudyFolder, history: History, number: int, numbers: dict[str, float]) -> None:
+    """Record in the study what opening `number` showed: robust accuracy by who was attacked."""
+    event = {"event": "test_seen", "time": time.time(), "number": number, "numbers": numbers}
+    _append(folder, history, event, lambda: None)
 
 
 def _append(folder: StudyFolder, history: History, event: Event, leading: Callable[[], None]) -> None:
@@ -71,7 +76,9 @@ def opened(model: Path, command: str) -> Iterator[Seen]:
     folder, _, history = reopen(address.rpartition("/")[0], root.name, "--model ")
     lead = Lead(folder.place, folder.address)
     try:
-        write_opening(folder, history, command, lead.check)
-        yield lambda numbers: write_seen(folder, history, numbers)
+        number = write_opening(folder, history, command, lead.check)
+        retell(folder, history, "hcpr_tune")
+        yield lambda numbers: write_seen(folder, history, number, numbers)
+        retell(folder, history, "hcpr_tune")
     finally:
         lead.close()

@@ -46,7 +46,7 @@ def rival_study(study: Study, history: History, name: str, method: str) -> Study
         for one, table in tables["search"].items()
         if one.partition(".")[0] not in COEFFICIENTS and _exists(table, method)
     }
-    own = {field_of(one): _unconditional(table) for one, table in _own(baselines["search"], method).items()}
+    own = {field_of(one): _without_method(table) for one, table in _own(baselines["search"], method).items()}
     recipe = tables["recipe"] | {"method": method}
     recipe["model"] = recipe["model"] | {"head": "auto"}
     for point in baselines["first_points"]:
@@ -66,12 +66,15 @@ def rival_study(study: Study, history: History, name: str, method: str) -> Study
 
 
 def _own(search: dict[str, Any], method: str) -> dict[str, Any]:
-    """The dimensions that exist for this method and not for HCPR."""
-    found = {}
+    """The dimensions that exist for this method and not for HCPR, MART's own learning rate among them; for HCPR its coefficients."""
+    found: dict[str, Any] = {}
     for one, table in search.items():
         methods = _methods(table)
-        if method in methods and "hcpr" not in methods:
+        of_a_method = one.partition(".")[0] in COEFFICIENTS
+        if method in methods and ("hcpr" not in methods or (method == "hcpr" and of_a_method)):
             found[one] = table
+        elif not methods and table.get("when") and set(table["when"]) <= set(found):
+            found[one] = table  # the pace has a start only where it moves
     return found
 
 
@@ -88,6 +91,12 @@ def _exists(table: dict[str, Any], method: str) -> bool:
 
 def _unconditional(table: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key != "when"}
+
+
+def _without_method(table: dict[str, Any]) -> dict[str, Any]:
+    """The dimension with its other conditions."""
+    when = {name: values for name, values in table.get("when", {}).items() if name != "method"}
+    return _unconditional(table) | ({"when": when} if when else {})
 
 
 def rival_entrant(study: Study, history: History, method: str) -> Entrant | None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from typing import Any
 
-from hcpr_tune.errors import Interrupted, StorageError
+from hcpr_tune.errors import Interrupted, MovedOn, StorageError
 from hcpr_tune.files import write_bytes_whole
 from hcpr_tune.search.capacity import Capacity, Share
 from hcpr_tune.search.history import Event, History
@@ -25,7 +25,7 @@ from hcpr_tune.verdict.curves import Curves
 from hcpr_tune.verdict.openings import OpenTest, write_seen
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import FORMAT, State, read_state
-from hcpr_tune.verdict.takeaway import write_verdict
+from hcpr_tune.verdict.takeaway import retell, write_verdict
 from hcpr_tune.version import VERSION
 
 FOLDER = "verdict"
@@ -47,31 +47,37 @@ def known_state(folder: StudyFolder) -> State:
     return read_state(own.record)
 
 
-def run(
+def carry_out(
     folder: StudyFolder,
+    study: Study,
     history: History,
     plan: Plan,
     share: Share,
     command: str,
+    program: str,
     listeners: Sequence[Hearing[State]] = (),
-    most: int = 0,
     patience: float = 0.0,
-) -> State:
-    """Carry `plan` out on the connected Ray, from what is recorded, and return all that is known then.
+) -> dict[str, Any]:
+    """Carry `plan` out on the connected Ray, from what is recorded, write everything into the verdict's folder, and return it as plain values.
 
-    `command`: what somebody typed, for the record of openings. Raises `Interrupted`, `StorageError`, and `InputError` where another process leads
-    the study.
+    `command`: what somebody typed, for the record of openings; `program`: how commands are called in what is written. Raises `Interrupted`, `StorageError`,
+    `InputError` where another process leads the study, and `MovedOn` where one has led it since `history` was read.
     """
-    own = verdict_folder(folder)
+    own, most = verdict_folder(folder), study.settings.resources.workers
     with ExitStack() as stack:
         lead = Lead(folder.place, folder.address, patience)
         stack.callback(lead.close)
+        if history.bytes_read and folder.record_bytes() != history.bytes_read:
+            raise MovedOn(f"{folder.address} was changed by another process in this moment; start again")
+        history.bytes_read = 0  # from here on it is written by this process alone
         clear_stops(folder.place)
         state = known_state(folder)
         own.root.mkdir(parents=True, exist_ok=True)
         segments = None if own.bucket is None else Segments(own.bucket)
-        record = Record(own.record, state, listeners, segments, lead.check)
+        record = Record(own.record, state, [*listeners, Curves(own.root)], segments, lead.check)
         stack.callback(record.close)
+        # However it ends, what is written says how often the test images were seen.
+        stack.callback(retell, folder, history, program)
         record.append(_begin(share.workers))
         open_test = OpenTest(folder, history, record, lead, command)
         reason = "failed"
@@ -92,46 +98,23 @@ def run(
         finally:
             with suppress(StorageError):
                 record.append({"event": "end", "time": time.time(), "reason": reason})
-    return state
-
-
-def carry_out(
-    folder: StudyFolder,
-    study: Study,
-    history: History,
-    plan: Plan,
-    share: Share,
-    command: str,
-    program: str,
-    listeners: Sequence[Hearing[State]] = (),
-) -> dict[str, Any]:
-    """`run`, and then write everything into the verdict's folder; returns it as plain values. What was done is written too where it is broken off."""
-    shown = [*listeners, Curves(verdict_folder(folder).root)]
-    state = run(folder, history, plan, share, command, shown, study.settings.resources.workers)
-    return settle(folder, study, history, plan, state, program)
+        return settle(folder, study, history, plan, record, program)
 
 
 def settle(
-    folder: StudyFolder, study: Study, history: History, plan: Plan, state: State, program: str
+    folder: StudyFolder, study: Study, history: History, plan: Plan, record: Record[State], program: str
 ) -> dict[str, Any]:
     """Draw the conclusion, write it down, and close an opening of the test images once all was attacked that it was for."""
-    own = verdict_folder(folder)
+    state = record.history
     plain = conclude(study, history, folder.root.name, plan, state)
     if plain["settled"] and plan.test and state.openings and not state.openings[-1]["closed"]:
         entrants = plain["splits"]["test"]["entrants"]
-        write_seen(folder, history, {name: one["robust_accuracy"]["mean"] for name, one in entrants.items()})
+        numbers = {name: one["robust_accuracy"]["mean"] for name, one in entrants.items()}
+        write_seen(folder, history, state.openings[-1]["number"], numbers)
         plain["openings"] = history.openings
-        _append_to_verdict(own, state, {"event": "closing", "time": time.time()})
-    plain["model_missing"] = write_verdict(own, plain, program)
+        record.append({"event": "closing", "time": time.time()})
+    plain["model_missing"] = write_verdict(verdict_folder(folder), plain, program)
     return plain
-
-
-def _append_to_verdict(own: StudyFolder, state: State, event: Event) -> None:
-    record = Record(own.record, state, segments=None if own.bucket is None else Segments(own.bucket))
-    try:
-        record.append(event)
-    finally:
-        record.close()
 
 
 def _begin(workers: int) -> Event:

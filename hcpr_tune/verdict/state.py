@@ -158,7 +158,8 @@ class State:
             model.finished, model.epochs, model.scores = False, {}, {}
         elif event["status"] != "broken off":
             self.failed[event["job"]] = event["reason"]
-            model.lost = event["reason"]
+            # An attack that fails says nothing of the model, least of all one on test images, which have no say in who wins.
+            model.lost = event["reason"] if event["kind"] == "train" or event["status"] == "given up" else model.lost
 
     def _on_opening(self, event: Event) -> None:
         self.openings.append(dict(event) | {"closed": False})

@@ -40,17 +40,21 @@ def mean_over_seeds(survive: np.ndarray) -> Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """A recipe's share minus another one's, its 95 % interval and two-sided p by the bootstrap; `adjusted` is p after Holm."""
+    """A recipe's share minus another one's, its 95 % interval and two-sided p by the bootstrap; `adjusted` is p after Holm.
+
+    `seeds`: of the one that has fewer. With one seed interval and p are of two models, over images alone, and nothing is found of the recipes.
+    """
 
     value: float
     low: float
     high: float
     p: float
     adjusted: float
+    seeds: int = 2
 
     @property
     def found(self) -> bool:
-        return self.adjusted < SURE
+        return self.seeds > 1 and self.adjusted < SURE
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -60,6 +64,7 @@ class Difference:
             "p": self.p,
             "p_holm": self.adjusted,
             "found": self.found,
+            "seeds": self.seeds,
         }
 
 
@@ -106,7 +111,11 @@ def differences(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 
         p = min(1.0, 2 * min(below, above) / (RESAMPLES + 1))
         found[name] = float(one.mean() - other.mean()), float(low), float(high), p
     adjusted = holm([p for *_, p in found.values()])
-    return {name: Difference(*values, adjusted=p) for (name, values), p in zip(found.items(), adjusted, strict=True)}
+    seeds = {name: min(len(one), len(other)) for name, (one, other) in pairs.items()}
+    return {
+        name: Difference(*values, adjusted=p, seeds=seeds[name])
+        for (name, values), p in zip(found.items(), adjusted, strict=True)
+    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from hcpr_tune.errors import StorageError
 from hcpr_tune.files import write_json, write_whole
+from hcpr_tune.search.history import History
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.training.recipe import recipe_from_plain, recipe_to_toml
 from hcpr_tune.verdict.conclusion import best_model
 from hcpr_tune.verdict.documents import model_card, verdict_md
 from hcpr_tune.verdict.judge import training_name
+from hcpr_tune.views.verdicts import read_verdict
 
 WEIGHTS, RECIPE, METRICS, CARD = "model.safetensors", "recipe.toml", "metrics.json", "model_card.md"
 PLAIN, WORDS = "verdict.json", "verdict.md"
@@ -35,6 +38,21 @@ def write_verdict(own: StudyFolder, plain: dict[str, Any], program: str) -> str:
             f"the verdict cannot be written to {own.root}: {error}; mend that, and run it again"
         ) from error
     return wrong
+
+
+def retell(folder: StudyFolder, history: History, program: str) -> None:
+    """Write verdict.json, verdict.md and the card anew, where they are, with the openings of the test images so far."""
+    plain = read_verdict(folder.root)
+    if plain is None or plain["openings"] == history.openings:
+        return
+    plain["openings"] = history.openings
+    root, chosen = folder.root / "verdict", best_model(plain)
+    written = {PLAIN: json.dumps(plain, indent=2) + "\n", WORDS: verdict_md(plain, program)}
+    written |= {CARD: model_card(plain, chosen, program)} if chosen is not None and (root / CARD).is_file() else {}
+    for name, text in written.items():
+        write_whole(root / name, text)
+        if folder.bucket is not None:
+            folder.bucket.child("verdict").upload(root / name, name)
 
 
 def write_model(own: StudyFolder, plain: Mapping[str, Any], program: str) -> str:

@@ -210,13 +210,14 @@ def gain_words(told: Told, best: Trial) -> str:
 def what_it_is_worth(told: Told, best: Trial) -> str:
     """What the numbers are not."""
     candidates = sum(bool(trial.rungs) for trial in told.history.trials.values())
+    opened = openings_words(told.history.openings)
     words = f"Robust accuracy is under the margin attack, {told.study.recipe.evaluation.steps} steps, on images that the models were not trained on."
     if candidates > 1 and best.number:
         words += (
             f" The best was chosen from {candidates} trials by these very images, so that its numbers and its gain are optimistic; the interval of the gain"
-            f" knows nothing of the choice, and is as wide as for different images. {openings_words(told.history.openings)}"
+            " knows nothing of the choice, and is as wide as for different images."
         )
-    return words
+    return f"{words} {opened}"
 
 
 def comparison(told: Told, best: Trial) -> str:
@@ -284,7 +285,7 @@ def verdict_section(told: Told) -> list[str]:
     plain = read_verdict(told.folder.root)
     if plain is None:
         return []
-    lines = verdict_lines(plain)
+    lines = verdict_lines(plain | {"openings": told.history.openings})
     body = [f'<p class="lead">{escape(lines[0])}</p>' if lines else ""]
     body.append(f"<ul>{''.join(f'<li>{escape(line.strip())}</li>' for line in lines[1:])}</ul>")
     for split in SPLITS:
@@ -295,7 +296,7 @@ def verdict_section(told: Told) -> list[str]:
 
 
 SOURCE = (
-    "Models trained again on fresh seeds; means and standard deviations over them, differences with 95 % intervals by a bootstrap over seeds and images,"
+    "Models trained again on fresh seeds; means and standard deviations over them, differences with 95 % intervals by a bootstrap over seeds (where there are several) and images,"
     " p after Holm. verdict/verdict.md has all of it, verdict/ the model to take away."
 )
 

@@ -48,6 +48,8 @@ def difference_words(difference: Mapping[str, Any]) -> str:
     """A difference with its interval, and whether there is one."""
     low, value, high = (100 * difference[name] for name in ("low_95", "difference", "high_95"))
     words = f"{value:+.1f} points ({low:+.1f} to {high:+.1f}, p {p_words(difference['p_holm'])})"
+    if difference["seeds"] == 1:
+        return f"{words} over images alone: one seed says nothing of the recipes"
     return words if difference["found"] else f"{words}: no difference found"
 
 
@@ -92,6 +94,8 @@ def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
             yield f"UNRELIABLE   {one['name']} {barred_words(plain, one)}: {'; '.join(one['unreliable'])}."
         for lost in one["lost"]:
             yield f"LOST         {one['name']}, seed {lost['seed']}: {lost['reason']}"
+        if one["elsewhere"]:
+            yield f"NOTE         {one['name']} was trained elsewhere, perhaps on these validation images: only the test images say how it compares."
     if plain["unfinished"]:
         yield f"UNFINISHED   {plain['unfinished']}: the numbers are of what was done until then."
     if plain["attacks_replaced"]:

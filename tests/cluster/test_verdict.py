@@ -147,7 +147,11 @@ def test_looking_at_the_test_images_by_evaluate_counts_too(whole, tmp_path, comm
     copied(whole[0], tmp_path, with_verdict=True)
     done = command("evaluate", "--model", "results/one/verdict", "--split", "test", "--images", "40")
     assert done.returncode == 0, done.stderr
-    assert [one["number"] for one in hcpr_tune.load(tmp_path / "results" / "one").history.openings] == [1, 2]
+    study = hcpr_tune.load(tmp_path / "results" / "one")
+    assert [one["number"] for one in study.history.openings] == [1, 2]
+    assert len(study.verdict["openings"]) == 2
+    for name in ("verdict.md", "model_card.md"):
+        assert "seen 2 times" in (tmp_path / "results" / "one" / "verdict" / name).read_text()
 
 
 def test_what_one_takes_away_is_the_winner_and_can_be_trained_again(whole, tmp_path, command):
@@ -270,7 +274,7 @@ def test_a_model_from_elsewhere_is_judged_on_its_own(whole, tmp_path):
     folder = in_folder(tmp_path, ALL_TO_THE_END)
     own = ("--model", "mine.safetensors", "--arch", "small_cnn", "--set", "model.head=cosine", "--set", "model.width=4")
     plain = judged(folder, *own, "--space", "small.toml", *few(images=20), "--test")
-    assert plain["winner"] == "mine"
+    assert plain["winner"] == "model mine"
     assert plain["splits"]["test"]["images"] == 20
     assert len(plain["openings"]) == 1
     assert plain["entrants"][0]["unreliable"] == []

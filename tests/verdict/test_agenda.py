@@ -314,3 +314,33 @@ def test_no_stage_has_open_tasks_at_the_end():
     found = list(stages(facts.plan, facts.state))
     assert [stage.split for stage in found] == ["validation", "validation", "test"]
     assert [open_tasks(facts.plan, facts.state, stage) for stage in found] == [[], [], []]
+
+
+def test_what_fails_on_the_test_images_changes_neither_the_winner_nor_who_is_attacked():
+    facts = Facts(whole(), SHARES)
+    before = None
+    for _ in range(MOST):
+        task = next_task(facts.plan, facts.state, 0.0)
+        if task == "finished":
+            break
+        assert isinstance(task, Task)
+        facts.start(task)
+        if task.split == "test":
+            before = before or contest(facts.plan, facts.state).winner
+            facts.over(task, "failed", "out of memory")
+        else:
+            facts.finish(task)
+    assert before is not None
+    assert contest(facts.plan, facts.state).winner == before
+    attacked = {event["job"] for event in facts.events if event["event"] == "job" and " test " in event["job"]}
+    judged_here = {one.id for seed in (1, 2, 3) for one in (before.model(seed), facts.plan.entrants[-1].model(seed))}
+    assert {job.split()[1] for job in attacked} == judged_here
+
+
+def test_seeds_that_cannot_be_trained_bar_a_recipe():
+    facts = Facts(whole(), SHARES)
+    best = facts.plan.entrants[1]
+    carry_out(facts, failing={Task("train", facts.plan.models(best, 2)[0]).key})
+    found = contest(facts.plan, facts.state)
+    assert found.winner is not None
+    assert found.winner.name == "c", "a mean over the seeds that are left would flatter b"

@@ -210,7 +210,7 @@ def test_only_images_that_all_were_attacked_on_count(small_study):
 
 
 def test_a_lost_model_is_left_out_and_told_of_and_shifts_no_pair(small_study):
-    plan = plan_of("b", seeds=3, other_seeds=3)
+    plan = plan_of("b", seeds=3, other_seeds=1)
     facts = Facts(plan, SHARES)
     for one in plan.entrants:
         facts.attacked_all(facts.in_place(one, 3))

@@ -97,7 +97,7 @@ def test_no_difference_found_stands_exactly_where_holms_p_is_5_per_cent_or_more(
 
 @pytest.mark.parametrize(("p", "found"), [(0.0499, True), (0.05, False), (0.9, False), (0.0002, True)])
 def test_a_difference_has_its_interval_and_p(p, found):
-    one = {"difference": 0.034, "low_95": -0.001, "high_95": 0.07, "p": p, "p_holm": p, "found": found}
+    one = {"difference": 0.034, "low_95": -0.001, "high_95": 0.07, "p": p, "p_holm": p, "found": found, "seeds": 3}
     words = f"+3.4 points (-0.1 to +7.0, p {p_words(p)})"
     assert difference_words(one) == words + ("" if found else ": no difference found")
 
@@ -218,7 +218,7 @@ def test_the_card_says_data_threat_numbers_limits_and_how_to_load(plain):
     assert "within a linf ball of radius 0.15" in text
     assert 'load_model("results/x/verdict")' in text
     assert "python hcpr_tune.py train --recipe results/x/verdict/recipe.toml" in text
-    assert "Its weakest class is" in text
+    assert "The weakest class of its recipe is" in text
 
 
 def test_the_model_to_take_away_withstands_most_on_validation(plain):

@@ -62,7 +62,7 @@ def test_any_container_holds_the_same_model(small_study, weights, tmp_path, scra
     model = build_model(entrant.recipe.network, 1, 10, 0, (8, 8))
     load_weights(model, file)
     assert all(torch.equal(tensor, weights[one]) for one, tensor in model.state_dict().items())
-    assert entrant.name == path.stem
+    assert entrant.name == f"model {path.stem}"
     assert entrant.weights == read(small_study, tmp_path / "reference.pt", scratch)[0].weights
     assert entrant.recipe.task == small_study.recipe.task
 

@@ -122,7 +122,7 @@ def test_the_test_images_are_opened_before_the_first_of_them_is_attacked(tmp_pat
     while not isinstance(task := next_task(facts.plan, facts.state, 0.0), str) and task.split != "test":
         facts.start(task)
         facts.finish(task)
-    made = Bench(tmp_path, facts, lambda: order.append(sorted(facts.state.running)))
+    made = Bench(tmp_path, facts, lambda models, scope: order.append(sorted(facts.state.running)))
     closing(made)
     made.judge.hand_out(task)
     assert order == [[]], "the job was on the record before the opening was"
@@ -130,7 +130,7 @@ def test_the_test_images_are_opened_before_the_first_of_them_is_attacked(tmp_pat
 
 
 def test_where_the_opening_cannot_be_recorded_no_test_image_is_attacked(tmp_path, closing):
-    def refuse():
+    def refuse(models, scope):
         raise OSError("no space left")
 
     facts = Facts(plan_of("a", test=True, test_images=20), {"a": 0.6, "published": 0.4})

@@ -153,3 +153,9 @@ def test_the_bound_on_memory_changes_no_shape(cells, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 250)
     one = drawn(np.random.default_rng(2), 2, 40, 0.5, 0.1, np.zeros(40))
     assert bootstrap_differences(one, 1 - one).shape == (250,)
+
+
+def test_with_one_seed_nothing_is_found_of_the_recipes():
+    one, other = np.ones((1, 300)), np.zeros((3, 300))
+    assert not differences({"x": (one, other)})["x"].found
+    assert differences({"x": (np.ones((2, 300)), other)})["x"].found
