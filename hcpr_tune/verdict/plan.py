@@ -188,8 +188,8 @@ def given_plan(study: Study, given: Entrant, test: bool) -> Plan:
     return replace(_plan(study, (replace(given, role="given"),)), test=test)
 
 
-TRAINING_SHARE = 0.75
-"""Of the time for a small verdict: where training alone takes more, there is none."""
+BEGINNING_SHARE, TRAINING_SHARE = 0.9, 0.75
+"""Of the time for a small verdict: after the first nothing more is begun, and where training alone takes more than the second there is none."""
 SMALL_IMAGES, SMALL_CHUNK = 100, 50
 """Chunks of a small verdict are small, so that where it is broken off all models were attacked on nearly the same images."""
 
@@ -207,7 +207,8 @@ def small_plan(study: Study, history: History) -> Plan | None:
     if longest * math.ceil(len(entrants) / max(1, history.workers)) > TRAINING_SHARE * limit:
         return None
     small = replace(_plan(study, entrants), seeds=1, other_seeds=1, images=SMALL_IMAGES, chunk=SMALL_CHUNK)
-    return replace(small, ladder="autoattack", ablations=False, seconds=limit)
+    # An attack that is running then ends first.
+    return replace(small, ladder="autoattack", ablations=False, seconds=BEGINNING_SHARE * limit)
 
 
 def ablations(plan: Plan, chosen: Entrant) -> list[Entrant]:

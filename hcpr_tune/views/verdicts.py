@@ -104,13 +104,17 @@ def barred_words(plain: Mapping[str, Any], entrant: Mapping[str, Any]) -> str:
 
 
 def _notes(plain: Mapping[str, Any]) -> Iterator[str]:
-    for one in plain["entrants"]:
-        if one["name"] == plain["winner"] and one["optimism"] is not None:
-            optimism = one["optimism"]
-            yield (
-                f"The search had said {percent(optimism['search'])}; trained again, under the same attack, it is {percent(optimism['again'])}:"
-                f" the search was {abs(optimism['points']):.1f} points too {'optimistic' if optimism['points'] >= 0 else 'pessimistic'}."
-            )
+    scored = [
+        one for one in plain["entrants"] if one["optimism"] is not None and one["role"] in ("finalist", "published")
+    ]
+    if scored:
+        # What the search chose: it is that choice which flatters.
+        best = max(scored, key=lambda one: float(one["optimism"]["search"]))
+        optimism = best["optimism"]
+        yield (
+            f"The search's best, {best['name']}, had {percent(optimism['search'])} there; trained again, under the same attack, it is {percent(optimism['again'])}:"
+            f" {abs(optimism['points']):.1f} points too {'optimistic' if optimism['points'] >= 0 else 'pessimistic'}."
+        )
     yield openings_words(plain["openings"])
 
 

@@ -336,7 +336,7 @@ def test_a_small_plan_is_made_where_training_leaves_time_for_the_attacks(space_f
     study = read_study(space_file, [("verdict.seconds_at_end", 60)])
     plan = small_plan(study, timed(study, 44.0))
     assert [one.name for one in plan.entrants] == ["trial 1", "published"]
-    assert (plan.seeds, plan.other_seeds, plan.ladder, plan.seconds) == (1, 1, "autoattack", 60)
+    assert (plan.seeds, plan.other_seeds, plan.ladder, plan.seconds) == (1, 1, "autoattack", 54)
     assert not plan.test
     assert small_plan(study, timed(study, 46.0)) is None
     assert small_plan(read_study(space_file), timed(study, 1.0)) is None, "the study gives it no time"

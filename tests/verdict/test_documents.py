@@ -117,10 +117,9 @@ def test_optimism_is_told_in_points_too_high(plain):
     table = rows(section(verdict_md(plain, "x"), "How much the search flattered"))
     assert ["b", "75.0 %", "85.0 %", "-10.0"] in table
     assert ["a", "75.0 %", "45.0 %", "+30.0"] in table
-    line = next(line for line in verdict_lines(plain) if "The search had said" in line)
-    assert line.endswith(
-        "75.0 %; trained again, under the same attack, it is 85.0 %: the search was 10.0 points too pessimistic."
-    )
+    line = next(line for line in verdict_lines(plain) if "The search's best" in line)
+    assert line.startswith("The search's best, a, had 75.0 % there")
+    assert line.endswith("it is 45.0 %: 30.0 points too optimistic.")
 
 
 def test_worst_classes_and_hard_pairs_have_their_shares(plain):
