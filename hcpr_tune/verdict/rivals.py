@@ -41,10 +41,12 @@ def rival_study(study: Study, history: History, name: str, method: str) -> Study
     """
     baselines = read_toml(find_space(BASELINES))
     tables = study_to_plain(study)
+    # The ramp of the consistency weights is a coefficient of HCPR, and acts on the weights of others too.
+    of_all = {field_of(one) for one, table in baselines["search"].items() if not table.get("when")}
     common = {
         field_of(one): _unconditional(table)
         for one, table in tables["search"].items()
-        if one.partition(".")[0] not in COEFFICIENTS and _exists(table, method)
+        if (one.partition(".")[0] not in COEFFICIENTS or field_of(one) in of_all) and _exists(table, method)
     }
     own = {field_of(one): _without_method(table) for one, table in _own(baselines["search"], method).items()}
     recipe = tables["recipe"] | {"method": method}
@@ -53,7 +55,8 @@ def rival_study(study: Study, history: History, name: str, method: str) -> Study
         if point["method"] == method:
             for one, value in point.items():
                 set_dotted(recipe, field_of(one), value)
-    budget = {"trials": MANY, "hours": 0.0, "worker_hours": history.worker_seconds / 3600}
+    # 0 would be no limit.
+    budget = {"trials": MANY, "hours": 0.0, "worker_hours": max(1.0, history.worker_seconds) / 3600}
     changes: dict[str, Any] = {
         "description": f"{method}, the rival of {name}, in as many worker-seconds",
         "recipe": recipe,

@@ -12,8 +12,9 @@ from hcpr_tune.search.study import find_space, read_study
 from hcpr_tune.settings import to_plain
 from hcpr_tune.training.recipe import Optimiser, Schedule
 from hcpr_tune.verdict.conclusion import best_model, conclude
-from hcpr_tune.verdict.contest import contest, unreliable
+from hcpr_tune.verdict.contest import contest, survive, unreliable
 from hcpr_tune.verdict.plan import Entrant, ablations, full_plan, published, small_plan
+from hcpr_tune.verdict.statistics import mcnemar
 from tests.search.histories import begin, epoch, history_of, job, job_end, reached, suggested
 from tests.verdict.facts import BASE, HONEST, Facts, entrant, judged, plan_of
 
@@ -221,7 +222,18 @@ def test_a_lost_model_is_left_out_and_told_of_and_shifts_no_pair(small_study):
     assert b["lost"] == [{"seed": 2, "reason": "diverged: the loss is not finite"}]
     numbers = told["splits"]["validation"]
     assert numbers["entrants"]["b"]["seeds"] == [1, 3]
-    assert [pair["seed"] for pair in numbers["mcnemar"]["published"]] == [1, 3]
+    ours, theirs = (
+        {
+            model.seed: survive(plan, facts.state, [model], "validation", [0, 1])[0]
+            for model in plan.models(one, 3)
+            if model != lost
+        }
+        for one in plan.entrants
+    )
+    assert numbers["mcnemar"]["published"] == [
+        {"seed": seed} | mcnemar(ours[seed], theirs[seed]).to_plain() for seed in (1, 3)
+    ]
+    assert mcnemar(ours[3], theirs[2]) != mcnemar(ours[3], theirs[3]), "the wrong pair would not be seen"
 
 
 def test_a_lost_model_of_a_later_seed_is_told_of(small_study):

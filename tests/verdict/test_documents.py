@@ -97,7 +97,7 @@ def test_no_difference_found_stands_exactly_where_holms_p_is_5_per_cent_or_more(
 
 @pytest.mark.parametrize(("p", "found"), [(0.0499, True), (0.05, False), (0.9, False), (0.0002, True)])
 def test_a_difference_has_its_interval_and_p(p, found):
-    one = {"difference": 0.034, "low_95": -0.001, "high_95": 0.07, "p": p, "p_holm": p, "found": found, "seeds": 3}
+    one = {"difference": 0.034, "low_95": -0.001, "high_95": 0.07, "p": 0.0001, "p_holm": p, "found": found, "seeds": 3}
     words = f"+3.4 points (-0.1 to +7.0, p {p_words(p)})"
     assert difference_words(one) == words + ("" if found else ": no difference found")
 

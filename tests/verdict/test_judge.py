@@ -100,11 +100,15 @@ def test_what_two_jobs_find_damaged_is_trained_again_once(tmp_path, closing):
     model = plan.models(plan.entrants[0], 1)[0]
     tasks = [Task("attack", model, "validation", chunk, "strong") for chunk in (0, 1)]
     made.damaged(tasks[0], model, 4)
-    made.put(model, [1])
+    # It is on its way again when the other job's report comes.
+    made.judge.hand_out(Task("train", model))
+    made.facts.trained(model)
+    made.put(model, [4])
     made.damaged(tasks[1], model, 4)
-    assert made.checkpoints(model) == [1]
-    made.facts.finish(Task("train", model))
+    assert made.checkpoints(model) == [4]
+    made.facts.over(Task("train", model))
     assert state.models[model.id].finished
+    assert state.models[model.id].last_epoch == 4
 
 
 def test_damaged_weights_from_elsewhere_are_given_up(tmp_path, closing):

@@ -81,7 +81,9 @@ def test_the_answer_stands_first_with_its_numbers(tmp_path):
     said = f"Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{none})."
     assert said in text["answer"]
     assert "optimistic" in text["answer"]
-    assert f"evaluate --model {tmp_path / 'many' / 'best'} --attack autoattack --split test" in text["answer"]
+    assert f"evaluate --model {tmp_path / 'many' / 'best'} --attack autoattack" in text["answer"]
+    assert f"verdict many --storage {tmp_path} --test" in text["answer"]
+    assert "--split test" not in text["answer"], "a verdict opens the test images, on the record"
     assert f"train --recipe {tmp_path / 'many' / 'best' / 'recipe.toml'}" in text["answer"]
     assert f"tune --resume many --storage {tmp_path}" in text["answer"]
     for name in study.space:
