@@ -42,7 +42,7 @@ def rival_study(study: Study, history: History, name: str, method: str) -> Study
     baselines = read_toml(find_space(BASELINES))
     tables = study_to_plain(study)
     # The ramp of the consistency weights is a coefficient of HCPR, and acts on the weights of others too.
-    of_all = {field_of(one) for one, table in baselines["search"].items() if not table.get("when")}
+    of_all = {field_of(one) for one, table in baselines["search"].items() if not table.get("when")} - {"method"}
     common = {
         field_of(one): _unconditional(table)
         for one, table in tables["search"].items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hcpr_tune.errors import InputError
@@ -21,9 +23,15 @@ OWN = {
     "hypersphere_pgd_at": {"attack.start", "hypersphere.scale", "hypersphere.margin"},
 }
 COMMON = {
-    "default": set(),
-    "wide": {"optimiser.lr", "optimiser.weight_decay", "averaging.half_life", "label_smoothing"},
-    "baselines": {"optimiser.lr", "optimiser.weight_decay", "averaging.half_life", "label_smoothing"},
+    "default": {"consistency.ramp"},
+    "wide": {"consistency.ramp", "optimiser.lr", "optimiser.weight_decay", "averaging.half_life", "label_smoothing"},
+    "baselines": {
+        "consistency.ramp",
+        "optimiser.lr",
+        "optimiser.weight_decay",
+        "averaging.half_life",
+        "label_smoothing",
+    },
 }
 
 
@@ -100,3 +108,12 @@ def test_its_best_complete_trial_is_compared():
     found = rival_entrant(rival, history_of(*events), "trades")
     assert (found.name, found.role, found.score) == ("trades, trial 1", "compared", 0.6)
     assert found.recipe == with_params(rival.recipe, {"trades.beta": 5.0})
+
+
+def test_hcpr_as_a_rival_has_its_coefficients_and_a_pace_that_moves_only_where_it_does():
+    study = read_study(find_space("baselines"))
+    study = replace(study, recipe=replace(study.recipe, method="trades"))
+    rival = rival_study(study, History(study.recipe.epochs, study.goal, worker_seconds=10.0), "mine", "hcpr")
+    assert {"hcpr.scale", "hcpr.margin", "pace.shape", "pace.start", "pace.ramp"} <= set(rival.space)
+    assert rival.space["pace.start"].when[0][0] == "pace.shape"
+    assert rival.recipe.method == "hcpr"
