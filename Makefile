@@ -12,9 +12,9 @@ tune: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-# Each fault ten times, the driver's kill at twenty moments: close to two hours on two cores.
+# Each fault ten times, the driver's kill at twenty moments, and what takes long: close to two hours on two cores.
 test-faults: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m faults --fault-rounds 10 --kill-moments 20 $(ARGS)
+	$(BIN)/python -m pytest -m "faults or long" --fault-rounds 10 --kill-moments 20 $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

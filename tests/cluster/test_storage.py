@@ -172,6 +172,7 @@ def test_checkpoints_stay_within_the_bound_that_is_printed(background, tmp_path)
     assert largest <= 1.05 * float(said[2]) * 1e6
 
 
+@pytest.mark.long
 def test_a_verdict_lies_in_the_bucket_and_goes_on_from_another_machine(stored, monkeypatch, tmp_path):
     _, storage = stored
     here, there = tmp_path / "here", tmp_path / "there"

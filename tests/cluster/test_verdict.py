@@ -126,6 +126,7 @@ def test_the_test_images_are_opened_once_last_and_on_record(whole):
     assert set(shown) == {plain["winner"], plain["rival"]}
 
 
+@pytest.mark.long
 def test_what_was_done_is_not_done_again_and_more_counts_as_another_opening(whole, tmp_path):
     folder = copied(whole[0], tmp_path, with_verdict=True)
     own = folder / "results" / "one" / "verdict"
@@ -196,6 +197,7 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_verdict_on_one_wo
     assert len(steps) == len(set(steps)), "an attack on a batch that was recorded was done again"
 
 
+@pytest.mark.long
 def test_damaged_weights_are_trained_again(whole, tmp_path):
     folder = copied(whole[0], tmp_path, with_verdict=True)
     own = folder / "results" / "one" / "verdict"
@@ -269,6 +271,7 @@ def naive(folder: Path, entrant: dict[str, Any]) -> float:
     return found.robust_correct / found.total
 
 
+@pytest.mark.long
 def test_a_model_from_elsewhere_is_judged_on_its_own(whole, tmp_path):
     shutil.copyfile(whole[0] / "results" / "one" / "best" / "model.safetensors", tmp_path / "mine.safetensors")
     folder = in_folder(tmp_path, ALL_TO_THE_END)
@@ -282,6 +285,7 @@ def test_a_model_from_elsewhere_is_judged_on_its_own(whole, tmp_path):
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
+@pytest.mark.long
 def test_a_rival_gets_the_same_worker_seconds(whole, tmp_path):
     folder = copied(whole[0], tmp_path, with_verdict=True)
     plain = judged(folder, "one", *QUICK, *NOTHING_SURVIVES, "--compare", "trades")
