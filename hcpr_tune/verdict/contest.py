@@ -15,7 +15,7 @@ from hcpr_tune.verdict.state import Chunk, State
 
 MOST_SQUARE, MOST_TRANSFER = 0.01, 0.01
 """Shares of images that Square, which needs no gradient, and images attacked on another model may break after APGD has failed on them; both need at least
-three images. AutoAttack warns of Square from 0.2 % on, which ordinary models of Fashion-MNIST reach (up to 0.75 % of 400 images, see docs/benchmarks.md)."""
+three images. AutoAttack warns of Square from 0.2 % on, which ordinary models of Fashion-MNIST reach (11 of 24 on 400 images, see docs/benchmarks.md)."""
 FEWEST_IMAGES = 3
 
 
