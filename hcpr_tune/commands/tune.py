@@ -332,7 +332,7 @@ def print_verdict(console: Console, folder: StudyFolder, judged: dict[str, Any] 
     if judged is not None:
         print_lines(console, ["", *verdict_lines(judged)])
     full = f"{typed('hcpr_tune')} verdict {folder.root.name}{storage_option(folder)}"
-    print_lines(console, [f"full verdict {full} (finalists on several seeds; --test opens the test images, once)"])
+    print_lines(console, [f"full verdict {full}"])
 
 
 def beside_best(folder: StudyFolder) -> str:
