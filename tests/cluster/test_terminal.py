@@ -75,7 +75,14 @@ def test_a_search_for_a_program(tmp_path):
     best = history_in(tmp_path, "one").ranked()[0]
     assert result["best"]["trial"] == rungs[-1]["best"]["trial"] == best.number
     assert result["best"]["robust_accuracy_validation"]["share"] == best.score
-    assert all((tmp_path / path).exists() for path in result["paths"].values())
+    # This search ended without a verdict.
+    assert {name for name, path in result["paths"].items() if path is None} == {
+        "verdict",
+        "verdict_json",
+        "verdict_weights",
+    }
+    assert result["verdict"] is None
+    assert all((tmp_path / path).exists() for path in result["paths"].values() if path is not None)
 
 
 def test_a_program_hears_that_a_search_was_interrupted(background, tmp_path):
