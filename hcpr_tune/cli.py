@@ -109,26 +109,11 @@ def add_tune(commands: Any) -> None:
     )
     tune.add_argument("--seed", metavar="N", help="seed of the suggestions and of every training (seed)")
     add_set(tune, "a key of the space by dotted name, or a field of the recipe, which is then fixed and not searched")
-    tune.add_argument(
-        "--address", metavar="ADDRESS", help="an existing Ray cluster (default: start Ray on this machine)"
-    )
-    tune.add_argument(
-        "--wait",
-        type=whole_number,
-        default=0,
-        metavar="S",
-        help="wait so many seconds for the first node with room for a trial",
-    )
+    add_ray(tune)
     tune.add_argument(
         "--detach",
         action="store_true",
         help="with --address: hand the search to the cluster and return; see status, logs and stop",
-    )
-    tune.add_argument(
-        "--dashboard-host",
-        default="127.0.0.1",
-        metavar="IP|none",
-        help="where the dashboard of a Ray started here listens; it asks for a token; none starts it without one (default: 127.0.0.1)",
     )
     tune.add_argument(
         "--log-to",
@@ -242,18 +227,7 @@ def add_verdict(commands: Any) -> None:
         "--space", metavar="NAME|PATH", help="with --model and without NAME: whose task (default: default)"
     )
     add_set(verdict, "a field of the recipe of all that are trained again, or with --model of that model")
-    verdict.add_argument(
-        "--address", metavar="ADDRESS", help="an existing Ray cluster (default: start Ray on this machine)"
-    )
-    verdict.add_argument(
-        "--wait", type=whole_number, default=0, metavar="S", help="wait so many seconds for the first node with room"
-    )
-    verdict.add_argument(
-        "--dashboard-host",
-        default="127.0.0.1",
-        metavar="IP|none",
-        help="where the dashboard of a Ray started here listens",
-    )
+    add_ray(verdict)
     verdict.add_argument("--quiet", action="store_true", help="print only the verdict")
     verdict.add_argument("--json", action="store_true", help="print a JSON object per line, the verdict last")
 
@@ -332,6 +306,26 @@ def add_schema(commands: Any) -> None:
         "schema",
         help="a JSON schema of space files",
         description="Print a JSON schema of space files, for editors that complete and check TOML.",
+    )
+
+
+def add_ray(command: Any) -> None:
+    """What says where Ray is."""
+    command.add_argument(
+        "--address", metavar="ADDRESS", help="an existing Ray cluster (default: start Ray on this machine)"
+    )
+    command.add_argument(
+        "--wait",
+        type=whole_number,
+        default=0,
+        metavar="S",
+        help="wait so many seconds for the first node with room for a trial",
+    )
+    command.add_argument(
+        "--dashboard-host",
+        default="127.0.0.1",
+        metavar="IP|none",
+        help="where the dashboard of a Ray started here listens; it asks for a token; none starts it without one (default: 127.0.0.1)",
     )
 
 

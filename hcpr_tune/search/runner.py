@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -56,23 +56,40 @@ def recording(
         record = Record(folder.record, history, segments=segments, leading=lead.check)
         stack.callback(record.close)
         record.append(_begin(study, history, workers, requests))
-        reason = "failed"
-        try:
+        with ending(record):
             yield record
-            reason = "finished"
-        except Interrupted:
-            reason = "interrupted"
-            raise
-        except KeyboardInterrupt:
-            reason = "interrupted"
-            raise Interrupted("interrupted") from None
-        except StorageError:
-            reason = "storage"
-            raise
-        finally:
-            # Where the storage is what failed, the record ends without its end.
-            with suppress(StorageError) if reason == "storage" else nullcontext():
-                record.append({"event": "end", "time": time.time(), "reason": reason})
+
+
+@contextmanager
+def ending(record: Record[Any]) -> Iterator[None]:
+    """Record at the end of the block why it ended. Ctrl-C is `Interrupted` then."""
+    reason = "failed"
+    try:
+        yield
+        reason = "finished"
+    except Interrupted:
+        reason = "interrupted"
+        raise
+    except KeyboardInterrupt:
+        reason = "interrupted"
+        raise Interrupted("interrupted") from None
+    except StorageError:
+        reason = "storage"
+        raise
+    finally:
+        # Where the storage is what failed, the record ends without its end.
+        with suppress(StorageError) if reason == "storage" else nullcontext():
+            record.append({"event": "end", "time": time.time(), "reason": reason})
+
+
+def driver_facts(packages: Iterable[str]) -> Event:
+    """Which process on which host leads a session, with which versions."""
+    versions = {name: version(name) for name in packages}
+    return {
+        "host": platform.node(),
+        "process": os.getpid(),
+        "versions": {"hcpr_tune": VERSION, "python": platform.python_version(), **versions},
+    }
 
 
 def _begin(study: Study, history: History, workers: int, requests: Sequence[Event]) -> Event:
@@ -82,13 +99,7 @@ def _begin(study: Study, history: History, workers: int, requests: Sequence[Even
         "time": time.time(),
         "fingerprint": study.fingerprint,
         "workers": workers,
-        "host": platform.node(),
-        "process": os.getpid(),
-        "versions": {
-            "hcpr_tune": VERSION,
-            "python": platform.python_version(),
-            **{name: version(name) for name in NAMED_VERSIONS},
-        },
+        **driver_facts(NAMED_VERSIONS),
         "requests": [*losses, *requests],
         **({} if history.study else {"study": study_to_plain(study)}),
     }

@@ -186,4 +186,4 @@ def _transfer(state: State, models: Sequence[Model]) -> tuple[int, int]:
 
 def _too_many(what: str, most: float, count: int, images: int) -> Iterable[str]:
     if count >= FEWEST_IMAGES and count > most * images:
-        yield f"{what} {count} of {images} images on which APGD had failed (above {100 * most:g} %)"
+        yield f"{what} {count} of {images} images, after APGD had failed on them (above {100 * most:g} %)"

@@ -14,7 +14,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.goal import Goal
 from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.results import front, winner
-from hcpr_tune.search.space import Params, with_params
+from hcpr_tune.search.space import with_params
 from hcpr_tune.search.study import Study
 from hcpr_tune.settings import set_dotted, to_plain
 from hcpr_tune.training.recipe import Recipe, Schedule, recipe_from_plain
@@ -240,11 +240,3 @@ def changed(recipe: Recipe, values: Sequence[tuple[str, Any]], where: str) -> Re
     for name, value in values:
         set_dotted(plain, name, value)
     return recipe_from_plain(plain, where)
-
-
-def params_words(params: Params | Mapping[str, Any] | None) -> str:
-    """Searched values in one line."""
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in (params or {}).items()
-    )

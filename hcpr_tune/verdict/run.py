@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from importlib.metadata import version
+from contextlib import ExitStack
 from typing import Any
 
-from hcpr_tune.errors import Interrupted, MovedOn, StorageError
+from hcpr_tune.errors import MovedOn
 from hcpr_tune.files import write_bytes_whole
 from hcpr_tune.search.capacity import Capacity, Share
 from hcpr_tune.search.history import Event, History
@@ -18,7 +15,7 @@ from hcpr_tune.search.holder import Lead
 from hcpr_tune.search.inbox import clear_stops
 from hcpr_tune.search.record import Hearing, Record, Segments, read_segments
 from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.runner import NAMED_VERSIONS, run_on_ray
+from hcpr_tune.search.runner import NAMED_VERSIONS, driver_facts, ending, run_on_ray
 from hcpr_tune.search.study import Study
 from hcpr_tune.verdict.conclusion import conclude
 from hcpr_tune.verdict.curves import Curves
@@ -26,7 +23,6 @@ from hcpr_tune.verdict.openings import OpenTest, write_seen
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import FORMAT, State, read_state
 from hcpr_tune.verdict.takeaway import retell, write_verdict
-from hcpr_tune.version import VERSION
 
 FOLDER = "verdict"
 """Of a study's folder."""
@@ -80,24 +76,13 @@ def carry_out(
         stack.callback(retell, folder, history, program)
         record.append(_begin(share.workers))
         open_test = OpenTest(folder, history, record, lead, command)
-        reason = "failed"
-        try:
+        with ending(record):
             # Ray is loaded only where something is trained or attacked.
             from hcpr_tune.verdict.judge import Judge
             from hcpr_tune.verdict.worker import VerdictJob
 
             judge = Judge(plan, record, own, folder.place, Capacity(share, most), open_test)
             run_on_ray(f"{folder.root.name}-verdict", judge, VerdictJob, share, most)
-            reason = "finished"
-        except (Interrupted, KeyboardInterrupt):
-            reason = "interrupted"
-            raise
-        except StorageError:
-            reason = "storage"
-            raise
-        finally:
-            with suppress(StorageError):
-                record.append({"event": "end", "time": time.time(), "reason": reason})
         return settle(folder, study, history, plan, record, program)
 
 
@@ -118,16 +103,5 @@ def settle(
 
 
 def _begin(workers: int) -> Event:
-    return {
-        "event": "begin",
-        "format": FORMAT,
-        "time": time.time(),
-        "workers": workers,
-        "host": platform.node(),
-        "process": os.getpid(),
-        "versions": {
-            "hcpr_tune": VERSION,
-            "python": platform.python_version(),
-            **{name: version(name) for name in (*NAMED_VERSIONS, *MORE_NAMED)},
-        },
-    }
+    facts = driver_facts((*NAMED_VERSIONS, *MORE_NAMED))
+    return {"event": "begin", "format": FORMAT, "time": time.time(), "workers": workers, **facts}
