@@ -69,6 +69,7 @@ def conclude(study: Study, history: History, name: str, plan: Plan, state: State
         "size": "small" if plan.seeds == 1 and plan.ladder == "autoattack" else "full",
         "settled": settled,
         "unfinished": "" if settled else _why_unfinished(plan, state),
+        "failed_jobs": dict(state.failed),
         "task": to_plain(study.recipe.task),
         "model_inputs": state.model_inputs,
         "schedule": schedule_words(study.recipe),

@@ -96,6 +96,9 @@ def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
             yield f"LOST         {one['name']}, seed {lost['seed']}: {lost['reason']}"
         if one["elsewhere"]:
             yield f"NOTE         {one['name']} was trained elsewhere, perhaps on these validation images: only the test images say how it compares."
+    attacks = {reason for job, reason in plain["failed_jobs"].items() if not job.startswith("train ")}
+    for reason in sorted(attacks):
+        yield f"LOST         attacks failed, and their images do not count: {reason}"
     if plain["unfinished"]:
         yield f"UNFINISHED   {plain['unfinished']}: the numbers are of what was done until then."
     if plain["attacks_replaced"]:

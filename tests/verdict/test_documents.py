@@ -317,3 +317,14 @@ def test_class_names_that_are_no_text_are_written_as_they_can_be(plain, tmp_path
     own, _ = write(tmp_path / "verdict", told)
     assert write_verdict(own, told, "x") == ""
     assert (own.root / "verdict.md").read_text(encoding="utf-8")
+
+
+def test_attacks_that_failed_are_told_of_once_for_each_reason(plain):
+    jobs = {
+        "attack a test 0 autoattack": "out of memory",
+        "attack a test 1 autoattack": "out of memory",
+        "train b": "diverged",
+    }
+    told = [line for line in verdict_lines(plain | {"failed_jobs": jobs}) if "attacks failed" in line]
+    assert len(told) == 1
+    assert told[0].endswith("out of memory")
