@@ -32,8 +32,8 @@ def warm_start(folder: Path, study: Study, time: float) -> Event:
     old = read_study(folder / "study.toml")
     history = read_history(folder / "record.jsonl", old.recipe.epochs, old.goal)
     old = extended(old, history.extensions)
-    _check_same_measure(folder, old.recipe, study.recipe)
-    _check_same_training(folder, old, study)
+    check_same_measure("--warm-start", folder, old.recipe, study.recipe)
+    check_same_training("--warm-start", folder, old, study)
     trials = [plain for trial in history.trials.values() if (plain := _carried(trial, old, study)) is not None]
     if not trials:
         raise InputError(
@@ -42,7 +42,8 @@ def warm_start(folder: Path, study: Study, time: float) -> Event:
     return {"event": "warm_start", "time": time, "from": folder.name, "fingerprint": old.fingerprint, "trials": trials}
 
 
-def _check_same_measure(folder: Path, old: Recipe, new: Recipe) -> None:
+def check_same_measure(option: str, folder: Path, old: Recipe, new: Recipe) -> None:
+    """Raises `InputError`, which names the option that gave the earlier study's `folder`, for another task or another measure."""
     theirs, ours = to_plain(replace(old.task, root="")), to_plain(replace(new.task, root=""))
     for name in COMPARED:
         theirs[f"evaluation.{name}"], ours[f"evaluation.{name}"] = (
@@ -53,19 +54,20 @@ def _check_same_measure(folder: Path, old: Recipe, new: Recipe) -> None:
         if theirs[name] != value:
             key = name if "." in name else f"task.{name}"
             raise InputError(
-                f"--warm-start {folder}: its scores cannot be compared, its {key} is {show(theirs[name])}, here it is {show(value)}; drop --warm-start, or set that"
+                f"{option} {folder}: its scores cannot be compared, its {key} is {show(theirs[name])}, here it is {show(value)}; drop {option}, or set that"
             )
 
 
-def _check_same_training(folder: Path, old: Study, new: Study) -> None:
+def check_same_training(option: str, folder: Path, old: Study, new: Study) -> None:
+    """The same for what neither study searches, and coefficients depend on."""
     theirs, ours = to_plain(old.recipe), to_plain(new.recipe)
     searched = {field_of(name) for name in (*old.space, *new.space)}
     for name in dotted_names(Recipe):
         one, other = get_dotted(theirs, name), get_dotted(ours, name)
         if name.startswith(FIXED) and name not in searched and one != other:
             raise InputError(
-                f"--warm-start {folder}: its {name} is {show(one)}, here it is {show(other)}, beside which its trials mean something else;"
-                " drop --warm-start, or set that"
+                f"{option} {folder}: its {name} is {show(one)}, here it is {show(other)}, beside which its trials mean something else;"
+                f" drop {option}, or set that"
             )
 
 

@@ -1,0 +1,144 @@
+"""What a search's work costs: seconds of an epoch by purpose, of beginning with a job, of the driver; bytes of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+from hcpr_tune.search.history import Event
+from hcpr_tune.search.study import Study
+from hcpr_tune.training.pacing import attack_steps
+
+DRIVER_REPORT_SECONDS = 0.004
+DRIVER_JOB_SECONDS = 0.02
+"""What one report, and one job handed out, hold the driver for, on one core of a common server (`benchmarks/scale.py driver`)."""
+PROCESS_SECONDS = 5.0
+"""From handing out a job to a new process until that can begin: Ray, Python, torch. Assumed where nothing was recorded."""
+STORE_BYTES_PER_SECOND = 200e6
+"""How fast a checkpoint is written, assumed where nothing was recorded."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds on a worker of speed 1."""
+
+    attack_step: float
+    """One attack step of a whole epoch."""
+    update: float
+    """The rest of the training of one epoch."""
+    evaluation: float
+    """One evaluation."""
+    last_evaluation: float
+    """The evaluation of the last epoch, which looks for masked gradients too."""
+    checkpoint: float
+    start: float
+    """What a new process takes before the first epoch of its first job."""
+    job: float
+    """The same for a process that is there already."""
+    report: float
+    """What a worker waits after each epoch until the driver has answered, beside the driver's own `driver_report`."""
+    checkpoint_bytes: int
+    words: str
+    """Where the figures come from, for people."""
+    driver_report: float = DRIVER_REPORT_SECONDS
+    driver_job: float = DRIVER_JOB_SECONDS
+
+    def epochs_of(self, study: Study) -> list[float]:
+        """Seconds of each epoch of the study's recipe, from epoch 1 on."""
+        recipe = study.recipe
+        return [
+            self.attack_step * attack_steps(recipe, epoch)
+            + self.update
+            + self.checkpoint
+            + self._evaluation(study, epoch)
+            for epoch in range(1, recipe.epochs + 1)
+        ]
+
+    def _evaluation(self, study: Study, epoch: int) -> float:
+        recipe = study.recipe
+        if epoch == recipe.epochs:
+            return self.last_evaluation
+        return self.evaluation * (epoch in study.rungs or epoch % recipe.evaluation.period == 0)
+
+
+def costs_of_probe(probes: Sequence[Mapping[str, Any]]) -> Costs:
+    """From what `training.probe` measured on one or several workers."""
+    mean = {
+        name: fmean(probe[name] for probe in probes)
+        for name in (
+            "seconds_per_attack_step",
+            "seconds_update",
+            "seconds_evaluation",
+            "seconds_startup",
+            "checkpoint_bytes",
+        )
+    }
+    steps = sum(probe["steps"] for probe in probes)
+    return Costs(
+        attack_step=mean["seconds_per_attack_step"],
+        update=mean["seconds_update"],
+        evaluation=mean["seconds_evaluation"],
+        last_evaluation=mean["seconds_evaluation"],
+        checkpoint=mean["checkpoint_bytes"] / STORE_BYTES_PER_SECOND,
+        start=PROCESS_SECONDS + mean["seconds_startup"],
+        job=mean["seconds_startup"] / 10,
+        report=0.0,
+        checkpoint_bytes=round(mean["checkpoint_bytes"]),
+        words=f"a probe of {steps} optimiser steps on {'this machine' if len(probes) == 1 else f'{len(probes)} workers'}",
+    )
+
+
+def costs_of_records(records: Iterable[Sequence[Event]], checkpoint_bytes: int, words: str) -> Costs:
+    """From the events of one or several studies' records."""
+    epochs: list[Event] = []
+    gaps: dict[str, list[float]] = {"start": [], "job": [], "report": []}
+    for events in records:
+        epochs += [event for event in events if event["event"] == "epoch"]
+        for kind, seconds in _waits(events):
+            gaps[kind].append(seconds)
+    last = max(event["epoch"] for event in epochs)
+    evaluated = [event for event in epochs if "robust_correct_validation" in event]
+    before_end = [event["seconds_evaluation"] for event in evaluated if event["epoch"] < last]
+    at_end = [event["seconds_evaluation"] for event in evaluated if event["epoch"] == last]
+    report = median(gaps["report"] or [0.0])
+    return Costs(
+        attack_step=sum(event["seconds_attack"] for event in epochs)
+        / max(1, sum(event["attack_steps"] for event in epochs)),
+        update=fmean(event["seconds_update"] for event in epochs),
+        evaluation=fmean(before_end or at_end),
+        last_evaluation=fmean(at_end or before_end),
+        checkpoint=fmean(event.get("seconds_checkpoint", 0.0) for event in epochs),
+        start=fmean(gaps["start"] or [PROCESS_SECONDS]),
+        job=fmean(gaps["job"] or [0.0]),
+        report=max(0.0, report - DRIVER_REPORT_SECONDS),
+        checkpoint_bytes=checkpoint_bytes,
+        words=words,
+    )
+
+
+def trained_seconds(event: Event) -> float:
+    """What a worker says that an epoch has taken it."""
+    parts = ("attack", "update", "evaluation", "checkpoint")
+    return float(sum(event.get(f"seconds_{part}", 0.0) for part in parts))
+
+
+def _waits(events: Sequence[Event]) -> Iterable[tuple[str, float]]:
+    """(kind, seconds) of what workers waited for beside their work: a new process's `start`, a `job`'s beginning, a `report`'s answer."""
+    heard: dict[int, float] = {}
+    fresh: set[int] = set()
+    seen: set[str] = set()
+    for event in events:
+        if event["event"] == "job":
+            heard[event["trial"]] = event["time"]
+            fresh.add(event["trial"])
+        elif event["event"] == "epoch" and event["trial"] in heard:
+            waited = max(0.0, event["time"] - heard[event["trial"]] - trained_seconds(event))
+            kind = "report"
+            if event["trial"] in fresh:
+                kind = "job" if event.get("worker") in seen else "start"
+            fresh.discard(event["trial"])
+            seen.add(str(event.get("worker")))
+            heard[event["trial"]] = event["time"]
+            yield kind, waited

@@ -1,0 +1,139 @@
+"""What came of one played search: time, work, disk, what was chosen and what it lost against the best there was, what each rung was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hcpr_tune.planning.costs import Costs
+from hcpr_tune.planning.curves import Curve, Curves, Play
+from hcpr_tune.planning.fleet import Fleet, Lives
+from hcpr_tune.planning.simulation import Simulation
+from hcpr_tune.planning.suggesting import suggester_of
+from hcpr_tune.planning.timing import PlannedTiming
+from hcpr_tune.search.history import History
+from hcpr_tune.search.results import kept_checkpoints, winner
+from hcpr_tune.search.study import Study
+from hcpr_tune.search.worth import FEWEST_POINTS, spearman
+
+
+@dataclass(frozen=True)
+class RungOutcome:
+    """What a rung below the last did in one search."""
+
+    epoch: int
+    reached: int
+    """Trials that were scored there."""
+    stopped: int
+    """Those that went no further."""
+    correlation: float | None
+    """Rank correlation of the scores there with what the trials are truly worth at the end; None for few trials."""
+    saved_seconds: float
+    """Of workers, that the stopped trials would have taken to the end."""
+    lost_best: bool
+    """Whether the best of all trials was stopped there."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One played search; times in seconds."""
+
+    wall_clock: float
+    worker_seconds: float
+    """That jobs held workers."""
+    use: float
+    """Training, evaluation and checkpoints that counted, as a share of the time that workers were there."""
+    driver_use: float
+    """The share of the time that the driver was busy."""
+    trials: int
+    epochs: int
+    jobs: int
+    deaths: int
+    lost_seconds: float
+    """Of work that died with a worker."""
+    bytes_written: int
+    bytes_kept: int
+    """At the end, when most are kept."""
+    score: float
+    """What the chosen trial is truly worth, in the first objective."""
+    best: float
+    """What the best trial is worth that was begun, had it been trained to the end."""
+    rungs: tuple[RungOutcome, ...]
+    busy: tuple[tuple[float, int], ...]
+    """(time, running jobs), thinned."""
+
+    @property
+    def loss(self) -> float:
+        return self.best - self.score
+
+
+def played(study: Study, curves: Curves, play: Play, costs: Costs, fleet: Fleet, seed: int) -> Outcome:
+    """Play one search and look at what came of it."""
+    timing = PlannedTiming.of(costs, study)
+    lives = Lives(fleet, seed) if fleet.deaths_per_hour else None
+    simulation = Simulation(study, play, timing, fleet, suggester_of(study, curves), lives)
+    history = simulation.run()
+    place = {epoch: index for index, epoch in enumerate(play.epochs)}
+    true = {number: worth_at(study, curve, place[study.rungs[-1]]) for number, curve in simulation.curves.items()}
+    alive = {number: value for number, value in true.items() if not simulation.curves[number].lost_at}
+    best = max(alive, key=alive.__getitem__, default=None)
+    chosen = winner(study, history)
+    epochs = sum(len(trial.epochs) for trial in history.trials.values())
+    return Outcome(
+        wall_clock=history.seconds,
+        worker_seconds=history.worker_seconds,
+        use=simulation.useful_seconds / history.worker_seconds_offered if history.worker_seconds_offered else 0.0,
+        driver_use=simulation.driver_seconds / history.seconds if history.seconds else 0.0,
+        trials=len(history.trials),
+        epochs=epochs,
+        jobs=simulation.jobs,
+        deaths=simulation.deaths,
+        lost_seconds=simulation.lost_seconds,
+        bytes_written=costs.checkpoint_bytes * epochs,
+        bytes_kept=costs.checkpoint_bytes * len(kept_checkpoints(study, history)),
+        score=0.0 if chosen is None else worth_at(study, simulation.curves[chosen.number], place[chosen.best_rung]),
+        best=0.0 if best is None else alive[best],
+        rungs=tuple(_rung(study, history, rung, true, best, timing.epochs) for rung in study.rungs[:-1]),
+        busy=thinned(simulation.busy),
+    )
+
+
+def worth_at(study: Study, curve: Curve, place: int) -> float:
+    """The first objective without noise; 0 where a floor is missed."""
+    true = {"robust_accuracy": curve.true_robust[place], "clean_accuracy": curve.true_clean[place]}
+    return 0.0 if study.goal.shortfall(true) else study.goal.values(true)[0]
+
+
+def _rung(
+    study: Study, history: History, rung: int, true: Mapping[int, float], best: int | None, seconds: Sequence[float]
+) -> RungOutcome:
+    reached = [trial for trial in history.trials.values() if rung in trial.rungs]
+    stopped = [trial for trial in reached if trial.last_rung == rung and not trial.lost]
+    correlation = None
+    if len(reached) >= FEWEST_POINTS:
+        seen = [study.goal.values(trial.scores[rung])[0] for trial in reached]
+        correlation = spearman(seen, [true[trial.number] for trial in reached])
+    return RungOutcome(
+        rung,
+        len(reached),
+        len(stopped),
+        correlation,
+        len(stopped) * _to_the_end(study, rung, seconds),
+        any(trial.number == best for trial in stopped),
+    )
+
+
+def _to_the_end(study: Study, rung: int, seconds: Sequence[float]) -> float:
+    """What a trial takes from a rung to the end."""
+    if not study.restarted:
+        return sum(seconds[rung:])
+    return sum(sum(seconds[:later]) for later in study.rungs if later > rung)
+
+
+MOST_POINTS = 300
+
+
+def thinned(points: Sequence[tuple[float, int]]) -> tuple[tuple[float, int], ...]:
+    """So few points that a picture can be drawn of them, the last one included."""
+    step = max(1, len(points) // MOST_POINTS)
+    return (*points[::step], *points[-1:])

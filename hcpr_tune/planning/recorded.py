@@ -1,0 +1,276 @@
+"""Learning curves from the records of earlier studies, drawn anew with their noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.planning.curves import Curve
+from hcpr_tune.search.history import COUNTS, Event, History, Trial
+from hcpr_tune.search.record import read_history, read_lines
+from hcpr_tune.search.space import Choice, Params, Range, Space, params_of, with_params
+from hcpr_tune.search.study import Study, extended, read_study
+from hcpr_tune.search.warm_start import check_same_measure, check_same_training
+from hcpr_tune.seeds import derive_seed
+
+FEWEST = 3
+"""Of so many trials a mean and a spread can be told."""
+OWN_NOISE = 0.5
+"""The share of the binomial variance of a score that is the trial's own: all trials are scored on the same images, which are hard or easy for
+all of them. Assumed.
+"""
+MOST_NOISE = 0.9
+"""Noise is at most this share of the variance between trials."""
+SMALLEST = 1e-9
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One recorded trial in a new study's dimensions: accuracies by epoch, what an epoch took compared with the study's mean, where it was lost."""
+
+    params: Params
+    robust: Mapping[int, float]
+    clean: Mapping[int, float]
+    relative_seconds: float
+    lost_at: int
+
+
+@dataclass(frozen=True)
+class OldStudy:
+    """An earlier study with its record."""
+
+    folder: Path
+    study: Study
+    history: History
+    events: Sequence[Event]
+
+
+def read_old(folder: Path, option: str = "--from") -> OldStudy:
+    """A study's folder. Raises `InputError` where there is none, or nothing was trained in it."""
+    if not (folder / "study.toml").is_file() or not (folder / "record.jsonl").is_file():
+        raise InputError(f"{option} {folder}: there is no study; give a folder such as results/NAME")
+    study = read_study(folder / "study.toml")
+    history = read_history(folder / "record.jsonl", study.recipe.epochs, study.goal)
+    events = read_lines(folder / "record.jsonl").events
+    if not any(trial.rungs for trial in history.trials.values()):
+        raise InputError(f"{option} {folder}: none of its trials has reached a rung; give a study that has")
+    return OldStudy(folder, extended(study, history.extensions), history, events)
+
+
+def check_comparable(old: OldStudy, study: Study) -> None:
+    """Raises `InputError` where its scores mean something else in this study."""
+    check_same_measure("--from", old.folder, old.study.recipe, study.recipe)
+    check_same_training("--from", old.folder, old.study, study)
+
+
+def measured(old: OldStudy, study: Study) -> list[Measured]:
+    """Its trials that lie inside the study's dimensions."""
+    seconds = {
+        number: trial.seconds / len(trial.epochs) for number, trial in old.history.trials.items() if trial.epochs
+    }
+    mean = sum(seconds.values()) / len(seconds)
+    found = []
+    for number, trial in old.history.trials.items():
+        params = params_of(with_params(old.study.recipe, trial.params), study.space)
+        if all(study.space[name].holds(value) for name, value in params.items()) and (trial.rungs or trial.lost):
+            scores = _scores(trial, old.study.restarted)
+            lost_at = trial.last_epoch + 1 if trial.lost else 0
+            found.append(
+                Measured(
+                    params,
+                    scores["robust_accuracy"],
+                    scores["clean_accuracy"],
+                    seconds.get(number, mean) / mean,
+                    lost_at,
+                )
+            )
+    return found
+
+
+def _scores(trial: Trial, restarted: bool) -> dict[str, dict[int, float]]:
+    """Objective -> accuracy by epoch, at every epoch that was scored; where each rung is a training of its own, at the rungs."""
+    if restarted:
+        return {name: {rung: scores[name] for rung, scores in trial.scores.items()} for name in COUNTS}
+    scored = [event for event in trial.epochs.values() if "total_validation" in event]
+    return {
+        name: {event["epoch"]: event[count] / event["total_validation"] for event in scored}
+        for name, count in COUNTS.items()
+    }
+
+
+@dataclass(frozen=True)
+class RecordedCurves:
+    """Curves of recorded trials: a new trial gets that of the recorded one that is nearest in the searched dimensions.
+
+    Not as it stands there: of a trial nobody knows the true accuracies, only the measured ones. Both are taken as normal between the trials,
+    the noise of a measurement as what `images` images give. Then the true curve is drawn given the measured one, and measured anew: over many
+    trials, means, spreads and the correlation of every two epochs are those of the record. Trials that were stopped early are first
+    continued: by the regression of the next epoch's score on the last one, over all trials that have both, with one of their residuals.
+    """
+
+    trials: Sequence[Measured]
+    space: Space
+    images: int
+    words: str
+
+    guess = False
+    knows_params = True
+
+    def play(self, epochs: Sequence[int], trials: int, seed: int) -> RecordedPlay:
+        draws = np.random.default_rng(derive_seed(seed, "recorded curves"))
+        table = np.array(
+            [
+                [scores.get(epoch, np.nan) for scores in (trial.robust, trial.clean) for epoch in epochs]
+                for trial in self.trials
+            ]
+        )
+        self._check(epochs, table)
+        count = len(epochs)
+        full = np.hstack([continued(table[:, :count], draws), continued(table[:, count:], draws)])
+        curves = Redrawn.of(full, noise_of(full, self.images))
+        places = np.array([coordinates(trial.params, self.space) for trial in self.trials])
+        return RecordedPlay(tuple(epochs), self.images, self, curves, places, seed)
+
+    def _check(self, epochs: Sequence[int], table: Array) -> None:
+        known = sorted({epoch for trial in self.trials for epoch in trial.robust})
+        for place, epoch in enumerate(epochs):
+            scored = int(np.isfinite(table[:, place]).sum())
+            if scored == 0:
+                raise InputError(
+                    f"{self.words} has no score at epoch {epoch}, where a rung is (it has {_listed(known)}); choose rungs among these, or leave --from out"
+                )
+            if scored < FEWEST:
+                raise InputError(
+                    f"{self.words} has only {scored} scored trial{'s' * (scored > 1)} at epoch {epoch}, where a rung is; at least {FEWEST} are needed to tell how trials differ there"
+                )
+
+
+def _listed(epochs: Sequence[int]) -> str:
+    return ", ".join(map(str, epochs[:12])) + (", ..." if len(epochs) > 12 else "")
+
+
+def continued(scores: Array, draws: np.random.Generator) -> Array:
+    """Scores (trials, epochs) without gaps: each missing one from the nearest epoch before it that has one, else after it."""
+    full = scores.copy()
+    columns = full.shape[1]
+    for place in [*range(1, columns), *range(columns - 2, -1, -1)]:
+        for other in (place - 1, place + 1):
+            if not 0 <= other < columns:
+                continue
+            both = np.isfinite(scores[:, place]) & np.isfinite(scores[:, other])
+            missing = ~np.isfinite(full[:, place]) & np.isfinite(full[:, other])
+            if missing.any() and both.any():
+                full[missing, place] = _regressed(scores[both, other], scores[both, place], full[missing, other], draws)
+    empty = ~np.isfinite(full).all(axis=1)
+    full[empty] = np.nanmean(scores, axis=0)  # of a trial that was lost before its first score; it is lost again
+    return np.asarray(np.clip(full, 0.0, 1.0))
+
+
+def _regressed(x: Array, y: Array, at: Array, draws: np.random.Generator) -> Array:
+    """What y is at `at`, by least squares over the pairs (x, y), with one of their residuals; by the mean difference where pairs are few."""
+    slope = 1.0
+    if len(x) >= FEWEST and np.var(x) > SMALLEST:
+        slope = float(np.cov(x, y)[0, 1] / np.var(x, ddof=1))
+    residuals = y - y.mean() - slope * (x - x.mean())
+    return np.asarray(y.mean() + slope * (at - x.mean()) + draws.choice(residuals, len(at)))
+
+
+def noise_of(scores: Array, images: int) -> Array:
+    """The variance of the noise in each column of scores (trials, columns)."""
+    mean = scores.mean(axis=0)
+    noise = OWN_NOISE * mean * (1 - mean) / images if images else np.zeros(len(mean))
+    return np.asarray(np.minimum(noise, MOST_NOISE * scores.var(axis=0, ddof=1)))
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """Curves whose true course is drawn given what was measured, (trials, columns): `expected` true scores, their `spread` as a root of its covariance, the `noise` of a measurement."""
+
+    expected: Array
+    spread: Array
+    noise: Array
+
+    @classmethod
+    def of(cls, scores: Array, noise: Array) -> Redrawn:
+        """Where the truth t is normal with covariance T and the measurement is m = t + noise, t given m has the mean E(m) + T (T + N)^-1 (m - E(m))
+        and the covariance T - T (T + N)^-1 T.
+        """
+        mean = scores.mean(axis=0)
+        between = np.atleast_2d(np.cov(scores, rowvar=False))
+        truth = positive(between - np.diag(noise))
+        gain = truth @ np.linalg.pinv(truth + np.diag(noise), hermitian=True)
+        return cls(mean + (scores - mean) @ gain.T, root(truth - gain @ truth), np.sqrt(noise))
+
+    def draw(self, trial: int, draws: np.random.Generator) -> tuple[Array, Array]:
+        """(measured, true) scores of a new trial like this one."""
+        normal = draws.standard_normal(2 * self.expected.shape[1])
+        half = len(normal) // 2
+        true = np.clip(self.expected[trial] + self.spread @ normal[:half], 0.0, 1.0)
+        return np.clip(true + self.noise * normal[half:], 0.0, 1.0), true
+
+
+def positive(matrix: Array) -> Array:
+    """The nearest covariance: eigenvalues below 0 are noise."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
+
+
+def root(matrix: Array) -> Array:
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
+
+
+def coordinates(params: Params, space: Space) -> list[float]:
+    """A point in the unit cube: numbers by their share of the range, in its own scale; a choice has a coordinate for each of its values, and a
+    dimension that does not exist lies in the middle.
+    """
+    place: list[float] = []
+    for name, dimension in space.items():
+        value = params.get(name)
+        if isinstance(dimension, Choice):
+            # Two different choices are then 1 apart.
+            place += [0.5**0.5 * (value == choice) for choice in dimension.choices]
+        else:
+            assert isinstance(dimension, Range)
+            place.append(0.5 if value is None else _share(float(value), dimension))
+    return place
+
+
+def _share(value: float, dimension: Range) -> float:
+    low, high = dimension.low, dimension.high
+    if dimension.log and value > 0:
+        value, low, high = np.log(value), np.log(low), np.log(high)
+    return float(min(1.5, max(-0.5, (value - low) / (high - low))))
+
+
+@dataclass(frozen=True)
+class RecordedPlay:
+    """The curves of one repeat; the draws of a trial are its own, whatever was asked before."""
+
+    epochs: Sequence[int]
+    images: int
+    source: RecordedCurves
+    curves: Redrawn
+    places: Array
+    seed: int
+
+    def curve(self, trial: int, params: Params) -> Curve:
+        away = self.places - np.array(coordinates(params, self.source.space))
+        nearest = int((away**2).sum(axis=1).argmin())
+        draws = np.random.default_rng((self.seed & (2**63 - 1), trial))
+        seen, true = self.curves.draw(nearest, draws)
+        count, one = len(self.epochs), self.source.trials[nearest]
+        return Curve(
+            seen[:count].tolist(),
+            seen[count:].tolist(),
+            true[:count].tolist(),
+            true[count:].tolist(),
+            one.lost_at,
+            relative_seconds=one.relative_seconds,
+        )
