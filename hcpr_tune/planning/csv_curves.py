@@ -17,7 +17,7 @@ import numpy as np
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.planning.curves import DrawnPlay
-from hcpr_tune.planning.recorded import MOST_NOISE, Redrawn
+from hcpr_tune.planning.recorded import Redrawn
 from hcpr_tune.seeds import derive_seed
 
 NEEDED, FINAL = ("run", "epoch", "score"), "final"
@@ -48,8 +48,7 @@ class CsvCurves:
             self._check(epoch)
         columns = self.scores[:, [self.epochs.index(epoch) for epoch in epochs]]
         with_final = columns if self.finals is None else np.column_stack([columns, self.finals])
-        spread = with_final.var(axis=0, ddof=1)
-        noise = np.minimum(noise_between_neighbours(self.scores), MOST_NOISE * spread)
+        noise = np.full(with_final.shape[1], noise_between_neighbours(self.scores))
         if self.finals is not None:
             noise[-1] = 0.0
         curves = Redrawn.of(with_final, noise)

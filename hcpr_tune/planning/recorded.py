@@ -25,6 +25,8 @@ all of them. Assumed.
 """
 MOST_NOISE = 0.9
 """Noise is at most this share of the variance between trials."""
+FAR = 5.0
+"""Standard deviations, told robustly, beyond which a trial is not like the others."""
 SMALLEST = 1e-9
 
 Array = np.ndarray
@@ -111,7 +113,7 @@ class RecordedCurves:
     Not as it stands there: of a trial nobody knows the true accuracies, only the measured ones. Both are taken as normal between the trials,
     the noise of a measurement as what `images` images give. Then the true curve is drawn given the measured one, and measured anew: over many
     trials, means, spreads and the correlation of every two epochs are those of the record. Trials that were stopped early are first
-    continued: by the regression of the next epoch's score on the last one, over all trials that have both, with one of their residuals.
+    continued: as one of those went on that stood nearest to them there.
     """
 
     trials: Sequence[Measured]
@@ -173,19 +175,30 @@ def continued(scores: Array, draws: np.random.Generator) -> Array:
 
 
 def _regressed(x: Array, y: Array, at: Array, draws: np.random.Generator) -> Array:
-    """What y is at `at`, by least squares over the pairs (x, y), with one of their residuals; by the mean difference where pairs are few."""
+    """What y is at `at`, given pairs (x, y): that of one of the pairs whose x is nearest, moved along the slope of all of them.
+
+    One of the nearest, since trials that broke go on in another way than those that did not.
+    """
     slope = 1.0
     if len(x) >= FEWEST and np.var(x) > SMALLEST:
-        slope = float(np.cov(x, y)[0, 1] / np.var(x, ddof=1))
-    residuals = y - y.mean() - slope * (x - x.mean())
-    return np.asarray(y.mean() + slope * (at - x.mean()) + draws.choice(residuals, len(at)))
+        slope = float(np.clip(np.cov(x, y)[0, 1] / np.var(x, ddof=1), 0.0, 1.0))
+    nearest = np.argsort(np.abs(at[:, None] - x), axis=1, kind="stable")[:, :FEWEST]
+    chosen = nearest[np.arange(len(at)), draws.integers(nearest.shape[1], size=len(at))]
+    return np.asarray(y[chosen] + slope * (at - x[chosen]))
 
 
 def noise_of(scores: Array, images: int) -> Array:
     """The variance of the noise in each column of scores (trials, columns)."""
-    mean = scores.mean(axis=0)
-    noise = OWN_NOISE * mean * (1 - mean) / images if images else np.zeros(len(mean))
-    return np.asarray(np.minimum(noise, MOST_NOISE * scores.var(axis=0, ddof=1)))
+    mean = np.median(scores, axis=0)
+    return np.asarray(OWN_NOISE * mean * (1 - mean) / images if images else np.zeros(len(mean)))
+
+
+def usual(scores: Array, noise: Array) -> Array:
+    """Which rows (trials, columns) -> (trials,) lie where most do. Trials that broke would make the others look all the same, and sure."""
+    away = np.abs(scores - np.median(scores, axis=0))
+    scale = np.maximum(1.4826 * np.median(away, axis=0), np.sqrt(noise) + SMALLEST)
+    within = (away <= FAR * scale).all(axis=1)
+    return within if within.sum() >= FEWEST else np.ones(len(scores), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -199,13 +212,16 @@ class Redrawn:
     @classmethod
     def of(cls, scores: Array, noise: Array) -> Redrawn:
         """Where the truth t is normal with covariance T and the measurement is m = t + noise, t given m has the mean E(m) + T (T + N)^-1 (m - E(m))
-        and the covariance T - T (T + N)^-1 T.
+        and the covariance T - T (T + N)^-1 T. Of trials far from the others the measurement is taken as the mean.
         """
-        mean = scores.mean(axis=0)
-        between = np.atleast_2d(np.cov(scores, rowvar=False))
+        many = usual(scores, noise)
+        mean = scores[many].mean(axis=0)
+        between = np.atleast_2d(np.cov(scores[many], rowvar=False))
+        noise = np.minimum(noise, MOST_NOISE * np.diag(between))
         truth = positive(between - np.diag(noise))
         gain = truth @ np.linalg.pinv(truth + np.diag(noise), hermitian=True)
-        return cls(mean + (scores - mean) @ gain.T, root(truth - gain @ truth), np.sqrt(noise))
+        expected = np.where(many[:, None], mean + (scores - mean) @ gain.T, scores)
+        return cls(expected, root(truth - gain @ truth), np.sqrt(noise))
 
     def draw(self, trial: int, draws: np.random.Generator) -> tuple[Array, Array]:
         """(measured, true) scores of a new trial like this one."""

@@ -11,7 +11,7 @@ from hcpr_tune.search.study import Study, study_to_plain
 from hcpr_tune.settings import get_dotted, set_dotted, show
 
 GROWING = ("trials", "hours", "worker_hours")
-FREE = ("description", "keep_weights", "resources.workers", "resources.worker_deaths", "verdict")
+FREE = ("description", "keep_weights", "resources.workers", "resources.worker_deaths", "verdict", "plan")
 """Settings that change no decision: they are taken as they are now. A table stands for all that is in it."""
 
 
@@ -32,7 +32,11 @@ def with_free_settings(began: dict[str, Any], now: Study) -> dict[str, Any]:
     """The tables of the study that was begun, with today's values of the settings that may change."""
     tables, today = copy.deepcopy(began), study_to_plain(now)
     for name in FREE:
-        set_dotted(tables, name, get_dotted(today, name))
+        value = get_dotted(today, name)
+        if value is not None:
+            set_dotted(tables, name, value)
+        else:
+            tables.pop(name, None)
     return tables
 
 

@@ -139,6 +139,25 @@ class Verdict(Settings):
 
 
 @dataclass(frozen=True)
+class Foreseen(Settings):
+    """What `hcpr_tune plan --write` foresaw of the search: a report compares it with what came. Changes no decision."""
+
+    workers: int = setting(0, "Workers that it was planned for; 0: there was no plan.", at_least=0)
+    hours: float = setting(0.0, "Hours on the clock.", at_least=0)
+    worker_hours: float = setting(0.0, "Hours that trials hold a worker.", at_least=0)
+    use: float = setting(0.0, "Share of the workers' time that is training and evaluation.", at_least=0, at_most=1)
+    epochs: int = setting(0, "Epochs that are trained.", at_least=0)
+    jobs: int = setting(0, "Jobs that are handed out.", at_least=0)
+    checkpoint_bytes: int = setting(0, "Bytes of the checkpoints that are kept at the end.", at_least=0)
+    score: float = setting(
+        0.0,
+        "What the chosen trial is truly worth, in the first objective; 0: nothing was known.",
+        at_least=0,
+        at_most=1,
+    )
+
+
+@dataclass(frozen=True)
 class StudySettings(Settings):
     """The settings of a study besides its recipe and its space."""
 
@@ -156,6 +175,7 @@ class StudySettings(Settings):
     sampler: Sampler = setting(Sampler(), "Where new recipes come from.")
     resources: Resources = setting(Resources(), "What a trial gets.")
     verdict: Verdict = setting(Verdict(), "How what was found is judged.")
+    plan: Foreseen = setting(Foreseen(), "What was foreseen of the search.")
 
     def check_together(self) -> None:
         if not self.objective or len(set(self.objective)) < len(self.objective):
@@ -444,6 +464,8 @@ def study_to_plain(study: Study) -> dict[str, Any]:
     plain = to_plain(study.settings)
     if len(study.settings.objective) == 1:
         plain["objective"] = study.settings.objective[0]
+    if not study.settings.plan.workers:
+        del plain["plan"]
     if study.first_points:
         plain["first_points"] = [dict(point) for point in study.first_points]
     return plain | {

@@ -40,6 +40,9 @@ class Probe:
     seconds_startup: float
     checkpoint_bytes: int
     validation_images: int
+    classes: int
+    robust_accuracy_validation: float
+    """After these steps, from 0 to 1, on the images that there was time for."""
 
     def epoch_seconds(self, attack_steps: int) -> float:
         """Attack and update of one epoch."""
@@ -77,7 +80,7 @@ def probe(recipe: Recipe, shelf: DataShelf, seconds: float) -> Probe:
             steps += 1
             if marks[2] + (marks[2] - marks[0]) > latest:
                 break
-        evaluation = _evaluation_seconds(recipe, data, state.scored_model(), began + seconds)
+        evaluation, accuracy = _evaluated(recipe, data, state.scored_model(), began + seconds)
     counted = max(1, steps - 1)
     per_epoch = len(data.train) / recipe.batch_size
     buffer = io.BytesIO()
@@ -91,6 +94,8 @@ def probe(recipe: Recipe, shelf: DataShelf, seconds: float) -> Probe:
         seconds_startup=startup,
         checkpoint_bytes=buffer.tell(),
         validation_images=len(scored_positions(data.validation, recipe.evaluation)),
+        classes=data.classes,
+        robust_accuracy_validation=accuracy,
     )
 
 
@@ -105,17 +110,16 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _evaluation_seconds(recipe: Recipe, data: Data, model: torch.nn.Module, latest: float) -> float:
-    """Seconds of one evaluation of all scored images, from ever larger subsets of them while the time allows."""
+def _evaluated(recipe: Recipe, data: Data, model: torch.nn.Module, latest: float) -> tuple[float, float]:
+    """Seconds of one evaluation of all scored images, and the robust accuracy, from ever larger subsets of them while the time allows."""
     validation = data.validation
     total = len(scored_positions(validation, recipe.evaluation))
     attacked = for_attack(model)
-    images, seconds = min(total, 32), 0.0
+    images = min(total, 32)
     while True:
         began = _now(validation.labels.device)
-        evaluate(attacked, validation, recipe.task, replace(recipe.evaluation, images=images), data.classes)
+        found = evaluate(attacked, validation, recipe.task, replace(recipe.evaluation, images=images), data.classes)
         ended = _now(validation.labels.device)
-        seconds = (ended - began) * total / images
         if images == total or ended + 4 * (ended - began) > latest:
-            return seconds
+            return (ended - began) * total / images, found.robust_correct / found.total
         images = min(total, 4 * images)
