@@ -55,6 +55,7 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"hcpr_tune {VERSION}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     add_tune(commands)
+    add_plan(commands)
     add_train(commands)
     add_evaluate(commands)
     add_data(commands)
@@ -138,6 +139,82 @@ def add_tune(commands: Any) -> None:
     )
     tune.add_argument("--quiet", action="store_true", help="print only the result")
     tune.add_argument("--json", action="store_true", help="print a JSON object per line, for programs; the result last")
+
+
+def add_plan(commands: Any) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help="play a search through before paying for it",
+        description="Play a search under a virtual clock, with the code that decides in a real one: how long it takes, what it costs, what it finds; and how other"
+        " settings would do. Nothing is trained but a probe, where nothing was recorded.",
+    )
+    plan.add_argument(
+        "--space",
+        default=None,
+        metavar="NAME|PATH",
+        help="a file of search_spaces/ by name, or a path (default: default)",
+    )
+    plan.add_argument(
+        "--workers", type=whole_number, metavar="N", help="trials at once (default: as many as this machine holds)"
+    )
+    plan.add_argument("--trials", metavar="N", help="number of recipes to try (budget.trials)")
+    plan.add_argument("--hours", metavar="H", help="end after so many hours (budget.hours)")
+    plan.add_argument(
+        "--worker-hours", metavar="H", help="end when trials have held workers so long (budget.worker_hours)"
+    )
+    add_set(plan, "a key of the space by dotted name, or a field of the recipe, for all variants")
+    plan.add_argument(
+        "--vary",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=V1,V2",
+        help="values to compare, for instance early_stopping.first_rung=3,9 or workers=8,64; of several keys all combinations",
+    )
+    plan.add_argument(
+        "--from",
+        dest="studies",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="earlier studies of the same task: their learning curves and costs",
+    )
+    plan.add_argument("--curves", metavar="FILE.csv", help="learning curves: columns run, epoch, score, perhaps final")
+    plan.add_argument(
+        "--epoch-seconds",
+        metavar="S",
+        help="what training one epoch takes, where it is known better than by a probe here",
+    )
+    plan.add_argument("--address", metavar="ADDRESS", help="probe on this Ray cluster instead of this machine")
+    plan.add_argument(
+        "--speeds", default="1", metavar="V1,V2", help="relative speeds of the workers, dealt out in turn (default: 1)"
+    )
+    plan.add_argument("--join-over", default="0", metavar="MIN", help="workers come evenly over so many minutes")
+    plan.add_argument("--deaths", default="0", metavar="RATE", help="how often a worker dies, per hour")
+    plan.add_argument("--back", default="0", metavar="S", help="seconds until a dead worker is replaced")
+    plan.add_argument(
+        "--driver-rate",
+        metavar="R",
+        help="reports that the driver answers per second (default: as measured, docs/scale.md)",
+    )
+    plan.add_argument(
+        "--repeats", type=whole_number, default=20, metavar="N", help="how often each variant is played (default: 20)"
+    )
+    plan.add_argument(
+        "--seconds", default="40", metavar="S", help="play fewer repeats where they take longer in all (default: 40)"
+    )
+    plan.add_argument("--seed", metavar="N", help="seed of the study")
+    plan.add_argument(
+        "--write", metavar="NAME|PATH", help="write the chosen variant as a new space, with what was foreseen of it"
+    )
+    plan.add_argument("--out", metavar="FILE.html", help="the page (default: results/plans/SPACE-YYYYmmdd-HHMMSS.html)")
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.add_argument(
+        "--replay",
+        metavar="DIR",
+        help="instead: play a recorded search again from its own record, and say whether it decides and takes the same",
+    )
 
 
 def add_status(commands: Any) -> None:

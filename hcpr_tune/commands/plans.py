@@ -37,7 +37,7 @@ def overrides_of(options: argparse.Namespace) -> tuple[list[tuple[str, Any]], st
         overrides.append(parse_assignment(text))
         given.append(f"--set {text}")
     for flag, dotted in FLAGS.items():
-        value = getattr(options, flag)
+        value = getattr(options, flag, None)
         if value is not None:
             overrides.append(parse_assignment(f"{dotted}={value}"))
             given.append(f"--{flag.replace('_', '-')} {value}")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hcpr_tune.commands.console import COMPLETED, typed
-from hcpr_tune.errors import InputError
+from hcpr_tune.commands.new_space import new_space, write_space
 
 if TYPE_CHECKING:
     from hcpr_tune.search.space import Value
@@ -18,7 +17,6 @@ HEADINGS = ("dimension", "winner", "centre", "strength", "")
 
 def run(options: argparse.Namespace) -> int:
     """Write the other space with the winner's values as its first point and priors around them."""
-    from hcpr_tune.files import write_whole
     from hcpr_tune.search.studies import reopen
     from hcpr_tune.search.study import find_space, read_study
     from hcpr_tune.search.transfer import (
@@ -33,17 +31,14 @@ def run(options: argparse.Namespace) -> int:
 
     space = find_space(options.to, "--to")
     folder, study, history = reopen(options.storage, options.name, "transfer ")
-    out = _new_file(options.out, f"{space.stem}-from-{options.name}.toml")
+    out = new_space(options.out, f"{space.stem}-from-{options.name}.toml", "--out")
     trial = transferred_trial(study, history, options.name, options.trial)
     target = read_study(space)
     handed = transfer(study, history, trial, target, str(space))
     comments = comments_of(study, trial, handed, folder.address, str(space))
     where = f"{space} with trial {trial.number} of {options.name}"
     text = transferred_space(read_toml(space), target, handed, comments, where)
-    try:
-        write_whole(out, text)
-    except OSError as error:
-        raise InputError(f"--out {out} cannot be written: {error}; choose another file") from None
+    write_space(out, text, "--out")
     print(f"trial {trial.number} of {options.name}: {score_words(study, trial)}")
     for line in _lines(handed):
         print(line)
@@ -51,18 +46,6 @@ def run(options: argparse.Namespace) -> int:
         print(f"no first point: these are the values of the recipe of {space}, which trial 0 trains")
     print(f"wrote {out}; look at it, then: {typed('hcpr_tune')} tune --space {out}")
     return COMPLETED
-
-
-def _new_file(given: str | None, name: str) -> Path:
-    spaces = Path("search_spaces")
-    out = Path(given) if given else (spaces / name if spaces.is_dir() else Path(name))
-    if out.exists():
-        raise InputError(f"--out {out} exists; choose another file, or delete it")
-    if out.suffix != ".toml":
-        raise InputError(f"--out {out} must end in .toml, so that --space takes it; choose another file")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: there is no folder {out.absolute().parent}; make it, or choose another file")
-    return out
 
 
 def _lines(handed: Transfer) -> list[str]:

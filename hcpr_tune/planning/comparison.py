@@ -80,6 +80,7 @@ class Played:
             "workers": self.variant.fleet.workers,
             **{name: self.estimate(name).to_plain() for name in FIGURES},
             "rungs": self.rungs(),
+            "busy": [list(point) for point in self.outcomes[0].busy],
         }
 
 
@@ -160,3 +161,16 @@ def choice(results: Sequence[Played]) -> Played:
     best = max(left, key=lambda one: one.estimate("score").mean)
     as_good = [one for one in left if one is best or (len(one.outcomes) > 1 and gain(best, one).low <= 0)]
     return min(as_good, key=lambda one: one.estimate("worker_seconds").mean)
+
+
+def comparison_plain(results: Sequence[Played]) -> dict[str, Any]:
+    """The comparison as JSON has it; the first variant is the one that the others are compared with."""
+    base, left, chosen = results[0], unbeaten(results), choice(results)
+    return {
+        "repeats": len(base.outcomes),
+        "variants": [
+            one.to_plain()
+            | {"gain_over_first": gain(one, base).to_plain(), "unbeaten": one in left, "chosen": one is chosen}
+            for one in results
+        ],
+    }

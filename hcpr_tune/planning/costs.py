@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
@@ -44,6 +44,22 @@ class Costs:
     """Where the figures come from, for people."""
     driver_report: float = DRIVER_REPORT_SECONDS
     driver_job: float = DRIVER_JOB_SECONDS
+
+    def with_epoch_seconds(self, study: Study, seconds: float) -> Costs:
+        """The same where training the first epoch takes so long; evaluations take longer or shorter with it."""
+        factor = seconds / (self.attack_step * attack_steps(study.recipe, 1) + self.update)
+        names = ("attack_step", "update", "evaluation", "last_evaluation")
+        words = f"{seconds:g} seconds for the training of an epoch, the rest {self.words}"
+        return replace(self, **{name: factor * getattr(self, name) for name in names}, words=words)
+
+    def with_driver_rate(self, reports_per_second: float) -> Costs:
+        """The same with another driver; handing out a job takes longer or shorter with it."""
+        factor = 1 / reports_per_second / self.driver_report
+        return replace(self, driver_report=factor * self.driver_report, driver_job=factor * self.driver_job)
+
+    def to_plain(self) -> dict[str, Any]:
+        seconds = {name: value for name, value in asdict(self).items() if name not in ("words", "checkpoint_bytes")}
+        return {"from": self.words, "seconds": seconds, "checkpoint_bytes": self.checkpoint_bytes}
 
     def epochs_of(self, study: Study) -> list[float]:
         """Seconds of each epoch of the study's recipe, from epoch 1 on."""

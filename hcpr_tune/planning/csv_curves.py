@@ -26,7 +26,7 @@ FORMAT = "its columns are run, epoch, score and perhaps final"
 
 @dataclass(frozen=True)
 class CsvCurves:
-    """Runs of a CSV file, drawn at random with their noise: that of a score is estimated from how far it lies from the middle of its neighbours."""
+    """Runs of a CSV file, drawn at random with their noise: that of a score is estimated from how far it lies from the course of its neighbours."""
 
     path: Path
     epochs: tuple[int, ...]
@@ -78,12 +78,13 @@ class CsvCurves:
 
 
 def noise_between_neighbours(scores: np.ndarray) -> float:
-    """The variance of a score's noise, from the second differences along each run (runs, epochs): 6 times it where a curve is straight; 0 for fewer than 5 epochs."""
-    if scores.shape[1] < 5:
+    """The variance of a score's noise, from the third differences along each run (runs, epochs), which are 20 times as large where a curve is
+    a parabola over four epochs; 0 for fewer than 6 epochs. Of the later half of the epochs: curves bend most where they begin.
+    """
+    if scores.shape[1] < 6:
         return 0.0
-    second = scores[:, 2:] - 2 * scores[:, 1:-1] + scores[:, :-2]
-    # The median, since curves are bent where they begin.
-    return float(np.median(second**2) / 0.4549 / 6)
+    third = np.diff(scores, 3, axis=1)
+    return float((third[:, third.shape[1] // 2 :] ** 2).mean() / 20)
 
 
 def read_curves(path: Path) -> CsvCurves:

@@ -120,6 +120,8 @@ class RecordedCurves:
     space: Space
     images: int
     words: str
+    rungs: tuple[tuple[int, ...], ...]
+    """Of each study that they were recorded in."""
 
     guess = False
     knows_params = True
@@ -151,6 +153,24 @@ class RecordedCurves:
                 raise InputError(
                     f"{self.words} has only {scored} scored trial{'s' * (scored > 1)} at epoch {epoch}, where a rung is; at least {FEWEST} are needed to tell how trials differ there"
                 )
+
+
+def recorded_curves(old: Sequence[OldStudy], study: Study) -> RecordedCurves:
+    """The curves of several studies for the trials of another one. Raises `InputError` where they have none for it."""
+    trials = [one for study_of in old for one in measured(study_of, study)]
+    names = ", ".join(str(one.folder) for one in old)
+    if not trials:
+        raise InputError(
+            f"--from {names}: none of its trials lies inside this study's dimensions; widen them, or leave --from out"
+        )
+    images = min(event["total_validation"] for one in old for event in one.events if "total_validation" in event)
+    return RecordedCurves(
+        trials,
+        study.space,
+        images,
+        f"{names} ({len(trials)} trials)",
+        tuple(dict.fromkeys(one.study.rungs for one in old)),
+    )
 
 
 def _listed(epochs: Sequence[int]) -> str:
