@@ -9,6 +9,7 @@ python benchmarks/plan.py scale      # seconds and memory of a plan of 100 to 10
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -44,8 +45,7 @@ def replay(options: argparse.Namespace) -> Plain:
         return {
             "replays": [replayed(study) for study in studies],
             "foretold": [
-                foretold(one, other, seed + 1)
-                for seed, (one, other) in enumerate(zip(studies, studies[1:], strict=False))
+                foretold(one, other, seed + 1) for seed, (one, other) in enumerate(itertools.pairwise(studies))
             ],
         }
 
