@@ -155,7 +155,7 @@ def add_plan(commands: Any) -> None:
         help="a file of search_spaces/ by name, or a path (default: default)",
     )
     plan.add_argument(
-        "--workers", type=whole_number, metavar="N", help="trials at once (default: as many as this machine holds)"
+        "--workers", type=int, metavar="N", help="trials at once (default: as many as this machine holds)"
     )
     plan.add_argument("--trials", metavar="N", help="number of recipes to try (budget.trials)")
     plan.add_argument("--hours", metavar="H", help="end after so many hours (budget.hours)")

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Check everything that can be checked, find out what things cost, play, compare, and write."""
     if options.replay is not None:
         return replayed(options)
+    check_numbers(options)
     variants, stem = the_variants(options)
     base = variants[0].study
     old = old_studies(options, base)
@@ -73,6 +74,16 @@ def replayed(options: argparse.Namespace) -> int:
             f"wall-clock   {came.recorded_seconds:.1f} s recorded, {came.replayed_seconds:.1f} s replayed ({100 * came.off:+.1f} %)"
         )
     return NOTHING_COMPLETED if came.departs else COMPLETED
+
+
+def check_numbers(options: argparse.Namespace) -> None:
+    """What can be wrong with the plan's own numbers. Raises `InputError`, before any work."""
+    if options.repeats < 1:
+        raise InputError(f"--repeats must be at least 1, got {options.repeats}")
+    options.seconds = number("--seconds", options.seconds)
+    for name in ("epoch_seconds", "driver_rate"):
+        if getattr(options, name) is not None:
+            setattr(options, name, number(f"--{name.replace('_', '-')}", getattr(options, name), above=0))
 
 
 def the_variants(options: argparse.Namespace) -> tuple[list[Variant], str]:
@@ -177,8 +188,6 @@ def the_costs(options: argparse.Namespace, study: Study, old: Sequence[OldStudy]
     from hcpr_tune.commands.sizes import measuring
     from hcpr_tune.planning.costs import costs_of_probe, costs_of_records
 
-    epoch_seconds = None if options.epoch_seconds is None else number("--epoch-seconds", options.epoch_seconds, above=0)
-    rate = None if options.driver_rate is None else number("--driver-rate", options.driver_rate, above=0)
     probes: list[Plain] = []
     if old:
         with measuring(study) as size:
@@ -187,9 +196,11 @@ def the_costs(options: argparse.Namespace, study: Study, old: Sequence[OldStudy]
     else:
         probes = probed(options, study)
         costs = costs_of_probe(probes)
-    if epoch_seconds is not None:
-        costs = costs.with_epoch_seconds(study, epoch_seconds)
-    return (costs if rate is None else costs.with_driver_rate(rate)), probes
+    if options.epoch_seconds is not None:
+        costs = costs.with_epoch_seconds(study, options.epoch_seconds)
+    if options.driver_rate is not None:
+        costs = costs.with_driver_rate(options.driver_rate)
+    return costs, probes
 
 
 def probed(options: argparse.Namespace, study: Study) -> list[Plain]:
@@ -233,9 +244,6 @@ def play(
     from hcpr_tune.planning.notes import notes_of
     from hcpr_tune.planning.suggesting import played_study
 
-    if options.repeats < 1:
-        raise InputError(f"--repeats must be at least 1, got {options.repeats}")
-    seconds = number("--seconds", options.seconds)
     substituted = [played_study(variant.study, curves) for variant in variants]
     played = [replace(variant, study=study) for variant, (study, _) in zip(variants, substituted, strict=True)]
     with waiting(options, "playing") as status:
@@ -245,7 +253,7 @@ def play(
                 status.update(f"played {repeat} of {options.repeats} times")
 
         seed = variants[0].study.settings.seed
-        results = compare(played, curves, costs, seed, options.repeats, seconds, tell)
+        results = compare(played, curves, costs, seed, options.repeats, options.seconds, tell)
     samplers = [note for _, note in substituted if note]
     return results, [*dict.fromkeys(samplers), *notes_of(results, curves, options.repeats)]
 

@@ -201,7 +201,10 @@ def _compared(
         ours_now = departed or (str(ours[same]) if same < len(ours) else "the end")
         theirs_now = theirs[same] if same < len(theirs) else "the end"
         departs = f"decision {same + 1}: the record has {theirs_now}, the replay {ours_now}"
-    return Replay(len(theirs), same, departs, recorded.seconds, replayed.seconds)
+    # What the driver does after the last job (tables, the report) no simulation plays.
+    ends = [event["time"] for event in events if event["event"] in ("job_end", "end")]
+    closing = ends[-1] - ends[-2] if len(ends) > 1 and events[-1]["event"] == "end" else 0.0
+    return Replay(len(theirs), same, departs, recorded.seconds, replayed.seconds + closing)
 
 
 def _decision(event: Event) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ import pytest
 from hcpr_tune.search.record import read_history, read_lines, unsealed
 from hcpr_tune.training import manifest
 from tests.cluster.conftest import ONE_WORKER
-from tests.cluster.test_search import in_folder, outcome, record_of, search, table
+from tests.cluster.test_search import check_replayed, in_folder, outcome, record_of, search, table
 from tests.conftest import SLOW_SPACE, SMALL_SPACE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(300)]
@@ -132,6 +132,7 @@ def test_a_killed_worker_s_job_goes_on_from_its_last_checkpoint(fault_round, und
     assert len({event["worker"] for event in epochs_in(record_of(tmp_path, "orphan"))}) == 2
     assert outcome(tmp_path, "orphan") == undisturbed[0]
     check_nothing_ran_twice(tmp_path, "orphan", deaths=1)
+    check_replayed(tmp_path, "orphan", 0.15)
 
 
 def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fault_round, background, tmp_path):
@@ -154,6 +155,7 @@ def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fa
     rows = table(tmp_path / "results" / "deadly" / "trials.csv")
     assert [row["status"] for row in rows] == ["failed", "completed"]
     assert rows[0]["reason"] == "its worker process died 2 times; resources.worker_deaths allows 1"
+    check_replayed(tmp_path, "deadly", 0.15)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])

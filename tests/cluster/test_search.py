@@ -15,6 +15,8 @@ import pytest
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hcpr_tune.planning.recorded import read_old
+from hcpr_tune.planning.replay import replay
 from hcpr_tune.search.record import read_history
 from hcpr_tune.search.study import read_study
 from hcpr_tune.training.recipe import load_recipe
@@ -61,6 +63,18 @@ def test_it_says_where_to_look_first_and_the_answer_last(finished):
     assert any(line.startswith("best ") for line in lines)
     assert any(line.startswith("published ") for line in lines)
     assert done.stderr == ""
+
+
+def check_replayed(folder: Path, name: str, tolerance: float) -> None:
+    """A plan's simulation, played from the search's own record, decides the same in the same order and takes as long."""
+    came = replay(read_old(folder / "results" / name))
+    assert came.departs == ""
+    assert came.same == came.decisions >= 4
+    assert abs(came.off) < tolerance
+
+
+def test_a_search_is_replayed_from_its_own_record(finished):
+    check_replayed(finished[0], "one", 0.1)
 
 
 def test_every_trial_is_in_the_table_and_in_its_folder(finished):
