@@ -37,13 +37,17 @@ class Goal:
 
     def shortfall(self, scores: Mapping[str, float]) -> float:
         """By how much the floors are missed in sum; 0 where all are reached."""
-        return sum(max(0.0, floor - scores[name]) for name, floor in self.floors.items())
+        return sum(max(0.0, floor - scores[name]) for name, floor in self.floors.items()) if self.floors else 0.0
 
     def best_rung(self, scores: Mapping[int, Mapping[str, float]]) -> int:
         """The epoch of the rung that a trial is judged by: the least shortfall, then the first objective, then the later one. 0 for none."""
         return max(
-            scores, key=lambda rung: (-self.shortfall(scores[rung]), self.values(scores[rung])[0], rung), default=0
+            scores, key=lambda rung: (-self.shortfall(scores[rung]), scores[rung][self.objectives[0]], rung), default=0
         )
+
+    def place(self, scores: Mapping[str, float]) -> tuple[float, float]:
+        """What one objective orders by, the least first: the shortfall, then minus the value."""
+        return self.shortfall(scores), -scores[self.objectives[0]]
 
     def order(self, trials: Iterable[T], rung: Mapping[int, int] | int) -> list[T]:
         """Best first, by their scores at one rung, or at a rung per trial number.

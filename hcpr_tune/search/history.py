@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 from hcpr_tune.search.goal import OBJECTIVES, Goal
@@ -174,13 +176,27 @@ class History:
     version: int = 0
     """Counts the events that were folded."""
     running_jobs: dict[int, Trial] = field(default_factory=dict)
+    by_source: Counter[Source] = field(default_factory=Counter)
+    """How many trials come from where."""
+    scored: int = 0
+    """How many trials have reached a rung."""
+    scored_at_both: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
+    """(rung, later rung) -> the trials with a score at both, in the order in which they came to it."""
     derived: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
     """What others worked out from this state; emptied by the next event."""
+    lasting: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What others worked out and bring up to date themselves; emptied only by an event that changes what was taken for settled."""
+    touched: set[int] = field(default_factory=set, repr=False, compare=False)
+    """Trials whose status, rungs or promotion an event has changed since `promotions.Ladder`, which empties this, last looked."""
+    _points: set[tuple[Any, ...]] = field(default_factory=set, repr=False, compare=False)
     _session_began: float = 0.0
     _seconds_before: float = 0.0
 
     def apply(self, event: Event) -> bool:
-        """Fold one event in. False where it says nothing new (an epoch that ran twice counts once)."""
+        """Fold one event in. False where it says nothing new (an epoch that ran twice counts once).
+
+        Costs the same however many trials there are; only a beginning goes through those that run, and a new top rung through all.
+        """
         handler = getattr(self, f"_on_{event['event']}")
         workers = self.workers
         news: bool = handler(event) is not False
@@ -244,6 +260,7 @@ class History:
         trial.unwanted = True
         if trial.job is None:
             trial.status, trial.reason = "killed", "killed on request"
+            self.touched.add(trial.number)
         return True
 
     def _on_test_opened(self, event: Event) -> None:
@@ -255,10 +272,15 @@ class History:
 
     def _on_audit(self, event: Event) -> None:
         self.audited |= set(event["trials"])
+        self.touched |= self.audited
 
     def _on_trial(self, event: Event) -> None:
-        self.trials[event["trial"]] = Trial(event["trial"], event["params"], event["source"], began=event["time"])
-        if event["source"] == ENQUEUED:
+        number, params, source = event["trial"], event["params"], event["source"]
+        self.trials[number] = Trial(number, params, source, began=event["time"])
+        self.touched.add(number)
+        self.by_source[source] += 1
+        self._points.add(_point(params))
+        if source == ENQUEUED:
             self.queue.pop(0)
 
     def _on_job(self, event: Event) -> None:
@@ -266,6 +288,7 @@ class History:
         trial.job, trial.status = Job(trial.number, event["start"], event["end"]), "running"
         trial.target, trial.seen, trial.fresh = event["end"], event["time"], True
         self.running_jobs[trial.number] = trial
+        self.touched.add(trial.number)
         if event["start"] < trial.last_rung:
             trial.before = sum(trial.rungs)
 
@@ -287,10 +310,21 @@ class History:
         if event["is_rung"]:
             total = event["total_validation"]
             scores = {name: event[COUNTS[name]] / total for name in OBJECTIVES}
+            self._at_rung(trial, event["epoch"])
             trial.scores[event["epoch"]], trial.rungs[event["epoch"]] = scores, scores["robust_accuracy"]
             trial.positions[event["epoch"]] = position
             trial.best_rung = self.goal.best_rung(trial.scores)
         return True
+
+    def _at_rung(self, trial: Trial, rung: int) -> None:
+        """Count a score that comes now."""
+        self.touched.add(trial.number)
+        if rung in trial.rungs:
+            self.lasting.clear()  # another score for the same rung, which no search of today records
+            return
+        self.scored += not trial.rungs
+        for other in trial.rungs:
+            self.scored_at_both.setdefault((min(rung, other), max(rung, other)), []).append(trial.number)
 
     def _on_job_end(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
@@ -308,7 +342,8 @@ class History:
         else:
             trial.job, trial.status = None, event["status"]
             self.running_jobs.pop(trial.number, None)
-        if trial.lost and not any(other.rungs for other in self.trials.values()):
+            self.touched.add(trial.number)
+        if trial.lost and not self.scored:
             self.lost_at_once.append(trial.reason)
 
     def _hold(self, trial: Trial, time: float) -> float:
@@ -327,6 +362,11 @@ class History:
         trial.status = "completed" if trial.last_rung >= self.last_epoch else "waiting"
         if trial.unwanted and trial.status == "waiting":
             trial.status = "killed"
+        self.touched.add(trial.number)
+
+    def has_begun(self, params: Params) -> bool:
+        """Whether a trial has these values."""
+        return _point(params) in self._points
 
     @property
     def running(self) -> list[Trial]:
@@ -336,6 +376,11 @@ class History:
         """Trials with a score, best first (see `Goal.order`)."""
         scored = [trial for trial in self.trials.values() if trial.rungs]
         return self.goal.order(scored, {trial.number: trial.best_rung for trial in scored})
+
+
+def _point(params: Params) -> tuple[Any, ...]:
+    """Equal for equal values, and no larger than it must be."""
+    return tuple(chain.from_iterable(sorted(params.items())))
 
 
 BESIDE = ("test_opened", "test_seen")

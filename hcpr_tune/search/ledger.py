@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hcpr_tune.search.halving import Rules
 from hcpr_tune.search.history import History, Trial
+from hcpr_tune.search.rules import Rules
 
 MEASURED = ("attack", "update", "evaluation", "checkpoint")
 PARTS = (*MEASURED, "startup")

@@ -13,11 +13,11 @@ from hcpr_tune.bucket import Bucket, is_bucket
 from hcpr_tune.errors import InputError
 from hcpr_tune.files import write_bytes_whole, write_whole
 from hcpr_tune.search.changes import grown_budget, with_free_settings
-from hcpr_tune.search.halving import always_promoted
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import living_holder, machine_id
 from hcpr_tune.search.record import read_history, read_segments
 from hcpr_tune.search.results import StudyFolder
+from hcpr_tune.search.rules import always_promoted
 from hcpr_tune.search.study import Study, extended, read_study, study_from_plain, study_to_toml
 from hcpr_tune.seeds import derive_seed
 from hcpr_tune.settings import show

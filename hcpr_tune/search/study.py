@@ -15,7 +15,7 @@ import tomli_w
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.goal import OBJECTIVES, Goal
-from hcpr_tune.search.halving import Rules
+from hcpr_tune.search.rules import Rules
 from hcpr_tune.search.space import Params, Space, read_points, read_space
 from hcpr_tune.settings import (
     Settings,

@@ -12,8 +12,9 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hcpr_tune.search.halving import always_promoted, earned_rungs
+from hcpr_tune.search.halving import earned_rungs
 from hcpr_tune.search.history import History, OldTrial, Trial
+from hcpr_tune.search.rules import always_promoted
 from hcpr_tune.search.space import Choice, Dimension, Params, Range, Space, Value, active_params
 from hcpr_tune.search.study import Study
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from scipy.stats import spearmanr
 
+from hcpr_tune.search import worth
 from hcpr_tune.search.goal import Goal
 from hcpr_tune.search.worth import FEWEST_POINTS, rung_worths, spearman, spearman_interval
 from tests.search.histories import history_of, reached, suggested
@@ -102,3 +103,24 @@ def test_of_several_objectives_the_worst_counts():
     goal = Goal(("robust_accuracy", "clean_accuracy"))
     assert rung_worths(history_of(*events, goal=goal), RUNGS)[3].end.rho == pytest.approx(-1)
     assert rung_worths(history_of(*events), RUNGS)[3].end.rho == pytest.approx(1)
+
+
+def test_a_rung_is_measured_on_the_first_trials_that_came_to_both(monkeypatch):
+    monkeypatch.setattr(worth, "MOST_POINTS", 6)
+    history = history_of()
+    agree, differ = [(100 + n, None, 200 + n) for n in range(6)], [(900 - n, None, n) for n in range(20)]
+    for event in trials_with(*agree, *differ):
+        history.apply(event)
+        end = rung_worths(history, RUNGS)[3].end
+    assert (end.rho, end.trials) == (pytest.approx(1), 6)
+
+
+def test_a_worth_follows_the_trials_that_come():
+    history, rhos = history_of(), {}
+    for event in trials_with(*[(n, None, n) for n in range(6)], *[(9 - n, None, n) for n in range(6, 9)]):
+        history.apply(event)
+        end = rung_worths(history, RUNGS)[3].end
+        rhos[end.trials] = end.rho
+    assert rhos[4] is None
+    assert rhos[6] == pytest.approx(1)
+    assert rhos[6] > rhos[7] > rhos[9]

@@ -1,0 +1,124 @@
+"""The rule of halving as it reads: every answer by going through all trials. The specification that `halving` must agree with."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from hcpr_tune.search.halving import LOST_AT_ONCE, NewTrial, first_job, over_budget
+from hcpr_tune.search.history import CALIBRATION, ENQUEUED, PUBLISHED
+from hcpr_tune.search.rules import bracket_of
+from hcpr_tune.search.worth import FEWEST_POINTS, Correlation, spearman
+from hcpr_tune.seeds import derive_seed
+
+
+def next_decision(history, rules, arrived, most_points):
+    """`arrived`: (trial, rung) in the order of the record."""
+    if over_budget(history, rules) or _hopeless(history):
+        return "finished"
+    broken_off = _broken_off(history, rules)
+    if broken_off is not None:
+        return broken_off
+    if history.queue:
+        return NewTrial(len(history.trials))
+    promotion = _promotion(history, rules, arrived, most_points)
+    if promotion is not None:
+        return promotion
+    if sum(trial.source != ENQUEUED for trial in history.trials.values()) < rules.trials:
+        return NewTrial(len(history.trials))
+    return "wait" if any(trial.status == "running" for trial in history.trials.values()) else "finished"
+
+
+def _hopeless(history):
+    if any(trial.rungs or (trial.status == "running" and trial.epochs) for trial in history.trials.values()):
+        return False
+    kinds = {re.sub(r"[-+.\w]*\d[-+.\w]*|nan|inf", "#", reason) for reason in history.lost_at_once}
+    return len(history.lost_at_once) >= LOST_AT_ONCE and len(kinds) == 1
+
+
+def _broken_off(history, rules):
+    for trial in history.trials.values():
+        if trial.status == "waiting" and (trial.target > trial.last_rung or not trial.target):
+            if not trial.target:
+                return first_job(trial, rules)
+            return rules.job(trial.number, trial.last_rung, trial.target)
+    return None
+
+
+def _promotion(history, rules, arrived, most_points):
+    for rung in reversed(rules.rungs[:-1]):
+        for bracket in range(rules.brackets):
+            for trial in _going_on(history, rung, bracket, rules, arrived, most_points):
+                if trial.status == "waiting" and trial.last_rung == rung:
+                    return rules.job(trial.number, rung, rules.following(rung))
+    return None
+
+
+def _going_on(history, rung, bracket, rules, arrived, most_points):
+    """The trials of a bracket that may go on from `rung`: those always promoted in front, then the best, best first."""
+    always = [
+        trial
+        for trial in history.trials.values()
+        if rung in trial.rungs and bracket_of(trial, rules) == bracket and _always_promoted(trial, history)
+    ]
+    return always + _best(history, rung, bracket, rules, arrived, most_points)
+
+
+def _always_promoted(trial, history):
+    return trial.source in (PUBLISHED, CALIBRATION) or trial.number in history.audited
+
+
+def _best(history, rung, bracket, rules, arrived, most_points):
+    """The top 1 / reduction_factor of the trials of a bracket recorded at `rung`, best first; all of them where the rung is worth too little."""
+    if rung < rules.rungs[bracket]:
+        return []
+    members = [trial for trial in history.trials.values() if bracket_of(trial, rules) == bracket]
+    recorded = [trial for trial in members if rung in trial.rungs]
+    lost = sum(trial.lost and rung not in trial.rungs and trial.target == rung for trial in members)
+    if rules.method == "random":
+        best = sorted(recorded, key=lambda trial: derive_seed(rules.seed, "promotion", rung, trial.number))
+    else:
+        best = history.goal.order(recorded, rung)
+    if rules.method != "none" and end_of(history, rung, rules, arrived, most_points).halves(rules.least_worth):
+        best = best[: math.floor((len(recorded) + lost) / rules.reduction_factor + 1e-9)]
+    return best
+
+
+def end_of(history, rung, rules, arrived, most_points):
+    """What the rung says of the latest one that enough trials have reached from it; of the last one where there is none."""
+    together = {end: _scored_at_both(rung, end, arrived)[:most_points] for end in rules.rungs if end > rung}
+    end = max((end for end, numbers in together.items() if len(numbers) >= FEWEST_POINTS), default=rules.rungs[-1])
+    numbers = together[end]
+    if len(numbers) < FEWEST_POINTS:
+        return Correlation(rung, end, len(numbers), None)
+    scores = [history.trials[number].scores for number in numbers]
+    rho = min(
+        spearman([one[rung][name] for one in scores], [one[end][name] for one in scores])
+        for name in {*history.goal.objectives, *history.goal.floors}
+    )
+    return Correlation(rung, end, len(numbers), rho)
+
+
+def _scored_at_both(rung, end, arrived):
+    """The trials with a score at both rungs, in the order in which they came to the second of them."""
+    seen, both = {rung: set(), end: set()}, []
+    for number, at in arrived:
+        if at in seen and number not in seen[at]:
+            seen[at].add(number)
+            if number in seen[rung] & seen[end]:
+                both.append(number)
+    return both
+
+
+def earned_rungs(history, trial, rules, arrived, most_points):
+    """The trial's rungs up to the one from which its own score would not have promoted it."""
+    rungs = sorted(trial.rungs)
+    if not _always_promoted(trial, history):
+        return rungs
+    bracket, earned = bracket_of(trial, rules), []
+    for rung in rungs:
+        earned.append(rung)
+        judged = rung in rules.rungs[:-1] and rung >= rules.rungs[bracket]
+        if judged and trial not in _best(history, rung, bracket, rules, arrived, most_points):
+            break
+    return earned
