@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.search.history import (
     CALIBRATION,
@@ -19,6 +22,9 @@ from hcpr_tune.search.space import Choice, Dimension, Params, Prior, Range, Valu
 from hcpr_tune.search.study import Study
 from hcpr_tune.seeds import derive_seed
 
+if TYPE_CHECKING:
+    import numpy as np
+
 WARM_STARTS = 3
 """How many of an earlier study's best points are tried first."""
 
@@ -29,10 +35,7 @@ def planned_point(study: Study, history: History) -> tuple[Params, Source] | Non
         return params_of(study.recipe, study.space), PUBLISHED
     if history.queue:
         return history.queue[0], ENQUEUED
-    begun = dict.fromkeys((FIRST_POINT, WARM_START, CALIBRATION), 0)
-    for trial in history.trials.values():
-        if trial.source in begun:
-            begun[trial.source] += 1
+    begun = history.by_source
     for points, source in ((study.first_points, FIRST_POINT), (best_old_points(study, history), WARM_START)):
         if begun[source] < len(points):
             return points[begun[source]], source
@@ -43,12 +46,8 @@ def planned_point(study: Study, history: History) -> tuple[Params, Source] | Non
 
 def low_discrepancy_point(study: Study, index: int) -> Params:
     """Point `index` of a scrambled Sobol sequence over the space, drawn from the study's seed."""
-    import numpy as np
-    from scipy.stats import qmc
-
-    generator = np.random.default_rng(derive_seed(study.settings.seed, "low discrepancy"))
-    sequence = qmc.Sobol(max(1, len(study.space)), scramble=True, rng=generator)
-    shares = sequence.random_base2(index.bit_length())[index]
+    seed = derive_seed(study.settings.seed, "low discrepancy")
+    shares = _sobol(seed, max(1, len(study.space)), index.bit_length())[index]
     return active_params(
         study.space,
         {
@@ -58,11 +57,75 @@ def low_discrepancy_point(study: Study, index: int) -> Params:
     )
 
 
+@lru_cache(maxsize=2)
+def _sobol(seed: int, dimensions: int, exponent: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The first 2 ** exponent points. Kept, since drawing one point takes drawing those before it."""
+    import numpy as np
+    from scipy.stats import qmc
+
+    drawn: np.ndarray[Any, np.dtype[np.float64]] = qmc.Sobol(
+        dimensions, scramble=True, rng=np.random.default_rng(seed)
+    ).random_base2(exponent)
+    return drawn
+
+
+def random_point(study: Study, seed: int) -> Params:
+    """A point drawn evenly: what Optuna's random sampler draws with this seed, bit by bit, in a tenth of the time.
+
+    Optuna keeps a study in memory for each draw. A choice is the highest of as many numbers as there are choices; where there is one only,
+    nothing is drawn.
+    """
+    generator = _generator()
+    generator.seed(seed)
+    draw, params = generator.random_sample, Params()
+    for name, dimension in study.space.items():
+        if dimension.active(params):
+            params[name] = _drawn(dimension, draw)
+    return active_params(study.space, params)
+
+
+@lru_cache(maxsize=1)
+def _generator() -> np.random.RandomState:
+    """To be seeded before each use: to make one takes ten times as long."""
+    import numpy as np
+
+    return np.random.RandomState()
+
+
+def _drawn(dimension: Dimension, draw: Callable[[], float]) -> Value:
+    if isinstance(dimension, Choice):
+        return dimension.choices[_highest(len(dimension.choices), draw)]
+    assert isinstance(dimension, Range)
+    if dimension.also and (which := _highest(1 + len(dimension.also), draw)):
+        return dimension.also[which - 1]
+    low, high, log = dimension.low, dimension.high, dimension.log
+    if low == high:
+        return int(low) if dimension.whole else low
+    # Each whole number has the same room, in its own scale.
+    room = 0.5 if dimension.whole else 0.0
+    begin, end = (math.log(low - room), math.log(high + room)) if log else (low - room, high + room)
+    value = begin + (end - begin) * draw()
+    if dimension.whole:
+        whole = round(math.exp(value)) if log else math.floor(value - low + 0.5) + int(low)
+        return min(max(whole, int(low)), int(high))
+    below = math.nextafter(high, high - 1)
+    return min(max(math.exp(value), low), below) if log else min(value, below)
+
+
+def _highest(count: int, draw: Callable[[], float]) -> int:
+    """The place of the highest of so many draws."""
+    drawn = [draw() for _ in range(count)] if count > 1 else [0.0]
+    return drawn.index(max(drawn))
+
+
 def best_old_points(study: Study, history: History) -> list[Params]:
     """The best points of an earlier study: of those that got furthest, the best ones first, each point once."""
-    kept: list[Params] | None = history.derived.get("best old points")
-    if kept is not None or not history.old_trials:
-        return kept or []
+    if not history.old_trials:
+        return []
+    key = "best old points", len(history.old_trials)
+    kept: list[Params] | None = history.lasting.get(key)
+    if kept is not None:
+        return kept
     published, points = params_of(study.recipe, study.space), list[Params]()
     scored = [old for old in history.old_trials if old.scores and not old.lost]
 
@@ -73,7 +136,7 @@ def best_old_points(study: Study, history: History) -> list[Params]:
     for old in sorted(scored, key=worth):
         if len(points) < WARM_STARTS and old.params not in (*points, published):
             points.append(old.params)
-    history.derived["best old points"] = points
+    history.lasting[key] = points
     return points
 
 
@@ -85,6 +148,8 @@ def follows_prior(study: Study, number: int, sampled: int) -> bool:
     et al., NeurIPS 2023).
     """
     strength = max((dimension.prior.strength for dimension in study.space.values() if dimension.prior), default=0.0)
+    if not strength:
+        return False
     startup = study.settings.sampler.startup_trials
     share = strength * startup / (startup + max(0, sampled - startup))
     return random.Random(derive_seed(study.settings.seed, "prior", number)).random() < share
@@ -130,11 +195,11 @@ def _share_of(dimension: Dimension, value: float) -> float:
     return low
 
 
-def fresh(params_of_attempt: Callable[[int], Params], taken: list[Params]) -> Params:
-    """The first attempt that is no point of `taken`; the last one where small spaces run out of points."""
+def fresh(params_of_attempt: Callable[[int], Params], taken: Callable[[Params], bool]) -> Params:
+    """The first attempt that is not taken; the last one where small spaces run out of points."""
     for attempt in range(MOST_ATTEMPTS):
         params = params_of_attempt(attempt)
-        if params not in taken:
+        if not taken(params):
             return params
     return params
 

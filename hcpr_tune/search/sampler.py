@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.history import PRIOR, History, Source
-from hcpr_tune.search.points import follows_prior, fresh, low_discrepancy_point, planned_point, with_priors
+from hcpr_tune.search.points import (
+    follows_prior,
+    fresh,
+    low_discrepancy_point,
+    planned_point,
+    random_point,
+    with_priors,
+)
 from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Sampler, Study
 from hcpr_tune.seeds import derive_seed
@@ -29,11 +36,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a sampler is built, and what it is told of a trial that was not promoted: PRUNED with its rung values, or its value at a common rung."""
+    """How a sampler of Optuna is built, and what it is told of a trial that was not promoted: PRUNED with its rung values, or its value at a common rung.
 
-    build: Build | None
-    understands_rungs: bool
+    `point` gives the points of one that learns nothing and is not Optuna's: by trial number, attempt and the number of trials.
+    """
+
+    build: Build | None = None
+    understands_rungs: bool = False
     genetic: bool = False
+    point: Callable[[Study, int, int, int], Params] | None = None
 
 
 def _tpe(study: Study, seed: int) -> optuna.samplers.BaseSampler:
@@ -45,12 +56,6 @@ def _tpe(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(
         n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True, seed=seed
     )
-
-
-def _random(study: Study, seed: int) -> optuna.samplers.BaseSampler:
-    import optuna
-
-    return optuna.samplers.RandomSampler(seed=seed)
 
 
 def _gp(study: Study, seed: int) -> optuna.samplers.BaseSampler:
@@ -91,18 +96,30 @@ def _by_path(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     return sampler
 
 
+def _seed(study: Study, number: int, attempt: int) -> int:
+    return derive_seed(study.settings.seed, "trial", number, *([attempt] if attempt else [])) % 2**32
+
+
+def _random(study: Study, number: int, attempt: int, trials: int) -> Params:
+    return random_point(study, _seed(study, number, attempt))
+
+
+def _qmc(study: Study, number: int, attempt: int, trials: int) -> Params:
+    return low_discrepancy_point(study, number + attempt * trials)
+
+
 KINDS = {
     "tpe": Kind(_tpe, understands_rungs=True),
-    "random": Kind(_random, understands_rungs=True),
-    "qmc": Kind(None, understands_rungs=True),
-    "gp": Kind(_gp, understands_rungs=False),
-    "nsgaii": Kind(_nsgaii, understands_rungs=False, genetic=True),
+    "random": Kind(point=_random),
+    "qmc": Kind(point=_qmc),
+    "gp": Kind(_gp),
+    "nsgaii": Kind(_nsgaii, genetic=True),
 }
 """The samplers by name. Any other name is a path, of which nothing is known: it is told values at a common rung."""
 
 
 def kind_of(study: Study) -> Kind:
-    return KINDS.get(study.settings.sampler.name, Kind(_by_path, understands_rungs=False))
+    return KINDS.get(study.settings.sampler.name, Kind(_by_path))
 
 
 class Suggester:
@@ -118,25 +135,25 @@ class Suggester:
         if planned is not None:
             return planned
         name = self._study.settings.sampler.name
-        sampled = sum(trial.source in (name, PRIOR) for trial in history.trials.values())
+        sampled = history.by_source[name] + history.by_source[PRIOR]
         guided = follows_prior(self._study, number, sampled)
 
         def attempt(which: int) -> Params:
             params = self._sample(number, which, history)
             return with_priors(self._study, number + (which << 32), params) if guided else params
 
-        taken = [trial.params for trial in history.trials.values()]
-        return fresh(attempt, taken), PRIOR if guided else name
+        return fresh(attempt, history.has_begun), PRIOR if guided else name
 
     def _sample(self, number: int, attempt: int, history: History) -> Params:
-        if self._kind.build is None:
-            return low_discrepancy_point(self._study, number + attempt * len(history.trials))
+        if self._kind.point is not None:
+            return self._kind.point(self._study, number, attempt, len(history.trials))
+        assert self._kind.build is not None
         import optuna
 
         from hcpr_tune.search.told import ToldStorage, asked, directions
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        seed = derive_seed(self._study.settings.seed, "trial", number, *([attempt] if attempt else [])) % 2**32
+        seed = _seed(self._study, number, attempt)
         with warnings.catch_warnings():
             # Multivariate TPE and the constant liar are marked experimental; they are chosen on purpose.
             warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.history import PRIOR
 from hcpr_tune.search.sampler import KINDS, Suggester, check_sampler
-from hcpr_tune.search.space import params_of, with_params
+from hcpr_tune.search.space import Choice, Range, params_of, with_params
 from hcpr_tune.search.study import SAMPLERS, Sampler, find_space, read_study, study_from_plain
 from hcpr_tune.search.told import Told, common_rung, export
 from tests.search.histories import begin, history_of, job, lost, published, reached, suggested
@@ -60,6 +60,71 @@ def recorded(study, count, score):
         if number % 3 == 0:
             events += reached(number, 3, 9, int(score(params)))
     return history_of(*events, goal=study.goal)
+
+
+FIGURES = {
+    ("random", 7): {
+        "averaging.half_life": 0.0,
+        "method": "hcpr",
+        "hcpr.scale": 5.071475116618043,
+        "optimiser.lr@hcpr": 0.05104646296703609,
+    },
+    ("random", 20): {
+        "averaging.half_life": 0.3387767071042643,
+        "method": "hcpr",
+        "hcpr.scale": 10.4422843506066,
+        "optimiser.lr@hcpr": 0.04424991628132817,
+    },
+    ("qmc", 7): {
+        "averaging.half_life": 0.0,
+        "method": "trades",
+        "optimiser.lr@trades": 0.004868203384570845,
+        "trades.beta": 9.975451226346195,
+    },
+    ("qmc", 20): {
+        "averaging.half_life": 0.133626927087413,
+        "method": "hcpr",
+        "hcpr.scale": 12.28049407163344,
+        "optimiser.lr@hcpr": 0.03929060818865951,
+    },
+}
+"""Points of the conditional space by sampler and trial, from when both samplers drew anew for each point and Optuna was told all trials."""
+
+
+@pytest.mark.parametrize("name", ["random", "qmc"])
+def test_samplers_that_learn_nothing_give_the_points_that_they_always_gave_and_are_told_nothing(
+    conditional, name, monkeypatch
+):
+    monkeypatch.setattr(Told, "trials", None)
+    study, history = with_sampler(conditional, name), history_of()
+    suggester = Suggester(study)
+    for number in range(21):
+        params, source = suggester.suggest(number, history)
+        assert number not in (7, 20) or params == FIGURES[name, number]
+        for event in (suggested(number, params, source), *reached(number, 0, 3, 37 * number % 1000)):
+            history.apply(event)
+
+
+def test_random_points_are_those_of_optunas_random_sampler(default, conditional):
+    kinds = {
+        "float": Range(low=-1.5, high=3.0),
+        "log": Range(low=0.001, high=0.7, log=True, also=(0.0, 5.0)),
+        "whole": Range(low=2, high=5, whole=True),
+        "log_whole": Range(low=1, high=64, log=True, whole=True, also=(0,)),
+        "one": Choice(choices=("only",)),
+        "narrow": Range(low=4.0, high=4.0),
+        "some": Choice(choices=("a", "b", "c")),
+        "under": Range(low=0.0, high=1.0, when=(("some", ("a", "c")),)),
+    }
+    history = history_of(published())
+    for study in (default, conditional, dataclasses.replace(default, space=kinds)):
+        for number in range(1, 40):
+            ours, optunas = (
+                Suggester(with_sampler(study, name)).suggest(number, history)[0]
+                for name in ("random", "optuna.samplers:RandomSampler")
+            )
+            assert list(ours.items()) == list(optunas.items())
+            assert [type(value) for value in ours.values()] == [type(value) for value in optunas.values()]
 
 
 def near_5(params):
