@@ -1,4 +1,4 @@
-# Two commands: `make tune` runs the default search, `make test` the tests, two files at a time. Each makes its virtual environment once.
+# Two commands: `make tune` runs the default search, `make test` the tests, two files at a time, the long ones (tests/cluster) first. Each makes its virtual environment once.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -10,7 +10,7 @@ tune: $(VENV)/installed
 	$(BIN)/python launch/tune.py --space default $(ARGS)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Each fault ten times, the driver's kill at twenty moments, and what takes long: close to two hours on two cores.
 test-faults: $(VENV)/installed-dev

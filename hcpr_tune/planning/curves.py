@@ -86,7 +86,7 @@ class DrawnPlay:
         )
 
 
-SPREAD, FORETELLING, SECONDS_SPREAD = 0.15, 0.25, 0.1
+SPREAD, FORETELLING, SECONDS_SPREAD = 0.15, 0.2, 0.1
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class GuessedCurves:
 
     With chance level c, last epoch E and a trial of median quality, accuracy(e) = c + (a - c) (1 - exp(-5 e / E)) / (1 - exp(-5)), where `a` is
     chosen so that the curve runs through what the probe has measured. Trials differ from it by a factor whose standard deviation is SPREAD at
-    the end; as a random walk in (e / E)^(2 FORETELLING), so that an early score's correlation with the end is (e / E)^FORETELLING: 0.58 at a
-    ninth of the training, 0.76 at a third. Scores are counted on `images` images; an epoch's seconds differ between trials by SECONDS_SPREAD.
+    the end; as a random walk in (e / E)^(2 FORETELLING), so that an early score's correlation with the end is (e / E)^FORETELLING: 0.64 at a
+    ninth of the training, 0.80 at a third. Scores are counted on `images` images; an epoch's seconds differ between trials by SECONDS_SPREAD.
     """
 
     classes: int
