@@ -81,7 +81,7 @@ def random_point(study: Study, seed: int) -> Params:
     for name, dimension in study.space.items():
         if dimension.active(params):
             params[name] = _drawn(dimension, draw)
-    return active_params(study.space, params)
+    return params
 
 
 @lru_cache(maxsize=1)

@@ -43,7 +43,7 @@ class Dimension(ABC):
     prior: Prior | None = None
 
     def active(self, params: Mapping[str, Value]) -> bool:
-        return all(name in params and params[name] in allowed for name, allowed in self.when)
+        return not self.when or all(name in params and params[name] in allowed for name, allowed in self.when)
 
     @abstractmethod
     def holds(self, value: Value) -> bool:

@@ -6,6 +6,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,7 @@ def _centred_ranks(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float
 Z_80_ONE_SIDED = 0.8416
 
 
+@lru_cache(maxsize=64)
 def upper_bound(rho: float, points: int) -> float:
     """What the correlation is below with a certainty of 80 %."""
     return spearman_interval(rho, points, Z_80_ONE_SIDED)[1]

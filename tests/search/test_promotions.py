@@ -184,9 +184,11 @@ def test_fronts_do_not_depend_on_who_came_first():
     values = {0: (600, 400), 1: (500, 500), 2: (500, 500), 3: (300, 600)}
     rules, goal = Rules((3, 9, 27), 4, reduction_factor=1.3), Goal(("robust_accuracy", "clean_accuracy"))
     for order in ((0, 1, 2, 3), (3, 2, 1, 0)):
-        events = [suggested(number) for number in values]
-        events += [one for number in order for one in reached(number, 0, 3, values[number][0], clean=values[number][1])]
-        history = history_of(*events, job(0, 3, 9), job(3, 3, 9), goal=goal)
+        history = history_of(*[suggested(number) for number in values], goal=goal)
+        events = [one for number in order for one in reached(number, 0, 3, values[number][0], clean=values[number][1])]
+        for event in (*events, job(0, 3, 9), job(3, 3, 9)):
+            next_decision(history, rules)
+            history.apply(event)
         assert next_decision(history, rules) == Job(1, 3, 9)
 
 
@@ -218,6 +220,6 @@ def test_another_score_for_the_same_rung_counts():
     events = [one for number in range(6) for one in (suggested(number), *reached(number, 0, 3, 100 + number))]
     rules, kept = Rules((3, 9, 27), 6), history_of(*events)
     assert next_decision(kept, rules) == Job(5, 3, 9)
-    kept.trials[0].before = 1
-    kept.apply(epoch(0, 3, 900))
-    assert next_decision(kept, rules) == Job(0, 3, 9)
+    kept.trials[5].before = 1
+    kept.apply(epoch(5, 3, 1))
+    assert next_decision(kept, rules) == Job(4, 3, 9)

@@ -113,6 +113,7 @@ def test_a_rung_is_measured_on_the_first_trials_that_came_to_both(monkeypatch):
         history.apply(event)
         end = rung_worths(history, RUNGS)[3].end
     assert (end.rho, end.trials) == (pytest.approx(1), 6)
+    assert rung_worths(history_of(*trials_with(*agree, *differ)), RUNGS)[3].end == end
 
 
 def test_a_worth_follows_the_trials_that_come():
