@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
-import re
 import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from plotly.offline import get_plotlyjs
 
 from hcpr_tune.files import write_bytes_whole
 from hcpr_tune.proportions import difference_interval
@@ -22,8 +17,9 @@ from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.results import StudyFolder, front, rung_accuracies, trial_metrics, winner
 from hcpr_tune.search.study import Study
 from hcpr_tune.views.as_optuna import full_params
-from hcpr_tune.views.figures import FIGURES, KINDS, Shown, kind_of
+from hcpr_tune.views.figures import FIGURES, KINDS, kind_of
 from hcpr_tune.views.insight import alarms, gain_points
+from hcpr_tune.views.page.skeleton import Section, cell, commands, facts, figure_section, sortable, table, whole_page
 from hcpr_tune.views.standing import STATES, TRIAL_STATES, counts, state_of
 from hcpr_tune.views.verdicts import SPLITS, TABLE_TITLES, openings_words, read_verdict, table_rows, verdict_lines
 from hcpr_tune.views.ways import storage_option, way_on
@@ -90,46 +86,11 @@ def write_report(
 def report_html(told: Told) -> str:
     """The whole page."""
     drawn = {name: draw(told.study, told.history) for name, (_, draw) in FIGURES.items()}
-    sections = [answer(told), *verdict_section(told), alarm_section(told)]
-    sections += [figure_section(name, title, drawn[name]) for name, (title, _) in FIGURES.items()]
-    sections[-2:-2] = [examples_section(told)]
-    sections += [trials_section(told), reproduce_section(told)]
-    titles = {
-        "answer": "Answer",
-        "verdict": "Verdict",
-        "alarms": "Alarms",
-        **{name: title for name, (title, _) in FIGURES.items()},
-    }
-    titles |= {"examples": "What the attack does", "trials": "All trials", "reproduce": "How to reproduce it"}
-    titles = {name: title for name, title in titles.items() if any(f'id="{name}"' in one for one in sections)}
-    parts = {
-        "TITLE": escape(f"{told.name}: hcpr_tune report"),
-        "STYLE": _part("report.css"),
-        "HEADER": header(told),
-        "NAV": "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in titles.items()),
-        "MAIN": "".join(sections),
-        "FIGURES": figures_json({name: shown for name, shown in drawn.items() if shown.figure is not None}),
-        "PLOTLY": get_plotlyjs(),
-        "SCRIPT": _part("report.js"),
-    }
-    # In one pass: what a part holds is not a place for another one.
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda place: parts[place[1]], _part("report.html"))
-
-
-def _part(name: str) -> str:
-    return files("hcpr_tune.views").joinpath("page").joinpath(name).read_text(encoding="utf-8")
-
-
-def figures_json(drawn: dict[str, Shown]) -> str:
-    """The figures as JSON that nothing in it can end the script element of."""
-    plain = {}
-    for name, shown in drawn.items():
-        assert shown.figure is not None
-        one = json.loads(shown.figure.to_json())
-        one["layout"].pop("template", None)  # the page has colours of its own, by day and by night
-        plain[name] = one
-    text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    figures = [figure_section(name, title, LEAD[name], drawn[name]) for name, (title, _) in FIGURES.items()]
+    figures[-2:-2] = examples_section(told)
+    before = [answer(told), *verdict_section(told), alarm_section(told)]
+    after = [trials_section(told), reproduce_section(told)]
+    return whole_page(f"{told.name}: hcpr_tune report", header(told), [*before, *figures, *after], drawn)
 
 
 def header(told: Told) -> str:
@@ -153,21 +114,17 @@ def header(told: Told) -> str:
     )
 
 
-def section(name: str, title: str, body: str) -> str:
-    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{escape(title)}</h2>{body}</section>'
-
-
-def answer(told: Told) -> str:
+def answer(told: Told) -> Section:
     """The best recipe and its numbers beside the published one, what they are worth, and the commands that go on."""
     best = winner(told.study, told.history)
     if best is None:
-        return section("answer", "Answer", f"<p>{escape(nothing_yet(told))}</p>{commands(told, None)}")
+        return Section("answer", "Answer", f"<p>{escape(nothing_yet(told))}</p>{next_steps(told, None)}")
     body = [
         f'<p class="lead">{escape(verdict(told, best))}</p>',
         comparison(told, best),
         f"<p>{escape(what_it_is_worth(told, best))}</p>",
     ]
-    return section("answer", "Answer", "".join(body) + commands(told, best))
+    return Section("answer", "Answer", "".join(body) + next_steps(told, best))
 
 
 def nothing_yet(told: Told) -> str:
@@ -250,7 +207,7 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
-def commands(told: Told, best: Trial | None) -> str:
+def next_steps(told: Told, best: Trial | None) -> str:
     """What to type next; only what works with the files that are there."""
     folder, lines = told.folder, []
     recipe, model = shlex.quote(str(folder.best / "recipe.toml")), shlex.quote(str(folder.best))
@@ -276,11 +233,10 @@ def commands(told: Told, best: Trial | None) -> str:
     else:
         what = "Search further" if told.state == "finished" else "Go on with the search"
         lines.append((what, way_on(folder, told.study, told.history, told.state, told.program)))
-    items = "".join(f"<dt>{escape(what)}</dt><dd><code>{escape(command)}</code></dd>" for what, command in lines)
-    return f'<h3>What to do next</h3><dl class="commands">{items}</dl>'
+    return f"<h3>What to do next</h3>{commands(lines)}"
 
 
-def verdict_section(told: Told) -> list[str]:
+def verdict_section(told: Told) -> list[Section]:
     """What `hcpr_tune verdict` found, where it was run, or the small one that the search ended with."""
     plain = read_verdict(told.folder.root)
     if plain is None:
@@ -292,7 +248,7 @@ def verdict_section(told: Told) -> list[str]:
         if plain["splits"].get(split, {}).get("entrants"):
             body.append(f"<h3>On {plain['splits'][split]['images']} {split} images</h3>{_verdict_table(plain, split)}")
     body.append(f"<p class='dim'>{escape(SOURCE)}</p>")
-    return [section("verdict", "Verdict", "".join(body))]
+    return [Section("verdict", "Verdict", "".join(body))]
 
 
 SOURCE = (
@@ -302,16 +258,10 @@ SOURCE = (
 
 
 def _verdict_table(plain: dict[str, Any], split: str) -> str:
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in TABLE_TITLES)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
-        for row in table_rows(plain, split)
-    )
-    label = f"The verdict on {split} images"
-    return f'<div class="wide" tabindex="0" role="group" aria-label="{label}"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return table(TABLE_TITLES, table_rows(plain, split), f"The verdict on {split} images")
 
 
-def alarm_section(told: Told) -> str:
+def alarm_section(told: Told) -> Section:
     """What a person should look at."""
     found = alarms(told.study, told.history)
     items = [f'<li class="{escape(alarm.kind)}">{escape(alarm.words)}</li>' for alarm in found]
@@ -321,42 +271,29 @@ def alarm_section(told: Told) -> str:
         if items
         else "<p>None: no masked gradients, no lost trials, nothing damaged.</p>"
     )
-    return section("alarms", "Alarms", body)
+    return Section("alarms", "Alarms", body)
 
 
-def figure_section(name: str, title: str, drawn: Shown) -> str:
-    """A picture with what it says under it, which is its alternative text too."""
-    says = escape(drawn.says)
-    if drawn.figure is None:
-        return section(name, title, f"<p>{says}</p>")
-    body = (
-        f'<p class="dim">{escape(LEAD[name])}</p><figure><div class="wide" tabindex="0" role="group" aria-label="{escape(title)}">'
-        f'<div class="plot" id="plot-{name}" role="img" aria-label="{says}" style="min-width: {drawn.least_width}px"></div></div><figcaption>{says}</figcaption></figure>'
-    )
-    return section(name, title, body)
-
-
-def examples_section(told: Told) -> str:
+def examples_section(told: Told) -> list[Section]:
     """What the attack does to images, where the best trial's worker drew it."""
     best = winner(told.study, told.history)
     path = told.folder.trial(best.number) / f"examples_epoch_{best.best_rung:04d}.png" if best is not None else None
     if best is None or path is None or not path.is_file():
-        return ""
+        return []
     data = base64.b64encode(path.read_bytes()).decode()
     says = f"Validation images as they are, attacked, and the difference, with what trial {best.number} makes of them at epoch {best.best_rung}."
     body = f'<figure><img alt="{escape(says)}" src="data:image/png;base64,{data}"><figcaption>{escape(says)}</figcaption></figure>'
-    return section("examples", "What the attack does", body)
+    return [Section("examples", "What the attack does", body)]
 
 
-def trials_section(told: Told) -> str:
+def trials_section(told: Told) -> Section:
     """A table of all trials that sorts by any column."""
     ranked = told.history.ranked()
     scored = {trial.number for trial in ranked}
     listed = ranked + [trial for trial in told.history.trials.values() if trial.number not in scored]
     if not listed:
-        return section("trials", "All trials", "<p>None was begun.</p>")
+        return Section("trials", "All trials", "<p>None was begun.</p>")
     titles = ["rank", "trial", "state", "robust", "clean", "epochs", "seconds", "source", *told.study.space, "reason"]
-    head = "".join(f'<th scope="col"><button type="button">{escape(title)}</button></th>' for title in titles)
     best = winner(told.study, told.history)
     rows = "".join(_row(told, trial, place, best) for place, trial in enumerate(listed[:MOST_ROWS], start=1))
     more = (
@@ -364,12 +301,7 @@ def trials_section(told: Told) -> str:
         if len(listed) > MOST_ROWS
         else ""
     )
-    table = f'<table class="sortable"><caption class="dim">Click a heading to sort.</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    return section(
-        "trials",
-        "All trials",
-        f'<div class="wide tall" tabindex="0" role="group" aria-label="All trials">{table}</div>{more}',
-    )
+    return Section("trials", "All trials", sortable(titles, rows, "All trials") + more)
 
 
 def _row(told: Told, trial: Trial, place: int, best: Trial | None) -> str:
@@ -377,46 +309,35 @@ def _row(told: Told, trial: Trial, place: int, best: Trial | None) -> str:
     accuracies = rung_accuracies(trial)
     robust, clean = (accuracies[ROBUST], accuracies[CLEAN]) if accuracies else (None, None)
     cells = [
-        _cell(place if accuracies else ""),
-        _cell(trial.number),
-        _cell(told.state_of(trial)),
-        _cell(str(robust or ""), robust.share if robust else ""),
-        _cell(f"{100 * clean.share:.1f} %" if clean else "", clean.share if clean else ""),
-        _cell(trial.last_epoch),
-        _cell(f"{metrics['seconds']:.1f}", metrics["seconds"]),
-        _cell(trial.source),
+        cell(place if accuracies else ""),
+        cell(trial.number),
+        cell(told.state_of(trial)),
+        cell(str(robust or ""), robust.share if robust else ""),
+        cell(f"{100 * clean.share:.1f} %" if clean else "", clean.share if clean else ""),
+        cell(trial.last_epoch),
+        cell(f"{metrics['seconds']:.1f}", metrics["seconds"]),
+        cell(trial.source),
         *(
-            _cell(shown(trial.params[name]) if name in trial.params else "", trial.params.get(name, ""), raw=True)
+            cell(shown(trial.params[name]) if name in trial.params else "", trial.params.get(name, ""), raw=True)
             for name in told.study.space
         ),
-        _cell(trial.reason),
+        cell(trial.reason),
     ]
     kind = kind_of(trial, best)
     style = f' class="{kind}" title="{escape(KINDS[kind][0])}"' if kind in ("best", "published") else ""
     return f"<tr{style}>{''.join(cells)}</tr>"
 
 
-def _cell(text: Any, value: Any = None, raw: bool = False) -> str:
-    """A cell that is sorted by `value`, by its text where there is none. `raw` text is HTML."""
-    sort = "" if value is None else f' data-value="{escape(str(value))}"'
-    return f"<td{sort}>{text if raw else escape(str(text))}</td>"
-
-
-def reproduce_section(told: Told) -> str:
+def reproduce_section(told: Told) -> Section:
     """Everything that says which numbers these are."""
     history, study = told.history, told.study
-    facts = dict(_facts(told))
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
     same = f"{told.program} tune --space {shlex.quote(str(told.folder.study))} --seed {study.settings.seed}"
-    body = (
-        f'<dl class="facts">{items}</dl><h3>The same search again</h3><dl class="commands"><dt>From the resolved study, with the same seed'
-        " (with one worker it decides the same)</dt>"
-        f"<dd><code>{escape(same)}</code></dd></dl>"
-    )
+    what = "From the resolved study, with the same seed (with one worker it decides the same)"
+    body = f"{facts(dict(_facts(told)))}<h3>The same search again</h3>{commands([(what, same)])}"
     changes = list(_changes(history))
     if changes:
         body += f"<p>Not in that command: {escape('; '.join(changes))}.</p>"
-    return section("reproduce", "How to reproduce it", body)
+    return Section("reproduce", "How to reproduce it", body)
 
 
 def _changes(history: History) -> Iterator[str]:
