@@ -1,11 +1,12 @@
-"""Where the time went: seconds by purpose per trial and in total, what halving saved, and what an audit says that it cost."""
+"""Where the time went: seconds by purpose per trial and in total, what halving saved, what an audit says that it cost, what a plan foresaw."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.rules import Rules
+from hcpr_tune.search.study import Study
 
 MEASURED = ("attack", "update", "evaluation", "checkpoint")
 PARTS = (*MEASURED, "startup")
@@ -72,3 +73,49 @@ def audit(history: History) -> dict[str, Any] | None:
 
 def _first_value(history: History, trial: Trial) -> float:
     return history.goal.values(trial.scores[trial.best_rung])[0]
+
+
+class Against(NamedTuple):
+    """Something that a plan foresaw, and what came of it."""
+
+    name: str
+    planned: float | None
+    """None: the plan knew nothing of it."""
+    actual: float | None
+    """None: nothing has come yet."""
+
+
+def against_plan(study: Study, history: History) -> list[Against]:
+    """The search so far against what `hcpr_tune plan` foresaw of it; empty where there was no plan.
+
+    The plan's score is what the chosen trial is truly worth; the actual one is measured by the images that it was chosen by, and so is
+    optimistic beside it. Jobs are not among these, since a history does not count them, nor the bytes of checkpoints: the record does not have them.
+    """
+    plan = study.settings.plan
+    if not plan.workers:
+        return []
+    # The mean over the time: nodes come and go.
+    there = history.worker_seconds_offered / history.seconds if history.seconds else float(history.workers)
+    parts = (trial_seconds(trial) for trial in history.trials.values())
+    worked = sum(one[part] for one in parts for part in MEASURED)
+    return [
+        Against("workers", plan.workers, round(there, 3)),
+        Against("wall_clock", 3600 * plan.hours, history.seconds),
+        Against("worker_seconds", 3600 * plan.worker_hours, history.worker_seconds),
+        Against("use", plan.use, worked / history.worker_seconds_offered if history.worker_seconds_offered else None),
+        Against("epochs", plan.epochs, sum(len(trial.epochs) for trial in history.trials.values())),
+        Against("score", plan.score or None, _winner_value(history)),
+    ]
+
+
+def _winner_value(history: History) -> float | None:
+    """The first objective of the trial that `results.winner` has, as measured."""
+    ranked = history.ranked()
+    reaching = [trial for trial in ranked if not history.goal.shortfall(trial.scores[trial.best_rung])]
+    return max((_first_value(history, trial) for trial in reaching or ranked[:1]), default=None)
+
+
+def plan_plain(study: Study, history: History) -> dict[str, dict[str, float | None]] | None:
+    """`against_plan` by name; None without a plan."""
+    rows = against_plan(study, history)
+    return {name: {"planned": planned, "actual": actual} for name, planned, actual in rows} or None

@@ -15,7 +15,7 @@ from hcpr_tune.proportions import Proportion
 from hcpr_tune.search.checkpoint_store import BucketStore, CheckpointStore, FolderStore
 from hcpr_tune.search.goal import fronts
 from hcpr_tune.search.history import Event, History, Job, Trial
-from hcpr_tune.search.ledger import ledger
+from hcpr_tune.search.ledger import ledger, plan_plain
 from hcpr_tune.search.place import Folder, Place
 from hcpr_tune.search.record import SEGMENTS
 from hcpr_tune.search.space import with_params
@@ -193,7 +193,8 @@ class ResultFiles:
         began = time.monotonic()
         write_whole(self._folder.table, trials_csv(self._study, history))
         write_json(self._folder.rungs, rungs_plain(self._study, history))
-        write_json(self._folder.ledger, ledger(history, self._study.rules))
+        account = ledger(history, self._study.rules) | {"plan": plan_plain(self._study, history)}
+        write_json(self._folder.ledger, account)
         self._export_best(history)
         drop_checkpoints(self._folder.store, self._study, history)
         self._settled = time.monotonic()

@@ -18,6 +18,7 @@ from hcpr_tune.search.results import StudyFolder, front, rung_accuracies, trial_
 from hcpr_tune.search.study import Study
 from hcpr_tune.views.as_optuna import full_params
 from hcpr_tune.views.figures import FIGURES, KINDS, kind_of
+from hcpr_tune.views.foreseen import SENTENCE, TITLES, foreseen_rows
 from hcpr_tune.views.insight import alarms, gain_points
 from hcpr_tune.views.page.skeleton import Section, cell, commands, facts, figure_section, sortable, table, whole_page
 from hcpr_tune.views.standing import STATES, TRIAL_STATES, counts, state_of
@@ -86,7 +87,10 @@ def write_report(
 def report_html(told: Told) -> str:
     """The whole page."""
     drawn = {name: draw(told.study, told.history) for name, (_, draw) in FIGURES.items()}
-    figures = [figure_section(name, title, LEAD[name], drawn[name]) for name, (title, _) in FIGURES.items()]
+    more = {"costs": foreseen(told)}
+    figures = [
+        figure_section(name, title, LEAD[name], drawn[name], more.get(name, "")) for name, (title, _) in FIGURES.items()
+    ]
     figures[-2:-2] = examples_section(told)
     before = [answer(told), *verdict_section(told), alarm_section(told)]
     after = [trials_section(told), reproduce_section(told)]
@@ -259,6 +263,14 @@ SOURCE = (
 
 def _verdict_table(plain: dict[str, Any], split: str) -> str:
     return table(TABLE_TITLES, table_rows(plain, split), f"The verdict on {split} images")
+
+
+def foreseen(told: Told) -> str:
+    """The search against its plan, where it had one."""
+    rows = foreseen_rows(told.study, told.history)
+    if not rows:
+        return ""
+    return f"<h3>What was foreseen</h3>{table(TITLES, rows, 'The search against its plan')}<p class='dim'>{escape(SENTENCE)}</p>"
 
 
 def alarm_section(told: Told) -> Section:

@@ -15,6 +15,7 @@ from hcpr_tune.search.ledger import ledger
 from hcpr_tune.search.results import front, masking_of, rung_accuracies
 from hcpr_tune.search.study import Study
 from hcpr_tune.views.board import View, alarm_lines
+from hcpr_tune.views.foreseen import foreseen_line
 from hcpr_tune.views.insight import alarms, rung_lines
 from hcpr_tune.views.leaders import columns_of
 from hcpr_tune.views.standing import alarm_plain, standing
@@ -84,7 +85,7 @@ def result_table(study: Study, history: History) -> RenderableType:
 
 
 def ledger_lines(study: Study, history: History) -> list[str]:
-    """Where the time went, in two lines at most."""
+    """Where the time went, and what was foreseen of it, in three lines at most."""
     account = ledger(history, study.rules)
     total = account["total"]
     there = max(1e-9, history.worker_seconds_offered)
@@ -100,7 +101,8 @@ def ledger_lines(study: Study, history: History) -> list[str]:
             f"audit        {audit['better_than_the_best']} of {audit['completed']} stopped trials that were run to the end beat the best,"
             f" by at most {audit['most_points_lost']:.1f} points"
         )
-    return lines
+    foreseen = foreseen_line(study, history)
+    return [*lines, foreseen] if foreseen else lines
 
 
 def result_words(study: Study, history: History) -> str:

@@ -24,6 +24,33 @@ def age(seconds: float | None) -> str:
     return f"{int(seconds // size)} {unit}"
 
 
+def lasting(seconds: float) -> str:
+    """A duration that is only foreseen, or compared with one: two digits in the unit that suits it."""
+    size, unit = next(((size, unit) for size, unit in UNITS if seconds >= 1.5 * size), UNITS[-1])
+    value = seconds / size
+    return f"{value:.1f} {unit}" if 0 < value < 9.95 and unit != "s" else f"{value:.0f} {unit}"
+
+
+def amount(value: float) -> str:
+    """A mean of counts or hours: so many digits as say something."""
+    if abs(value) >= 99.95 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
+
+
+def working(seconds: float) -> str:
+    """Time of workers; nobody counts it in days."""
+    return f"{amount(seconds / 3600)} worker-hours" if seconds >= 3600 else f"{amount(seconds / 60)} worker-minutes"
+
+
+def disk(size: float) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= 0.9995 * scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size / 1e3:.0f} kB"
+
+
 def printable(text: str) -> str:
     """Text from a file or an error without what would steer a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from hcpr_tune.search.goal import Goal
 from hcpr_tune.search.halving import Rules
-from hcpr_tune.search.ledger import audit, ledger
+from hcpr_tune.search.ledger import against_plan, audit, ledger, plan_plain
 from hcpr_tune.search.studies import audit_event
+from hcpr_tune.search.study import Foreseen
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, published, reached, suggested
 
 RULES = Rules((3, 9, 27), 9)
@@ -66,3 +70,44 @@ def test_no_more_can_be_audited_than_were_stopped(small_study):
 
     with pytest.raises(InputError, match="--audit must be at most the 0 trials that were stopped early, got 3"):
         audit_event(small_study, history_of(published(), *reached(0, 0, 3, 500)), 3)
+
+
+def planned(study, **values):
+    return replace(study, settings=replace(study.settings, plan=Foreseen(**values)))
+
+
+def test_without_a_plan_there_is_nothing_to_compare(small_study):
+    assert against_plan(small_study, history_of(published())) == []
+    assert plan_plain(small_study, history_of(published())) is None
+
+
+def test_a_search_is_held_against_its_plan(small_study):
+    study = planned(small_study, workers=4, hours=0.5, worker_hours=1.5, use=0.9, epochs=20, score=0.55)
+    events = [published(), *reached(0, 0, 3, 500)]
+    events = [event | {"time": time} for time, event in enumerate(events)]
+    found = {name: (foreseen, actual) for name, foreseen, actual in against_plan(study, history_of(*events))}
+    # Five seconds on two workers; one of them trained three epochs of a second each.
+    assert found == {
+        "workers": (4, 2),
+        "wall_clock": (1800, 5),
+        "worker_seconds": (5400, 4),
+        "use": (0.9, pytest.approx(3 / 10)),
+        "epochs": (20, 3),
+        "score": (0.55, 0.5),
+    }
+    assert plan_plain(study, history_of(*events))["wall_clock"] == {"planned": 1800, "actual": 5}
+
+
+def test_a_search_that_has_not_begun_is_held_against_its_plan_too(small_study):
+    found = {name: rest for name, *rest in against_plan(planned(small_study, workers=4, hours=0.5), history_of())}
+    assert found["use"] == [0.0, None]
+    assert found["score"] == [None, None]
+    assert found["workers"] == [4, 2]
+
+
+def test_the_score_is_that_of_a_trial_that_reaches_the_floor(small_study):
+    goal = Goal(floors={"clean_accuracy": 0.7})
+    events = [published(), *reached(0, 0, 3, 500, clean=800), suggested(1), *reached(1, 0, 3, 600, clean=650)]
+    study = planned(small_study, workers=1)
+    scores = {name: actual for name, _, actual in against_plan(study, history_of(*events, goal=goal))}
+    assert scores["score"] == 0.5

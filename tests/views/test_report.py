@@ -320,6 +320,21 @@ def test_a_report_that_cannot_be_drawn_does_not_end_the_search(tmp_path, monkeyp
     assert view.words == "could not be drawn (RuntimeError: no picture)"
 
 
+def test_the_costs_are_held_against_the_plan(tmp_path):
+    given = [("budget.trials", 12), ("plan.workers", 2), ("plan.hours", 0.5), ("plan.epochs", 90), ("plan.use", 0.8)]
+    study = read_study(find_space("default"), given)
+    history = history_like(study, 12)
+    page = write_report(StudyFolder(tmp_path), study, history).read_text(encoding="utf-8")
+    text = Text(page).sections["costs"]
+    epochs = sum(len(trial.epochs) for trial in history.trials.values())
+    assert f"epochs trained90{epochs}" in text
+    assert "time on the clock30 min" in text
+    assert f"score of the best trialnot known{100 * winner(study, history).score:.1f} %" in text
+    assert "optimistic beside it" in text
+    unplanned = write_report(StudyFolder(tmp_path), study_of(3), history_like(study_of(3), 3))
+    assert "What was foreseen" not in unplanned.read_text(encoding="utf-8")
+
+
 def test_the_interval_of_a_difference_is_newcombe_s():
     # Newcombe (1998), table II, (a): 56 of 70 against 48 of 80.
     low, high = difference_interval(Proportion(56, 70), Proportion(48, 80))

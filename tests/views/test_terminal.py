@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from hcpr_tune.search.space import params_of, read_space
-from hcpr_tune.search.study import find_space, read_study
+from hcpr_tune.search.study import Foreseen, find_space, read_study
 from hcpr_tune.views.board import PARTS, allotted, loss_lines
 from hcpr_tune.views.leaders import columns_of
-from hcpr_tune.views.terminal import LiveView, result_table, view_of
-from hcpr_tune.views.wording import age, brief, clock, printable
+from hcpr_tune.views.terminal import LiveView, ledger_lines, result_table, view_of
+from hcpr_tune.views.wording import age, amount, brief, clock, disk, lasting, printable, working
 from tests.search.histories import epoch, history_of, job, lost, reached, suggested
 from tests.views.kinds import KINDS, kind
 from tests.views.recorded import history_like
@@ -200,6 +200,17 @@ def test_the_answer_says_when_the_published_recipe_diverged(small_study):
     assert "Gain" not in text
 
 
+def test_the_end_says_what_the_plan_had_foreseen(small_study, events):
+    history = history_of(*events, {"event": "end", "time": 780.0, "reason": "finished"}, last_epoch=4)
+    assert len(ledger_lines(small_study, history)) == 1
+    plan = Foreseen(workers=2, hours=0.2, worker_hours=0.3, score=0.62)
+    study = replace(small_study, settings=replace(small_study.settings, plan=plan))
+    assert ledger_lines(study, history)[-1] == (
+        "plan         12 min foreseen on 2 workers, 13 min taken on 2; 18 worker-minutes foreseen, 0 worker-minutes taken;"
+        " score 62.0 % foreseen, 60.0 % measured"
+    )
+
+
 def test_losses_are_counted_where_they_are_many():
     assert [line[13:] for line in loss_lines(["a", "b", "c", "d", "e"], 3)] == ["e", "d", "and 3 before"]
     assert [line[13:] for line in loss_lines(["a", "b"], 2)] == ["b", "a"]
@@ -211,3 +222,17 @@ def test_words():
     values = (0.0447, 0.000312, 12.345, 1e-5, 123456.0, 8, True, "linear")
     assert [brief(value) for value in values] == ["0.0447", "3.1e-4", "12.3", "1e-05", "1.2e5", "8", "True", "linear"]
     assert printable("a\x1b[2J\nb\u202e") == "a?[2J?b?"
+    seconds = (0, 1.2, 89, 90, 754, 5399, 5400, 45000, 130000)
+    assert [lasting(one) for one in seconds] == [
+        *("0 s", "1 s", "89 s", "1.5 min", "13 min", "90 min", "1.5 h", "12 h", "1.5 d"),
+    ]
+    assert [amount(one) for one in (0.0, 3.0, 0.034, 3.333, 12.34, 1234.5)] == [
+        "0",
+        "3",
+        "0.03",
+        "3.3",
+        "12.3",
+        "1,234",
+    ]
+    assert [working(one) for one in (90, 3600, 360000)] == ["1.5 worker-minutes", "1 worker-hours", "100 worker-hours"]
+    assert [disk(one) for one in (500, 45e6, 1.5e9, 2e12)] == ["0 kB", "45 MB", "1.5 GB", "2 TB"]
