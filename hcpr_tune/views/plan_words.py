@@ -1,0 +1,178 @@
+"""A plan in words: its answer, a table of its variants for the terminal, what each rung of the chosen one is worth.
+
+Everything here takes plain values, `Result`, as `hcpr_tune plan` has them in its JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hcpr_tune.views.wording import amount, disk, lasting, printable
+
+Result = Mapping[str, Any]
+"""What came of a variant: its name as `variant`, `workers`, means with their 95 % intervals (`mean`, `low_95`, `high_95`) by the names of
+`planning.comparison.FIGURES`, and `rungs`. For the answer also `gain_over_base`, the lead of its score over the first variant's in pairs;
+for the page `busy`, (seconds, running jobs) of the first repeat. The first result is the study as the space has it.
+"""
+Estimate = Mapping[str, float]
+DOTTED = re.compile(r"\b[a-z_.]+\.(?=[a-z_]+=)")
+CHOSEN, UNBEATEN = "*", "+"
+MARKS_WORDS = f"{CHOSEN} chosen   {UNBEATEN} beaten by no other   intervals over the repeats, 95 %"
+HOURS, MINUTES = ("worker-hours", 3600.0), ("worker-minutes", 60.0)
+
+
+def named(results: Sequence[Result], name: str) -> Result:
+    return next(one for one in results if one["variant"] == name)
+
+
+def short(name: str) -> str:
+    """A variant's name with the last parts of its dotted names, where there is little room."""
+    return DOTTED.sub("", printable(name))
+
+
+def work_unit(results: Sequence[Result]) -> tuple[str, float]:
+    """What the workers' time is counted in, and how many seconds that has: one unit for all that stand beside each other."""
+    return HOURS if max(one["worker_seconds"]["mean"] for one in results) >= 3600 else MINUTES
+
+
+def percent_words(value: Estimate) -> str:
+    """A share in per cent with its interval, where there is one."""
+    return f"{100 * value['mean']:.1f} %{interval(within(value, 0, 1), 100)}"
+
+
+def points_words(value: Estimate) -> str:
+    """A difference of shares in points with its interval, where there is one."""
+    return f"{100 * value['mean']:.1f}{interval(value, 100)}"
+
+
+def within(value: Estimate, least: float, most: float) -> Estimate:
+    """An estimate whose interval ends where values do; Student's knows nothing of that."""
+    return {**value, "low_95": max(least, value["low_95"]), "high_95": min(most, value["high_95"])}
+
+
+def interval(value: Estimate, scale: float = 1.0, digits: int = 1) -> str:
+    """` (low to high)`; nothing for a single repeat, which has none."""
+    if value["low_95"] == value["high_95"]:
+        return ""
+    return f" ({scale * value['low_95']:.{digits}f} to {scale * value['high_95']:.{digits}f})"
+
+
+def answer_lines(results: Sequence[Result], unbeaten: Collection[str], chosen: str, objective: str) -> list[str]:
+    """Which variant to take, why, and what it saves: a sentence each."""
+    one, (unit, size) = named(results, chosen), work_unit(results)
+    loss = 100 * one["loss"]["mean"]
+    below = f"{loss:.1f} points{interval(one['loss'], 100)} below" if loss >= 0.05 else "as good as"
+    take = (
+        f"Take {'the study as the space has it' if one is results[0] else chosen}: {lasting(one['wall_clock_seconds']['mean'])} on {_counted(one['workers'], 'worker')}, {amount(one['worker_seconds']['mean'] / size)} {unit},"
+        f" and an expected {objective.replace('_', ' ')} of {percent_words(one['score'])}, {below} the best trial that it begins."
+    )
+    if len(results) == 1:
+        return [take, "It is the only variant that was played; --vary KEY=VALUE,VALUE compares it with others."]
+    base = results[0]
+    lines = [take, _why(results, unbeaten, one)]
+    return lines if base is one else [*lines, _saving(one, base, unit, size)]
+
+
+def _why(results: Sequence[Result], unbeaten: Collection[str], one: Result) -> str:
+    left = [other for other in results if other["variant"] in unbeaten]
+    if len(left) == 1:
+        others = "The other one" if len(results) == 2 else f"Each of the other {len(results) - 1}"
+        return (
+            f"{others} is beaten: by one that costs less and is not shown to score lower,"
+            " or by one that costs the same and is shown to score higher."
+        )
+    best_of = "No variant beats another"
+    if len(left) < len(results):
+        best_of = f"No other beats {len(left)} of the {len(results)} variants"
+    if one["score"]["mean"] >= max(other["score"]["mean"] for other in left):
+        return f"{best_of}; of these it scores highest."
+    return (
+        f"{best_of}. It is not shown to score lower than the best of these, and of those that are not it takes the fewest"
+        " worker-hours."
+    )
+
+
+def _saving(one: Result, base: Result, unit: str, size: float) -> str:
+    """What it saves against the study as the space has it, and what that costs in score."""
+    clock = _saved(one, base, "wall_clock_seconds", lasting, "on the clock")
+    work = _saved(one, base, "worker_seconds", lambda seconds: f"{amount(seconds / size)} {unit}", "")
+    gain = one["gain_over_base"]
+    points = 100 * gain["mean"]
+    lead = "the same" if abs(points) < 0.05 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
+    shown = gain["low_95"] > 0 or gain["high_95"] < 0
+    limits = f" ({100 * gain['low_95']:+.1f} to {100 * gain['high_95']:+.1f})" if interval(gain) else ""
+    doubt = "" if shown or not limits else ", which shows no difference"
+    score = f"its score is {lead}{limits}{doubt}"
+    return f"Against the study as the space has it, it takes {clock} and {work}; {score}."
+
+
+def _saved(one: Result, base: Result, name: str, words: Any, where: str) -> str:
+    mine, theirs = one[name]["mean"], base[name]["mean"]
+    share = f" ({100 * abs(theirs - mine) / theirs:.0f} %)" if theirs else ""
+    return f"{words(abs(theirs - mine))}{share} {'less' if mine <= theirs else 'more'} {where}".rstrip()
+
+
+def _counted(count: float, what: str) -> str:
+    return f"{amount(count)} {what}" + ("" if count == 1 else "s")
+
+
+def plan_table(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> RenderableType:
+    """The variants within 100 columns."""
+    unit, size = work_unit(results)
+    table = Table(box=None, pad_edge=False, header_style="bold", caption=MARKS_WORDS, caption_justify="left")
+    table.add_column("")
+    table.add_column("variant", overflow="fold")
+    titles = ("wall-\nclock", unit.replace("-", "-\n"), "used", "check-\npoints", "score (95 %)", "loss (95 %)")
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in results:
+        table.add_row(
+            mark(one, unbeaten, chosen),
+            Text(short(one["variant"])),
+            lasting(one["wall_clock_seconds"]["mean"]),
+            amount(one["worker_seconds"]["mean"] / size),
+            f"{100 * one['use']['mean']:.0f} %",
+            disk(one["checkpoint_bytes_kept"]["mean"]),
+            percent_words(one["score"]),
+            points_words(one["loss"]),
+            style="bold" if one["variant"] == chosen else "",
+        )
+    return table
+
+
+def mark(one: Result, unbeaten: Collection[str], chosen: str) -> str:
+    if one["variant"] == chosen:
+        return CHOSEN
+    return UNBEATEN if one["variant"] in unbeaten else ""
+
+
+def plan_lines(results: Sequence[Result], chosen: str) -> list[str]:
+    """What each rung of the chosen variant is worth."""
+    one, (unit, size) = named(results, chosen), work_unit(results)
+    return [_rung_line(rung, unit, size) for rung in one["rungs"]]
+
+
+def _rung_line(rung: Mapping[str, Any], unit: str, size: float) -> str:
+    reached, stopped = rung["reached"], rung["stopped"]
+    worth = rung["correlation_with_truth"]
+    return (
+        f"rung at epoch {rung['epoch']}: {_counted(reached, 'trial')} {'reaches' if reached == 1 else 'reach'} it,"
+        f" {amount(stopped)} {'stops' if stopped == 1 else 'stop'} there and {'saves' if stopped == 1 else 'save'} {amount(rung['saved_worker_seconds'] / size)} {unit};"
+        f" its rank correlation with the truth is {correlation_words(worth)};"
+        f" the best trial is stopped there in {100 * rung['lost_the_best']:.0f} % of the repeats"
+    )
+
+
+def correlation_words(worth: Estimate | None) -> str:
+    """A rank correlation with its interval; few trials have none."""
+    return (
+        "not known, of too few trials"
+        if worth is None
+        else f"{worth['mean']:.2f}{interval(within(worth, -1, 1), digits=2)}"
+    )
