@@ -299,12 +299,25 @@ def page_file(options: argparse.Namespace, stem: str) -> Path:
 def write_page(page: Path, plain: Plain) -> None:
     """The page, and its numbers beside it."""
     from hcpr_tune.files import write_json
-    from hcpr_tune.views.plan_page import write_plan_page
+    from hcpr_tune.views.plan_page import PlanShown, write_plan_page
 
+    shown = PlanShown(
+        title=plain["space"],
+        curves=plain["curves"]["from"],
+        guess=plain["curves"]["guess"],
+        costs={**plain["costs"]["seconds"], **plain["costs"], "words": plain["costs"]["from"]},
+        warnings=plain["notes"],
+        results=plain["variants"],
+        unbeaten=frozenset(plain["unbeaten"]),
+        chosen=plain["chosen"],
+        objective=plain["objective"],
+        command=plain["command"],
+        repeats=plain["repeats"],
+    )
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         write_json(page.with_suffix(".json"), plain)
-        write_plan_page(page, plain)
+        write_plan_page(page, shown)
     except OSError as error:
         raise InputError(f"--out {page} cannot be written: {error}; choose another file") from None
 
@@ -331,17 +344,29 @@ def planned_space(options: argparse.Namespace, results: Sequence[Played]) -> str
 
 
 def show(options: argparse.Namespace, plain: Plain, page: Path, written: Path | None) -> None:
-    """The table, what the rungs were worth, what is to be known of it, and where things lie."""
+    """The answer, the table, what the rungs are worth, what is to be known of it, and where things lie."""
     from hcpr_tune.commands.tune import print_lines
-    from hcpr_tune.views.plan_words import plan_lines, plan_table
+    from hcpr_tune.views.plan_words import answer_lines, plan_lines, plan_table
 
     console = make_console()
     if options.json:
         print(json.dumps(plain | {"page": str(page), "written": None if written is None else str(written)}))
         return
-    console.print(plan_table(plain))
-    lines = plan_lines(plain)
-    lines.append(f"page         {page} (its numbers: {page.with_suffix('.json').name})")
+    results, chosen, unbeaten = plain["variants"], plain["chosen"], plain["unbeaten"]
+    console.print(plan_table(results, unbeaten, chosen))
+    print_lines(
+        console,
+        [
+            *plan_lines(results, chosen),
+            *answer_lines(results, unbeaten, chosen, plain["objective"]),
+            *(f"NOTE         {note}" for note in plain["notes"]),
+            f"curves       {plain['curves']['from']}",
+            f"costs        {plain['costs']['from']}",
+            f"page         {page} (its numbers: {page.with_suffix('.json').name})",
+        ],
+    )
     if written is not None:
-        lines.append(f"written      {written}; search it: {typed('hcpr_tune')} tune --space {written}")
-    print_lines(console, lines)
+        print_lines(
+            console,
+            [f"written      {written}; search it: {typed('hcpr_tune')} tune --space {shlex.quote(str(written))}"],
+        )

@@ -168,9 +168,7 @@ def comparison_plain(results: Sequence[Played]) -> dict[str, Any]:
     base, left, chosen = results[0], unbeaten(results), choice(results)
     return {
         "repeats": len(base.outcomes),
-        "variants": [
-            one.to_plain()
-            | {"gain_over_first": gain(one, base).to_plain(), "unbeaten": one in left, "chosen": one is chosen}
-            for one in results
-        ],
+        "chosen": chosen.variant.name,
+        "unbeaten": [one.variant.name for one in left],
+        "variants": [one.to_plain() | {"gain_over_base": gain(one, base).to_plain()} for one in results],
     }

@@ -102,7 +102,7 @@ def costs_of_probe(probes: Sequence[Mapping[str, Any]]) -> Costs:
         job=mean["seconds_startup"] / 10,
         report=0.0,
         checkpoint_bytes=round(mean["checkpoint_bytes"]),
-        words=f"a probe of {steps} optimiser steps on {'this machine' if len(probes) == 1 else f'{len(probes)} workers'}",
+        words=f"a probe of {steps} optimiser step{'s' * (steps != 1)} on {'one worker' if len(probes) == 1 else f'{len(probes)} workers'}",
     )
 
 

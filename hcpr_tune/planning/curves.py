@@ -86,17 +86,20 @@ class DrawnPlay:
         )
 
 
-SPREAD, FORETELLING, SECONDS_SPREAD = 0.15, 0.2, 0.1
+SPREAD, FORETELLING, SECONDS_SPREAD = 0.25, 0.2, 0.1
+MEDIAN_END = 0.5
+LEAST_PROBED = 1.0
 
 
 @dataclass(frozen=True)
 class GuessedCurves:
     """A stated family of curves, for a task of which nothing is known but what a probe has seen.
 
-    With chance level c, last epoch E and a trial of median quality, accuracy(e) = c + (a - c) (1 - exp(-5 e / E)) / (1 - exp(-5)), where `a` is
-    chosen so that the curve runs through what the probe has measured. Trials differ from it by a factor whose standard deviation is SPREAD at
-    the end; as a random walk in (e / E)^(2 FORETELLING), so that an early score's correlation with the end is (e / E)^FORETELLING: 0.64 at a
-    ninth of the training, 0.80 at a third. Scores are counted on `images` images; an epoch's seconds differ between trials by SECONDS_SPREAD.
+    With chance level c and last epoch E, a trial of median quality has accuracy(e) = c + (a - c) (1 - exp(-5 e / E)) / (1 - exp(-5)), where `a`
+    is chosen so that the curve runs through what the probe has measured, and MEDIAN_END where the probe trained less than LEAST_PROBED epochs.
+    Trials differ from it in their log-odds, by a random walk in (e / E)^(2 FORETELLING) whose standard deviation is SPREAD at every epoch, 6 points
+    where the accuracy is 50 %: an early score's correlation with the end is (e / E)^FORETELLING, 0.64 at a ninth of the training, 0.80 at a third.
+    Scores are counted on `images` images; an epoch's seconds differ between trials by SECONDS_SPREAD.
     """
 
     classes: int
@@ -112,16 +115,19 @@ class GuessedCurves:
 
     @property
     def words(self) -> str:
-        return (
-            f"a guess: nobody has trained this recipe to the end. The probe reached {100 * self.probed_accuracy:.1f} % in {self.probed_epoch:.2g} epochs;"
-            f" from there a curve of a usual shape to {100 * self.end:.0f} % at epoch {self.last_epoch}"
-        )
+        assumed = f"{100 * self.end:.0f} % at epoch {self.last_epoch}"
+        if self.probed_epoch < LEAST_PROBED:
+            return f"a guess: nobody has trained this recipe to the end, and the probe had no time for an epoch; {assumed} is assumed"
+        probed = f"{100 * self.probed_accuracy:.1f} % in {self.probed_epoch:.2g} epochs"
+        return f"a guess: nobody has trained this recipe to the end. The probe reached {probed}; from there a usual course to {assumed}"
 
     @property
     def end(self) -> float:
         """The accuracy of a trial of median quality at the last epoch."""
+        if self.probed_epoch < LEAST_PROBED:
+            return MEDIAN_END
         chance = 1 / self.classes
-        rise = max(0.02, self.probed_accuracy - chance) / self._risen(self.probed_epoch)
+        rise = (self.probed_accuracy - chance) / self._risen(self.probed_epoch)
         return float(min(0.9, max(chance + 0.05, chance + rise)))
 
     def _risen(self, epoch: float) -> float:
@@ -133,9 +139,9 @@ class GuessedCurves:
         chance = 1 / self.classes
         time = np.minimum(1.0, np.array(epochs) / self.last_epoch) ** (2 * FORETELLING)
         steps = draws.standard_normal((trials, len(epochs))) * np.sqrt(np.diff(time, prepend=0.0))
-        factor = 1 + SPREAD * np.cumsum(steps, axis=1) / np.sqrt(time)
-        rise = (self.end - chance) * np.array([self._risen(epoch) for epoch in epochs])
-        true = np.clip(chance + rise * factor, 0.0, 1.0)
+        median = chance + (self.end - chance) * np.array([self._risen(epoch) for epoch in epochs])
+        odds = median / (1 - median) * np.exp(SPREAD * np.cumsum(steps, axis=1) / np.sqrt(time))
+        true = odds / (1 + odds)
         seen = draws.binomial(self.images, true) / self.images
         seconds = np.exp(SECONDS_SPREAD * draws.standard_normal(trials))
         return DrawnPlay(tuple(epochs), self.images, seen.tolist(), true.tolist(), seconds.tolist())

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -123,18 +123,18 @@ def _counted(count: float, what: str) -> str:
 
 
 def plan_table(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> RenderableType:
-    """The variants within 100 columns."""
+    """The variants by their numbers within 80 columns, and their names below."""
     unit, size = work_unit(results)
-    table = Table(box=None, pad_edge=False, header_style="bold", caption=MARKS_WORDS, caption_justify="left")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    table.add_column("variant", overflow="fold")
+    table.add_column("")
     titles = ("wall-\nclock", unit.replace("-", "-\n"), "used", "check-\npoints", "score (95 %)", "loss (95 %)")
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
-    for one in results:
+    for place, one in enumerate(results, start=1):
         table.add_row(
             mark(one, unbeaten, chosen),
-            Text(short(one["variant"])),
+            str(place),
             lasting(one["wall_clock_seconds"]["mean"]),
             amount(one["worker_seconds"]["mean"] / size),
             f"{100 * one['use']['mean']:.0f} %",
@@ -143,7 +143,8 @@ def plan_table(results: Sequence[Result], unbeaten: Collection[str], chosen: str
             points_words(one["loss"]),
             style="bold" if one["variant"] == chosen else "",
         )
-    return table
+    names = [Text(f"{place:>4}  {short(one['variant'])}") for place, one in enumerate(results, start=1)]
+    return Group(table, *names, Text(MARKS_WORDS if len(results) > 1 else "intervals over the repeats, 95 %"))
 
 
 def mark(one: Result, unbeaten: Collection[str], chosen: str) -> str:
