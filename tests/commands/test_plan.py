@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
     (folder / "small.toml").write_text(SMALL_SPACE, encoding="utf-8")
     (folder / "curves.csv").write_text(CSV, encoding="utf-8")
-    study = read_study(folder / "small.toml", [("budget.trials", 9)])
+    study = read_study(folder / "small.toml", [("budget.trials", 24)])
     at = check_new(folder / "results", "old")
     create(at, study)
     record = Record(at.record, History(study.recipe.epochs, study.goal))
@@ -69,7 +69,8 @@ def test_variants_are_compared_and_the_chosen_one_written(folder, capsys):
     plain = json.loads(out)
     assert len(plain["variants"]) == 4
     assert plain["repeats"] == 3
-    assert plain["curves"] == {"from": "results/old (9 trials)", "guess": False}
+    # Twelve of its trials lie inside the space: hcpr.scale is at most 16.
+    assert plain["curves"] == {"from": "results/old (12 trials)", "guess": False}
     assert sum(variant["chosen"] for variant in plain["variants"]) == 1
     chosen = next(variant for variant in plain["variants"] if variant["chosen"])
     assert chosen["unbeaten"]

@@ -83,16 +83,18 @@ def test_a_gain_within_its_interval_is_none():
     assert "its score is 1.0 points higher (-1.0 to +3.0), which shows no difference." in last
 
 
-def test_the_table_fits_100_columns_and_folds_names():
+def test_the_table_fits_80_columns_with_the_names_below():
     names = [f"early_stopping.first_rung={one}, early_stopping.reduction_factor=2.5, workers=1024" for one in range(12)]
     results = [variant(name, 12345.6) for name in names]
-    console = Console(file=io.StringIO(), width=100, highlight=False)
+    console = Console(file=io.StringIO(), width=80, highlight=False)
     console.print(plan_table(results, set(names[:3]), names[1]))
     lines = console.file.getvalue().splitlines()
-    assert all(len(line) <= 100 for line in lines)
+    assert all(len(line) <= 80 for line in lines)
     assert not any("…" in line for line in lines)
-    assert [line[0] for line in lines if "first_rung=" in line] == ["+", "*", "+", *" " * 9]
-    assert sum("12,346" in line and "60.0 % (58.0 to 62.0)" in line for line in lines) == 12
+    rows = [line for line in lines if "12,346" in line and "60.0 % (58.0 to 62.0)" in line]
+    assert [row[0] for row in rows] == ["+", "*", "+", *" " * 9]
+    assert [int(row[1:6]) for row in rows] == [*range(1, 13)]
+    assert f"  12  {short(names[11])}" in lines
     assert short(names[0]) == "first_rung=0, reduction_factor=2.5, workers=1024"
     assert short("as the space has it") == "as the space has it"
 
