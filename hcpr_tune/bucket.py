@@ -324,13 +324,16 @@ def _open_gs(store: _Store) -> Any:
 
 
 def _read(store: _Store, place: str) -> bytes | None:
-    """pyarrow asks for the size, then for as many bytes. Where the object was replaced in between, they are cut off: read again."""
+    """pyarrow asks for the size, then for as many bytes. Where the object was replaced in between, they are cut off: read again.
+
+    Opened as a file: of a stream pyarrow does not take the size, and asks for it in pieces of 16 KiB, a request each.
+    """
     files = store.opened()
     try:
-        with files.open_input_stream(place) as stream:
-            before, data = stream.metadata(), bytes(stream.read())
-        with files.open_input_stream(place) as stream:
-            after = stream.metadata()
+        with files.open_input_file(place) as file:
+            before, data = file.metadata(), bytes(file.read())
+        with files.open_input_file(place) as file:
+            after = file.metadata()
     except FileNotFoundError:
         store.confirm_bucket()
         return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -397,6 +399,44 @@ def test_a_refusal_is_told_at_once_and_no_bucket_is_guessed(server: S3Server, mo
                 action()
         assert time.monotonic() - started < 5
         refusing.shutdown()
+
+
+def _count_requests(listening: socket.socket, store: tuple[str, int], methods: list[str]) -> None:
+    """Pass on what comes in, and note the method: the store answers one request on each connection, and closes it."""
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(2**16):
+                target.sendall(data)
+
+    def pass_on(asking: socket.socket) -> None:
+        with asking, socket.create_connection(store) as answering:
+            methods.append(asking.recv(4, socket.MSG_PEEK).decode().strip())
+            there = threading.Thread(target=pump, args=(asking, answering))
+            there.start()
+            pump(answering, asking)
+            asking.shutdown(socket.SHUT_RDWR)
+            there.join()
+
+    with contextlib.suppress(OSError):
+        while True:
+            threading.Thread(target=pass_on, args=(listening.accept()[0],)).start()
+
+
+def test_an_object_is_read_in_one_request_however_large_it_is(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket_name, data, methods = server.new_bucket(), bytes(range(256)) * 2**12, []
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_count_requests, args=(listening, (host, int(port)), methods), daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        bucket = Bucket(f"s3://{bucket_name}/x")
+        bucket.write("large", data)
+        methods.clear()
+        assert bucket.read("large") == data
+        listening.shutdown(socket.SHUT_RDWR)
+    assert sorted(methods) == ["GET", "HEAD", "HEAD"]
 
 
 def test_a_process_that_used_a_store_ends_quietly(server: S3Server) -> None:
