@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,8 +20,8 @@ from hcpr_tune.views.insight import gain_points
 
 STATES = ("running", "stopped", "interrupted", "completed", "diverged", "failed", "killed")
 PACE_SECONDS = 60.0
-REFRESH_SECONDS = 5.0
-"""Ray forgets a gauge that is not set anew within about 20 s; an epoch may take longer."""
+REFRESH_SECONDS = 1.0
+"""Ray exports no more often than every few seconds, and forgets a gauge that is not set anew within about 20 s; an epoch may take longer."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,28 @@ Values = dict[tuple[str, str], float]
 
 
 class Tally:
-    """The values of all metrics, kept event by event: what an event costs does not grow with the epochs of other trials."""
+    """What the values of all metrics come from, kept event by event: what an event costs does not grow with the study."""
 
     def __init__(self, study: Study, history: History, gpus_per_trial: float) -> None:
         self._study, self._gpus = study, gpus_per_trial
-        self._seconds = {number: trial_seconds(trial) for number, trial in history.trials.items()}
+        self._states: dict[int, str] = {}
+        self._seconds: dict[int, dict[str, float]] = {}
+        self._running: dict[int, float] = {}
+        """When each running job was last heard of."""
+        self._offered, self._workers = 0.0, 0
         self._epochs: deque[float] = deque()
         self._best: Values = {}
+        self._take(history, history.trials)
+        self._trained = sum(len(trial.epochs) for trial in history.trials.values())
         self._judge(history)
 
     def add(self, event: Event, history: History) -> None:
         """Take an event in that the history has taken in."""
         number = event.get("trial")
-        if number in history.trials:
-            self._seconds[number] = trial_seconds(history.trials[number])
+        # An event that names no trial may have changed any.
+        self._take(history, [number] if number in history.trials else history.trials)
         if event["event"] == "epoch":
+            self._trained += 1
             self._epochs.append(event["time"])
             fewest = 2 * max(1, history.workers) + 1
             while len(self._epochs) > fewest and self._epochs[0] < event["time"] - PACE_SECONDS:
@@ -76,6 +83,16 @@ class Tally:
                 self._judge(history)
         elif event["event"] == "end":
             self._epochs.clear()
+
+    def _take(self, history: History, numbers: Iterable[int]) -> None:
+        """Note how these trials stand, and the workers."""
+        for number in numbers:
+            trial = history.trials[number]
+            self._states[number], self._seconds[number] = trial.state, trial_seconds(trial)
+            self._running.pop(number, None)
+            if number in history.running_jobs:
+                self._running[number] = trial.seen
+        self._offered, self._workers = history.worker_seconds_offered, history.workers
 
     def _judge(self, history: History) -> None:
         """Who is best changes with a rung only."""
@@ -87,20 +104,19 @@ class Tally:
         """When the latest epochs ended: those that the pace is taken from."""
         return tuple(self._epochs)
 
-    def values(self, history: History, now: float) -> Values:
-        """All that is known `now`, except for the pace."""
-        trials = history.trials.values()
-        states = Counter(trial.state for trial in trials)
+    def values(self, now: float) -> Values:
+        """All that is known `now`, except for the pace. What this costs grows with the number of trials."""
+        states = Counter(self._states.values())
         seconds = {part: sum(one[part] for one in self._seconds.values()) for part in (*PARTS, "other", "held")}
         held = seconds.pop("held")
         # Time is booked to a running job when it is heard of; till then it is not idle.
-        unbooked = sum(max(0.0, now - trial.seen) for trial in history.running)
-        seconds["idle"] = max(0.0, history.worker_seconds_offered - held - unbooked)
+        unbooked = sum(max(0.0, now - seen) for seen in self._running.values())
+        seconds["idle"] = max(0.0, self._offered - held - unbooked)
         return {
             **self._best,
             **{(TRIALS, state): float(states[state]) for state in STATES},
-            (WORKERS, ""): float(history.workers),
-            (EPOCHS, ""): float(sum(len(trial.epochs) for trial in trials)),
+            (WORKERS, ""): float(self._workers),
+            (EPOCHS, ""): float(self._trained),
             **{(WORKER_SECONDS, purpose): spent for purpose, spent in seconds.items()},
             (GPU_SECONDS, ""): self._gpus * held,
         }
@@ -112,17 +128,20 @@ def pace(epochs: Sequence[float], now: float) -> float:
 
 
 class RayMetrics:
-    """A listener that tells Ray the values. `trouble` says what went wrong, if anything did: the search goes on without them."""
+    """A listener that tells Ray the values. `trouble` says what went wrong, if anything did: the search goes on without them.
+
+    Told from a thread of its own, again and again: the search waits for no sums over all trials, and without news the pace falls.
+    """
 
     def __init__(self, folder: StudyFolder, study: Study, history: History, gpus_per_trial: float) -> None:
         self.trouble = ""
         self._tally = Tally(study, history, gpus_per_trial)
-        self._told: tuple[Values, Sequence[float]] = {}, ()
-        self._stop = threading.Event()
+        self._heard = time.time()
+        self._stop, self._lock = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._keep, daemon=True)
         try:
             self._ray = Exported(folder.root.name)
-            self._tell(history, time.time())
+            self._tell(self._heard)
             self._thread.start()
         except Exception as error:
             self._give_up(error)
@@ -131,31 +150,31 @@ class RayMetrics:
         if self.trouble:
             return
         try:
-            self._tally.add(event, history)
-            self._tell(history, event["time"])
+            with self._lock:
+                self._tally.add(event, history)
+                self._heard = event["time"]
         except Exception as error:
             self._give_up(error)
 
     def close(self) -> None:
+        """Tell the last values."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    def _tell(self, history: History, now: float) -> None:
-        values, epochs = self._tally.values(history, now), self._tally.latest_epochs()
+    def _tell(self, now: float) -> None:
+        """Time that is not booked yet is counted up to the latest event; the pace up to `now`."""
+        with self._lock:
+            values, epochs = self._tally.values(self._heard), self._tally.latest_epochs()
         self._ray.add(values)
-        self._told = values, epochs
-        self._set(now)
-
-    def _set(self, now: float) -> None:
-        values, epochs = self._told
         self._ray.set(values | {(PACE, ""): pace(epochs, now)})
 
     def _keep(self) -> None:
-        """Set the gauges again and again, in a thread of its own; without news the pace falls."""
-        while not self._stop.wait(REFRESH_SECONDS):
+        ended = False
+        while not ended:
+            ended = self._stop.wait(REFRESH_SECONDS)
             try:
-                self._set(time.time())
+                self._tell(time.time())
             except Exception as error:
                 self._give_up(error)
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 
@@ -26,7 +27,7 @@ def told(study: Study, *events, gpus: float = 0.5):
     for event in events:
         if history.apply(event):
             tally.add(event, history)
-    return tally.values(history, events[-1]["time"]), history
+    return tally.values(events[-1]["time"]), history
 
 
 def test_the_values_are_those_of_the_record(small_study):
@@ -45,7 +46,7 @@ def test_the_values_are_those_of_the_record(small_study):
 def test_after_a_resume_they_go_on_from_the_record(small_study):
     events = list(recorded(small_study, 12))[1:]
     values, history = told(small_study, *events)
-    again = Tally(small_study, history, 0.5).values(history, events[-1]["time"])
+    again = Tally(small_study, history, 0.5).values(events[-1]["time"])
     assert again == values
 
 
@@ -140,12 +141,29 @@ def test_totals_are_told_once_however_many_searches_a_process_runs(small_study, 
     assert ray_side.values["hcpr_tune_trials", "one", "running"] == 0
 
 
+def test_what_came_last_is_told_though_nothing_follows(small_study, tmp_path, ray_side):
+    history = history_like(small_study, 3)
+    view = RayMetrics(StudyFolder(tmp_path / "one"), small_study, history, 0.0)
+    events = [suggested(3), job(3, 0, 1), *(epoch(3, number) for number in (1, 2, 3))]
+    for event in events:
+        history.apply(event)
+        view.on_event(event, history)
+    deadline = time.monotonic() + 20
+    while ray_side.values["hcpr_tune_trials", "one", "running"] != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    trained = sum(len(trial.epochs) for trial in history.trials.values())
+    assert ray_side.values["hcpr_tune_epochs_total", "one"] == trained
+    assert ray_side.values["hcpr_tune_trials", "one", "running"] == 1
+    view.close()
+
+
 def test_a_failure_ends_the_metrics_and_nothing_else(small_study, tmp_path, ray_side, monkeypatch):
     history = history_like(small_study, 3)
     view = RayMetrics(StudyFolder(tmp_path / "one"), small_study, history, 0.0)
     monkeypatch.setattr(Tally, "values", lambda *_: 1 / 0)
     event = begin(5.0)
     view.on_event(event, history)
+    view.close()
     view.on_event(event, history)
     assert view.trouble == "metrics for Ray stopped: ZeroDivisionError: division by zero"
     view.close()
