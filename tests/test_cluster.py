@@ -85,6 +85,22 @@ def test_capacity_follows_the_nodes_up_to_the_limit():
     assert capacity.now() == 0
 
 
+def test_looking_at_many_nodes_takes_a_twentieth_of_the_time_at_most():
+    now, looks = [0.0], []
+
+    def slowly():
+        looks.append(now[0])
+        now[0] += 0.5
+        return [{"CPU": 2.0}] * 1000
+
+    capacity = Capacity(Share(2, 1.0, 0.0), 0, slowly, lambda: now[0])
+    while now[0] < 100.0:
+        assert capacity.now() == 2000
+        now[0] += 0.1
+    assert 0.5 * len(looks) <= 0.05 * now[0] + 0.5
+    assert len(looks) >= 8
+
+
 def test_the_first_node_is_waited_for():
     found = iter([[], [], [{"CPU": 2.0}]])
     share = allot(Resources(), Cluster("", []), "here", patience=60.0, nodes=lambda: next(found))

@@ -11,6 +11,8 @@ from typing import Any
 
 LOOK_EVERY = 1.0
 """Seconds between two looks: Ray asks for work many times a second."""
+SHARE_OF_TIME = 0.05
+"""What looks may take: with a thousand nodes one takes a good part of a second, in which the search does nothing else."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,16 @@ class Capacity:
     limit: int = 0
     nodes: Callable[[], Iterable[Mapping[str, float]]] = living_nodes
     clock: Callable[[], float] = time.monotonic
-    _looked: float = field(default=-math.inf)
+    _next: float = field(default=-math.inf)
     _found: int = 0
 
     def now(self) -> int:
         """How many trials fit."""
-        if self.clock() - self._looked >= LOOK_EVERY:
-            self._looked = self.clock()
+        began = self.clock()
+        if began >= self._next:
             fitting = self.share.fitting(self.nodes())
             self._found = min(fitting, self.limit) if self.limit else fitting
+            self._next = began + max(LOOK_EVERY, (self.clock() - began) / SHARE_OF_TIME)
         return self._found
 
 

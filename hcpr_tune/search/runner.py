@@ -152,6 +152,8 @@ def run_on_ray(name: str, searcher: Bridge[Any], trainable: type, share: Share, 
     # Of Ray's two reporters only the older one is silent at verbose=0.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING)
+    # Ray's own state is thrown away; to write it, all jobs of the search anew each time, would take up to a twentieth of the driver's time.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
     # What befalls a job is in the record; Ray's errors about it would frighten people on the terminal. What ends the search is raised.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     from ray import tune

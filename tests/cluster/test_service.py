@@ -18,6 +18,7 @@ from rich.console import Console
 
 from hcpr_tune.cluster import connected
 from hcpr_tune.search import runner
+from hcpr_tune.search.bridge import Bridge
 from hcpr_tune.search.capacity import Share
 from hcpr_tune.search.history import History
 from hcpr_tune.search.record import read_history
@@ -75,6 +76,17 @@ def test_each_sampler_runs_a_search(sampler, local_ray, tmp_path):
     assert [trial.source for trial in trials] == ["published", *[sampler] * 6]
     assert {trial.status for trial in trials} <= {"completed", "waiting"}
     assert sum(trial.last_rung > 1 for trial in trials) >= 3
+
+
+def test_ray_does_not_write_its_own_state_again_and_again(local_ray, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(Bridge, "save", lambda self, path: written.append(time.monotonic()))
+    space = SMALL_SPACE.replace("steps = 2", "steps = 60").replace("epochs = 4", "epochs = 40")
+    began = time.monotonic()
+    searched(space, tmp_path, local_ray, ("budget.trials", 2), ("budget.worker_hours", 40 / 3600))
+    # By itself it would every 10 s.
+    assert time.monotonic() - began > 15
+    assert len(written) == 2, "at the beginning and at the end"
 
 
 def test_two_objectives_give_a_front(local_ray, tmp_path):
