@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import re
+import threading
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from hcpr_tune.errors import InputError
+from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search.goal import Goal
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.place import Place, storage_error
@@ -25,7 +28,12 @@ from hcpr_tune.search.place import Place, storage_error
 SEALED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
 SEGMENTS = "record"
 SEGMENT_BYTES = 64 * 1024
-"""A segment is written anew at each event, so it is small; a long study has many."""
+"""A segment is written anew each time, so it is small; a long study has many."""
+WAITING = ("trial", "epoch")
+"""Events that take no effect by themselves: what comes of them is a job's beginning or end, an event of its own behind them. A worker tells epochs
+that are lost again, they are in its checkpoints, and a trial without a job is suggested again."""
+WAIT_SECONDS = 1.0
+"""How long they wait at most: a write takes a bucket some 30 ms, in which the driver does nothing else."""
 
 
 class Fold(Protocol):
@@ -52,10 +60,20 @@ Listener = Hearing[History]
 
 
 class Segments:
-    """The record in a bucket. Each session begins a segment of its own."""
+    """The record in a bucket. Each session begins a segment of its own.
 
-    def __init__(self, place: Place) -> None:
-        self._place, self._data = place, b""
+    Lines that may wait are written with the next one that may not, by a thread once they have waited long enough, or at once where nothing was
+    written lately.
+    """
+
+    def __init__(self, place: Place, leading: Callable[[], None] = lambda: None) -> None:
+        """`leading` raises where another process has taken the study over."""
+        self._place, self._leading = place, leading
+        self._data = self._held = b""
+        self._written = -math.inf
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._failed: StorageError | None = None
         keys = place.keys(SEGMENTS)
         self._number = len(keys)
         if keys:
@@ -74,12 +92,47 @@ class Segments:
             self._place.write("record.damaged", data[begins:])
             self._place.write(key, data[:begins])
 
-    def append(self, line: bytes) -> None:
-        """Write the latest segment with one more line. Raises `StorageError`."""
-        if len(self._data) + len(line) > SEGMENT_BYTES and self._data:
-            self._number, self._data = self._number + 1, b""
-        self._place.write(f"{SEGMENTS}/{self._number:06d}.jsonl", self._data + line)
-        self._data += line
+    def append(self, line: bytes, waits: bool = False) -> None:
+        """Write the latest segment with one more line, now or soon. Raises `StorageError`, also for what could not be written since the last time."""
+        with self._lock:
+            if self._failed is not None:
+                raise self._failed
+            if len(self._data) + len(self._held) + len(line) > SEGMENT_BYTES:
+                self._write()
+                self._number, self._data = self._number + bool(self._data), b""
+            left = self._written + WAIT_SECONDS - time.monotonic()
+            if waits and left > 0:
+                self._held += line
+                self._write_in(left)
+            else:
+                self._write(line)
+
+    def _write(self, line: bytes = b"") -> None:
+        if self._held or line:
+            self._place.write(f"{SEGMENTS}/{self._number:06d}.jsonl", self._data + self._held + line)
+            self._data, self._held = self._data + self._held + line, b""
+            self._written = time.monotonic()
+
+    def _write_in(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(seconds, self._write_held)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _write_held(self) -> None:
+        with self._lock:
+            self._timer = None
+            try:
+                self._leading()
+                self._write()
+            except StorageError as error:
+                self._failed = error
+
+    def close(self) -> None:
+        """Whatever still waits took no effect, and is told again."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
 
 
 def read_segments(place: Place) -> bytes:
@@ -124,7 +177,7 @@ class Record(Generic[Folded]):
             raise storage_error(f"{self._path} cannot be written", error) from error
         self._size += len(line)
         if self._segments is not None:
-            self._segments.append(line)
+            self._segments.append(line, event["event"] in WAITING)
         if self.history.apply(event):
             try:
                 for listener in self.listeners:
@@ -137,6 +190,8 @@ class Record(Generic[Folded]):
         try:
             with ExitStack() as stack:
                 stack.callback(os.close, self._file)
+                if self._segments is not None:
+                    stack.callback(self._segments.close)
                 for listener in self.listeners:
                     stack.callback(listener.close)
         except OSError as error:

@@ -52,7 +52,7 @@ def recording(
         if folder.record_bytes() != history.bytes_read:
             raise MovedOn(f"{folder.address} was searched by another process in this moment; start again")
         clear_stops(folder.place)
-        segments = None if folder.bucket is None else Segments(folder.bucket)
+        segments = None if folder.bucket is None else Segments(folder.bucket, lead.check)
         record = Record(folder.record, history, segments=segments, leading=lead.check)
         stack.callback(record.close)
         record.append(_begin(study, history, workers, requests))

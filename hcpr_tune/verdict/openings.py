@@ -54,7 +54,7 @@ def write_seen(folder: StudyFolder, history: History, number: int, numbers: dict
 
 
 def _append(folder: StudyFolder, history: History, event: Event, leading: Callable[[], None]) -> None:
-    segments = None if folder.bucket is None else Segments(folder.bucket)
+    segments = None if folder.bucket is None else Segments(folder.bucket, leading)
     record = Record(folder.record, history, segments=segments, leading=leading)
     try:
         record.append(event)

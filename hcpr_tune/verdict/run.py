@@ -69,7 +69,7 @@ def carry_out(
         clear_stops(folder.place)
         state = known_state(folder)
         own.root.mkdir(parents=True, exist_ok=True)
-        segments = None if own.bucket is None else Segments(own.bucket)
+        segments = None if own.bucket is None else Segments(own.bucket, lead.check)
         record = Record(own.record, state, [*listeners, Curves(own.root)], segments, lead.check)
         stack.callback(record.close)
         # However it ends, what is written says how often the test images were seen.

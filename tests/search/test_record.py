@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import time
 
 import pytest
 
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search.history import History
 from hcpr_tune.search.place import Folder
-from hcpr_tune.search.record import Record, Segments, read_history, read_segments, unsealed
+from hcpr_tune.search.record import SEGMENT_BYTES, WAIT_SECONDS, Record, Segments, read_history, read_segments, unsealed
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, reached, suggested
 
 
@@ -127,6 +128,69 @@ def test_a_record_in_segments_reads_as_one(tmp_path, monkeypatch):
     assert len(place.keys("record")) > 4
     assert all(len(place.read(key)) <= 1500 for key in place.keys("record"))
     assert read_segments(place) == (tmp_path / "record.jsonl").read_bytes()
+
+
+class Counted(Folder):
+    """A place that knows how often it was written."""
+
+    writes = 0
+
+    def write(self, key, data):
+        object.__setattr__(self, "writes", self.writes + 1)
+        super().write(key, data)
+
+
+def in_segments(path, place, leading=lambda: None):
+    return Record(path, History(10**6), segments=Segments(place, leading), leading=leading)
+
+
+def test_in_a_bucket_epochs_wait_for_each_other_and_a_jobs_end_for_nobody(tmp_path):
+    place, path = Counted(tmp_path / "bucket"), tmp_path / "record.jsonl"
+    record = in_segments(path, place)
+    for event in (begin(), suggested(0), job(0, 0, 300)):
+        record.append(event)
+    assert read_segments(place) == path.read_bytes()
+    before, began = place.writes, time.monotonic()
+    for number in range(1, 301):
+        record.append(epoch(0, number))
+    assert place.writes - before <= 1 + (time.monotonic() - began) / WAIT_SECONDS + path.stat().st_size / SEGMENT_BYTES
+    record.append(job_end(0, 0, 300))
+    assert read_segments(place) == path.read_bytes()
+    record.close()
+    assert read_history(path, 10**6).trials[0].last_epoch == 300
+
+
+def test_in_a_bucket_an_epoch_is_there_soon_though_nothing_follows(tmp_path):
+    place, path = Folder(tmp_path / "bucket"), tmp_path / "record.jsonl"
+    record = in_segments(path, place)
+    for event in (begin(), suggested(0), job(0, 0, 3), epoch(0, 1), epoch(0, 2)):
+        record.append(event)
+    deadline = time.monotonic() + 20
+    while read_segments(place) != path.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert read_segments(place) == path.read_bytes()
+    record.close()
+
+
+def test_what_waits_is_not_written_once_another_process_leads_the_study(tmp_path):
+    place, path, lost_to = Folder(tmp_path / "bucket"), tmp_path / "record.jsonl", []
+
+    def leading():
+        if lost_to:
+            raise StorageError("taken over")
+
+    record = in_segments(path, place, leading)
+    for event in (begin(), suggested(0), job(0, 0, 3), epoch(0, 1)):
+        record.append(event)
+    lost_to.append("another")
+    known = read_segments(place)
+    time.sleep(2 * WAIT_SECONDS)
+    assert read_segments(place) == known
+    lost_to.clear()
+    with pytest.raises(StorageError, match="taken over"):
+        record.append(epoch(0, 2))
+    record.close()
+    assert read_segments(place) == known
 
 
 def test_an_epoch_that_ran_twice_counts_once_and_is_told_once(tmp_path):
