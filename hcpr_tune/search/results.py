@@ -182,8 +182,9 @@ class ResultFiles:
         """The trial's folder with its recipe and the metrics recorded so far."""
         self._folder.trial(trial.number).mkdir(parents=True, exist_ok=True)
         recipe = with_params(self._study.recipe, trial.params)
-        write_whole(self._folder.trial(trial.number) / "recipe.toml", recipe_to_toml(recipe))
-        write_whole(self._metrics(trial.number), "".join(metrics_line(trial.epochs[e]) for e in sorted(trial.epochs)))
+        _bring_up_to_date(self._folder.trial(trial.number) / "recipe.toml", recipe_to_toml(recipe))
+        metrics = "".join(metrics_line(trial.epochs[epoch]) for epoch in sorted(trial.epochs))
+        _bring_up_to_date(self._metrics(trial.number), metrics)
 
     def _due(self) -> bool:
         """Writing everything anew takes longer as the study grows; it may take a twentieth of the driver's time."""
@@ -231,6 +232,16 @@ class ResultFiles:
             return False
         there = (self._folder.best / "model.safetensors").is_file()
         return there and (metrics.get("trial"), metrics.get("epoch_of_score")) == (best.number, best.best_rung)
+
+
+def _bring_up_to_date(path: Path, text: str) -> None:
+    """Write a file unless it says that already: a search that goes on with thousands of trials would wait for the disk at each."""
+    try:
+        if path.read_bytes() == text.encode("utf-8"):
+            return
+    except FileNotFoundError:
+        pass
+    write_whole(path, text)
 
 
 def metrics_row(event: Event) -> dict[str, Any]:

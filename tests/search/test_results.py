@@ -88,6 +88,20 @@ def test_files_follow_the_history_and_are_rebuilt_from_it(small_study, tmp_path)
     assert lines[3]["robust_accuracy_validation"] == 0.5
 
 
+def test_a_search_that_goes_on_writes_only_what_is_not_there_yet(small_study, tmp_path):
+    folder, history = StudyFolder(tmp_path), history_of(*events_of(small_study), last_epoch=4)
+    ResultFiles(folder, small_study, history)
+    files = {path: path.stat() for path in folder.root.glob("trials/*/*")}
+    assert len(files) == 10
+    cut = folder.trial(1) / "metrics.jsonl"
+    whole = cut.read_text()
+    cut.write_text(whole[:-20])
+    ResultFiles(folder, small_study, history)
+    assert cut.read_text() == whole
+    for path, before in files.items():
+        assert path == cut or (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_a_running_trial_keeps_what_it_goes_on_from(small_study):
     events = [*events_of(small_study), job(1, 2, 4)]
     assert (1, 2) in kept_checkpoints(small_study, history_of(*events, last_epoch=4))
