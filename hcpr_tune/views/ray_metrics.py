@@ -64,9 +64,10 @@ class Tally:
         self._offered, self._workers = 0.0, 0
         self._epochs: deque[float] = deque()
         self._best: Values = {}
+        self._unjudged, self._judged, self._judging = False, 0.0, 0.0
         self._take(history, history.trials)
         self._trained = sum(len(trial.epochs) for trial in history.trials.values())
-        self._judge(history)
+        self.judge(history)
 
     def add(self, event: Event, history: History) -> None:
         """Take an event in that the history has taken in."""
@@ -79,10 +80,11 @@ class Tally:
             fewest = 2 * max(1, history.workers) + 1
             while len(self._epochs) > fewest and self._epochs[0] < event["time"] - PACE_SECONDS:
                 self._epochs.popleft()
-            if event["is_rung"]:
-                self._judge(history)
+            self._unjudged = self._unjudged or event["is_rung"]
         elif event["event"] == "end":
             self._epochs.clear()
+        if self._unjudged and (event["event"] == "end" or time.monotonic() - self._judged >= 20 * self._judging):
+            self.judge(history)
 
     def _take(self, history: History, numbers: Iterable[int]) -> None:
         """Note how these trials stand, and the workers."""
@@ -94,11 +96,14 @@ class Tally:
                 self._running[number] = trial.seen
         self._offered, self._workers = history.worker_seconds_offered, history.workers
 
-    def _judge(self, history: History) -> None:
-        """Who is best changes with a rung only."""
+    def judge(self, history: History) -> None:
+        """Who is best changes with a rung only. It takes longer as the study grows; it may take a twentieth of the driver's time."""
+        began = time.monotonic()
         best, gain = winner(self._study, history), gain_points(self._study, history)
         known = {BEST: None if best is None else best.score, GAIN: gain}
         self._best = {(name, ""): value for name, value in known.items() if value is not None}
+        self._unjudged, self._judged = False, time.monotonic()
+        self._judging = self._judged - began
 
     def latest_epochs(self) -> Sequence[float]:
         """When the latest epochs ended: those that the pace is taken from."""

@@ -27,6 +27,7 @@ def told(study: Study, *events, gpus: float = 0.5):
     for event in events:
         if history.apply(event):
             tally.add(event, history)
+    tally.judge(history)
     return tally.values(events[-1]["time"]), history
 
 
