@@ -18,10 +18,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from figures import Plain, machine, spread
-from made_up import made_up, made_up_epoch
+from idle import idle_ray, idle_trainable
+from made_up import made_up
 
 ROOT = Path(__file__).parent.parent
 TUNE = [sys.executable, str(ROOT / "launch" / "tune.py")]
@@ -119,42 +119,12 @@ def keeping(options: argparse.Namespace) -> Plain:
     return {name: spread([one[name] for one in shares]) for name in shares[0]}
 
 
-def idle_trainable(epoch_seconds: float) -> type:
-    """A trainable that does nothing but report as the real one does."""
-    import numpy as np
-
-    from hcpr_tune.search.trainable import REPORT, TrainJob
-
-    class Idle(TrainJob):
-        def step(self) -> dict[str, Any]:
-            job = self._job
-            self._epoch = getattr(self, "_epoch", 0) if self._reports is not None else job["start"]
-            self._reports = self._reports or iter(())
-            self._epoch += 1
-            time.sleep(epoch_seconds)
-            last = self._epoch >= job["end"]
-            report = made_up_epoch(self._epoch, last, np.random.default_rng(self._epoch))
-            report |= {
-                "losses": [],
-                "worker": str(os.getpid()),
-                "status": "reached" if last else "training",
-                "reason": "",
-            }
-            if last:
-                self._reports = None
-            return {REPORT: json.dumps(report), "done": last}
-
-    return Idle
-
-
 def jobs(options: argparse.Namespace) -> Plain:
     """A whole search on 64 workers that only report.
 
     A job takes longer than it takes to start all processes on two cores: Ray Tune gives the process of a job that ends to one whose process
     is still starting, and drops that, so that with jobs of a second most never come up.
     """
-    import ray
-
     from hcpr_tune.search import runner
     from hcpr_tune.search.capacity import Share
     from hcpr_tune.search.record import unsealed
@@ -167,20 +137,12 @@ def jobs(options: argparse.Namespace) -> Plain:
         overrides += [("early_stopping.first_rung", 6), ("early_stopping.reduction_factor", 2), ("epochs", 12)]
         study = read_study(find_space("default"), overrides)
         at = check_new(Path(folder), "idle")
-        path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": path}},
-        )
-        began = time.time()
-        history = runner.run(
-            at, study, create(at, study), Share(workers, 1.0, 0.0), trainable=idle_trainable(options.epoch_seconds)
-        )
-        seconds = time.time() - began
-        ray.shutdown()
+        with idle_ray(workers):
+            began = time.time()
+            history = runner.run(
+                at, study, create(at, study), Share(workers, 1.0, 0.0), trainable=idle_trainable(options.epoch_seconds)
+            )
+            seconds = time.time() - began
         events = [unsealed(line) for line in at.record.read_bytes().splitlines()]
     running: set[int] = set()
     most = 0

@@ -1,142 +1,90 @@
-"""What a driver's own work costs as a search grows. Prints JSON.
+"""What a large search saturates first: what each part of the service costs, and from that its share of capacity at 100 to 10,000 GPUs.
 
-    python benchmarks/scale.py decisions [--trials 1000 10000 100000] [--workers 500] [--sampler random] [--repeats 3]
+python benchmarks/scale.py decisions     # folding an event, a decision, a suggestion, in searches of up to 100,000 trials
+python benchmarks/scale.py driver        # reports per second of the real driver, workers that do nothing, without and with listeners
+python benchmarks/scale.py waiting       # what Ray Tune's loop costs with so many workers to wait for
+python benchmarks/scale.py record        # an event of the record, on this disk and in a bucket on loopback
+python benchmarks/scale.py ask           # a suggestion of each sampler
+python benchmarks/scale.py views         # an event of each view, files and bytes of a trial, until TensorBoard shows them
+python benchmarks/scale.py checkpoints   # bytes and seconds of a checkpoint, and the bandwidth that many workers need
+python benchmarks/scale.py saturation    # the table, from the figures that the others left in --figures
 
-`decisions` plays a search of made-up scores under a virtual clock: every epoch of every worker is folded into the history, and a worker
-that is free gets what the history decides. Nothing is written and nothing is trained; the time of the play itself is left out. Times are
-of the processor, so that what else runs on the machine does not count.
+Each command prints JSON, and leaves it in the folder --figures where one is given.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
-import random
-import time
-from collections import defaultdict
-from collections.abc import Callable
-from typing import TypeVar
+import os
+import sys
+from pathlib import Path
 
-from figures import Plain, machine, spread
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from hcpr_tune.search.halving import Job, NewTrial, first_job, next_decision
-from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.sampler import Suggester
-from hcpr_tune.search.study import Study, find_space, read_study
-
-T = TypeVar("T")
+from decisions import decisions
+from driven import drive, driver
+from figures import machine
+from parts import ask, checkpoints, record, views, waiting
+from saturation import saturation
 
 
-class Stopwatch:
-    """Seconds of the processor and calls by kind of work."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.calls: defaultdict[str, int] = defaultdict(int)
-        self.own = 0.0
-        """Seconds that timing one call takes; they are no part of what was timed."""
-        for _ in range(10_000):
-            self.time("nothing", lambda: None)
-        self.own = self.seconds.pop("nothing") / self.calls.pop("nothing")
-
-    def time(self, kind: str, work: Callable[[], T]) -> T:
-        began = time.process_time()
-        done = work()
-        self.seconds[kind] += time.process_time() - began - self.own
-        self.calls[kind] += 1
-        return done
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
-class Play:
-    """A search of `study` on virtual workers, from the first event to the last."""
-
-    def __init__(self, study: Study, workers: int) -> None:
-        self.study, self.rules, self.workers = study, study.rules, workers
-        self.history, self.suggester = History(study.recipe.epochs, study.goal), Suggester(study)
-        self.watch, self.draw, self.now = Stopwatch(), random.Random(0), 0.0
-        self.busy: list[tuple[float, int, Job, int]] = []
-        """(when its next epoch ends, a number that tells equals apart, the job, that epoch)."""
-
-    def run(self) -> Stopwatch:
-        self.fold({"event": "begin", "versions": {}, "workers": self.workers, "fingerprint": "made up"})
-        while True:
-            while len(self.busy) < self.workers and self.hand_out():
-                pass
-            if not self.busy:
-                return self.watch
-            self.now, number, job, epoch = heapq.heappop(self.busy)
-            self.fold(self.report(job, epoch))
-            if epoch < job.end:
-                self.work_on(number, job, epoch + 1)
-            else:
-                place = {"trial": job.trial, "start": job.start, "end": job.end}
-                self.fold({"event": "job_end", **place, "status": "reached", "reason": ""})
-
-    def hand_out(self) -> bool:
-        """Whether there was something to do."""
-        decision = self.watch.time("decision", lambda: next_decision(self.history, self.rules))
-        if isinstance(decision, NewTrial):
-            number = decision.number
-            params, source = self.watch.time("suggestion", lambda: self.suggester.suggest(number, self.history))
-            self.fold({"event": "trial", "trial": number, "params": params, "source": source})
-            decision = first_job(self.history.trials[number], self.rules)
-        if not isinstance(decision, Job):
-            return False
-        self.fold({"event": "job", "trial": decision.trial, "start": decision.start, "end": decision.end})
-        self.work_on(self.watch.calls["event"], decision, decision.start + 1)
-        return True
-
-    def work_on(self, number: int, job: Job, epoch: int) -> None:
-        heapq.heappush(self.busy, (self.now + self.draw.uniform(50.0, 150.0), number, job, epoch))
-
-    def report(self, job: Job, epoch: int) -> Event:
-        seconds = {f"seconds_{part}": 1.0 for part in ("attack", "update", "evaluation")}
-        event: Event = {"event": "epoch", "trial": job.trial, "epoch": epoch, "is_rung": epoch == job.end, **seconds}
-        if event["is_rung"]:
-            # A trial is good or bad throughout, so that the rungs foretell the end.
-            score = random.Random(job.trial).gauss(5000, 1000) + self.draw.gauss(20 * epoch, 300)
-            event |= {"robust_correct_validation": int(score), "clean_correct_validation": 9000}
-            event["total_validation"] = 10_000
-        return event
-
-    def fold(self, event: Event) -> None:
-        event["time"] = self.now
-        self.watch.time("event", lambda: self.history.apply(event))
-
-
-def decisions(options: argparse.Namespace) -> Plain:
-    """Microseconds of each kind of work, and of all of it together for each event."""
-    return {f"{trials}_trials": played(trials, options) for trials in options.trials}
-
-
-def played(trials: int, options: argparse.Namespace) -> Plain:
-    study = made_up_study(trials, options.sampler)
-    watches = [Play(study, options.workers).run() for _ in range(options.repeats)]
-    calls = dict(watches[0].calls)
-    microseconds = {
-        kind: spread([1e6 * watch.seconds[kind] / watch.calls[kind] for watch in watches]) for kind in calls
+def parse(known: dict[str, object]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=known)
+    parser.add_argument("--figures", type=Path, help="a folder for the JSON of each command")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--many", type=numbers, help="how many workers (driver, waiting) or trials (decisions, ask, views), with commas"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="of `driver`: how long a search is measured")
+    parser.add_argument(
+        "--jobs", choices=("long", "short"), default="long", help="of `driver`: jobs of 100 epochs, or of 3, 6 and 18"
+    )
+    parser.add_argument("--sampler", default="random", help="of `driver` and `decisions`")
+    parser.add_argument("--samplers", default="random,qmc,tpe,gp,nsgaii", help="of `ask`, with commas")
+    parser.add_argument(
+        "--recorded", type=int, default=0, help="of `driver`: made-up trials in the record before it begins"
+    )
+    parser.add_argument("--epoch-seconds", type=float, default=0.0, help="of `driver`: how long an epoch does nothing")
+    parser.add_argument("--workers", type=int, default=8, help="of `drive`, one search of `driver` in this process")
+    parser.add_argument("--listeners", action="store_true", help="of `drive`")
+    parser.add_argument("--profile", type=Path, help="of `drive`: a file for what Python's profiler says")
+    options = parser.parse_args()
+    usual = {
+        "decisions": "1000,10000,100000",
+        "driver": "2,4,8,16,32,64",
+        "waiting": "10,100,1000,10000",
+        "ask": "10,100,1000,3000,10000",
+        "views": "100,1000,10000",
     }
-    whole = [1e6 * sum(watch.seconds.values()) / watch.calls["event"] for watch in watches]
-    return {"calls": calls, "microseconds": microseconds, "microseconds_an_event_in_all": spread(whole)}
-
-
-def made_up_study(trials: int, sampler: str) -> Study:
-    return read_study(find_space("default"), [("budget.trials", trials), ("sampler.name", sampler)])
+    options.many = options.many or numbers(usual.get(options.command, "0"))
+    return options
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    known = {"decisions": decisions}
-    parser.add_argument("command", choices=known)
-    parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--workers", type=int, default=500)
-    parser.add_argument("--sampler", default="random")
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    Play(made_up_study(20, options.sampler), 4).run()  # what is imported at the first use is none of a search's costs
-    figures = {"machine": machine(), "workers": options.workers, "sampler": options.sampler}
-    print(json.dumps({**figures, options.command: known[options.command](options)}, indent=1))
+    known = {
+        "decisions": decisions,
+        "driver": driver,
+        "drive": drive,
+        "waiting": waiting,
+        "record": record,
+        "ask": ask,
+        "views": views,
+        "checkpoints": checkpoints,
+        "saturation": saturation,
+    }
+    options = parse(known)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    text = json.dumps({"machine": machine(), options.command: known[options.command](options)}, indent=1)
+    if options.figures is not None:
+        options.figures.mkdir(parents=True, exist_ok=True)
+        (options.figures / f"{options.command}.json").write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":
