@@ -67,7 +67,7 @@ class Costs:
         return [
             self.attack_step * attack_steps(recipe, epoch)
             + self.update
-            + self.checkpoint
+            + self.checkpoint * has_checkpoint(study, epoch)
             + self._evaluation(study, epoch)
             for epoch in range(1, recipe.epochs + 1)
         ]
@@ -77,6 +77,11 @@ class Costs:
         if epoch == recipe.epochs:
             return self.last_evaluation
         return self.evaluation * (epoch in study.rungs or epoch % recipe.evaluation.period == 0)
+
+
+def has_checkpoint(study: Study, epoch: int) -> bool:
+    """Whether one is written at the end of an epoch."""
+    return epoch in study.rungs or epoch % study.settings.resources.checkpoint_every == 0
 
 
 def costs_of_probe(probes: Sequence[Mapping[str, Any]]) -> Costs:
@@ -125,7 +130,7 @@ def costs_of_records(records: Iterable[Sequence[Event]], checkpoint_bytes: int, 
         update=fmean(event["seconds_update"] for event in epochs),
         evaluation=fmean(before_end or at_end),
         last_evaluation=fmean(at_end or before_end),
-        checkpoint=fmean(event.get("seconds_checkpoint", 0.0) for event in epochs),
+        checkpoint=fmean([event["seconds_checkpoint"] for event in epochs if event.get("seconds_checkpoint")] or [0.0]),
         start=fmean(gaps["start"] or [PROCESS_SECONDS]),
         job=fmean(gaps["job"] or [0.0]),
         report=max(0.0, report - DRIVER_REPORT_SECONDS),

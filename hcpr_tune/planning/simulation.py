@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from hcpr_tune.planning.costs import has_checkpoint
 from hcpr_tune.planning.curves import Curve, Play
 from hcpr_tune.planning.fleet import Fleet, Idle, Lives
 from hcpr_tune.search.history import Event, History, Job
@@ -86,10 +87,12 @@ class Simulation:
     useful_seconds: float = 0.0
     """Of training, evaluation and checkpoints that counted."""
     lost_seconds: float = 0.0
-    """Of epochs that died with their worker."""
+    """Of epochs that died with their worker, and of those that were trained again."""
     driver_seconds: float = 0.0
     """That the driver was busy."""
     deaths: int = 0
+    checkpoints: int = 0
+    """That were written."""
     jobs: int = 0
     """That were handed out."""
     curves: dict[int, Curve] = field(default_factory=dict)
@@ -186,7 +189,7 @@ class Simulation:
         trial = self.history.trials[work.trial]
         if work.trial not in self.curves:
             self.curves[work.trial] = self.play.curve(work.trial, trial.params)
-        worker.work, worker.epoch, worker.curve = work, reported, self.curves[work.trial]
+        worker.work, worker.epoch, worker.curve = work, self._saved(work, reported), self.curves[work.trial]
         self.jobs += 1
         self._run(+1)
         self._train(number, begins=True)
@@ -194,6 +197,11 @@ class Simulation:
         if death < math.inf:
             self._push(self._now + death, "death", number, worker.life)
         self._wake()
+
+    def _saved(self, work: Job, reported: int) -> int:
+        """The latest epoch that has a checkpoint: a job goes on from there."""
+        every = self.study.settings.resources.checkpoint_every
+        return max(work.start, reported - reported % every)
 
     def _train(self, number: int, begins: bool) -> None:
         """The worker goes on with its next epoch."""
@@ -219,7 +227,10 @@ class Simulation:
             self._policy.take(work, {"status": status, "reason": reason}, ends=True)
             self._free(number)
             return
-        self.useful_seconds += worker.trained
+        again = worker.epoch <= self.history.trials[work.trial].last_epoch
+        self.lost_seconds += worker.trained * again
+        self.useful_seconds += worker.trained * (not again)
+        self.checkpoints += has_checkpoint(self.study, worker.epoch)
         ends = worker.epoch >= work.end
         report: dict[str, Any] = {
             "epoch": worker.epoch,

@@ -11,7 +11,15 @@ from hcpr_tune.search.study import Study, study_to_plain
 from hcpr_tune.settings import get_dotted, set_dotted, show
 
 GROWING = ("trials", "hours", "worker_hours")
-FREE = ("description", "keep_weights", "resources.workers", "resources.worker_deaths", "verdict", "plan")
+FREE = (
+    "description",
+    "keep_weights",
+    "resources.workers",
+    "resources.worker_deaths",
+    "resources.checkpoint_every",
+    "verdict",
+    "plan",
+)
 """Settings that change no decision: they are taken as they are now. A table stands for all that is in it."""
 
 

@@ -59,6 +59,7 @@ class JobSearcher(Bridge[Job]):
             "end": work.end,
             "reported": reported,
             "checkpoints": self._folder.store.where(training_name(work.trial, work.end, self._study.restarted)),
+            "checkpoint_every": self._study.settings.resources.checkpoint_every,
             "gpus": self._capacity.share.gpus_per_trial,
         }
 

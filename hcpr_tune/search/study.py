@@ -109,6 +109,11 @@ class Resources(Settings):
         "Trials at once; 0: as many as the machine or cluster holds. An autoscaler is asked for room for so many.",
         at_least=0,
     )
+    checkpoint_every: int = setting(
+        1,
+        "Epochs between two checkpoints of a trial, beside those at rungs: more where they are large and many; a worker that dies loses as many at most.",
+        at_least=1,
+    )
     worker_deaths: int = setting(
         3, "How often a job goes on from its last checkpoint after its process or node died.", at_least=0
     )

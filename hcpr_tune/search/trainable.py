@@ -31,7 +31,8 @@ UNWRITABLE = "unwritable"
 class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
     """Trains one job at a time. What goes wrong in training is reported, not raised: Ray retries only the death of a process.
 
-    The configuration is {"job": JSON of {study, name, values, recipe, start, end, reported, checkpoints, gpus}}: `name` and `values` say in
+    The configuration is {"job": JSON of {study, name, values, recipe, start, end, reported, checkpoints,
+    checkpoint_every, gpus}}: `name` and `values` say in
     the worker's log what runs, `reported` is the latest epoch that is known, `checkpoints` a folder or a bucket's URL, `gpus` the trial's
     share of GPUs.
     """
@@ -105,7 +106,8 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         worker = f"{get_node_ip_address()}:{os.getpid()}"
         with workspace(job["checkpoints"]) as space:
             lost = kept(lambda: space.fetch(job["end"]))
-            for report in train_stretch(recipe, self._shelf, space.folder, job["start"], job["end"], job["reported"]):
+            stretch = job["start"], job["end"], job["reported"], job["checkpoint_every"]
+            for report in train_stretch(recipe, self._shelf, space.folder, *stretch):
                 kept(space.push)
                 report |= {"worker": worker, "losses": lost + report["losses"]}
                 lost = []

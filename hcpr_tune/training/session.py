@@ -51,12 +51,13 @@ def check_trainable(recipe: Recipe, shelf: DataShelf) -> None:
 
 
 def train_stretch(
-    recipe: Recipe, shelf: DataShelf, folder: Path, start: int, end: int, reported: int = 0
+    recipe: Recipe, shelf: DataShelf, folder: Path, start: int, end: int, reported: int = 0, checkpoint_every: int = 1
 ) -> Iterator[Report]:
-    """Train from the end of epoch `start` to the end of epoch `end`, with a checkpoint below `folder` after every epoch.
+    """Train from the end of epoch `start` to the end of epoch `end`, with a checkpoint below `folder` after every so many epochs, at every rung and
+    at the end.
 
     Goes on from the latest undamaged checkpoint in between. What it knows of epochs after `reported` comes first: a killed process may have saved
-    them without telling anybody. Damaged checkpoints are named in the first report's `losses`. Where the checkpoint of `start` is gone, the
+    them without telling anybody. Those between the latest checkpoint and `reported` are trained, and reported, again. Damaged checkpoints are named in the first report's `losses`. Where the checkpoint of `start` is gone, the
     epochs before it are trained, and reported, again. Between rungs the latest two checkpoints are kept. Raises `Diverged`, `StorageError` where
     a checkpoint cannot be read or written, and `InputError` for one that is not understood.
     """
@@ -83,16 +84,21 @@ def train_stretch(
         examples, trouble = _examples(recipe, data, state) if epoch.is_rung else (b"", "")
         # The recorded report is where somebody who misses a picture finds the reason.
         report |= {"picture_failed": trouble} if trouble else {}
-        with _storing(f"a checkpoint cannot be written to {folder}"):
-            checkpoints.save(folder, state, reports, with_weights=epoch.is_rung, examples=examples)
-        if epoch.epoch - 2 not in recipe.rung_epochs:
-            checkpoints.drop(folder, [epoch.epoch - 2])
-        if epoch.is_rung and epoch.epoch - 1 not in recipe.rung_epochs:
-            checkpoints.drop(folder, [epoch.epoch - 1])
-        yield report | {"seconds_checkpoint": time.perf_counter() - saving, "losses": losses}
+        saved = epoch.is_rung or epoch.epoch == end or epoch.epoch % checkpoint_every == 0
+        if saved:
+            with _storing(f"a checkpoint cannot be written to {folder}"):
+                checkpoints.save(folder, state, reports, with_weights=epoch.is_rung, examples=examples)
+            _drop_between_rungs(recipe, folder, epoch)
+        yield report | {"seconds_checkpoint": time.perf_counter() - saving if saved else 0.0, "losses": losses}
         if epoch.epoch == end:
             return
         startup, losses = 0.0, []
+
+
+def _drop_between_rungs(recipe: Recipe, folder: Path, epoch: Epoch) -> None:
+    """Delete what is not needed any more after this epoch's checkpoint: between rungs the latest two stay, in case the last one is damaged."""
+    between = [one for one in checkpoints.saved_epochs(folder) if one <= epoch.epoch and one not in recipe.rung_epochs]
+    checkpoints.drop(folder, between if epoch.is_rung else between[:-2])
 
 
 def identity(recipe: Recipe) -> str:

@@ -144,6 +144,8 @@ def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fa
         "2",
         "--set",
         "resources.worker_deaths=1",
+        "--set",
+        "resources.checkpoint_every=3",
     )
     process = background("tune", *arguments, "--name", "deadly", *ONE_WORKER)
     record = tmp_path / "results" / "deadly" / "record.jsonl"

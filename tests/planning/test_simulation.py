@@ -84,6 +84,20 @@ def test_a_job_goes_on_from_its_last_epoch_where_its_worker_died(small_study):
     assert history.seconds == pytest.approx(14.5 + 10 + (EPOCHS - 3) + (JOBS - 3) * 0.5)
 
 
+def test_what_has_no_checkpoint_is_trained_again(small_study):
+    resources = replace(small_study.settings.resources, checkpoint_every=5)
+    study = replace(small_study, settings=replace(small_study.settings, resources=resources))
+    assert simulation(study).run().seconds == pytest.approx(10 + EPOCHS + (JOBS - 1) * 0.5)
+    # Epochs 1, 2 and 4 are rungs: epoch 3 is lost with the worker, half of epoch 4 too.
+    played = simulation(study, lives=Planned(14.5))
+    history = played.run()
+    assert played.lost_seconds == pytest.approx(1.5)
+    assert played.useful_seconds == pytest.approx(EPOCHS)
+    assert history.seconds == pytest.approx(14.5 + 10 + (EPOCHS - 2) + (JOBS - 3) * 0.5)
+    # Two rungs of trials 0 and 1, one of 2 and 3, and the end of trial 0.
+    assert played.checkpoints == 2 + 2 + 1 + 1 + 1
+
+
 def test_a_dead_worker_s_place_is_empty_until_another_one_comes(small_study):
     played = simulation(small_study, fleet=Fleet(1, back_seconds=100.0), lives=Planned(14.5))
     history = played.run()

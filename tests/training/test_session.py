@@ -36,6 +36,24 @@ def test_between_rungs_the_latest_two_are_kept(recipe, tmp_path):
     assert kept == [[1], [1, 2], [1, 2, 3], [1, 4]]
 
 
+def test_with_fewer_checkpoints_what_lies_between_is_trained_again(recipe, tmp_path):
+    recipe = replace(recipe, epochs=8, stretch_ends=(1, 6))
+    whole = list(train_stretch(recipe, DataShelf(), tmp_path / "whole", 0, 6))
+    trained = train_stretch(recipe, DataShelf(), tmp_path / "fewer", 0, 6, 0, 2)
+    kept = []
+    for report in trained:
+        kept.append(checkpoints.saved_epochs(tmp_path / "fewer"))
+        assert (report["seconds_checkpoint"] > 0) == (report["epoch"] in (1, 2, 4, 6))
+        if report["epoch"] == 5:
+            break
+    trained.close()
+    assert kept == [[1], [1, 2], [1, 2], [1, 2, 4], [1, 2, 4]]
+    again = list(train_stretch(recipe, DataShelf(), tmp_path / "fewer", 1, 6, 5, 2))
+    assert [report["epoch"] for report in again] == [5, 6]
+    assert [report["loss"] for report in again] == [report["loss"] for report in whole[4:]]
+    assert checkpoints.saved_epochs(tmp_path / "fewer") == [1, 6]
+
+
 DAMAGES = {
     "truncated": (lambda data: data[: len(data) // 2], "state.pt is cut off"),
     "empty": (lambda data: b"", "state.pt is cut off"),
