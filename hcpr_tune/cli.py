@@ -196,7 +196,7 @@ def add_plan(commands: Any) -> None:
     plan.add_argument(
         "--driver-rate",
         metavar="R",
-        help="reports that the driver answers per second (default: as measured, docs/scale.md)",
+        help="reports that the driver answers per second, with few workers (default: as measured, docs/scale.md)",
     )
     plan.add_argument(
         "--repeats", type=whole_number, default=20, metavar="N", help="how often each variant is played (default: 20)"

@@ -13,7 +13,10 @@ from hcpr_tune.training.pacing import attack_steps
 
 DRIVER_REPORT_SECONDS = 0.004
 DRIVER_JOB_SECONDS = 0.02
-"""What one report, and one job handed out, hold the driver for, on one core of a common server (`benchmarks/scale.py driver`)."""
+DRIVER_WORKER_SECONDS = 0.8e-6
+"""What one report, and one job handed out, hold the driver for, and what each worker that it waits for adds to both (`benchmarks/scale.py driver`
+and `waiting`; docs/scale.md).
+"""
 PROCESS_SECONDS = 5.0
 """From handing out a job to a new process until that can begin: Ray, Python, torch. Assumed where nothing was recorded."""
 STORE_BYTES_PER_SECOND = 200e6
@@ -44,6 +47,8 @@ class Costs:
     """Where the figures come from, for people."""
     driver_report: float = DRIVER_REPORT_SECONDS
     driver_job: float = DRIVER_JOB_SECONDS
+    driver_worker: float = DRIVER_WORKER_SECONDS
+    """What each worker adds to both of these: Ray Tune looks at all that it waits for at each of them."""
 
     def with_epoch_seconds(self, study: Study, seconds: float) -> Costs:
         """The same where training the first epoch takes so long; evaluations take longer or shorter with it."""
@@ -55,7 +60,8 @@ class Costs:
     def with_driver_rate(self, reports_per_second: float) -> Costs:
         """The same with another driver; handing out a job takes longer or shorter with it."""
         factor = 1 / reports_per_second / self.driver_report
-        return replace(self, driver_report=factor * self.driver_report, driver_job=factor * self.driver_job)
+        names = ("driver_report", "driver_job", "driver_worker")
+        return replace(self, **{name: factor * getattr(self, name) for name in names})
 
     def to_plain(self) -> dict[str, Any]:
         seconds = {name: value for name, value in asdict(self).items() if name not in ("words", "checkpoint_bytes")}

@@ -69,7 +69,7 @@ class Outcome:
 
 def played(study: Study, curves: Curves, play: Play, costs: Costs, fleet: Fleet, seed: int) -> Outcome:
     """Play one search and look at what came of it."""
-    timing = PlannedTiming.of(costs, study)
+    timing = PlannedTiming.of(costs, study, fleet.workers)
     lives = Lives(fleet, seed) if fleet.deaths_per_hour else None
     simulation = Simulation(study, play, timing, fleet, suggester_of(study, curves), lives)
     history = simulation.run()

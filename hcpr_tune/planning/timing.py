@@ -17,19 +17,20 @@ class PlannedTiming:
 
     costs: Costs
     epochs: tuple[float, ...]
+    workers: int
 
     @classmethod
-    def of(cls, costs: Costs, study: Study) -> PlannedTiming:
-        return cls(costs, tuple(costs.epochs_of(study)))
+    def of(cls, costs: Costs, study: Study, workers: int) -> PlannedTiming:
+        return cls(costs, tuple(costs.epochs_of(study)), workers)
 
     def asking(self) -> float:
         return 0.0
 
     def handing_out(self) -> float:
-        return self.costs.driver_job
+        return self.costs.driver_job + self.workers * self.costs.driver_worker
 
     def answering(self) -> float:
-        return self.costs.driver_report
+        return self.costs.driver_report + self.workers * self.costs.driver_worker
 
     def epoch(
         self, work: Job, epoch: int, curve: Curve, speed: float, begins: bool, fresh: bool

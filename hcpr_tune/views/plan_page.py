@@ -53,6 +53,7 @@ COSTS = {
     "report": "waiting after a report, beside the driver's part",
     "driver_report": "the driver, for a report",
     "driver_job": "the driver, for a job that it hands out",
+    "driver_worker": "what each worker adds to these two",
 }
 """What the fields of `planning.costs.Costs` are that count seconds."""
 

@@ -28,6 +28,7 @@ SECOND = Costs(
     words="made up",
     driver_report=0.0,
     driver_job=0.0,
+    driver_worker=0.0,
 )
 """An epoch takes a second, a new process ten, a job on one that is there half a second; the driver takes no time."""
 
@@ -52,7 +53,12 @@ ONE = Fleet(1)
 def simulation(study: Study, costs: Costs = SECOND, fleet: Fleet = ONE, lost: int = -1, **more: Any) -> Simulation:
     """A search of falling trials."""
     return Simulation(
-        study, Falling(study.rungs, lost=lost), PlannedTiming.of(costs, study), fleet, Blind(study), **more
+        study,
+        Falling(study.rungs, lost=lost),
+        PlannedTiming.of(costs, study, fleet.workers),
+        fleet,
+        Blind(study),
+        **more,
     )
 
 
