@@ -44,13 +44,24 @@ def scores(results: Sequence[Result], unbeaten: Collection[str], chosen: str, ob
         if of_kind:
             figure.add_trace(_points(kind, of_kind, size, sides))
     axes(figure, unit, f"expected {objective.replace('_', ' ')}")
-    figure.update_yaxes(tickformat=".1~%")
+    # Variants that hardly differ must not look as if they did.
+    hours = [one["worker_seconds"]["mean"] / size for one in results]
+    figure.update_xaxes(range=_around(hours, 0.1 * max(hours)))
+    shares = [within(one["score"], 0, 1)[end] for one in results for end in ("low_95", "high_95")]
+    figure.update_yaxes(tickformat=".1~%", range=_around(shares, 0.01))
     best = named(results, chosen)
     return Shown(
         f"The expected score of the trial that a search chooses, with its 95 % interval over the repeats, against the {unit} that the search takes: further up is better,"
         f" further left is cheaper. Numbers are those of the table. The chosen variant has {percent_words(best['score'])} for {amount(best['worker_seconds']['mean'] / size)} {unit}.",
         figure,
     )
+
+
+def _around(values: Sequence[float], room: float) -> list[float]:
+    """The range of an axis that shows the values with so much room beside them, and a little more where they differ."""
+    least, most = min(values), max(values)
+    room = max(room, 0.06 * (most - least))
+    return [max(0.0, least - room), most + room]
 
 
 def kind_of(name: str, unbeaten: Collection[str], chosen: str) -> str:
