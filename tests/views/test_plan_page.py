@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hcpr_tune.views.figures.plans import averaged
+from hcpr_tune.views.figures.plans import averaged, rungs
 from hcpr_tune.views.plan_page import plan_html, write_plan_page
 from hcpr_tune.views.plan_words import answer_lines, named, plan_lines, plan_table, short
 from tests.views.plans import plain_of, plan_of, results_of
@@ -115,6 +115,14 @@ def test_a_rung_is_told_in_a_line():
         "rung at epoch 9: 1 trial reaches it, 1 stops there and saves 1.2 worker-hours; its rank correlation with the truth is"
         " not known, of too few trials; the best trial is stopped there in 20 % of the repeats",
     ]
+
+
+def test_rungs_that_stop_nobody_are_said_to():
+    rung = {"epoch": 3, "reached": 9, "stopped": 0, "saved_worker_seconds": 0.0, "lost_the_best": 0.0}
+    of = {"rungs": [rung | {"correlation_with_truth": estimate(0.7)}]}
+    assert "It stops nobody at any of them." in rungs([variant("seed=1", **of)], "seed=1").says
+    of["rungs"][0]["stopped"] = 0.5
+    assert "stops nobody" not in rungs([variant("seed=1", **of)], "seed=1").says
 
 
 def test_a_line_of_workers_is_averaged_over_steps():

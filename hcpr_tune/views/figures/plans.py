@@ -190,7 +190,8 @@ def rungs(results: Sequence[Result], chosen: str) -> Shown:
     figure.update_xaxes(title="rung at epoch", row=2)
     for row, column, title in PANELS.values():
         figure.update_yaxes(title=title.format(unit=unit), row=row, col=column)
-    figure.update_yaxes(tickformat=".0%", rangemode="tozero", row=2, col=2)
+    figure.update_yaxes(rangemode="tozero", row=2)
+    figure.update_yaxes(tickformat=".0%", row=2, col=2)
     figure.update_layout(
         height=560,
         barmode="group",
@@ -206,7 +207,8 @@ def _rungs_words(best: Result) -> str:
     if not best["rungs"]:
         return "The chosen variant has one rung only and stops nothing early; drawn is the study as the space has it."
     said = "; ".join(f"at epoch {rung['epoch']} {_worth(rung)}" for rung in best["rungs"])
-    return f"How far the scores at each rung order the trials as what they are truly worth at the end does, in the chosen variant: {said}."
+    nobody = "" if any(rung["stopped"] for rung in best["rungs"]) else " It stops nobody at any of them."
+    return f"How far the scores at each rung order the trials as what they are truly worth at the end does, in the chosen variant: {said}.{nobody}"
 
 
 def _worth(rung: Mapping[str, Any]) -> str:
