@@ -80,17 +80,20 @@ class Played:
             "workers": self.variant.fleet.workers,
             **{name: self.estimate(name).to_plain() for name in FIGURES},
             "rungs": self.rungs(),
-            "busy": [list(point) for point in self.outcomes[0].busy],
+            "busy": [[round(time, 3), round(jobs, 3)] for time, jobs in self.outcomes[0].busy],
         }
 
 
 def _rung(rungs: Sequence[RungOutcome]) -> dict[str, Any]:
     correlations = [rung.correlation for rung in rungs if rung.correlation is not None]
+    measured = [rung.measured for rung in rungs if rung.measured is not None]
     return {
         "epoch": rungs[0].epoch,
         "reached": fmean(rung.reached for rung in rungs),
         "stopped": fmean(rung.stopped for rung in rungs),
         "correlation_with_truth": Estimate.of(correlations).to_plain() if correlations else None,
+        "correlation_measured": Estimate.of(measured).to_plain() if measured else None,
+        "stops": fmean(rung.stops for rung in rungs),
         "saved_worker_seconds": fmean(rung.saved_seconds for rung in rungs),
         "lost_the_best": fmean(rung.lost_best for rung in rungs),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hcpr_tune.planning.costs import Costs
 from hcpr_tune.planning.curves import Curve, Curves, Play
@@ -14,7 +15,7 @@ from hcpr_tune.planning.timing import PlannedTiming
 from hcpr_tune.search.history import History
 from hcpr_tune.search.results import kept_checkpoints, winner
 from hcpr_tune.search.study import Study
-from hcpr_tune.search.worth import FEWEST_POINTS, spearman
+from hcpr_tune.search.worth import FEWEST_POINTS, end_of, spearman
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class RungOutcome:
     """Those that went no further."""
     correlation: float | None
     """Rank correlation of the scores there with what the trials are truly worth at the end; None for few trials."""
+    measured: float | None
+    """Rank correlation of the scores there with those of the end, as the search itself measures it; it decides whether the rung stops trials."""
+    stops: bool
+    """Whether it did at the end of the search."""
     saved_seconds: float
     """Of workers, that the stopped trials would have taken to the end."""
     lost_best: bool
@@ -59,8 +64,8 @@ class Outcome:
     best: float
     """What the best trial is worth that was begun, had it been trained to the end."""
     rungs: tuple[RungOutcome, ...]
-    busy: tuple[tuple[float, int], ...]
-    """(time, running jobs), thinned."""
+    busy: tuple[tuple[float, float], ...]
+    """(time, jobs that run from then on), averaged over CELLS steps; the end of the search last."""
 
     @property
     def loss(self) -> float:
@@ -94,7 +99,7 @@ def played(study: Study, curves: Curves, play: Play, costs: Costs, fleet: Fleet,
         score=0.0 if chosen is None else worth_at(study, simulation.curves[chosen.number], place[chosen.best_rung]),
         best=0.0 if best is None else alive[best],
         rungs=tuple(_rung(study, history, rung, true, best, timing.epochs) for rung in study.rungs[:-1]),
-        busy=thinned(simulation.busy),
+        busy=averaged(simulation.busy, history.seconds),
     )
 
 
@@ -109,6 +114,7 @@ def _rung(
 ) -> RungOutcome:
     reached = [trial for trial in history.trials.values() if rung in trial.rungs]
     stopped = [trial for trial in reached if trial.last_rung == rung and not trial.lost]
+    worth = end_of(history, study.rungs, rung)
     correlation = None
     if len(reached) >= FEWEST_POINTS:
         seen = [study.goal.values(trial.scores[rung])[0] for trial in reached]
@@ -118,6 +124,8 @@ def _rung(
         len(reached),
         len(stopped),
         correlation,
+        worth.rho,
+        worth.halves(study.settings.early_stopping.least_worth),
         len(stopped) * _to_the_end(study, rung, seconds),
         any(trial.number == best for trial in stopped),
     )
@@ -130,10 +138,16 @@ def _to_the_end(study: Study, rung: int, seconds: Sequence[float]) -> float:
     return sum(sum(seconds[:later]) for later in study.rungs if later > rung)
 
 
-MOST_POINTS = 300
+CELLS = 150
 
 
-def thinned(points: Sequence[tuple[float, int]]) -> tuple[tuple[float, int], ...]:
-    """So few points that a picture can be drawn of them, the last one included."""
-    step = max(1, len(points) // MOST_POINTS)
-    return (*points[::step], *points[-1:])
+def averaged(points: Sequence[tuple[float, int]], end: float) -> tuple[tuple[float, float], ...]:
+    """Of (time, jobs that run from then on) the mean in each of CELLS steps: jobs end and begin in turn, and single points would show only one of it."""
+    step = end / CELLS
+    if not step:
+        return ((0.0, 0.0),)
+    held = [0.0] * CELLS
+    for (since, jobs), (until, _) in pairwise([(0.0, 0), *points, (end, 0)]):
+        for place in range(int(since / step), min(CELLS, int(until / step) + 1)):
+            held[place] += jobs * max(0.0, min(until, (place + 1) * step) - max(since, place * step))
+    return (*((place * step, jobs / step) for place, jobs in enumerate(held)), (end, 0.0))

@@ -174,6 +174,8 @@ def rungs_table(plan: PlanShown) -> str:
             amount(rung["reached"]),
             amount(rung["stopped"]),
             correlation_words(rung["correlation_with_truth"]),
+            correlation_words(rung["correlation_measured"]),
+            f"{100 * rung['stops']:.0f} %",
             amount(rung["saved_worker_seconds"] / size),
             f"{100 * rung['lost_the_best']:.0f} %",
         ]
@@ -183,7 +185,8 @@ def rungs_table(plan: PlanShown) -> str:
     ]
     if not rows:
         return ""
-    titles = ["rung", "trials that reach it", "that stop there", "rank correlation with the truth", f"{unit} saved"]
+    titles = ["rung", "trials that reach it", "that stop there", "rank correlation with the truth"]
+    titles += ["as the search measures it", "enough to stop trials, of the repeats", f"{unit} saved"]
     return table([*titles, "best trial lost there, of the repeats"], rows, "What each rung is worth")
 
 

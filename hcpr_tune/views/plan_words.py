@@ -165,9 +165,17 @@ def _rung_line(rung: Mapping[str, Any], unit: str, size: float) -> str:
     return (
         f"rung at epoch {rung['epoch']}: {_counted(reached, 'trial')} {'reaches' if reached == 1 else 'reach'} it,"
         f" {amount(stopped)} {'stops' if stopped == 1 else 'stop'} there and {'saves' if stopped == 1 else 'save'} {amount(rung['saved_worker_seconds'] / size)} {unit};"
-        f" its rank correlation with the truth is {correlation_words(worth)};"
+        f" its rank correlation with the truth is {correlation_words(worth)},"
+        f" as the search measures it {correlation_words(rung['correlation_measured'])}{_stops_words(rung['stops'])};"
         f" the best trial is stopped there in {100 * rung['lost_the_best']:.0f} % of the repeats"
     )
+
+
+def _stops_words(share: float) -> str:
+    """Where that is too little for a rung to stop anybody."""
+    if share == 1:
+        return ""
+    return ": too little to stop anybody" + (f" in {100 * (1 - share):.0f} % of the repeats" if share else "")
 
 
 def correlation_words(worth: Estimate | None) -> str:

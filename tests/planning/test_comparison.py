@@ -10,7 +10,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.planning.comparison import Estimate, Played, beats, choice, compare, gain, unbeaten
 from hcpr_tune.planning.curves import GuessedCurves
 from hcpr_tune.planning.fleet import Fleet
-from hcpr_tune.planning.outcome import Outcome
+from hcpr_tune.planning.outcome import Outcome, averaged
 from hcpr_tune.planning.variants import Variant, variants_of
 from hcpr_tune.search.study import read_study
 from tests.planning.plays import SECOND
@@ -28,6 +28,16 @@ def test_an_interval_is_student_s():
     estimate = Estimate.of([1.0, 2.0, 3.0])
     assert (estimate.mean, estimate.high) == pytest.approx((2.0, 2.0 + 4.302653 / 3**0.5))
     assert Estimate.of([1.5]) == Estimate(1.5, 1.5, 1.5)
+
+
+def test_running_jobs_are_averaged_over_steps():
+    steps = averaged([(0.0, 4), (1.0, 3), (1.5, 4), (100.0, 2)], 150.0)
+    assert len(steps) == 151
+    assert steps[:3] == ((0.0, 4.0), (1.0, 3.5), (2.0, 4.0))
+    assert [jobs for _, jobs in steps[99:101]] == [4.0, 2.0]
+    assert sum(jobs for _, jobs in steps) == pytest.approx(4 * 100 - 0.5 + 2 * 50)
+    assert steps[-1] == (150.0, 0.0)
+    assert averaged([], 0.0) == ((0.0, 0.0),)
 
 
 def test_differences_are_taken_in_pairs():

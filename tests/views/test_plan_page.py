@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hcpr_tune.views.figures.plans import averaged, rungs
+from hcpr_tune.views.figures.plans import rungs
 from hcpr_tune.views.plan_page import plan_html, write_plan_page
 from hcpr_tune.views.plan_words import answer_lines, named, plan_lines, plan_table, short
 from tests.views.plans import plain_of, plan_of, results_of
@@ -107,13 +107,16 @@ def test_a_rung_is_told_in_a_line():
         "saved_worker_seconds": 4320.0,
         "lost_the_best": 0.2,
         "correlation_with_truth": estimate(0.65, 0.47, 1.3),
+        "correlation_measured": estimate(0.5, 0.4, 0.6),
+        "stops": 0.75,
     }
-    unknown = {**rung, "epoch": 9, "reached": 1, "stopped": 1, "correlation_with_truth": None}
+    no_words = dict.fromkeys(("correlation_with_truth", "correlation_measured"))
+    unknown = {**rung, "epoch": 9, "reached": 1, "stopped": 1, "stops": 1.0, **no_words}
     assert plan_lines([variant("seed=1", rungs=[rung, unknown])], "seed=1") == [
         "rung at epoch 3: 16 trials reach it, 9 stop there and save 1.2 worker-hours; its rank correlation with the truth is"
-        " 0.65 (0.47 to 1.00); the best trial is stopped there in 20 % of the repeats",
+        " 0.65 (0.47 to 1.00), as the search measures it 0.50 (0.40 to 0.60): too little to stop anybody in 25 % of the repeats; the best trial is stopped there in 20 % of the repeats",
         "rung at epoch 9: 1 trial reaches it, 1 stops there and saves 1.2 worker-hours; its rank correlation with the truth is"
-        " not known, of too few trials; the best trial is stopped there in 20 % of the repeats",
+        " not known, of too few trials, as the search measures it not known, of too few trials; the best trial is stopped there in 20 % of the repeats",
     ]
 
 
@@ -123,15 +126,6 @@ def test_rungs_that_stop_nobody_are_said_to():
     assert "It stops nobody at any of them." in rungs([variant("seed=1", **of)], "seed=1").says
     of["rungs"][0]["stopped"] = 0.5
     assert "stops nobody" not in rungs([variant("seed=1", **of)], "seed=1").says
-
-
-def test_a_line_of_workers_is_averaged_over_steps():
-    step, jobs = averaged([(0.0, 4), (1.0, 3), (1.5, 4), (100.0, 2), (150.0, 0)])
-    assert (step, len(jobs)) == (1.0, 150)
-    assert jobs[:3] == [4, 3.5, 4]
-    assert jobs[99:101] == [4, 2]
-    assert sum(jobs) * step == pytest.approx(4 * 100 - 0.5 + 2 * 50)
-    assert averaged([(0.0, 0)]) == (0.0, [0.0])
 
 
 def test_the_page_says_what_was_played(plan):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
-from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,8 +14,6 @@ from hcpr_tune.views.plan_words import Result, correlation_words, named, percent
 from hcpr_tune.views.wording import UNITS, amount, lasting
 
 MOST_LINES = 8
-CELLS = 150
-"""The time of a search is drawn in so many steps: a worker between two jobs would make a comb of a line."""
 OTHERS = (BLUE, ORANGE, PURPLE, RED, "#56b4e9", "#b59a00", GREY)
 """Colours of lines beside the chosen variant's."""
 KINDS = {
@@ -141,27 +138,14 @@ def _foremost(results: Sequence[Result], unbeaten: Collection[str], chosen: str)
 
 
 def _steps(name: str, one: Result, size: float, colour: str, loud: bool) -> go.Scatter:
-    step, jobs = averaged(one["busy"])
     return go.Scatter(
-        x=[round(place * step / size, 5) for place in range(len(jobs) + 1)],
-        y=[*jobs, 0],
+        x=[round(time / size, 5) for time, _ in one["busy"]],
+        y=[jobs for _, jobs in one["busy"]],
         mode="lines",
         line={"color": colour, "width": 3 if loud else 1.5, "shape": "hv"},
         name=escape(name),
         hovertemplate="%{y:.3~g} busy at %{x:.3~g}<extra>" + escape(name) + "</extra>",
     )
-
-
-def averaged(busy: Sequence[tuple[float, int]]) -> tuple[float, list[float]]:
-    """The length of a step in seconds, and how many jobs ran on average in each of `CELLS` steps from 0 to the end."""
-    step = busy[-1][0] / CELLS
-    if not step:
-        return 0.0, [0.0]
-    held = [0.0] * CELLS
-    for (since, jobs), (until, _) in pairwise([(0.0, 0), *busy]):
-        for place in range(int(since / step), min(CELLS, int(until / step) + 1)):
-            held[place] += jobs * max(0.0, min(until, (place + 1) * step) - max(since, place * step))
-    return step, [round(one / step, 3) for one in held]
 
 
 PANELS = {
