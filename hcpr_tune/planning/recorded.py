@@ -11,9 +11,10 @@ import numpy as np
 from hcpr_tune.errors import InputError
 from hcpr_tune.planning.curves import Curve
 from hcpr_tune.search.history import COUNTS, Event, History, Trial
-from hcpr_tune.search.record import read_history, read_lines
+from hcpr_tune.search.record import read_lines
 from hcpr_tune.search.space import Choice, Params, Range, Space, params_of, with_params
-from hcpr_tune.search.study import Study, extended, read_study
+from hcpr_tune.search.studies import reopen
+from hcpr_tune.search.study import Study
 from hcpr_tune.search.warm_start import check_same_measure, check_same_training
 from hcpr_tune.seeds import derive_seed
 
@@ -57,12 +58,12 @@ def read_old(folder: Path, option: str = "--from") -> OldStudy:
     """A study's folder. Raises `InputError` where there is none, or nothing was trained in it."""
     if not (folder / "study.toml").is_file() or not (folder / "record.jsonl").is_file():
         raise InputError(f"{option} {folder}: there is no study; give a folder such as results/NAME")
-    study = read_study(folder / "study.toml")
-    history = read_history(folder / "record.jsonl", study.recipe.epochs, study.goal)
+    path = folder.absolute()
+    _, study, history = reopen(path.parent, path.name, f"{option} ")
     events = read_lines(folder / "record.jsonl").events
     if not any(trial.rungs for trial in history.trials.values()):
         raise InputError(f"{option} {folder}: none of its trials has reached a rung; give a study that has")
-    return OldStudy(folder, extended(study, history.extensions), history, events)
+    return OldStudy(folder, study, history, events)
 
 
 def check_comparable(old: OldStudy, study: Study) -> None:
