@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     check_numbers(options)
     variants, stem = the_variants(options)
     base = variants[0].study
-    old = old_studies(options, base)
+    old = old_studies(options, variants)
     epochs = sorted({rung for variant in variants for rung in variant.study.rungs})
     given = given_curves(options, variants, old)
     if given is not None:
@@ -63,9 +63,12 @@ def replayed(options: argparse.Namespace) -> int:
     from hcpr_tune.planning.recorded import read_old
     from hcpr_tune.planning.replay import replay
 
+    beside = (options.studies, options.curves, options.vary, options.set, options.write, options.workers, options.space)
+    if any(beside):
+        raise InputError("--replay DIR goes alone, or with --json: the record says everything else")
     came = replay(read_old(Path(options.replay), "--replay"))
     if options.json:
-        print(json.dumps(came.to_plain()))
+        make_console().out(json.dumps(came.to_plain()), highlight=False)
     else:
         print(f"decisions    {came.same} of {came.decisions} are the same, in the same order")
         if came.departs:
@@ -110,11 +113,8 @@ def the_fleet(options: argparse.Namespace, study: Study) -> Fleet:
 
     resources = study.settings.resources
     here = max(1, int((os.cpu_count() or 1) / resources.cpus_per_trial))
-    workers = check_workers("--workers", options.workers if options.workers is not None else resources.workers or here)
-    if resources.workers and workers > resources.workers:
-        raise InputError(
-            f"--workers {workers} is above resources.workers = {resources.workers}, which the search would not pass; raise that, or set it to 0: no limit"
-        )
+    wanted = options.workers if options.workers is not None else resources.workers or here
+    workers = check_workers("--workers", wanted, study)
     speeds = tuple(number("--speeds", text, above=0) for text in options.speeds.split(","))
     return Fleet(
         workers,
@@ -137,13 +137,16 @@ def number(option: str, text: str, above: float = -math.inf) -> float:
     return value
 
 
-def old_studies(options: argparse.Namespace, study: Study) -> list[OldStudy]:
+def old_studies(options: argparse.Namespace, variants: Sequence[Variant]) -> list[OldStudy]:
     """The studies of --from."""
     from hcpr_tune.planning.recorded import check_comparable, read_old
 
+    if "" in options.studies:
+        raise InputError("--from needs the folder of a study, such as results/NAME")
     old = [read_old(Path(folder)) for folder in dict.fromkeys(options.studies)]
     for one in old:
-        check_comparable(one, study)
+        for variant in variants:
+            check_comparable(one, variant.study)
     return old
 
 
@@ -242,10 +245,10 @@ def play(
     """The comparison, and what is to be said of it."""
     from hcpr_tune.planning.comparison import compare
     from hcpr_tune.planning.notes import notes_of
-    from hcpr_tune.planning.suggesting import played_study
+    from hcpr_tune.planning.suggesting import played_studies
 
-    substituted = [played_study(variant.study, curves) for variant in variants]
-    played = [replace(variant, study=study) for variant, (study, _) in zip(variants, substituted, strict=True)]
+    studies, samplers = played_studies([variant.study for variant in variants], curves)
+    played = [replace(variant, study=study) for variant, study in zip(variants, studies, strict=True)]
     with waiting(options, "playing") as status:
 
         def tell(repeat: int) -> None:
@@ -254,8 +257,7 @@ def play(
 
         seed = variants[0].study.settings.seed
         results = compare(played, curves, costs, seed, options.repeats, options.seconds, tell)
-    samplers = [note for _, note in substituted if note]
-    return results, [*dict.fromkeys(samplers), *notes_of(results, curves, options.repeats)]
+    return results, [*notes_of(results, curves, options.repeats), *filter(None, [samplers])]
 
 
 def told(
@@ -350,7 +352,8 @@ def show(options: argparse.Namespace, plain: Plain, page: Path, written: Path | 
 
     console = make_console()
     if options.json:
-        print(json.dumps(plain | {"page": str(page), "written": None if written is None else str(written)}))
+        paths = {"page": str(page), "written": None if written is None else str(written)}
+        console.out(json.dumps(plain | paths), highlight=False)
         return
     results, chosen, unbeaten = plain["variants"], plain["chosen"], plain["unbeaten"]
     console.print(plan_table(results, unbeaten, chosen))

@@ -12,6 +12,7 @@ from typing import Any
 from hcpr_tune.planning.costs import Costs
 from hcpr_tune.planning.curves import Curves
 from hcpr_tune.planning.outcome import Outcome, RungOutcome, played
+from hcpr_tune.planning.suggesting import repeated
 from hcpr_tune.planning.variants import Variant
 from hcpr_tune.seeds import derive_seed
 
@@ -121,7 +122,7 @@ def compare(
         play = curves.play(epochs, trials, one)
         for result in results:
             variant = result.variant
-            result.outcomes.append(played(variant.study, curves, play, costs, variant.fleet, one))
+            result.outcomes.append(played(repeated(variant.study, repeat), curves, play, costs, variant.fleet, one))
         told(repeat + 1)
     return results
 
@@ -154,8 +155,9 @@ def _more(one: Played, other: Played, name: str) -> int:
 
 
 def unbeaten(results: Sequence[Played]) -> list[Played]:
-    """The variants that no other beats."""
-    return [one for one in results if not any(beats(other, one) for other in results if other is not one)]
+    """The variants that no other beats; all of them where they beat each other in a circle, since nearly equal and not shown are no orders."""
+    left = [one for one in results if not any(beats(other, one) for other in results if other is not one)]
+    return left or [*results]
 
 
 def choice(results: Sequence[Played]) -> Played:

@@ -10,6 +10,7 @@ from typing import Any
 from hcpr_tune.search.history import Event
 from hcpr_tune.search.study import Study
 from hcpr_tune.training.pacing import attack_steps
+from hcpr_tune.training.recipe import Recipe
 
 DRIVER_REPORT_SECONDS = 0.004
 DRIVER_JOB_SECONDS = 0.02
@@ -51,8 +52,9 @@ class Costs:
     """What each worker adds to both of these: Ray Tune looks at all that it waits for at each of them."""
 
     def with_epoch_seconds(self, study: Study, seconds: float) -> Costs:
-        """The same where training the first epoch takes so long; evaluations take longer or shorter with it."""
-        factor = seconds / (self.attack_step * attack_steps(study.recipe, 1) + self.update)
+        """The same where training an epoch takes so long, on average over the recipe's; evaluations take longer or shorter with it."""
+        steps = fmean(attack_steps(study.recipe, epoch) for epoch in range(1, study.recipe.epochs + 1))
+        factor = seconds / (self.attack_step * steps + self.update)
         names = ("attack_step", "update", "evaluation", "last_evaluation")
         words = f"{seconds:g} seconds for the training of an epoch, the rest {self.words}"
         return replace(self, **{name: factor * getattr(self, name) for name in names}, words=words)
@@ -67,27 +69,33 @@ class Costs:
         seconds = {name: value for name, value in asdict(self).items() if name not in ("words", "checkpoint_bytes")}
         return {"from": self.words, "seconds": seconds, "checkpoint_bytes": self.checkpoint_bytes}
 
-    def epochs_of(self, study: Study) -> list[float]:
-        """Seconds of each epoch of the study's recipe, from epoch 1 on."""
-        recipe = study.recipe
+    def epochs_of(self, study: Study, end: int) -> list[float]:
+        """Seconds of each epoch, from epoch 1 on, of a training whose job ends at `end`: where each rung is a training of its own, it ends there."""
+        recipe = trained(study, end)
         return [
             self.attack_step * attack_steps(recipe, epoch)
             + self.update
-            + self.checkpoint * has_checkpoint(study, epoch)
-            + self._evaluation(study, epoch)
-            for epoch in range(1, recipe.epochs + 1)
+            + self.checkpoint * has_checkpoint(study, epoch, end)
+            + self._evaluation(recipe, epoch)
+            for epoch in range(1, recipe.last_epoch + 1)
         ]
 
-    def _evaluation(self, study: Study, epoch: int) -> float:
-        recipe = study.recipe
-        if epoch == recipe.epochs:
+    def _evaluation(self, recipe: Recipe, epoch: int) -> float:
+        if epoch == recipe.last_epoch:
             return self.last_evaluation
-        return self.evaluation * (epoch in study.rungs or epoch % recipe.evaluation.period == 0)
+        return self.evaluation * (epoch in recipe.rung_epochs or epoch % recipe.evaluation.period == 0)
 
 
-def has_checkpoint(study: Study, epoch: int) -> bool:
-    """Whether one is written at the end of an epoch."""
-    return epoch in study.rungs or epoch % study.settings.resources.checkpoint_every == 0
+def trained(study: Study, end: int) -> Recipe:
+    """The recipe of a job that ends at `end`."""
+    recipe = study.recipe
+    return replace(recipe, stop_epoch=end) if study.restarted and end < recipe.epochs else recipe
+
+
+def has_checkpoint(study: Study, epoch: int, end: int) -> bool:
+    """Whether a job to `end` writes one at the end of an epoch."""
+    is_rung = epoch == end or (epoch in study.rungs and not study.restarted)
+    return is_rung or epoch % study.settings.resources.checkpoint_every == 0
 
 
 def costs_of_probe(probes: Sequence[Mapping[str, Any]]) -> Costs:
@@ -125,10 +133,9 @@ def costs_of_records(records: Iterable[Sequence[Event]], checkpoint_bytes: int, 
         epochs += [event for event in events if event["event"] == "epoch"]
         for kind, seconds in _waits(events):
             gaps[kind].append(seconds)
-    last = max(event["epoch"] for event in epochs)
     evaluated = [event for event in epochs if "robust_correct_validation" in event]
-    before_end = [event["seconds_evaluation"] for event in evaluated if event["epoch"] < last]
-    at_end = [event["seconds_evaluation"] for event in evaluated if event["epoch"] == last]
+    before_end = [event["seconds_evaluation"] for event in evaluated if "masking_validation" not in event]
+    at_end = [event["seconds_evaluation"] for event in evaluated if "masking_validation" in event]
     report = median(gaps["report"] or [0.0])
     return Costs(
         attack_step=sum(event["seconds_attack"] for event in epochs)

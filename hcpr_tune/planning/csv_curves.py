@@ -1,7 +1,7 @@
 """Learning curves from a CSV file: what other tools have measured.
 
 Columns `run`, `epoch`, `score` and perhaps `final`, in any order; others are left alone. A score is a share from 0 to 1. The rows of a run
-stand together with rising epochs, every run has the same epochs, evenly apart. `final` is what the run is truly worth, measured
+stand together with rising epochs, and every run has every epoch, or every second one, or every fifth. `final` is what the run is truly worth, measured
 otherwise (by AutoAttack, say): the same in all rows of a run, or empty but in one.
 """
 
@@ -21,6 +21,7 @@ from hcpr_tune.planning.recorded import Redrawn
 from hcpr_tune.seeds import derive_seed
 
 NEEDED, FINAL = ("run", "epoch", "score"), "final"
+FEWEST_EPOCHS = 6
 FORMAT = "its columns are run, epoch, score and perhaps final"
 
 
@@ -38,6 +39,10 @@ class CsvCurves:
 
     guess = False
     knows_params = False
+
+    @property
+    def knows_noise(self) -> bool:
+        return len(self.epochs) >= FEWEST_EPOCHS
 
     @property
     def words(self) -> str:
@@ -79,9 +84,9 @@ class CsvCurves:
 
 def noise_between_neighbours(scores: np.ndarray) -> float:
     """The variance of a score's noise, from the third differences along each run (runs, epochs), which are 20 times as large where a curve is
-    a parabola over four epochs; 0 for fewer than 6 epochs. Of the later half of the epochs: curves bend most where they begin.
+    a parabola over four epochs; 0 for fewer than FEWEST_EPOCHS. Of the later half of the epochs: curves bend most where they begin.
     """
-    if scores.shape[1] < 6:
+    if scores.shape[1] < FEWEST_EPOCHS:
         return 0.0
     third = np.diff(scores, 3, axis=1)
     return float((third[:, third.shape[1] // 2 :] ** 2).mean() / 20)
@@ -91,10 +96,12 @@ def read_curves(path: Path) -> CsvCurves:
     """Read a file. Raises `InputError` that names the line, the law and the way out."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(f"--curves {path}, line 1: the column {missing[0]} is missing; {FORMAT}")
+            reader = csv.DictReader(file, skipinitialspace=True)
+            names = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            for name in (*NEEDED, FINAL):
+                if names.count(name) != 1 and not (name == FINAL and name not in names):
+                    wrong = "is missing" if name not in names else "stands twice"
+                    raise InputError(f"--curves {path}, line 1: the column {name} {wrong}; {FORMAT}")
             rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise InputError(f"--curves {path}: there is no such file; give the path of a CSV file") from None
@@ -122,7 +129,7 @@ def _curves(path: Path, rows: list[tuple[int, dict[str, str]]]) -> CsvCurves:
     before = ""
     for line, row in rows:
         where = f"--curves {path}, line {line}"
-        name = row["run"] or ""
+        name = (row["run"] or "").strip()
         if not name:
             raise InputError(f"{where}: run is empty; name the run of every row")
         if name in runs and name != before:
@@ -167,14 +174,17 @@ def _check_epochs(path: Path, runs: dict[str, Run]) -> None:
     end = max(max(run.scores) for run in runs.values())
     every = "every epoch" if step == 1 else f"every {step}th epoch"
     for name, run in runs.items():
-        for epoch in sorted({*range(step, end + 1, step), *run.scores}):
-            if epoch in run.scores and epoch % step == 0:
-                continue
-            line = next((run.lines[later] for later in run.lines if later >= epoch), run.last_line)
-            wrong = "does not belong there" if epoch in run.scores else "is missing"
-            raise InputError(
-                f"--curves {path}, line {line}: epoch {epoch} of run {name} {wrong}; each run needs {every} up to {end}, as the others have"
-            )
+        expected = step
+        for epoch in [*run.scores, end + step]:
+            if epoch == expected and epoch <= end:
+                expected += step
+            elif expected <= end or epoch <= end:
+                odd = epoch < expected or epoch % step
+                line = run.lines.get(epoch, run.last_line)
+                raise InputError(
+                    f"--curves {path}, line {line}: epoch {epoch if odd and epoch in run.lines else expected} of run {name}"
+                    f" {'does not belong there' if odd and epoch in run.lines else 'is missing'}; each run needs {every} up to {end}, as the others have"
+                )
 
 
 def _epoch(text: str | None, where: str) -> int:

@@ -20,8 +20,6 @@ def with_foreseen(study: Study, played: Played) -> Study:
         worker_hours=round(mean("worker_seconds") / 3600, 5),
         use=round(min(1.0, mean("use")), 4),
         epochs=round(mean("epochs")),
-        jobs=round(mean("jobs")),
-        checkpoint_bytes=round(mean("checkpoint_bytes_kept")),
         score=round(mean("score"), 4),
     )
     return replace(study, settings=replace(study.settings, plan=foreseen))

@@ -59,8 +59,10 @@ class Outcome:
     bytes_written: int
     bytes_kept: int
     """At the end, when most are kept."""
+    reached: bool
+    """Whether any trial reached a rung."""
     score: float
-    """What the chosen trial is truly worth, in the first objective."""
+    """What the chosen trial is truly worth, in the first objective; 0 where none was chosen."""
     best: float
     """What the best trial is worth that was begun, had it been trained to the end."""
     rungs: tuple[RungOutcome, ...]
@@ -74,7 +76,7 @@ class Outcome:
 
 def played(study: Study, curves: Curves, play: Play, costs: Costs, fleet: Fleet, seed: int) -> Outcome:
     """Play one search and look at what came of it."""
-    timing = PlannedTiming.of(costs, study, fleet.workers)
+    timing = PlannedTiming(costs, study, fleet.workers)
     lives = Lives(fleet, seed) if fleet.deaths_per_hour else None
     simulation = Simulation(study, play, timing, fleet, suggester_of(study, curves), lives)
     history = simulation.run()
@@ -96,9 +98,10 @@ def played(study: Study, curves: Curves, play: Play, costs: Costs, fleet: Fleet,
         lost_seconds=simulation.lost_seconds,
         bytes_written=costs.checkpoint_bytes * simulation.checkpoints,
         bytes_kept=costs.checkpoint_bytes * len(kept_checkpoints(study, history)),
+        reached=chosen is not None,
         score=0.0 if chosen is None else worth_at(study, simulation.curves[chosen.number], place[chosen.best_rung]),
         best=0.0 if best is None else alive[best],
-        rungs=tuple(_rung(study, history, rung, true, best, timing.epochs) for rung in study.rungs[:-1]),
+        rungs=tuple(_rung(study, history, rung, true, best, timing) for rung in study.rungs[:-1]),
         busy=averaged(simulation.busy, history.seconds),
     )
 
@@ -110,7 +113,7 @@ def worth_at(study: Study, curve: Curve, place: int) -> float:
 
 
 def _rung(
-    study: Study, history: History, rung: int, true: Mapping[int, float], best: int | None, seconds: Sequence[float]
+    study: Study, history: History, rung: int, true: Mapping[int, float], best: int | None, timing: PlannedTiming
 ) -> RungOutcome:
     reached = [trial for trial in history.trials.values() if rung in trial.rungs]
     stopped = [trial for trial in reached if trial.last_rung == rung and not trial.lost]
@@ -126,16 +129,16 @@ def _rung(
         correlation,
         worth.rho,
         worth.halves(study.settings.early_stopping.least_worth),
-        len(stopped) * _to_the_end(study, rung, seconds),
+        len(stopped) * _to_the_end(study, rung, timing),
         any(trial.number == best for trial in stopped),
     )
 
 
-def _to_the_end(study: Study, rung: int, seconds: Sequence[float]) -> float:
+def _to_the_end(study: Study, rung: int, timing: PlannedTiming) -> float:
     """What a trial takes from a rung to the end."""
     if not study.restarted:
-        return sum(seconds[rung:])
-    return sum(sum(seconds[:later]) for later in study.rungs if later > rung)
+        return sum(timing.epochs(study.rungs[-1])[rung:])
+    return sum(sum(timing.epochs(later)) for later in study.rungs if later > rung)
 
 
 CELLS = 150

@@ -70,14 +70,17 @@ def check_comparable(old: OldStudy, study: Study) -> None:
     """Raises `InputError` where its scores mean something else in this study."""
     check_same_measure("--from", old.folder, old.study.recipe, study.recipe)
     check_same_training("--from", old.folder, old.study, study)
+    theirs, ours = old.study.recipe, study.recipe
+    if theirs.lr_schedule != ours.lr_schedule or (ours.lr_schedule.mode == "single" and theirs.epochs != ours.epochs):
+        what = "lr_schedule" if theirs.lr_schedule != ours.lr_schedule else f"one schedule over {theirs.epochs} epochs"
+        raise InputError(
+            f"--from {old.folder}: its scores are of another training, since its {what} is not this study's; drop --from, or set lr_schedule.* and epochs as there"
+        )
 
 
 def measured(old: OldStudy, study: Study) -> list[Measured]:
     """Its trials that lie inside the study's dimensions."""
-    seconds = {
-        number: trial.seconds / len(trial.epochs) for number, trial in old.history.trials.items() if trial.epochs
-    }
-    mean = sum(seconds.values()) / len(seconds)
+    seconds = relative_seconds(old.history)
     found = []
     for number, trial in old.history.trials.items():
         params = params_of(with_params(old.study.recipe, trial.params), study.space)
@@ -89,11 +92,29 @@ def measured(old: OldStudy, study: Study) -> list[Measured]:
                     params,
                     scores["robust_accuracy"],
                     scores["clean_accuracy"],
-                    seconds.get(number, mean) / mean,
+                    seconds.get(number, 1.0),
                     lost_at,
                 )
             )
     return found
+
+
+def relative_seconds(history: History) -> dict[int, float]:
+    """What each trial's epochs took, compared with what the same epochs took all trials on average: some epochs are evaluated, some have more attack steps."""
+    spent: dict[int, list[float]] = {}
+    for trial in history.trials.values():
+        for event in trial.epochs.values():
+            spent.setdefault(event["epoch"], []).append(_work(event))
+    mean = {epoch: sum(values) / len(values) for epoch, values in spent.items()}
+    return {
+        number: sum(map(_work, trial.epochs.values())) / sum(mean[event["epoch"]] for event in trial.epochs.values())
+        for number, trial in history.trials.items()
+        if trial.epochs
+    }
+
+
+def _work(event: Event) -> float:
+    return float(event["seconds_attack"] + event["seconds_update"] + event["seconds_evaluation"])
 
 
 def _scores(trial: Trial, restarted: bool) -> dict[str, dict[int, float]]:
@@ -137,7 +158,7 @@ class RecordedCurves:
         )
         self._check(epochs, table)
         count = len(epochs)
-        full = np.hstack([continued(table[:, :count], draws), continued(table[:, count:], draws)])
+        full = continued(table[:, :count], table[:, count:], draws)
         curves = Redrawn.of(full, noise_of(full, self.images))
         places = np.array([coordinates(trial.params, self.space) for trial in self.trials])
         return RecordedPlay(tuple(epochs), self.images, self, curves, places, seed)
@@ -178,34 +199,42 @@ def _listed(epochs: Sequence[int]) -> str:
     return ", ".join(map(str, epochs[:12])) + (", ..." if len(epochs) > 12 else "")
 
 
-def continued(scores: Array, draws: np.random.Generator) -> Array:
-    """Scores (trials, epochs) without gaps: each missing one from the nearest epoch before it that has one, else after it."""
-    full = scores.copy()
-    columns = full.shape[1]
+def continued(robust: Array, clean: Array, draws: np.random.Generator) -> Array:
+    """Scores (trials, epochs) of both kinds, beside each other and without gaps: a missing one follows from the nearest epoch before it that has
+    one, else after it.
+    """
+    full = [robust.copy(), clean.copy()]
+    columns = robust.shape[1]
     for place in [*range(1, columns), *range(columns - 2, -1, -1)]:
         for other in (place - 1, place + 1):
             if not 0 <= other < columns:
                 continue
-            both = np.isfinite(scores[:, place]) & np.isfinite(scores[:, other])
-            missing = ~np.isfinite(full[:, place]) & np.isfinite(full[:, other])
-            if missing.any() and both.any():
-                full[missing, place] = _regressed(scores[both, other], scores[both, place], full[missing, other], draws)
-    empty = ~np.isfinite(full).all(axis=1)
-    full[empty] = np.nanmean(scores, axis=0)  # of a trial that was lost before its first score; it is lost again
-    return np.asarray(np.clip(full, 0.0, 1.0))
+            both = np.isfinite(robust[:, place]) & np.isfinite(robust[:, other])
+            missing = ~np.isfinite(full[0][:, place]) & np.isfinite(full[0][:, other])
+            if not missing.any() or not both.any():
+                continue
+            like = _alike(robust[both, other], full[0][missing, other], draws)
+            for scores, filled in zip((robust, clean), full, strict=True):
+                x, y, at = scores[both, other], scores[both, place], filled[missing, other]
+                filled[missing, place] = y[like] + _slope(x, y) * (at - x[like])
+    for scores, filled in zip((robust, clean), full, strict=True):
+        # Of a trial that was lost before its first score nothing is known; it is lost again.
+        filled[~np.isfinite(filled).all(axis=1)] = np.nanmean(scores, axis=0)
+    return np.asarray(np.clip(np.hstack(full), 0.0, 1.0))
 
 
-def _regressed(x: Array, y: Array, at: Array, draws: np.random.Generator) -> Array:
-    """What y is at `at`, given pairs (x, y): that of one of the pairs whose x is nearest, moved along the slope of all of them.
-
-    One of the nearest, since trials that broke go on in another way than those that did not.
-    """
-    slope = 1.0
-    if len(x) >= FEWEST and np.var(x) > SMALLEST:
-        slope = float(np.clip(np.cov(x, y)[0, 1] / np.var(x, ddof=1), 0.0, 1.0))
+def _alike(x: Array, at: Array, draws: np.random.Generator) -> Array:
+    """For each of `at` the place of one of the nearest few in `x`: trials that broke go on in another way than those that did not."""
     nearest = np.argsort(np.abs(at[:, None] - x), axis=1, kind="stable")[:, :FEWEST]
-    chosen = nearest[np.arange(len(at)), draws.integers(nearest.shape[1], size=len(at))]
-    return np.asarray(y[chosen] + slope * (at - x[chosen]))
+    chosen: Array = nearest[np.arange(len(at)), draws.integers(nearest.shape[1], size=len(at))]
+    return chosen
+
+
+def _slope(x: Array, y: Array) -> float:
+    """How far y moves with x, from 0 to 1."""
+    if len(x) < FEWEST or np.var(x) < SMALLEST:
+        return 1.0
+    return float(np.clip(np.cov(x, y)[0, 1] / np.var(x, ddof=1), 0.0, 1.0))
 
 
 def noise_of(scores: Array, images: int) -> Array:

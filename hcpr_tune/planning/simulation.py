@@ -118,11 +118,11 @@ class Simulation:
 
     def run(self) -> History:
         """Play the search to its end."""
-        early = [number for number in range(self.fleet.workers) if self.fleet.joins_at(number) <= 0]
-        begin = {"event": "begin", "time": 0.0, "workers": len(early), "versions": {}, "fingerprint": ""}
+        early = sum(self.fleet.joins_at(number) <= 0 for number in range(self.fleet.workers))
+        begin = {"event": "begin", "time": 0.0, "workers": early, "versions": {}, "fingerprint": ""}
         self.history.apply(self.opening or begin)
         for number in range(self.fleet.workers):
-            if number in early:
+            if number < early:
                 self._join(number)
             else:
                 self._push(self.fleet.joins_at(number), "join", number)
@@ -230,7 +230,7 @@ class Simulation:
         again = worker.epoch <= self.history.trials[work.trial].last_epoch
         self.lost_seconds += worker.trained * again
         self.useful_seconds += worker.trained * (not again)
-        self.checkpoints += has_checkpoint(self.study, worker.epoch)
+        self.checkpoints += has_checkpoint(self.study, worker.epoch, work.end)
         ends = worker.epoch >= work.end
         report: dict[str, Any] = {
             "epoch": worker.epoch,

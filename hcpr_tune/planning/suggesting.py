@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hcpr_tune.planning.curves import Curves
@@ -11,6 +12,7 @@ from hcpr_tune.search.policy import Suggests
 from hcpr_tune.search.sampler import Suggester
 from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Study
+from hcpr_tune.seeds import derive_seed
 
 LEARNS_NOTHING = ("random", "qmc")
 MOST_TO_LEARN_FROM = 200
@@ -27,16 +29,33 @@ class Blind:
         return planned_point(self._study, history) or ({}, self._name)
 
 
-def played_study(study: Study, curves: Curves) -> tuple[Study, str]:
-    """The study with a sampler that can be played, and the note that it is another one."""
-    sampler, trials = study.settings.sampler, study.settings.budget.trials
-    if not curves.knows_params or sampler.name in LEARNS_NOTHING or trials <= MOST_TO_LEARN_FROM:
-        return study, ""
-    settings = replace(study.settings, sampler=replace(sampler, name="random"))
+def played_studies(studies: Sequence[Study], curves: Curves) -> tuple[list[Study], str]:
+    """The studies with samplers that can be played, all of them or none, and what is to be said of it."""
+    names = {study.settings.sampler.name for study in studies}
+    if not curves.knows_params:
+        blind = "no curve depends on a trial's values here: samplers cannot be told apart" if len(names) > 1 else ""
+        return [*studies], blind
+    learning = [study for study in studies if study.settings.sampler.name not in LEARNS_NOTHING]
+    most = max((study.settings.budget.trials for study in learning), default=0)
+    if most <= MOST_TO_LEARN_FROM:
+        return [*studies], ""
+    drawn = [
+        replace(study, settings=replace(study.settings, sampler=replace(study.settings.sampler, name="random")))
+        for study in studies
+    ]
+    who = ", ".join(sorted(names - {*LEARNS_NOTHING}))
     return (
-        replace(study, settings=settings),
-        f"{sampler.name} is played as random: to ask it {trials} times in each repeat would take too long; it would do better than this",
+        drawn,
+        f"{who} is played as random: to ask it {most} times in each repeat would take too long; it would do better than this",
     )
+
+
+def repeated(study: Study, repeat: int) -> Study:
+    """The study as it is at first, then with other draws of points, brackets and random promotions: another search with the same settings."""
+    if not repeat:
+        return study
+    seed = derive_seed(study.settings.seed, "repeat of a search", repeat) % 2**31
+    return replace(study, settings=replace(study.settings, seed=seed))
 
 
 def suggester_of(study: Study, curves: Curves) -> Suggests:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from hcpr_tune.planning.costs import Costs
 from hcpr_tune.planning.curves import Curve
@@ -11,31 +10,32 @@ from hcpr_tune.search.history import Job
 from hcpr_tune.search.study import Study
 
 
-@dataclass(frozen=True)
 class PlannedTiming:
     """Every epoch takes what `costs` say, times the trial's own factor, over the worker's speed."""
 
-    costs: Costs
-    epochs: tuple[float, ...]
-    workers: int
+    def __init__(self, costs: Costs, study: Study, workers: int) -> None:
+        self.costs, self._study, self._workers = costs, study, workers
+        self._epochs: dict[int, list[float]] = {}
 
-    @classmethod
-    def of(cls, costs: Costs, study: Study, workers: int) -> PlannedTiming:
-        return cls(costs, tuple(costs.epochs_of(study)), workers)
+    def epochs(self, end: int) -> list[float]:
+        """Seconds of each epoch of a job that ends at `end`, from epoch 1 on."""
+        if end not in self._epochs:
+            self._epochs[end] = self.costs.epochs_of(self._study, end)
+        return self._epochs[end]
 
     def asking(self) -> float:
         return 0.0
 
     def handing_out(self) -> float:
-        return self.costs.driver_job + self.workers * self.costs.driver_worker
+        return self.costs.driver_job + self._workers * self.costs.driver_worker
 
     def answering(self) -> float:
-        return self.costs.driver_report + self.workers * self.costs.driver_worker
+        return self.costs.driver_report + self._workers * self.costs.driver_worker
 
     def epoch(
         self, work: Job, epoch: int, curve: Curve, speed: float, begins: bool, fresh: bool
     ) -> tuple[float, float]:
-        trained = self.epochs[epoch - 1] * curve.relative_seconds / speed
+        trained = self.epochs(work.end)[epoch - 1] * curve.relative_seconds / speed
         if begins:
             return trained + (self.costs.start if fresh else self.costs.job) / speed, trained
         return trained + self.costs.report, trained

@@ -14,8 +14,9 @@ from hcpr_tune.search.study import Study
 from hcpr_tune.settings import parse_assignment
 
 WORKERS = "workers"
-VARIED = ("budget.", "early_stopping.", "sampler.", "seed", "epochs", "recipe.epochs", WORKERS)
-"""What may vary: it changes what is trained for how long and by how many, and no training itself."""
+VARIED = ("budget.", "early_stopping.", "sampler.", "seed", WORKERS)
+"""What may vary: it changes which trials are trained how far and by how many, and no training itself."""
+MOST_WORKERS = 100_000
 MOST_VARIANTS = 64
 AS_IT_IS = "as the space has it"
 
@@ -49,15 +50,16 @@ def variants_of(vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]],
     for values in itertools.product(*axes) if axes else ():
         settings = tuple((name, value) for name, value in values if name != WORKERS)
         study = read(settings)
-        workers = dict(values).get(WORKERS, fleet.workers)
+        workers = check_workers(f"--vary {WORKERS}", dict(values).get(WORKERS, fleet.workers), study)
+        written = ((f"resources.{WORKERS}", workers),) if WORKERS in names else ()
         variant = Variant(
             ", ".join(f"{name}={_word(value)}" for name, value in values),
             study,
             replace(fleet, workers=workers),
-            settings,
+            (*settings, *written),
         )
         if (variant.study, variant.fleet) == (base.study, base.fleet):
-            found[0] = replace(base, name=f"{variant.name} ({AS_IT_IS})")
+            found[0] = replace(variant, name=f"{variant.name} ({AS_IT_IS})")
         else:
             found.append(variant)
     return found
@@ -76,16 +78,22 @@ def _values(text: str) -> list[tuple[str, Any]]:
             f"--vary {name}: a plan knows learning curves of the training as it is and cannot vary that; what may vary: {known}"
         )
     parsed = [parse_assignment(f"{name}={value}") for value in values.split(",")]
-    if name == WORKERS:
-        for _, value in parsed:
-            check_workers("--vary workers", value)
+    doubled = [value for place, (_, value) in enumerate(parsed) if value in [other for _, other in parsed[:place]]]
+    if doubled:
+        raise InputError(f"--vary {name} has {_word(doubled[0])} twice; give each value once")
     return parsed
 
 
-def check_workers(option: str, value: Any) -> int:
-    """Raises `InputError` for what is no number of workers."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{option} must be a whole number of at least 1, got {value}; one GPU is one worker")
+def check_workers(option: str, value: Any, study: Study) -> int:
+    """Raises `InputError` for what is no number of workers, and for more than the study would use."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
+        law = f"at most {MOST_WORKERS}" if isinstance(value, int) and value > MOST_WORKERS else "at least 1"
+        raise InputError(f"{option} must be a whole number of {law}, got {value}; one GPU is one worker")
+    most = study.settings.resources.workers
+    if most and value > most:
+        raise InputError(
+            f"{option} {value} is above resources.workers = {most}, which the search would not pass; raise that, or set it to 0: no limit"
+        )
     return value
 
 

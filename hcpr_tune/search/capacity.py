@@ -11,8 +11,10 @@ from typing import Any
 
 LOOK_EVERY = 1.0
 """Seconds between two looks: Ray asks for work many times a second."""
-SHARE_OF_TIME = 0.05
-"""What looks may take: with a thousand nodes one takes a good part of a second, in which the search does nothing else."""
+SHARE_OF_TIME, AT_LATEST = 0.05, 10.0
+"""What looks may take of the time: with a thousand nodes one takes a good part of a second, in which the search does nothing else. But a node that is gone, or new,
+is found out within so many seconds.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Capacity:
         if began >= self._next:
             fitting = self.share.fitting(self.nodes())
             self._found = min(fitting, self.limit) if self.limit else fitting
-            self._next = began + max(LOOK_EVERY, (self.clock() - began) / SHARE_OF_TIME)
+            took = self.clock() - began
+            self._next = began + max(LOOK_EVERY, min(AT_LATEST, took / SHARE_OF_TIME))
         return self._found
 
 

@@ -152,8 +152,6 @@ class Foreseen(Settings):
     worker_hours: float = setting(0.0, "Hours that trials hold a worker.", at_least=0)
     use: float = setting(0.0, "Share of the workers' time that is training and evaluation.", at_least=0, at_most=1)
     epochs: int = setting(0, "Epochs that are trained.", at_least=0)
-    jobs: int = setting(0, "Jobs that are handed out.", at_least=0)
-    checkpoint_bytes: int = setting(0, "Bytes of the checkpoints that are kept at the end.", at_least=0)
     score: float = setting(
         0.0,
         "What the chosen trial is truly worth, in the first objective; 0: nothing was known.",

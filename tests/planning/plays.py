@@ -55,7 +55,7 @@ def simulation(study: Study, costs: Costs = SECOND, fleet: Fleet = ONE, lost: in
     return Simulation(
         study,
         Falling(study.rungs, lost=lost),
-        PlannedTiming.of(costs, study, fleet.workers),
+        PlannedTiming(costs, study, fleet.workers),
         fleet,
         Blind(study),
         **more,
