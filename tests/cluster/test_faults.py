@@ -341,6 +341,7 @@ def test_a_second_driver_is_refused_and_told_who_holds_the_study(fault_round, ba
     assert record_of(tmp_path, "held")[-1]["reason"] == "interrupted"
 
 
+@pytest.mark.long
 def test_a_changed_space_is_refused_and_a_larger_budget_taken(fault_round, tmp_path):
     space = in_folder(tmp_path, SLOW_SPACE) / "small.toml"
     command = ("--space", str(space), "--name", "grows", "--continue")

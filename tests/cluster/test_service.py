@@ -68,7 +68,11 @@ def searched(space: str, folder: Path, share: Share, *overrides: tuple[str, Any]
     return study, history
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "nsgaii", "optuna.samplers:RandomSampler"])
+OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in ("tpe", "random", "qmc")]
+"""Samplers that other tests search with too, or whose suggestions are tested one by one."""
+
+
+@pytest.mark.parametrize("sampler", [*OTHERS, "gp", "nsgaii", "optuna.samplers:RandomSampler"])
 def test_each_sampler_runs_a_search(sampler, local_ray, tmp_path):
     settings = ("sampler", {"name": sampler, "startup_trials": 3})
     _, history = searched(CONDITIONAL, tmp_path, local_ray, ("budget.trials", 7), settings)
@@ -78,6 +82,7 @@ def test_each_sampler_runs_a_search(sampler, local_ray, tmp_path):
     assert sum(trial.last_rung > 1 for trial in trials) >= 3
 
 
+@pytest.mark.long
 def test_ray_does_not_write_its_own_state_again_and_again(local_ray, tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(Bridge, "save", lambda self, path: written.append(time.monotonic()))

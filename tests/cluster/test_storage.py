@@ -73,6 +73,7 @@ def test_a_killed_search_goes_on_from_the_bucket_on_another_machine(stored, undi
     assert record == local_record(tmp_path, "far").read_bytes()
 
 
+@pytest.mark.long
 def test_a_store_that_goes_away_ends_the_search_clearly(stored, undisturbed, background, tmp_path):
     server, storage = stored
     process = begun(background, tmp_path, storage, "gone")
