@@ -295,6 +295,16 @@ def page_file(options: argparse.Namespace, stem: str) -> Path:
         raise InputError(f"--out {out} must end in .html; the numbers go beside it as .json")
     if options.out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.absolute().parent}; make it, or choose another file")
+    there = next(path for path in (out.parent, *out.absolute().parents) if path.exists())
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; choose another file")
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"--out {out} cannot be written: {there} is no folder that you may write to; choose another file"
+        )
+    numbers = out.with_suffix(".json")
+    if numbers.exists() and not out.exists():
+        raise InputError(f"--out {out}: its numbers would overwrite {numbers}, which is no plan's; choose another file")
     return out
 
 
@@ -318,8 +328,8 @@ def write_page(page: Path, plain: Plain) -> None:
     )
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_json(page.with_suffix(".json"), plain)
         write_plan_page(page, shown)
+        write_json(page.with_suffix(".json"), plain)
     except OSError as error:
         raise InputError(f"--out {page} cannot be written: {error}; choose another file") from None
 

@@ -89,7 +89,7 @@ def _why(results: Sequence[Result], unbeaten: Collection[str], one: Result) -> s
         )
     best_of = "No variant beats another"
     if len(left) < len(results):
-        best_of = f"No other beats {len(left)} of the {len(results)} variants"
+        best_of = f"{len(left)} of the {len(results)} variants are beaten by no other"
     if one["score"]["mean"] >= max(other["score"]["mean"] for other in left):
         return f"{best_of}; of these it scores highest."
     return (

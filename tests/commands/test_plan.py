@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hcpr_tune.cli import main
 from hcpr_tune.search.history import History
 from hcpr_tune.search.record import Record
+from hcpr_tune.search.sampler import Suggester
 from hcpr_tune.search.studies import check_new, create
 from hcpr_tune.search.study import read_study
 from tests.conftest import SMALL_SPACE
@@ -27,23 +29,21 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
     (folder / "small.toml").write_text(SMALL_SPACE, encoding="utf-8")
     (folder / "curves.csv").write_text(CSV, encoding="utf-8")
-    study = read_study(folder / "small.toml", [("budget.trials", 24)])
+    study = read_study(folder / "small.toml", [("budget.trials", 24), ("sampler.name", "random")])
     at = check_new(folder / "results", "old")
     create(at, study)
     record = Record(at.record, History(study.recipe.epochs, study.goal))
-    played = simulation(study, told=lambda event: record.append({**event, **recorded(event)}))
+    worker = {"attack_steps": 2, "worker": "here:1"}
+    played = simulation(
+        study,
+        suggester=Suggester(study),
+        told=lambda event: record.append({**event, **(worker if event["event"] == "epoch" else {})}),
+    )
     record.append({"event": "begin", "time": 0.0, "workers": 1, "versions": {}, "fingerprint": study.fingerprint})
     played.run()
     record.append({"event": "end", "time": played.history.seconds, "reason": "finished"})
     record.close()
     return folder
-
-
-def recorded(event):
-    """What a worker reports beside what the simulation needs."""
-    params = {"hcpr.scale": 5.0 + event["trial"], "pace.shape": "constant"} if event["event"] == "trial" else None
-    more = {"attack_steps": 2, "worker": "here:1"} if event["event"] == "epoch" else {}
-    return more | ({"params": params} if params else {})
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +69,7 @@ def test_variants_are_compared_and_the_chosen_one_written(folder, capsys):
     plain = json.loads(out)
     assert len(plain["variants"]) == 4
     assert plain["repeats"] == 3
-    # Twelve of its trials lie inside the space: hcpr.scale is at most 16.
-    assert plain["curves"] == {"from": "results/old (12 trials)", "guess": False}
+    assert plain["curves"] == {"from": "results/old (24 trials)", "guess": False}
     chosen = next(variant for variant in plain["variants"] if variant["variant"] == plain["chosen"])
     assert plain["chosen"] in plain["unbeaten"]
     study = read_study(folder / "new.toml")
@@ -108,9 +107,14 @@ def test_a_space_that_was_planned_is_a_space(capsys, folder):
 
 
 def test_a_record_is_replayed(capsys):
-    code, out, _ = plan(capsys, "--replay", "results/old")
-    assert code in (0, 1)
-    assert out.startswith("decisions ")
+    code = main(["plan", "--replay", "results/old"])
+    out = capsys.readouterr().out
+    assert code == 0
+    same, decisions = map(int, re.findall(r"decisions +(\d+) of (\d+) are the same", out)[0])
+    assert same == decisions > 40
+    assert "(+0.0 %)" in out
+    assert main(["plan", "--replay", "results/old", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["departs"] == ""
 
 
 MISTAKES = {
@@ -147,7 +151,13 @@ MISTAKES = {
     "epoch seconds": (["--epoch-seconds", "0"], "--epoch-seconds must be a number above 0, got 0"),
     "out": (["--out", "page.png"], "--out page.png must end in .html"),
     "out in nowhere": (["--out", "no/where.html"], "there is no folder"),
-    "replay nothing": (["--replay", "nowhere"], "--replay nowhere: there is no study"),
+    "replay and more": (["--replay", "results/old"], "--replay DIR goes alone, or with --json"),
+    "another schedule": (
+        ["--from", "results/old", "--set", "lr_schedule.mode='single'"],
+        "--from results/old: its scores are of another training, since its lr_schedule is not this study's",
+    ),
+    "no folder": (["--from", ""], "--from needs the folder of a study"),
+    "too many workers": (["--workers", "1000000"], "--workers must be a whole number of at most 100000"),
 }
 
 

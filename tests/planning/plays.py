@@ -52,14 +52,9 @@ ONE = Fleet(1)
 
 def simulation(study: Study, costs: Costs = SECOND, fleet: Fleet = ONE, lost: int = -1, **more: Any) -> Simulation:
     """A search of falling trials."""
-    return Simulation(
-        study,
-        Falling(study.rungs, lost=lost),
-        PlannedTiming(costs, study, fleet.workers),
-        fleet,
-        Blind(study),
-        **more,
-    )
+    more.setdefault("suggester", Blind(study))
+    timing = PlannedTiming(costs, study, fleet.workers)
+    return Simulation(study, Falling(study.rungs, lost=lost), timing, fleet, **more)
 
 
 def with_budget(study: Study, **budget: float) -> Study:

@@ -11,11 +11,12 @@ from hcpr_tune.planning.comparison import Estimate, Played, beats, choice, compa
 from hcpr_tune.planning.curves import GuessedCurves
 from hcpr_tune.planning.fleet import Fleet
 from hcpr_tune.planning.outcome import Outcome, averaged
+from hcpr_tune.planning.suggesting import repeated
 from hcpr_tune.planning.variants import Variant, variants_of
 from hcpr_tune.search.study import read_study
 from tests.planning.plays import SECOND
 
-NOTHING = Outcome(10.0, 20.0, 0.5, 0.1, 4, 8, 7, 0, 0.0, 100, 10, 0.5, 0.6, (), ())
+NOTHING = Outcome(10.0, 20.0, 0.5, 0.1, 4, 8, 7, 0, 0.0, 100, 10, True, 0.5, 0.6, (), ())
 
 
 def played(name, scores, hours=1.0, study=None):
@@ -55,6 +56,18 @@ def test_what_costs_more_and_is_not_shown_to_score_higher_is_beaten():
     assert choice([cheap, dear, better]) is better
 
 
+def test_where_variants_beat_each_other_in_a_circle_all_are_left():
+    # Nearly equal costs, and scores that only some pairs show.
+    a, b = played("a", [0.50, 0.60]), played("b", [0.50, 0.60])
+    c, d = played("c", [0.51, 0.61]), played("d", [0.49, 0.59])
+    for one, (wall, work) in {"a": (100, 100), "b": (101.1, 99.1), "c": (100.2, 98.2), "d": (99.3, 99.3)}.items():
+        found = {"a": a, "b": b, "c": c, "d": d}[one]
+        found.outcomes = [replace(outcome, wall_clock=wall, worker_seconds=work) for outcome in found.outcomes]
+    results = [a, b, c, d]
+    assert unbeaten(results)
+    assert choice(results) in results
+
+
 def test_of_equal_cost_only_what_is_shown_to_score_lower_is_beaten():
     one, other, worse = played("one", [0.5, 0.6]), played("other", [0.51, 0.59]), played("worse", [0.4, 0.5])
     assert unbeaten([one, other, worse]) == [one, other]
@@ -91,6 +104,9 @@ def test_each_combination_is_a_variant_and_the_space_itself_is_the_first(read):
         (["workers=0,4"], "--vary workers must be a whole number of at least 1, got 0"),
         (["workers=two"], "--vary workers must be a whole number of at least 1, got two"),
         (["seed=1", "seed=2"], "--vary seed is given twice"),
+        (["seed=1,1"], "--vary seed has 1 twice"),
+        (["epochs=2,4"], "cannot vary that"),
+        (["workers=2,1000000"], "--vary workers must be a whole number of at most 100000, got 1000000"),
         (["budget.trials=" + ",".join(map(str, range(1, 70)))], "makes 69 variants, at most 64"),
         (["early_stopping.first_rung=9"], "first_rung must be at most recipe.epochs = 4"),
     ],
@@ -110,6 +126,26 @@ def test_a_comparison_is_the_same_each_time_and_needs_no_more_than_its_seconds(r
     assert [len(played.outcomes) for played in compare(variants, CURVES, SECOND, 0, 3, seconds=0.0)] == [1] * 4
     trials = {played.variant.name: played.estimate("trials").mean for played in one}
     assert [*trials.values()] == [4, 40, 4, 40]
+
+
+def test_workers_that_vary_are_written_and_stay_within_what_the_space_allows(read):
+    variants = variants_of(["workers=2,4"], read, Fleet(2))
+    assert [variant.overrides for variant in variants] == [(("resources.workers", 2),), (("resources.workers", 4),)]
+
+    def few(more):
+        return read([("resources.workers", 3), *more])
+
+    with pytest.raises(InputError, match=r"--vary workers 4 is above resources\.workers = 3"):
+        variants_of(["workers=2,4"], few, Fleet(2))
+
+
+def test_each_repeat_is_another_search_with_the_same_settings(read):
+    study = read([("seed", 7)])
+    assert repeated(study, 0) is study
+    seeds = {repeated(study, repeat).settings.seed for repeat in range(20)}
+    assert len(seeds) == 20
+    assert repeated(study, 3) == repeated(study, 3)
+    assert repeated(study, 3).settings.sampler == study.settings.sampler
 
 
 def test_more_trials_find_more_and_halving_costs_little_of_it(read):

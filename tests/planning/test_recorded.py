@@ -13,31 +13,49 @@ from hcpr_tune.planning.recorded import (
     continued,
     coordinates,
     noise_of,
+    relative_seconds,
 )
 from hcpr_tune.search.space import params_of
 from hcpr_tune.search.study import find_space, read_study
+from tests.search.histories import epoch, history_of, job, job_end, suggested
 
 NAN = float("nan")
 
 
 def test_a_stopped_trial_goes_on_as_those_did_that_stood_where_it_did():
-    scores = np.array(
-        [[0.50, 0.70], [0.52, 0.72], [0.54, 0.74], [0.10, 0.10], [0.11, 0.11], [0.12, 0.12], [0.51, NAN], [0.115, NAN]]
+    robust = np.array(
+        [[0.5, 0.7], [0.52, 0.72], [0.54, 0.74], [0.1, 0.1], [0.11, 0.11], [0.12, 0.12], [0.51, NAN], [0.115, NAN]]
     )
+    clean = robust + 0.2
     for seed in range(20):
-        full = continued(scores, np.random.default_rng(seed))
+        full = continued(robust, clean, np.random.default_rng(seed))
         assert 0.68 < full[6, 1] < 0.75
         assert 0.09 < full[7, 1] < 0.13
-    assert np.array_equal(full[:6], scores[:6])
+        # The same trial is followed in both accuracies.
+        assert full[:, 2:] == pytest.approx(full[:, :2] + 0.2)
+    assert np.array_equal(full[:6, :2], robust[:6])
 
 
 def test_a_gap_is_filled_from_either_side():
     scores = np.array(
         [[0.1, 0.2, 0.3], [0.2, 0.3, 0.4], [0.3, 0.4, 0.5], [NAN, NAN, 0.4], [0.2, NAN, 0.4], [NAN, NAN, NAN]]
     )
-    full = continued(scores, np.random.default_rng(0))
+    full = continued(scores, scores, np.random.default_rng(0))
     assert np.isfinite(full).all()
     assert full[3, 1] == pytest.approx(0.3, abs=0.11)
+
+
+def test_an_epoch_s_seconds_are_compared_with_those_of_the_same_epoch():
+    """The first epoch takes 1 second, the second one 3, in trial 0 and in trial 1, which is half as fast and was stopped."""
+    events = [suggested(0), job(0, 0, 2), timed(0, 1, 1.0), timed(0, 2, 3.0, 500), job_end(0, 0, 2)]
+    events += [suggested(1), job(1, 0, 1), timed(1, 1, 2.0, 400), job_end(1, 0, 1)]
+    history = history_of(*events, last_epoch=2)
+    assert relative_seconds(history) == pytest.approx({0: 4.0 / (1.5 + 3.0), 1: 2.0 / 1.5})
+
+
+def timed(trial, number, seconds, robust=None):
+    parts = {"seconds_attack": seconds, "seconds_update": 0.0, "seconds_evaluation": 0.0}
+    return epoch(trial, number, robust) | parts
 
 
 def recorded_scores(trials=300, images=359):

@@ -129,7 +129,10 @@ STUDIES = st.fixed_dictionaries(
         "budget.trials": st.integers(1, 30),
         "early_stopping.reduction_factor": st.sampled_from([2, 3.5]),
         "early_stopping.method": st.sampled_from(["asha", "random", "none"]),
+        "early_stopping.brackets": st.sampled_from([1, 2]),
         "lr_schedule.mode": st.sampled_from(["annealed", "restarted"]),
+        "objective": st.sampled_from([["robust_accuracy"], ["robust_accuracy", "clean_accuracy"]]),
+        "constraints.clean_accuracy": st.sampled_from([0.0, 0.2]),
         "seed": st.integers(0, 3),
     }
 )
@@ -146,6 +149,8 @@ FLEETS = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(values=STUDIES, fleet=FLEETS, seed=st.integers(0, 1000))
 def test_whatever_the_workers_do_every_search_comes_to_its_end(small_file, values, fleet, seed):
+    if values["early_stopping.method"] == "none":
+        values = values | {"early_stopping.brackets": 1}
     study = read_study(small_file, [*values.items(), ("resources.worker_deaths", 1000)])
 
     def play():
