@@ -3,6 +3,7 @@
 python benchmarks/plan.py replay     # real default searches, replayed from their own records, and foretold from each other's
 python benchmarks/plan.py killed     # the same with workers that are killed
 python benchmarks/plan.py variants   # variants chosen on half of a set of recorded trials, applied to the other half
+python benchmarks/plan.py continued  # how far off the ends are of trials that were stopped, and continued by a plan
 python benchmarks/plan.py scale      # seconds and memory of a plan of 100 to 100,000 trials
 """
 
@@ -144,6 +145,47 @@ def variants(options: argparse.Namespace) -> Plain:
     return {"trials": len(old.history.trials), "splits": splits, "gain_points": spread(gains) | interval(gains)}
 
 
+def continued(options: argparse.Namespace) -> Plain:
+    """Of trials that were all trained to the end, 24 are drawn and stopped as a default search would have, then continued: points above the truth."""
+    import numpy as np
+
+    from hcpr_tune.planning.recorded import continued as gone_on
+    from hcpr_tune.planning.recorded import measured, read_old
+
+    old = read_old(Path(options.recorded))
+    trials = [
+        trial for trial in measured(old, old.study) if len(trial.robust) and max(trial.robust) == old.study.rungs[-1]
+    ]
+    scores = [
+        np.array([[getattr(trial, kind)[rung] for rung in old.study.rungs] for trial in trials])
+        for kind in ("robust", "clean")
+    ]
+    draws = np.random.default_rng(0)
+    mean, best, spread_of = [], [], []
+    for _ in range(options.plays):
+        chosen = draws.choice(len(trials), 24, replace=False)
+        whole, clean = (kind[chosen] for kind in scores)
+        seen, seen_clean = whole.copy(), clean.copy()
+        reached = np.arange(24)
+        for place in range(whole.shape[1] - 1):
+            # The first six run to the end; of those that came here the best third goes on.
+            order = reached[np.argsort(-whole[reached, place], kind="stable")]
+            going_on = np.union1d(order[: len(order) // 3], np.arange(6))
+            stopped = np.setdiff1d(np.arange(24), going_on)
+            seen[stopped, place + 1 :] = seen_clean[stopped, place + 1 :] = np.nan
+            reached = going_on
+        ends = gone_on(seen, seen_clean, draws)[:, whole.shape[1] - 1]
+        mean.append(100 * (ends.mean() - whole[:, -1].mean()))
+        best.append(100 * (ends.max() - whole[:, -1].max()))
+        spread_of.append(ends.std() / whole[:, -1].std())
+    return {
+        "trials": len(trials),
+        "points_above_the_truth": spread(mean) | interval(mean),
+        "points_of_the_best_above_the_truth": spread(best) | interval(best),
+        "spread_in_the_true_spread": spread(spread_of),
+    }
+
+
 def interval(values: Sequence[float]) -> Plain:
     from hcpr_tune.planning.comparison import Estimate
 
@@ -163,7 +205,7 @@ def split(old: Any, seed: int, plays: int) -> Plain:
     costs = costs_of_records([old.events], 0, "recorded")
 
     def read(more: Sequence[tuple[str, Any]]) -> Any:
-        return read_study(path, [("sampler.name", "random"), *more])
+        return read_study(path, [("sampler.name", "random"), ("seed", seed), *more])
 
     curves = recorded_curves([old], read(()))
     numbers = list(range(len(curves.trials)))
@@ -237,17 +279,24 @@ def main() -> None:
         "replay": replay,
         "killed": killed,
         "variants": variants,
+        "continued": continued,
         "scale": scale,
     }
     parser.add_argument("command", choices=known)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kill-every", type=float, default=30.0, help="of `killed`: seconds between two kills")
     parser.add_argument(
-        "--recorded", help="of `variants`: a study whose trials were all trained to the end, instead of searching one"
+        "--recorded",
+        help="of `variants` and `continued`: a study whose trials were all trained to the end, instead of searching one",
     )
     parser.add_argument("--trials", type=int, default=64, help="of `variants`: how many are trained to the end")
     parser.add_argument("--splits", type=int, default=5, help="of `variants`")
-    parser.add_argument("--plays", type=int, default=40, help="of `variants`: how often each variant is played")
+    parser.add_argument(
+        "--plays",
+        type=int,
+        default=40,
+        help="of `variants`: how often each variant is played; of `continued`: how many draws",
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000, 100_000], help="of `scale`: trials")
     options = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
