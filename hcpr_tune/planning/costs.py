@@ -12,8 +12,8 @@ from hcpr_tune.search.study import Study
 from hcpr_tune.training.pacing import attack_steps
 from hcpr_tune.training.recipe import Recipe
 
-DRIVER_REPORT_SECONDS = 0.004
-DRIVER_JOB_SECONDS = 0.02
+DRIVER_REPORT_SECONDS = 0.0022
+DRIVER_JOB_SECONDS = 0.01
 DRIVER_WORKER_SECONDS = 0.8e-6
 """What one report, and one job handed out, hold the driver for, and what each worker that it waits for adds to both (`benchmarks/scale.py driver`
 and `waiting`; docs/scale.md).
