@@ -180,6 +180,8 @@ class History:
     """How many trials come from where."""
     scored: int = 0
     """How many trials have reached a rung."""
+    scored_at: dict[int, list[int]] = field(default_factory=dict, repr=False)
+    """Rung -> the trials with a score there, in the order in which they came to it."""
     scored_at_both: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
     """(rung, later rung) -> the trials with a score at both, in the order in which they came to it."""
     derived: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -323,6 +325,7 @@ class History:
             self.lasting.clear()  # another score for the same rung, which no search of today records
             return
         self.scored += not trial.rungs
+        self.scored_at.setdefault(rung, []).append(trial.number)
         for other in trial.rungs:
             self.scored_at_both.setdefault((min(rung, other), max(rung, other)), []).append(trial.number)
 

@@ -28,14 +28,32 @@ all trials would have to be worked out anew, in O(n log n), with each trial that
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of the scores at two epochs, over the (first) `trials` that were scored at both, with its interval at 95 %."""
+    """Spearman's rank correlation of the scores at two epochs, with its interval at 95 %, measured on the (first) `trials` that were scored at both.
+
+    Those were picked by the earlier score, for the most part: they differ less there than all do, and `seen`, the correlation among them, is
+    smaller than that among all, however good the rung is. Where `spread` is how much more all differ there than the picked ones do, `rho`
+    is what it would be among all (Thorndike's case 2 of a restricted range; Sackett and Yang, J. Applied Psychology 85, 2000).
+    """
 
     rung: int
     later: int
     trials: int
-    rho: float | None
-    low: float = -1.0
-    high: float = 1.0
+    seen: float | None
+    spread: float = 1.0
+    among: int = 0
+    """How many trials `spread` was told by."""
+
+    @property
+    def rho(self) -> float | None:
+        return None if self.seen is None else unrestricted(self.seen, self.spread)
+
+    @property
+    def low(self) -> float:
+        return -1.0 if self.seen is None else unrestricted(spearman_interval(self.seen, self.trials)[0], self.spread)
+
+    @property
+    def high(self) -> float:
+        return 1.0 if self.seen is None else unrestricted(spearman_interval(self.seen, self.trials)[1], self.spread)
 
     def to_plain(self) -> dict[str, float | int | None]:
         return {
@@ -53,7 +71,7 @@ class Correlation:
         A stop can be undone by a later promotion, a training that went on for nothing cannot: so it takes some certainty (80 %) to say
         that a rung is worth too little, and with fewer than `FEWEST_POINTS` there is none.
         """
-        return self.rho is None or upper_bound(self.rho, self.trials) >= least
+        return self.seen is None or unrestricted(upper_bound(self.seen, self.trials), self.spread) >= least
 
     def __str__(self) -> str:
         if self.rho is None:
@@ -65,8 +83,7 @@ class Correlation:
 class Worth:
     """What one rung says of the next one and of the end.
 
-    Promoted trials are the better ones and differ less than all do, so that the figures are cautious where few were promoted whatever
-    their scores.
+    Between the two a later rung may have picked too: then the figures are cautious.
     """
 
     next: Correlation
@@ -100,29 +117,65 @@ def end_of(history: History, rungs: Sequence[int], rung: int) -> Correlation:
 def _correlation(history: History, rung: int, later: int) -> Correlation:
     """The lowest over the objectives, and over what has a floor: both decide who goes on. Worked out anew only where a trial has come."""
     points = min(len(history.scored_at_both.get((rung, later), ())), MOST_POINTS)
+    among = min(len(history.scored_at.get(rung, ())), MOST_POINTS)
     kept: Correlation | None = history.lasting.get(("correlation", rung, later))
-    if kept is not None and kept.trials == points:
+    if kept is not None and (kept.trials, kept.among) == (points, among):
         return kept
-    found = Correlation(rung, later, points, None)
+    found = Correlation(rung, later, points, None, among=among)
     if points >= FEWEST_POINTS:
-        rho = min(spearman(first, second) for first, second in _scores(history, rung, later, points))
-        found = Correlation(rung, later, points, rho, *spearman_interval(rho, points))
+        seen = [
+            Correlation(rung, later, points, spearman(first, second), spread_of(all_of_them, first), among)
+            for all_of_them, first, second in _scores(history, rung, later, points, among)
+        ]
+        found = min(seen, key=lambda one: one.rho or 0.0)
     history.lasting["correlation", rung, later] = found
     return found
 
 
-def _scores(history: History, rung: int, later: int, points: int) -> list[tuple[array[float], array[float]]]:
-    """The scores at both rungs of the first `points` trials that have them, for each accuracy that decides. Only new trials are looked up."""
+def _scores(
+    history: History, rung: int, later: int, points: int, among: int
+) -> list[tuple[array[float], array[float], array[float]]]:
+    """For each accuracy that decides: the scores at the rung of the first `among` trials that came to it, and those at both rungs of the first
+    `points` that have them. Only new trials are looked up.
+    """
     names = sorted({*history.goal.objectives, *history.goal.floors})
-    kept: list[tuple[array[float], array[float]]] = history.lasting.setdefault(
-        ("scores", rung, later), [(array("d"), array("d")) for _ in names]
+    kept: list[tuple[array[float], array[float], array[float]]] = history.lasting.setdefault(
+        ("scores", rung, later), [(array("d"), array("d"), array("d")) for _ in names]
     )
-    for number in history.scored_at_both[rung, later][len(kept[0][0]) : points]:
+    for number in history.scored_at[rung][len(kept[0][0]) : among]:
+        for name, (everybody, _, _) in zip(names, kept, strict=True):
+            everybody.append(history.trials[number].scores[rung][name])
+    for number in history.scored_at_both[rung, later][len(kept[0][1]) : points]:
         scores = history.trials[number].scores
-        for name, (first, second) in zip(names, kept, strict=True):
+        for name, (_, first, second) in zip(names, kept, strict=True):
             first.append(scores[rung][name])
             second.append(scores[later][name])
     return kept
+
+
+def spread_of(everybody: Sequence[float], picked: Sequence[float]) -> float:
+    """How much more all differ than the picked ones do among them; 1 where these differ as much, or more, or not at all.
+
+    By normal scores, the normal quantile of each one's rank among all: trials that broke would make all others look the same.
+    """
+    import numpy as np
+    from scipy.special import ndtri
+
+    ordered = np.sort(np.asarray(everybody))
+
+    def deviation(values: Sequence[float]) -> float:
+        below, upto = (np.searchsorted(ordered, np.asarray(values), side) for side in ("left", "right"))
+        share = (below + upto) / (2 * len(ordered))
+        edge = 0.5 / len(ordered)  # somebody who came later may lie beyond all of them
+        return float(np.std(ndtri(np.clip(share, edge, 1 - edge))))
+
+    among_picked = deviation(picked)
+    return max(1.0, deviation(everybody) / among_picked) if among_picked else 1.0
+
+
+def unrestricted(rho: float, spread: float) -> float:
+    """A correlation among all, from that among some whose first value differs `spread` times less. It keeps its sign, and rises with `rho`."""
+    return rho * spread / math.sqrt(1 + rho * rho * (spread * spread - 1))
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:

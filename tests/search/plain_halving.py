@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from statistics import NormalDist, pstdev
 
 from hcpr_tune.search.halving import LOST_AT_ONCE, NewTrial, first_job, over_budget
 from hcpr_tune.search.history import CALIBRATION, ENQUEUED, PUBLISHED
@@ -88,15 +89,38 @@ def end_of(history, rung, rules, arrived, most_points):
     """What the rung says of the latest one that enough trials have reached from it; of the last one where there is none."""
     together = {end: _scored_at_both(rung, end, arrived)[:most_points] for end in rules.rungs if end > rung}
     end = max((end for end, numbers in together.items() if len(numbers) >= FEWEST_POINTS), default=rules.rungs[-1])
-    numbers = together[end]
+    numbers, everybody = together[end], _scored_at(rung, arrived)[:most_points]
     if len(numbers) < FEWEST_POINTS:
         return Correlation(rung, end, len(numbers), None)
-    scores = [history.trials[number].scores for number in numbers]
-    rho = min(
-        spearman([one[rung][name] for one in scores], [one[end][name] for one in scores])
-        for name in {*history.goal.objectives, *history.goal.floors}
+    return min(
+        (
+            _among_all(history, rung, end, numbers, everybody, name)
+            for name in sorted({*history.goal.objectives, *history.goal.floors})
+        ),
+        key=lambda one: one.rho,
     )
-    return Correlation(rung, end, len(numbers), rho)
+
+
+def _among_all(history, rung, end, numbers, everybody, name):
+    """The rank correlation, as it would be if nobody had been picked by the earlier score (Thorndike's case 2, on normal scores)."""
+    first, second = ([history.trials[number].scores[at][name] for number in numbers] for at in (rung, end))
+    at_rung = [history.trials[number].scores[rung][name] for number in everybody]
+
+    def normal_score(score):
+        share = (sum(other < score for other in at_rung) + sum(other <= score for other in at_rung)) / (
+            2 * len(at_rung)
+        )
+        edge = 0.5 / len(at_rung)
+        return NormalDist().inv_cdf(min(1 - edge, max(edge, share)))
+
+    of_all, of_picked = pstdev(map(normal_score, at_rung)), pstdev(map(normal_score, first))
+    spread = max(1.0, of_all / of_picked) if of_picked else 1.0
+    return Correlation(rung, end, len(numbers), spearman(first, second), spread)
+
+
+def _scored_at(rung, arrived):
+    """The trials with a score at a rung, in the order in which they came to it."""
+    return list(dict.fromkeys(number for number, at in arrived if at == rung))
 
 
 def _scored_at_both(rung, end, arrived):

@@ -10,7 +10,14 @@ from scipy.stats import spearmanr
 
 from hcpr_tune.search import worth
 from hcpr_tune.search.goal import Goal
-from hcpr_tune.search.worth import FEWEST_POINTS, rung_worths, spearman, spearman_interval
+from hcpr_tune.search.worth import (
+    FEWEST_POINTS,
+    rung_worths,
+    spearman,
+    spearman_interval,
+    spread_of,
+    unrestricted,
+)
 from tests.search.histories import history_of, reached, suggested
 
 RUNGS = (3, 9, 27)
@@ -103,6 +110,46 @@ def test_of_several_objectives_the_worst_counts():
     goal = Goal(("robust_accuracy", "clean_accuracy"))
     assert rung_worths(history_of(*events, goal=goal), RUNGS)[3].end.rho == pytest.approx(-1)
     assert rung_worths(history_of(*events), RUNGS)[3].end.rho == pytest.approx(1)
+
+
+def test_a_correlation_among_the_picked_is_brought_back_to_all():
+    """Of 20,000 trials a rung picks the best third: among these its scores say less of the end."""
+    draws = np.random.default_rng(0)
+    early = draws.standard_normal(20_000)
+    end = 0.6 * early + 0.8 * draws.standard_normal(20_000)
+    picked = early > np.quantile(early, 2 / 3)
+    among_all, among_picked = spearman(early, end), spearman(early[picked], end[picked])
+    spread = spread_of(early, early[picked])
+    assert spread == pytest.approx(early.std() / early[picked].std(), rel=0.05)
+    assert among_picked < 0.35 < 0.55 < among_all
+    assert unrestricted(among_picked, spread) == pytest.approx(among_all, abs=0.06)
+    anybody = draws.random(20_000) < 1 / 3
+    assert spread_of(early, early[anybody]) == pytest.approx(1, abs=0.01)
+
+
+def test_nothing_is_corrected_where_all_went_on_or_the_picked_differ_more():
+    assert spread_of([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == 1
+    assert spread_of([1.0, 2.0, 2.0, 2.0, 3.0], [1.0, 3.0]) == 1
+    assert spread_of([1.0, 2.0], [2.0, 2.0]) == 1
+    assert [unrestricted(rho, 1.0) for rho in (-0.5, 0.0, 1.0)] == [-0.5, 0.0, 1.0]
+    assert (unrestricted(1.0, 3.0), unrestricted(-1.0, 3.0), unrestricted(0.0, 3.0)) == (1, -1, 0)
+
+
+def test_a_rung_that_picked_its_trials_goes_on_to_stop_others():
+    """Among the ten of forty that went on, the order at 3 says little of that at 27; among all it would say enough."""
+    draws = np.random.default_rng(3)
+    quality = np.sort(draws.standard_normal(40))[::-1]
+    early = np.round(500 + 100 * (quality + 0.5 * draws.standard_normal(40))).astype(int)
+    order = np.argsort(-early)
+    results = [
+        (int(early[n]), None, int(500 + 100 * quality[n]) if place < 10 else None) for place, n in enumerate(order)
+    ]
+    end = rung_worths(history_of(*trials_with(*results)), RUNGS)[3].end
+    assert end.seen is not None
+    assert end.seen < end.rho
+    assert end.spread > 1.5
+    assert (end.trials, end.among) == (10, 40)
+    assert end.halves(0.5)
 
 
 def test_a_rung_is_measured_on_the_first_trials_that_came_to_both(monkeypatch):
