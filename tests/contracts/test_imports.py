@@ -28,6 +28,7 @@ def test_a_job_of_a_search_trains_without_the_module_that_opens_the_test_images(
         "end": 1,
         "gpus": 0.0,
         "reported": 0,
+        "checkpoint_every": 1,
         "checkpoints": str(tmp_path / "t"),
     }
     loaded = modules_after(

@@ -24,6 +24,7 @@ def job(small_study, tmp_path):
         "end": 2,
         "gpus": 0.0,
         "reported": 0,
+        "checkpoint_every": 1,
         "checkpoints": str(tmp_path / "trial_0000"),
     }
 
