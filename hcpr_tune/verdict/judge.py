@@ -113,6 +113,7 @@ class Judge(Bridge[Task]):
             "end": task.model.recipe.last_epoch,
             "reported": known.last_epoch,
             "checkpoints": self._folder.store.where(training_name(task.model.id)),
+            "checkpoint_every": 1,
         }
 
     def _order_to_attack(self, task: Task) -> dict[str, Any]:
