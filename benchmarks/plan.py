@@ -149,8 +149,8 @@ def continued(options: argparse.Namespace) -> Plain:
     """Of trials that were all trained to the end, 24 are drawn and stopped as a default search would have, then continued: points above the truth."""
     import numpy as np
 
-    from hcpr_tune.planning.recorded import continued as gone_on
     from hcpr_tune.planning.recorded import measured, read_old
+    from hcpr_tune.planning.redrawn import continued as gone_on
 
     old = read_old(Path(options.recorded))
     trials = [

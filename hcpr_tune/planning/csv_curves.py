@@ -17,7 +17,7 @@ import numpy as np
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.planning.curves import DrawnPlay
-from hcpr_tune.planning.recorded import Redrawn
+from hcpr_tune.planning.redrawn import Redrawn
 from hcpr_tune.seeds import derive_seed
 
 NEEDED, FINAL = ("run", "epoch", "score"), "final"
