@@ -91,6 +91,7 @@ def test_a_store_that_goes_away_ends_the_search_clearly(stored, undisturbed, bac
     assert outcome(tmp_path, "gone") == undisturbed[0]
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_in_the_bucket_is_done_without_and_the_rest_is_cleaned(
     stored,
     undisturbed,
@@ -156,6 +157,7 @@ def test_no_secret_is_written_or_printed(stored, monkeypatch, tmp_path):
             assert secret.encode() not in content, name
 
 
+@pytest.mark.long
 def test_checkpoints_stay_within_the_bound_that_is_printed(background, tmp_path):
     process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "bound", "--trials", "12")
     root = tmp_path / "results" / "bound"

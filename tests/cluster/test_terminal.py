@@ -17,7 +17,7 @@ from tests.screen import Terminal
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (200, 50)])
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), pytest.param(200, 50, marks=pytest.mark.long)])
 def test_a_search_on_a_terminal(columns, rows, tmp_path):
     in_folder(tmp_path, SLOW_SPACE)
     command = [sys.executable, str(ROOT / "launch" / "tune.py"), "--space", "small.toml", "--name", "seen"]
