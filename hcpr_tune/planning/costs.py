@@ -14,7 +14,7 @@ from hcpr_tune.training.recipe import Recipe
 
 DRIVER_REPORT_SECONDS = 0.0022
 DRIVER_JOB_SECONDS = 0.01
-DRIVER_WORKER_SECONDS = 0.8e-6
+DRIVER_WORKER_SECONDS = 0.5e-6
 """What one report, and one job handed out, hold the driver for, and what each worker that it waits for adds to both (`benchmarks/scale.py driver`
 and `waiting`; docs/scale.md).
 """
