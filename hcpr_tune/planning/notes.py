@@ -33,7 +33,9 @@ def notes_of(results: Sequence[Played], curves: Curves, wanted: int) -> list[str
     if repeats < wanted:
         notes.append(f"there was time for {repeats} of {wanted} repeats; --seconds gives it more")
     if repeats < FEW and len(results) > 1:
-        notes.append(f"{repeats} repeats hardly show a difference in score: what is chosen is chosen by its cost")
+        notes.append(
+            f"so few repeats ({repeats}) hardly show a difference in score: what is chosen is chosen by its cost"
+        )
     return notes
 
 
