@@ -79,12 +79,7 @@ def add_tune(commands: Any) -> None:
     tune = commands.add_parser(
         "tune", help="search a space", description="Search a space of recipes with Ray Tune and Optuna."
     )
-    tune.add_argument(
-        "--space",
-        default=None,
-        metavar="NAME|PATH",
-        help="a file of search_spaces/ by name, or a path (default: default)",
-    )
+    add_space(tune)
     tune.add_argument("--name", metavar="NAME", help="the study's name (default: SPACE-YYYYmmdd-HHMMSS)")
     tune.add_argument("--resume", metavar="NAME", help="go on with a study from its record")
     tune.add_argument(
@@ -148,12 +143,7 @@ def add_plan(commands: Any) -> None:
         description="Play a search under a virtual clock, with the code that decides in a real one: how long it takes, what it costs, what it finds; and how other"
         " settings would do. Nothing is trained but a probe, where nothing was recorded.",
     )
-    plan.add_argument(
-        "--space",
-        default=None,
-        metavar="NAME|PATH",
-        help="a file of search_spaces/ by name, or a path (default: default)",
-    )
+    add_space(plan)
     plan.add_argument(
         "--workers", type=int, metavar="N", help="trials at once (default: as many as this machine holds)"
     )
@@ -383,6 +373,16 @@ def add_schema(commands: Any) -> None:
         "schema",
         help="a JSON schema of space files",
         description="Print a JSON schema of space files, for editors that complete and check TOML.",
+    )
+
+
+def add_space(command: Any) -> None:
+    """What is searched."""
+    command.add_argument(
+        "--space",
+        default=None,
+        metavar="NAME|PATH",
+        help="a file of search_spaces/ by name, or a path (default: default)",
     )
 
 

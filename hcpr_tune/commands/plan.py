@@ -24,7 +24,6 @@ from hcpr_tune.commands.plan_inputs import (
     the_variants,
     waiting,
 )
-from hcpr_tune.commands.plans import overrides_of
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     plain = told(options, stem, curves, costs, results, notes)
     write_page(page, plain)
     if written is not None:
-        write_space(written, planned_space(options, results), "--write")
+        write_space(written, planned_space(stem, results), "--write")
     show(options, plain, page, written)
     return COMPLETED
 
@@ -100,7 +99,10 @@ def play(
 
         seed = variants[0].study.settings.seed
         results = compare(played, curves, costs, seed, options.repeats, options.seconds, tell)
-    return results, [*notes_of(results, curves, options.repeats), *filter(None, [samplers])]
+    notes = [*notes_of(results, curves, options.repeats), *filter(None, [samplers])]
+    for one, variant in zip(results, variants, strict=True):
+        one.variant = variant
+    return results, notes
 
 
 def told(
@@ -184,18 +186,15 @@ def space_file(given: str) -> str:
     return str(Path("search_spaces") / f"{given}.toml") if Path("search_spaces").is_dir() else f"{given}.toml"
 
 
-def planned_space(options: argparse.Namespace, results: Sequence[Played]) -> str:
+def planned_space(stem: str, results: Sequence[Played]) -> str:
     """The chosen variant as a space, with what was foreseen of it."""
     from hcpr_tune.planning.comparison import choice
     from hcpr_tune.planning.foreseen import with_foreseen
-    from hcpr_tune.search.study import find_space, read_study, study_to_toml
+    from hcpr_tune.search.study import study_to_toml
 
     chosen = choice(results)
-    overrides, given = overrides_of(options)
-    path = find_space("default" if options.space is None else options.space)
-    study = read_study(path, [*overrides, *chosen.variant.overrides], given)
-    heading = f"# {path.stem}, {chosen.variant.name}: written by `{command()}`.\n"
-    return heading + study_to_toml(with_foreseen(study, chosen))
+    heading = f"# {stem}, {chosen.variant.name}: written by `{command()}`.\n"
+    return heading + study_to_toml(with_foreseen(chosen.variant.study, chosen))
 
 
 def show(options: argparse.Namespace, plain: Plain, page: Path, written: Path | None) -> None:

@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.plans import given_study, overrides_of
+from hcpr_tune.commands.plans import overrides_of
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,16 +42,15 @@ def the_variants(options: argparse.Namespace) -> tuple[list[Variant], str]:
     from hcpr_tune.planning.variants import variants_of
     from hcpr_tune.search.study import find_space, read_study
 
-    study, _, stem = given_study(options)
-    fleet = the_fleet(options, study)
     overrides, given = overrides_of(options)
     path = find_space("default" if options.space is None else options.space)
 
+    @cache
     def read(more: Sequence[tuple[str, Any]]) -> Study:
         words = " ".join([given, *(f"--vary {name}={value}" for name, value in more)]).strip()
         return read_study(path, [*overrides, *more], words)
 
-    return variants_of(options.vary, read, fleet), stem
+    return variants_of(options.vary, read, the_fleet(options, read(()))), path.stem
 
 
 def the_fleet(options: argparse.Namespace, study: Study) -> Fleet:

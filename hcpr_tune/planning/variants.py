@@ -28,8 +28,6 @@ class Variant:
     name: str
     study: Study
     fleet: Fleet
-    overrides: tuple[tuple[str, Any], ...] = ()
-    """(dotted name, value) beside those of the whole plan."""
 
 
 def variants_of(vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]], Study], fleet: Fleet) -> list[Variant]:
@@ -51,18 +49,21 @@ def variants_of(vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]],
         settings = tuple((name, value) for name, value in values if name != WORKERS)
         study = read(settings)
         workers = check_workers(f"--vary {WORKERS}", dict(values).get(WORKERS, fleet.workers), study)
-        written = ((f"resources.{WORKERS}", workers),) if WORKERS in names else ()
-        variant = Variant(
-            ", ".join(f"{name}={_word(value)}" for name, value in values),
-            study,
-            replace(fleet, workers=workers),
-            (*settings, *written),
-        )
-        if (variant.study, variant.fleet) == (base.study, base.fleet):
-            found[0] = replace(variant, name=f"{variant.name} ({AS_IT_IS})")
+        name = ", ".join(f"{name}={_word(value)}" for name, value in values)
+        as_it_is = (study, workers) == (base.study, fleet.workers)
+        if WORKERS in names:
+            study = _with_workers(study, workers)
+        if as_it_is:
+            found[0] = Variant(f"{name} ({AS_IT_IS})", study, fleet)
         else:
-            found.append(variant)
+            found.append(Variant(name, study, replace(fleet, workers=workers)))
     return found
+
+
+def _with_workers(study: Study, workers: int) -> Study:
+    """The study with as many workers as it is compared with: a search of it then uses no more."""
+    resources = replace(study.settings.resources, workers=workers)
+    return replace(study, settings=replace(study.settings, resources=resources))
 
 
 def _values(text: str) -> list[tuple[str, Any]]:

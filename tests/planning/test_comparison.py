@@ -130,7 +130,8 @@ def test_a_comparison_is_the_same_each_time_and_needs_no_more_than_its_seconds(r
 
 def test_workers_that_vary_are_written_and_stay_within_what_the_space_allows(read):
     variants = variants_of(["workers=2,4"], read, Fleet(2))
-    assert [variant.overrides for variant in variants] == [(("resources.workers", 2),), (("resources.workers", 4),)]
+    assert [variant.study.settings.resources.workers for variant in variants] == [2, 4]
+    assert variants_of(["seed=3"], read, Fleet(2))[1].study.settings.resources.workers == 0
 
     def few(more):
         return read([("resources.workers", 3), *more])
