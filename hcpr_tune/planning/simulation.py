@@ -200,8 +200,8 @@ class Simulation:
 
     def _saved(self, work: Job, reported: int) -> int:
         """The latest epoch that has a checkpoint: a job goes on from there."""
-        every = self.study.settings.resources.checkpoint_every
-        return max(work.start, reported - reported % every)
+        epochs = range(reported, work.start, -1)
+        return next((epoch for epoch in epochs if has_checkpoint(self.study, epoch, work.end)), work.start)
 
     def _train(self, number: int, begins: bool) -> None:
         """The worker goes on with its next epoch."""
