@@ -65,6 +65,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, range(first, metafunc.config.getoption(option)))
 
 
+def coloured_digits(folder: Path, images: int = 600) -> Path:
+    """The first of scikit-learn's digits in a class folder each, every image in a colour of its own: RGB PNGs of 8x8."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    bunch, rng = load_digits(), np.random.default_rng(0)
+    for number in range(images):
+        place = folder / str(bunch.target[number]) / f"{number:04d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shares = bunch.images[number][..., None] / 16 * rng.uniform(0.5, 1.0, 3)
+        Image.fromarray((255 * shares).astype(np.uint8)).save(place)
+    return folder
+
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

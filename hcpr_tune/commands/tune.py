@@ -153,7 +153,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     else:
         if history.trials:
             print_result(console, folder, study, history, page)
-            print_verdict(console, folder, judged)
+            print_verdict(console, folder, history, judged)
         print_lines(console, [watcher.trouble for watcher in watchers if watcher.trouble])
     if not interrupted:
         return code
@@ -324,13 +324,15 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
     print_lines(console, lines)
 
 
-def print_verdict(console: Console, folder: StudyFolder, judged: dict[str, Any] | None) -> None:
-    """The small verdict that the search ended with, and how one comes by the full one."""
+def print_verdict(console: Console, folder: StudyFolder, history: History, judged: dict[str, Any] | None) -> None:
+    """The small verdict that the search ended with, and how one comes by the full one where a trial can be a finalist."""
     from hcpr_tune.views.verdicts import verdict_lines
     from hcpr_tune.views.ways import storage_option
 
     if judged is not None:
         print_lines(console, ["", *verdict_lines(judged)])
+    if not any(trial.status == "completed" for trial in history.trials.values()):
+        return
     full = f"{typed('hcpr_tune')} verdict {folder.root.name}{storage_option(folder)}"
     print_lines(console, [f"full verdict {full}"])
 

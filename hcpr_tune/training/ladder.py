@@ -101,13 +101,39 @@ def _attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, task: T
 
     norm = {"linf": "Linf", "l2": "L2"}[task.norm]
     # The standard version's own numbers; only the list of attacks is ours.
-    adversary = AutoAttack(model, device=labels.device, eps=task.epsilon, norm=norm, seed=seed, version="standard")
+    adversary = AutoAttack(
+        _row_major(model), device=labels.device, eps=task.epsilon, norm=norm, seed=seed, version="standard"
+    )
     targets = min(MOST_TARGETS, classes - 1)
     adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = targets
     devices = [labels.device] if labels.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        return _PERTURB[name](adversary, images.clone(), labels.clone())
+        return _PERTURB[name](adversary, images.clone(memory_format=torch.contiguous_format), labels.clone())
+
+
+class _RowMajorGradient(torch.autograd.Function):
+    """The images as they are; their gradient in row-major order, whatever the order of the network's own tensors."""
+
+    @staticmethod
+    def forward(_: Any, images: Tensor) -> Tensor:
+        return images.view_as(images)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
+
+
+def _row_major(model: Classifier) -> Classifier:
+    """The same classifier for AutoAttack, which takes views of gradients that only row-major ones have.
+
+    A network with channels-last weights, as ours are, gives channels-last gradients on images of more than one channel.
+    """
+
+    def classify(images: Tensor) -> Tensor:
+        return model(_RowMajorGradient.apply(images))
+
+    return classify
 
 
 def transfer(

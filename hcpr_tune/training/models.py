@@ -100,8 +100,15 @@ def build_model(
         project(model)
         # A network with dropout or the like may draw: that is part of its building.
         _check_logits(settings.name, model, channels, classes, image_size)
-    # Convolutions are faster on images whose channels lie together, on the CPU and on the GPU.
-    return model.to(memory_format=torch.channels_last)
+        # Convolutions are faster on images whose channels lie together, on the CPU and on the GPU. A user's own network may take views that only
+        # row-major tensors have.
+        model = model.to(memory_format=torch.channels_last)
+        if ":" in settings.name:
+            try:
+                _check_logits(settings.name, model, channels, classes, image_size)
+            except InputError:
+                model = model.to(memory_format=torch.contiguous_format)
+    return model
 
 
 def _network(settings: Model, channels: int, classes: int, image_size: tuple[int, int]) -> nn.Module:

@@ -18,6 +18,7 @@ from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.verdict.agenda import TEST, VALIDATION, is_settled, judged
 from hcpr_tune.verdict.contest import (
     Contest,
+    checked_images,
     chosen_attack,
     classes_after,
     common_chunks,
@@ -137,6 +138,7 @@ def entrant_plain(plan: Plan, state: State, one: Judged) -> dict[str, Any]:
         "models": [model_plain(plan, state, model) for model in one.models],
         "lost": [{"seed": seed, "reason": reason} for seed, reason in lost.items()],
         "unreliable": [*lost_words(plan, state, entrant), *unreliable(plan, state, one.models)],
+        "checked_images": checked_images(plan, state, one.models),
         "optimism": optimism,
     }
 

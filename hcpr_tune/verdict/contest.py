@@ -133,6 +133,18 @@ def unreliable(
     return found
 
 
+def checked_images(plan: Plan, state: State, models: Sequence[Model]) -> dict[str, int]:
+    """How many images each check for masked gradients has looked at, over all these models and both splits."""
+    chunks = _chunks_of(plan, state, models, ("validation", "test"))
+    attacked = [chunk for chunk in chunks if any(step.attack != CLEAN for step in chunk.steps)]
+    return {
+        "gradients": sum(known["images"] for model in models if (known := masking_of(state, model))),
+        "autoattack": sum(len(chunk.labels) for chunk in attacked),
+        "square": _square(state, chunks)[1],
+        "transfer": _transfer(state, models)[1],
+    }
+
+
 def _masking_alarms(state: State, models: Sequence[Model]) -> Iterable[str]:
     counted = [known for model in models if (known := masking_of(state, model))]
     names = [item.name for item in fields(Masking)]

@@ -16,7 +16,7 @@ from hcpr_tune.views.verdicts import (
     table_rows,
     verdict_lines,
 )
-from hcpr_tune.views.wording import with_interval
+from hcpr_tune.views.wording import counted, with_interval
 
 
 def verdict_md(plain: Mapping[str, Any], program: str) -> str:
@@ -49,21 +49,16 @@ def plain_text(text: str) -> str:
     return html.escape(" ".join(text.split()), quote=False).encode("utf-8", "replace").decode("utf-8")
 
 
-def counted(count: int, what: str) -> str:
-    return f"{count} {what}" + "s" * (count != 1)
-
-
 def _tables(plain: Mapping[str, Any]) -> Iterator[str]:
     for split in ("test", "validation"):
         numbers = plain["splits"].get(split)
         if numbers is None:
             continue
+        if not numbers["entrants"]:
+            yield from (f"## On {split} images", "", "No image was attacked on all models.", "")
+            continue
         yield f"## On {numbers['images']} {split} images"
         yield ""
-        if not numbers["entrants"]:
-            yield "No images were attacked on all models yet."
-            yield ""
-            continue
         yield f"{plain['attacks'][split]}; mean and standard deviation over seeds."
         yield ""
         yield from table(TABLE_TITLES, table_rows(plain, split))
@@ -146,12 +141,37 @@ def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
     for one in bad:
         name, reasons = plain_text(one["name"]), plain_text("; ".join(one["unreliable"]))
         yield f"- **{name} is unreliable and {barred_words(plain, one)}**: {reasons}."
-    if not bad:
-        yield (
-            "No sign of masked gradients: 10 against 50 steps, cross-entropy against the margin, images without a gradient, images attacked on another"
-            " model, Square after APGD, and AutoAttack's own checks."
-        )
+    yield from () if bad else _unmasked(plain)
     yield ""
+
+
+CHECKS = {
+    "gradients": "10 against 50 steps, cross-entropy against the margin, and images without a gradient",
+    "autoattack": "AutoAttack's own checks",
+    "square": "Square after APGD",
+    "transfer": "images attacked on another model",
+}
+"""What is looked at for masked gradients, by its name in `checked_images`."""
+
+
+def _unmasked(plain: Mapping[str, Any]) -> Iterator[str]:
+    """Which checks found nothing, on how many images; which were not made is said too."""
+    checked = {one["name"]: one.get("checked_images", {}) for one in plain["entrants"] if one["models"]}
+    images = {check: [of.get(check, 0) for of in checked.values()] for check in CHECKS}
+    made = [
+        f"{words} ({sum(images[check])} images)"
+        for check, words in CHECKS.items()
+        if images[check] and all(images[check])
+    ]
+    yield (
+        f"No sign of masked gradients in {'; '.join(made)}."
+        if made
+        else "Nobody knows: no model was checked for masked gradients."
+    )
+    for check, words in CHECKS.items():
+        left_out = [name for name, of in checked.items() if not of.get(check, 0)]
+        if made and left_out:
+            yield f"Not made on {plain_text(', '.join(left_out))}: {words}."
 
 
 def _how(plain: Mapping[str, Any]) -> Iterator[str]:
@@ -159,15 +179,17 @@ def _how(plain: Mapping[str, Any]) -> Iterator[str]:
     yield "## How it was done"
     yield ""
     yield f"- Data: {plain_text(task['dataset'])}, split seed {task['split_seed']}; threat: {task['norm']} ball of radius {task['epsilon']:g}, images in [0, 1]."
-    trained = [one for one in plain["entrants"] if not one["elsewhere"]]
+    trained = [one for one in plain["entrants"] if not one["elsewhere"] and one["models"]]
     if trained:
         yield f"- Training: {plain['schedule']}. Seeds from {plain['seeds']['first']}, none of them the search's."
-    if len(trained) > 1:
+    if len(trained) > 1 and plain["winner"] is not None:
         yield (
             f"- The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each entrant; it and its rival have {plain['seeds']['winner_and_rival']},"
             " those among them."
         )
-    yield f"- Attacks: {'; '.join(f'{split}: {words}' for split, words in plain['attacks'].items())}; each on what the ones before left."
+    attacks = [f"{split}: {words}" for split, words in plain["attacks"].items() if plain["splits"][split]["images"]]
+    if attacks:
+        yield f"- Attacks: {'; '.join(attacks)}; each on what the ones before left."
     for one in plain["entrants"]:
         values = ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
@@ -195,7 +217,8 @@ def _again(plain: Mapping[str, Any], program: str) -> Iterator[str]:
     yield "## Again"
     yield ""
     yield f"    {program} verdict {plain['study']}"
-    yield f"    {program} train --recipe results/{plain['study']}/verdict/recipe.toml"
+    if plain["winner"] is not None and not plain.get("model_missing"):
+        yield f"    {program} train --recipe results/{plain['study']}/verdict/recipe.toml"
     yield ""
 
 
@@ -272,7 +295,8 @@ def _card_training(plain: Mapping[str, Any]) -> str:
 
 
 def _card_doubts(plain: Mapping[str, Any]) -> Iterator[str]:
-    if not is_elsewhere(plain):
+    of_winner = next((one for one in plain["entrants"] if one["name"] == plain["winner"]), None)
+    if not is_elsewhere(plain) and of_winner is not None and len(of_winner["models"]) > 1:
         yield "- Of the seeds of its recipe this model withstands most on validation; expect the mean over seeds on new images."
     for one in plain["entrants"]:
         if one["name"] == plain["winner"] and one["unreliable"]:

@@ -98,7 +98,7 @@ def settle(
         write_seen(folder, history, state.openings[-1]["number"], numbers)
         plain["openings"] = history.openings
         record.append({"event": "closing", "time": time.time()})
-    plain["model_missing"] = write_verdict(verdict_folder(folder), plain, program)
+    write_verdict(verdict_folder(folder), plain, program)
     return plain
 
 

@@ -26,7 +26,7 @@ def write_verdict(own: StudyFolder, plain: dict[str, Any], program: str) -> str:
     `program`: how the commands in them are called. Raises `StorageError`.
     """
     try:
-        wrong = write_model(own, plain, program)
+        wrong = plain["model_missing"] = write_model(own, plain, program)
         write_json(own.root / PLAIN, plain)
         write_whole(own.root / WORDS, verdict_md(plain, program))
         if own.bucket is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from hcpr_tune.files import write_bytes_whole
 from hcpr_tune.proportions import difference_interval
 from hcpr_tune.search.history import History, Trial
-from hcpr_tune.search.results import StudyFolder, front, rung_accuracies, trial_metrics, winner
+from hcpr_tune.search.results import StudyFolder, front, masking_of, rung_accuracies, trial_metrics, winner
 from hcpr_tune.search.study import Study
 from hcpr_tune.views.as_optuna import full_params
 from hcpr_tune.views.figures import FIGURES, KINDS, kind_of
@@ -24,6 +24,7 @@ from hcpr_tune.views.page.skeleton import Section, cell, commands, facts, figure
 from hcpr_tune.views.standing import STATES, TRIAL_STATES, counts, state_of
 from hcpr_tune.views.verdicts import SPLITS, TABLE_TITLES, openings_words, read_verdict, table_rows, verdict_lines
 from hcpr_tune.views.ways import storage_option, way_on
+from hcpr_tune.views.wording import counted
 
 MOST_ROWS, MOST_MEMBERS = 1000, 8
 NAME = "report.html"
@@ -251,14 +252,21 @@ def verdict_section(told: Told) -> list[Section]:
     for split in SPLITS:
         if plain["splits"].get(split, {}).get("entrants"):
             body.append(f"<h3>On {plain['splits'][split]['images']} {split} images</h3>{_verdict_table(plain, split)}")
-    body.append(f"<p class='dim'>{escape(SOURCE)}</p>")
+    body.append(f"<p class='dim'>{escape(''.join(_source(told, plain)))}</p>")
     return [Section("verdict", "Verdict", "".join(body))]
 
 
-SOURCE = (
-    "Models trained again on fresh seeds; means and standard deviations over them, differences with 95 % intervals by a bootstrap over seeds (where there are several) and images,"
-    " p after Holm. verdict/verdict.md has all of it, verdict/ the model to take away."
-)
+def _source(told: Told, plain: dict[str, Any]) -> Iterator[str]:
+    """How the verdict's numbers were made, where there are any, and which of its files are there."""
+    if any(split["entrants"] for split in plain["splits"].values()):
+        yield (
+            "Models trained again on fresh seeds; means and standard deviations over them, differences with 95 % intervals by a bootstrap over seeds"
+            " (where there are several) and images, p after Holm. "
+        )
+    yield "verdict/verdict.md has all of it"
+    yield (
+        ", verdict/ the model to take away." if (told.folder.root / "verdict" / "model.safetensors").is_file() else "."
+    )
 
 
 def _verdict_table(plain: dict[str, Any], split: str) -> str:
@@ -278,12 +286,25 @@ def alarm_section(told: Told) -> Section:
     found = alarms(told.study, told.history)
     items = [f'<li class="{escape(alarm.kind)}">{escape(alarm.words)}</li>' for alarm in found]
     items += [f'<li class="loss">lost and done again: {escape(what)}</li>' for what in told.history.losses]
-    body = (
-        f"<ul class='alarms'>{''.join(items)}</ul>"
-        if items
-        else "<p>None: no masked gradients, no lost trials, nothing damaged.</p>"
-    )
+    body = f"<ul class='alarms'>{''.join(items)}</ul>" if items else f"<p>{escape(no_alarm_words(told))}</p>"
     return Section("alarms", "Alarms", body)
+
+
+def no_alarm_words(told: Told) -> str:
+    """What was looked at without finding anything."""
+    trials = told.history.trials.values()
+    if not any(trial.epochs for trial in trials):
+        return "Nothing was trained yet, so there is nothing to say."
+    checked = sum(bool((masking_of(trial) or {}).get("images")) for trial in trials)
+    words = "No trial was lost, nothing was damaged"
+    if checked:
+        return f"None. {words}, and no masked gradients were seen in the {counted(checked, 'trial')} whose models were checked for them after their last epoch."
+    reason = (
+        "no trial has come to its last epoch"
+        if told.study.recipe.evaluation.masking_images
+        else "evaluation.masking_images is 0"
+    )
+    return f"{words}. No model was checked for masked gradients: {reason}."
 
 
 def examples_section(told: Told) -> list[Section]:

@@ -59,20 +59,37 @@ def p_words(p: float) -> str:
 
 def verdict_lines(plain: Mapping[str, Any]) -> list[str]:
     """The verdict in a few lines, the most important first."""
-    return [*_answer(plain), *_doubts(plain), *_notes(plain)]
+    return [*_failures(plain), *_answer(plain), *_doubts(plain), *_notes(plain)]
+
+
+def _failures(plain: Mapping[str, Any]) -> Iterator[str]:
+    """What could not be done: whoever reads the answer must know it first."""
+    attacks = {reason for job, reason in plain["failed_jobs"].items() if not job.startswith("train ")}
+    for reason in sorted(attacks):
+        yield f"LOST         attacks failed, and their images do not count: {reason}"
+    for one in plain["entrants"]:
+        for lost in one["lost"]:
+            yield f"LOST         {one['name']}, seed {lost['seed']}: {lost['reason']}"
+
+
+def _no_winner(plain: Mapping[str, Any]) -> str:
+    """Why there is no winner."""
+    if any(one["unreliable"] for one in plain["entrants"]):
+        return "No winner: no entrant has numbers that can be believed."
+    why = f": {plain['unfinished']}" if plain["unfinished"] else ""
+    return f"No winner: no model was trained and attacked{why}."
 
 
 def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
     winner, rival = plain["winner"], plain["rival"]
-    if any(one["role"] == "published" and one["name"] == winner for one in plain["entrants"]) and rival is not None:
-        yield "No finalist withstands more than the published recipe."
     if winner is None:
-        yield "Nobody wins: " + (
-            "no entrant has numbers that can be believed."
-            if any(one["unreliable"] for one in plain["entrants"])
-            else "no model was trained and attacked."
-        )
+        yield _no_winner(plain)
         return
+    on_validation = plain["splits"]["validation"]["entrants"]
+    finalists = [one["name"] for one in plain["entrants"] if one["role"] == "finalist"]
+    is_published = any(one["role"] == "published" and one["name"] == winner for one in plain["entrants"])
+    if is_published and finalists and all(name in on_validation for name in finalists):
+        yield "No finalist withstands more than the published recipe."
     for split in SPLITS:
         numbers = plain["splits"].get(split)
         if numbers is None or winner not in numbers["entrants"]:
@@ -86,20 +103,17 @@ def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
             theirs = mean_words(numbers["entrants"][name]["robust_accuracy"])
             if name == rival or split == "test":
                 yield f"  against {name}, {theirs}: {difference_words(difference)}."
+        if rival is not None and rival not in numbers["entrants"]:
+            yield f"  against {rival}: not known, no model of it was attacked on these images."
 
 
 def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
     for one in plain["entrants"]:
         if one["unreliable"]:
             yield f"UNRELIABLE   {one['name']} {barred_words(plain, one)}: {'; '.join(one['unreliable'])}."
-        for lost in one["lost"]:
-            yield f"LOST         {one['name']}, seed {lost['seed']}: {lost['reason']}"
         if one["elsewhere"]:
             yield f"NOTE         {one['name']} was trained elsewhere, perhaps on these validation images: only the test images say how it compares."
-    attacks = {reason for job, reason in plain["failed_jobs"].items() if not job.startswith("train ")}
-    for reason in sorted(attacks):
-        yield f"LOST         attacks failed, and their images do not count: {reason}"
-    if plain["unfinished"]:
+    if plain["unfinished"] and plain["winner"] is not None:
         yield f"UNFINISHED   {plain['unfinished']}: the numbers are of what was done until then."
     if plain["attacks_replaced"]:
         yield f"NOTE         {plain['attacks_replaced']}."

@@ -38,6 +38,11 @@ def amount(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
 
 
+def counted(count: int, what: str) -> str:
+    """`3 trials`, `1 trial`."""
+    return f"{count} {what}" + "s" * (count != 1)
+
+
 def working(seconds: float) -> str:
     """Time of workers; nobody counts it in days."""
     return f"{amount(seconds / 3600)} worker-hours" if seconds >= 3600 else f"{amount(seconds / 60)} worker-minutes"

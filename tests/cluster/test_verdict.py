@@ -24,13 +24,20 @@ from hcpr_tune.training.models import build_model, load_weights
 from hcpr_tune.training.recipe import recipe_from_plain
 from tests.cluster.test_faults import follow
 from tests.cluster.test_search import in_folder, search
-from tests.conftest import ROOT, SMALL_SPACE, without_dashboard
+from tests.conftest import ROOT, SMALL_SPACE, coloured_digits, without_dashboard
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 ALL_TO_THE_END = SMALL_SPACE.replace("[early_stopping]", '[early_stopping]\nmethod = "none"').replace(
     "trials = 4", "trials = 3"
 )
+
+
+def on_images(folder: Path) -> str:
+    """The same search on the images of a folder."""
+    return ALL_TO_THE_END.replace('dataset = "digits"', f'dataset = "folder:{folder}"')
+
+
 FEW = {"finalists": 1, "seeds": 1, "images": 40, "test_images": 20, "chunk": 20}
 """One seed, and few images: AutoAttack's time on so small a network is that of its steps."""
 
@@ -74,8 +81,9 @@ def events_of(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A search whose trials all came to their end, and what it printed, the small verdict at its end included."""
-    folder = in_folder(tmp_path_factory.mktemp("searched"), ALL_TO_THE_END)
+    """A search on colour images whose trials all came to their end, and what it printed, the small verdict at its end included."""
+    folder = tmp_path_factory.mktemp("searched")
+    in_folder(folder, on_images(coloured_digits(folder / "images")))
     done = search(folder, "--space", "small.toml", "--name", "one", "--set", "verdict.seconds_at_end=60")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done
@@ -153,6 +161,15 @@ def test_looking_at_the_test_images_by_evaluate_counts_too(whole, tmp_path, comm
     assert len(study.verdict["openings"]) == 2
     for name in ("verdict.md", "model_card.md"):
         assert "seen 2 times" in (tmp_path / "results" / "one" / "verdict" / name).read_text()
+
+
+def test_evaluate_runs_autoattack_on_colour_images(whole, tmp_path, command):
+    copied(whole[0], tmp_path, with_verdict=True)
+    done = command("evaluate", "--model", "results/one/verdict", "--attack", "autoattack", "--images", "20", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["robust_accuracy_validation"]["total"] == 20
+    assert found["robust_accuracy_validation"]["count"] <= found["clean_accuracy_validation"]["count"]
 
 
 def test_what_one_takes_away_is_the_winner_and_can_be_trained_again(whole, tmp_path, command):
@@ -274,7 +291,7 @@ def naive(folder: Path, entrant: dict[str, Any]) -> float:
 @pytest.mark.long
 def test_a_model_from_elsewhere_is_judged_on_its_own(whole, tmp_path):
     shutil.copyfile(whole[0] / "results" / "one" / "best" / "model.safetensors", tmp_path / "mine.safetensors")
-    folder = in_folder(tmp_path, ALL_TO_THE_END)
+    folder = in_folder(tmp_path, on_images(coloured_digits(tmp_path / "images")))
     own = ("--model", "mine.safetensors", "--arch", "small_cnn", "--set", "model.head=cosine", "--set", "model.width=4")
     plain = judged(folder, *own, "--space", "small.toml", *few(images=20), "--test")
     assert plain["winner"] == "model mine"
@@ -282,7 +299,7 @@ def test_a_model_from_elsewhere_is_judged_on_its_own(whole, tmp_path):
     assert len(plain["openings"]) == 1
     assert plain["entrants"][0]["unreliable"] == []
     model = hcpr_tune.load_model(folder / "results" / plain["study"] / "verdict")
-    assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hcpr_tune.training.ladder import (
     CLEAN,
     Step,
     _in_ball_classes,
+    _row_major,
     attacks_of,
     climb,
     points_without_gradient,
@@ -21,6 +23,7 @@ from hcpr_tune.training.ladder import (
     transfer,
 )
 from hcpr_tune.training.loop import initial_state, torch_threads, train
+from hcpr_tune.training.models import ARCHITECTURES, build_model
 from hcpr_tune.training.recipe import Attack, LrSchedule, Model, Recipe, Schedule, Task
 
 TASK = Task(epsilon=0.1)
@@ -94,6 +97,46 @@ def test_a_chunk_depends_on_no_other_and_leaves_the_global_generator_alone(model
     other = steps_of(model, *second, "strong"), steps_of(model, *first, "strong")
     assert one == other[::-1]
     assert torch.get_rng_state().equal(before)
+
+
+def small_network(channels: int, classes: int, layout: torch.memory_format) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(channels, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(72, classes)).eval().to(memory_format=layout)
+
+
+LADDERS_AND_INPUTS = [
+    *(("strong", channels, classes) for channels, classes in ((1, 3), (3, 12), (4, 2))),
+    *(pytest.param("autoattack", *one, marks=pytest.mark.long) for one in product((1, 3, 4), (2, 3, 12))),
+]
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels"])
+
+
+@LAYOUTS
+@pytest.mark.parametrize(("ladder", "channels", "classes"), LADDERS_AND_INPUTS)
+def test_every_attack_runs_on_gray_colour_and_four_channels(ladder, channels, classes, layout):
+    """On tensors of either layout; an attack sees only what the ones before left, and hardly anything breaks in so small a ball."""
+    model = small_network(channels, classes, layout)
+    images = torch.rand(2, channels, 6, 6, generator=torch.Generator().manual_seed(1)).to(memory_format=layout)
+    with torch.no_grad():
+        labels = model(images).argmax(dim=1)
+    for norm in ("linf", "l2") if ladder == "autoattack" else ("linf",):
+        steps = list(climb(model, images, labels, Task(epsilon=1e-4, norm=norm), ladder, classes, 0))
+        assert [step.attack for step in steps] == [CLEAN, *attacks_of(ladder, classes)]
+        assert survivors(steps[-1], labels) == [True, True]
+    assert transfer(model, model, images, labels, Task(epsilon=1e-4), classes, 0) == 0
+
+
+@LAYOUTS
+@pytest.mark.parametrize("name", ["small_cnn", *ARCHITECTURES, "torchvision:mobilenet_v3_small"])
+def test_no_architecture_gives_autoattack_gradients_that_it_takes_no_view_of(name, layout):
+    model = build_model(Model(name=name, width=4), 3, 4, 0, (8, 8)).eval().to(memory_format=layout)
+    images = torch.rand(2, 3, 8, 8).to(memory_format=layout).requires_grad_()
+    (gradient,) = torch.autograd.grad(_row_major(model)(images).square().sum(), images)
+    assert gradient.view(2, -1).shape == (2, 192)
+    (plain,) = torch.autograd.grad(model(images).square().sum(), images)
+    assert gradient.equal(plain)
 
 
 class Linear(nn.Module):

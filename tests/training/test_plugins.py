@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.models import build_model
@@ -15,6 +16,16 @@ from torch import nn
 
 def good(classes, channels):
     return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, classes))
+
+def takes_views(classes, channels):
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.last = nn.Conv2d(channels, 4, 3, padding=1), nn.Linear(256, classes)
+
+        def forward(self, images):
+            return self.last(self.convolution(images).view(len(images), -1))
+    return Views()
 
 def too_many(classes, channels):
     return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, classes + 1))
@@ -48,6 +59,13 @@ def build(name):
 
 def test_a_good_factory_gives_the_model():
     assert build("own_models:good")[1].out_features == 10
+
+
+def test_a_network_that_takes_views_is_trained_in_row_major_order():
+    model = build_model(Model(name="own_models:takes_views"), 3, 10, 0, (8, 8))
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    model(images).sum().backward()
+    assert images.grad is not None
 
 
 @pytest.mark.parametrize(

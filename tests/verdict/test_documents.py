@@ -11,6 +11,7 @@ import pytest
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.training import manifest
 from hcpr_tune.training.recipe import load_recipe
+from hcpr_tune.verdict.agenda import Task
 from hcpr_tune.verdict.conclusion import best_model, conclude
 from hcpr_tune.verdict.documents import model_card, verdict_md
 from hcpr_tune.verdict.judge import training_name
@@ -150,7 +151,7 @@ def test_openings_are_counted_with_what_they_showed(plain):
 def test_unreliable_entrants_are_named_with_the_reasons(small_study):
     told = plain_of(small_study, judged(plan_of("a"), SHARES, masking=MASKED))
     text = verdict_md(told, "x")
-    assert text.splitlines()[2] == "- Nobody wins: no entrant has numbers that can be believed."
+    assert text.splitlines()[2] == "- No winner: no entrant has numbers that can be believed."
     for one in told["entrants"]:
         reasons = "; ".join(one["unreliable"])
         assert reasons.startswith("50 steps break 21.0 points more than 10")
@@ -160,7 +161,71 @@ def test_unreliable_entrants_are_named_with_the_reasons(small_study):
 
 
 def test_without_doubts_it_is_said_what_was_looked_at(plain):
-    assert "No sign of masked gradients" in section(verdict_md(plain, "x"), "Can the numbers")
+    text = section(verdict_md(plain, "x"), "Can the numbers")
+    assert re.search(
+        r"No sign of masked gradients in 10 against 50 steps, .* \(\d+ images\); AutoAttack's own checks \(", text
+    )
+    assert "Nobody knows" not in text
+
+
+def test_a_check_that_was_not_made_on_all_is_not_said_to_have_found_nothing(plain):
+    one = next(one for one in plain["entrants"] if one["name"] == "a")
+    one["checked_images"] |= {"transfer": 0}
+    text = section(verdict_md(plain, "x"), "Can the numbers")
+    assert "images attacked on another model" not in text.partition("Not made on")[0]
+    assert "Not made on a: images attacked on another model." in text
+
+
+UNMEASURED = {
+    "nothing was begun": lambda facts: None,
+    "nothing was attacked": lambda facts: [facts.in_place(one) for one in facts.plan.entrants],
+    "attacks failed": lambda facts: [
+        facts.over(Task("attack", model, "validation", 0, "autoattack"), "failed", "RuntimeError: view size")
+        for one in facts.plan.entrants
+        for model in facts.in_place(one)
+    ],
+    "nothing could be trained": lambda facts: [
+        (facts.model(model), facts.over(Task("train", model), "failed", "RuntimeError: out of memory"))
+        for one in facts.plan.entrants
+        for model in facts.plan.models(one, 2)
+    ],
+}
+
+
+@pytest.mark.parametrize("what", UNMEASURED)
+def test_nothing_is_claimed_of_what_was_not_measured(small_study, what, tmp_path):
+    facts = Facts(plan_of("a", "b", test=True))
+    UNMEASURED[what](facts)
+    told = plain_of(small_study, facts)
+    own = StudyFolder(tmp_path / "verdict")
+    own.root.mkdir()
+    write_verdict(own, told, "x")
+    text = (own.root / "verdict.md").read_text(encoding="utf-8")
+    for claim in (
+        "No sign of",
+        "On 0 ",
+        "withstands more",
+        "was chosen on validation",
+        "Attacks:",
+        "recipe.toml",
+        "points",
+    ):
+        assert claim not in text, claim
+    assert "No image was attacked on all models." in text
+    first = text.splitlines()[2]
+    assert first.startswith("- LOST" if "RuntimeError" in text else "- No winner"), first
+    assert ("view size" in first) == (what == "attacks failed")
+    assert sorted(path.name for path in own.root.iterdir() if path.is_file()) == ["verdict.json", "verdict.md"]
+
+
+def test_a_rival_without_numbers_is_not_passed_over(small_study):
+    facts = Facts(plan_of("a"), SHARES)
+    finalist = facts.plan.entrants[0]
+    for model in facts.in_place(finalist):
+        facts.attacked(model)
+    told = plain_of(small_study, facts)
+    assert told["winner"] == "a"
+    assert "  against published: not known, no model of it was attacked on these images." in verdict_lines(told)
 
 
 def test_a_winner_that_is_doubted_after_the_choice_is_not_said_to_be_unable_to_win(plain):
@@ -191,7 +256,7 @@ def test_an_interrupted_verdict_says_so(small_study):
 
 def test_where_no_chunk_is_common_the_tables_say_so(small_study):
     text = verdict_md(plain_of(small_study, Facts(plan_of("a"))), "x")
-    assert "No images were attacked on all models yet." in text
+    assert "No image was attacked on all models." in text
     assert "no model was trained and attacked" in text
 
 

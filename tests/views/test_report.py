@@ -10,6 +10,7 @@ import pytest
 
 from hcpr_tune.proportions import Proportion, difference_interval
 from hcpr_tune.search.results import StudyFolder, front, rung_accuracies, winner
+from hcpr_tune.search.space import params_of
 from hcpr_tune.search.study import find_space, read_study
 from hcpr_tune.views.figures import FIGURES
 from hcpr_tune.views.insight import gain_points
@@ -119,6 +120,19 @@ def test_alarms_are_named(tmp_path):
     assert any(trial.lost for trial in history.trials.values())
     assert "trial 3 may mask its gradients: 50 steps break 9.0 points more than 10" in text
     assert "RuntimeError: <b>no</b> & such" in text
+
+
+def test_no_alarm_is_claimed_of_what_was_not_looked_at(tmp_path):
+    _, _, page = page_of(tmp_path / "none", 0)
+    assert "Nothing was trained yet" in Text(page).sections["alarms"]
+    study = study_of(1)
+    params = params_of(study.recipe, study.space)
+    history = history_of(suggested(0, params, "published"), *reached(0, 0, 3, 500))
+    (tmp_path / "one").mkdir()
+    path = write_report(StudyFolder(tmp_path / "one"), study, history)
+    said = Text(path.read_text(encoding="utf-8")).sections["alarms"]
+    assert "None" not in said
+    assert "No model was checked for masked gradients: no trial has come to its last epoch." in said
 
 
 def test_where_all_failed_the_page_says_why(tmp_path):
