@@ -14,7 +14,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.files import write_bytes_whole, write_whole
 from hcpr_tune.search.changes import grown_budget, with_free_settings
 from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.holder import living_holder, machine_id
+from hcpr_tune.search.holder import read_holder
 from hcpr_tune.search.record import read_history, read_segments
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.rules import always_promoted
@@ -124,8 +124,10 @@ def known(storage: str | Path) -> list[str]:
 
 def _fetch(folder: StudyFolder, with_best: bool) -> None:
     """Bring study and record from a bucket; the rest of the copy is rebuilt from them."""
-    holder = living_holder(folder.place)
-    if folder.bucket is None or (holder is not None and holder.machine == machine_id() and folder.record.exists()):
+    if folder.bucket is None:
+        return
+    holder = read_holder(folder.place)
+    if holder is not None and holder.is_here and holder.lives(time.time()) and folder.record.exists():
         return  # the copy is the leading process's own
     folder.root.mkdir(parents=True, exist_ok=True)
     write_whole(folder.root / COPY_OF, folder.address + "\n")
