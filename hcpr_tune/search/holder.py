@@ -14,9 +14,9 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from hcpr_tune.errors import InputError, StorageError
+from hcpr_tune.files import machine_id, process_began
 from hcpr_tune.search.clock import elapsed
 from hcpr_tune.search.place import Folder, Place
 
@@ -66,24 +66,6 @@ class Holder:
         if self.is_ahead(now):
             heard = f"whose clock is {self.heartbeat - now:.0f} seconds ahead of the one here"
         return f"process {self.process} on {self.host}, {heard}"
-
-
-def machine_id() -> str:
-    """This machine since it was started, and this namespace of processes: where a process's number means the same."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return platform.node()
-
-
-def process_began(process: int) -> str:
-    """When a process of this machine began, in its own clock; empty where there is none, or where it is dead and only not yet waited for."""
-    try:
-        # The name before it, in brackets, may hold anything.
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] in ("Z", "X") else fields[19]
-    except (OSError, IndexError):
-        return ""
 
 
 def read_holder(place: Place) -> Holder | None:

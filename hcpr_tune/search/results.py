@@ -139,13 +139,22 @@ def trial_row(trial: Trial) -> dict[str, Any]:
     return row | trial.params
 
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""How a text begins that a spreadsheet would carry out."""
+
+
+def guarded(value: Any) -> Any:
+    """A cell of a table for spreadsheets: a text that would be a formula gets an apostrophe in front. Numbers stay what they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
+
+
 def trials_csv(study: Study, history: History) -> str:
     """One row per trial in the order of their numbers."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, trial_columns(study), lineterminator="\n")
     writer.writeheader()
     for trial in history.trials.values():
-        row = trial_row(trial)
+        row = {name: guarded(value) for name, value in trial_row(trial).items()}
         row |= {name: f"{value:.6f}" for name, value in row.items() if name.startswith(ACCURACIES)}
         writer.writerow(row)
     return buffer.getvalue()

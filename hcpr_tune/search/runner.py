@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import Interrupted, MovedOn, StorageError
+from hcpr_tune.files import sweep
 from hcpr_tune.search.capacity import Capacity, Share, requested
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
@@ -50,6 +51,7 @@ def recording(
         stack.callback(lead.close)
         if folder.record_bytes() != history.bytes_read:
             raise MovedOn(f"{folder.address} was searched by another process in this moment; start again")
+        sweep(folder.root)
         clear_stops(folder.place)
         segments = None if folder.bucket is None else Segments(folder.bucket, lead.check)
         record = stack.enter_context(Record(folder.record, history, segments=segments, leading=lead.check))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hcpr_tune.bucket import Bucket, is_bucket
 from hcpr_tune.errors import InputError
-from hcpr_tune.files import write_bytes_whole, write_whole
+from hcpr_tune.files import write_bytes_whole, write_new, write_whole
 from hcpr_tune.search.changes import grown_budget, with_free_settings
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import read_holder
@@ -77,9 +77,13 @@ def create(folder: StudyFolder, study: Study) -> History:
     text = study_to_toml(study)
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
-        write_whole(folder.study, text)
+        write_new(folder.study, text)
         if folder.bucket is not None:
             write_whole(folder.root / COPY_OF, folder.address + "\n")
+    except FileExistsError:
+        raise InputError(
+            f"--name {show(folder.root.name)} is taken: another process has begun {folder.address} in this moment; choose another --name"
+        ) from None
     except OSError as error:
         raise InputError(
             f"--storage {folder.root.parent} cannot be written: {error}; choose another --storage"

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from hcpr_tune.errors import MovedOn
-from hcpr_tune.files import write_bytes_whole
+from hcpr_tune.files import sweep, write_bytes_whole
 from hcpr_tune.search.capacity import Capacity, Share
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
@@ -65,6 +65,7 @@ def carry_out(
         if history.bytes_read and folder.record_bytes() != history.bytes_read:
             raise MovedOn(f"{folder.address} was changed by another process in this moment; start again")
         history.bytes_read = 0  # from here on it is written by this process alone
+        sweep(own.root)
         clear_stops(folder.place)
         state = known_state(folder)
         own.root.mkdir(parents=True, exist_ok=True)

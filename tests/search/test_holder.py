@@ -13,7 +13,16 @@ import pytest
 
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search import holder
-from hcpr_tune.search.holder import KEY, STALE_SECONDS, Holder, Lead, living_holder, machine_id, process_began, read_holder
+from hcpr_tune.search.holder import (
+    KEY,
+    STALE_SECONDS,
+    Holder,
+    Lead,
+    living_holder,
+    machine_id,
+    process_began,
+    read_holder,
+)
 from hcpr_tune.search.place import Folder
 
 
