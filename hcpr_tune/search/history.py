@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
-from hcpr_tune.search.events import SEARCH, Event, check_event
+from hcpr_tune.search.events import SEARCH, check_event
+from hcpr_tune.search.events import Event as Event
 from hcpr_tune.search.goal import OBJECTIVES, Goal
 from hcpr_tune.search.space import Params
 from hcpr_tune.shapes import Number, Wrong

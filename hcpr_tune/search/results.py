@@ -139,13 +139,18 @@ def trial_row(trial: Trial) -> dict[str, Any]:
     return row | trial.params
 
 
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+FORMULAS = ("=", "+", "-", "@", "\t", "\n")
 """How a text begins that a spreadsheet would carry out."""
 
 
 def guarded(value: Any) -> Any:
-    """A cell of a table for spreadsheets: a text that would be a formula gets an apostrophe in front. Numbers stay what they are."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
+    """A cell of a table for spreadsheets: a text that would be a formula gets an apostrophe in front, and what ends a line ends it as everywhere.
+    Numbers stay what they are.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(FORMULAS) else text
 
 
 def trials_csv(study: Study, history: History) -> str:
