@@ -134,9 +134,12 @@ def _part(name: str, key: str) -> str:
     return f"{name}.{key[:MOST_SHOWN]}" if name else key[:MOST_SHOWN]
 
 
-WHOLE = Number(1, 10**6, whole=True)
 MODEL_INPUTS = Table(
-    needed={"channels": WHOLE, "classes": WHOLE, "image_size": Row(WHOLE, 2)},
+    needed={
+        "channels": Number(1, 1000, whole=True),
+        "classes": Number(1, 10**5, whole=True),
+        "image_size": Row(Number(1, 10**5, whole=True), 2),
+    },
     known={"class_names": Row(Text())},
 )
 """What a model takes and gives, beside its recipe."""

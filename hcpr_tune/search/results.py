@@ -242,7 +242,9 @@ class ResultFiles:
         """Whether best/ has this trial's weights from an earlier session."""
         try:
             metrics = json.loads((self._folder.best / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
+            return False
+        if not isinstance(metrics, dict):
             return False
         there = (self._folder.best / "model.safetensors").is_file()
         return there and (metrics.get("trial"), metrics.get("epoch_of_score")) == (best.number, best.best_rung)

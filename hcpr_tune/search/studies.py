@@ -116,7 +116,12 @@ def reopen(
     if (study.recipe.epochs, study.goal) != (today.recipe.epochs, today.goal):
         # The file was changed since; what happened is told by the study that it happened in.
         history = read_history(folder.record, study.recipe.epochs, study.goal)
-    return folder, extended(study, history.extensions), history
+    try:
+        return folder, extended(study, history.extensions), history
+    except InputError as error:
+        raise InputError(
+            f"{folder.record}: the study cannot be extended as it says ({error}); it was changed: restore the file from a copy"
+        ) from None
 
 
 def known(storage: str | Path) -> list[str]:

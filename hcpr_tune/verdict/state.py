@@ -13,7 +13,7 @@ from typing import Any
 from hcpr_tune.search.events import VERDICT, Event, check_event
 from hcpr_tune.search.history import COUNTS
 from hcpr_tune.search.record import fold, read_lines
-from hcpr_tune.shapes import Number, Wrong
+from hcpr_tune.shapes import Wrong
 from hcpr_tune.training.ladder import Step
 
 FORMAT = 1
@@ -93,8 +93,8 @@ class State:
         """Raises `Wrong` where an event is none, or cannot follow what is recorded."""
         check_event(event, VERDICT)
         kind = event["event"]
-        if kind == "begin":
-            Number(FORMAT, FORMAT, whole=True).check(event["format"], "format")
+        if kind == "begin" and event["format"] != FORMAT:
+            raise Wrong(f"it is of format {event['format']}, this version reads {FORMAT}")
         if kind != "model" and "model" in event and event["model"] not in self.models:
             raise Wrong("model must be one of those that are recorded before it")
         if kind == "closing" and not self.openings:
