@@ -80,7 +80,7 @@ def add_tune(commands: Any) -> None:
         "tune", help="search a space", description="Search a space of recipes with Ray Tune and Optuna."
     )
     add_space(tune)
-    tune.add_argument("--name", metavar="NAME", help="the study's name (default: SPACE-YYYYmmdd-HHMMSS)")
+    tune.add_argument("--name", metavar="NAME", help="the study's name (default: SPACE-DATE-TIME-CODE)")
     tune.add_argument("--resume", metavar="NAME", help="go on with a study from its record")
     tune.add_argument(
         "--continue",
@@ -198,7 +198,7 @@ def add_plan(commands: Any) -> None:
     plan.add_argument(
         "--write", metavar="NAME|PATH", help="write the chosen variant as a new space, with what was foreseen of it"
     )
-    plan.add_argument("--out", metavar="FILE.html", help="the page (default: results/plans/SPACE-YYYYmmdd-HHMMSS.html)")
+    plan.add_argument("--out", metavar="FILE.html", help="the page (default: results/plans/SPACE-DATE-TIME-CODE.html)")
     plan.add_argument("--json", action="store_true", help="print JSON")
     plan.add_argument(
         "--replay",
@@ -434,7 +434,7 @@ def add_train(commands: Any) -> None:
     train.add_argument(
         "--recipe", required=True, metavar="FILE", help="a recipe, for instance results/NAME/best/recipe.toml"
     )
-    train.add_argument("--out", metavar="DIR", help="where the results go (default: results/train-YYYYmmdd-HHMMSS)")
+    train.add_argument("--out", metavar="DIR", help="where the results go (default: results/train-DATE-TIME-CODE)")
     add_set(train, "a field of the recipe by dotted name")
     train.add_argument("--resume", action="store_true", help="go on in --out from its latest checkpoint")
     train.add_argument("--quiet", action="store_true", help="print only the result")

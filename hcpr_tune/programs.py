@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import HcprTuneError, InputError
+from hcpr_tune.files import new_name
 from hcpr_tune.settings import show
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def tune(
         if arguments.resume is None:
             path = _space_file(space, Path(scratch))
             arguments.space = str(path)
-            arguments.name = name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+            arguments.name = name or new_name(path.stem)
         code = command.run(arguments)
     study = load(f"{arguments.storage.rstrip('/')}/{arguments.resume or arguments.name}")
     if code:

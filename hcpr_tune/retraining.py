@@ -12,7 +12,9 @@ from typing import Any
 from hcpr_tune.errors import InputError
 from hcpr_tune.files import copy_whole, write_json, write_whole
 from hcpr_tune.proportions import Proportion
+from hcpr_tune.search.events import SEARCH, check_event
 from hcpr_tune.search.results import metrics_line
+from hcpr_tune.shapes import Table
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_to_toml
@@ -82,7 +84,20 @@ def _earlier_epochs(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
     write_whole(path, "".join(line + "\n" for line in lines))
-    return [json.loads(line) for line in lines]
+    return [_report_of(line, f"--resume: {path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _report_of(line: str, where: str) -> dict[str, Any]:
+    """What a line says of an epoch. Raises `InputError`."""
+    try:
+        report: dict[str, Any] = json.loads(line)
+        Table().check(report, "the line")
+        check_event({**report, "event": "epoch", "trial": 0}, SEARCH)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{where} makes no sense ({error}); restore the file from a copy, or choose another --out"
+        ) from None
+    return report
 
 
 def _better(best: BestRung | None, report: dict[str, Any]) -> BestRung:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.record import sealed
+from hcpr_tune.search.record import sealed_row
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.studies import create
 from hcpr_tune.search.study import Study, study_to_plain
@@ -29,11 +29,11 @@ def written(storage: Path, name: str, study: Study, events: Iterable[Event], beg
     """Write study and record into `storage`, its clock beginning at `began`."""
     folder = StudyFolder(storage / name)
     create(folder, study)
-    lines = []
+    made = []
     for event in events:
         own = {"fingerprint": study.fingerprint, "study": study_to_plain(study)} if event["event"] == "begin" else {}
-        lines.append(sealed({**event, **own, "time": began + event["time"]}))
-    folder.record.write_bytes(b"".join(lines))
+        made.append({**event, **own, "time": began + event["time"]})
+    folder.record.write_bytes(sealed_row(made))
     return Written(folder, study)
 
 

@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.verdict.run import verdict_folder
 
     folder, study, history = reopen(options.storage, options.name, "clean ")
-    holder = living_holder(folder.place)
+    holder = living_holder(folder.place, sure=True)
     if holder is not None:
         raise InputError(
             f"clean {options.name}: {folder.address} is being searched by {holder.words(time.time())}; stop it first, by hcpr_tune stop {options.name}"

@@ -86,13 +86,13 @@ def told_of(storage: str, name: str, place: Place, address: str, when: float | N
     from hcpr_tune.views.standing import counts, done, holder_plain, scored, state_of
 
     try:
-        folder, study, history = reopen(storage, name, "list ")
+        _, study, history = reopen(storage, name, "list ")
     except HcprTuneError as error:
         reason = str(error).replace(str(Path(storage) / name), address)
         return unreadable(name, address, when, reason)
     holder, now = living_holder(place), time.time()
     count = counts(study, history, holder is not None)
-    last = last_event(folder.record) or when
+    last = history.heard or when
     return {
         "study": name,
         "address": address,
@@ -120,19 +120,6 @@ def modified(root: Path) -> float | None:
     """When a study in a folder was last written."""
     times = [path.stat().st_mtime for path in (root / "record.jsonl", root / "study.toml") if path.exists()]
     return max(times, default=None)
-
-
-def last_event(record: Path) -> float | None:
-    """When the record's last good line was written."""
-    from hcpr_tune.search.record import unsealed
-
-    lines = record.read_bytes().splitlines() if record.exists() else []
-    for line in reversed(lines):
-        try:
-            return float(unsealed(line)["time"])
-        except ValueError:  # cut off
-            continue
-    return None
 
 
 def print_table(console: Console, studies: Sequence[dict[str, Any]]) -> None:

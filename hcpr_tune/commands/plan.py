@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -135,7 +134,9 @@ def command() -> str:
 
 def page_file(options: argparse.Namespace, stem: str) -> Path:
     """Where the page goes. Raises `InputError`."""
-    out = Path(options.out or f"results/plans/{stem}-{time.strftime('%Y%m%d-%H%M%S')}.html")
+    from hcpr_tune.files import new_name
+
+    out = Path(options.out or f"results/plans/{new_name(stem)}.html")
     if out.suffix != ".html":
         raise InputError(f"--out {out} must end in .html; the numbers go beside it as .json")
     if options.out is not None and not out.absolute().parent.is_dir():

@@ -76,6 +76,7 @@ def given_study(options: argparse.Namespace) -> tuple[Study, str, str]:
 
 def new_plan(options: argparse.Namespace) -> Plan:
     """A new study from a space file and the command line."""
+    from hcpr_tune.files import new_name
     from hcpr_tune.search.history import History
     from hcpr_tune.search.studies import check_new
     from hcpr_tune.search.warm_start import warm_start
@@ -88,7 +89,7 @@ def new_plan(options: argparse.Namespace) -> Plan:
         raise InputError("--probe goes with --dry-run; a search needs no probe")
     study, where, stem = given_study(options)
     requests = () if options.warm_start is None else (warm_start(Path(options.warm_start), study, time.time()),)
-    folder = check_new(options.storage, options.name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = check_new(options.storage, options.name or new_name(stem))
     return Plan(folder, study, History(study.recipe.epochs, study.goal), where, requests)
 
 

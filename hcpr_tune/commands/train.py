@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +29,9 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_from_plain(values, options.recipe + (f" with{given}" if given else ""))
     if options.resume and options.out is None:
         raise InputError("--resume needs the folder to go on in; name it by --out")
-    out = Path(options.out or f"results/train-{time.strftime('%Y%m%d-%H%M%S')}")
+    from hcpr_tune.files import new_name
+
+    out = Path(options.out or f"results/{new_name('train')}")
     if out.exists() and not options.resume:
         raise InputError(f"--out {out} exists; go on in it by --resume, or choose another folder")
     from hcpr_tune.retraining import retrain

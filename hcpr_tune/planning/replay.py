@@ -165,6 +165,10 @@ def replay(old: OldStudy) -> Replay:
         raise InputError(
             f"--replay {old.folder}: it was searched in {sessions} sessions, and what lay between them no simulation knows; give a search that ran through"
         )
+    if old.events[0]["event"] != "begin":
+        raise InputError(
+            f"--replay {old.folder}: its record does not begin with a session; give a search that ran through"
+        )
     if old.events[-1]["event"] != "end":
         raise InputError(
             f"--replay {old.folder}: its record has no end, the search runs or was killed; give a search that ran through"

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
+from hcpr_tune.search.events import SEARCH, check_event
+from hcpr_tune.search.events import Event as Event
 from hcpr_tune.search.goal import OBJECTIVES, Goal
 from hcpr_tune.search.space import Params
+from hcpr_tune.shapes import Number, Wrong
 
-Event = dict[str, Any]
 Status = Literal["running", "waiting", "completed", "diverged", "failed", "killed"]
 Source = str
 """Where a trial's values come from: one of those below, or the name of a sampler."""
@@ -173,6 +175,8 @@ class History:
     """Why trials were lost since the search last ended by itself, while none has reached a rung."""
     ended: str = ""
     """How the latest session ended; empty while it runs, and where its process died."""
+    heard: float = field(default=0.0, compare=False)
+    """When something was last recorded; 0 for never."""
     version: int = 0
     """Counts the events that were folded."""
     running_jobs: dict[int, Trial] = field(default_factory=dict)
@@ -194,6 +198,23 @@ class History:
     _session_began: float = 0.0
     _seconds_before: float = 0.0
 
+    def check(self, event: Event) -> None:
+        """Raises `Wrong` where an event is none, or cannot follow what is recorded: then it must not be folded in."""
+        check_event(event, SEARCH)
+        kind = event["event"]
+        for number in event["trials"] if kind == "audit" else [event["trial"]] if "trial" in event else []:
+            known = len(self.trials)
+            if kind == "trial":
+                Number(known, known, whole=True).check(number, "trial")
+            elif number not in self.trials:
+                raise Wrong(f"trial must be one of the {known} that are recorded before it, got {number}")
+        if kind == "trial" and event["source"] == ENQUEUED and not self.queue:
+            raise Wrong(f'source must not be "{ENQUEUED}" where nothing is enqueued')
+        if kind == "test_opened":
+            Number(len(self.openings) + 1, len(self.openings) + 1, whole=True).check(event["number"], "number")
+        elif kind == "test_seen":
+            Number(1, len(self.openings), whole=True).check(event["number"], "number")
+
     def apply(self, event: Event) -> bool:
         """Fold one event in. False where it says nothing new (an epoch that ran twice counts once).
 
@@ -202,6 +223,7 @@ class History:
         handler = getattr(self, f"_on_{event['event']}")
         workers = self.workers
         news: bool = handler(event) is not False
+        self.heard = event["time"]
         if event["event"] in BESIDE:
             self.version += 1
             return news
@@ -219,15 +241,19 @@ class History:
         if self.ended == "finished":  # given up, perhaps: whoever goes on has mended something
             self.lost_at_once = []
         self.study, self.ended = self.study or event.get("study", {}), ""
-        # Jobs of an earlier session died with it; halving hands those out again that are short of their rung.
-        for trial in list(self.running):
-            self._reached(trial)
+        self._drop_jobs()
         # What the session was begun with, in the same line: a kill cannot come in between.
         for request in event.get("requests", []):
             getattr(self, f"_on_{request['event']}")(request)
 
     def _on_end(self, event: Event) -> None:
         self.ended = event["reason"]
+        self._drop_jobs()
+
+    def _drop_jobs(self) -> None:
+        """Jobs die with their session; halving hands those out again that are short of their rung."""
+        for trial in list(self.running):
+            self._reached(trial)
 
     def _on_workers(self, event: Event) -> None:
         """Nodes came or went."""
@@ -269,8 +295,7 @@ class History:
         self.openings.append({name: event[name] for name in ("time", "number", "command")})
 
     def _on_test_seen(self, event: Event) -> None:
-        opening = next(one for one in self.openings if one["number"] == event["number"])
-        opening["numbers"] = event["numbers"]
+        self.openings[event["number"] - 1]["numbers"] = event["numbers"]
 
     def _on_audit(self, event: Event) -> None:
         self.audited |= set(event["trials"])

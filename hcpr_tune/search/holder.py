@@ -1,7 +1,7 @@
 """Who leads a study: a file with host, process and heartbeat, so that two drivers never undo each other's decisions.
 
-The heartbeat counts across machines. On the same machine it is enough to look whether the process lives, so that a killed search can be
-resumed at once.
+The heartbeat counts across machines, and what counts is that it moves: clocks may differ, and a date may have been wrong. On the same machine
+it is enough to look whether the process lives, so that a killed search can be resumed at once.
 """
 
 from __future__ import annotations
@@ -14,15 +14,20 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from hcpr_tune.errors import InputError, StorageError
+from hcpr_tune.files import machine_id, process_began
+from hcpr_tune.search.clock import elapsed
 from hcpr_tune.search.place import Folder, Place
 
 KEY = "holder.json"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 """A holder that was not heard of for so long is gone."""
+WATCH_SECONDS = 1.2 * BEAT_SECONDS
+"""In so long a living holder's heart is seen to beat."""
+LOOK_EVERY = {False: 0.1, True: 1.0}
+"""Seconds between two looks at a heart, in a folder and in a bucket."""
 SETTLE_SECONDS = {False: 0.1, True: 2.0}
 """How long a new holder waits to see that its file stands, in a folder and in a bucket."""
 
@@ -52,26 +57,15 @@ class Holder:
             return process_began(self.process) == self.began
         return self.silence(now) < STALE_SECONDS
 
+    def is_ahead(self, now: float) -> bool:
+        """Whether its heartbeat lies in the future here, so that only watching it tells whether it lives."""
+        return not self.is_here and self.heartbeat - now > BEAT_SECONDS
+
     def words(self, now: float) -> str:
-        return f"process {self.process} on {self.host}, heard of {self.silence(now):.0f} seconds ago"
-
-
-def machine_id() -> str:
-    """This machine since it was started, and this namespace of processes: where a process's number means the same."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return platform.node()
-
-
-def process_began(process: int) -> str:
-    """When a process of this machine began, in its own clock; empty where there is none, or where it is dead and only not yet waited for."""
-    try:
-        # The name before it, in brackets, may hold anything.
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] in ("Z", "X") else fields[19]
-    except (OSError, IndexError):
-        return ""
+        heard = f"heard of {self.silence(now):.0f} seconds ago"
+        if self.is_ahead(now):
+            heard = f"whose clock is {self.heartbeat - now:.0f} seconds ahead of the one here"
+        return f"process {self.process} on {self.host}, {heard}"
 
 
 def read_holder(place: Place) -> Holder | None:
@@ -88,10 +82,32 @@ def read_holder(place: Place) -> Holder | None:
         return None
 
 
-def living_holder(place: Place, now: Callable[[], float] = time.time) -> Holder | None:
-    """The process that searches the study at the moment."""
+def living_holder(
+    place: Place, now: Callable[[], float] = time.time, watch: float = WATCH_SECONDS, sure: bool = False
+) -> Holder | None:
+    """The process that searches the study at the moment.
+
+    One whose heartbeat lies in the future is watched for up to `watch` seconds; `sure`: so is one of another machine that was not heard of for long.
+    """
     holder = read_holder(place)
-    return holder if holder is not None and holder.lives(now()) else None
+    if holder is None:
+        return None
+    lives = holder.lives(now())
+    if holder.is_ahead(now()) or (sure and not lives and not holder.is_here):
+        return seen_to_beat(place, holder, watch)
+    return holder if lives else None
+
+
+def seen_to_beat(place: Place, first: Holder, seconds: float) -> Holder | None:
+    """Who leads the study, seen to live by a heartbeat other than `first`; None where there is none within so many seconds."""
+    until = elapsed() + seconds
+    while True:
+        holder = read_holder(place)
+        if holder is None or holder != first:
+            return holder
+        if (left := until - elapsed()) <= 0:
+            return None
+        time.sleep(min(left, LOOK_EVERY[not isinstance(place, Folder)]))
 
 
 def refusal(name: str, holder: Holder) -> InputError:
@@ -111,17 +127,17 @@ class Lead:
         name: str,
         patience: float = 0.0,
         beat: float = BEAT_SECONDS,
-        watch: float = 1.2 * BEAT_SECONDS,
+        watch: float = WATCH_SECONDS,
     ) -> None:
         """Raises `InputError` where another process has it.
 
-        Waits up to `patience` seconds for one that may be dead, and watches one of another machine that seems dead for `watch` seconds: the
-        clocks may differ.
+        Waits up to `patience` seconds for one that may be dead. One of another machine is gone once its heart did not beat for `watch` seconds
+        here, and for a minute by what the clocks say; where its heartbeat lies in the future they say nothing, and the whole minute passes here.
         """
         self._place, self._name, self._watch = place, name, watch
         process, token = os.getpid(), uuid.uuid4().hex
         self._own = Holder(platform.node(), process, machine_id(), process_began(process), token, time.time())
-        self._lost = ""
+        self._lost, self._beaten = "", elapsed()
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._take(patience)
         self._thread = threading.Thread(target=self._keep, args=(beat,), daemon=True)
@@ -145,23 +161,25 @@ class Lead:
 
     def _wait(self, patience: float) -> None:
         """Until nobody leads the study. A holder whose heart beats on is refused at once."""
-        until = time.monotonic() + patience
-        first = living_holder(self._place)
-        while (holder := living_holder(self._place)) is not None:
-            beats = first is None or holder.heartbeat > first.heartbeat or holder.is_here
-            if beats or time.monotonic() >= until:
-                raise refusal(self._name, holder)
-            time.sleep(1.0)
-        left = read_holder(self._place)
-        if left is not None and not left.is_here:
-            time.sleep(self._watch)
+        first = read_holder(self._place)
+        if first is None or (first.is_here and not first.lives(time.time())):
+            return
+        now = time.time()
+        quiet = max(0.0, STALE_SECONDS - first.silence(now))
+        if first.is_here:
+            raise refusal(self._name, first)
+        # Too long to wait for, unless the clocks are no help: then no later time would be a better one.
+        enough = quiet <= patience or first.is_ahead(now)
+        holder = seen_to_beat(self._place, first, quiet + self._watch if enough else patience)
+        if holder is None and not enough:
             holder = read_holder(self._place)
-            if holder is not None and holder != left:
-                raise refusal(self._name, holder)
+        if holder is not None:
+            raise refusal(self._name, holder)
 
     def _beat(self) -> None:
-        self._own = replace(self._own, heartbeat=time.time())
-        self._place.write(KEY, json.dumps(asdict(self._own)).encode())
+        own = replace(self._own, heartbeat=time.time())
+        self._place.write(KEY, json.dumps(asdict(own)).encode())
+        self._own, self._beaten = own, elapsed()
 
     def _keep(self, beat: float) -> None:
         while not self._stop.wait(beat):
@@ -169,7 +187,7 @@ class Lead:
                 self._renew()
             except StorageError as error:
                 # A full disk is found by whoever writes next; one missed beat is no end.
-                if self._own.silence(time.time()) > STALE_SECONDS:
+                if elapsed() - self._beaten > STALE_SECONDS:
                     self._lost = f"the heartbeat of {self._name} could not be written: {error}"
 
     def _renew(self) -> None:
@@ -182,7 +200,8 @@ class Lead:
 
     def check(self) -> None:
         """Raises `StorageError` where the study was lost to another process, for instance while this one was asleep."""
-        if not self._lost and self._own.silence(time.time()) > STALE_SECONDS / 2:
+        silence = max(elapsed() - self._beaten, self._own.silence(time.time()))
+        if not self._lost and silence > STALE_SECONDS / 2:
             self._renew()
         if self._lost:
             raise StorageError(f"{self._lost}; this process ends, the study goes on there")

@@ -139,13 +139,27 @@ def trial_row(trial: Trial) -> dict[str, Any]:
     return row | trial.params
 
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\n")
+"""How a text begins that a spreadsheet would carry out."""
+
+
+def guarded(value: Any) -> Any:
+    """A cell of a table for spreadsheets: a text that would be a formula gets an apostrophe in front, and what ends a line ends it as everywhere.
+    Numbers stay what they are.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(FORMULAS) else text
+
+
 def trials_csv(study: Study, history: History) -> str:
     """One row per trial in the order of their numbers."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, trial_columns(study), lineterminator="\n")
     writer.writeheader()
     for trial in history.trials.values():
-        row = trial_row(trial)
+        row = {name: guarded(value) for name, value in trial_row(trial).items()}
         row |= {name: f"{value:.6f}" for name, value in row.items() if name.startswith(ACCURACIES)}
         writer.writerow(row)
     return buffer.getvalue()
@@ -228,7 +242,9 @@ class ResultFiles:
         """Whether best/ has this trial's weights from an earlier session."""
         try:
             metrics = json.loads((self._folder.best / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
+            return False
+        if not isinstance(metrics, dict):
             return False
         there = (self._folder.best / "model.safetensors").is_file()
         return there and (metrics.get("trial"), metrics.get("epoch_of_score")) == (best.number, best.best_rung)

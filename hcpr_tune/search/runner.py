@@ -6,13 +6,13 @@ import logging
 import os
 import platform
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import Interrupted, MovedOn, StorageError
+from hcpr_tune.files import sweep
 from hcpr_tune.search.capacity import Capacity, Share, requested
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
@@ -51,11 +51,11 @@ def recording(
         stack.callback(lead.close)
         if folder.record_bytes() != history.bytes_read:
             raise MovedOn(f"{folder.address} was searched by another process in this moment; start again")
+        sweep(folder.root)
         clear_stops(folder.place)
         segments = None if folder.bucket is None else Segments(folder.bucket, lead.check)
-        record = Record(folder.record, history, segments=segments, leading=lead.check)
-        stack.callback(record.close)
-        record.append(_begin(study, history, workers, requests))
+        record = stack.enter_context(Record(folder.record, history, segments=segments, leading=lead.check))
+        record.append(_begin(study, history, workers, requests, record.clock()))
         with ending(record):
             yield record
 
@@ -79,7 +79,7 @@ def ending(record: Record[Any]) -> Iterator[None]:
     finally:
         # Where the storage is what failed, the record ends without its end.
         with suppress(StorageError) if reason == "storage" else nullcontext():
-            record.append({"event": "end", "time": time.time(), "reason": reason})
+            record.append({"event": "end", "time": record.clock(), "reason": reason})
 
 
 def driver_facts(packages: Iterable[str]) -> Event:
@@ -92,11 +92,11 @@ def driver_facts(packages: Iterable[str]) -> Event:
     }
 
 
-def _begin(study: Study, history: History, workers: int, requests: Sequence[Event]) -> Event:
+def _begin(study: Study, history: History, workers: int, requests: Sequence[Event], time: float) -> Event:
     losses = [{"event": "loss", "what": history.damage}] if history.damage else []
     return {
         "event": "begin",
-        "time": time.time(),
+        "time": time,
         "fingerprint": study.fingerprint,
         "workers": workers,
         **driver_facts(NAMED_VERSIONS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Any, Literal
 
@@ -27,7 +26,7 @@ class JobSearcher(Bridge[Job]):
     def __init__(self, study: Study, record: Record[History], folder: StudyFolder, capacity: Capacity) -> None:
         super().__init__()
         self._study, self._record, self._folder, self._capacity = study, record, folder, capacity
-        self._policy = Policy(study, record.history, Suggester(study), self._write, time.time)
+        self._policy = Policy(study, record.history, Suggester(study), self._write, record.clock)
         self._inbox = Inbox(folder.place)
 
     def look(self) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from hcpr_tune.bucket import Bucket, is_bucket
 from hcpr_tune.errors import InputError
-from hcpr_tune.files import write_bytes_whole, write_whole
+from hcpr_tune.files import write_bytes_whole, write_new, write_whole
 from hcpr_tune.search.changes import grown_budget, with_free_settings
 from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.holder import living_holder, machine_id
+from hcpr_tune.search.holder import read_holder
 from hcpr_tune.search.record import read_history, read_segments
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.rules import always_promoted
@@ -77,9 +77,13 @@ def create(folder: StudyFolder, study: Study) -> History:
     text = study_to_toml(study)
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
-        write_whole(folder.study, text)
+        write_new(folder.study, text)
         if folder.bucket is not None:
             write_whole(folder.root / COPY_OF, folder.address + "\n")
+    except FileExistsError:
+        raise InputError(
+            f"--name {show(folder.root.name)} is taken: another process has begun {folder.address} in this moment; choose another --name"
+        ) from None
     except OSError as error:
         raise InputError(
             f"--storage {folder.root.parent} cannot be written: {error}; choose another --storage"
@@ -112,7 +116,12 @@ def reopen(
     if (study.recipe.epochs, study.goal) != (today.recipe.epochs, today.goal):
         # The file was changed since; what happened is told by the study that it happened in.
         history = read_history(folder.record, study.recipe.epochs, study.goal)
-    return folder, extended(study, history.extensions), history
+    try:
+        return folder, extended(study, history.extensions), history
+    except InputError as error:
+        raise InputError(
+            f"{folder.record}: the study cannot be extended as it says ({error}); it was changed: restore the file from a copy"
+        ) from None
 
 
 def known(storage: str | Path) -> list[str]:
@@ -124,8 +133,10 @@ def known(storage: str | Path) -> list[str]:
 
 def _fetch(folder: StudyFolder, with_best: bool) -> None:
     """Bring study and record from a bucket; the rest of the copy is rebuilt from them."""
-    holder = living_holder(folder.place)
-    if folder.bucket is None or (holder is not None and holder.machine == machine_id() and folder.record.exists()):
+    if folder.bucket is None:
+        return
+    holder = read_holder(folder.place)
+    if holder is not None and holder.is_here and holder.lives(time.time()) and folder.record.exists():
         return  # the copy is the leading process's own
     folder.root.mkdir(parents=True, exist_ok=True)
     write_whole(folder.root / COPY_OF, folder.address + "\n")

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.files import draft_of
 from hcpr_tune.training import manifest
 from hcpr_tune.training.loop import TrainingState
 from hcpr_tune.training.models import save_weights
@@ -42,7 +43,7 @@ def save(
 ) -> Path:
     """Write the checkpoint of `state.epoch` and what was measured up to it, the latest epoch last, and the picture `examples`; a reader sees all of it or nothing. Raises `OSError`, and then leaves nothing."""
     target = folder_of(root, state.epoch)
-    temporary = root / f".{target.name}.{os.getpid()}"
+    temporary = draft_of(target)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.shapes import MODEL_INPUTS, Table
 from hcpr_tune.training.models import build_model, load_weights
 from hcpr_tune.training.recipe import load_recipe
 
@@ -36,10 +37,12 @@ def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
 def model_inputs(folder: Path) -> tuple[int, int, tuple[int, int]]:
     """Channels, classes and (height, width) of the images that the model in a folder takes. Raises `InputError` where they are not said."""
     try:
-        inputs = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["model_inputs"]
-        channels, classes, (height, width) = inputs["channels"], inputs["classes"], inputs["image_size"]
-    except (ValueError, KeyError, TypeError) as error:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8-sig"))
+        Table(needed={"model_inputs": MODEL_INPUTS}).check(metrics, "")
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{folder / 'metrics.json'} does not say model_inputs ({error!r}); train the recipe again"
+            f"{folder / 'metrics.json'} does not say model_inputs as it must ({error}); restore it from a copy, or train the recipe again"
         ) from None
-    return channels, classes, (height, width)
+    inputs = metrics["model_inputs"]
+    height, width = inputs["image_size"]
+    return inputs["channels"], inputs["classes"], (height, width)

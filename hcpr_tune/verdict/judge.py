@@ -218,7 +218,7 @@ class Judge(Bridge[Task]):
         self._write("job_end", **ended | more)
 
     def _write(self, what: str, **more: Any) -> None:
-        event: Event = {"event": what, "time": time.time(), **more}
+        event: Event = {"event": what, "time": self._record.clock(), **more}
         self._record.append(event)
 
 

@@ -33,7 +33,7 @@ class OpenTest:
             return
         number = write_opening(self._folder, self._history, self._command, self._leading)
         about = {"number": number, "command": self._command, "models": sorted(models), "scope": scope}
-        self._record.append({"event": "opening", "time": time.time(), **about})
+        self._record.append({"event": "opening", "time": self._record.clock(), **about})
 
 
 def write_opening(

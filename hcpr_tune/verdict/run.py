@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from hcpr_tune.errors import MovedOn
-from hcpr_tune.files import write_bytes_whole
+from hcpr_tune.files import sweep, write_bytes_whole
 from hcpr_tune.search.capacity import Capacity, Share
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
@@ -66,15 +65,15 @@ def carry_out(
         if history.bytes_read and folder.record_bytes() != history.bytes_read:
             raise MovedOn(f"{folder.address} was changed by another process in this moment; start again")
         history.bytes_read = 0  # from here on it is written by this process alone
+        sweep(own.root)
         clear_stops(folder.place)
         state = known_state(folder)
         own.root.mkdir(parents=True, exist_ok=True)
         segments = None if own.bucket is None else Segments(own.bucket, lead.check)
-        record = Record(own.record, state, [*listeners, Curves(own.root)], segments, lead.check)
-        stack.callback(record.close)
+        record = stack.enter_context(Record(own.record, state, [*listeners, Curves(own.root)], segments, lead.check))
         # However it ends, what is written says how often the test images were seen.
         stack.callback(retell, folder, history, program)
-        record.append(_begin(share.workers))
+        record.append(_begin(share.workers, record.clock()))
         open_test = OpenTest(folder, history, record, lead, command)
         with ending(record):
             # Ray is loaded only where something is trained or attacked.
@@ -97,11 +96,11 @@ def settle(
         numbers = {name: one["robust_accuracy"]["mean"] for name, one in entrants.items()}
         write_seen(folder, history, state.openings[-1]["number"], numbers)
         plain["openings"] = history.openings
-        record.append({"event": "closing", "time": time.time()})
+        record.append({"event": "closing", "time": record.clock()})
     write_verdict(verdict_folder(folder), plain, program)
     return plain
 
 
-def _begin(workers: int) -> Event:
+def _begin(workers: int, time: float) -> Event:
     facts = driver_facts((*NAMED_VERSIONS, *MORE_NAMED))
-    return {"event": "begin", "format": FORMAT, "time": time.time(), "workers": workers, **facts}
+    return {"event": "begin", "format": FORMAT, "time": time, "workers": workers, **facts}

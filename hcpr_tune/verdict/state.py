@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hcpr_tune.errors import InputError
-from hcpr_tune.search.history import COUNTS, Event
-from hcpr_tune.search.record import read_lines
+from hcpr_tune.search.events import VERDICT, Event, check_event
+from hcpr_tune.search.history import COUNTS
+from hcpr_tune.search.record import fold, read_lines
+from hcpr_tune.shapes import Wrong
 from hcpr_tune.training.ladder import Step
 
 FORMAT = 1
@@ -88,6 +89,21 @@ class State:
     bytes_read: int = 0
     _began: float = 0.0
 
+    def check(self, event: Event) -> None:
+        """Raises `Wrong` where an event is none, or cannot follow what is recorded."""
+        check_event(event, VERDICT)
+        kind = event["event"]
+        if kind == "begin" and event["format"] != FORMAT:
+            raise Wrong(f"it is of format {event['format']}, this version reads {FORMAT}")
+        if kind != "model" and "model" in event and event["model"] not in self.models:
+            raise Wrong("model must be one of those that are recorded before it")
+        if kind == "closing" and not self.openings:
+            raise Wrong("event must not be closing where nothing was opened")
+        if kind == "step":
+            chunk = self.chunks.get((event["model"], event["scope"], event["chunk"]))
+            if chunk is not None and chunk.labels != tuple(event["labels"]):
+                raise Wrong("labels must be those of the chunk's earlier attacks")
+
     def apply(self, event: Event) -> bool:
         """Fold one event in."""
         getattr(self, f"_on_{event['event']}")(event)
@@ -96,8 +112,6 @@ class State:
         return True
 
     def _on_begin(self, event: Event) -> None:
-        if event["format"] != FORMAT:
-            raise ValueError(f"it is of format {event['format']}, this version reads {FORMAT}")
         self._began, self.seconds, self.ended = event["time"], 0.0, ""
         self.workers, self.versions = event["workers"], event["versions"]
         # What could not be done may be possible now; what ran died with its session.
@@ -179,12 +193,7 @@ def read_state(path: Path) -> State:
     state = State()
     if not path.is_file():
         return state
-    for number, event in enumerate(read_lines(path).events, start=1):
-        try:
-            state.apply(event)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"{path}, line {number} makes no sense to this version ({error}); move the folder {path.parent} away to judge anew, nothing of the study is touched"
-            ) from None
+    way_out = f"move the folder {path.parent} away to judge anew, nothing of the study is touched"
+    fold(path, read_lines(path).events, state, way_out)
     state.bytes_read = path.stat().st_size
     return state

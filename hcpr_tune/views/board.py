@@ -63,7 +63,9 @@ def time_line(standing: Plain, since: float, width: int) -> Table:
     words = f"elapsed {clock(elapsed)}"
     if left != 0 or standing["running"]:
         words += f", about {'?' if left is None else clock(left)} left"
-    share = 0.0 if left is None else elapsed / max(elapsed + left, 1e-9)
+    share = standing["share_done"]
+    if share is None:  # it runs
+        share = 0.0 if left is None else elapsed / max(elapsed + left, 1e-9)
     line = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=1.0, completed=share, width=max(1, min(BAR_WIDTH, width - len(words) - 2)))
     line.add_row(bar, Text(words, style="dim", no_wrap=True, overflow="ellipsis"))

@@ -70,6 +70,7 @@ def standing(study: Study, history: History, alive: bool = True) -> Plain:
         "workers": history.workers,
         "seconds": history.seconds,
         "seconds_left": seconds_left(study, history) if alive else 0.0,
+        "share_done": None if alive else share_done(study, history),
         "worker_seconds": history.worker_seconds,
         "trials": counts(study, history, alive),
         "stopped_at": {str(rung): count for rung, count in stopped_at(history).items()},
@@ -159,6 +160,14 @@ def running_plain(trial: Trial) -> Plain:
     """What runs where: `worker` is the IP address and the process that last reported, None until its first epoch."""
     worker = None if trial.fresh or not trial.epochs else trial.epochs[max(trial.epochs)].get("worker")
     return {"trial": trial.number, "epoch": trial.last_epoch, "target": trial.target, "worker": worker}
+
+
+def share_done(study: Study, history: History) -> float:
+    """How much of a search is done that nobody goes on with at the moment; 1 only where nothing is left to do."""
+    if state_of(study, history, None) in ("finished", "out of time"):
+        return 1.0
+    trained = sum(len(trial.epochs) for trial in history.trials.values())
+    return min(0.99, trained / max(1, expected_epochs(study)))
 
 
 def expected_epochs(study: Study) -> int:

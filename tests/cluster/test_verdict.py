@@ -16,7 +16,7 @@ import torch
 
 import hcpr_tune
 from hcpr_tune.cli import main
-from hcpr_tune.search.record import sealed
+from hcpr_tune.search.record import sealed_row, unsealed
 from hcpr_tune.training.data import load_data
 from hcpr_tune.training.evaluation import evaluate
 from hcpr_tune.training.loop import torch_threads
@@ -348,16 +348,15 @@ def test_a_verdict_of_another_version_and_a_study_without_a_complete_trial_are_r
     monkeypatch.chdir(copied(whole[0], tmp_path, with_verdict=True))
     record = Path("results/one/verdict/record.jsonl")
     lines = record.read_bytes()
-    begin = json.loads(lines.splitlines()[0])
-    del begin["crc32"]
-    record.write_bytes(sealed(begin | {"format": 99}) + lines.partition(b"\n")[2])
+    begin, *rest = map(unsealed, lines.splitlines())
+    record.write_bytes(sealed_row([begin | {"format": 99}, *rest]))
     assert main(["verdict", "one"]) == 2
     assert "it is of format 99, this version reads" in (told := capsys.readouterr().err)
     assert "move the folder results/one/verdict away" in told
     events = [event for event in events_of(Path("results/one")) if event["event"] in ("begin", "end")]
     for event in events:
-        del event["crc32"]
-    Path("results/one/record.jsonl").write_bytes(b"".join(map(sealed, events)))
+        del event["crc32"], event["after"]
+    Path("results/one/record.jsonl").write_bytes(sealed_row(events))
     shutil.rmtree(record.parent)
     assert main(["verdict", "one"]) == 2
     assert "no trial of this study came to its last epoch" in capsys.readouterr().err

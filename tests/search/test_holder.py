@@ -13,7 +13,16 @@ import pytest
 
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search import holder
-from hcpr_tune.search.holder import KEY, STALE_SECONDS, Holder, Lead, living_holder, machine_id, process_began
+from hcpr_tune.search.holder import (
+    KEY,
+    STALE_SECONDS,
+    Holder,
+    Lead,
+    living_holder,
+    machine_id,
+    process_began,
+    read_holder,
+)
 from hcpr_tune.search.place import Folder
 
 
@@ -153,3 +162,52 @@ def test_a_holder_of_a_later_version_is_one(place):
     place.write(KEY, json.dumps(later).encode())
     with pytest.raises(InputError, match="on other-host"):
         Lead(place, "results/one")
+
+
+@pytest.mark.parametrize("ahead", [30.0, 86400.0, 1e15])
+def test_a_heartbeat_in_the_future_holds_nothing_unless_it_moves(place, monkeypatch, ahead):
+    """The clock of a machine ran ahead, and the machine died."""
+    monkeypatch.setattr(holder, "STALE_SECONDS", 0.4)
+    left = elsewhere(time.time() + ahead)
+    write(place, left)
+    assert living_holder(place, watch=0.2) is None
+    began = time.monotonic()
+    Lead(place, "results/one", watch=0.2).close()
+    assert 0.6 <= time.monotonic() - began < 10
+
+
+def test_a_living_holder_whose_clock_is_ahead_is_seen_by_its_heartbeat(place):
+    first = elsewhere(time.time() + 1000)
+    write(place, first)
+    beats = threading.Timer(0.3, lambda: write(place, replace(first, heartbeat=first.heartbeat + 1)))
+    beats.start()
+    found = living_holder(place, watch=20.0)
+    assert found is not None
+    assert "whose clock is 100" in found.words(time.time())
+    again = threading.Timer(0.3, lambda: write(place, replace(first, heartbeat=first.heartbeat + 2)))
+    again.start()
+    with pytest.raises(InputError, match="process 4321 on other-host, whose clock is"):
+        Lead(place, "results/one")
+    beats.join()
+    again.join()
+
+
+def test_a_clock_that_is_set_ahead_is_no_silence_of_ones_own(place, monkeypatch):
+    lead = Lead(place, "results/one", beat=0.02)
+    now = time.time()
+    monkeypatch.setattr(holder.time, "time", lambda: now + 86400)
+    lead.check()
+    monkeypatch.setattr(holder.time, "time", lambda: now - 86400)
+    lead.check()
+    lead.close()
+    assert read_holder(place) is None
+
+
+def test_who_may_only_seem_dead_is_watched_before_its_files_are_deleted(place):
+    first = elsewhere(time.time() - 1000)
+    write(place, first)
+    assert living_holder(place) is None
+    beats = threading.Timer(0.3, lambda: write(place, replace(first, heartbeat=first.heartbeat + 1)))
+    beats.start()
+    assert living_holder(place, sure=True, watch=20.0) is not None
+    beats.join()

@@ -6,14 +6,27 @@ import copy
 import errno
 import os
 import time
+import zlib
+from pathlib import Path
 
 import pytest
 
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search.history import History
 from hcpr_tune.search.place import Folder
-from hcpr_tune.search.record import SEGMENT_BYTES, WAIT_SECONDS, Record, Segments, read_history, read_segments, unsealed
+from hcpr_tune.search.record import (
+    SEGMENT_BYTES,
+    WAIT_SECONDS,
+    Record,
+    Segments,
+    read_history,
+    read_segments,
+    sealed,
+    sealed_row,
+    unsealed,
+)
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, reached, suggested
+from tests.search.odd_records import resealed
 
 
 def write(path, events):
@@ -329,3 +342,218 @@ def test_a_listener_that_cannot_write_is_named_and_all_are_closed(tmp_path):
     with pytest.raises(StorageError, match="the results cannot be written: No space left"):
         record.close()
     assert len(closed) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [*lines[:4], lines[3], *lines[4:]],
+        lambda lines: [*lines, lines[-1]],
+        lambda lines: [lines[0], *lines],
+        lambda lines: [*lines[:3], *lines[4:]],
+        lambda lines: lines[1:],
+        lambda lines: [*lines[:-2], lines[-1]],
+        lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]],
+        lambda lines: [lines[0], sealed(suggested(0)), *lines[1:]],
+        lambda lines: [*lines, sealed(begin(1.0))],
+    ],
+    ids=["doubled", "last doubled", "first doubled", "deleted", "first deleted", "last but one deleted", "swapped", "foreign", "unchained"],
+)  # fmt: skip
+def test_a_line_that_was_doubled_deleted_or_moved_is_noticed(tmp_path, change):
+    path = tmp_path / "record.jsonl"
+    write(path, EVENTS)
+    data = b"".join(change(path.read_bytes().splitlines(keepends=True)))
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"record.jsonl, line \d+ does not follow the line before it: one was doubled"):
+        read_history(path, 27)
+    with pytest.raises(InputError, match="does not follow"):
+        Record(path, History(27))
+    assert path.read_bytes() == data
+
+
+def test_a_record_of_an_earlier_version_is_read_and_gone_on_from(tmp_path):
+    """Its lines have only checksums of their own."""
+    path = tmp_path / "record.jsonl"
+    path.write_bytes(b"".join(sealed(event) for event in EVENTS))
+    history = read_history(path, 27)
+    assert history == history_of(*EVENTS[1:])
+    record = Record(path, history)
+    record.append(begin(1.0))
+    record.append(job(0, 9, 27))
+    record.close()
+    assert read_history(path, 27) == record.history
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:-2], lines[-1]]))
+    with pytest.raises(InputError, match="does not follow"):
+        read_history(path, 27)
+
+
+def test_events_sealed_in_a_row_are_what_a_record_writes(tmp_path):
+    path = tmp_path / "record.jsonl"
+    write(path, EVENTS)
+    assert path.read_bytes() == sealed_row(EVENTS)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_line_ends_of_windows_and_a_byte_order_mark_do_no_harm(tmp_path, mark):
+    path = tmp_path / "record.jsonl"
+    path.write_bytes(mark + sealed_row(EVENTS).replace(b"\n", b"\r\n"))
+    history = read_history(path, 27)
+    assert history == history_of(*EVENTS[1:])
+    record = Record(path, history)
+    record.append(begin(1.0))
+    record.close()
+    assert read_history(path, 27) == record.history
+    path.write_bytes(path.read_bytes()[:-5])
+    assert "was cut off" in read_history(path, 27).damage
+
+
+def _moved(path: Path) -> None:
+    path.rename(path.with_name("elsewhere.jsonl"))
+
+
+def _folder_moved(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def _replaced(path: Path) -> None:
+    path.with_name("copy").write_bytes(path.read_bytes())
+    path.with_name("copy").replace(path)
+
+
+def _appended(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"{}\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_moved, "was moved or deleted"),
+        (_folder_moved, "was moved or deleted"),
+        (_replaced, "was replaced by another file"),
+        (_appended, "bytes long and not"),
+        (lambda path: os.truncate(path, 10), "is 10 bytes long and not"),
+    ],
+)
+def test_a_record_that_is_moved_or_replaced_is_noticed_before_the_next_event_takes_effect(tmp_path, change, words):
+    path = tmp_path / "one" / "record.jsonl"
+    path.parent.mkdir()
+    record = Record(path, History(27))
+    for event in EVENTS[:4]:
+        record.append(event)
+    before, version = path.read_bytes(), record.history.version
+    change(path)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=f"{words}.* while it was in use; .* then go on by --resume"):
+            record.append(EVENTS[4])
+    assert record.history.version == version
+    record.close()
+    left = [one for one in tmp_path.rglob("*.jsonl") if one.read_bytes() == before]
+    assert left or words.endswith("not"), "nothing was written to it after that"
+
+
+def test_what_goes_wrong_first_is_told_though_the_files_cannot_be_closed_either(tmp_path):
+    class Broken:
+        def on_event(self, event, history):
+            pass
+
+        def close(self):
+            raise OSError(errno.ENOENT, "No such file or directory")
+
+    record = Record(tmp_path / "record.jsonl", History(27), [Broken()])
+    with pytest.raises(StorageError, match="was moved or deleted"), record:
+        record.append(begin())
+        _moved(tmp_path / "record.jsonl")
+        record.append(suggested(0))
+
+
+def test_an_event_that_could_not_be_read_again_is_not_written(tmp_path):
+    path = tmp_path / "record.jsonl"
+    record = Record(path, History(27))
+    record.append(begin())
+    before = path.read_bytes()
+    for odd, words in (
+        (suggested(1), "trial: trial must be a whole number at least 0 and at most 0, got 1"),
+        (job(0, 0, 3), "job: trial must be one of the 0 that are recorded before it"),
+        ({"event": "x", "time": 0.0}, "event must be one of begin"),
+    ):
+        with pytest.raises(StorageError, match=words):
+            record.append(odd)
+    record.close()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"seconds_attack": 10**400},
+            "seconds_attack must be a finite number at least 0 and at most 10000000000, got 1000",
+        ),
+        ({"total_validation": 0}, "total_validation must be a whole number at least 1"),
+        ({"robust_correct_validation": 1001}, "robust_correct_validation must be .* at most 1000, got 1001"),
+        ({"robust_correct_validation": None}, "robust_correct_validation must be a whole number .* got null"),
+        ({"attacked_pairs_validation": [[0, 1]]}, r"attacked_pairs_validation\[0\] must be a list of 3"),
+        (
+            {"attacked_pairs_validation": [[0, 5, 1]], "class_totals_validation": [9, 9]},
+            r"attacked_pairs_validation\[0\]\[1\] must be a whole number at least -1 and at most 1, got 5",
+        ),
+        ({"time": float("nan")}, "time must be a finite number"),
+        ({"is_rung": 1}, "is_rung must be true or false, got 1"),
+        ({"device": ["x"] * 1000}, r"device must be a text, got .{60,70}; it is"),
+        ({"trial": True}, "trial must be a whole number"),
+    ],
+)
+def test_an_odd_value_is_named_with_its_line_its_law_and_what_it_is(tmp_path, change, words):
+    path = tmp_path / "record.jsonl"
+    path.write_bytes(resealed([begin(), suggested(0), job(0, 0, 3), epoch(0, 3, 500) | change]))
+    with pytest.raises(InputError, match=f"record.jsonl, line 4 makes no sense to this version: {words}"):
+        read_history(path, 27)
+
+
+def test_a_line_that_is_nested_without_end_is_damaged(tmp_path):
+    path = tmp_path / "record.jsonl"
+    body = b'{"event": "begin", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    path.write_bytes(body[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(body) + sealed(suggested(0)))
+    with pytest.raises(InputError, match=r"line 1 is damaged .it is nested too deeply"):
+        read_history(path, 27)
+
+
+def test_what_a_bucket_did_not_take_is_written_before_what_follows(tmp_path, monkeypatch):
+    place, path = Folder(tmp_path / "bucket"), tmp_path / "record.jsonl"
+    record = in_segments(path, place)
+    record.append(begin())
+
+    def refuse(self, key, data):
+        raise StorageError("the store is away")
+
+    monkeypatch.setattr(Folder, "write", refuse)
+    record.append(suggested(0))
+    with pytest.raises(StorageError, match="away"):
+        record.append(job(0, 0, 3))
+    monkeypatch.undo()
+    record.append({"event": "end", "time": 1.0, "reason": "storage"})
+    record.close()
+    assert read_segments(place) == path.read_bytes()
+    assert len(read_history(path, 27).trials) == 1
+
+
+def test_jobs_end_with_their_session():
+    history = history_of(
+        suggested(0), job(0, 0, 3), epoch(0, 1), {"event": "end", "time": 9.0, "reason": "interrupted"}
+    )
+    assert (history.trials[0].state, history.running) == ("interrupted", [])
+    history.apply(begin(10.0))
+    assert history.trials[0].state == "interrupted"
+
+
+@pytest.mark.parametrize("jump", [86400.0, -86400.0])
+def test_the_time_of_a_session_goes_on_evenly_when_the_date_is_set(tmp_path, monkeypatch, jump):
+    record = Record(tmp_path / "record.jsonl", History(27))
+    record.append({**begin(), "time": record.clock()})
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + jump)
+    record.append({"event": "workers", "time": record.clock(), "workers": 3})
+    record.close()
+    assert 0 <= record.history.seconds < 60

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.files import new_name
 from hcpr_tune.proportions import Proportion
 from hcpr_tune.search.history import History
 from hcpr_tune.search.record import Record
@@ -151,6 +153,34 @@ def test_a_top_rung_that_would_change_what_was_trained_is_refused(space_file, ch
         extend(study, {"epochs": 8})
     with pytest.raises(InputError, match="--epochs must be above the 4 epochs"):
         extend(study, {"epochs": 4})
+
+
+def test_of_two_that_begin_one_study_at_once_the_second_is_refused(small_study, tmp_path):
+    first, second = check_new(tmp_path, "one"), check_new(tmp_path, "one")
+    create(first, small_study)
+    before = first.study.read_bytes()
+    with pytest.raises(InputError, match='--name "one" is taken: another process has begun'):
+        create(second, replace(small_study, recipe=replace(small_study.recipe, seed=9)))
+    assert first.study.read_bytes() == before
+    assert [path.name for path in first.root.iterdir()] == ["study.toml"]
+
+
+def test_default_names_of_one_second_differ(monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form: "20261124-001851")
+    names = {new_name("small") for _ in range(100)}
+    assert len(names) == 100
+    assert all(re.fullmatch(r"small-20261124-001851-[0-9a-f]{6}", name) for name in names)
+
+
+def test_a_table_for_spreadsheets_guards_texts_and_leaves_numbers(small_study):
+    reasons = ["=1+1", "+1", "-1", "@x", "\tx", "\r=x", "a=1", "", "\udc80"]
+    events = [suggested(number, {"hcpr.scale": -0.1, "pace.shape": "-x"}) for number in range(len(reasons))]
+    history = history_of(*events, last_epoch=4)
+    for trial, reason in zip(history.trials.values(), reasons, strict=True):
+        trial.reason = reason
+    rows = list(csv.DictReader(io.StringIO(trials_csv(small_study, history), newline="")))
+    assert [row["reason"] for row in rows] == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "'\n=x", "a=1", "", "\\udc80"]
+    assert {(row["hcpr.scale"], row["pace.shape"]) for row in rows} == {("-0.1", "'-x")}
 
 
 def test_only_one_process_writes_a_record(small_study, tmp_path):

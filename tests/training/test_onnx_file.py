@@ -119,12 +119,32 @@ def test_other_weights_are_found(folder):
     assert not largest_difference(model, data, GRAY) <= 1e-4
 
 
+def inputs(channels, classes, size):
+    return b'{"model_inputs": {"channels": %s, "classes": %s, "image_size": %s}}' % (
+        channels.encode(),
+        classes.encode(),
+        size,
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("model.safetensors", b"damaged", "model.safetensors cannot be read as safetensors"),
         ("model.safetensors", None, "holds no model.safetensors; give a folder such as results/NAME/best"),
-        ("metrics.json", b"{}", "does not say model_inputs"),
+        ("metrics.json", b"{}", "does not say model_inputs as it must .model_inputs is missing"),
+        ("metrics.json", b"[" * 100_000, "does not say model_inputs"),
+        ("metrics.json", b'"x"', "does not say model_inputs"),
+        *(
+            ("metrics.json", inputs("1", "10", size), "does not say model_inputs as it must .model_inputs.image_size")
+            for size in (b"8", b"[8]", b"[8, 0]", b"[8, 1e400]", b'["8", "8"]')
+        ),
+        ("metrics.json", inputs("true", "10", b"[8, 8]"), "model_inputs.channels must be a whole number"),
+        (
+            "metrics.json",
+            inputs("1", "1" + "0" * 400, b"[8, 8]"),
+            "model_inputs.classes must be a whole number .* got 1000",
+        ),
         ("recipe.toml", b"epochs = 'many'", "epochs must be a whole number"),
     ],
 )

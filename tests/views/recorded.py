@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.record import sealed
+from hcpr_tune.search.record import sealed_row
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.space import active_params, params_of
 from hcpr_tune.search.studies import create
@@ -105,5 +105,5 @@ def written(root: Path, study: Study, trials: int, **more: Any) -> StudyFolder:
     create(folder, study)
     first, *rest = recorded(study, trials, **more)
     events = [first | {"fingerprint": study.fingerprint, "study": study_to_plain(study)}, *rest]
-    folder.record.write_bytes(b"".join(sealed(event) for event in events))
+    folder.record.write_bytes(sealed_row(events))
     return folder
