@@ -37,16 +37,16 @@ def read_text(path: Path, way_out: str = "give the path of a text file", named: 
     except (OSError, ValueError) as error:  # a path may hold what no path can
         raise InputError(f"{named} cannot be read: {error}; {way_out}") from None
     if len(data) > MOST_BYTES:
-        raise InputError(f"{named} is larger than the {MOST_BYTES // 2**20} MiB that are read of a text; {way_out}")
+        raise InputError(f"{named} cannot be read: it is larger than the {MOST_BYTES // 2**20} MiB that are read of a text; {way_out}")
     encoding = next((encoding for mark, encoding in MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{named} is no UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8, or {way_out}"
+            f"{named} cannot be read: it is no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8, or {way_out}"
         ) from None
     if "\0" in text:
-        raise InputError(f"{named} is no text: a byte of it is 0; save it as UTF-8, or {way_out}")
+        raise InputError(f"{named} cannot be read: it is no text, a byte of it is 0; save it as UTF-8, or {way_out}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

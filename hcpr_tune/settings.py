@@ -53,9 +53,12 @@ class Law:
             return value in self.choices
         if isinstance(value, str):
             return is_text(value)
+        return exists(value) and self.holds_between(value)
+
+    def holds_between(self, value: float) -> bool:
+        """Whether a number lies between the bounds."""
         return (
-            (-(2**63) <= value < 2**63 if isinstance(value, int) else math.isfinite(value))
-            and (self.above is None or value > self.above)
+            (self.above is None or value > self.above)
             and (self.at_least is None or value >= self.at_least)
             and (self.below is None or value < self.below)
             and (self.at_most is None or value <= self.at_most)
@@ -105,7 +108,14 @@ def _law_words(law: Law, value: Plain) -> str:
         return str(law) or "text without a byte of 0 that UTF-8 can hold"
     if isinstance(value, float) and not math.isfinite(value):
         return f"a finite number {law}".strip()
-    return str(law) or "a whole number of 64 bits"
+    if not exists(value) and law.holds_between(value):
+        return f"{law} and a whole number of 64 bits".removeprefix(" and ")
+    return str(law)
+
+
+def exists(value: float) -> bool:
+    """Whether files and programs have such a number: whole numbers have 64 bits, others are finite."""
+    return -(2**63) <= value < 2**63 if isinstance(value, int) else math.isfinite(value)
 
 
 def _way_out(item: dataclasses.Field[Any], instead: Any = None) -> str:
@@ -371,7 +381,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         raise InputError(
             f"{where} holds a value that cannot be read: {shorten(str(error))}; whole numbers have 64 bits"
         ) from None
-    _check_values(tables, where)
+    _check_depth(tables, where)
     return tables
 
 
@@ -384,8 +394,8 @@ def _float(text: str) -> float:
     return value
 
 
-def _check_values(tables: dict[str, Any], where: str) -> None:
-    """Raises `InputError` for what lies deeper than anything can, and for whole numbers that TOML does not have. Without recursion, since it is for what is deep."""
+def _check_depth(tables: dict[str, Any], where: str) -> None:
+    """Raises `InputError` for what lies deeper than anything can. Without recursion, since it is for what is deep."""
     left: list[tuple[str, Any, int]] = [("", tables, 0)]
     while left:
         name, value, level = left.pop()
@@ -400,10 +410,6 @@ def _check_values(tables: dict[str, Any], where: str) -> None:
             ]
         elif isinstance(value, list):
             left += [(name, inner, level + 1) for inner in value]
-        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise InputError(
-                f"{name} must be a whole number of 64 bits, as TOML has them, got {show(value)}; give a smaller one ({where})"
-            )
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

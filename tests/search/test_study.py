@@ -110,7 +110,7 @@ BAD = {
     "unknown table": ("bugdet.trials=3", "bugdet.trials is not a known setting"),
     "wrong type": (
         "budget.trials='many'",
-        'budget.trials must be a whole number, got "many"; the default is 24',
+        'budget.trials must be a whole number, got "many"; the space has 4',
     ),
     "float for whole": ("budget.trials=2.5", "budget.trials must be a whole number, got 2.5"),
     "bool for whole": ("budget.trials=true", "budget.trials must be a whole number, got true"),
