@@ -122,7 +122,8 @@ def _way_out(item: dataclasses.Field[Any], instead: Any = None) -> str:
     """The value that can be had for nothing: `instead`, what a space has where the command line gives another, else the default."""
     if item.default is dataclasses.MISSING or is_dataclass(item.default):
         return ""
-    if type(instead) is type(item.default) and item.metadata["law"].holds(instead):
+    fits = type(instead) is type(item.default) or (isinstance(instead, int | float) and isinstance(item.default, str))
+    if fits and item.metadata["law"].holds(instead):
         return f"; the space has {show(instead)}"
     return f"; the default is {show(item.default)}"
 
@@ -223,7 +224,7 @@ def unknown_key(
         hint = "known here: " + ", ".join(names)
     else:
         hint = "`hcpr_tune tune --dry-run` prints all that there are"
-    return InputError(f"{dotted} is not a {kind}; {hint} ({where})")
+    return InputError(f"{shorten(dotted)} is not a {kind}; {hint} ({where})")
 
 
 def _convert(
@@ -442,7 +443,12 @@ def parse_assignments(texts: Iterable[str], below: str = "") -> list[tuple[str, 
 
 
 def check_given_once(before: Iterable[str], name: str, below: str = "") -> None:
-    """Raises `InputError` where `name` would replace one of those given `before`."""
+    """Raises `InputError` where `name` would replace one of those given `before`, or fix a field whose dimension one of them describes."""
+    wanted = name.removeprefix(below)
     for one in before:
-        if f"{one.removeprefix(below)}.".startswith(f"{name.removeprefix(below)}."):
-            raise InputError(f"{shorten(one)} is given twice on the command line, the second time as {shorten(name)}; give it once")
+        given = one.removeprefix(below)
+        dimension = given.removeprefix("search.").replace("@", ".") if given.startswith("search.") else ""
+        if f"{given}.".startswith(f"{wanted}.") or f"{dimension}.".startswith(f"{wanted}."):
+            raise InputError(
+                f"{shorten(one)} is given on the command line, and {shorten(name)} after it would undo that; give one of the two"
+            )

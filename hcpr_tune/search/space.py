@@ -328,7 +328,8 @@ def _openings(space: Space) -> dict[str, list[Params]]:
             continue
         first = {parent: allowed[0] for parent, allowed in dimension.when}
         opened = [first | {parent: value} for parent, allowed in dimension.when for value in allowed]
-        found[name] = [above | values for values in opened for parent in values for above in found[parent][:1]]
+        whole = [found[parent][0] | values for values in opened for parent in values]
+        found[name] = list({tuple(sorted(values.items())): values for values in whole}.values())
     return found
 
 

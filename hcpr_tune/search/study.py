@@ -518,7 +518,7 @@ def study_to_plain(study: Study) -> dict[str, Any]:
     plain = to_plain(study.settings)
     if len(study.settings.objective) == 1:
         plain["objective"] = study.settings.objective[0]
-    if not study.settings.plan.workers:
+    if study.settings.plan == Foreseen():
         del plain["plan"]
     if study.first_points:
         plain["first_points"] = [dict(point) for point in study.first_points]
