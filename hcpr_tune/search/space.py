@@ -34,8 +34,8 @@ FIXED = ("task.", "evaluation.", "epochs", "stretch_ends", "stop_epoch", "thread
 
 MOST_DIMENSIONS, MOST_CHOICES, MOST_ALSO, MOST_CORNERS = 200, 1000, 100, 20_000
 """What a space may have at most: no search learns from more, and whether all combinations make sense is looked at before anything starts."""
-LEAST_BOUND, MOST_BOUND = 1e-100, 1e100
-"""How close to 0 and how large the ends of a range may be: quotients and squares of them are still floats."""
+LEAST_BOUND, MOST_BOUND = 1e-30, 1e30
+"""How close to 0 and how large the ends of a range may be: float32, in which trainings and the report's forests compute, has no more."""
 
 KEYS = ("low", "high", "log", "also", "choices", "when", "prior")
 """What the table of a dimension may hold."""

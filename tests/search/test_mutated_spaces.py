@@ -62,10 +62,10 @@ def tried(path: Path) -> Study | None:
         return None
     lines = plan_lines(study)
     assert all("nan" not in line.split() and "inf" not in line.split() for line in lines)
-    again = path.with_name("study.toml")
-    again.write_text(study_to_toml(study), encoding="utf-8")
-    assert read_study(again) == study
-    assert read_study(again).fingerprint == study.fingerprint
+    path.write_text(study_to_toml(study), encoding="utf-8")
+    again = read_study(path)
+    assert again == study
+    assert again.fingerprint == study.fingerprint
     history = History(study.recipe.epochs, study.goal)
     history.apply(begin())
     suggester = Suggester(study)
