@@ -37,7 +37,9 @@ def read_text(path: Path, way_out: str = "give the path of a text file", named: 
     except (OSError, ValueError) as error:  # a path may hold what no path can
         raise InputError(f"{named} cannot be read: {error}; {way_out}") from None
     if len(data) > MOST_BYTES:
-        raise InputError(f"{named} cannot be read: it is larger than the {MOST_BYTES // 2**20} MiB that are read of a text; {way_out}")
+        raise InputError(
+            f"{named} cannot be read: it is larger than the {MOST_BYTES // 2**20} MiB that are read of a text; {way_out}"
+        )
     encoding = next((encoding for mark, encoding in MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)

@@ -52,7 +52,10 @@ def test_a_text_is_read_however_an_editor_saved_it(how, tmp_path):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ("é".encode("latin-1"), "cannot be read: it is no UTF-8 text (unexpected end of data at byte 0); save it as UTF-8"),
+        (
+            "é".encode("latin-1"),
+            "cannot be read: it is no UTF-8 text (unexpected end of data at byte 0); save it as UTF-8",
+        ),
         ("a = 1".encode("utf-16-le"), "cannot be read: it is no text, a byte of it is 0; save it as UTF-8"),
         (codecs.BOM_UTF16_LE + b"a", "it is no UTF-8 text (truncated data at byte 2)"),
     ],

@@ -100,7 +100,9 @@ def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histo
     study = with_settings(study, options)
     if options.model is None:
         values = parse_assignments(options.set)
-        study = replace(study, recipe=changed(study.recipe, values, " ".join(f"--set {shorten(text)}" for text in options.set)))
+        study = replace(
+            study, recipe=changed(study.recipe, values, " ".join(f"--set {shorten(text)}" for text in options.set))
+        )
     return folder, study, history
 
 

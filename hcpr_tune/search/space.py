@@ -527,11 +527,11 @@ def _range(
         raise InputError(f"search.{name}.also must be a list of numbers, got {show(listed)} ({where})")
     also = tuple(_bound(f"search.{name}.also", value, hint, item, where, example) for value in listed)
     if len(set(also)) < len(also):
-        raise InputError(
-            f"search.{name}.also must be different values, got {show(listed)}; give each once ({where})"
-        )
+        raise InputError(f"search.{name}.also must be different values, got {show(listed)}; give each once ({where})")
     if len(also) > MOST_ALSO:
-        raise InputError(f"search.{name}.also must be at most {MOST_ALSO} values, got {len(also)}; widen the range ({where})")
+        raise InputError(
+            f"search.{name}.also must be at most {MOST_ALSO} values, got {len(also)}; widen the range ({where})"
+        )
     if any(low <= value <= high for value in also):
         raise InputError(
             f"search.{name}.also must lie outside {low:g} to {high:g}, got {show(listed)}; drop it ({where})"
@@ -555,7 +555,9 @@ def _check(name: str, value: Value, item: Any, where: str) -> None:
     try:
         check(name, value, item)
     except InputError as error:
-        raise InputError(f"{str(error).rpartition('; the default is ')[0] or error}; change it there ({where})") from None
+        raise InputError(
+            f"{str(error).rpartition('; the default is ')[0] or error}; change it there ({where})"
+        ) from None
 
 
 def read_points(points: Any, recipe: Recipe, space: Space, where: str) -> tuple[Params, ...]:

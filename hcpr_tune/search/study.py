@@ -85,7 +85,8 @@ class Sampler(Settings):
         f"Optuna's sampler: {', '.join(SAMPLERS)}, or package.module:function, called with seed and startup_trials.",
     )
     startup_trials: int = setting(
-        8, "Recipes drawn without a model before it is asked, the calibration among them.",
+        8,
+        "Recipes drawn without a model before it is asked, the calibration among them.",
         at_least=1,
         at_most=10_000,
     )
@@ -138,7 +139,9 @@ class Verdict(Settings):
         3, "How many of the best trials `hcpr_tune verdict` trains again.", at_least=1, at_most=1000
     )
     seeds: int = setting(5, "Seeds for the winner and its rival.", at_least=1, at_most=1000)
-    other_seeds: int = setting(3, "Seeds for the others; the winner is chosen by so many of each.", at_least=1, at_most=1000)
+    other_seeds: int = setting(
+        3, "Seeds for the others; the winner is chosen by so many of each.", at_least=1, at_most=1000
+    )
     images: int = setting(
         0, "Validation images that pick the winner, a fixed subset in equal shares per class; 0: all.", at_least=0
     )

@@ -273,7 +273,9 @@ def outcome(folder: Path, name: str):
 def test_images_in_a_relative_folder_are_found_by_every_worker(tmp_path):
     """Each worker runs in a folder of its own."""
     write_images(tmp_path / "my images", count=12)
-    space = SMALL_SPACE.replace('dataset = "digits"', 'dataset = "folder:my images"').replace("epochs = 4", "epochs = 1")
+    space = SMALL_SPACE.replace('dataset = "digits"', 'dataset = "folder:my images"').replace(
+        "epochs = 4", "epochs = 1"
+    )
     folder = in_folder(tmp_path, space.replace("batch_size = 128", "batch_size = 8"))
     done = search(folder, "--space", "small.toml", "--name", "one", "--trials", "2")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,13 +22,27 @@ NUMBERS = (
     *(1.7976931348623157e308, 5e-324, 1e-30, 2.2250738585072014e-308, math.inf, -math.inf, math.nan),
 )
 WORDS = (
-    *("", "a", "auto", "none", "asha", "trades", "cosine", "é", "\x00", "a\rb", "\x1b[31m", "\ud800", '"', "\\", "a\nb"),
+    *(
+        "",
+        "a",
+        "auto",
+        "none",
+        "asha",
+        "trades",
+        "cosine",
+        "é",
+        "\x00",
+        "a\rb",
+        "\x1b[31m",
+        "\ud800",
+        '"',
+        "\\",
+        "a\nb",
+    ),
     *("x" * 3000, "folder:somewhere", "folder:", "folder:../a b", "no.such:thing", "8", "true", "\ufeff", "\u2028"),
 )
 NUMBER_FIELDS = [
-    name
-    for name, (hint, _) in dotted_names(Recipe).items()
-    if hint in (int, float) and not name.startswith(FIXED)
+    name for name, (hint, _) in dotted_names(Recipe).items() if hint in (int, float) and not name.startswith(FIXED)
 ]
 SEARCHED = [
     name
@@ -105,7 +119,9 @@ def a_choice(draw: random.Random, tables: dict[str, Any], name: str) -> dict[str
     if hint is bool:
         return {"choices": [True, False]}
     if hint is str:
-        return {"choices": [own, *draw.sample(known, min(len(known), draw.randint(1, 4))), *["a.b:c"] * draw.randint(0, 1)]}
+        return {
+            "choices": [own, *draw.sample(known, min(len(known), draw.randint(1, 4))), *["a.b:c"] * draw.randint(0, 1)]
+        }
     if hint not in (int, float):
         return {"choices": [own, [1]]}
     values = [own, *(a_number(draw, name) for _ in range(draw.choice((1, 2, 5, 30, 300, 2000))))]
@@ -130,7 +146,10 @@ def new_dimension(draw: random.Random, tables: dict[str, Any]) -> None:
             entry.setdefault("when", {})[parent] = allowed if draw.random() < 0.7 else allowed[0]
     if draw.random() < 0.3:
         centre = entry.get("high", entry.get("choices", [0])[0])
-        entry["prior"] = {"centre": draw.choice((centre, published(tables, name))), "strength": draw.choice((0, 0.3, 1, 1.0))}
+        entry["prior"] = {
+            "centre": draw.choice((centre, published(tables, name))),
+            "strength": draw.choice((0, 0.3, 1, 1.0)),
+        }
     label = draw.choice(("@a", "@b.c", "@", "@é")) if draw.random() < 0.02 else ""
     if draw.random() < 0.3 and not label and name not in search:
         table = search
@@ -219,7 +238,9 @@ def add_points(draw: random.Random, tables: dict[str, Any]) -> None:
         point = {}
         for name in draw.sample(names, min(len(names), draw.randint(0, 3))):
             entry = search.get(name) if isinstance(search, dict) else None
-            inside = [*entry.get("choices", [])[:3], entry.get("low"), entry.get("high")] if isinstance(entry, dict) else []
+            inside = (
+                [*entry.get("choices", [])[:3], entry.get("low"), entry.get("high")] if isinstance(entry, dict) else []
+            )
             point[name] = draw.choice([one for one in inside if one is not None] or [any_value(draw)])
         points.append(point)
     tables["first_points"] = points
@@ -228,7 +249,11 @@ def add_points(draw: random.Random, tables: dict[str, Any]) -> None:
 def say_it_twice(draw: random.Random, tables: dict[str, Any]) -> None:
     """A dimension by its quoted name and as a table."""
     search = tables.get("search")
-    names = [name for name, entry in search.items() if "." in name and isinstance(entry, dict)] if isinstance(search, dict) else []
+    names = (
+        [name for name, entry in search.items() if "." in name and isinstance(entry, dict)]
+        if isinstance(search, dict)
+        else []
+    )
     if names:
         name = draw.choice(names)
         *heads, last = name.split(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +89,7 @@ def tried(path: Path) -> Study | None:
 
 def try_all(folder: Path, first: int, count: int) -> int:
     """Try so many spaces; returns how many of them can be searched. Fails with all those that went wrong, and how each is made again."""
+    sys.stdout.write(f"seed {SEED}, spaces {first} to {first + count - 1}\n")
     wrong, searched = [], 0
     for number, tables in spaces(SEED, first, count):
         path = folder / "space.toml"
@@ -101,13 +103,14 @@ def try_all(folder: Path, first: int, count: int) -> int:
                 searched += tried(path) is not None
         except (Exception, TooSlow) as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
-            wrong.append(f"space {number}: {type(error).__name__} {str(error)[:300]} ({Path(last.filename).name}:{last.lineno})")
+            wrong.append(
+                f"space {number}: {type(error).__name__} {str(error)[:300]} ({Path(last.filename).name}:{last.lineno})"
+            )
     assert not wrong, f"seed {SEED}: " + "\n".join(wrong)
     return searched
 
 
 def test_what_is_accepted_is_searched_and_opens_again_and_the_rest_is_refused_in_one_line(tmp_path):
-    print(f"seed {SEED}, spaces 0 to 149")
     assert try_all(tmp_path, 0, 150) > 30
 
 
@@ -115,5 +118,4 @@ def test_what_is_accepted_is_searched_and_opens_again_and_the_rest_is_refused_in
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("share", range(10))
 def test_five_thousand_spaces_are_searched_and_open_again_or_are_refused(share, tmp_path):
-    print(f"seed {SEED}, spaces {500 * share} to {500 * share + 499}")
     assert try_all(tmp_path, 500 * share, 500) > 100

@@ -235,7 +235,10 @@ def test_the_schema_of_the_spaces_is_the_one_that_the_settings_give():
 
 
 TWICE = {
-    "a dimension": {"hcpr.scale": {"low": 4.0, "high": 16.0, "log": True}, "hcpr": {"scale": {"low": 4.0, "high": 9.0}}},
+    "a dimension": {
+        "hcpr.scale": {"low": 4.0, "high": 16.0, "log": True},
+        "hcpr": {"scale": {"low": 4.0, "high": 9.0}},
+    },
     "half of it": {"hcpr.scale": {"low": 4.0, "high": 16.0}, "hcpr": {"scale.low": 5.0}},
     "an equal one": {"hcpr.scale": LOW_HIGH, "hcpr": {"scale": LOW_HIGH}},
     "a condition": {
@@ -264,7 +267,11 @@ def test_a_first_point_with_a_value_said_in_two_ways_is_refused(point, words):
 
 
 def test_values_have_the_type_of_their_field():
-    search = {"batch_size": {"low": 32, "high": 256}, "hcpr.scale": {"choices": [8, 12.0]}, "model.width": {"choices": [4, 16]}}
+    search = {
+        "batch_size": {"low": 32, "high": 256},
+        "hcpr.scale": {"choices": [8, 12.0]},
+        "model.width": {"choices": [4, 16]},
+    }
     for name, wrong in (("batch_size", 64.0), ("batch_size", 64.5), ("model.width", 4.0), ("model.width", True)):
         with pytest.raises(InputError, match=f"{name} must lie inside"):
             study_of(search, first_points=[{name: wrong}])
@@ -276,8 +283,14 @@ def test_values_have_the_type_of_their_field():
 
 def test_conditions_are_read_back_in_whatever_order_they_were_written():
     when = {"pace.shape": "linear", "method": "hcpr", "pace.over": "trial"}
-    search = {**SHARED, "pace.over": {"choices": ["trial", "stretch"]}, "pace.ramp": {"low": 0.0, "high": 0.8, "when": when}}
-    assert study_of(search) == study_of({**search, "pace.ramp": {"low": 0.0, "high": 0.8, "when": dict(sorted(when.items()))}})
+    search = {
+        **SHARED,
+        "pace.over": {"choices": ["trial", "stretch"]},
+        "pace.ramp": {"low": 0.0, "high": 0.8, "when": when},
+    }
+    assert study_of(search) == study_of(
+        {**search, "pace.ramp": {"low": 0.0, "high": 0.8, "when": dict(sorted(when.items()))}}
+    )
 
 
 UNEQUAL = {
@@ -304,7 +317,7 @@ def test_what_would_be_read_back_as_something_else_is_refused(case):
 
 @pytest.mark.parametrize("label", ["", "a.low", "a kind", "é", "x" * 50])
 def test_a_label_is_a_word(label):
-    with pytest.raises(InputError, match="what stands behind the @ must be|is not a known setting|is missing"):
+    with pytest.raises(InputError, match=r"what stands behind the @ must be|is not a known setting|is missing"):
         study_of({f"hcpr.margin@{label}": LOW_HIGH})
 
 
@@ -327,7 +340,12 @@ def test_the_corners_are_bounded():
 
 def test_a_chain_of_conditions_is_looked_at_in_no_time():
     names = ["attack.start", "pace.shape", "consistency.shape", "pace.over", "consistency.over", "augmentation.flip"]
-    choices = [["normal", "uniform"], *[["constant", "linear", "cosine"]] * 2, *[["trial", "stretch"]] * 2, [True, False]]
+    choices = [
+        ["normal", "uniform"],
+        *[["constant", "linear", "cosine"]] * 2,
+        *[["trial", "stretch"]] * 2,
+        [True, False],
+    ]
     search = {name: {"choices": values} for name, values in zip(names, choices, strict=True)}
     for place in range(1, len(names)):
         search[names[place]]["when"] = {one: search[one]["choices"] for one in names[:place]}

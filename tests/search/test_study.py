@@ -10,7 +10,15 @@ import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.space import Choice, Range, params_of, with_params
-from hcpr_tune.search.study import EarlyStopping, find_space, read_study, rung_epochs, study_from_plain, study_to_plain, study_to_toml
+from hcpr_tune.search.study import (
+    EarlyStopping,
+    find_space,
+    read_study,
+    rung_epochs,
+    study_from_plain,
+    study_to_plain,
+    study_to_toml,
+)
 from hcpr_tune.settings import parse_assignment
 
 ROOT = Path(__file__).parent.parent.parent
@@ -206,13 +214,15 @@ def test_an_unknown_space_lists_the_known_ones():
 
 
 def test_rungs_are_bounded_before_they_are_counted():
-    with pytest.raises(InputError, match="large enough for at most 100 rungs from epoch 3 to 1000000, got 1.0000001"):
+    with pytest.raises(InputError, match=r"large enough for at most 100 rungs from epoch 3 to 1000000, got 1\.0000001"):
         rung_epochs(EarlyStopping(reduction_factor=1.0000001), 1_000_000)
     assert len(rung_epochs(EarlyStopping(first_rung=1, reduction_factor=1.0000001), 100)) == 100
 
 
 def test_a_plain_value_is_not_lost_to_a_table(space_file):
-    space_file.write_text(space_file.read_text(encoding="utf-8").replace("[recipe]", "[recipe]\npace = 0.5"), encoding="utf-8")
+    space_file.write_text(
+        space_file.read_text(encoding="utf-8").replace("[recipe]", "[recipe]\npace = 0.5"), encoding="utf-8"
+    )
     with pytest.raises(InputError, match=r"--set recipe.pace.ramp would replace recipe.pace = 0.5, which is no table"):
         overridden(space_file, "pace.ramp=0.3")
 
@@ -254,7 +264,7 @@ def test_a_study_that_would_not_open_again_is_not_begun(tmp_path, small_study):
 
     wrong = replace(small_study, space={"hcpr.scale": Choice((8.0, 8.0))})
     folder = check_new(tmp_path / "results", "wrong")
-    with pytest.raises(InputError, match="this study could not be opened again: .*at least two different values"):
+    with pytest.raises(InputError, match=r"this study could not be opened again: .*at least two different values"):
         create(folder, wrong)
     assert not (tmp_path / "results").exists()
 
