@@ -1,7 +1,8 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and text read whatever program has saved it."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import platform
@@ -16,6 +17,46 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from hcpr_tune.errors import InputError
+
+MOST_BYTES = 64 * 2**20
+"""No text that a person writes is larger; what is, was named by mistake."""
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""What editors on some systems put in front of a text, and the encoding that it tells of."""
+
+
+def read_text(path: Path, way_out: str = "give the path of a text file", named: str = "") -> str:
+    """The text of a file that a person may have written, with plain line ends. Raises `InputError`, which says `named` for the path.
+
+    UTF-8 with and without a mark in front, and UTF-16 and UTF-32 with one, as editors save them.
+    """
+    named = named or str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # a path may hold what no path can
+        raise InputError(f"{named} cannot be read: {error}; {way_out}") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(
+            f"{named} cannot be read: it is larger than the {MOST_BYTES // 2**20} MiB that are read of a text; {way_out}"
+        )
+    encoding = next((encoding for mark, encoding in MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{named} cannot be read: it is no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8, or {way_out}"
+        ) from None
+    if "\0" in text:
+        raise InputError(f"{named} cannot be read: it is no text, a byte of it is 0; save it as UTF-8, or {way_out}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_whole(path: Path, text: str) -> None:

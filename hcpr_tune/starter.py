@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from hcpr_tune.settings import show
+from hcpr_tune.settings import in_toml
 from hcpr_tune.training.folders import has_parts, read_folder, sizes_of
 
 SMALL_IMAGES, LARGE_IMAGES = 32, 64
@@ -47,7 +47,7 @@ def starter_space(folder: Path) -> str:
     model, width = _model(seen)
     batch_size = max(16, min(128, 2 ** int(seen.images / 20).bit_length() // 2))
     return TEMPLATE.format(
-        folder=show(f"folder:{folder.resolve()}"),
+        folder=in_toml(f"folder:{folder.resolve()}"),
         images=seen.images,
         classes=len(seen.classes),
         kind="gray" if seen.channels == 1 else "colour",

@@ -13,10 +13,10 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.search.inbox import ENQUEUE, post
     from hcpr_tune.search.space import point_params, with_params
     from hcpr_tune.search.studies import reopen
-    from hcpr_tune.settings import parse_assignment
+    from hcpr_tune.settings import parse_assignments
 
     folder, study, _ = reopen(options.storage, options.name, "enqueue ")
-    given = dict(parse_assignment(text) for text in options.set)
+    given = dict(parse_assignments(options.set))
     params = point_params(given, study.recipe, study.space, "--set ", str(folder.study))
     with_params(study.recipe, params)
     post(folder.place, {"kind": ENQUEUE, "params": given})

@@ -30,17 +30,16 @@ EXTENDING = ("trials", "hours", "worker_hours", "epochs")
 
 def overrides_of(options: argparse.Namespace) -> tuple[list[tuple[str, Any]], str]:
     """What the command line lays over the study file, and how it said so."""
-    from hcpr_tune.settings import parse_assignment
+    from hcpr_tune.settings import check_given_once, parse_assignment, parse_assignments, shorten
 
-    overrides, given = [], []
-    for text in options.set:
-        overrides.append(parse_assignment(text))
-        given.append(f"--set {text}")
+    overrides = parse_assignments(options.set, below="recipe.")
+    given = [f"--set {shorten(text)}" for text in options.set]
     for flag, dotted in FLAGS.items():
         value = getattr(options, flag, None)
         if value is not None:
+            check_given_once([name for name, _ in overrides], dotted)
             overrides.append(parse_assignment(f"{dotted}={value}"))
-            given.append(f"--{flag.replace('_', '-')} {value}")
+            given.append(f"--{flag.replace('_', '-')} {shorten(str(value))}")
     return overrides, " ".join(given)
 
 
@@ -79,6 +78,7 @@ def new_plan(options: argparse.Namespace) -> Plan:
     from hcpr_tune.files import new_name
     from hcpr_tune.search.history import History
     from hcpr_tune.search.studies import check_new
+    from hcpr_tune.search.study import check_reopens
     from hcpr_tune.search.warm_start import warm_start
 
     for flag in ("epochs", "audit"):
@@ -88,6 +88,7 @@ def new_plan(options: argparse.Namespace) -> Plan:
     if options.probe and not options.dry_run:
         raise InputError("--probe goes with --dry-run; a search needs no probe")
     study, where, stem = given_study(options)
+    check_reopens(study, where)
     requests = () if options.warm_start is None else (warm_start(Path(options.warm_start), study, time.time()),)
     folder = check_new(options.storage, options.name or new_name(stem))
     return Plan(folder, study, History(study.recipe.epochs, study.goal), where, requests)
@@ -169,7 +170,7 @@ def with_budget(plan: Plan, budget: dict[str, float]) -> Plan:
 
 def extension_of(options: argparse.Namespace, study: Study, history: History) -> dict[str, float]:
     """The new budget that the flags ask for, by the budget's keys and `epochs`. +N is more than the limit, or than what was spent beyond it."""
-    from hcpr_tune.settings import to_plain
+    from hcpr_tune.settings import shorten, to_plain
 
     spent = {"hours": history.seconds / 3600, "worker_hours": history.worker_seconds / 3600}
     limits = {**to_plain(study.settings.budget), "epochs": study.recipe.epochs}
@@ -183,7 +184,9 @@ def extension_of(options: argparse.Namespace, study: Study, history: History) ->
         try:
             number = int(text) if whole else float(text)
         except ValueError:
-            raise InputError(f"{option} must be a {'whole ' if whole else ''}number or +N, got {text}") from None
+            raise InputError(
+                f"{option} must be a {'whole ' if whole else ''}number or +N, got {shorten(text)}"
+            ) from None
         wanted[flag] = now[flag] + number if text.startswith("+") else number
         if flag == "trials" and wanted[flag] < now[flag]:
             raise InputError(
@@ -198,6 +201,8 @@ def extension_of(options: argparse.Namespace, study: Study, history: History) ->
 
 def positive(text: str, option: str) -> int:
     """A whole number of at least 1 from the command line."""
-    if not text.isdigit() or int(text) < 1:
-        raise InputError(f"{option} must be a whole number of at least 1, got {text}")
+    from hcpr_tune.settings import show
+
+    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
+        raise InputError(f"{option} must be a whole number of at least 1, got {show(text)}")
     return int(text)

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Train the recipe and print each epoch and the best rung."""
-    from hcpr_tune.settings import parse_assignment, read_toml, set_dotted
+    from hcpr_tune.settings import lay_over, parse_assignments, read_toml, shorten
     from hcpr_tune.training.recipe import recipe_from_plain
 
     values, given = read_toml(Path(options.recipe)), ""
-    for text in options.set:
-        set_dotted(values, *parse_assignment(text))
-        given += f" --set {text}"
+    for text, (name, value) in zip(options.set, parse_assignments(options.set), strict=True):
+        lay_over(values, name, value, options.recipe)
+        given += f" --set {shorten(text)}"
     recipe = recipe_from_plain(values, options.recipe + (f" with{given}" if given else ""))
     if options.resume and options.out is None:
         raise InputError("--resume needs the folder to go on in; name it by --out")

@@ -87,7 +87,7 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
 def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, History]:
     """The study that is judged, with what the command line says of the verdict; a new, empty one for a model alone."""
     from hcpr_tune.search.studies import reopen
-    from hcpr_tune.settings import parse_assignment
+    from hcpr_tune.settings import parse_assignments, shorten
     from hcpr_tune.verdict.plan import changed
 
     if (options.model is None) != (options.arch is None):
@@ -99,8 +99,10 @@ def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histo
     folder, study, history = reopen(options.storage, options.name, "verdict ", with_best=True)
     study = with_settings(study, options)
     if options.model is None:
-        values = [parse_assignment(text) for text in options.set]
-        study = replace(study, recipe=changed(study.recipe, values, " ".join(f"--set {text}" for text in options.set)))
+        values = parse_assignments(options.set)
+        study = replace(
+            study, recipe=changed(study.recipe, values, " ".join(f"--set {shorten(text)}" for text in options.set))
+        )
     return folder, study, history
 
 
@@ -152,10 +154,10 @@ def the_given(options: argparse.Namespace, study: Study, scratch: Path) -> tuple
     """The model of --model, and its weights as safetensors."""
     if options.model is None:
         return None
-    from hcpr_tune.settings import parse_assignment
+    from hcpr_tune.settings import parse_assignments
     from hcpr_tune.verdict.given import given_entrant
 
-    values = [parse_assignment(text) for text in options.set]
+    values = parse_assignments(options.set)
     return given_entrant(study, Path(options.model), options.arch, values, scratch)
 
 
@@ -211,7 +213,7 @@ def searched_rival(
     from hcpr_tune.search.history import History
     from hcpr_tune.search.studies import create, exists, reopen, study_folder
     from hcpr_tune.search.study import extend
-    from hcpr_tune.settings import parse_assignment
+    from hcpr_tune.settings import parse_assignments
     from hcpr_tune.verdict.plan import changed
     from hcpr_tune.verdict.rivals import rival_entrant, rival_name, rival_study
     from hcpr_tune.views.tensorboard import TensorBoardView
@@ -242,7 +244,7 @@ def searched_rival(
         runner.run(place, rival, found, share, listeners, requests)
     entrant = rival_entrant(rival, found, method)
     if entrant is not None:  # the same schedule for all, also where the rival was searched under another one
-        values = [parse_assignment(text) for text in options.set]
+        values = parse_assignments(options.set)
         entrant = replace(entrant, recipe=changed(entrant.recipe, values, "--set"))
     if entrant is None and not options.quiet:
         print(f"hcpr_tune: no trial of {name} came to its end: {method} is left out", file=sys.stderr)

@@ -8,6 +8,7 @@ otherwise (by AutoAttack, say): the same in all rows of a run, or empty but in o
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.files import read_text
 from hcpr_tune.planning.curves import DrawnPlay
 from hcpr_tune.planning.redrawn import Redrawn
 from hcpr_tune.seeds import derive_seed
+from hcpr_tune.settings import shorten
 
 NEEDED, FINAL = ("run", "epoch", "score"), "final"
 FEWEST_EPOCHS = 6
@@ -95,17 +98,16 @@ def noise_between_neighbours(scores: np.ndarray) -> float:
 def read_curves(path: Path) -> CsvCurves:
     """Read a file. Raises `InputError` that names the line, the law and the way out."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            names = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            for name in (*NEEDED, FINAL):
-                if names.count(name) != 1 and not (name == FINAL and name not in names):
-                    wrong = "is missing" if name not in names else "stands twice"
-                    raise InputError(f"--curves {path}, line 1: the column {name} {wrong}; {FORMAT}")
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise InputError(f"--curves {path}: there is no such file; give the path of a CSV file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if not path.exists():
+            raise InputError(f"--curves {path}: there is no such file; give the path of a CSV file")
+        reader = csv.DictReader(io.StringIO(read_text(path, FORMAT, f"--curves {path}")), skipinitialspace=True)
+        names = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        for name in (*NEEDED, FINAL):
+            if names.count(name) != 1 and not (name == FINAL and name not in names):
+                wrong = "is missing" if name not in names else "stands twice"
+                raise InputError(f"--curves {path}, line 1: the column {name} {wrong}; {FORMAT}")
+        rows = [(reader.line_num, row) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"--curves {path} cannot be read: {error}; {FORMAT}") from None
     return _curves(path, rows)
 
@@ -194,7 +196,7 @@ def _epoch(text: str | None, where: str) -> int:
         epoch = 0
     if epoch < 1:
         raise InputError(
-            f"{where}: epoch must be a whole number of at least 1, got {text or 'nothing'}; count epochs from 1"
+            f"{where}: epoch must be a whole number of at least 1, got {shorten(text or 'nothing')}; count epochs from 1"
         )
     return epoch
 
@@ -204,7 +206,7 @@ def _share(name: str, text: str | None, where: str) -> float:
         share = float(text or "")
     except ValueError:
         raise InputError(
-            f"{where}: {name} must be a number from 0 to 1, got {text or 'nothing'}; leave out runs that broke"
+            f"{where}: {name} must be a number from 0 to 1, got {shorten(text or 'nothing')}; leave out runs that broke"
         ) from None
     if math.isnan(share):
         raise InputError(f"{where}: {name} is NaN; leave out runs that diverged, or end them all earlier")

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.settings import check, dotted_names, get_dotted, set_dotted, show, to_plain, unknown_key
+from hcpr_tune.settings import (
+    Settings,
+    as_float,
+    check,
+    dotted_names,
+    get_dotted,
+    set_dotted,
+    shorten,
+    show,
+    to_plain,
+    unknown_key,
+)
 from hcpr_tune.training.recipe import Recipe, recipe_from_plain
 
 Value = bool | int | float | str
@@ -19,6 +31,11 @@ Params = dict[str, Value]
 
 FIXED = ("task.", "evaluation.", "epochs", "stretch_ends", "stop_epoch", "threads", "seed", "lr_schedule.mode")
 """Recipe fields that cannot be searched: scores would not be comparable, or the study sets them."""
+
+MOST_DIMENSIONS, MOST_CHOICES, MOST_ALSO, MOST_CORNERS = 200, 1000, 100, 20_000
+"""What a space may have at most: no search learns from more, and whether all combinations make sense is looked at before anything starts."""
+LEAST_BOUND, MOST_BOUND = 1e-30, 1e30
+"""How close to 0 and how large the ends of a range may be: float32, in which trainings and the report's forests compute, has no more."""
 
 KEYS = ("low", "high", "log", "also", "choices", "when", "prior")
 """What the table of a dimension may hold."""
@@ -46,12 +63,20 @@ class Dimension(ABC):
         return not self.when or all(name in params and params[name] in allowed for name, allowed in self.when)
 
     @abstractmethod
-    def holds(self, value: Value) -> bool:
+    def fitted(self, value: Any) -> Value | None:
+        """The value as the dimension has it, in the type of its field; None where it is none of the dimension's values."""
+
+    def holds(self, value: Any) -> bool:
         """Whether it is one of the dimension's values."""
+        return self.fitted(value) is not None
 
     @abstractmethod
     def ends(self) -> tuple[Value, ...]:
         """The outermost values: both ends of a range, all of the choices."""
+
+    def corners(self) -> tuple[Value, ...]:
+        """The values at which laws between fields can break: of numbers the outermost ones."""
+        return self.ends()
 
     @abstractmethod
     def at(self, share: float) -> Value:
@@ -67,7 +92,7 @@ class Dimension(ABC):
 
     def condition(self) -> str:
         """The condition in words, empty for none."""
-        parts = [f"{name} is {' or '.join(map(show, allowed))}" for name, allowed in self.when]
+        parts = [f"{name} is {shorten(' or '.join(map(show, allowed)))}" for name, allowed in self.when]
         return " where " + " and ".join(parts) if parts else ""
 
 
@@ -81,10 +106,12 @@ class Range(Dimension):
     whole: bool = False
     also: tuple[float, ...] = ()
 
-    def holds(self, value: Value) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return self.low <= value <= self.high or value in self.also
+    def fitted(self, value: Any) -> Value | None:
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            return None
+        if not (self.low <= value <= self.high or value in self.also):
+            return None
+        return value if self.whole else float(value)
 
     def ends(self) -> tuple[Value, ...]:
         return self.low, self.high, *self.also
@@ -123,11 +150,20 @@ class Choice(Dimension):
 
     choices: tuple[Value, ...]
 
-    def holds(self, value: Value) -> bool:
-        return value in self.choices
+    def fitted(self, value: Any) -> Value | None:
+        # true equals 1 and 8.0 equals 8, but a field takes one of the two.
+        kind = type(self.choices[0])
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return next((choice for choice in self.choices if choice == value), None)
+        return value if type(value) is kind and value in self.choices else None
 
     def ends(self) -> tuple[Value, ...]:
         return self.choices
+
+    def corners(self) -> tuple[Value, ...]:
+        if isinstance(self.choices[0], bool | str):
+            return self.choices
+        return min(self.choices), max(self.choices)
 
     def at(self, share: float) -> Value:
         return self.choices[int(share * len(self.choices))]
@@ -136,9 +172,10 @@ class Choice(Dimension):
         return {"choices": list(self.choices)} | super().to_plain()
 
     def __str__(self) -> str:
-        return "one of " + ", ".join(str(choice) for choice in self.choices) + self.condition()
+        return "one of " + shorten(", ".join(map(str, self.choices))) + self.condition()
 
 
+LABEL = re.compile(r"[A-Za-z0-9_-]{1,40}")
 Space = dict[str, Dimension]
 """Dimensions by name, those that others depend on first. A name is a field of the recipe, or `field@label` where several dimensions, under
 conditions that exclude each other, share a field."""
@@ -163,7 +200,12 @@ def read_space(tables: Mapping[str, Any], recipe: Recipe, where: str) -> Space:
 
     Raises `InputError` that names the key, the law, the value and the file.
     """
-    unordered = {name: _dimension(name, entry, where) for name, entry in sorted(_leaves(tables, "").items())}
+    leaves = _leaves(nested(tables, where), "")
+    if len(leaves) > MOST_DIMENSIONS:
+        raise InputError(
+            f"search must have at most {MOST_DIMENSIONS} dimensions, got {len(leaves)}; fix the others in [recipe] ({where})"
+        )
+    unordered = {name: _dimension(name, entry, where) for name, entry in sorted(leaves.items())}
     space = _parents_first(unordered, where)
     _check_shared_fields(space, where)
     for name, value in params_of(recipe, space).items():
@@ -204,9 +246,10 @@ def _parents_first(space: Space, where: str) -> Space:
 
 def _check_shared_fields(space: Space, where: str) -> None:
     """Of several dimensions of a field at most one may exist at a time."""
-    for one, other in combinations(space, 2):
-        if field_of(one) != field_of(other):
-            continue
+    by_field: dict[str, list[str]] = {}
+    for name in space:
+        by_field.setdefault(field_of(name), []).append(name)
+    for one, other in (pair for names in by_field.values() for pair in combinations(names, 2)):
         apart = any(
             parent == second and not set(allowed) & set(others)
             for parent, allowed in space[one].when
@@ -220,38 +263,106 @@ def _check_shared_fields(space: Space, where: str) -> None:
 
 def _check_corners(recipe: Recipe, space: Space, where: str) -> None:
     """Laws between fields (pace at most 1, not both weights 0) tie two fields at most: build a recipe at each pair of ends."""
+    openings = _openings(space)
     alone = [
         {**parents, name: end}
         for name, dimension in space.items()
-        for parents in _openings(space, name)
-        for end in dimension.ends()
+        for parents in openings[name]
+        for end in dimension.corners()
     ]
-    together = [{**one, **other} for one, other in combinations(alone, 2) if _agree(one, other)]
+    pairs = len(alone) * (len(alone) - 1) // 2
+    if pairs > MOST_CORNERS:
+        raise InputError(
+            f"search has {pairs} pairs of ends and choices, of which at most {MOST_CORNERS} are looked at before a search; give fewer choices or"
+            f" conditions ({where})"
+        )
+    together = ({**one, **other} for one, other in combinations(alone, 2) if _agree(one, other))
+    published = params_of(recipe, space)
     seen: set[tuple[tuple[str, Value], ...]] = set()
     for values in (*alone, *together):
-        params = active_params(space, params_of(recipe, space) | values)
+        params = active_params(space, published | values)
         key = tuple(sorted((name, params[name]) for name in values if name in params))
         if key in seen:
             continue
         seen.add(key)
         try:
-            with_params(recipe, dict(key))
-        except InputError as error:
-            reached = " with ".join(f"search.{name} at {show(value)}" for name, value in key)
-            raise InputError(f"{reached} is no recipe: {error}; narrow the range ({where})") from None
+            _replaced(recipe, {field_of(name): value for name, value in key})
+        except InputError:
+            _refuse_corner(recipe, key, where)
+
+
+def _replaced(settings: Settings, values: Mapping[str, Value]) -> Settings:
+    """`with_params` for values that have the types of their fields: only what changes is built and checked anew, in a tenth of the time."""
+    own: dict[str, Any] = {}
+    below: dict[str, dict[str, Value]] = {}
+    for name, value in values.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            below.setdefault(head, {})[rest] = value
+        else:
+            own[head] = value
+    own |= {head: _replaced(getattr(settings, head), inner) for head, inner in below.items()}
+    changed: Settings = replace(settings, **own)  # type: ignore[type-var]  # every subclass is a dataclass
+    return changed
+
+
+def _refuse_corner(recipe: Recipe, key: tuple[tuple[str, Value], ...], where: str) -> None:
+    """Raise `InputError` in the words of a whole recipe."""
+    try:
+        with_params(recipe, dict(key))
+    except InputError as error:
+        reached = " with ".join(f"search.{name} at {show(value)}" for name, value in key)
+        raise InputError(f"{reached} is no recipe: {error}; narrow the range ({where})") from None
 
 
 def _agree(one: Params, other: Params) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
-def _openings(space: Space, name: str) -> list[Params]:
-    """Values of the parents under which a dimension exists: each allowed value of each direct parent once."""
-    if not space[name].when:
-        return [{}]
-    first = {parent: allowed[0] for parent, allowed in space[name].when}
-    opened = [first | {parent: value} for parent, allowed in space[name].when for value in allowed]
-    return [above | values for values in opened for parent in values for above in _openings(space, parent)[:1]]
+def _openings(space: Space) -> dict[str, list[Params]]:
+    """Values of the parents under which each dimension exists: each allowed value of each direct parent once."""
+    found: dict[str, list[Params]] = {}
+    for name, dimension in space.items():  # parents first
+        if not dimension.when:
+            found[name] = [{}]
+            continue
+        first = {parent: allowed[0] for parent, allowed in dimension.when}
+        opened = [first | {parent: value} for parent, allowed in dimension.when for value in allowed]
+        whole = [found[parent][0] | values for values in opened for parent in values]
+        found[name] = list({tuple(sorted(values.items())): values for values in whole}.values())
+    return found
+
+
+def nested(search: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The search table with quoted names ("hcpr.scale") as tables in tables. Raises `InputError` where one thing is said in both ways."""
+    tables: dict[str, Any] = {}
+    for name, entry in search.items():
+        _lay(tables, name, nested(entry, where) if isinstance(entry, Mapping) else entry, "", where)
+    return tables
+
+
+def _lay(tables: dict[str, Any], name: str, entry: Any, prefix: str, where: str) -> None:
+    """Put an entry at a dotted name beside what is there; tables are joined, but never two of one dimension."""
+    key, _, rest = name.partition(".")
+    path = prefix + key
+    if rest:
+        inner = tables.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise _given_twice(path, where)
+        _lay(inner, rest, entry, f"{path}.", where)
+    elif key not in tables:
+        tables[key] = entry
+    elif isinstance(tables[key], dict) and isinstance(entry, dict) and field_of(path) not in dotted_names(Recipe):
+        for inner_key, inner in entry.items():
+            _lay(tables[key], inner_key, inner, f"{path}.", where)
+    else:
+        raise _given_twice(path, where)
+
+
+def _given_twice(name: str, where: str, table: str = "search.") -> InputError:
+    return InputError(
+        f"{table}{shorten(name)} is given twice, as a quoted name and as a table, and one would be lost; keep one of the two ({where})"
+    )
 
 
 def _leaves(tables: Any, prefix: str) -> dict[str, Mapping[str, Any]]:
@@ -270,6 +381,10 @@ def _dimension(name: str, entry: Any, where: str) -> Dimension:
     fields = dotted_names(Recipe)
     if field_of(name) not in fields:
         raise unknown_key(f"search.{name}", fields, where, "search.", "field of the recipe")
+    if "@" in name and not LABEL.fullmatch(name.partition("@")[2]):
+        raise InputError(
+            f"search.{shorten(name)}: what stands behind the @ must be 1 to 40 letters, digits, dashes or underscores; give it such a label ({where})"
+        )
     if name.startswith(FIXED):
         raise InputError(
             f"search.{name} cannot be searched: scores of its trials could not be compared; fix it in [recipe] ({where})"
@@ -283,13 +398,23 @@ def _dimension(name: str, entry: Any, where: str) -> Dimension:
     unknown = set(entry) - set(KEYS)
     if unknown:
         raise unknown_key(f"search.{name}.{min(unknown)}", KEYS, where, f"search.{name}.")
-    when = tuple((parent, values) for parent, values in _conditions(name, entry.get("when", {}), where))
+    conditions = list(_conditions(name, entry.get("when", {}), where))
+    if doubled := _doubled(parent for parent, _ in conditions):
+        raise _given_twice(f"{name}.when.{doubled}", where)
+    # In the order of their names: a file may list them in any, and is read back as the same study.
+    when = tuple(sorted(conditions, key=lambda condition: condition[0]))
     if "choices" in entry:
         dimension: Dimension = _choice(name, entry, hint, item, where)
     else:
         dimension = _range(name, entry, hint, item, where, example)
     dimension = replace(dimension, when=when)
     return replace(dimension, prior=_prior(name, entry, dimension, where))
+
+
+def _doubled(names: Iterable[str]) -> str:
+    """A name that stands there twice, empty for none."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), "")  # type: ignore[func-returns-value]
 
 
 def _conditions(name: str, when: Any, where: str) -> Iterator[tuple[str, tuple[Value, ...]]]:
@@ -317,7 +442,8 @@ def _prior(name: str, entry: Mapping[str, Any], dimension: Dimension, where: str
             f"search.{name}.prior must be {{ centre = VALUE, strength = 0 to 1 }}, got {show(prior)} ({where})"
         )
     centre, strength = prior["centre"], prior["strength"]
-    if isinstance(centre, list | Mapping) or not dimension.holds(centre):
+    fitted = dimension.fitted(centre)
+    if fitted is None:
         raise InputError(
             f"search.{name}.prior.centre must lie inside the dimension ({dimension}), got {show(centre)} ({where})"
         )
@@ -325,7 +451,7 @@ def _prior(name: str, entry: Mapping[str, Any], dimension: Dimension, where: str
         raise InputError(
             f"search.{name}.prior.strength must be at least 0 and at most 1, got {show(strength)} ({where})"
         )
-    return Prior(centre, float(strength))
+    return Prior(fitted, float(strength) + 0.0)
 
 
 def _choice(
@@ -337,22 +463,36 @@ def _choice(
 ) -> Choice:
     choices = entry["choices"]
     kinds = (int, float) if hint is float else (hint,)
-    if (
-        not isinstance(choices, list)
-        or len(choices) < 2
-        or len(set(map(show, choices))) < len(choices)
-        or {"low", "high", "log", "also"} & set(entry)
-    ):
+    if not isinstance(choices, list) or len(choices) < 2 or {"low", "high", "log", "also"} & set(entry):
+        raise _no_choices(name, choices, where)
+    if len(choices) > MOST_CHOICES:
         raise InputError(
-            f"search.{name}.choices must be a list of at least two different values and stand without low and high, got {show(choices)} ({where})"
+            f"search.{name}.choices must be at most {MOST_CHOICES}, got {len(choices)}; give a range, or fewer of them ({where})"
         )
+    found: list[Value] = []
     for value in choices:
         if not isinstance(value, kinds) or (isinstance(value, bool) and hint is not bool):
             raise InputError(
                 f"search.{name}.choices must fit the field, a {hint.__name__}, got {show(value)} ({where})"
             )
         _check(f"search.{name}.choices", value, item, where)
-    return Choice(tuple(float(value) if hint is float else value for value in choices))
+        found.append(_float(f"search.{name}.choices", value, where) if hint is float else value)
+    if len(set(found)) < len(found):
+        raise _no_choices(name, choices, where)
+    return Choice(tuple(found))
+
+
+def _no_choices(name: str, choices: Any, where: str) -> InputError:
+    return InputError(
+        f"search.{name}.choices must be a list of at least two different values and stand without low and high, got {show(choices)} ({where})"
+    )
+
+
+def _float(name: str, value: Any, where: str) -> float:
+    try:
+        return as_float(value, name)
+    except InputError as error:
+        raise InputError(f"{error} ({where})") from None
 
 
 def _range(
@@ -386,6 +526,12 @@ def _range(
     if not isinstance(listed, list):
         raise InputError(f"search.{name}.also must be a list of numbers, got {show(listed)} ({where})")
     also = tuple(_bound(f"search.{name}.also", value, hint, item, where, example) for value in listed)
+    if len(set(also)) < len(also):
+        raise InputError(f"search.{name}.also must be different values, got {show(listed)}; give each once ({where})")
+    if len(also) > MOST_ALSO:
+        raise InputError(
+            f"search.{name}.also must be at most {MOST_ALSO} values, got {len(also)}; widen the range ({where})"
+        )
     if any(low <= value <= high for value in also):
         raise InputError(
             f"search.{name}.also must lie outside {low:g} to {high:g}, got {show(listed)}; drop it ({where})"
@@ -398,14 +544,20 @@ def _bound(name: str, bound: Any, hint: Any, item: Any, where: str, example: str
         whole = "whole " if hint is int else ""
         raise InputError(f"{name} must be a {whole}number, got {show(bound)}; write {example} ({where})")
     _check(name, typing.cast(float, bound), item, where)
-    return typing.cast(float, hint(bound))
+    if bound and not LEAST_BOUND <= abs(bound) <= MOST_BOUND:
+        raise InputError(
+            f"{name} must be 0, or from {LEAST_BOUND:g} to {MOST_BOUND:g} in size, got {show(bound)}; give one that a training can tell from its neighbours ({where})"
+        )
+    return typing.cast(int, bound) if hint is int else _float(name, bound, where)
 
 
 def _check(name: str, value: Value, item: Any, where: str) -> None:
     try:
         check(name, value, item)
     except InputError as error:
-        raise InputError(f"{str(error).partition(';')[0]}; change it there ({where})") from None
+        raise InputError(
+            f"{str(error).rpartition('; the default is ')[0] or error}; change it there ({where})"
+        ) from None
 
 
 def read_points(points: Any, recipe: Recipe, space: Space, where: str) -> tuple[Params, ...]:
@@ -414,9 +566,13 @@ def read_points(points: Any, recipe: Recipe, space: Space, where: str) -> tuple[
         raise InputError(
             f'first_points must be a list of tables such as [{{ "hcpr.scale" = 12.0 }}], got {show(points)} ({where})'
         )
-    return tuple(
-        point_params(dict(_flat(point)), recipe, space, f"first_points[{n}].", where) for n, point in enumerate(points)
-    )
+    found = []
+    for place, point in enumerate(points):
+        prefix, given = f"first_points[{place}].", list(_flat(point))
+        if doubled := _doubled(name for name, _ in given):
+            raise _given_twice(doubled, where, prefix)
+        found.append(point_params(dict(given), recipe, space, prefix, where))
+    return tuple(found)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -440,20 +596,25 @@ def point_params(given: Mapping[str, Any], recipe: Recipe, space: Space, prefix:
             raise unknown_key(prefix + name, space, where, prefix, "dimension of the search")
     plain = to_plain(recipe)
     params: Params = {}
+    used: set[str] = set()
     for name, dimension in space.items():
-        if dimension.active(params):
-            params[name] = given.get(name, given.get(field_of(name), get_dotted(plain, field_of(name))))
-            if not dimension.holds(params[name]):
-                raise InputError(
-                    f"{prefix}{name} must lie inside search.{name} ({dimension}), got {show(params[name])} ({where})"
-                )
-            if isinstance(dimension, Range) and not dimension.whole:
-                params[name] = float(params[name])
+        if not dimension.active(params):
+            continue
+        source = next((one for one in (name, field_of(name)) if one in given), None)
+        value = get_dotted(plain, field_of(name)) if source is None else given[source]
+        fitted = dimension.fitted(value)
+        if fitted is None:
+            raise InputError(f"{prefix}{name} must lie inside search.{name} ({dimension}), got {show(value)} ({where})")
+        params[name] = fitted
+        used |= {source} if source is not None else set()
     for name in given:
-        if not any(known in params for known in (name, *by_field.get(name, ()))):
-            raise InputError(
-                f"{prefix}{name} does not exist beside the other values: it holds{space.get(name, space[by_field.get(name, [name])[0]]).condition()} ({where})"
-            )
+        if name in used:
+            continue
+        if any(one in used for one in by_field.get(name, ())):
+            raise _given_twice(name, where, prefix)
+        raise InputError(
+            f"{prefix}{name} does not exist beside the other values: it holds{space.get(name, space[by_field.get(name, [name])[0]]).condition()} ({where})"
+        )
     return params
 
 

@@ -11,14 +11,22 @@ from pathlib import Path
 
 from hcpr_tune.bucket import Bucket, is_bucket
 from hcpr_tune.errors import InputError
-from hcpr_tune.files import write_bytes_whole, write_new, write_whole
+from hcpr_tune.files import read_text, write_bytes_whole, write_new, write_whole
 from hcpr_tune.search.changes import grown_budget, with_free_settings
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import read_holder
 from hcpr_tune.search.record import read_history, read_segments
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.rules import always_promoted
-from hcpr_tune.search.study import Study, extended, read_study, study_from_plain, study_to_toml
+from hcpr_tune.search.study import (
+    Study,
+    at_home,
+    check_reopens,
+    extended,
+    read_study,
+    study_from_plain,
+    study_to_toml,
+)
 from hcpr_tune.seeds import derive_seed
 from hcpr_tune.settings import show
 
@@ -38,7 +46,7 @@ def study_folder(storage: str | Path, name: str) -> StudyFolder:
         return StudyFolder(Path(storage) / name)
     folder = StudyFolder(COPIES / name, Bucket(str(storage)).child(name))
     mark = folder.root / COPY_OF
-    if folder.root.exists() and (not mark.is_file() or mark.read_text(encoding="utf-8").strip() != folder.address):
+    if folder.root.exists() and (not mark.is_file() or read_text(mark).strip() != folder.address):
         raise InputError(
             f"{folder.root}, where the copy of {folder.address} would lie, is another study; move it away, or choose another --name"
         )
@@ -73,7 +81,8 @@ def exists(folder: StudyFolder) -> bool:
 
 
 def create(folder: StudyFolder, study: Study) -> History:
-    """Make the folder of a new study and write the resolved study into it."""
+    """Make the folder of a new study and write the resolved study into it. Raises `InputError` where it could not be opened again."""
+    check_reopens(study, folder.address)
     text = study_to_toml(study)
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
@@ -157,6 +166,8 @@ def begun(today: Study, history: History) -> Study:
     if not history.study:
         return today
     study = study_from_plain(with_free_settings(history.study, today), "the study as it was begun")
+    # One that was begun with a relative path is the same with the path that it means here.
+    study = at_home(study)
     return study if study.fingerprint == history.fingerprint else replace(study, begun_as=history.fingerprint)
 
 

@@ -16,24 +16,27 @@ import tomli_w
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.goal import OBJECTIVES, Goal
 from hcpr_tune.search.rules import Rules
-from hcpr_tune.search.space import Params, Space, read_points, read_space
+from hcpr_tune.search.space import Params, Space, field_of, nested, read_points, read_space
 from hcpr_tune.settings import (
     Settings,
     dotted_names,
     get_dotted,
+    lay_over,
     located,
+    parse_toml,
     read,
     read_toml,
-    set_dotted,
     setting,
     show,
     to_plain,
     unknown_key,
 )
-from hcpr_tune.training.recipe import FUNCTION, Recipe, Schedule, check_name, recipe_from_plain
+from hcpr_tune.training.recipe import FUNCTION, Recipe, Schedule, Task, check_name, recipe_from_plain
 
 SAMPLERS = ("tpe", "random", "qmc", "gp", "nsgaii")
 CALIBRATION_TRIALS = 6
+MOST_RUNGS = 100
+"""Each rung is a comparison of its own; a reduction factor just above 1 would make one of every epoch."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,10 @@ class Sampler(Settings):
         f"Optuna's sampler: {', '.join(SAMPLERS)}, or package.module:function, called with seed and startup_trials.",
     )
     startup_trials: int = setting(
-        8, "Recipes drawn without a model before it is asked, the calibration among them.", at_least=1
+        8,
+        "Recipes drawn without a model before it is asked, the calibration among them.",
+        at_least=1,
+        at_most=10_000,
     )
 
     def check_together(self) -> None:
@@ -108,6 +114,7 @@ class Resources(Settings):
         0,
         "Trials at once; 0: as many as the machine or cluster holds. An autoscaler is asked for room for so many.",
         at_least=0,
+        at_most=100_000,
     )
     checkpoint_every: int = setting(
         1,
@@ -128,9 +135,13 @@ class Verdict(Settings):
         "A search ends with a small verdict where one fits into so many seconds: its winner and the published recipe, a fresh seed each; 0: none.",
         at_least=0,
     )
-    finalists: int = setting(3, "How many of the best trials `hcpr_tune verdict` trains again.", at_least=1)
+    finalists: int = setting(
+        3, "How many of the best trials `hcpr_tune verdict` trains again.", at_least=1, at_most=1000
+    )
     seeds: int = setting(5, "Seeds for the winner and its rival.", at_least=1, at_most=1000)
-    other_seeds: int = setting(3, "Seeds for the others; the winner is chosen by so many of each.", at_least=1)
+    other_seeds: int = setting(
+        3, "Seeds for the others; the winner is chosen by so many of each.", at_least=1, at_most=1000
+    )
     images: int = setting(
         0, "Validation images that pick the winner, a fixed subset in equal shares per class; 0: all.", at_least=0
     )
@@ -266,6 +277,11 @@ def rung_epochs(early_stopping: EarlyStopping, epochs: int) -> tuple[int, ...]:
     # The slack keeps products such as 3 * 1.1^k from falling below a whole number by rounding.
     while (rung := int(first * factor**power + 1e-9)) < epochs:
         rungs.append(rung)
+        if len(rungs) == MOST_RUNGS:
+            raise InputError(
+                f"early_stopping.reduction_factor must be large enough for at most {MOST_RUNGS} rungs from epoch {first} to {epochs}, got"
+                f" {show(factor)}; raise it, or early_stopping.first_rung, or take early_stopping.method = none"
+            )
         # Powers that round to the same epoch again are skipped at once: a factor just above 1 has millions of them.
         power = max(power + 1, math.ceil(math.log((rung + 1) / first) / math.log(factor) - 1e-9))
     return (*rungs, epochs)
@@ -304,18 +320,62 @@ def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str
     """Read a study file with `overrides` (dotted name, value) laid over it.
 
     A dotted name is a key of the file, or a field of the recipe, which is then fixed and no longer searched. `given` is how the
-    command line said the overrides, for messages. Raises `InputError` that names file, key, law, value and way out.
+    command line said the overrides, for messages. A relative path of the images is made absolute. Raises `InputError` that names file,
+    key, law, value and way out.
     """
     where = f"{path} with {given}" if given else str(path)
     tables = read_toml(path)
     if isinstance(tables.get("search"), dict):
-        tables["search"] = _nested(tables["search"])
+        tables["search"] = nested(tables["search"], where)
+    own: dict[str, Any] = {}
     for dotted, value in overrides:
-        _override(tables, dotted, value, where)
-    return study_from_plain(tables, where)
+        own |= _override(tables, dotted, value, where)
+    return at_home(study_from_plain(tables, where, own))
 
 
-def _override(tables: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+def at_home(study: Study) -> Study:
+    """The study with the path of its images absolute: its workers run elsewhere, each in a folder of its own.
+
+    `~` is left to each machine, and so is a path that is not read.
+    """
+    task = study.recipe.task
+    folder = task.dataset.removeprefix("folder:")
+    if folder != task.dataset:
+        task = replace(task, dataset=f"folder:{_absolute(folder)}")
+    elif task.dataset != Task.dataset:
+        task = replace(task, root=_absolute(task.root))
+    return study if task == study.recipe.task else replace(study, recipe=replace(study.recipe, task=task))
+
+
+def _absolute(path: str) -> str:
+    if path.startswith(("~", "/")):
+        return path
+    try:
+        return str(Path.cwd() / path)
+    except OSError as error:
+        raise InputError(
+            f"the images in {show(path)} cannot be found from the working folder: {error}; give an absolute path"
+        ) from None
+
+
+def check_reopens(study: Study, where: str) -> None:
+    """Raises `InputError` where the study's file would not be read as this study: one that cannot be gone on with is not begun."""
+    try:
+        again = study_from_plain(parse_toml(study_to_toml(study), "study.toml"), "study.toml")
+    except (InputError, UnicodeEncodeError) as error:
+        raise InputError(
+            f"this study could not be opened again: {error}; change what it names, and report it ({where})"
+        ) from None
+    if again != replace(study, begun_as=""):
+        one, other = study_to_plain(study), study_to_plain(again)
+        wrong = next((name for name in one if one[name] != other.get(name)), "it")
+        raise InputError(
+            f"this study could not be opened again: its {wrong} would be read as something else; write that table in another way, and report it ({where})"
+        )
+
+
+def _override(tables: dict[str, Any], dotted: str, value: Any, where: str) -> dict[str, Any]:
+    """Lay a value over the tables; returns the plain values that stood there, by dotted name."""
     recipe_fields = dotted_names(Recipe)
     head = dotted.partition(".")[0]
     known = {item.name for item in fields(StudySettings)} | {"recipe", "task", "search", "first_points"}
@@ -323,36 +383,29 @@ def _override(tables: dict[str, Any], dotted: str, value: Any, where: str) -> No
         dotted, head = f"recipe.{dotted}", "recipe"
     if head not in known:
         raise unknown_key(dotted, [*known, *recipe_fields], where)
-    for table in dotted.split(".")[:-1]:
-        if not table:
-            raise InputError(f"--set {dotted} is no dotted name; for instance --set budget.trials=8 ({where})")
+    before = {dotted: get_dotted(tables, dotted)}
+    lay_over(tables, dotted, value, where)
     if head == "recipe":
         _fix(tables.get("search", {}), dotted.removeprefix("recipe."))
-    set_dotted(tables, dotted, value)
-
-
-def _nested(search: dict[str, Any]) -> dict[str, Any]:
-    """The search table with quoted names ("hcpr.scale") as tables in tables, as a dotted name on the command line reaches them."""
-    nested: dict[str, Any] = {}
-    for name, entry in search.items():
-        inner = _nested(entry) if isinstance(entry, dict) else entry
-        before = get_dotted(nested, name)
-        set_dotted(nested, name, {**before, **inner} if isinstance(before, dict) and isinstance(inner, dict) else inner)
-    return nested
+    return before
 
 
 def _fix(search: Any, name: str) -> None:
-    """Drop the dimension `name`, and all below it, from the nested search table."""
+    """Drop the dimensions of the field `name`, and all below it, from the nested search table."""
     head, _, rest = name.partition(".")
-    if isinstance(search, dict) and head in search:
-        if rest:
-            _fix(search[head], rest)
-        if not rest or search[head] == {}:
+    if not isinstance(search, dict):
+        return
+    if not rest:
+        for key in [key for key in search if field_of(key) == head]:
+            del search[key]
+    elif head in search:
+        _fix(search[head], rest)
+        if search[head] == {}:
             del search[head]
 
 
-def study_from_plain(tables: dict[str, Any], where: str) -> Study:
-    """A study from the nested tables of its file."""
+def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, Any] | None = None) -> Study:
+    """A study from the nested tables of its file; `instead`: what the file had, by dotted name, where the command line gave something else."""
     tables = copy.deepcopy(tables)
     search, task, recipe = (tables.pop(name, {}) for name in ("search", "task", "recipe"))
     points = tables.pop("first_points", [])
@@ -367,13 +420,14 @@ def study_from_plain(tables: dict[str, Any], where: str) -> Study:
     if unknown:
         known = [item.name for item in fields(StudySettings)] + ["search", "task", "recipe", "first_points"]
         raise unknown_key(min(unknown), known, where)
-    settings = read(StudySettings, tables, where)
+    settings = read(StudySettings, tables, where, instead=instead)
     for name, reason in DERIVED.items():
         if name in recipe:
             raise InputError(f"recipe.{name} is not stated in a study: {reason} ({where})")
     try:
         # Read once without the rungs, which need its epochs, so that its own errors come first.
-        epochs = _read_recipe({**recipe, "task": task}, where).epochs
+        below = {name.removeprefix("recipe."): value for name, value in (instead or {}).items()}
+        epochs = _read_recipe({**recipe, "task": task}, where, below).epochs
         rungs = rung_epochs(settings.early_stopping, epochs)
         _check_brackets(settings.early_stopping, rungs)
     except InputError as error:
@@ -449,10 +503,10 @@ def _with_top_rung(study: Study, epochs: int) -> Recipe:
     return replace(recipe, epochs=epochs, stretch_ends=recipe.rungs)
 
 
-def _read_recipe(values: dict[str, Any], where: str) -> Recipe:
+def _read_recipe(values: dict[str, Any], where: str, instead: Mapping[str, Any]) -> Recipe:
     """The recipe as part of a study file: its errors name the keys as they stand there."""
     try:
-        return recipe_from_plain(values, where)
+        return recipe_from_plain(values, where, instead)
     except InputError as error:
         message = str(error)
         raise InputError(message if message.startswith("task.") else f"recipe.{message}") from None
@@ -467,7 +521,7 @@ def study_to_plain(study: Study) -> dict[str, Any]:
     plain = to_plain(study.settings)
     if len(study.settings.objective) == 1:
         plain["objective"] = study.settings.objective[0]
-    if not study.settings.plan.workers:
+    if study.settings.plan == Foreseen():
         del plain["plan"]
     if study.first_points:
         plain["first_points"] = [dict(point) for point in study.first_points]

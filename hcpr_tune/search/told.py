@@ -168,7 +168,7 @@ def to_optuna(params: Params, space: Space) -> dict[str, Any]:
         if not isinstance(dimension, Range) or not dimension.also:
             told[name] = value
         elif value in dimension.also:
-            told[name + KIND] = f"{value:g}"
+            told[name + KIND] = kinds_of(dimension)[1 + dimension.also.index(float(value))]
         else:
             told |= {name + KIND: IN_RANGE, name: value}
     return told
@@ -186,7 +186,10 @@ def distributions_of(params: Params, space: Space) -> dict[str, BaseDistribution
 
 
 def kinds_of(dimension: Dimension) -> list[str]:
-    return [IN_RANGE, *(f"{value:g}" for value in getattr(dimension, "also", ()))]
+    """The range and each value beside it in words, in full where two would read the same."""
+    also: tuple[float, ...] = getattr(dimension, "also", ())
+    short = [f"{value:g}" for value in also]
+    return [IN_RANGE, *(short if len(set(short)) == len(short) else map(str, also))]
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
@@ -213,9 +216,10 @@ def _ask(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
         return chosen
     assert isinstance(dimension, Range)
     if dimension.also:
-        kind = trial.suggest_categorical(name + KIND, kinds_of(dimension))
+        kinds = kinds_of(dimension)
+        kind = trial.suggest_categorical(name + KIND, kinds)
         if kind != IN_RANGE:
-            return next(value for value in dimension.also if f"{value:g}" == kind)
+            return dimension.also[kinds.index(kind) - 1]
     if dimension.whole:
         whole: int = trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
         return whole

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import textwrap
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +25,7 @@ from hcpr_tune.search.space import (
     with_params,
 )
 from hcpr_tune.search.study import Study, study_from_plain
-from hcpr_tune.settings import get_dotted, show, to_plain
+from hcpr_tune.settings import get_dotted, parse_toml, show, to_plain
 
 WEAKEST, STRONGEST, UNKNOWN = 0.2, 0.8, 0.3
 """Strength where good trials lie no closer together than chance puts them, where they agree, and where too few have the dimension."""
@@ -217,7 +216,7 @@ def transferred_space(
         tables["first_points"] = points
     lines = [line for comment in comments for line in textwrap.wrap(_printable(comment), WIDTH)]
     text = "".join(f"# {line}\n" for line in lines) + "\n" + tomli_w.dumps(tables)
-    study_from_plain(tomllib.loads(text), where)
+    study_from_plain(parse_toml(text, where), where)
     return text
 
 

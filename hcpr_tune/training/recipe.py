@@ -7,6 +7,7 @@ states what its task changes. A recipe written to a file and read back trains th
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ LR_SHAPES = ("steps", "cosine", "cyclic")
 
 COSINE_METHODS = ("hcpr", "hypersphere_trades", "hypersphere_pgd_at")
 """Methods that are defined on cosines."""
+MOST_EPOCHS = 1_000_000
 FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """package.module:function"""
 
@@ -260,7 +262,7 @@ class WeightPerturbation(Settings):
     gamma: float = setting(
         0.0, "Size relative to each layer's norm; 0: none. The paper has 0.005 with TRADES.", at_least=0, below=1
     )
-    from_epoch: int = setting(1, "First epoch with perturbation.", at_least=1)
+    from_epoch: int = setting(1, "First epoch with perturbation.", at_least=1, at_most=MOST_EPOCHS)
 
 
 @dataclass(frozen=True)
@@ -302,7 +304,7 @@ class Recipe(Settings):
     model: Model = setting(Model(), "The network.")
     seed: int = setting(0, "Draws the initial weights, the order of the images and the attack's noise.", at_least=0)
     threads: int = setting(1, "Torch threads on the CPU: they are part of the result.", at_least=1, at_most=1024)
-    epochs: int = setting(100, "Length of the training.", at_least=1)
+    epochs: int = setting(100, "Length of the training.", at_least=1, at_most=MOST_EPOCHS)
     stretch_ends: tuple[int, ...] = setting(
         (), "Epochs at which stretches end before the last one: the rungs.", at_least=1
     )
@@ -384,9 +386,9 @@ class Recipe(Settings):
         return self.lr_schedule.mode == "annealed" and epoch - 1 in self.rung_epochs
 
 
-def recipe_from_plain(values: dict[str, Any], where: str) -> Recipe:
-    """A recipe from nested plain values; `where` is the file that an error names."""
-    return read(Recipe, values, where)
+def recipe_from_plain(values: dict[str, Any], where: str, instead: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from nested plain values; `where` is the file that an error names, `instead` as in `settings.read`."""
+    return read(Recipe, values, where, instead=instead)
 
 
 def load_recipe(path: Path) -> Recipe:

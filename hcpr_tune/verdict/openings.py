@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hcpr_tune.files import read_text
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
 from hcpr_tune.search.record import Record, Segments
@@ -72,7 +73,7 @@ def opened(model: Path, command: str) -> Iterator[Seen]:
         yield lambda numbers: None
         return
     mark = root / COPY_OF
-    address = mark.read_text(encoding="utf-8").strip() if mark.is_file() else str(root)
+    address = read_text(mark).strip() if mark.is_file() else str(root)
     folder, _, history = reopen(address.rpartition("/")[0], root.name, "--model ")
     lead = Lead(folder.place, folder.address)
     try:

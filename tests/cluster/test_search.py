@@ -21,6 +21,7 @@ from hcpr_tune.search.record import read_history
 from hcpr_tune.search.study import read_study
 from hcpr_tune.training.recipe import load_recipe
 from tests.conftest import ROOT, SMALL_SPACE, without_dashboard
+from tests.training.test_folders import write_images
 from tests.views.boards import served
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -267,3 +268,17 @@ def outcome(folder: Path, name: str):
         for t in history.trials.values()
     ]
     return trials, (root / "best" / "model.safetensors").read_bytes(), (root / "best" / "recipe.toml").read_bytes()
+
+
+def test_images_in_a_relative_folder_are_found_by_every_worker(tmp_path):
+    """Each worker runs in a folder of its own."""
+    write_images(tmp_path / "my images", count=12)
+    space = SMALL_SPACE.replace('dataset = "digits"', 'dataset = "folder:my images"').replace(
+        "epochs = 4", "epochs = 1"
+    )
+    folder = in_folder(tmp_path, space.replace("batch_size = 128", "batch_size = 8"))
+    done = search(folder, "--space", "small.toml", "--name", "one", "--trials", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {row["status"] for row in table(folder / "results" / "one" / "trials.csv")} == {"completed"}
+    recipe = load_recipe(folder / "results" / "one" / "best" / "recipe.toml")
+    assert recipe.task.dataset == f"folder:{tmp_path / 'my images'}"

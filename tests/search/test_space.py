@@ -232,3 +232,121 @@ def test_colour_images_have_5000_validation_images_and_no_short_rung(name):
 def test_the_schema_of_the_spaces_is_the_one_that_the_settings_give():
     written = json.loads((ROOT / "search_spaces" / "space.schema.json").read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(space_schema())), "run: hcpr_tune schema > search_spaces/space.schema.json"
+
+
+TWICE = {
+    "a dimension": {
+        "hcpr.scale": {"low": 4.0, "high": 16.0, "log": True},
+        "hcpr": {"scale": {"low": 4.0, "high": 9.0}},
+    },
+    "half of it": {"hcpr.scale": {"low": 4.0, "high": 16.0}, "hcpr": {"scale.low": 5.0}},
+    "an equal one": {"hcpr.scale": LOW_HIGH, "hcpr": {"scale": LOW_HIGH}},
+    "a condition": {
+        **SHARED,
+        "pace.ramp": {"low": 0.0, "high": 0.8, "when": {"pace.shape": "linear", "pace": {"shape": "constant"}}},
+    },
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_what_is_said_in_two_ways_is_refused(case):
+    with pytest.raises(InputError, match=r"^search\.[\w.]+ is given twice, as a quoted name and as a table"):
+        study_of(TWICE[case])
+
+
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        ({"method": "mart", "optimiser.lr": 0.05, "optimiser.lr@mart": 0.01}, "optimiser.lr is given twice"),
+        ({"pace.shape": "linear", "pace": {"shape": "constant"}}, "pace.shape is given twice"),
+    ],
+)
+def test_a_first_point_with_a_value_said_in_two_ways_is_refused(point, words):
+    with pytest.raises(InputError, match=words):
+        study_of(SHARED, first_points=[point])
+
+
+def test_values_have_the_type_of_their_field():
+    search = {
+        "batch_size": {"low": 32, "high": 256},
+        "hcpr.scale": {"choices": [8, 12.0]},
+        "model.width": {"choices": [4, 16]},
+    }
+    for name, wrong in (("batch_size", 64.0), ("batch_size", 64.5), ("model.width", 4.0), ("model.width", True)):
+        with pytest.raises(InputError, match=f"{name} must lie inside"):
+            study_of(search, first_points=[{name: wrong}])
+    (point,) = study_of(search, first_points=[{"hcpr.scale": 12}]).first_points
+    assert isinstance(point["hcpr.scale"], float)
+    assert not Choice((False, True)).holds(1)
+    assert not Choice((0, 1)).holds(True)
+
+
+def test_conditions_are_read_back_in_whatever_order_they_were_written():
+    when = {"pace.shape": "linear", "method": "hcpr", "pace.over": "trial"}
+    search = {
+        **SHARED,
+        "pace.over": {"choices": ["trial", "stretch"]},
+        "pace.ramp": {"low": 0.0, "high": 0.8, "when": when},
+    }
+    assert study_of(search) == study_of(
+        {**search, "pace.ramp": {"low": 0.0, "high": 0.8, "when": dict(sorted(when.items()))}}
+    )
+
+
+UNEQUAL = {
+    "a whole number and the same float": {"choices": [8, 8.0]},
+    "one float": {"choices": [0.0, 8.0, -0.0]},
+    "beyond what a float can hold": {"choices": [8.0, 2**53 + 1]},
+    "both ends of 0": {"low": 0.5, "high": 8.0, "also": [0.0, -0.0]},
+    "a number far too small": {"low": 5e-324, "high": 8.0, "log": True},
+    "a number far too large": {"low": 1.2, "high": 1.7976931348623157e308, "log": True},
+    "a number of hundreds of digits": {"low": 1.2, "high": 10**400},
+    "not a number": {"low": 1.2, "high": float("nan")},
+    "thousands of choices": {"choices": [float(n) for n in range(20_000)]},
+    "many values beside": {"low": 1.2, "high": 8.0, "also": [9.0 + n for n in range(200)]},
+}
+
+
+@pytest.mark.parametrize("case", UNEQUAL)
+def test_what_would_be_read_back_as_something_else_is_refused(case):
+    with pytest.raises(InputError) as caught:
+        study_of({"hcpr.kl_weight": UNEQUAL[case]})
+    assert str(caught.value).startswith("search.hcpr.kl_weight")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("label", ["", "a.low", "a kind", "é", "x" * 50])
+def test_a_label_is_a_word(label):
+    with pytest.raises(InputError, match=r"what stands behind the @ must be|is not a known setting|is missing"):
+        study_of({f"hcpr.margin@{label}": LOW_HIGH})
+
+
+def test_values_beside_a_range_that_read_alike_stay_apart():
+    from hcpr_tune.search.told import kinds_of, to_optuna
+
+    dimension = Range(0.1, 4.0, also=(20.0000001, 20.0000002))
+    assert len(set(kinds_of(dimension))) == 3
+    assert to_optuna({"a": 20.0000002}, {"a": dimension}) == {"a kind": "20.0000002"}
+    assert kinds_of(Range(0.1, 4.0, also=(0.0,))) == ["range", "0"]
+
+
+def test_the_corners_are_bounded():
+    paths = [f"own.methods:number_{n}" for n in range(190)]
+    with pytest.raises(InputError, match="of which at most 20000 are looked at"):
+        study_of({"method": {"choices": ["hcpr", *paths]}, "model.name": {"choices": ["small_cnn", *paths]}})
+    with pytest.raises(InputError, match="search must have at most 200 dimensions, got 300"):
+        study_of({f"hcpr.margin@n{n}": LOW_HIGH for n in range(300)})
+
+
+def test_a_chain_of_conditions_is_looked_at_in_no_time():
+    names = ["attack.start", "pace.shape", "consistency.shape", "pace.over", "consistency.over", "augmentation.flip"]
+    choices = [
+        ["normal", "uniform"],
+        *[["constant", "linear", "cosine"]] * 2,
+        *[["trial", "stretch"]] * 2,
+        [True, False],
+    ]
+    search = {name: {"choices": values} for name, values in zip(names, choices, strict=True)}
+    for place in range(1, len(names)):
+        search[names[place]]["when"] = {one: search[one]["choices"] for one in names[:place]}
+    assert len(study_of(search).space) == len(names)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.space import Choice, Range, params_of, with_params
-from hcpr_tune.search.study import EarlyStopping, find_space, read_study, rung_epochs, study_from_plain, study_to_toml
+from hcpr_tune.search.study import (
+    EarlyStopping,
+    find_space,
+    read_study,
+    rung_epochs,
+    study_from_plain,
+    study_to_plain,
+    study_to_toml,
+)
 from hcpr_tune.settings import parse_assignment
 
 ROOT = Path(__file__).parent.parent.parent
@@ -110,7 +119,7 @@ BAD = {
     "unknown table": ("bugdet.trials=3", "bugdet.trials is not a known setting"),
     "wrong type": (
         "budget.trials='many'",
-        'budget.trials must be a whole number, got "many"; the default is 24',
+        'budget.trials must be a whole number, got "many"; the space has 4',
     ),
     "float for whole": ("budget.trials=2.5", "budget.trials must be a whole number, got 2.5"),
     "bool for whole": ("budget.trials=true", "budget.trials must be a whole number, got true"),
@@ -202,3 +211,104 @@ def test_an_unknown_space_lists_the_known_ones():
         find_space("nope")
     with pytest.raises(InputError, match="there is no such file"):
         find_space("no/such.toml")
+
+
+def test_rungs_are_bounded_before_they_are_counted():
+    with pytest.raises(InputError, match=r"large enough for at most 100 rungs from epoch 3 to 1000000, got 1\.0000001"):
+        rung_epochs(EarlyStopping(reduction_factor=1.0000001), 1_000_000)
+    assert len(rung_epochs(EarlyStopping(first_rung=1, reduction_factor=1.0000001), 100)) == 100
+
+
+def test_a_plain_value_is_not_lost_to_a_table(space_file):
+    space_file.write_text(
+        space_file.read_text(encoding="utf-8").replace("[recipe]", "[recipe]\npace = 0.5"), encoding="utf-8"
+    )
+    with pytest.raises(InputError, match=r"--set recipe.pace.ramp would replace recipe.pace = 0.5, which is no table"):
+        overridden(space_file, "pace.ramp=0.3")
+
+
+def test_a_fixed_field_is_searched_under_no_label(space_file):
+    text = space_file.read_text(encoding="utf-8")
+    more = '"hcpr.margin@a" = { low = 0.0, high = 0.4, when = { "pace.shape" = "linear" } }\n'
+    space_file.write_text(text + more, encoding="utf-8")
+    assert "hcpr.margin@a" in read_study(space_file).space
+    study = overridden(space_file, "hcpr.margin=0.3")
+    assert study.recipe.hcpr.margin == 0.3
+    assert set(study.space) == {"hcpr.scale", "pace.shape"}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("budget.trials=0", "got 0; the space has 4 ("),
+        ("budget.hours=-1", "got -1.0; the default is 0.0 ("),
+        ("batch_size=1", "got 1; the space has 128 ("),
+        ("early_stopping.calibration=0", "got 0; the space has 1 ("),
+    ],
+)
+def test_the_way_out_is_what_the_space_has(assignment, words, space_file):
+    with pytest.raises(InputError) as caught:
+        overridden(space_file, assignment)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["'a\udcffb'", '"a\\u0000b"'])
+def test_text_that_no_file_holds_is_refused(value, space_file):
+    for name in ("description", "task.root"):
+        with pytest.raises(InputError, match=r"must be text without a byte of 0 that UTF-8 can hold"):
+            overridden(space_file, f"{name}={value}")
+
+
+def test_a_study_that_would_not_open_again_is_not_begun(tmp_path, small_study):
+    from hcpr_tune.search.studies import check_new, create
+
+    wrong = replace(small_study, space={"hcpr.scale": Choice((8.0, 8.0))})
+    folder = check_new(tmp_path / "results", "wrong")
+    with pytest.raises(InputError, match=r"this study could not be opened again: .*at least two different values"):
+        create(folder, wrong)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "path"),
+    [
+        ('dataset = "folder:my images"', "folder:{here}/my images"),
+        ('dataset = "folder:../images"', "folder:{here}/../images"),
+        ('dataset = "folder:~/images"', "folder:~/images"),
+        ('dataset = "folder:/images"', "folder:/images"),
+        ('dataset = "fashion_mnist"', "{here}/data"),
+        ('dataset = "svhn"\nroot = "~/data"', "~/data"),
+        ('dataset = "digits"', "data"),
+    ],
+)
+def test_the_path_of_the_images_is_absolute(task, path, space_file, monkeypatch, tmp_path):
+    """Workers run in folders of their own."""
+    text = space_file.read_text(encoding="utf-8").replace('dataset = "digits"', task)
+    space_file.write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    study = read_study(space_file)
+    here = path.format(here=tmp_path)
+    assert (study.recipe.task.dataset if here.startswith("folder:") else study.recipe.task.root) == here
+    (tmp_path / "study.toml").write_text(study_to_toml(study), encoding="utf-8")
+    monkeypatch.chdir("/")
+    assert read_study(tmp_path / "study.toml") == study
+
+
+def test_a_study_begun_with_a_relative_path_is_the_same_with_the_path_that_it_means(space_file, monkeypatch, tmp_path):
+    from hcpr_tune.search.record import Record
+    from hcpr_tune.search.studies import budget_of_file, check_new, create, reopen
+
+    text = space_file.read_text(encoding="utf-8").replace('dataset = "digits"', 'dataset = "folder:images"')
+    space_file.write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    old = study_from_plain(tomllib.loads(text), "old")
+    assert old.recipe.task.dataset == "folder:images"
+    folder = check_new("results", "old")
+    record = Record(folder.record, create(folder, old))
+    begin = {"event": "begin", "time": 0.0, "versions": {}, "workers": 1, "fingerprint": old.fingerprint}
+    record.append(begin | {"study": study_to_plain(old)})
+    record.close()
+    folder, study, history = reopen("results", "old")
+    assert study.recipe.task.dataset == f"folder:{tmp_path}/images"
+    assert study.fingerprint == old.fingerprint
+    assert budget_of_file(read_study(space_file, [("budget.trials", 9)]), history, study, "now") == {"trials": 9}

@@ -199,7 +199,7 @@ def test_bad_input_is_refused_by_key_law_value_and_file(tmp_path, text, said):
 
 
 def test_settings_made_in_python_obey_the_same_laws():
-    with pytest.raises(InputError, match="epochs must be at least 1, got 0"):
+    with pytest.raises(InputError, match="epochs must be at least 1 and at most 1000000, got 0"):
         Recipe(epochs=0)
     with pytest.raises(InputError, match="pace must be at most 1"):
         Recipe(pace=Schedule(0.0, 2.0))
