@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, typed
+from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, tell_notes, typed
 from hcpr_tune.commands.plans import Plan, plan_of
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
 
@@ -188,7 +188,7 @@ def check_recipe(recipe: Recipe) -> None:
         return
     from hcpr_tune.training.session import DataShelf, check_trainable
 
-    check_trainable(recipe, DataShelf())
+    tell_notes(check_trainable(recipe, DataShelf()))
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from torch import Tensor
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.augmentation import augment, draw
 from hcpr_tune.training.node_cache import NodeCache
-from hcpr_tune.training.recipe import Augmentation, Task
 from hcpr_tune.training.parts import below
+from hcpr_tune.training.recipe import Augmentation, Task
 from hcpr_tune.training.sources import Pool, folder_layout, has_test_part, open_pool
 
 RESIDENT_SHARE = 0.25
@@ -118,7 +118,9 @@ def split_pool(pool: Pool, task: Task, has_test_part: bool) -> dict[str, np.ndar
     """The splits of a pool: sorted positions by split name. The validation part that data come with is the validation split, whole."""
     if pool.own_validation is None:
         return split_indices(pool.labels, task, has_test_part, pool.class_names)
-    drawn = split_indices(pool.labels[: pool.own_validation], task, has_test_part, pool.class_names, draw_validation=False)
+    drawn = split_indices(
+        pool.labels[: pool.own_validation], task, has_test_part, pool.class_names, draw_validation=False
+    )
     return drawn | {"validation": np.arange(pool.own_validation, len(pool.labels))}
 
 

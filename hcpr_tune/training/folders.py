@@ -81,7 +81,9 @@ def read_folder(root: Path, image_size: int, fence: Collection[Identity] = ()) -
     )
 
 
-def check_like(part: Path, image_size: int, fence: Collection[Identity], train: Sequence[str], shape: tuple[int, int, int]) -> None:
+def check_like(
+    part: Path, image_size: int, fence: Collection[Identity], train: Sequence[str], shape: tuple[int, int, int]
+) -> None:
     """Whether a part that stays shut has the training part's classes, channels and sizes. Raises `InputError` that says what differs.
 
     Only the beginning of each file is read, where its kind and size stand: no pixel is decoded, and nothing of what is seen is kept.
@@ -120,9 +122,7 @@ def _shape_words(shape: tuple[int, ...]) -> str:
     return f"{'gray' if shape[0] == 1 else 'colour'} images of {shape[2]}x{shape[1]}"
 
 
-def _find(
-    root: Path, classes: Sequence[Path], fence: Collection[Identity]
-) -> tuple[list[list[Path]], tuple[str, ...]]:
+def _find(root: Path, classes: Sequence[Path], fence: Collection[Identity]) -> tuple[list[list[Path]], tuple[str, ...]]:
     """The image files of each class, and what was skipped. What cannot be looked at, and classes without images, are named together."""
     # A class is not entered by a link from another one: its images would have two labels.
     found = [list(below(folder, fence)) for folder in classes]
@@ -150,9 +150,7 @@ def _find(
         "files that are no images by their names": lambda entry: not entry.trouble and not _hidden(entry),
     }
     others = [entry for entry in everything if not _is_image(entry)]
-    notes = [
-        _note(root, words, [entry.path for entry in others if is_one(entry)]) for words, is_one in kinds.items()
-    ]
+    notes = [_note(root, words, [entry.path for entry in others if is_one(entry)]) for words, is_one in kinds.items()]
     return groups, tuple(f"{note} were skipped" for note in notes if note)
 
 
@@ -211,8 +209,14 @@ def _said(root: Path, files: Sequence[Path], seen: Sequence[tuple[Header, Traits
     yield from filter(
         None,
         (
-            _note(root, "images have transparent parts, which lie on white,", those(lambda _, traits: traits.transparent)),
-            _note(root, "images have several frames or pages, of which the first is read,", those(lambda _, traits: traits.frames)),
+            _note(
+                root, "images have transparent parts, which lie on white,", those(lambda _, traits: traits.transparent)
+            ),
+            _note(
+                root,
+                "images have several frames or pages, of which the first is read,",
+                those(lambda _, traits: traits.frames),
+            ),
             _note(root, "images of 16 bits are dark (65535 is white, and none comes above 4095)", deep),
             _note(root, "images are gray among others in colour", gray) if len(gray) < len(files) else "",
         ),

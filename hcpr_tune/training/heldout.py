@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hcpr_tune.training.data import Split, split_pool, take
-from hcpr_tune.training.recipe import Task
 from hcpr_tune.training.folders import check_shape
+from hcpr_tune.training.recipe import Task
 from hcpr_tune.training.sources import folder_layout, folder_test, has_test_part, open_pool, torchvision_part
 
 

@@ -21,7 +21,10 @@ PARTS = {
 """The usual names of parts, in any case."""
 NEAR = ("dev", "eval", "evaluation", "heldout", "holdout", "trn", "tst", "tune", "tuning")
 """Names that people give to parts and that say not which."""
-SUFFIXES = tuple(".jpg .jpeg .jpe .jfif .png .bmp .dib .webp .gif .ppm .pgm .pbm .pnm .tif .tiff".split())
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp"),
+    *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff"),
+)
 MOST_NAMED = 20
 
 Identity = tuple[int, int]
@@ -57,7 +60,8 @@ def dataset_folder(dataset: str) -> Path:
     try:
         folder = Path(name).expanduser()
         found = folder.stat()
-        os.listdir(folder) if stat.S_ISDIR(found.st_mode) else None
+        if stat.S_ISDIR(found.st_mode):
+            next(folder.iterdir(), None)
     except (FileNotFoundError, NotADirectoryError):
         found = None
     except (OSError, RuntimeError, ValueError) as error:
@@ -157,7 +161,7 @@ def below(folder: Path, fence: Collection[Identity] = ()) -> Iterator[Entry]:
                 yield Entry(here, LEADS_BACK)
                 continue
             seen.add((found.st_dev, found.st_ino))
-            waiting += [here / name for name in sorted(os.listdir(here), reverse=True)]
+            waiting += sorted(here.iterdir(), reverse=True)
         except (FileNotFoundError, NotADirectoryError):
             yield Entry(here, "a link that leads nowhere")
         except OSError as error:
@@ -214,7 +218,9 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
 def _subfolders(folder: Path) -> list[Path]:
     """Subfolders, sorted by name; links to folders count. Raises `InputError` for a link that leads nowhere: it may have been a class."""
     entries = _scan(folder)
-    lost = [entry.name for entry in entries if entry.is_symlink() and not entry.name.startswith(".") and not _leads(entry)]
+    lost = [
+        entry.name for entry in entries if entry.is_symlink() and not entry.name.startswith(".") and not _leads(entry)
+    ]
     if lost:
         raise InputError(
             f"task.dataset: {folder} has links that lead nowhere: {named(sorted(lost))}; replace or remove them"
@@ -244,7 +250,9 @@ def _leads(entry: os.DirEntry[str]) -> bool:
 def _holds_folders_only(folder: Path) -> bool:
     """Whether a folder has subfolders and no images beside them."""
     entries = [entry for entry in _scan(folder) if not entry.name.startswith(".")]
-    return any(map(_is_folder, entries)) and not any(is_image_name(entry.name) for entry in entries if not _is_folder(entry))
+    return any(map(_is_folder, entries)) and not any(
+        is_image_name(entry.name) for entry in entries if not _is_folder(entry)
+    )
 
 
 def _identity(folder: Path) -> Identity | None:

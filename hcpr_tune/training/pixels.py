@@ -29,10 +29,10 @@ FEW_LEVELS = 4096
 """Images of 16 bits that stay below this brightness probably hold 12 bits or fewer."""
 
 EIGHT_BITS = {
-    **{mode: "L" for mode in ("1", "L")},
-    **{mode: "LA" for mode in ("LA", "La")},
-    **{mode: "RGB" for mode in ("P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")},
-    **{mode: "RGBA" for mode in ("PA", "RGBA", "RGBa")},
+    **dict.fromkeys(("1", "L"), "L"),
+    **dict.fromkeys(("LA", "La"), "LA"),
+    **dict.fromkeys(("P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"), "RGB"),
+    **dict.fromkeys(("PA", "RGBA", "RGBa"), "RGBA"),
 }
 """What Pillow converts rightly by itself, and to what."""
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -68,7 +68,8 @@ class Stored:
     def of(cls, image: Image) -> Stored:
         from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
-        args = image.tile[0].args if image.tile else ""
+        tiles = getattr(image, "tile", [])
+        args = tiles[0].args if tiles else ""
         tags = getattr(image, "tag_v2", {})
         return cls(args if isinstance(args, str) else str(args[0]), tags.get(PHOTOMETRIC_INTERPRETATION) == 0)
 

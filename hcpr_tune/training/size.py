@@ -37,9 +37,9 @@ def _inputs(recipe: Recipe) -> tuple[int, int, int, tuple[int, int]]:
     if dataset in KNOWN:
         channels, classes, size = KNOWN[dataset]
         return channels, classes, 0, size
-    classes, _ = class_folders(layout(dataset_folder(dataset)).train)
+    folders, _ = class_folders(layout(dataset_folder(dataset)).train)
     side = recipe.task.image_size or 32
-    return 3, len(classes), 0, (side, side)
+    return 3, len(folders), 0, (side, side)
 
 
 def main() -> None:

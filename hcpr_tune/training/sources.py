@@ -33,6 +33,8 @@ class Pool:
     white: int
     own_validation: int | None = None
     notes: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Height and width of the files, where images come from files."""
 
 
 def of_array(images: np.ndarray, labels: np.ndarray, names: Sequence[str], white: int = 255) -> Pool:
@@ -113,7 +115,9 @@ def folder_test(task: Task, part: Path, fence: frozenset[tuple[int, int]]) -> Po
 
 
 def _pool(images: ImageFolder, own_validation: int | None, notes: tuple[str, ...]) -> Pool:
-    return Pool(images.decode, images.labels, images.class_names, _shape(images), 255, own_validation, notes)
+    return Pool(
+        images.decode, images.labels, images.class_names, _shape(images), 255, own_validation, notes, images.sizes
+    )
 
 
 def _shape(images: ImageFolder) -> tuple[int, int, int]:
