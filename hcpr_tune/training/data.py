@@ -173,8 +173,9 @@ def _left_out(task: Task, name: str, images: int, usable: int, draws_validation:
             f"task.images = {task.images} leaves class {name} {usable} images for training{' and validation' if draws_validation else ''};"
             f" raise it, or set it to 0: all"
         )
+    limit = [f"task.images = {task.images}"] if task.images else []
     return InputError(
-        f"{' and '.join(fractions)} leave class {name} ({images} images) out of a split; choose fractions that give each split at least one image"
+        f"{' and '.join([*limit, *fractions])} leave class {name} ({images} images) out of a split; choose fractions that give each split at least one image{', or raise task.images' if limit else ''}"
     )
 
 

@@ -65,7 +65,7 @@ class Task(Settings):
     epsilon: float = setting(8 / 255, "Radius that is judged, for images in [0, 1].", above=0, at_most=1)
 
     def check_together(self) -> None:
-        check_name("dataset", self.dataset, DATASETS, {"folder:PATH": "folder:.+"})
+        check_name("dataset", self.dataset, DATASETS, {"folder:PATH": "(?s:folder:.+)"})
         held_out = self.validation_fraction + self.test_fraction
         if held_out >= 1:
             raise InputError(

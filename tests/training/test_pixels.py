@@ -34,7 +34,9 @@ def test_pixels_are_what_the_samples_mean(kind, tmp_path):
         assert picture.header == header
         assert header.size == SIZE
         found = picture.pixels[..., None] if header.gray else picture.pixels
-        np.testing.assert_allclose(found.astype(float), np.broadcast_to(means, found.shape), rtol=0, atol=0.5 + kind.tolerance)
+        np.testing.assert_allclose(
+            found.astype(float), np.broadcast_to(means, found.shape), rtol=0, atol=0.5 + kind.tolerance
+        )
 
 
 @pytest.mark.parametrize("kind", BAD, ids=lambda kind: kind.name)
@@ -50,7 +52,12 @@ def traits(tmp_path, name):
 
 
 def test_what_was_decided_about_an_image_is_told(tmp_path):
-    assert traits(tmp_path, "RGBA PNG") == traits(tmp_path, "P GIF index") == traits(tmp_path, "key L") == Traits(transparent=True)
+    assert (
+        traits(tmp_path, "RGBA PNG")
+        == traits(tmp_path, "P GIF index")
+        == traits(tmp_path, "key L")
+        == Traits(transparent=True)
+    )
     assert traits(tmp_path, "frames GIF") == traits(tmp_path, "frames TIFF") == Traits(frames=True)
     assert traits(tmp_path, "I;16 PNG, dark") == Traits(dark=True)
     assert traits(tmp_path, "I;16 PNG") == traits(tmp_path, "RGB PNG") == Traits()
