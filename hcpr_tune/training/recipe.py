@@ -57,7 +57,12 @@ class Task(Settings):
         at_most=4096,
     )
     split_seed: int = setting(0, "Draws the validation split (and the test split of data without one).", at_least=0)
-    validation_fraction: float = setting(0.2, "Share of the training part held out for validation.", above=0, below=1)
+    validation_fraction: float = setting(
+        0.2,
+        "Share of the training part held out for validation, where a folder has no val/ of its own.",
+        above=0,
+        below=1,
+    )
     test_fraction: float = setting(
         0.2, "Share held out for the test, where the data have no test part of their own.", above=0, below=1
     )
