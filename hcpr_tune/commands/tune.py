@@ -98,6 +98,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     from hcpr_tune.commands.verdict import small_verdict
     from hcpr_tune.files import node_folder
     from hcpr_tune.search import runner, studies
+    from hcpr_tune.search.probing import check_data
     from hcpr_tune.training.node_cache import release
     from hcpr_tune.views.ray_metrics import RayMetrics
     from hcpr_tune.views.report_file import ReportFile
@@ -135,6 +136,8 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
             if not options.quiet:
                 print_start(console, plan, dashboard_of(cluster, options), share.workers, size(), options.json)
             if not studies.exists(folder):
+                if options.address is not None:
+                    tell_notes(check_data(study, share))
                 studies.create(folder, study)
             runner.run(folder, study, history, share, listeners, plan.requests, plan.patience)
             judged = small_verdict(folder, study, history, share, console, options)

@@ -69,33 +69,34 @@ def read_folder(root: Path, image_size: int, fence: Collection[Identity] = ()) -
     with quiet():
         seen = _look(root, files, _look_at)
     headers = [header for header, _ in seen]
-    channels = 1 if all(header.gray for header in headers) else 3
     return ImageFolder(
         files,
         labels,
         tuple(path.name for path in classes),
-        channels,
+        _channels(headers),
         _common_size(root, files, headers, image_size),
         tuple(header.size for header in headers),
         (*beside, *skipped, *_said(root, files, seen)),
     )
 
 
-def check_like(
-    part: Path, image_size: int, fence: Collection[Identity], train: Sequence[str], shape: tuple[int, int, int]
-) -> None:
-    """Whether a part that stays shut has the training part's classes, channels and sizes. Raises `InputError` that says what differs.
+def read_headers(
+    root: Path, image_size: int, fence: Collection[Identity] = ()
+) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """Channels, height and width of a part's images, and what was skipped in it. Raises `InputError` as `read_folder` does.
 
-    Only the beginning of each file is read, where its kind and size stand: no pixel is decoded, and nothing of what is seen is kept.
+    Only the beginning of each file is read, where its kind and size stand: no pixel is decoded. So a test part stays shut.
     """
-    check_classes(part, train)
-    groups, _ = _find(part, class_folders(part)[0], fence)
+    classes, beside = class_folders(root)
+    groups, skipped = _find(root, classes, fence)
     files = tuple(path for group in groups for path in group)
     with quiet():
-        headers = _look(part, files, read_header)
-    channels = 1 if all(header.gray for header in headers) else 3
-    size = _common_size(part, files, headers, image_size)
-    check_shape(part, (channels, *size), shape)
+        headers = _look(root, files, read_header)
+    return (_channels(headers), *_common_size(root, files, headers, image_size)), (*beside, *skipped)
+
+
+def _channels(headers: Sequence[Header]) -> int:
+    return 1 if all(header.gray for header in headers) else 3
 
 
 def check_classes(part: Path, train: Sequence[str]) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.folders import ImageFolder, check_classes, check_like, check_shape, read_folder
-from hcpr_tune.training.parts import Layout, dataset_folder, layout
+from hcpr_tune.training.folders import ImageFolder, check_classes, check_shape, read_folder, read_headers
+from hcpr_tune.training.parts import Layout, class_folders, dataset_folder, layout
 from hcpr_tune.training.recipe import Task
 
 
@@ -127,11 +127,29 @@ def _shape(images: ImageFolder) -> tuple[int, int, int]:
 def check_test_part(task: Task, class_names: Sequence[str], shape: tuple[int, int, int]) -> None:
     """Find out before a search what would stop its verdict: a test part of other classes, channels or sizes. Raises `InputError`.
 
-    The test images stay shut: of each file only the header is read, as `check_like` says.
+    The test images stay shut: names are looked at and headers are read, no pixel is decoded, and nothing that is seen goes into the search.
     """
     parts = folder_layout(task)
     if parts is not None and parts.test is not None:
-        check_like(parts.test, task.image_size, parts.fence(), class_names, shape)
+        check_classes(parts.test, class_names)
+        check_shape(parts.test, read_headers(parts.test, task.image_size, parts.fence())[0], shape)
+
+
+def check_parts(task: Task) -> tuple[str, ...]:
+    """The same for all parts of a folder, by names and headers alone, and what was skipped; for data that only workers see."""
+    parts = folder_layout(task)
+    if parts is None:
+        return ()
+    names = [path.name for path in class_folders(parts.train)[0]]
+    shape, notes = read_headers(parts.train, task.image_size, parts.fence())
+    said = [*parts.skipped, *notes]
+    if parts.validation is not None:
+        check_classes(parts.validation, names)
+        own, notes = read_headers(parts.validation, task.image_size, parts.fence())
+        check_shape(parts.validation, own, shape)
+        said += notes
+    check_test_part(task, names, shape)
+    return tuple(said)
 
 
 def open_pool(task: Task) -> Pool:
