@@ -183,7 +183,8 @@ def named(things: Sequence[str], most: int = MOST_NAMED) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 200 else f"{name[:120]}...{name[-60:]}"
+    """A path that does not fill the screen; how it ends, with the file's name and what is said of it, is what one needs."""
+    return name if len(name) <= 400 else f"{name[:100]}...{name[-280:]}"
 
 
 def _names(paths: Sequence[Path]) -> str:

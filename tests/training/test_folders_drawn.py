@@ -172,7 +172,9 @@ def small_class(found, drawn, part, classes, side):
 
 
 def other_size(found, drawn, part, classes, side):
-    kind = next(kind for kind in GOOD if kind.name == "RGB PNG")
+    # As gray as the others: a part in colour beside one that is gray is refused.
+    name = "L PNG" if all(means.shape[-1] == 1 for means in found.images.values()) else "RGB PNG"
+    kind = next(kind for kind in GOOD if kind.name == name)
     _write(found, drawn, part / classes[0], 99, kind, side + 3)
     if not found.image_size:
         found.wrong += ["different sizes", "the training part"]
