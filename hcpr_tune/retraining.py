@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,17 @@ class BestRung:
     clean: Proportion
 
 
-def retrain(recipe: Recipe, folder: Path, resume: bool = False) -> Iterator[tuple[dict[str, Any], BestRung | None]]:
-    """Train `recipe`; yields each epoch's report and the best rung so far.
+def retrain(
+    recipe: Recipe, folder: Path, resume: bool = False, tell: Callable[[tuple[str, ...]], None] = lambda notes: None
+) -> Iterator[tuple[dict[str, Any], BestRung | None]]:
+    """Train `recipe`; yields each epoch's report and the best rung so far. `tell` is given what is to be told of the data.
 
     Leaves recipe.toml, metrics.jsonl, TensorBoard events, and metrics.json and model.safetensors of the best rung. With `resume`
     goes on from the latest checkpoint in `folder`. Raises `Diverged`, and `InputError` where the folder cannot be written or
     holds another recipe.
     """
     shelf = DataShelf()
-    check_trainable(recipe, shelf)
+    tell(check_trainable(recipe, shelf))
     earlier = _earlier_epochs(recipe, folder) if resume else []
     try:
         folder.mkdir(parents=True, exist_ok=resume)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from hcpr_tune.errors import InputError
 from hcpr_tune.settings import in_toml
-from hcpr_tune.training.folders import has_parts, read_folder, sizes_of
+from hcpr_tune.training.parts import dataset_folder, layout
+from hcpr_tune.training.recipe import Task
+from hcpr_tune.training.sources import Pool, check_test_part, folder_pool
 
 SMALL_IMAGES, LARGE_IMAGES = 32, 64
 MANY_IMAGES = 20_000
@@ -17,43 +20,69 @@ SIZES = (8, 16, 32, 64, 128, 224)
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen in the folder."""
+    """What was seen in the folder. `images` counts those of the training part, `parts` says what other parts there are."""
 
     images: int
     classes: tuple[str, ...]
     channels: int
     size: int
     resized: bool
+    parts: str
+    notes: tuple[str, ...]
 
 
 def look(folder: Path) -> Look:
-    """Look at every image of the training part. Raises `InputError` that names what is wrong with the folder."""
-    root = folder / "train" if has_parts(folder) else folder
+    """Look at every image of the training part, and of the validation part where there is one. Raises `InputError` that names what is wrong.
+
+    Of a test part only the names, and the beginnings of the files, are looked at.
+    """
+    parts = layout(dataset_folder(f"folder:{folder}"))
     # Any size will do to read the folder: the sizes themselves are asked for next.
-    images = read_folder(root, image_size=SMALL_IMAGES)
-    sizes = Counter(sizes_of(images.files))
+    pool = folder_pool(_task(folder, SMALL_IMAGES), parts)
+    seen = pool.sizes[: pool.own_validation]
+    sizes = Counter(pool.sizes)
     (height, width), _ = sizes.most_common(1)[0]
-    if len(sizes) == 1 and height == width:
-        return Look(len(images.files), images.class_names, images.channels, height, resized=False)
-    middle = median(side for size, count in sizes.items() for side in size for _ in range(count))
-    nearest = min(SIZES, key=lambda size: abs(size - middle))
-    return Look(len(images.files), images.class_names, images.channels, nearest, resized=True)
+    size, resized = height, False
+    if len(sizes) > 1 or height != width:
+        middle = median(side for one, count in sizes.items() for side in one for _ in range(count))
+        size, resized = min(SIZES, key=lambda size: abs(size - middle)), True
+    resized = resized or not _test_has_size(folder, pool, size)
+    check_test_part(_task(folder, size), pool.class_names, (pool.shape[0], size, size))
+    own = [
+        (parts.validation, f"{len(pool.sizes) - len(seen)} images to validate on"),
+        (parts.test, "the test, not opened"),
+    ]
+    words = "; ".join(f"{part.name}/: {what}" for part, what in own if part is not None)
+    return Look(len(seen), pool.class_names, pool.shape[0], size, resized, words, pool.notes)
 
 
-def starter_space(folder: Path) -> str:
-    """The text of a search space for the folder."""
-    seen = look(folder)
+def _task(folder: Path, image_size: int) -> Task:
+    return Task(dataset=f"folder:{folder}", image_size=image_size)
+
+
+def _test_has_size(folder: Path, pool: Pool, size: int) -> bool:
+    """Whether the images of a test part need no resizing either; what else is wrong with them is found out after that."""
+    try:
+        check_test_part(_task(folder, 0), pool.class_names, (pool.shape[0], size, size))
+    except InputError:
+        return False
+    return True
+
+
+def starter_space(folder: Path, seen: Look | None = None) -> str:
+    """The text of a search space for the folder, from what `look` saw in it."""
+    seen = seen or look(folder)
     epsilon, reason = _epsilon(seen)
     model, width = _model(seen)
     batch_size = max(16, min(128, 2 ** int(seen.images / 20).bit_length() // 2))
     return TEMPLATE.format(
-        folder=in_toml(f"folder:{folder.resolve()}"),
+        folder=_toml(f"folder:{folder.resolve()}"),
         images=seen.images,
         classes=len(seen.classes),
         kind="gray" if seen.channels == 1 else "colour",
-        names=", ".join(name.replace("\n", " ") for name in seen.classes[:10])
-        + (", ..." if len(seen.classes) > 10 else ""),
+        names=", ".join(seen.classes[:10]) + (", ..." if len(seen.classes) > 10 else ""),
         size=f"{seen.size}x{seen.size}" + (" after resizing" if seen.resized else ""),
+        parts=f"\n# Parts of their own: {seen.parts}." if seen.parts else "",
         image_size=f"\nimage_size = {seen.size} # the files have other sizes; they are resized to this square"
         if seen.resized
         else "",
@@ -65,6 +94,15 @@ def starter_space(folder: Path) -> str:
         batch_size=batch_size,
         augmentation=f"crop_padding = {max(1, seen.size // 8)}" + ("\nflip = true" if seen.channels == 3 else ""),
     )
+
+
+def _toml(text: str) -> str:
+    """A string as TOML writes it. Raises `InputError` for a name whose bytes are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the path {text!r} is not UTF-8, as a study file must be; rename the folder") from None
+    return in_toml(text)
 
 
 def _epsilon(seen: Look) -> tuple[float, str]:
@@ -86,7 +124,7 @@ def _model(seen: Look) -> tuple[str, int]:
 
 
 TEMPLATE = """\
-# A starter space, written after a look at the folder: {images} {kind} images of {size}, {classes} classes ({names}).
+# A starter space, written after a look at the folder: {images} {kind} images of {size}, {classes} classes ({names}).{parts}
 # `hcpr_tune tune --space THIS --dry-run` prints it with every default filled in. Change what you know better.
 
 description = "HCPR on your own images"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,14 @@ def typed(program: str) -> str:
         return program
     path = Path(sys.executable).with_name(program)
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def tell_notes(notes: Iterable[str]) -> None:
+    """What a user should know of the data: a line each, on stderr, since stdout belongs to the answer."""
+    from hcpr_tune.views.wording import printable
+
+    for note in notes:
+        print(f"hcpr_tune: note: {printable(note)}", file=sys.stderr)
 
 
 def make_console() -> Console:

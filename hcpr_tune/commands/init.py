@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED
@@ -11,17 +12,29 @@ from hcpr_tune.errors import InputError
 
 def run(options: argparse.Namespace) -> int:
     from hcpr_tune.files import write_whole
-    from hcpr_tune.starter import starter_space
+    from hcpr_tune.starter import look, starter_space
+    from hcpr_tune.training.parts import dataset_folder
+    from hcpr_tune.views.wording import printable
 
-    folder = Path(options.folder)
+    if options.out:
+        check_free(Path(options.out))
+    folder = dataset_folder(f"folder:{options.folder}")
     out = Path(options.out or Path("search_spaces") / f"{folder.resolve().name}.toml")
-    if out.exists():
-        raise InputError(f"--out {out} exists; choose another file")
-    text = starter_space(folder)
+    check_free(out)
+    seen = look(folder)
+    text = starter_space(folder, seen)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, text)
     except OSError as error:
-        raise InputError(f"--out {out} cannot be written: {error}; choose another file") from None
-    print(f"wrote {out}; look at it, then: hcpr_tune tune --space {out}")
+        raise InputError(f"--out {out} cannot be written: {error.strerror or error}; choose another file") from None
+    for note in seen.notes:
+        print(printable(f"note: {note}"))
+    print(printable(f"wrote {out}; look at it, then: hcpr_tune tune --space {out}"))
     return COMPLETED
+
+
+def check_free(out: Path) -> None:
+    """Raise `InputError` where the file is there already."""
+    if os.path.lexists(out):
+        raise InputError(f"--out {out} exists; choose another file")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, make_console
+from hcpr_tune.commands.console import COMPLETED, make_console, tell_notes
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     console = make_console()
     best: BestRung | None = None
     with progress(console, recipe.last_epoch, options.quiet) as show:
-        for report, rung in retrain(recipe, out, options.resume):
+        for report, rung in retrain(recipe, out, options.resume, tell_notes):
             best = rung
             show(report)
     if best is not None:

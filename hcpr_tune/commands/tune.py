@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, typed
+from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, tell_notes, typed
 from hcpr_tune.commands.plans import Plan, plan_of
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
 
@@ -98,6 +98,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     from hcpr_tune.commands.verdict import small_verdict
     from hcpr_tune.files import node_folder
     from hcpr_tune.search import runner, studies
+    from hcpr_tune.search.probing import check_data
     from hcpr_tune.training.node_cache import release
     from hcpr_tune.views.ray_metrics import RayMetrics
     from hcpr_tune.views.report_file import ReportFile
@@ -135,6 +136,8 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
             if not options.quiet:
                 print_start(console, plan, dashboard_of(cluster, options), share.workers, size(), options.json)
             if not studies.exists(folder):
+                if options.address is not None:
+                    tell_notes(check_data(study, share))
                 studies.create(folder, study)
             runner.run(folder, study, history, share, listeners, plan.requests, plan.patience)
             judged = small_verdict(folder, study, history, share, console, options)
@@ -188,7 +191,7 @@ def check_recipe(recipe: Recipe) -> None:
         return
     from hcpr_tune.training.session import DataShelf, check_trainable
 
-    check_trainable(recipe, DataShelf())
+    tell_notes(check_trainable(recipe, DataShelf()))
 
 
 @contextmanager

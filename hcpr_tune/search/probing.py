@@ -13,6 +13,8 @@ from hcpr_tune.settings import to_plain
 PROBE_SECONDS = 80.0
 """Beside Ray's start and imports, so that the whole stays within two minutes."""
 MOST_WORKERS = 8
+LOOK_SECONDS = 120.0
+"""For names and headers; a folder that takes longer is left to the trials."""
 
 
 def probe_cluster(study: Study, share: Share) -> list[dict[str, Any]]:
@@ -31,6 +33,41 @@ def probe_cluster(study: Study, share: Share) -> list[dict[str, Any]]:
     except ray.exceptions.RayTaskError as error:
         raise InputError(f"the probe failed on a worker: {error.cause!r}; mend that before you search") from None
     return found
+
+
+def check_data(study: Study, share: Share) -> tuple[str, ...]:
+    """Let a worker look at a folder of images, which the driver may not see, before the study is begun: names and headers of files alone.
+
+    Returns what it has to say of it; nothing where no worker answers in time. Raises `InputError` for what would stop the search or its verdict.
+    """
+    import ray
+
+    if not study.recipe.task.dataset.startswith("folder:"):
+        return ()
+    task = ray.remote(num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, max_retries=0)(_check_data)
+    answer = task.remote(to_plain(study.recipe))
+    try:
+        refusal, notes = ray.get(answer, timeout=LOOK_SECONDS)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(answer, force=True)
+        return ()
+    except ray.exceptions.RayError:
+        # Whatever it was, the first trials will meet it, and say it.
+        return ()
+    if refusal:
+        raise InputError(refusal)
+    return tuple(notes)
+
+
+def _check_data(recipe: dict[str, Any]) -> tuple[str, list[str]]:
+    # On the worker: why the data cannot be used, and what is to be told of them.
+    from hcpr_tune.training.recipe import recipe_from_plain
+    from hcpr_tune.training.sources import check_parts
+
+    try:
+        return "", list(check_parts(recipe_from_plain(recipe, "the recipe").task))
+    except InputError as error:
+        return str(error), []
 
 
 def _probe(recipe: dict[str, Any], on_gpu: bool, seconds: float) -> dict[str, Any]:

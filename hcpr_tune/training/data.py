@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +20,9 @@ from torch import Tensor
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.augmentation import augment, draw
 from hcpr_tune.training.node_cache import NodeCache
+from hcpr_tune.training.parts import below
 from hcpr_tune.training.recipe import Augmentation, Task
-from hcpr_tune.training.sources import Pool, has_test_part, open_pool
+from hcpr_tune.training.sources import Pool, folder_layout, has_test_part, open_pool
 
 RESIDENT_SHARE = 0.25
 """A split stays in memory if its images take at most this share of what is free."""
@@ -29,7 +30,7 @@ RESIDENT_SHARE = 0.25
 SHARED_FROM = 32 * 2**20
 """Bytes from which on the images of a split are shared by the processes of a node: below, a copy each costs less than a file."""
 
-READING = 1
+READING = 2
 """Part of the name under which images are shared. Raise it whenever what is read from the same files changes."""
 
 FILES = {
@@ -93,6 +94,8 @@ class Data:
     train: Split
     validation: Split
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What was skipped in a folder, and what was decided about its images."""
 
     @property
     def channels(self) -> int:
@@ -108,13 +111,30 @@ class Data:
         return self.train.shape[1:]
 
     def to(self, device: torch.device) -> Data:
-        return Data(self.train.to(device), self.validation.to(device), self.class_names)
+        return replace(self, train=self.train.to(device), validation=self.validation.to(device))
 
 
-def split_indices(labels: np.ndarray, task: Task, has_test_part: bool) -> dict[str, np.ndarray]:
+def split_pool(pool: Pool, task: Task, has_test_part: bool) -> dict[str, np.ndarray]:
+    """The splits of a pool: sorted positions by split name. The validation part that data come with is the validation split, whole."""
+    if pool.own_validation is None:
+        return split_indices(pool.labels, task, has_test_part, pool.class_names)
+    drawn = split_indices(
+        pool.labels[: pool.own_validation], task, has_test_part, pool.class_names, draw_validation=False
+    )
+    return drawn | {"validation": np.arange(pool.own_validation, len(pool.labels))}
+
+
+def split_indices(
+    labels: np.ndarray,
+    task: Task,
+    has_test_part: bool,
+    class_names: Sequence[str] = (),
+    draw_validation: bool = True,
+) -> dict[str, np.ndarray]:
     """A stratified split that depends on the labels and the task alone: sorted indices by split name.
 
-    With a test part of their own the data give nothing to "test". Raises `InputError` where a class would be missing from a split.
+    With a test part of their own the data give nothing to "test", with `draw_validation` off nothing to "validation". Raises `InputError`
+    where a class would be missing from a split.
     """
     parts: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
     classes = np.unique(labels)
@@ -130,15 +150,33 @@ def split_indices(labels: np.ndarray, task: Task, has_test_part: bool) -> dict[s
         validation = round(
             task.validation_fraction * (len(members) if not task.images and not has_test_part else len(rest))
         )
-        if not validation or validation >= len(rest) or not (test or has_test_part):
-            raise InputError(
-                f"task.validation_fraction = {task.validation_fraction:g} and task.test_fraction = {task.test_fraction:g} leave"
-                f" class {label} ({len(members)} images) out of a split; choose fractions that give each split at least one image"
-            )
+        validation = validation if draw_validation else 0
+        if (draw_validation and not validation) or validation >= len(rest) or not (test or has_test_part):
+            name = f"{int(label)} ({class_names[int(label)]})" if len(class_names) else str(int(label))
+            raise _left_out(task, name, len(members), len(rest), draw_validation, not has_test_part)
         parts["test"].append(members[:test])
         parts["validation"].append(rest[:validation])
         parts["train"].append(rest[validation:])
     return {name: np.sort(np.concatenate(chunks)) for name, chunks in parts.items()}
+
+
+def _left_out(task: Task, name: str, images: int, usable: int, draws_validation: bool, draws_test: bool) -> InputError:
+    """Why a class is missing from a split, and what helps: fractions do not where there are fewer images than splits."""
+    splits = ["training", *(["validation"] if draws_validation else []), *(["test"] if draws_test else [])]
+    fractions = [f"task.{split}_fraction = {getattr(task, f'{split}_fraction'):g}" for split in splits[1:]]
+    if images < len(splits):
+        return InputError(
+            f"task.dataset: class {name} has {images} images, and {', '.join(splits)} need one each; add images to the class, or remove it"
+        )
+    if task.images and usable < 1 + draws_validation:
+        return InputError(
+            f"task.images = {task.images} leaves class {name} {usable} images for training{' and validation' if draws_validation else ''};"
+            f" raise it, or set it to 0: all"
+        )
+    limit = [f"task.images = {task.images}"] if task.images else []
+    return InputError(
+        f"{' and '.join([*limit, *fractions])} leave class {name} ({images} images) out of a split; choose fractions that give each split at least one image{', or raise task.images' if limit else ''}"
+    )
 
 
 def take(
@@ -185,41 +223,25 @@ def source_identity(task: Task) -> str:
     cannot be looked at.
     """
     found = hashlib.sha256(repr(sorted(asdict(task).items())).encode())
-    source = _source(task)
-    if source is not None:
+    for source in _sources(task):
         import PIL
 
         # What a JPEG decodes to depends on who decodes it.
         found.update(repr((PIL.__version__, str(source.resolve()))).encode())
-        for path in _files(source):
+        for path in (entry.path for entry in below(source) if not entry.trouble):
             seen = path.stat()
             found.update(repr((str(path), seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)).encode())
     return found.hexdigest()
 
 
-def _source(task: Task) -> Path | None:
-    """The file or folder that a task's training part is read from; None where it comes with a package."""
+def _sources(task: Task) -> list[Path]:
+    """The files and folders that a task's training and validation parts are read from; none where they come with a package."""
     if task.dataset == "digits":
-        return None
-    if not task.dataset.startswith("folder:"):
-        return Path(task.root).expanduser() / FILES[task.dataset]
-    root = Path(task.dataset.removeprefix("folder:")).expanduser()
-    return root / "train" if has_test_part(task) else root
-
-
-def _files(source: Path) -> Iterator[Path]:
-    """All files at or below `source` in a fixed order, linked ones too."""
-    if source.is_file():
-        yield source
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(source, followlinks=True):
-        at = Path(folder).stat()
-        if (at.st_dev, at.st_ino) in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add((at.st_dev, at.st_ino))
-        folders.sort()
-        yield from (path for path in (Path(folder, name) for name in sorted(names)) if path.exists())
+        return []
+    parts = folder_layout(task)
+    if parts is None:
+        return [Path(task.root).expanduser() / FILES[task.dataset]]
+    return [parts.train] if parts.validation is None else [parts.train, parts.validation]
 
 
 def free_memory() -> int:
@@ -241,9 +263,9 @@ def load_data(task: Task, cache: NodeCache | None = None, shared_from: int = SHA
     except OSError:
         cache = None  # the reader says what is wrong with the files
     pool = open_pool(task)
-    indices = split_indices(pool.labels, task, has_test_part(task))
+    indices = split_pool(pool, task, has_test_part(task))
     train, validation = (take(pool, indices[name], cache, identity, shared_from) for name in ("train", "validation"))
-    return Data(train, validation, pool.class_names)
+    return Data(train, validation, pool.class_names, pool.notes)
 
 
 def fixed_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

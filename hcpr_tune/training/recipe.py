@@ -59,7 +59,12 @@ class Task(Settings):
         at_most=4096,
     )
     split_seed: int = setting(0, "Draws the validation split (and the test split of data without one).", at_least=0)
-    validation_fraction: float = setting(0.2, "Share of the training part held out for validation.", above=0, below=1)
+    validation_fraction: float = setting(
+        0.2,
+        "Share of the training part held out for validation, where a folder has no val/ of its own.",
+        above=0,
+        below=1,
+    )
     test_fraction: float = setting(
         0.2, "Share held out for the test, where the data have no test part of their own.", above=0, below=1
     )
@@ -67,7 +72,7 @@ class Task(Settings):
     epsilon: float = setting(8 / 255, "Radius that is judged, for images in [0, 1].", above=0, at_most=1)
 
     def check_together(self) -> None:
-        check_name("dataset", self.dataset, DATASETS, {"folder:PATH": "folder:.+"})
+        check_name("dataset", self.dataset, DATASETS, {"folder:PATH": "(?s:folder:.+)"})
         held_out = self.validation_fraction + self.test_fraction
         if held_out >= 1:
             raise InputError(

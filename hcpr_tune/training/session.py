@@ -22,6 +22,7 @@ from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, torch_t
 from hcpr_tune.training.methods import method_of
 from hcpr_tune.training.node_cache import NodeCache
 from hcpr_tune.training.recipe import Recipe, Task
+from hcpr_tune.training.sources import check_test_part
 
 Report = dict[str, Any]
 """One epoch as plain values: the fields of `Epoch`, the counts on validation, times and the device."""
@@ -44,10 +45,16 @@ class DataShelf:
         return self._kept[1]
 
 
-def check_trainable(recipe: Recipe, shelf: DataShelf) -> None:
-    """Read the data and build the model, so that what is wrong with them is said before any work starts. Raises `InputError`."""
+def check_trainable(recipe: Recipe, shelf: DataShelf) -> tuple[str, ...]:
+    """Read the data and build the model, so that what is wrong with them is said before any work starts. Raises `InputError`.
+
+    Returns what is to be told about the data: what was skipped in a folder, and what was decided about its images.
+    """
     method_of(recipe.method)
-    initial_state(recipe, shelf.get(recipe.task))
+    data = shelf.get(recipe.task)
+    check_test_part(recipe.task, data.class_names, data.train.shape)
+    initial_state(recipe, data)
+    return data.notes
 
 
 def train_stretch(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from hcpr_tune.training.models import build_model
+from hcpr_tune.training.parts import class_folders, dataset_folder, layout
 from hcpr_tune.training.recipe import Recipe, recipe_from_plain
 
 KNOWN = {
@@ -37,10 +37,9 @@ def _inputs(recipe: Recipe) -> tuple[int, int, int, tuple[int, int]]:
     if dataset in KNOWN:
         channels, classes, size = KNOWN[dataset]
         return channels, classes, 0, size
-    root = Path(dataset.removeprefix("folder:")).expanduser()
-    root = root / "train" if (root / "train").is_dir() else root
+    folders, _ = class_folders(layout(dataset_folder(dataset)).train)
     side = recipe.task.image_size or 32
-    return 3, sum(path.is_dir() for path in root.iterdir()), 0, (side, side)
+    return 3, len(folders), 0, (side, side)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from tests.conftest import ROOT
+from tests.training.test_folders import write_images
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -45,30 +46,26 @@ def cluster(tmp_path):
         head.wait()
 
 
+def searched(cluster, space_file, name, *arguments):
+    """A search on the cluster."""
+    address, environment = cluster
+    command = [sys.executable, str(ROOT / "launch" / "tune.py"), "--space", str(space_file), "--address", address]
+    return subprocess.run(
+        [*command, "--trials", "2", "--name", name, *arguments],
+        cwd=space_file.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
 def test_a_search_joins_a_running_cluster(cluster, space_file):
     address, environment = cluster
     deadline = time.monotonic() + 60
     while True:
-        done = subprocess.run(
-            [
-                sys.executable,
-                str(ROOT / "launch" / "tune.py"),
-                "--space",
-                str(space_file),
-                "--address",
-                address,
-                "--trials",
-                "2",
-                "--name",
-                "joined",
-            ],
-            cwd=space_file.parent,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
+        done = searched(cluster, space_file, "joined")
         # Until the head answers, the search refuses the address and writes nothing.
         if done.returncode != 2 or time.monotonic() > deadline:
             break
@@ -91,3 +88,18 @@ def test_a_search_joins_a_running_cluster(cluster, space_file):
         check=True,
     )
     assert "py_modules_files" in shipped.stdout, "a worker runs other code than the driver's"
+
+
+def test_a_worker_compares_the_parts_of_a_folder_before_the_study_is_begun(cluster, space_file):
+    photos = space_file.parent / "photos"
+    write_images(photos / "train", size=(8, 8))
+    write_images(photos / "test", size=(8, 8), mode="L", count=2)
+    deadline = time.monotonic() + 60
+    words = "test has gray images of 8x8, the training part colour images of 8x8"
+    while True:
+        done = searched(cluster, space_file, "photos", "--set", f"task.dataset='folder:{photos}'")
+        assert done.returncode == 2, done.stderr
+        if words in done.stderr or time.monotonic() > deadline:
+            break
+    assert words in done.stderr
+    assert not (space_file.parent / "results" / "photos").exists()

@@ -1,0 +1,280 @@
+"""What lies in a folder of images, by names alone: its parts, their class folders, and all that is below them. No file is opened."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hcpr_tune.errors import InputError
+
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""The usual names of parts, in any case."""
+NEAR = ("dev", "eval", "evaluation", "heldout", "holdout", "trn", "tst", "tune", "tuning")
+"""Names that people give to parts and that say not which."""
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp"),
+    *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff"),
+)
+MOST_NAMED = 20
+
+Identity = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the images of each part lie; a folder without parts is the training part itself. `skipped` says what belongs to no part."""
+
+    train: Path
+    validation: Path | None
+    test: Path | None
+    skipped: tuple[str, ...] = ()
+
+    def fence(self) -> frozenset[Identity]:
+        """The parts and their class folders: a link from one to another would give an image two labels, or to two parts."""
+        parts = [part for part in (self.train, self.validation, self.test) if part is not None]
+        folders = [*parts, *(folder for part in parts for folder in _subfolders(part))]
+        return frozenset(filter(None, map(_identity, folders)))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something below a folder: a file, or why it is none that can be opened (`trouble`)."""
+
+    path: Path
+    trouble: str = ""
+
+
+def dataset_folder(dataset: str) -> Path:
+    """The folder of `folder:PATH`. Raises `InputError` where there is none that can be looked at."""
+    name = dataset.removeprefix("folder:")
+    try:
+        folder = Path(name).expanduser()
+        found = folder.stat()
+        if stat.S_ISDIR(found.st_mode):
+            next(folder.iterdir(), None)
+    except (FileNotFoundError, NotADirectoryError):
+        found = None
+    except (OSError, RuntimeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(
+            f"task.dataset: the folder {_short(name)} cannot be looked at: {why}; give folder:PATH with one subfolder of images per class"
+        ) from None
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        raise InputError(
+            f"task.dataset: there is no folder {_short(name)}; give folder:PATH with one subfolder of images per class"
+        )
+    return folder
+
+
+def layout(root: Path) -> Layout:
+    """The parts of a folder by the names of its subfolders. Raises `InputError` where it cannot be said which they are."""
+    subfolders = [path for path in _subfolders(root) if not path.name.startswith(".")]
+    named = {path: _part_of(path.name) for path in subfolders}
+    known = [path for path, part in named.items() if part]
+    # A class may be called train, and then holds images; a part holds the folders of its classes.
+    holding = [path for path in subfolders if _holds_folders_only(path)]
+    near = [path for path in holding if not named[path] and _near(path.name)]
+    if not near and (not known or (len(known) < 2 and not set(known) & set(holding))):
+        return Layout(root, None, None)
+    if near:
+        raise InputError(
+            f"task.dataset: {root} has {_names(near)}: parts or classes? Rename parts to train, val and test, and classes to names that are less"
+            f" like those; a class may also hold its images without subfolders"
+        )
+    by_part: dict[str, list[Path]] = {part: [path for path in known if named[path] == part] for part in PARTS}
+    twice = next((paths for paths in by_part.values() if len(paths) > 1), None)
+    if twice is not None:
+        raise InputError(f"task.dataset: {root} has {_names(twice)} for one part; keep one of them")
+    if not by_part["train"]:
+        raise InputError(
+            f"task.dataset: {root} has {_names(known)} and no train beside it; call the training part train, or the classes otherwise"
+        )
+    others = [path for path in subfolders if path not in known]
+    mixed = [path for path in others if path in holding]
+    if others and (len(known) < 2 or not set(known) <= set(holding) or mixed):
+        raise InputError(
+            f"task.dataset: {root} has {_names(known)} beside {_names(mixed or others)}: parts and classes are mixed; put the class folders into the"
+            f" parts, move away what is neither, or rename a class that is called like a part"
+        )
+    parts = {part: paths[0] if paths else None for part, paths in by_part.items()}
+    _check_apart(root, known)
+    train = parts["train"]
+    assert train is not None
+    skipped = (f"{len(others)} folders beside the parts of {root}: {_names(others)}",) if others else ()
+    return Layout(train, parts["validation"], parts["test"], skipped)
+
+
+def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """The class folders of a part, sorted by name, and what lies beside them. Raises `InputError` for names that no file could hold."""
+    found = _subfolders(part)
+    classes = [path for path in found if not path.name.startswith(".")]
+    if len(classes) < 2:
+        raise InputError(
+            f"task.dataset: {part} must have at least 2 subfolders, one per class, got {len(classes)}; sort the images into them"
+        )
+    unwritable = [repr(path.name) for path in classes if not _writable(path.name)]
+    if unwritable:
+        raise InputError(
+            f"task.dataset: the names of classes must be UTF-8 without control characters, got {named(unwritable)} in {part}; rename the folders"
+        )
+    _check_apart(part, classes)
+    hidden = [path.name for path in found if path not in classes]
+    files = [entry.name for entry in _scan(part) if not entry.is_dir()]
+    beside = [
+        f"{len(names)} {words} beside the class folders of {part}: {named(names, 5)}"
+        for words, names in (("hidden folders", hidden), ("files", sorted(files)))
+        if names
+    ]
+    return classes, tuple(beside)
+
+
+def below(folder: Path, fence: Collection[Identity] = ()) -> Iterator[Entry]:
+    """All that is not a folder at or below `folder`, sorted in each folder. Links are followed, to no folder twice and over no `fence`.
+
+    Hidden folders are not entered; a folder that cannot be entered and a link that leads nowhere are entries with a `trouble`.
+    """
+    start = _identity(folder)
+    seen = {one for one in fence if one != start}
+    waiting = [folder]
+    # Not by recursion: there are folders deeper than Python's stack.
+    while waiting:
+        here = waiting.pop()
+        if here is not folder and here.name.startswith("."):
+            yield Entry(here)
+            continue
+        try:
+            found = here.stat()
+            if not stat.S_ISDIR(found.st_mode):
+                yield Entry(here)
+                continue
+            if (found.st_dev, found.st_ino) in seen:
+                yield Entry(here, LEADS_BACK)
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            waiting += sorted(here.iterdir(), reverse=True)
+        except (FileNotFoundError, NotADirectoryError):
+            yield Entry(here, "a link that leads nowhere")
+        except OSError as error:
+            yield Entry(here, error.strerror or str(error))
+
+
+LEADS_BACK = "leads to a folder that is read already or belongs to another class or part"
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return name.casefold().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def named(things: Sequence[str], most: int = MOST_NAMED) -> str:
+    """The things by name, up to a number, then a count."""
+    more = len(things) - most
+    return ", ".join(map(_short, things[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def _short(name: str) -> str:
+    """A path that does not fill the screen; how it ends, with the file's name and what is said of it, is what one needs."""
+    return name if len(name) <= 400 else f"{name[:100]}...{name[-280:]}"
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return named([f"{path.name}/" for path in paths])
+
+
+def _part_of(name: str) -> str:
+    """Which part a folder of this name is, empty for none."""
+    return next((part for part, names in PARTS.items() if name.casefold() in names), "")
+
+
+def _near(name: str) -> bool:
+    """Whether a name looks like that of a part: train_set, Test images, val2017, trian, dev."""
+    words = re.findall(r"[a-z]+", name.casefold())
+    known = [one for names in PARTS.values() for one in names] + [*NEAR]
+    whole = "".join(words)
+    alike = [one for one in difflib.get_close_matches(whole, known, 3, 0.79) if one[0] == whole[0]]
+    return any(word in known for word in words) or whole.startswith(("train", "valid", "test")) or bool(alike)
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder that can be looked at; what is wrong with it is said as an `InputError`."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise InputError(
+            f"task.dataset: {folder} cannot be looked at: {error.strerror or error}; change its permissions, or remove it"
+        ) from None
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Subfolders, sorted by name; links to folders count. Raises `InputError` for a link that leads nowhere: it may have been a class."""
+    entries = _scan(folder)
+    lost = [
+        entry.name for entry in entries if entry.is_symlink() and not entry.name.startswith(".") and not _leads(entry)
+    ]
+    if lost:
+        raise InputError(
+            f"task.dataset: {folder} has links that lead nowhere: {named(sorted(lost))}; replace or remove them"
+        )
+    return sorted(Path(folder, entry.name) for entry in entries if _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _leads(entry: os.DirEntry[str]) -> bool:
+    try:
+        entry.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise InputError(
+            f"task.dataset: the link {entry.path} cannot be followed: {error.strerror or error}; replace or remove it"
+        ) from None
+    return True
+
+
+def _holds_folders_only(folder: Path) -> bool:
+    """Whether a folder has subfolders and no images beside them."""
+    entries = [entry for entry in _scan(folder) if not entry.name.startswith(".")]
+    return any(map(_is_folder, entries)) and not any(
+        is_image_name(entry.name) for entry in entries if not _is_folder(entry)
+    )
+
+
+def _identity(folder: Path) -> Identity | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _check_apart(root: Path, folders: Sequence[Path]) -> None:
+    """Raise `InputError` where a link makes one folder of two: each image would be in both."""
+    first: dict[Identity | None, Path] = {}
+    for folder in folders:
+        other = first.setdefault(_identity(folder), folder)
+        if other is not folder:
+            raise InputError(
+                f"task.dataset: {folder.name}/ and {other.name}/ in {root} are one folder, by a link; remove one of them"
+            )
+
+
+def _writable(name: str) -> bool:
+    """Whether a name can stand in every file that names classes: no lone surrogates (bytes that are no UTF-8), no line ends, no controls."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
