@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.errors import InputError
+from hcpr_tune.output import say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -23,5 +24,5 @@ def run(options: argparse.Namespace) -> int:
         write_whole(out, text)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written: {error}; choose another file") from None
-    print(f"wrote {out}; look at it, then: hcpr_tune tune --space {out}")
+    say(f"wrote {out}; look at it, then: hcpr_tune tune --space {out}")
     return COMPLETED

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, make_console
+from hcpr_tune.commands.trusting import begin_training, trust_recipe
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out or f"results/train-{time.strftime('%Y%m%d-%H%M%S')}")
     if out.exists() and not options.resume:
         raise InputError(f"--out {out} exists; go on in it by --resume, or choose another folder")
+    trust_recipe(options, Path(options.recipe), recipe)
     from hcpr_tune.retraining import retrain
 
     console = make_console()
     best: BestRung | None = None
+    begin_training(out, recipe)
     with progress(console, recipe.last_epoch, options.quiet) as show:
         for report, rung in retrain(recipe, out, options.resume):
             best = rung

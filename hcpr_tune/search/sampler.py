@@ -10,7 +10,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.history import PRIOR, History, Source
@@ -25,6 +25,7 @@ from hcpr_tune.search.points import (
 from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Sampler, Study
 from hcpr_tune.seeds import derive_seed
+from hcpr_tune.text import first_line, one_line
 
 if TYPE_CHECKING:
     import optuna
@@ -92,7 +93,9 @@ def _by_path(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     offered = {"seed": seed, "startup_trials": startup, "n_startup_trials": startup}
     sampler = call(factory, path, what, **{name: value for name, value in offered.items() if name in takes})
     if not isinstance(sampler, BaseSampler):
-        raise InputError(f"{what} {path} must give an Optuna sampler, got {type(sampler).__name__}; return one")
+        raise InputError(
+            f"{what} {path} must give an Optuna sampler, got {one_line(type(sampler).__name__)}; return one"
+        )
     return sampler
 
 
@@ -180,6 +183,7 @@ def check_sampler(study: Study) -> None:
         return
     rungs = {rung: {"robust_accuracy": 0.5, "clean_accuracy": 0.5} for rung in study.rungs}
     from hcpr_tune.search.history import OldTrial
+    from hcpr_tune.training.plugins import guarded
 
     history = History(study.recipe.epochs, study.goal)
     history.old_trials = [
@@ -188,11 +192,12 @@ def check_sampler(study: Study) -> None:
     ]
     suggester = Suggester(study)
     try:
-        suggester._sample(1, 0, history)
+        with guarded():
+            suggester._sample(1, 0, history)
     except InputError:
         raise
     except Exception as error:
-        reason: Any = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"sampler.name {name} cannot search this study (objective {', '.join(study.settings.objective)}): {reason}; choose one of {', '.join(KINDS)}"
         ) from None
