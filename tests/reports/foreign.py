@@ -99,8 +99,8 @@ def foreign_model(folder: Path) -> Path:
     return root
 
 
-def ran(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+def ran(*arguments: str | Path, cwd: Path, timeout: float = 50) -> subprocess.CompletedProcess[bytes]:
     """A command in a process of its own, whose standard output and error are files of the system."""
     return subprocess.run(
-        [sys.executable, "-m", "hcpr_tune", *map(str, arguments)], cwd=cwd, capture_output=True, timeout=50, check=False
+        [sys.executable, "-m", "hcpr_tune", *map(str, arguments)], cwd=cwd, capture_output=True, timeout=timeout, check=False
     )

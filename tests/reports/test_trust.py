@@ -122,7 +122,7 @@ def test_somebody_at_a_terminal_is_asked(answer, code, imports, tmp_path):
         [sys.executable, "-m", "hcpr_tune", "tune", "--resume", "theirs", "--dry-run"],
         cwd=tmp_path, stdin=terminal, stdout=subprocess.PIPE, stderr=terminal, timeout=50, check=False,
     )  # fmt: skip
-    seen = os.read(driver, 65536).decode()
+    seen = os.read(driver, 65536).decode(errors="replace")
     os.close(terminal)
     os.close(driver)
     assert "Do you trust whoever wrote that code? [y/N]" in seen
