@@ -23,11 +23,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, to_the_end: bool = False) -> int:
+    """Run one command; returns the exit code.
+
+    `to_the_end`, or without `arguments`: the process does nothing else, so that what threads and `atexit` print after it is kept apart too.
+    """
     options = parser().parse_args(arguments)
     # A user's code may print what it likes, and nothing of it is imported that nobody has vouched for.
-    with kept_for_us(), only_vouched():
+    with kept_for_us(to_the_end or arguments is None), only_vouched():
         return carried_out(options)
 
 

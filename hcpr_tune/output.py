@@ -32,8 +32,11 @@ def say(text: object = "") -> None:
 
 
 @contextmanager
-def kept_for_us() -> Iterator[None]:
-    """For as long as the block lasts `stream` is what standard output was, and all that others print there goes to standard error."""
+def kept_for_us(to_the_end: bool = False) -> Iterator[None]:
+    """For as long as the block lasts `stream` is what standard output was, and all that others print there goes to standard error.
+
+    `to_the_end`: the rest of the process too, which says nothing more: a thread that lives on or a model's last words do not get there either.
+    """
     global _own
     if _own is not None or sys.stdout is None or sys.stderr is None:
         yield  # within another block, or somebody closed one of the two
@@ -53,7 +56,7 @@ def kept_for_us() -> Iterator[None]:
     try:
         yield
     finally:
-        _give_back(before, duplicate)
+        _give_back(before, duplicate, to_the_end)
 
 
 def _duplicate() -> int | None:
@@ -73,15 +76,15 @@ def _duplicate() -> int | None:
     return duplicate
 
 
-def _give_back(before: TextIO, duplicate: int | None) -> None:
+def _give_back(before: TextIO, duplicate: int | None, to_the_end: bool) -> None:
     global _own
-    own, _own, sys.stdout = _own, None, before
+    own, _own = _own, None
     if duplicate is None or own is None:
+        sys.stdout = before
         return
-    with suppress(OSError, ValueError):
-        # A stream of C's may still hold something that somebody printed.
-        sys.stderr.flush()
-    os.dup2(duplicate, 1)
+    if not to_the_end:
+        sys.stdout = before
+        os.dup2(duplicate, 1)
     try:
         own.flush()
     except BrokenPipeError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
-from hcpr_tune.commands.trusting import begin, named_in_study, trust_space, trust_study
+from hcpr_tune.commands.trusting import begin, named_as_model, named_in_study, trust_space, trust_study
 from hcpr_tune.commands.tune import check_recipe, interruptible, print_lines
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
 from hcpr_tune.text import named
@@ -63,7 +63,12 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
     try:
         with (
             interruptible(),
-            connected(options.address, named_in_study(study), options.dashboard_host, folder.root.name) as cluster,
+            connected(
+                options.address,
+                named_in_study(study) | named_as_model(options.arch or "small_cnn"),
+                options.dashboard_host,
+                folder.root.name,
+            ) as cluster,
             interruptible(),
         ):
             share = allot(study.settings.resources, cluster, str(folder.study), options.wait)

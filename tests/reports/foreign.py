@@ -13,13 +13,15 @@ from hcpr_tune.search.study import read_study
 from tests.conftest import SMALL_SPACE
 
 SOURCE = r"""
-import os, pathlib, sys
+import atexit, os, pathlib, sys, threading
 import torch
 from torch import nn
 
 with pathlib.Path(__file__).with_name("ran").open("a") as file:
     file.write("imported\n")
 print("words of a module")
+atexit.register(print, "last words of a module")
+threading.Timer(1.0, print, ["words of a thread"]).start()
 os.write(1, b"\xff bytes of a module\n")
 
 def net(classes, channels):

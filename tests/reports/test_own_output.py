@@ -38,6 +38,8 @@ def test_a_dry_run_prints_a_space_and_nothing_of_what_others_print(tmp_path):
     assert tomllib.loads(done.stdout.decode())["sampler"]["name"] == "theirs:sampler"
     assert b"words of a module" in done.stderr
     assert b"\xff bytes of a module" in done.stderr
+    assert b"words of a thread" in done.stderr
+    assert b"last words of a module" in done.stderr
 
 
 def test_json_of_an_evaluation_is_alone_on_standard_output(tmp_path):
