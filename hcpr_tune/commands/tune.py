@@ -101,6 +101,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     from hcpr_tune.files import node_folder
     from hcpr_tune.search import runner, studies
     from hcpr_tune.training.node_cache import release
+    from hcpr_tune.training.plugins import PluginError
     from hcpr_tune.views.ray_metrics import RayMetrics
     from hcpr_tune.views.report_file import ReportFile
     from hcpr_tune.views.tensorboard import TensorBoardView
@@ -145,6 +146,10 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
         if options.json:
             print_json_result(console, folder, study, history, NOTHING_COMPLETED)
         raise StorageError(f"{error} ({resume_command(options, plan)})") from None
+    except PluginError as error:
+        if options.json:
+            print_json_result(console, folder, study, history, NOTHING_COMPLETED)
+        raise PluginError(f"{error} ({resume_command(options, plan)})", error.details) from None
     release(node_folder())
     if interrupted and not studies.exists(folder):
         raise Interrupted(f"{interrupted} before the study was begun; nothing was written")

@@ -142,10 +142,24 @@ class Suggester:
         guided = follows_prior(self._study, number, sampled)
 
         def attempt(which: int) -> Params:
-            params = self._sample(number, which, history)
+            params = self._sample(number, which, history) if name in KINDS else self._of_user(number, which, history)
             return with_priors(self._study, number + (which << 32), params) if guided else params
 
         return fresh(attempt, history.has_begun), PRIOR if guided else name
+
+    def _of_user(self, number: int, attempt: int, history: History) -> Params:
+        """The same from a user's own sampler. Raises `PluginError`, whatever it does."""
+        from hcpr_tune.training.plugins import PluginError, did, guarded, users_traceback
+
+        try:
+            with guarded():
+                return self._sample(number, attempt, history)
+        except PluginError:
+            raise
+        except Exception as error:
+            name = self._study.settings.sampler.name
+            message = f"sampler.name {name}: suggesting trial {number} {did(error)}; mend it, then go on by --resume"
+            raise PluginError(message, users_traceback(error)) from error
 
     def _sample(self, number: int, attempt: int, history: History) -> Params:
         if self._kind.point is not None:

@@ -58,6 +58,15 @@ def loss(natural, adversarial, labels):
 def sampler(seed):
     import optuna
     return optuna.samplers.RandomSampler(seed=seed)
+
+def leaving_sampler(seed):
+    import optuna
+    class Leaving(optuna.samplers.RandomSampler):
+        def sample_relative(self, study, trial, space):
+            sys.exit("no more points")
+        def infer_relative_search_space(self, study, trial):
+            sys.exit("no more points")
+    return Leaving(seed=seed)
 """
 OWN = 'model = { name = "theirs:net", head = "linear" }\nmethod = "theirs:loss"'
 SPACE = SMALL_SPACE.replace("model = { width = 4 }", OWN).replace(
@@ -104,5 +113,9 @@ def foreign_model(folder: Path) -> Path:
 def ran(*arguments: str | Path, cwd: Path, timeout: float = 50) -> subprocess.CompletedProcess[bytes]:
     """A command in a process of its own, whose standard output and error are files of the system."""
     return subprocess.run(
-        [sys.executable, "-m", "hcpr_tune", *map(str, arguments)], cwd=cwd, capture_output=True, timeout=timeout, check=False
+        [sys.executable, "-m", "hcpr_tune", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
     )

@@ -74,6 +74,25 @@ def test_a_factory_that_ends_the_process_or_speaks_in_riddles_is_named(factory, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_sampler_that_leaves_in_mid_search_ends_it_by_its_name(tmp_path, monkeypatch):
+    from hcpr_tune.search.history import History
+    from hcpr_tune.search.sampler import Suggester
+    from hcpr_tune.search.study import read_study
+    from hcpr_tune.training.plugins import PluginError
+    from tests.conftest import SMALL_SPACE
+
+    module_in(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    space = tmp_path / "own.toml"
+    space.write_text(SMALL_SPACE.replace("[search]", '[sampler]\nname = "theirs:leaving_sampler"\n\n[search]'))
+    study = read_study(space)
+    history = History(study.recipe.epochs, study.goal)
+    with pytest.raises(
+        PluginError, match="theirs:leaving_sampler: suggesting trial 7 ended with SystemExit: no more points"
+    ):
+        Suggester(study)._of_user(7, 0, history)
+
+
 def job(recipe, folder):
     order = {
         "study": "s", "name": "t", "values": "", "recipe": recipe, "start": 0, "end": 1, "reported": 0,
