@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.files import write_bytes_whole
+from hcpr_tune.text import clean, named
 
 # What a URL may say behind its `?`. The names are pyarrow's, so that the same URL can be given to whatever reads with pyarrow.
 OPTIONS = {
@@ -387,7 +388,7 @@ def _way_out(reason: str) -> str | None:
 def _first_line(error: BaseException) -> str:
     """The reason on one line, without what the environment holds in secret."""
     lines = str(error).strip().splitlines()
-    reason = lines[0].rstrip(".; ") if lines else type(error).__name__
+    reason = clean(lines[0].rstrip(".; ")) if lines else named(error)
     for secret in filter(None, map(os.environ.get, SECRET_VARIABLES)):
         reason = reason.replace(secret, "***")
     return reason

@@ -10,6 +10,9 @@ from typing import Any
 
 from hcpr_tune.commands.console import BAD_INPUT, INTERRUPTED, NOTHING_COMPLETED
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
+from hcpr_tune.output import kept_for_us
+from hcpr_tune.text import clean
+from hcpr_tune.training.plugins import Ended, only_vouched, users_traceback
 from hcpr_tune.version import VERSION
 
 
@@ -20,31 +23,45 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, to_the_end: bool = False) -> int:
+    """Run one command; returns the exit code.
+
+    `to_the_end`, or without `arguments`: the process does nothing else, so that what threads and `atexit` print after it is kept apart too.
+    """
     options = parser().parse_args(arguments)
+    # A user's code may print what it likes, and nothing of it is imported that nobody has vouched for.
+    with kept_for_us(to_the_end or arguments is None), only_vouched():
+        return carried_out(options)
+
+
+def carried_out(options: argparse.Namespace) -> int:
+    """Run the command that the options name; returns the exit code."""
     try:
         # A command is imported when it runs: `--help` and errors in arguments do not wait for torch or Ray.
         code: int = importlib.import_module(f"hcpr_tune.commands.{options.command}").run(options)
     except InputError as error:
         if details := getattr(error, "details", ""):
             print(details, file=sys.stderr)
-        print(f"hcpr_tune: error: {one_line(error)}", file=sys.stderr)
+        print(f"hcpr_tune: error: {on_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except Interrupted as error:
-        print(f"hcpr_tune: {one_line(error)}", file=sys.stderr)
+        print(f"hcpr_tune: {on_one_line(error)}", file=sys.stderr)
         return INTERRUPTED
+    except Ended as error:
+        print(users_traceback(error), file=sys.stderr)
+        print(f"hcpr_tune: error: the model or the method {on_one_line(error)}; mend it", file=sys.stderr)
+        return NOTHING_COMPLETED
     except KeyboardInterrupt:
         return INTERRUPTED
     except HcprTuneError as error:
-        print(f"hcpr_tune: error: {one_line(error)}", file=sys.stderr)
+        print(f"hcpr_tune: error: {on_one_line(error)}", file=sys.stderr)
         return NOTHING_COMPLETED
     return code
 
 
-def one_line(error: Exception) -> str:
+def on_one_line(error: Exception) -> str:
     """The message on one line, whatever was in a file that it quotes, and nothing in it that would steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(str(error).split()))
+    return clean(" ".join(str(error).split()))
 
 
 def parser() -> Parser:
@@ -132,6 +149,7 @@ def add_tune(commands: Any) -> None:
         action="store_true",
         help="with --dry-run: train for at most two minutes on the cluster and say what the search would cost",
     )
+    add_trust(tune, "a study")
     tune.add_argument("--quiet", action="store_true", help="print only the result")
     tune.add_argument("--json", action="store_true", help="print a JSON object per line, for programs; the result last")
 
@@ -199,6 +217,7 @@ def add_plan(commands: Any) -> None:
         "--write", metavar="NAME|PATH", help="write the chosen variant as a new space, with what was foreseen of it"
     )
     plan.add_argument("--out", metavar="FILE.html", help="the page (default: results/plans/SPACE-DATE-TIME-CODE.html)")
+    add_trust(plan, "a study")
     plan.add_argument("--json", action="store_true", help="print JSON")
     plan.add_argument(
         "--replay",
@@ -295,6 +314,7 @@ def add_verdict(commands: Any) -> None:
     )
     add_set(verdict, "a field of the recipe of all that are trained again, or with --model of that model")
     add_ray(verdict)
+    add_trust(verdict, "a study")
     verdict.add_argument("--quiet", action="store_true", help="print only the verdict")
     verdict.add_argument("--json", action="store_true", help="print a JSON object per line, the verdict last")
 
@@ -347,6 +367,7 @@ def add_export(commands: Any) -> None:
         metavar="FILE",
         help="a new file for the study's model: that of its verdict, else the best of its search",
     )
+    add_trust(export, "a model")
     export.add_argument("--model", metavar="DIR", help="with --onnx: the model in this folder, instead of a study's")
 
 
@@ -406,6 +427,15 @@ def add_ray(command: Any) -> None:
     )
 
 
+def add_trust(command: Any, whose: str = "a study, a recipe or a model") -> None:
+    """Who vouches for code that a file names."""
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help=f"run the code (package.module:function) that {whose} of somebody else names; asked for once",
+    )
+
+
 def add_set(command: Any, what: str) -> None:
     """Values by dotted name."""
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{what}; repeatable")
@@ -437,6 +467,7 @@ def add_train(commands: Any) -> None:
     train.add_argument("--out", metavar="DIR", help="where the results go (default: results/train-DATE-TIME-CODE)")
     add_set(train, "a field of the recipe by dotted name")
     train.add_argument("--resume", action="store_true", help="go on in --out from its latest checkpoint")
+    add_trust(train, "a recipe in a study")
     train.add_argument("--quiet", action="store_true", help="print only the result")
 
 
@@ -458,6 +489,7 @@ def add_evaluate(commands: Any) -> None:
         help="which images; look at the test images once, at the end (default: validation)",
     )
     evaluate.add_argument("--images", type=whole_number, default=0, metavar="N", help="only a fixed subset of N images")
+    add_trust(evaluate, "a model")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
 

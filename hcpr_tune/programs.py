@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,13 +123,19 @@ class LoadedStudy:
         return f"<study {self.folder.address}: {len(self.history.trials)} trials>"
 
 
-def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
+def load_model(folder: str | Path, device: str = "cpu", trust: bool = False) -> nn.Module:
     """A trained model in RobustBench's convention, from a folder such as results/NAME/verdict or results/NAME/best: images (B, C, H, W) in [0, 1] -> logits
-    (B, K), eval mode, no parameter wants a gradient. Raises `InputError` where something is missing or damaged.
+    (B, K), eval mode, no parameter wants a gradient. `trust`: run the code (package.module:factory) that a recipe of somebody else names.
+    Raises `InputError` where something is missing or damaged, or where nobody has vouched for such code.
     """
+    from hcpr_tune.commands.trusting import trust_model
     from hcpr_tune.training import export
+    from hcpr_tune.training.plugins import only_vouched
 
-    return export.load_model(folder, device)
+    with only_vouched():
+        export.check_files(Path(folder))
+        trust_model(Namespace(trust=trust), Path(folder))
+        return export.load_model(folder, device)
 
 
 def load(path: str | Path) -> LoadedStudy:
@@ -164,23 +171,26 @@ def tune(
     storage: str | Path = "results",
     settings: Mapping[str, Any] | None = None,
     quiet: bool = True,
+    trust: bool = False,
     **options: Any,
 ) -> LoadedStudy:
     """Run a search to its end, as `hcpr_tune tune` does, and return the study.
 
     space: a file of search_spaces/ by name, a path, or the tables of such a file as a dict. settings: as --set, {"hcpr.scale": 8}.
     options: the other flags of `hcpr_tune tune` by name: trials=40, hours=2, seed=1, address="HOST:PORT", warm_start="results/OLD"; resume="NAME" goes on
-    with a study, and then `space`, `name` and `settings` stay away.
+    with a study, and then `space`, `name` and `settings` stay away. trust: as --trust, run the code that a study of somebody else names.
     Raises `InputError` for what cannot be, `Interrupted` on Ctrl-C, and `HcprTuneError` where no trial reached a rung; all that was recorded is kept.
     """
     from hcpr_tune import cli
     from hcpr_tune.commands import tune as command
+    from hcpr_tune.training.plugins import only_vouched
 
     unknown = options.keys() - set(OPTIONS)
     if unknown:
         raise InputError(f"tune() knows no {', '.join(sorted(unknown))}; known: {', '.join(OPTIONS)}")
     arguments = cli.parser().parse_args(["tune"])
     arguments.storage, arguments.quiet, arguments.name = str(storage), quiet, name
+    arguments.trust = trust
     arguments.set = [f"{key}={_toml(value)}" for key, value in (settings or {}).items()]
     if isinstance(log_to := options.pop("log_to", []), str):
         log_to = [log_to]
@@ -193,7 +203,8 @@ def tune(
             path = _space_file(space, Path(scratch))
             arguments.space = str(path)
             arguments.name = name or new_name(path.stem)
-        code = command.run(arguments)
+        with only_vouched():
+            code = command.run(arguments)
     study = load(f"{arguments.storage.rstrip('/')}/{arguments.resume or arguments.name}")
     if code:
         raise HcprTuneError(f"no trial of {study.folder.address} reached its first rung; see its trials.csv")

@@ -4,4 +4,4 @@ import sys
 
 from hcpr_tune.cli import main
 
-sys.exit(main(["verdict", *sys.argv[1:]]))
+sys.exit(main(["verdict", *sys.argv[1:]], to_the_end=True))

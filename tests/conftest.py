@@ -114,6 +114,12 @@ def command(tmp_path: Path) -> Command:
 
 
 @pytest.fixture(autouse=True)
+def state_of_a_new_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was begun on this machine before, and nothing is kept of the tests."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture(autouse=True)
 def no_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs the tests may have set the width of a terminal that there is not."""
     for name in ("COLUMNS", "LINES"):

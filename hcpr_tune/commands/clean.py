@@ -7,6 +7,7 @@ import time
 
 from hcpr_tune.commands.console import COMPLETED, typed
 from hcpr_tune.errors import InputError
+from hcpr_tune.output import say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     for store, (training, epoch, _) in going if not options.dry_run else ():
         store.drop(training, epoch)
     words = "would free" if options.dry_run else "freed"
-    print(
+    say(
         f"{words} {sum(size for _, (*_, size) in going) / 1e6:.1f} MB, {len(going)} checkpoints of {folder.address}; results, best model and verdict stay,"
         f" and trials that {typed('hcpr_tune')} tune --resume {options.name} promotes are trained anew"
     )

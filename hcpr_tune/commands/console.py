@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hcpr_tune.output import stream
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -42,4 +44,6 @@ def make_console() -> Console:
             except SystemExit:
                 raise KeyboardInterrupt from None
 
-    return Printing(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # Without a stream of ours it prints to whatever standard output is at the moment.
+    file = None if (own := stream()) is sys.stdout else own
+    return Printing(file=file, highlight=False, soft_wrap=not own.isatty())

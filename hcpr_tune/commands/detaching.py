@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.cluster import is_loopback
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, typed
+from hcpr_tune.commands.trusting import begin, named_in_study
 from hcpr_tune.errors import InputError
+from hcpr_tune.output import say
+from hcpr_tune.text import clean, first_line
 
 if TYPE_CHECKING:
     from hcpr_tune.commands.plans import Plan
@@ -29,10 +32,9 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
     """Begin or extend the study, hand it to the cluster, and return once its driver leads it."""
     from hcpr_tune.bucket import is_bucket
     from hcpr_tune.cluster import connected, shipped
-    from hcpr_tune.commands.tune import plugins_of
     from hcpr_tune.search.holder import living_holder
     from hcpr_tune.search.runner import recording
-    from hcpr_tune.search.studies import create, exists
+    from hcpr_tune.search.studies import exists
 
     folder, study = plan.folder, plan.study
     storage = options.storage if is_bucket(options.storage) else str(Path(options.storage).absolute())
@@ -43,7 +45,7 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
             )
         client = job_client(cluster.dashboard_url)
         if not exists(folder):
-            create(folder, study)
+            begin(folder, study)
         python, visible = on_head(None if is_bucket(storage) else folder.study.absolute())
         if not visible:
             raise InputError(
@@ -66,9 +68,11 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
         "auto",
         "--wait",
         str(options.wait),
+        # It is decided here: on the cluster nobody can be asked, and nothing is known of what was begun here.
+        *(["--trust"] if named_in_study(study) else []),
         *(word for tracker in options.log_to for word in ("--log-to", tracker)),
     ]
-    runtime = {name: value for name, value in shipped(plugins_of(study)).items() if value}
+    runtime = {name: value for name, value in shipped(named_in_study(study)).items() if value}
     try:
         job = client.submit_job(
             entrypoint=shlex.join(command),
@@ -77,9 +81,7 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
             submission_id=f"{name}-{secrets.token_hex(4)}",
         )
     except RuntimeError as error:
-        raise InputError(
-            f"the cluster did not take the search: {(str(error).splitlines() or [''])[0]}; look into its dashboard"
-        ) from None
+        raise InputError(f"the cluster did not take the search: {first_line(error)}; look into its dashboard") from None
     folder.place.write(KEY, json.dumps({"dashboard": cluster.dashboard_url, "job": job}).encode())
     until = time.monotonic() + BEGIN_SECONDS + options.wait
     while living_holder(folder.place) is None:
@@ -87,15 +89,15 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
         if status == "SUCCEEDED":  # there was nothing left to do
             break
         if status in ("FAILED", "STOPPED") or time.monotonic() > until:
-            print(client.get_job_logs(job))
-            print(
+            say(clean(client.get_job_logs(job)))
+            say(
                 f"the cluster's job {job} for {folder.address} is {status} and does not lead the study; see its output above"
             )
             return NOTHING_COMPLETED
         time.sleep(0.5)
     elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
     for word, what in (("status", "how it stands"), ("logs", "what it printed"), ("stop", "stops it")):
-        print(f"{word:<13}{typed('hcpr_tune')} {word} {name}{elsewhere}    {what}")
+        say(f"{word:<13}{typed('hcpr_tune')} {word} {name}{elsewhere}    {what}")
     return COMPLETED
 
 
@@ -154,7 +156,7 @@ def job_client(dashboard: str) -> Any:
     try:
         return JobSubmissionClient(url)
     except (RuntimeError, ConnectionError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise InputError(
             f"the cluster's dashboard at {url} does not take jobs: {reason}; look whether it runs and whether RAY_AUTH_TOKEN is its token"
         ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hcpr_tune.commands.console import COMPLETED, typed
+from hcpr_tune.output import say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,5 +26,5 @@ def run(options: argparse.Namespace) -> int:
         if living_holder(folder.place) is not None
         else f"{typed('hcpr_tune')} tune --resume {options.name} takes it up"
     )
-    print(f"asked {folder.address} for a trial; {when}")
+    say(f"asked {folder.address} for a trial; {when}")
     return COMPLETED

@@ -10,6 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED, make_console
+from hcpr_tune.commands.trusting import trust_model
+from hcpr_tune.output import say
 
 MOST_PAIRS_SHOWN = 5
 
@@ -21,12 +23,13 @@ def run(options: argparse.Namespace) -> int:
 
     folder = Path(options.model)
     check_model(folder)
+    trust_model(options, folder)
     with opened(folder, shlex.join(["hcpr_tune", *sys.argv[1:]])) if options.split == "test" else nullcontext() as seen:
         found = judge(folder, options.attack, options.split, options.images)
         if seen is not None:
             seen({f"{folder.name}, {found.attack}": found.robust.share})
     if options.json:
-        print(json.dumps(found.to_plain()))
+        say(json.dumps(found.to_plain()))
         return COMPLETED
     console = make_console()
     lines = [

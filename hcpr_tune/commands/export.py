@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED
+from hcpr_tune.commands.trusting import trust_model
 from hcpr_tune.errors import InputError
+from hcpr_tune.output import say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,20 +40,23 @@ def _write_optuna(options: argparse.Namespace) -> int:
     else:
         storage = RDBStorage(f"sqlite:///{target.absolute()}")
     export(study, history, storage, folder.root.name, still_running=living_holder(folder.place) is not None)
-    print(f"{len(history.trials)} trials written to {target}; look at them with: optuna-dashboard {target}")
+    say(f"{len(history.trials)} trials written to {target}; look at them with: optuna-dashboard {target}")
     return COMPLETED
 
 
 def _write_onnx(options: argparse.Namespace) -> int:
     target = _new_file("--onnx", options.onnx)
     model = _studys_model(options.storage, options.name) if options.model is None else Path(options.model)
+    from hcpr_tune.training.export import check_files
     from hcpr_tune.training.onnx_file import BATCHES, write_onnx
 
+    check_files(model)
+    trust_model(options, model)
     written = write_onnx(model, target)
     shape = ", ".join(map(str, written.image))
-    print(f"the model in {model} written to {target}, {written.size / 1e6:.1f} MB")
-    print(f'"images" (batch, {shape}), float32 in [0, 1], to "logits" (batch, {written.classes})')
-    print(
+    say(f"the model in {model} written to {target}, {written.size / 1e6:.1f} MB")
+    say(f'"images" (batch, {shape}), float32 in [0, 1], to "logits" (batch, {written.classes})')
+    say(
         f"under ONNX Runtime its logits differ from the model's by at most {written.difference:.1e}, on batches of {', '.join(map(str, BATCHES))} random images"
     )
     return COMPLETED

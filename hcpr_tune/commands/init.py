@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.errors import InputError
+from hcpr_tune.output import say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"--out {out} cannot be written: {error.strerror or error}; choose another file") from None
     for note in seen.notes:
-        print(printable(f"note: {note}"))
-    print(printable(f"wrote {out}; look at it, then: hcpr_tune tune --space {out}"))
+        say(printable(f"note: {note}"))
+    say(printable(f"wrote {out}; look at it, then: hcpr_tune tune --space {out}"))
     return COMPLETED
 
 

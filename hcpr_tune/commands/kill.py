@@ -6,6 +6,7 @@ import argparse
 
 from hcpr_tune.commands.console import COMPLETED, typed
 from hcpr_tune.errors import InputError
+from hcpr_tune.output import say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,5 +27,5 @@ def run(options: argparse.Namespace) -> int:
         if living_holder(folder.place) is not None
         else f"{typed('hcpr_tune')} tune --resume {options.name} takes it up"
     )
-    print(f"asked {folder.address} to end trial {options.trial}; {when}")
+    say(f"asked {folder.address} to end trial {options.trial}; {when}")
     return COMPLETED

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, make_console, typed
+from hcpr_tune.text import named
 
 if TYPE_CHECKING:
     from rich.console import Console, OverflowMethod
@@ -74,7 +75,7 @@ def told(storage: str, name: str) -> dict[str, Any] | None:
             (root / "record.jsonl").write_bytes(read_segments(place))
             return told_of(scratch, name, place, place.url, None)
     except Exception as error:  # whatever is wrong with one study, the others are listed
-        return unreadable(name, f"{storage}/{name}", None, f"{type(error).__name__}: {error}")
+        return unreadable(name, f"{storage}/{name}", None, named(error))
 
 
 def told_of(storage: str, name: str, place: Place, address: str, when: float | None) -> dict[str, Any]:

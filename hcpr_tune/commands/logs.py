@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from hcpr_tune.commands.console import COMPLETED
+from hcpr_tune.output import stream
+from hcpr_tune.text import clean
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the log of the cluster's job that runs the search."""
     from hcpr_tune.commands.detaching import read_log
 
-    sys.stdout.write(read_log(options.storage, options.name, options.address))
+    # The users' models have printed into it, and whoever wrote theirs.
+    stream().write(clean(read_log(options.storage, options.name, options.address)))
     return COMPLETED

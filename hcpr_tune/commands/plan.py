@@ -23,7 +23,9 @@ from hcpr_tune.commands.plan_inputs import (
     the_variants,
     waiting,
 )
+from hcpr_tune.commands.trusting import trust_sampler
 from hcpr_tune.errors import InputError
+from hcpr_tune.output import say
 
 if TYPE_CHECKING:
     from hcpr_tune.planning.comparison import Played
@@ -67,14 +69,16 @@ def replayed(options: argparse.Namespace) -> int:
     beside = (options.studies, options.curves, options.vary, options.set, options.write, options.workers, options.space)
     if any(beside):
         raise InputError("--replay DIR goes alone, or with --json: the record says everything else")
-    came = replay(read_old(Path(options.replay), "--replay"))
+    old = read_old(Path(options.replay), "--replay")
+    trust_sampler(options, old.folder, old.study)
+    came = replay(old)
     if options.json:
         make_console().out(json.dumps(came.to_plain()), highlight=False)
     else:
-        print(f"decisions    {came.same} of {came.decisions} are the same, in the same order")
+        say(f"decisions    {came.same} of {came.decisions} are the same, in the same order")
         if came.departs:
-            print(f"             {came.departs}")
-        print(
+            say(f"             {came.departs}")
+        say(
             f"wall-clock   {came.recorded_seconds:.1f} s recorded, {came.replayed_seconds:.1f} s replayed ({100 * came.off:+.1f} %)"
         )
     return NOTHING_COMPLETED if came.departs else COMPLETED

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.plans import overrides_of
+from hcpr_tune.commands.trusting import named_in_study, trust_space
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ def the_variants(options: argparse.Namespace) -> tuple[list[Variant], str]:
         words = " ".join([given, *(f"--vary {name}={value}" for name, value in more)]).strip()
         return read_study(path, [*overrides, *more], words)
 
-    return variants_of(options.vary, read, the_fleet(options, read(()))), path.stem
+    variants = variants_of(options.vary, read, the_fleet(options, read(())))
+    for variant in variants:
+        trust_space(options, path, variant.study)
+    return variants, path.stem
 
 
 def the_fleet(options: argparse.Namespace, study: Study) -> Fleet:
@@ -157,13 +161,13 @@ def probed(options: argparse.Namespace, study: Study) -> list[Plain]:
     """Train a little, here or on a cluster."""
     from dataclasses import asdict
 
-    from hcpr_tune.commands.tune import check_recipe, interruptible, plugins_of
+    from hcpr_tune.commands.tune import check_recipe, interruptible
 
     if options.address is not None:
         from hcpr_tune.cluster import allot, connected
         from hcpr_tune.search.probing import probe_cluster
 
-        with connected(options.address, plugins_of(study)) as cluster, interruptible():
+        with connected(options.address, named_in_study(study)) as cluster, interruptible():
             share = allot(study.settings.resources, cluster, "--address", 0)
             return probe_cluster(study, share)
     check_recipe(study.recipe)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.commands.trusting import named_in_study, trust_space, trust_study
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def given_study(options: argparse.Namespace) -> tuple[Study, str, str]:
 
     overrides, given = overrides_of(options)
     path = find_space("default" if options.space is None else options.space)
-    return read_study(path, overrides, given), f"{path} with {given}" if given else str(path), path.stem
+    study = read_study(path, overrides, given)
+    trust_space(options, path, study)
+    return study, f"{path} with {given}" if given else str(path), path.stem
 
 
 def new_plan(options: argparse.Namespace) -> Plan:
@@ -112,6 +115,7 @@ def continued_plan(options: argparse.Namespace) -> Plan:
         )
     today, where, _ = given_study(options)
     folder, study, history = reopen(options.storage, options.name, "--continue --name ", today)
+    trust_study(options, folder, study, history, named_in_study(today))
     budget = budget_of_file(today, history, study, where)
     # Where this follows a kill, its machine may have died with it: then its heartbeat must first run out.
     plan = Plan(folder, study, history, where, patience=STALE_SECONDS + 10)
@@ -129,6 +133,7 @@ def resumed_plan(options: argparse.Namespace) -> Plan:
 
     refuse_settings(options)
     folder, study, history = reopen(options.storage, options.resume)
+    trust_study(options, folder, study, history)
     holder = living_holder(folder.place)
     if holder is not None:
         raise refusal(f"--resume {options.resume}: {folder.address}", holder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hcpr_tune.commands.console import COMPLETED, typed
+from hcpr_tune.output import say
 
 if TYPE_CHECKING:
     from hcpr_tune.search.history import History
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         where = f"--out {target}" if target is not None else f"report.html in {folder.root}"
         raise InputError(f"{where} cannot be written: {error.strerror or error}; choose another --out FILE") from None
-    print(f"report       {path}")
+    say(f"report       {path}")
     return COMPLETED
 
 

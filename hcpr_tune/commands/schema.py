@@ -6,11 +6,12 @@ import argparse
 import json
 
 from hcpr_tune.commands.console import COMPLETED
+from hcpr_tune.output import say
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the schema."""
     from hcpr_tune.search.schema import space_schema
 
-    print(json.dumps(space_schema(), indent=2))
+    say(json.dumps(space_schema(), indent=2))
     return COMPLETED

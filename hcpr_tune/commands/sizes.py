@@ -47,6 +47,7 @@ def measuring(study: Study) -> Iterator[Callable[[], int]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        errors="replace",
     )
     assert process.stdin is not None
     process.stdin.write(lines)
@@ -58,9 +59,9 @@ def measuring(study: Study) -> Iterator[Callable[[], int]]:
             said, _ = process.communicate(timeout=MOST_SECONDS)
         except subprocess.TimeoutExpired:
             return 0
-        # A model of the user's own may print when it is imported.
-        last = (said.split() or [""])[-1]
-        found = int(last) if process.returncode == 0 and last.isdigit() else 0
+        # A model of the user's own may print in its last moments: only the first word is ours.
+        first = (said.split() or [""])[0]
+        found = int(first) if process.returncode == 0 and first.isascii() and first.isdigit() else 0
         if found and key:
             keep_size(key, found)
         return found

@@ -7,6 +7,7 @@ import time
 
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED
 from hcpr_tune.errors import InputError
+from hcpr_tune.output import say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,8 +23,8 @@ def run(options: argparse.Namespace) -> int:
     until = time.monotonic() + options.wait
     while living_holder(folder.place) is not None:
         if time.monotonic() >= until:
-            print(f"asked {folder.address} to stop; it had not ended {options.wait} seconds later")
+            say(f"asked {folder.address} to stop; it had not ended {options.wait} seconds later")
             return NOTHING_COMPLETED
         time.sleep(0.5)
-    print(f"{folder.address} has stopped; everything recorded is kept")
+    say(f"{folder.address} has stopped; everything recorded is kept")
     return COMPLETED

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, make_console, tell_notes
+from hcpr_tune.commands.trusting import begin_training, trust_recipe
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out or f"results/{new_name('train')}")
     if out.exists() and not options.resume:
         raise InputError(f"--out {out} exists; go on in it by --resume, or choose another folder")
+    trust_recipe(options, Path(options.recipe), recipe)
     from hcpr_tune.retraining import retrain
 
     console = make_console()
     best: BestRung | None = None
+    begin_training(out, recipe)
     with progress(console, recipe.last_epoch, options.quiet) as show:
         for report, rung in retrain(recipe, out, options.resume, tell_notes):
             best = rung

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hcpr_tune.commands.console import COMPLETED, typed
 from hcpr_tune.commands.new_space import new_space, write_space
+from hcpr_tune.output import say
 
 if TYPE_CHECKING:
     from hcpr_tune.search.space import Value
@@ -39,12 +40,12 @@ def run(options: argparse.Namespace) -> int:
     where = f"{space} with trial {trial.number} of {options.name}"
     text = transferred_space(read_toml(space), target, handed, comments, where)
     write_space(out, text, "--out")
-    print(f"trial {trial.number} of {options.name}: {score_words(study, trial)}")
+    say(f"trial {trial.number} of {options.name}: {score_words(study, trial)}")
     for line in _lines(handed):
-        print(line)
+        say(line)
     if repeats_published(target, handed):
-        print(f"no first point: these are the values of the recipe of {space}, which trial 0 trains")
-    print(f"wrote {out}; look at it, then: {typed('hcpr_tune')} tune --space {out}")
+        say(f"no first point: these are the values of the recipe of {space}, which trial 0 trains")
+    say(f"wrote {out}; look at it, then: {typed('hcpr_tune')} tune --space {out}")
     return COMPLETED
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, tell_notes, typed
 from hcpr_tune.commands.plans import Plan, plan_of
+from hcpr_tune.commands.trusting import begin, named_in_study, option_again
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
+from hcpr_tune.output import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,18 +78,18 @@ def dry_run(options: argparse.Namespace, plan: Plan) -> int:
 
     print_study(plan.study)
     for line in plan_lines(plan.study):
-        print(f"# {line}")
+        say(f"# {line}")
     if options.probe:
         from hcpr_tune.cluster import allot, connected
         from hcpr_tune.search.probing import probe_cluster
 
         check_recipe(plan.study.recipe)
-        with connected(options.address, plugins_of(plan.study)) as cluster, interruptible():
+        with connected(options.address, named_in_study(plan.study)) as cluster, interruptible():
             share = allot(plan.study.settings.resources, cluster, plan.where, options.wait)
             probes = probe_cluster(plan.study, share)
         for line in probe_lines(plan.study, share.workers, probes):
-            print(f"# {line}")
-    print("# nothing was searched (--dry-run)" if options.probe else "# nothing was trained (--dry-run)")
+            say(f"# {line}")
+    say("# nothing was searched (--dry-run)" if options.probe else "# nothing was trained (--dry-run)")
     return COMPLETED
 
 
@@ -100,13 +102,13 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     from hcpr_tune.search import runner, studies
     from hcpr_tune.search.probing import check_data
     from hcpr_tune.training.node_cache import release
+    from hcpr_tune.training.plugins import PluginError
     from hcpr_tune.views.ray_metrics import RayMetrics
     from hcpr_tune.views.report_file import ReportFile
     from hcpr_tune.views.tensorboard import TensorBoardView
 
     folder, study, history = plan.folder, plan.study, plan.history
     console = make_console()
-    way_on = resume_command(options, folder.root.name)
     page = ReportFile(folder, study, typed("hcpr_tune"))
     watchers: list[Any] = []
 
@@ -129,7 +131,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
         with (
             interruptible(),
             measuring(study) as size,
-            connected(options.address, plugins_of(study), options.dashboard_host, folder.root.name) as cluster,
+            connected(options.address, named_in_study(study), options.dashboard_host, folder.root.name) as cluster,
             interruptible(),
         ):
             share = allot(study.settings.resources, cluster, plan.where, options.wait)
@@ -138,7 +140,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
             if not studies.exists(folder):
                 if options.address is not None:
                     tell_notes(check_data(study, share))
-                studies.create(folder, study)
+                begin(folder, study)
             runner.run(folder, study, history, share, listeners, plan.requests, plan.patience)
             judged = small_verdict(folder, study, history, share, console, options)
     except (Interrupted, KeyboardInterrupt) as error:
@@ -146,7 +148,11 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     except StorageError as error:
         if options.json:
             print_json_result(console, folder, study, history, NOTHING_COMPLETED)
-        raise StorageError(f"{error} ({way_on})") from None
+        raise StorageError(f"{error} ({resume_command(options, plan)})") from None
+    except PluginError as error:
+        if options.json:
+            print_json_result(console, folder, study, history, NOTHING_COMPLETED)
+        raise PluginError(f"{error} ({resume_command(options, plan)})", error.details) from None
     release(node_folder())
     if interrupted and not studies.exists(folder):
         raise Interrupted(f"{interrupted} before the study was begun; nothing was written")
@@ -160,23 +166,18 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
         print_lines(console, [watcher.trouble for watcher in watchers if watcher.trouble])
     if not interrupted:
         return code
-    raise Interrupted(f"{interrupted}; everything recorded is kept in {folder.address}; go on with: {way_on}")
+    raise Interrupted(
+        f"{interrupted}; everything recorded is kept in {folder.address}; go on with: {resume_command(options, plan)}"
+    )
 
 
-def resume_command(options: argparse.Namespace, name: str) -> str:
+def resume_command(options: argparse.Namespace, plan: Plan) -> str:
     """The exact command that goes on with the study, from this folder."""
     elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
     elsewhere += "" if options.address is None else f" --address {options.address}"
     elsewhere += "".join(f" --log-to {name}" for name in options.log_to)
-    return f"{typed('hcpr_tune')} tune --resume {name}{elsewhere}"
-
-
-def plugins_of(study: Study) -> set[str]:
-    """What the study's recipes name that may be the user's own code on workers: methods and models."""
-    named = {study.recipe.method, study.recipe.model.name}
-    for name in ("method", "model.name"):
-        named |= {str(value) for value in study.space[name].ends()} if name in study.space else set()
-    return named
+    elsewhere += option_again(plan.folder, plan.study)
+    return f"{typed('hcpr_tune')} tune --resume {plan.folder.root.name}{elsewhere}"
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -226,7 +227,7 @@ def print_study(study: Study) -> None:
     """The resolved study, as a file that can be given as --space."""
     from hcpr_tune.search.study import study_to_toml
 
-    print(study_to_toml(study))
+    say(study_to_toml(study))
 
 
 def dashboard_of(cluster: Cluster, options: argparse.Namespace) -> str:

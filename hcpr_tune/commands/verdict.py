@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
-from hcpr_tune.commands.tune import check_recipe, interruptible, plugins_of, print_lines
+from hcpr_tune.commands.trusting import begin, named_as_model, named_in_study, trust_space, trust_study
+from hcpr_tune.commands.tune import check_recipe, interruptible, print_lines
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
+from hcpr_tune.text import named
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +63,12 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
     try:
         with (
             interruptible(),
-            connected(options.address, plugins_of(study), options.dashboard_host, folder.root.name) as cluster,
+            connected(
+                options.address,
+                named_in_study(study) | named_as_model(options.arch or "small_cnn"),
+                options.dashboard_host,
+                folder.root.name,
+            ) as cluster,
             interruptible(),
         ):
             share = allot(study.settings.resources, cluster, str(folder.study), options.wait)
@@ -97,6 +104,7 @@ def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histo
     if options.space is not None:
         raise InputError("--space goes with --model and without NAME: a study has its task already")
     folder, study, history = reopen(options.storage, options.name, "verdict ", with_best=True)
+    trust_study(options, folder, study, history)
     study = with_settings(study, options)
     if options.model is None:
         values = parse_assignments(options.set)
@@ -124,13 +132,17 @@ def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histor
         raise InputError(
             f"--model {path}: there is no such file; give the weights, .safetensors or a state dict of torch"
         )
-    study = read_study(find_space(options.space or "default"))
+    space = find_space(options.space or "default")
+    study = read_study(space)
+    trust_space(options, space, study)
+    own = named_in_study(study)
     about = (path.read_bytes(), options.arch, *options.set, study.fingerprint)
     digest = hashlib.sha256(repr(about).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9_-]", "-", path.stem)[:60]
     name = f"judged-{stem}-{digest}"
     if exists(study_folder(options.storage, name)):
         folder, study, history = reopen(options.storage, name, "verdict ")
+        trust_study(options, folder, study, history, own)
         return folder, with_settings(study, options), history
     return check_new(options.storage, name), with_settings(study, options), History(study.recipe.epochs, study.goal)
 
@@ -163,12 +175,12 @@ def the_given(options: argparse.Namespace, study: Study, scratch: Path) -> tuple
 
 def keep_given(folder: StudyFolder, study: Study, given: tuple[Entrant, Path]) -> None:
     """Put the given weights where workers look for them, and begin the empty study where there is none."""
-    from hcpr_tune.search.studies import create, exists
+    from hcpr_tune.search.studies import exists
     from hcpr_tune.verdict.given import keep
     from hcpr_tune.verdict.run import verdict_folder
 
     if not exists(folder):
-        create(folder, study)
+        begin(folder, study)
     keep(verdict_folder(folder), *given)
 
 
@@ -211,7 +223,7 @@ def searched_rival(
     from hcpr_tune.commands.tune import search_view
     from hcpr_tune.search import runner
     from hcpr_tune.search.history import History
-    from hcpr_tune.search.studies import create, exists, reopen, study_folder
+    from hcpr_tune.search.studies import exists, reopen, study_folder
     from hcpr_tune.search.study import extend
     from hcpr_tune.settings import parse_assignments
     from hcpr_tune.verdict.plan import changed
@@ -225,6 +237,7 @@ def searched_rival(
     if exists(place):
         needed = rival.settings.budget.worker_hours
         place, rival, found = reopen(options.storage, name, "--compare ")
+        trust_study(options, place, rival, found, named_in_study(study))
         if needed > rival.settings.budget.worker_hours:  # the study was searched further since
             budget = {"worker_hours": needed}
             requests, rival = ({"event": "extend", "time": time.time(), "budget": budget},), extend(rival, budget)
@@ -235,7 +248,7 @@ def searched_rival(
                 f"rival        {name}: {method}, searched for {seconds:.0f} worker-seconds as {folder.root.name} was"
             )
         if not exists(place):
-            create(place, rival)
+            begin(place, rival)
 
         def listeners() -> list[Any]:
             shown = [] if options.quiet else [search_view(rival, console, found, options.json)]
@@ -282,7 +295,7 @@ def redrawn(folder: StudyFolder, study: Study, history: History) -> str:
     try:
         return str(write_report(folder, study, history, program=typed("hcpr_tune")))
     except Exception as error:  # nobody loses a verdict for a page
-        return f"could not be drawn ({type(error).__name__}: {error})"
+        return f"could not be drawn ({named(error)})"
 
 
 def show(

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 from hcpr_tune.errors import StorageError
 from hcpr_tune.search.place import storage_error
 from hcpr_tune.search.trainable import REPORT, UNWRITABLE
+from hcpr_tune.training.plugins import PluginError
 
 Work = TypeVar("Work")
 """A job, hashable or not."""
@@ -25,8 +26,8 @@ Work = TypeVar("Work")
 class Halt(BaseException):
     """Ends the search at once, running jobs and all; no `Exception`, so that Ray does not first wait for them."""
 
-    def __init__(self, cause: StorageError | None) -> None:
-        """`cause`: what went wrong with the storage; None where somebody asked for the end."""
+    def __init__(self, cause: StorageError | PluginError | None) -> None:
+        """`cause`: what went wrong with the storage, or with the user's own sampler; None where somebody asked for the end."""
         super().__init__(str(cause or "asked to stop"))
         self.cause = cause
 
@@ -84,9 +85,13 @@ class Bridge(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is untyped
 
     @contextmanager
     def _halting(self) -> Iterator[None]:
-        """What the storage does not let be recorded ends the search, by `check`: Ray takes a raise here for the trial's own fault."""
+        """What the storage does not let be recorded ends the search, by `check`, and so does a user's sampler that gives no point: Ray takes
+        a raise here for the trial's own fault.
+        """
         try:
             yield
+        except PluginError as error:
+            self.halt = self.halt or Halt(error)
         except (StorageError, OSError) as error:
             cause = error if isinstance(error, StorageError) else storage_error("the results cannot be written", error)
             self.halt = self.halt or Halt(cause)

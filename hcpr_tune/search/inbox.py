@@ -13,6 +13,7 @@ from hcpr_tune.search.history import History
 from hcpr_tune.search.place import Folder, Place
 from hcpr_tune.search.space import point_params
 from hcpr_tune.search.study import Study
+from hcpr_tune.text import clean
 
 ENQUEUE, KILL, STOP = "enqueue", "kill", "stop"
 INBOX = "inbox"
@@ -75,7 +76,7 @@ class Inbox:
     def _refuse(self, key: str, request: Any, error: Exception) -> None:
         stem = key.removesuffix(".json")
         self._place.write(f"{stem}.refused", json.dumps(request).encode())
-        self._place.write(f"{stem}.reason", f"{error}\n".encode())
+        self._place.write(f"{stem}.reason", f"{clean(str(error))}\n".encode())
         self._place.delete(key)
 
 

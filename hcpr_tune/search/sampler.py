@@ -10,7 +10,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.history import PRIOR, History, Source
@@ -25,6 +25,7 @@ from hcpr_tune.search.points import (
 from hcpr_tune.search.space import Params
 from hcpr_tune.search.study import Sampler, Study
 from hcpr_tune.seeds import derive_seed
+from hcpr_tune.text import first_line, one_line
 
 if TYPE_CHECKING:
     import optuna
@@ -92,7 +93,9 @@ def _by_path(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     offered = {"seed": seed, "startup_trials": startup, "n_startup_trials": startup}
     sampler = call(factory, path, what, **{name: value for name, value in offered.items() if name in takes})
     if not isinstance(sampler, BaseSampler):
-        raise InputError(f"{what} {path} must give an Optuna sampler, got {type(sampler).__name__}; return one")
+        raise InputError(
+            f"{what} {path} must give an Optuna sampler, got {one_line(type(sampler).__name__)}; return one"
+        )
     return sampler
 
 
@@ -139,10 +142,24 @@ class Suggester:
         guided = follows_prior(self._study, number, sampled)
 
         def attempt(which: int) -> Params:
-            params = self._sample(number, which, history)
+            params = self._sample(number, which, history) if name in KINDS else self._of_user(number, which, history)
             return with_priors(self._study, number + (which << 32), params) if guided else params
 
         return fresh(attempt, history.has_begun), PRIOR if guided else name
+
+    def _of_user(self, number: int, attempt: int, history: History) -> Params:
+        """The same from a user's own sampler. Raises `PluginError`, whatever it does."""
+        from hcpr_tune.training.plugins import PluginError, did, guarded, users_traceback
+
+        try:
+            with guarded():
+                return self._sample(number, attempt, history)
+        except PluginError:
+            raise
+        except Exception as error:
+            name = self._study.settings.sampler.name
+            message = f"sampler.name {name}: suggesting trial {number} {did(error)}; mend it, then go on by --resume"
+            raise PluginError(message, users_traceback(error)) from error
 
     def _sample(self, number: int, attempt: int, history: History) -> Params:
         if self._kind.point is not None:
@@ -180,6 +197,7 @@ def check_sampler(study: Study) -> None:
         return
     rungs = {rung: {"robust_accuracy": 0.5, "clean_accuracy": 0.5} for rung in study.rungs}
     from hcpr_tune.search.history import OldTrial
+    from hcpr_tune.training.plugins import guarded
 
     history = History(study.recipe.epochs, study.goal)
     history.old_trials = [
@@ -188,11 +206,12 @@ def check_sampler(study: Study) -> None:
     ]
     suggester = Suggester(study)
     try:
-        suggester._sample(1, 0, history)
+        with guarded():
+            suggester._sample(1, 0, history)
     except InputError:
         raise
     except Exception as error:
-        reason: Any = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"sampler.name {name} cannot search this study (objective {', '.join(study.settings.objective)}): {reason}; choose one of {', '.join(KINDS)}"
         ) from None

@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,8 @@ from ray.util import get_node_ip_address
 
 from hcpr_tune.errors import Diverged, StorageError
 from hcpr_tune.files import node_folder
+from hcpr_tune.text import clean, encodable, first_line, named, one_line, traceback_of
+from hcpr_tune.training.plugins import Ended, guarded
 
 if TYPE_CHECKING:
     from hcpr_tune.training.session import DataShelf
@@ -60,17 +61,19 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
             if self._reports is None:
                 log(f"{self._job['name']}: {self._job['values']}")
                 self._reports = self._train()
-            report = next(self._reports)
+            with guarded():  # a model may call sys.exit() in any epoch
+                report = next(self._reports)
         except Diverged as error:
-            report = {"status": "diverged", "reason": str(error)}
+            report = {"status": "diverged", "reason": clean(str(error))}
         except StorageError as error:
-            report = {"status": UNWRITABLE, "reason": str(error)}
+            report = {"status": UNWRITABLE, "reason": clean(str(error))}
         except Exception as error:
-            report = {"status": "failed", "reason": named(error), "traceback": traceback.format_exc()}
+            report = {"status": "failed", "reason": why_failed(error), "traceback": traceback_of(error)}
         if report["status"] != "training":
             log(f"{self._job['name']}: {end_words(report)}")
             self._end()
-        return {REPORT: json.dumps(report, allow_nan=False), "done": report["status"] != "training"}
+        # A report is recorded for good, and there may be somebody's text in any part of it.
+        return {REPORT: json.dumps(encodable(report), allow_nan=False), "done": report["status"] != "training"}
 
     def cleanup(self) -> None:
         """The process ends. The last one on a node that held shared images deletes them."""
@@ -122,7 +125,7 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
 def log(line: str) -> None:
     """One line for this process's page in Ray's dashboard; the driver's terminal shows none of it. A full disk is no fault of the job."""
     with suppress(OSError):
-        sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {one_line(line)}\n")
         sys.stdout.flush()
 
 
@@ -139,20 +142,16 @@ def kept(action: Callable[[], Any]) -> Any:
         return action()
     except OSError as error:
         raise StorageError(
-            f"checkpoints cannot be kept on {platform.node()}: {error}; mend that, then go on by --resume"
+            f"checkpoints cannot be kept on {platform.node()}: {first_line(error)}; mend that, then go on by --resume"
         ) from error
 
 
-def named(error: Exception) -> str:
+def why_failed(error: Exception) -> str:
     """Why a training failed, with the way out where it is known."""
+    if isinstance(error, Ended):
+        return f"the model or the method {error}"
     if isinstance(error, ImportError):
-        return f"{one_line(error)} (on {platform.node()}: each node needs the versions in constraints.txt)"
+        return f"{named(error)} (on {platform.node()}: each node needs the versions in constraints.txt)"
     from hcpr_tune.training.gpu_memory import out_of_memory
 
-    return out_of_memory(error) or one_line(error)
-
-
-def one_line(error: BaseException) -> str:
-    """The error's type and the first line of its message."""
-    text = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return out_of_memory(error) or named(error)

@@ -21,6 +21,7 @@ import torch
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.files import draft_of
+from hcpr_tune.text import first_line
 from hcpr_tune.training import manifest
 from hcpr_tune.training.loop import TrainingState
 from hcpr_tune.training.models import save_weights
@@ -77,7 +78,7 @@ def load(root: Path, epoch: int, state: TrainingState) -> list[dict[str, Any]]:
         reports: list[dict[str, Any]] = json.loads((folder_of(root, epoch) / REPORT).read_text(encoding="utf-8"))
         return reports
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"{path} cannot be continued from: {reason}; it is of another recipe: delete its folder to go on from the one before"
         ) from error

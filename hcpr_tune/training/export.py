@@ -24,14 +24,19 @@ def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
     gradient. Raises `InputError` where something is missing or damaged.
     """
     folder = Path(folder)
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} holds no {name}; give a folder such as results/NAME/best")
+    check_files(folder)
     recipe = load_recipe(folder / "recipe.toml")
     channels, classes, image_size = model_inputs(folder)
     model = build_model(recipe.network, channels, classes, 0, image_size)
     load_weights(model, folder / "model.safetensors")
     return model.to(torch.device(device)).eval().requires_grad_(False)
+
+
+def check_files(folder: Path) -> None:
+    """Raises `InputError` where the folder holds no model."""
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} holds no {name}; give a folder such as results/NAME/best")
 
 
 def model_inputs(folder: Path) -> tuple[int, int, tuple[int, int]]:

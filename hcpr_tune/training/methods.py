@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.text import one_line
 from hcpr_tune.training.losses import (
     boosted_cross_entropy,
     cross_entropy,
@@ -159,9 +160,12 @@ def _own_terms(
     labels: Tensor,
     pace: float,
 ) -> Terms:
-    values = function(natural, adversarial, labels)
+    from hcpr_tune.training.plugins import guarded
+
+    with guarded():
+        values = function(natural, adversarial, labels)
     if not isinstance(values, Tensor) or values.shape != labels.shape:
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        got = tuple(values.shape) if isinstance(values, Tensor) else one_line(type(values).__name__)
         raise InputError(
             f"method {name} must return a tensor with one value per image, {tuple(labels.shape)}, got {got}; do not average in it"
         )

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.text import first_line, one_line
 from hcpr_tune.training import plugins
 from hcpr_tune.training.architectures import (
     BasicBlock,
@@ -126,7 +127,7 @@ def _network(settings: Model, channels: int, classes: int, image_size: tuple[int
     own = plugins.call(factory, settings.name, "model.name", classes=classes, channels=channels)
     if not isinstance(own, nn.Module):
         raise InputError(
-            f"model.name {settings.name} must return a torch.nn.Module, got {type(own).__name__}; mend the factory"
+            f"model.name {settings.name} must return a torch.nn.Module, got {one_line(type(own).__name__)}; mend the factory"
         )
     return own
 
@@ -182,16 +183,17 @@ def _check_logits(name: str, model: nn.Module, channels: int, classes: int, imag
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        logits = model(blank)
+        with plugins.guarded():
+            logits = model(blank)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"model.name {name} cannot classify images of {channels}x{image_size[0]}x{image_size[1]}: {reason}; choose another model or size"
         ) from error
     finally:
         for module, mode in training:
             module.training = mode
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else one_line(type(logits).__name__)
     if shape != (2, classes):
         raise InputError(
             f"model.name {name} must give logits of shape (2, {classes}) for 2 images of {classes} classes, got {shape}; mend it"
@@ -266,7 +268,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         stored = load_file(path)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"{path} cannot be read as safetensors: {reason}; {way_out}") from error
     wanted = model.state_dict()
     differing = sorted(

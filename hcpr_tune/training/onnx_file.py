@@ -12,6 +12,7 @@ from torch import nn
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.files import write_bytes_whole
+from hcpr_tune.text import first_line
 from hcpr_tune.training.export import load_model, model_inputs
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -95,9 +96,9 @@ def exported(model: nn.Module, image: tuple[int, int, int], what: str) -> bytes:
             part.ClearField("metadata_props")
         data: bytes = proto.SerializeToString(deterministic=True)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
-            f"{what} cannot be exported to ONNX: {reason}; take it from Python by hcpr_tune.training.export.load_model"
+            f"{what} cannot be exported to ONNX: {reason}; take it from Python by hcpr_tune.load_model"
         ) from error
     return data
 

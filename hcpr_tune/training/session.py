@@ -15,12 +15,14 @@ import torch
 
 from hcpr_tune.errors import StorageError
 from hcpr_tune.settings import to_plain
+from hcpr_tune.text import named
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data, load_data
 from hcpr_tune.training.examples import examples_png
 from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, torch_threads, train
 from hcpr_tune.training.methods import method_of
 from hcpr_tune.training.node_cache import NodeCache
+from hcpr_tune.training.plugins import guarded
 from hcpr_tune.training.recipe import Recipe, Task
 from hcpr_tune.training.sources import check_test_part
 
@@ -119,9 +121,10 @@ def identity(recipe: Recipe) -> str:
 def _examples(recipe: Recipe, data: Data, state: TrainingState) -> tuple[bytes, str]:
     """The picture for a rung, or why it could not be drawn: nobody loses a training for a picture."""
     try:
-        return examples_png(recipe, data, state), ""
+        with guarded():
+            return examples_png(recipe, data, state), ""
     except Exception as error:
-        return b"", f"{type(error).__name__}: {error}"
+        return b"", named(error)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import Any
 
+from hcpr_tune.output import kept_for_us, say
 from hcpr_tune.training.models import build_model
 from hcpr_tune.training.parts import class_folders, dataset_folder, layout
 from hcpr_tune.training.recipe import Recipe, recipe_from_plain
@@ -44,8 +45,8 @@ def _inputs(recipe: Recipe) -> tuple[int, int, int, tuple[int, int]]:
 
 def main() -> None:
     recipes: list[dict[str, Any]] = [json.loads(line) for line in sys.stdin]
-    sizes = [checkpoint_bytes(recipe_from_plain(recipe, "a recipe")) for recipe in recipes]
-    sys.stdout.write(f"{max(sizes)}\n")
+    with kept_for_us(to_the_end=True):  # a user's model may print
+        say(max(checkpoint_bytes(recipe_from_plain(recipe, "a recipe")) for recipe in recipes))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.study import Study
+from hcpr_tune.text import first_line
 from hcpr_tune.training import manifest
 from hcpr_tune.training.recipe import COSINE_METHODS, Recipe
 from hcpr_tune.verdict.judge import training_name
@@ -72,9 +73,8 @@ def _as_safetensors(path: Path) -> bytes:
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"--model {path} cannot be read as weights alone: {reason[:200]}; save model.state_dict(), or safetensors"
+            f"--model {path} cannot be read as weights alone: {first_line(error)[:200]}; save model.state_dict(), or safetensors"
         ) from None
     for key in NESTED:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):

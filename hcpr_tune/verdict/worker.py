@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.files import node_folder
 from hcpr_tune.search.trainable import TrainJob
+from hcpr_tune.text import first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,9 +35,11 @@ class VerdictJob(TrainJob):
         try:
             yield from self._attack() if self._job["kind"] == "attack" else self._look()
         except DamagedWeights as error:
-            yield {"status": DAMAGED, "reason": str(error), "training": error.training, "of_epoch": error.epoch}
+            yield {"status": DAMAGED, "reason": first_line(error), "training": error.training, "of_epoch": error.epoch}
         except OSError as error:
-            raise StorageError(f"the models to attack cannot be read: {error}; mend that, and run it again") from error
+            raise StorageError(
+                f"the models to attack cannot be read: {first_line(error)}; mend that, and run it again"
+            ) from error
 
     def _ready(self) -> tuple[Recipe, Data]:
         """The recipe, and the data on the job's device."""

@@ -20,6 +20,7 @@ from tensorboard.util.tensor_util import make_tensor_proto
 
 from hcpr_tune.drawing import png_size
 from hcpr_tune.files import write_bytes_whole
+from hcpr_tune.text import clean
 
 PREFIX = "events.out.tfevents."
 
@@ -93,7 +94,7 @@ def text(tag: str, words: str) -> list[Any]:
     """A text that is shown letter by letter, as a file is."""
     metadata = text_plugin.create_summary_metadata(display_name=None, description=None)
     # Written as TOML, no line of it is a fence.
-    tensor = make_tensor_proto([f"~~~\n{words.rstrip()}\n~~~".encode()])
+    tensor = make_tensor_proto([f"~~~\n{clean(words.rstrip())}\n~~~".encode()])
     return [Summary.Value(tag=tag, metadata=metadata, tensor=tensor)]
 
 

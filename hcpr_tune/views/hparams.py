@@ -12,6 +12,7 @@ from hcpr_tune.search.history import Trial
 from hcpr_tune.search.space import Choice, Dimension, Params, field_of
 from hcpr_tune.search.study import Study
 from hcpr_tune.settings import dotted_names, get_dotted, to_plain
+from hcpr_tune.text import clean
 from hcpr_tune.training.recipe import Recipe
 
 BEST_ROBUST, BEST_CLEAN, BEST_EPOCH = (
@@ -52,7 +53,9 @@ def experiment(study: Study) -> list[Any]:
         )
         for tag, words in METRICS.items()
     ]
-    described = api_pb2.Experiment(description=study.settings.description, hparam_infos=infos, metric_infos=metrics)
+    described = api_pb2.Experiment(
+        description=clean(study.settings.description), hparam_infos=infos, metric_infos=metrics
+    )
     return _value(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=described))
 
 
@@ -80,7 +83,7 @@ def session_start(study: Study, trial: Trial) -> list[Any]:
         if isinstance(value, bool):
             start.hparams[name].bool_value = value
         elif isinstance(value, str):
-            start.hparams[name].string_value = value
+            start.hparams[name].string_value = clean(value)
         else:
             start.hparams[name].number_value = value
     return _value(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))

@@ -16,6 +16,7 @@ from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.ledger import PARTS, trial_seconds
 from hcpr_tune.search.results import StudyFolder, winner
 from hcpr_tune.search.study import Study
+from hcpr_tune.text import named
 from hcpr_tune.views.insight import gain_points
 
 STATES = ("running", "stopped", "interrupted", "completed", "diverged", "failed", "killed")
@@ -185,7 +186,7 @@ class RayMetrics:
                 return
 
     def _give_up(self, error: Exception) -> None:
-        self.trouble = f"metrics for Ray stopped: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        self.trouble = f"metrics for Ray stopped: {named(error)}"
 
 
 class Exported:

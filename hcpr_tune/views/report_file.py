@@ -5,6 +5,7 @@ from __future__ import annotations
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.study import Study
+from hcpr_tune.text import named
 from hcpr_tune.views.ways import storage_option
 
 
@@ -25,7 +26,7 @@ class ReportFile:
         try:
             self.words = str(write_report(self._folder, self._study, history, program=self._program))
         except Exception as error:  # nobody loses an answer for a page
-            self.words = f"could not be drawn ({type(error).__name__}: {error})"
+            self.words = f"could not be drawn ({named(error)})"
 
     def close(self) -> None:
         pass

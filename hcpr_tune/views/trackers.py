@@ -17,6 +17,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.history import Event, History, Trial
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.study import Study
+from hcpr_tune.text import clean
 from hcpr_tune.views.mlflow_tracker import MlflowTracker
 from hcpr_tune.views.tracked import Point, Run, Runs, StudyCurve, Tracker, point_of, points_of
 from hcpr_tune.views.wandb_tracker import WandbTracker, check_wandb
@@ -149,7 +150,7 @@ class TrackerView:
 
 def harmless(error: Exception) -> str:
     """The first line of an error without passwords: servers' addresses may hold one."""
-    words = f"{type(error).__name__}: {error}".splitlines()[0]
+    words = clean(f"{type(error).__name__}: {error}".splitlines()[0])
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) > SHORT:
             words = words.replace(value, "...")
