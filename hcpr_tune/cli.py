@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from hcpr_tune.commands.console import BAD_INPUT, INTERRUPTED, NOTHING_COMPLETED
+from hcpr_tune.commands.console import (
+    BAD_INPUT,
+    INTERRUPTED,
+    NOT_READ,
+    NOTHING_COMPLETED,
+    Unheard,
+    open_streams,
+    outlets,
+)
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
 from hcpr_tune.version import VERSION
 
@@ -17,15 +27,31 @@ class Parser(argparse.ArgumentParser):
     """argparse, with errors on one line and a way out."""
 
     def error(self, message: str) -> Any:
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        self.exit(BAD_INPUT, f"{self.prog}: error: {one_line(message)}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    open_streams()
+    try:
+        with outlets(forgiving=False):
+            return act(arguments)
+    except Unheard as error:
+        # Whoever closed the pipe has read enough.
+        if not error.closed:
+            with suppress(OSError):
+                print(f"hcpr_tune: error: {one_line(error)}", file=sys.stderr, flush=True)
+        return NOT_READ if error.closed else NOTHING_COMPLETED
+
+
+def act(arguments: Sequence[str] | None) -> int:
+    """Read the arguments and run the command; its errors become exit codes."""
     options = parser().parse_args(arguments)
     try:
         # A command is imported when it runs: `--help` and errors in arguments do not wait for torch or Ray.
         code: int = importlib.import_module(f"hcpr_tune.commands.{options.command}").run(options)
+    except Unheard:
+        raise
     except InputError as error:
         if details := getattr(error, "details", ""):
             print(details, file=sys.stderr)
@@ -39,12 +65,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HcprTuneError as error:
         print(f"hcpr_tune: error: {one_line(error)}", file=sys.stderr)
         return NOTHING_COMPLETED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"hcpr_tune: error: {one_line(trouble_with(error))}", file=sys.stderr)
+        return NOTHING_COMPLETED
     return code
 
 
-def one_line(error: Exception) -> str:
+def trouble_with(error: OSError) -> str:
+    """What is wrong with a file of the system's, for what no command has foreseen."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    return f"{name}: {error.strerror or error}; mend that, and run it again"
+
+
+LONGEST_WORD, LONGEST_LINE = 1000, 4000
+"""Characters of a message: a value of more says nothing to a person, and hides the law and the way out."""
+
+
+def one_line(error: Exception | str) -> str:
     """The message on one line, whatever was in a file that it quotes, and nothing in it that would steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(str(error).split()))
+    words = [brief(word, LONGEST_WORD) for word in str(error).split()]
+    line = "".join(character if character.isprintable() else "?" for character in " ".join(words))
+    return brief(line, LONGEST_LINE)
+
+
+def brief(text: str, most: int) -> str:
+    """Both ends of what is too long."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 10]} ... ({len(text)} characters) ... {text[-most // 5 :]}"
 
 
 def parser() -> Parser:

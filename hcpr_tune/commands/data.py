@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hcpr_tune.commands.console import COMPLETED
+from hcpr_tune.commands.console import COMPLETED, outlets
 
 
+@outlets(forgiving=True)
 def run(options: argparse.Namespace) -> int:
     from hcpr_tune.downloads import download
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, make_console
+from hcpr_tune.commands.console import COMPLETED, make_console, outlets
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hcpr_tune.retraining import BestRung
 
 
+@outlets(forgiving=True)
 def run(options: argparse.Namespace) -> int:
     """Train the recipe and print each epoch and the best rung."""
     from hcpr_tune.settings import parse_assignment, read_toml, set_dotted

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, typed
+from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, typed, outlets
 from hcpr_tune.commands.plans import Plan, plan_of
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
 
@@ -91,6 +91,7 @@ def dry_run(options: argparse.Namespace, plan: Plan) -> int:
     return COMPLETED
 
 
+@outlets(forgiving=True)
 def search(options: argparse.Namespace, plan: Plan) -> int:
     """Run the search and print where to look, the search, and the answer."""
     from hcpr_tune.cluster import allot, connected

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
+from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed, outlets
 from hcpr_tune.commands.tune import check_recipe, interruptible, plugins_of, print_lines
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
 
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
             return judge(options, Path(scratch))
 
 
+@outlets(forgiving=True)
 def judge(options: argparse.Namespace, scratch: Path) -> int:
     """Judge a study, or a model that was trained elsewhere, and print what came out."""
     from hcpr_tune.cluster import allot, connected
