@@ -48,7 +48,8 @@ def copy_whole(source: Path, target: Path) -> None:
 
 def _beside(path: Path) -> Path:
     """A name of its own for each writer: processes of two machines, or threads of one, may write the same file."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    # Short enough to be a name itself, however long that of the file is.
+    return path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:12]}")
 
 
 def node_folder() -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import check_new_file, is_file
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +65,7 @@ def _studys_model(storage: str, name: str) -> Path:
 
     folder, _, _ = reopen(storage, name, "export ", with_best=True)
     for model in (folder.root / "verdict", folder.best):
-        if all((model / file).is_file() for file in FILES):
+        if all(is_file(model / file, f"export {name}: {model}") for file in FILES):
             return model
     raise InputError(
         f"export {name}: {folder.best} holds no model yet; let a trial reach a rung (hcpr_tune tune --resume {name}), or give one by --model DIR"
@@ -73,10 +74,5 @@ def _studys_model(storage: str, name: str) -> Path:
 
 def _new_file(option: str, name: str) -> Path:
     target = Path(name)
-    if target.exists():
-        raise InputError(f"{option} {target} exists; choose another file, or delete it")
-    if not target.absolute().parent.is_dir():
-        raise InputError(
-            f"{option} {target}: there is no folder {target.absolute().parent}; make it, or choose another file"
-        )
+    check_new_file(target, f"{option} {target}")
     return target

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import check_writable, exists, looked_at
 
 
 def run(options: argparse.Namespace) -> int:
@@ -14,9 +15,11 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.starter import starter_space
 
     folder = Path(options.folder)
+    looked_at(folder, f"FOLDER {folder}")
     out = Path(options.out or Path("search_spaces") / f"{folder.resolve().name}.toml")
-    if out.exists():
+    if exists(out, f"--out {out}"):
         raise InputError(f"--out {out} exists; choose another file")
+    check_writable(out, f"--out {out}", "choose another file")
     text = starter_space(folder)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

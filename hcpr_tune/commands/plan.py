@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 import time
@@ -25,6 +24,7 @@ from hcpr_tune.commands.plan_inputs import (
     waiting,
 )
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import check_folder_of, check_writable, exists, is_dir
 
 if TYPE_CHECKING:
     from hcpr_tune.planning.comparison import Played
@@ -138,17 +138,13 @@ def page_file(options: argparse.Namespace, stem: str) -> Path:
     out = Path(options.out or f"results/plans/{stem}-{time.strftime('%Y%m%d-%H%M%S')}.html")
     if out.suffix != ".html":
         raise InputError(f"--out {out} must end in .html; the numbers go beside it as .json")
-    if options.out is not None and not out.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: there is no folder {out.absolute().parent}; make it, or choose another file")
-    there = next(path for path in (out.parent, *out.absolute().parents) if path.exists())
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; choose another file")
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(
-            f"--out {out} cannot be written: {there} is no folder that you may write to; choose another file"
-        )
+    where = f"--out {out}"
+    if options.out is None:
+        check_writable(out, where, "choose another file")
+    else:
+        check_folder_of(out, where)
     numbers = out.with_suffix(".json")
-    if numbers.exists() and not out.exists():
+    if exists(numbers, where) and not exists(out, where):
         raise InputError(f"--out {out}: its numbers would overwrite {numbers}, which is no plan's; choose another file")
     return out
 
@@ -183,7 +179,7 @@ def space_file(given: str) -> str:
     """A NAME means a file of search_spaces/, where there is that folder."""
     if given.endswith(".toml") or "/" in given:
         return given
-    return str(Path("search_spaces") / f"{given}.toml") if Path("search_spaces").is_dir() else f"{given}.toml"
+    return str(Path("search_spaces") / f"{given}.toml") if is_dir(Path("search_spaces"), "--write") else f"{given}.toml"
 
 
 def planned_space(stem: str, results: Sequence[Played]) -> str:

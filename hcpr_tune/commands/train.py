@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, make_console, outlets
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import check_writable, exists
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +33,9 @@ def run(options: argparse.Namespace) -> int:
     if options.resume and options.out is None:
         raise InputError("--resume needs the folder to go on in; name it by --out")
     out = Path(options.out or f"results/train-{time.strftime('%Y%m%d-%H%M%S')}")
-    if out.exists() and not options.resume:
+    if exists(out, f"--out {out}") and not options.resume:
         raise InputError(f"--out {out} exists; go on in it by --resume, or choose another folder")
+    check_writable(out, f"--out {out}", "choose another folder")
     from hcpr_tune.retraining import retrain
 
     console = make_console()

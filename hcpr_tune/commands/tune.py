@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, typed, outlets
 from hcpr_tune.commands.plans import Plan, plan_of
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
+from hcpr_tune.paths import there
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -338,6 +339,6 @@ def print_verdict(console: Console, folder: StudyFolder, judged: dict[str, Any] 
 
 def beside_best(folder: StudyFolder) -> str:
     """What lies beside the best recipe."""
-    if (folder.best / "model.safetensors").is_file():
+    if there(folder.best / "model.safetensors"):
         return "weights and metrics beside it"
     return "metrics beside it; its weights were lost: train it again"

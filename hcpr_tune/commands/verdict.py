@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed, outlets
 from hcpr_tune.commands.tune import check_recipe, interruptible, plugins_of, print_lines
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
+from hcpr_tune.paths import is_file, reading, there
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,12 +120,14 @@ def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histor
     if options.compare:
         raise InputError("--compare goes with the NAME of a study, whose time the rivals get")
     path = Path(options.model)
-    if not path.is_file():
+    if not is_file(path, f"--model {path}"):
         raise InputError(
             f"--model {path}: there is no such file; give the weights, .safetensors or a state dict of torch"
         )
     study = read_study(find_space(options.space or "default"))
-    about = (path.read_bytes(), options.arch, *options.set, study.fingerprint)
+    with reading(f"--model {path}"):
+        weights = path.read_bytes()
+    about = (weights, options.arch, *options.set, study.fingerprint)
     digest = hashlib.sha256(repr(about).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9_-]", "-", path.stem)[:60]
     name = f"judged-{stem}-{digest}"
@@ -304,7 +307,7 @@ def where_lines(folder: StudyFolder, plain: dict[str, Any]) -> list[str]:
     """Where the verdict and its model lie."""
     own = folder.root / "verdict"
     lines = [f"verdict      {own / 'verdict.md'}"]
-    if (own / "model.safetensors").is_file():
+    if there(own / "model.safetensors"):
         lines.append(f"model        {own} (model.safetensors, recipe.toml, model_card.md)")
     elif plain["winner"] is not None:
         lines.append(f"model        none: {plain['model_missing']}")

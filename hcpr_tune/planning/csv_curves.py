@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import exists
 from hcpr_tune.planning.curves import DrawnPlay
 from hcpr_tune.planning.redrawn import Redrawn
 from hcpr_tune.seeds import derive_seed
@@ -94,6 +95,8 @@ def noise_between_neighbours(scores: np.ndarray) -> float:
 
 def read_curves(path: Path) -> CsvCurves:
     """Read a file. Raises `InputError` that names the line, the law and the way out."""
+    if not exists(path, f"--curves {path}"):
+        raise InputError(f"--curves {path}: there is no such file; give the path of a CSV file")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
@@ -103,8 +106,6 @@ def read_curves(path: Path) -> CsvCurves:
                     wrong = "is missing" if name not in names else "stands twice"
                     raise InputError(f"--curves {path}, line 1: the column {name} {wrong}; {FORMAT}")
             rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise InputError(f"--curves {path}: there is no such file; give the path of a CSV file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"--curves {path} cannot be read: {error}; {FORMAT}") from None
     return _curves(path, rows)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hcpr_tune.paths import is_file
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
 from hcpr_tune.search.record import Record, Segments
@@ -68,7 +69,7 @@ def opened(model: Path, command: str) -> Iterator[Seen]:
     model belongs to no study. Raises `InputError` where another process leads the study.
     """
     root = model.absolute().parent
-    if not (root / "study.toml").is_file() or not (root / "record.jsonl").is_file():
+    if not all(is_file(root / name, f"--model {model}") for name in ("study.toml", "record.jsonl")):
         yield lambda numbers: None
         return
     mark = root / COPY_OF

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hcpr_tune.files import write_bytes_whole
+from hcpr_tune.paths import there
 from hcpr_tune.proportions import difference_interval
 from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.results import StudyFolder, front, rung_accuracies, trial_metrics, winner
@@ -215,12 +216,12 @@ def next_steps(told: Told, best: Trial | None) -> str:
     """What to type next; only what works with the files that are there."""
     folder, lines = told.folder, []
     recipe, model = shlex.quote(str(folder.best / "recipe.toml")), shlex.quote(str(folder.best))
-    if best is not None and (folder.best / "recipe.toml").is_file():
+    if best is not None and there(folder.best / "recipe.toml"):
         again = f"{told.program} train --recipe {recipe}"
         lines.append(("Train it again, with the same numbers on the same machine", again))
         if best.state != "completed":
             lines.append(("Train it to the end: it was stopped early", f"{again} --set stop_epoch=0"))
-    if best is not None and (folder.best / "model.safetensors").is_file():
+    if best is not None and there(folder.best / "model.safetensors"):
         attack = f"{told.program} evaluate --model {model} --attack autoattack"
         lines.append(("Attack the model harder, on the same images", attack))
     name = shlex.quote(told.name)
@@ -290,7 +291,7 @@ def examples_section(told: Told) -> list[Section]:
     """What the attack does to images, where the best trial's worker drew it."""
     best = winner(told.study, told.history)
     path = told.folder.trial(best.number) / f"examples_epoch_{best.best_rung:04d}.png" if best is not None else None
-    if best is None or path is None or not path.is_file():
+    if best is None or path is None or not there(path):
         return []
     data = base64.b64encode(path.read_bytes()).decode()
     says = f"Validation images as they are, attacked, and the difference, with what trial {best.number} makes of them at epoch {best.best_rung}."
