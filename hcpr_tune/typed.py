@@ -57,7 +57,7 @@ def same_again() -> str:
 
 
 def storage_of(address: str) -> tuple[str, str]:
-    """The storage and the name of a study by its address, a folder or a bucket's URL with perhaps options behind a `?`."""
-    place, mark, options = address.partition("?")
+    """The storage and the name of a study by its address: a folder, or a bucket's URL with perhaps options behind a `?`."""
+    place, mark, options = address.partition("?") if "://" in address else (address, "", "")
     storage, _, name = place.rpartition("/")
     return (storage or ("/" if place.startswith("/") else ".")) + mark + options, name

@@ -9,12 +9,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from hcpr_tune.errors import HcprTuneError
-from hcpr_tune.typed import typed
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-__all__ = ["make_console", "typed"]
 
 COMPLETED, NOTHING_COMPLETED, BAD_INPUT, INTERRUPTED, NOT_READ = 0, 1, 2, 130, 141
 """`NOT_READ` is what a shell reports of a program that SIGPIPE ended: `hcpr_tune list | head -1`."""

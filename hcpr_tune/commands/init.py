@@ -8,6 +8,7 @@ from pathlib import Path
 from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.errors import InputError
 from hcpr_tune.paths import check_writable, exists, looked_at
+from hcpr_tune.typed import command, option
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,5 +27,5 @@ def run(options: argparse.Namespace) -> int:
         write_whole(out, text)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written: {error}; choose another file") from None
-    print(f"wrote {out}; look at it, then: hcpr_tune tune --space {out}")
+    print(f"wrote {out}; look at it, then: {command('tune', option('--space', out))}")
     return COMPLETED

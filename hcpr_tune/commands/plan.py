@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
+from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console
 from hcpr_tune.commands.new_space import new_space, write_space
 from hcpr_tune.commands.plan_inputs import (
     check_numbers,
@@ -25,6 +23,7 @@ from hcpr_tune.commands.plan_inputs import (
 )
 from hcpr_tune.errors import InputError
 from hcpr_tune.paths import check_folder_of, check_writable, exists, is_dir
+from hcpr_tune.typed import command, option, same_again
 
 if TYPE_CHECKING:
     from hcpr_tune.planning.comparison import Played
@@ -120,17 +119,12 @@ def told(
         "space": stem,
         "task": results[0].variant.study.recipe.task.dataset,
         "objective": results[0].variant.study.settings.objective[0],
-        "command": command(),
+        "command": same_again(),
         "curves": {"from": curves.words, "guess": curves.guess},
         "costs": costs.to_plain(),
         "notes": list(notes),
         **comparison_plain(results),
     }
-
-
-def command() -> str:
-    """What was typed, to be typed again."""
-    return f"{typed('hcpr_tune')} {shlex.join(sys.argv[1:])}"
 
 
 def page_file(options: argparse.Namespace, stem: str) -> Path:
@@ -189,7 +183,7 @@ def planned_space(stem: str, results: Sequence[Played]) -> str:
     from hcpr_tune.search.study import study_to_toml
 
     chosen = choice(results)
-    heading = f"# {stem}, {chosen.variant.name}: written by `{command()}`.\n"
+    heading = f"# {stem}, {chosen.variant.name}: written by `{same_again()}`.\n"
     return heading + study_to_toml(with_foreseen(chosen.variant.study, chosen))
 
 
@@ -219,5 +213,5 @@ def show(options: argparse.Namespace, plain: Plain, page: Path, written: Path | 
     if written is not None:
         print_lines(
             console,
-            [f"written      {written}; search it: {typed('hcpr_tune')} tune --space {shlex.quote(str(written))}"],
+            [f"written      {written}; search it: {command('tune', option('--space', written))}"],
         )

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hcpr_tune.commands.console import COMPLETED, typed
+from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.paths import check_folder_of, there
+from hcpr_tune.typed import typed
 
 if TYPE_CHECKING:
     from hcpr_tune.search.history import History

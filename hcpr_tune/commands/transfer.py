@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from hcpr_tune.commands.console import COMPLETED, typed
+from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.commands.new_space import new_space, write_space
+from hcpr_tune.typed import command, option
 
 if TYPE_CHECKING:
     from hcpr_tune.search.space import Value
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         print(line)
     if repeats_published(target, handed):
         print(f"no first point: these are the values of the recipe of {space}, which trial 0 trains")
-    print(f"wrote {out}; look at it, then: {typed('hcpr_tune')} tune --space {out}")
+    print(f"wrote {out}; look at it, then: {command('tune', option('--space', out))}")
     return COMPLETED
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, typed, outlets
+from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, outlets
 from hcpr_tune.commands.plans import Plan, plan_of
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
 from hcpr_tune.paths import there
+from hcpr_tune.typed import command, option, typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from hcpr_tune.training.recipe import Recipe
     from hcpr_tune.views.report_file import ReportFile
 
-COPIED = ("tensorboard ", "train again ", "full verdict ")
+COPIED = ("tensorboard ", "train again ", "full verdict ", "report ", "written ")
 """How the lines begin that hold a command."""
+LOOPBACK = "127.0.0.1"
+"""Where the dashboard listens unless another place was given."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -107,7 +109,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
 
     folder, study, history = plan.folder, plan.study, plan.history
     console = make_console()
-    way_on = resume_command(options, folder.root.name)
+    way_on = resume_command(options, folder)
     page = ReportFile(folder, study, typed("hcpr_tune"))
     watchers: list[Any] = []
 
@@ -162,12 +164,15 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     raise Interrupted(f"{interrupted}; everything recorded is kept in {folder.address}; go on with: {way_on}")
 
 
-def resume_command(options: argparse.Namespace, name: str) -> str:
-    """The exact command that goes on with the study, from this folder."""
-    elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
-    elsewhere += "" if options.address is None else f" --address {options.address}"
-    elsewhere += "".join(f" --log-to {name}" for name in options.log_to)
-    return f"{typed('hcpr_tune')} tune --resume {name}{elsewhere}"
+def resume_command(options: argparse.Namespace, folder: StudyFolder) -> str:
+    """The exact command that goes on with the study, from this folder and on the same cluster."""
+    from hcpr_tune.views.ways import about
+
+    more = [] if options.address is None else [option("--address", options.address)]
+    more += [option("--wait", options.wait)] if options.wait else []
+    more += [option("--dashboard-host", options.dashboard_host)] if options.dashboard_host != LOOPBACK else []
+    more += [option("--log-to", name) for name in options.log_to]
+    return about("tune --resume", folder, *more)
 
 
 def plugins_of(study: Study) -> set[str]:
@@ -252,7 +257,7 @@ def print_start(
         f"budget       {budget_words(study)}, rungs at epochs {', '.join(map(str, study.rungs))}, {workers} at once",
         f"disk         {disk_words(study, history, workers, checkpoint_bytes)}",
         f"dashboard    {dashboard or 'none'}",
-        f"tensorboard  {typed('tensorboard')} --logdir {folder.root}",
+        f"tensorboard  {typed('tensorboard')} {option('--logdir', folder.root)}",
     ]
     if history.trials:
         finished = sum(trial.ended for trial in history.trials.values())
@@ -296,12 +301,12 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
     from hcpr_tune.views.board import loss_lines
     from hcpr_tune.views.forecast import budget_words
     from hcpr_tune.views.terminal import ledger_lines, result_table
-    from hcpr_tune.views.ways import way_on
+    from hcpr_tune.views.ways import about, way_on
 
     if not history.ranked():
         reason = hopeless(history)
         given_up = (
-            f" The search was given up after {LOST_AT_ONCE} trials lost in the same way; mend it and go on by --resume."
+            f" The search was given up after {LOST_AT_ONCE} trials lost in the same way; mend it and go on by {about('tune --resume', folder)}."
             if reason
             else ""
         )
@@ -321,7 +326,7 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
         f"best recipe  {folder.best / 'recipe.toml'} ({beside_best(folder)})",
         f"all trials   {folder.table}",
         f"report       {page.words}",
-        f"train again  {typed('hcpr_tune')} train --recipe {folder.best / 'recipe.toml'}",
+        f"train again  {command('train', option('--recipe', folder.best / 'recipe.toml'))}",
     )
     print_lines(console, lines)
 
@@ -329,12 +334,11 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
 def print_verdict(console: Console, folder: StudyFolder, judged: dict[str, Any] | None) -> None:
     """The small verdict that the search ended with, and how one comes by the full one."""
     from hcpr_tune.views.verdicts import verdict_lines
-    from hcpr_tune.views.ways import storage_option
+    from hcpr_tune.views.ways import about
 
     if judged is not None:
         print_lines(console, ["", *verdict_lines(judged)])
-    full = f"{typed('hcpr_tune')} verdict {folder.root.name}{storage_option(folder)}"
-    print_lines(console, [f"full verdict {full}"])
+    print_lines(console, [f"full verdict {about('verdict', folder)}"])
 
 
 def beside_best(folder: StudyFolder) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search.place import Folder, Place
+from hcpr_tune.typed import storage_of, study_command
 
 KEY = "holder.json"
 BEAT_SECONDS = 10.0
@@ -94,10 +95,11 @@ def living_holder(place: Place, now: Callable[[], float] = time.time) -> Holder 
     return holder if holder is not None and holder.lives(now()) else None
 
 
-def refusal(name: str, holder: Holder) -> InputError:
-    """What the second driver of a study is told."""
+def refusal(name: str, holder: Holder, address: str = "") -> InputError:
+    """What the second driver of a study is told; `address`: the study's, where its `name` for people is another."""
+    storage, study = storage_of(address or name)
     return InputError(
-        f"{name} is being searched by {holder.words(time.time())}; wait for its end, stop it by hcpr_tune stop, or where it died with its"
+        f"{name} is being searched by {holder.words(time.time())}; wait for its end, stop it by {study_command('stop', study, storage)}, or where it died with its"
         f" machine try again {STALE_SECONDS:.0f} seconds after it was last heard of"
     )
 

@@ -25,6 +25,8 @@ from hcpr_tune.settings import show
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 """What a study may be called."""
+MOST_NAMED = 20
+"""Studies that a message names."""
 COPIES = Path("results")
 """Where the local copy of a study lies whose storage is a bucket."""
 COPY_OF = ".copy_of"
@@ -102,9 +104,7 @@ def reopen(
     """
     folder = study_folder(storage, name)
     if not exists(folder):
-        raise InputError(
-            f"{option}{show(name)}: there is no study in {folder.address}; known there: {', '.join(known(storage)) or 'none'}"
-        )
+        raise nothing_there(storage, folder, f"{option}{show(name)}")
     _fetch(folder, with_best or option.startswith("--"))
     today = now or read_study(folder.study)
     history = History(today.recipe.epochs, today.goal)
@@ -117,6 +117,15 @@ def reopen(
         # The file was changed since; what happened is told by the study that it happened in.
         history = read_history(folder.record, study.recipe.epochs, study.goal)
     return folder, extended(study, history.extensions), history
+
+
+def nothing_there(storage: str | Path, folder: StudyFolder, what: str) -> InputError:
+    """What somebody is told who asks for a study that was not begun."""
+    names = known(storage)
+    more = f", and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return InputError(
+        f"{what}: there is no study in {folder.address}; known there: {', '.join(names[:MOST_NAMED]) or 'none'}{more}"
+    )
 
 
 def known(storage: str | Path) -> list[str]:
@@ -136,9 +145,9 @@ def known(storage: str | Path) -> list[str]:
 def _begun_or_shut(root: Path) -> bool:
     """Whether a study lies there, as far as one may look: one that is left out without a word would be missed."""
     try:
-        return NAME.fullmatch(root.name) is not None and (root / "study.toml").exists()
+        return (root / "study.toml").exists()
     except OSError:
-        return True
+        return NAME.fullmatch(root.name) is not None
 
 
 def _fetch(folder: StudyFolder, with_best: bool) -> None:

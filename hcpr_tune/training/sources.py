@@ -15,6 +15,7 @@ import numpy as np
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.folders import has_parts, read_folder
 from hcpr_tune.training.recipe import Task
+from hcpr_tune.typed import option
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def torchvision_part(task: Task, train: bool) -> Pool:
         data = reader(task.root, download=False, **part)
     except RuntimeError:
         raise InputError(
-            f"the files of {task.dataset} are not in task.root = {task.root}, or not whole; run: hcpr_tune data {task.dataset} --root {task.root}"
+            f"the files of {task.dataset} are not in task.root = {task.root}, or not whole; run: hcpr_tune data {task.dataset} {option('--root', task.root)}"
         ) from None
     images = np.asarray(data.data)
     if images.ndim == 3:

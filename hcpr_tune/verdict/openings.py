@@ -13,6 +13,7 @@ from hcpr_tune.search.holder import Lead
 from hcpr_tune.search.record import Record, Segments
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.studies import COPY_OF, reopen
+from hcpr_tune.typed import storage_of, typed
 from hcpr_tune.verdict.state import State
 from hcpr_tune.verdict.takeaway import retell
 
@@ -74,12 +75,12 @@ def opened(model: Path, command: str) -> Iterator[Seen]:
         return
     mark = root / COPY_OF
     address = mark.read_text(encoding="utf-8").strip() if mark.is_file() else str(root)
-    folder, _, history = reopen(address.rpartition("/")[0], root.name, "--model ")
+    folder, _, history = reopen(storage_of(address)[0], root.name, "--model ")
     lead = Lead(folder.place, folder.address)
     try:
         number = write_opening(folder, history, command, lead.check)
-        retell(folder, history, "hcpr_tune")
+        retell(folder, history, typed())
         yield lambda numbers: write_seen(folder, history, number, numbers)
-        retell(folder, history, "hcpr_tune")
+        retell(folder, history, typed())
     finally:
         lead.close()

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from hcpr_tune.commands.console import Outlet, Unheard, outlets
-from tests.conftest import ROOT, SMALL_SPACE
+from tests.conftest import SMALL_SPACE
 from tests.views.recorded import recorded
 from tests.written import written
 
@@ -95,7 +95,7 @@ def test_a_reader_that_went_away_is_not_spoken_of(monkeypatch):
     monkeypatch.setattr(sys, "stderr", said)
     monkeypatch.setattr(sys, "stdout", Full(0, BrokenPipeError(32, "Broken pipe")))
     with outlets(forgiving=True):
-        print("nobody")
+        sys.stdout.write("nobody")
     assert said.getvalue() == ""
 
 
