@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from hcpr_tune.commands.console import BAD_INPUT, INTERRUPTED, NOTHING_COMPLETED
+from hcpr_tune.commands.console import BAD_INPUT, INTERRUPTED, NOT_READ, NOTHING_COMPLETED
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
-from hcpr_tune.output import kept_for_us
+from hcpr_tune.output import Unheard, kept_for_us, open_streams, outlets
 from hcpr_tune.text import clean
 from hcpr_tune.training.plugins import Ended, only_vouched, users_traceback
 from hcpr_tune.version import VERSION
@@ -20,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, with errors on one line and a way out."""
 
     def error(self, message: str) -> Any:
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        self.exit(BAD_INPUT, f"{self.prog}: error: {one_line(message)}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None, to_the_end: bool = False) -> int:
@@ -28,10 +30,19 @@ def main(arguments: Sequence[str] | None = None, to_the_end: bool = False) -> in
 
     `to_the_end`, or without `arguments`: the process does nothing else, so that what threads and `atexit` print after it is kept apart too.
     """
-    options = parser().parse_args(arguments)
-    # A user's code may print what it likes, and nothing of it is imported that nobody has vouched for.
-    with kept_for_us(to_the_end or arguments is None), only_vouched():
-        return carried_out(options)
+    open_streams()
+    try:
+        with outlets(forgiving=False):
+            options = parser().parse_args(arguments)
+            # A user's code may print what it likes, and nothing of it is imported that nobody has vouched for.
+            with kept_for_us(to_the_end or arguments is None), only_vouched():
+                return carried_out(options)
+    except Unheard as error:
+        # Whoever closed the pipe has read enough.
+        if not error.closed:
+            with suppress(OSError):
+                print(f"hcpr_tune: error: {one_line(error)}", file=sys.stderr, flush=True)
+        return NOT_READ if error.closed else NOTHING_COMPLETED
 
 
 def carried_out(options: argparse.Namespace) -> int:
@@ -39,29 +50,54 @@ def carried_out(options: argparse.Namespace) -> int:
     try:
         # A command is imported when it runs: `--help` and errors in arguments do not wait for torch or Ray.
         code: int = importlib.import_module(f"hcpr_tune.commands.{options.command}").run(options)
+    except Unheard:
+        raise
     except InputError as error:
         if details := getattr(error, "details", ""):
             print(details, file=sys.stderr)
-        print(f"hcpr_tune: error: {on_one_line(error)}", file=sys.stderr)
+        print(f"hcpr_tune: error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except Interrupted as error:
-        print(f"hcpr_tune: {on_one_line(error)}", file=sys.stderr)
+        print(f"hcpr_tune: {one_line(error)}", file=sys.stderr)
         return INTERRUPTED
     except Ended as error:
         print(users_traceback(error), file=sys.stderr)
-        print(f"hcpr_tune: error: the model or the method {on_one_line(error)}; mend it", file=sys.stderr)
+        print(f"hcpr_tune: error: the model or the method {one_line(error)}; mend it", file=sys.stderr)
         return NOTHING_COMPLETED
     except KeyboardInterrupt:
         return INTERRUPTED
     except HcprTuneError as error:
-        print(f"hcpr_tune: error: {on_one_line(error)}", file=sys.stderr)
+        print(f"hcpr_tune: error: {one_line(error)}", file=sys.stderr)
+        return NOTHING_COMPLETED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"hcpr_tune: error: {one_line(trouble_with(error))}", file=sys.stderr)
         return NOTHING_COMPLETED
     return code
 
 
-def on_one_line(error: Exception) -> str:
+def trouble_with(error: OSError) -> str:
+    """What is wrong with a file of the system's, for what no command has foreseen."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    return f"{name}: {error.strerror or error}; mend that, and run it again"
+
+
+LONGEST_WORD, LONGEST_LINE = 1000, 4000
+"""Characters of a message: a value of more says nothing to a person, and hides the law and the way out."""
+
+
+def one_line(error: Exception | str) -> str:
     """The message on one line, whatever was in a file that it quotes, and nothing in it that would steer a terminal."""
-    return clean(" ".join(str(error).split()))
+    words = [brief(word, LONGEST_WORD) for word in str(error).split()]
+    return brief(clean(" ".join(words)), LONGEST_LINE)
+
+
+def brief(text: str, most: int) -> str:
+    """Both ends of what is too long."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 10]} ... ({len(text)} characters) ... {text[-most // 5 :]}"
 
 
 def parser() -> Parser:

@@ -124,7 +124,8 @@ OLD_DRAFT_SECONDS = 24 * 3600.0
 def draft_of(path: Path) -> Path:
     """A name of its own for each writer: processes of two machines, or threads of one, may write the same file. It tells whose draft it is."""
     owner = f"{zlib.crc32(machine_id().encode()):08x}-{os.getpid()}"
-    return path.with_name(f".{path.name}.{owner}-{uuid.uuid4().hex[:12]}")
+    # Short enough to be a name itself, however long that of the file is.
+    return path.with_name(f".{path.name[:50]}.{owner}-{uuid.uuid4().hex[:12]}")
 
 
 def sweep(folder: Path) -> list[Path]:

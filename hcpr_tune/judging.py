@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import is_file
 from hcpr_tune.proportions import Proportion
 from hcpr_tune.training.data import Split, load_data
 from hcpr_tune.training.evaluation import evaluate, scored_positions
@@ -81,7 +82,7 @@ def judge(folder: Path, attack: str, split_name: str, images: int = 0) -> Judgem
 def check_model(folder: Path) -> None:
     """Raises `InputError` where the folder holds no model."""
     for name in FILES:
-        if not (folder / name).is_file():
+        if not is_file(folder / name, f"--model {folder}"):
             raise InputError(f"--model {folder} holds no {name}; give a folder such as results/NAME/best")
 
 

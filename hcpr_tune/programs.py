@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.errors import HcprTuneError, InputError
 from hcpr_tune.files import new_name
 from hcpr_tune.settings import show
+from hcpr_tune.typed import storage_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,10 +85,13 @@ class LoadedStudy:
     def verdict(self) -> dict[str, Any]:
         """What `hcpr_tune verdict` found, as verdict/verdict.json. Raises `InputError` where it was not run."""
         from hcpr_tune.views.verdicts import read_verdict
+        from hcpr_tune.views.ways import about
 
         plain = read_verdict(self.folder.root)
         if plain is None:
-            raise InputError(f"{self.folder.root} holds no verdict of this version; run: hcpr_tune verdict {self.name}")
+            raise InputError(
+                f"{self.folder.root} holds no verdict of this version; run: {about('verdict', self.folder)}"
+            )
         return plain
 
     @property
@@ -142,8 +146,7 @@ def load(path: str | Path) -> LoadedStudy:
     """Open a study, running or not, by its folder or its bucket's URL: "results/NAME", "s3://BUCKET/PATH/NAME". Raises `InputError` where there is none."""
     from hcpr_tune.search.studies import reopen
 
-    storage, _, name = str(path).rstrip("/").rpartition("/")
-    return LoadedStudy(*reopen(storage or ".", name, "load "))
+    return LoadedStudy(*reopen(*storage_of(str(path).rstrip("/")), "load "))
 
 
 OPTIONS = (

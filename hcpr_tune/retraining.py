@@ -11,6 +11,7 @@ from typing import Any
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.files import copy_whole, write_json, write_whole
+from hcpr_tune.paths import is_file
 from hcpr_tune.proportions import Proportion
 from hcpr_tune.search.events import SEARCH, check_event
 from hcpr_tune.search.results import metrics_line
@@ -77,14 +78,14 @@ def retrain(
 
 def _earlier_epochs(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     """The epochs that `folder` has measured; a last line cut off by a kill is dropped."""
-    if not (folder / "recipe.toml").is_file():
+    if not is_file(folder / "recipe.toml", f"--out {folder}"):
         raise InputError(f"--resume: {folder} holds no recipe.toml; start without --resume")
     if load_recipe(folder / "recipe.toml") != recipe:
         raise InputError(
             f"--resume: {folder} was begun with another recipe; go on with its recipe.toml, or choose another --out"
         )
     path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if is_file(path, f"--out {folder}") else []
     write_whole(path, "".join(line + "\n" for line in lines))
     return [_report_of(line, f"--resume: {path}, line {number}") for number, line in enumerate(lines, start=1)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from hcpr_tune.commands.console import COMPLETED, typed
+from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.errors import InputError
 from hcpr_tune.output import say
 
@@ -16,12 +16,13 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.search.results import best_checkpoints, training_name
     from hcpr_tune.search.studies import reopen
     from hcpr_tune.verdict.run import verdict_folder
+    from hcpr_tune.views.ways import about
 
     folder, study, history = reopen(options.storage, options.name, "clean ")
     holder = living_holder(folder.place, sure=True)
     if holder is not None:
         raise InputError(
-            f"clean {options.name}: {folder.address} is being searched by {holder.words(time.time())}; stop it first, by hcpr_tune stop {options.name}"
+            f"clean {options.name}: {folder.address} is being searched by {holder.words(time.time())}; stop it first, by {about('stop', folder)}"
         )
     best = best_checkpoints(study, history) if options.keep_best else set()
     kept = {(training_name(number, rung, study.restarted), rung) for number, rung in best}
@@ -33,6 +34,6 @@ def run(options: argparse.Namespace) -> int:
     words = "would free" if options.dry_run else "freed"
     say(
         f"{words} {sum(size for _, (*_, size) in going) / 1e6:.1f} MB, {len(going)} checkpoints of {folder.address}; results, best model and verdict stay,"
-        f" and trials that {typed('hcpr_tune')} tune --resume {options.name} promotes are trained anew"
+        f" and trials that {about('tune --resume', folder)} promotes are trained anew"
     )
     return COMPLETED

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hcpr_tune.output import stream
@@ -14,15 +11,8 @@ from hcpr_tune.output import stream
 if TYPE_CHECKING:
     from rich.console import Console
 
-COMPLETED, NOTHING_COMPLETED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-
-def typed(program: str) -> str:
-    """How a program that was installed with this one is called here: by its name, or by its path where it is not on PATH."""
-    if shutil.which(program):
-        return program
-    path = Path(sys.executable).with_name(program)
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+COMPLETED, NOTHING_COMPLETED, BAD_INPUT, INTERRUPTED, NOT_READ = 0, 1, 2, 130, 141
+"""`NOT_READ` is what a shell reports of a program that SIGPIPE ended: `hcpr_tune list | head -1`."""
 
 
 def tell_notes(notes: Iterable[str]) -> None:
@@ -34,16 +24,9 @@ def tell_notes(notes: Iterable[str]) -> None:
 
 
 def make_console() -> Console:
-    """Where the commands print. Once nobody reads that any more, `| head` for instance, it is as if they had been interrupted."""
+    """Where the commands print."""
     from rich.console import Console
-
-    class Printing(Console):
-        def on_broken_pipe(self) -> None:
-            try:
-                super().on_broken_pipe()
-            except SystemExit:
-                raise KeyboardInterrupt from None
 
     # Without a stream of ours it prints to whatever standard output is at the moment.
     file = None if (own := stream()) is sys.stdout else own
-    return Printing(file=file, highlight=False, soft_wrap=not own.isatty())
+    return Console(file=file, highlight=False, soft_wrap=not own.isatty())

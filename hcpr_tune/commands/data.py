@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED
+from hcpr_tune.output import outlets
 
 
+@outlets(forgiving=True)
 def run(options: argparse.Namespace) -> int:
     from hcpr_tune.downloads import download
 

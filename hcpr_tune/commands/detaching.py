@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.cluster import is_loopback
-from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, typed
+from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED
 from hcpr_tune.commands.trusting import begin, named_in_study
 from hcpr_tune.errors import InputError
 from hcpr_tune.output import say
+from hcpr_tune.settings import show
 from hcpr_tune.text import clean, first_line
+from hcpr_tune.typed import study_command
 
 if TYPE_CHECKING:
     from hcpr_tune.commands.plans import Plan
@@ -95,9 +97,8 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
             )
             return NOTHING_COMPLETED
         time.sleep(0.5)
-    elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
     for word, what in (("status", "how it stands"), ("logs", "what it printed"), ("stop", "stops it")):
-        say(f"{word:<13}{typed('hcpr_tune')} {word} {name}{elsewhere}    {what}")
+        say(f"{word:<13}{study_command(word, name, options.storage)}    {what}")
     return COMPLETED
 
 
@@ -119,10 +120,12 @@ def on_head(path: Path | None) -> tuple[str, bool]:
 
 def read_log(storage: str, name: str, address: str | None) -> str:
     """What the study's job has printed. Raises `InputError` where there is none, or its cluster does not answer."""
-    from hcpr_tune.search.studies import exists, study_folder
+    from hcpr_tune.search.studies import exists, nothing_there, study_folder
 
     folder = study_folder(storage, name)
-    data = folder.place.read(KEY) if exists(folder) else None
+    if not exists(folder):
+        raise nothing_there(storage, folder, f"logs {show(name)}")
+    data = folder.place.read(KEY)
     try:
         named = None if data is None else json.loads(data)
         dashboard, job = ("", "") if named is None else (str(named["dashboard"]), str(named["job"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hcpr_tune.commands.console import COMPLETED, typed
+from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.output import say
 
 
@@ -15,6 +15,7 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.search.space import point_params, with_params
     from hcpr_tune.search.studies import reopen
     from hcpr_tune.settings import parse_assignments
+    from hcpr_tune.views.ways import about
 
     folder, study, _ = reopen(options.storage, options.name, "enqueue ")
     given = dict(parse_assignments(options.set))
@@ -24,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     when = (
         "its search takes it up with the next free worker"
         if living_holder(folder.place) is not None
-        else f"{typed('hcpr_tune')} tune --resume {options.name} takes it up"
+        else f"{about('tune --resume', folder)} takes it up"
     )
     say(f"asked {folder.address} for a trial; {when}")
     return COMPLETED

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED, make_console
 from hcpr_tune.commands.trusting import trust_model
 from hcpr_tune.output import say
+from hcpr_tune.typed import same_again
 
 MOST_PAIRS_SHOWN = 5
 
@@ -24,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     folder = Path(options.model)
     check_model(folder)
     trust_model(options, folder)
-    with opened(folder, shlex.join(["hcpr_tune", *sys.argv[1:]])) if options.split == "test" else nullcontext() as seen:
+    with opened(folder, same_again()) if options.split == "test" else nullcontext() as seen:
         found = judge(folder, options.attack, options.split, options.images)
         if seen is not None:
             seen({f"{folder.name}, {found.attack}": found.robust.share})

@@ -9,6 +9,8 @@ from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.commands.trusting import trust_model
 from hcpr_tune.errors import InputError
 from hcpr_tune.output import say
+from hcpr_tune.paths import check_new_file, is_file
+from hcpr_tune.typed import command, quoted, storage_words
 
 
 def run(options: argparse.Namespace) -> int:
@@ -17,7 +19,9 @@ def run(options: argparse.Namespace) -> int:
         other = "--optuna" if options.optuna else f"NAME {options.name}"
         raise InputError(f"--model {options.model} goes with --onnx alone, not with {other}; drop one of them")
     if options.name is None and options.model is None:
-        raise InputError("export needs the NAME of a study (see hcpr_tune list), or --onnx FILE --model DIR")
+        raise InputError(
+            f"export needs the NAME of a study (see {command('list', *storage_words(options.storage))}), or --onnx FILE --model DIR"
+        )
     return _write_onnx(options) if options.onnx else _write_optuna(options)
 
 
@@ -40,7 +44,7 @@ def _write_optuna(options: argparse.Namespace) -> int:
     else:
         storage = RDBStorage(f"sqlite:///{target.absolute()}")
     export(study, history, storage, folder.root.name, still_running=living_holder(folder.place) is not None)
-    say(f"{len(history.trials)} trials written to {target}; look at them with: optuna-dashboard {target}")
+    say(f"{len(history.trials)} trials written to {target}; look at them with: optuna-dashboard {quoted(target)}")
     return COMPLETED
 
 
@@ -66,22 +70,18 @@ def _studys_model(storage: str, name: str) -> Path:
     """The folder of the study's model: that of its verdict where there is one, else the best of its search."""
     from hcpr_tune.search.studies import reopen
     from hcpr_tune.training.export import FILES
+    from hcpr_tune.views.ways import about
 
     folder, _, _ = reopen(storage, name, "export ", with_best=True)
     for model in (folder.root / "verdict", folder.best):
-        if all((model / file).is_file() for file in FILES):
+        if all(is_file(model / file, f"export {name}: {model}") for file in FILES):
             return model
     raise InputError(
-        f"export {name}: {folder.best} holds no model yet; let a trial reach a rung (hcpr_tune tune --resume {name}), or give one by --model DIR"
+        f"export {name}: {folder.best} holds no model yet; let a trial reach a rung ({about('tune --resume', folder)}), or give one by --model DIR"
     )
 
 
 def _new_file(option: str, name: str) -> Path:
     target = Path(name)
-    if target.exists():
-        raise InputError(f"{option} {target} exists; choose another file, or delete it")
-    if not target.absolute().parent.is_dir():
-        raise InputError(
-            f"{option} {target}: there is no folder {target.absolute().parent}; make it, or choose another file"
-        )
+    check_new_file(target, f"{option} {target}")
     return target

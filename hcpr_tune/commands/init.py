@@ -9,6 +9,8 @@ from pathlib import Path
 from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.errors import InputError
 from hcpr_tune.output import say
+from hcpr_tune.paths import check_writable, exists
+from hcpr_tune.typed import command, option
 
 
 def run(options: argparse.Namespace) -> int:
@@ -17,11 +19,11 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.training.parts import dataset_folder
     from hcpr_tune.views.wording import printable
 
-    if options.out:
-        check_free(Path(options.out))
     folder = dataset_folder(f"folder:{options.folder}")
     out = Path(options.out or Path("search_spaces") / f"{folder.resolve().name}.toml")
-    check_free(out)
+    if exists(out, f"--out {out}"):
+        raise InputError(f"--out {out} exists; choose another file")
+    check_writable(out, f"--out {out}", "choose another file")
     seen = look(folder)
     text = starter_space(folder, seen)
     try:
@@ -31,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"--out {out} cannot be written: {error.strerror or error}; choose another file") from None
     for note in seen.notes:
         say(printable(f"note: {note}"))
-    say(printable(f"wrote {out}; look at it, then: hcpr_tune tune --space {out}"))
+    say(printable(f"wrote {out}; look at it, then: {command('tune', option('--space', out))}"))
     return COMPLETED
 
 

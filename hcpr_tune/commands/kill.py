@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hcpr_tune.commands.console import COMPLETED, typed
+from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.errors import InputError
 from hcpr_tune.output import say
 
@@ -14,6 +14,7 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.search.holder import living_holder
     from hcpr_tune.search.inbox import KILL, checked, post
     from hcpr_tune.search.studies import reopen
+    from hcpr_tune.views.ways import about
 
     folder, study, history = reopen(options.storage, options.name, "kill ")
     request = {"kind": KILL, "trial": options.trial}
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     when = (
         "a running epoch is finished first"
         if living_holder(folder.place) is not None
-        else f"{typed('hcpr_tune')} tune --resume {options.name} takes it up"
+        else f"{about('tune --resume', folder)} takes it up"
     )
     say(f"asked {folder.address} to end trial {options.trial}; {when}")
     return COMPLETED

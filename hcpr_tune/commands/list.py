@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, make_console, typed
+from hcpr_tune.commands.console import COMPLETED, make_console
 from hcpr_tune.text import named
+from hcpr_tune.typed import command, storage_words
 
 if TYPE_CHECKING:
     from rich.console import Console, OverflowMethod
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if not studies:
         print_line(
             console,
-            f"no study lies in {options.storage}; {typed('hcpr_tune')} tune begins one, --storage DIR|URL looks elsewhere",
+            f"no study lies in {options.storage}; {command('tune', *storage_words(options.storage))} begins one, --storage DIR|URL looks elsewhere",
         )
         return COMPLETED
     print_table(console, [study for study in studies if study["state"] != UNREADABLE])

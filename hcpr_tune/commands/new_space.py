@@ -6,18 +6,16 @@ from pathlib import Path
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.files import write_whole
+from hcpr_tune.paths import check_new_file, is_dir
 
 
 def new_space(given: str | None, name: str, option: str) -> Path:
     """The path that was given, or NAME in search_spaces/ where there is one. Raises `InputError` for what cannot be a new space file."""
     spaces = Path("search_spaces")
-    out = Path(given) if given else (spaces / name if spaces.is_dir() else Path(name))
-    if out.exists():
-        raise InputError(f"{option} {out} exists; choose another file, or delete it")
+    out = Path(given) if given else (spaces / name if is_dir(spaces, option) else Path(name))
     if out.suffix != ".toml":
         raise InputError(f"{option} {out} must end in .toml, so that --space takes it; choose another file")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{option} {out}: there is no folder {out.absolute().parent}; make it, or choose another file")
+    check_new_file(out, f"{option} {out}")
     return out
 
 

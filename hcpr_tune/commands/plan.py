@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
+from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console
 from hcpr_tune.commands.new_space import new_space, write_space
 from hcpr_tune.commands.plan_inputs import (
     check_numbers,
@@ -26,6 +23,8 @@ from hcpr_tune.commands.plan_inputs import (
 from hcpr_tune.commands.trusting import trust_sampler
 from hcpr_tune.errors import InputError
 from hcpr_tune.output import say
+from hcpr_tune.paths import check_folder_of, check_writable, exists, is_dir
+from hcpr_tune.typed import command, option, same_again
 
 if TYPE_CHECKING:
     from hcpr_tune.planning.comparison import Played
@@ -123,17 +122,12 @@ def told(
         "space": stem,
         "task": results[0].variant.study.recipe.task.dataset,
         "objective": results[0].variant.study.settings.objective[0],
-        "command": command(),
+        "command": same_again(),
         "curves": {"from": curves.words, "guess": curves.guess},
         "costs": costs.to_plain(),
         "notes": list(notes),
         **comparison_plain(results),
     }
-
-
-def command() -> str:
-    """What was typed, to be typed again."""
-    return f"{typed('hcpr_tune')} {shlex.join(sys.argv[1:])}"
 
 
 def page_file(options: argparse.Namespace, stem: str) -> Path:
@@ -143,17 +137,13 @@ def page_file(options: argparse.Namespace, stem: str) -> Path:
     out = Path(options.out or f"results/plans/{new_name(stem)}.html")
     if out.suffix != ".html":
         raise InputError(f"--out {out} must end in .html; the numbers go beside it as .json")
-    if options.out is not None and not out.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: there is no folder {out.absolute().parent}; make it, or choose another file")
-    there = next(path for path in (out.parent, *out.absolute().parents) if path.exists())
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; choose another file")
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(
-            f"--out {out} cannot be written: {there} is no folder that you may write to; choose another file"
-        )
+    where = f"--out {out}"
+    if options.out is None:
+        check_writable(out, where, "choose another file")
+    else:
+        check_folder_of(out, where)
     numbers = out.with_suffix(".json")
-    if numbers.exists() and not out.exists():
+    if exists(numbers, where) and not exists(out, where):
         raise InputError(f"--out {out}: its numbers would overwrite {numbers}, which is no plan's; choose another file")
     return out
 
@@ -188,7 +178,7 @@ def space_file(given: str) -> str:
     """A NAME means a file of search_spaces/, where there is that folder."""
     if given.endswith(".toml") or "/" in given:
         return given
-    return str(Path("search_spaces") / f"{given}.toml") if Path("search_spaces").is_dir() else f"{given}.toml"
+    return str(Path("search_spaces") / f"{given}.toml") if is_dir(Path("search_spaces"), "--write") else f"{given}.toml"
 
 
 def planned_space(stem: str, results: Sequence[Played]) -> str:
@@ -198,7 +188,7 @@ def planned_space(stem: str, results: Sequence[Played]) -> str:
     from hcpr_tune.search.study import study_to_toml
 
     chosen = choice(results)
-    heading = f"# {stem}, {chosen.variant.name}: written by `{command()}`.\n"
+    heading = f"# {stem}, {chosen.variant.name}: written by `{same_again()}`.\n"
     return heading + study_to_toml(with_foreseen(chosen.variant.study, chosen))
 
 
@@ -228,5 +218,5 @@ def show(options: argparse.Namespace, plain: Plain, page: Path, written: Path | 
     if written is not None:
         print_lines(
             console,
-            [f"written      {written}; search it: {typed('hcpr_tune')} tune --space {shlex.quote(str(written))}"],
+            [f"written      {written}; search it: {command('tune', option('--space', written))}"],
         )

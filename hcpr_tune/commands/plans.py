@@ -136,7 +136,7 @@ def resumed_plan(options: argparse.Namespace) -> Plan:
     trust_study(options, folder, study, history)
     holder = living_holder(folder.place)
     if holder is not None:
-        raise refusal(f"--resume {options.resume}: {folder.address}", holder)
+        raise refusal(f"--resume {options.resume}: {folder.address}", holder, folder.address)
     plan = Plan(folder, study, history, str(folder.study))
     plan = with_budget(plan, budget_of_file(read_study(folder.study), history, study, str(folder.study)))
     plan = with_budget(plan, extension_of(options, plan.study, history))

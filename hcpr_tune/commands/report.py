@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hcpr_tune.commands.console import COMPLETED, typed
+from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.output import say
+from hcpr_tune.paths import check_folder_of, there
+from hcpr_tune.typed import typed
 
 if TYPE_CHECKING:
     from hcpr_tune.search.history import History
@@ -26,6 +28,8 @@ def run(options: argparse.Namespace) -> int:
     bring_picture(folder, study, history)
     running = living_holder(folder.place) is not None
     target = None if options.out is None else Path(options.out)
+    if target is not None:
+        check_folder_of(target, f"--out {target}")
     try:
         path = write_report(folder, study, history, running, typed("hcpr_tune"), target)
     except OSError as error:
@@ -43,5 +47,5 @@ def bring_picture(folder: StudyFolder, study: Study, history: History) -> None:
     best = winner(study, history)
     if folder.bucket is not None and best is not None:
         key = examples_key(best.number, best.best_rung)
-        if not (folder.root / key).exists():
+        if not there(folder.root / key):
             TrialPictures(folder, study).bring(best.number, best.best_rung, {key})

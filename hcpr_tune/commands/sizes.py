@@ -50,8 +50,9 @@ def measuring(study: Study) -> Iterator[Callable[[], int]]:
         errors="replace",
     )
     assert process.stdin is not None
-    process.stdin.write(lines)
-    process.stdin.close()
+    with suppress(OSError):  # it has ended already: its return code says so
+        process.stdin.write(lines)
+        process.stdin.close()
     process.stdin = None
 
     def size() -> int:
@@ -89,7 +90,7 @@ def cached_sizes() -> dict[str, int]:
     """What is known; nothing where the cache cannot be read."""
     try:
         found = json.loads(cache_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # a user without a home, a file of brackets
         return {}
     sizes = found.items() if isinstance(found, dict) else ()
     return {key: size for key, size in sizes if isinstance(size, int) and size > 0}
@@ -98,7 +99,7 @@ def cached_sizes() -> dict[str, int]:
 def keep_size(key: str, size: int) -> None:
     """Remember a size; a cache that cannot be written is done without."""
     kept = dict([*cached_sizes().items(), (key, size)][-MOST_KEPT:])
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
         cache_file().parent.mkdir(parents=True, exist_ok=True)
         write_json(cache_file(), kept)
 

@@ -8,7 +8,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from hcpr_tune.commands.console import COMPLETED, make_console, typed
+from hcpr_tune.commands.console import COMPLETED, make_console
+from hcpr_tune.typed import typed
 
 if TYPE_CHECKING:
     from hcpr_tune.search.history import History

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.commands.console import COMPLETED, make_console, tell_notes
 from hcpr_tune.commands.trusting import begin_training, trust_recipe
 from hcpr_tune.errors import InputError
+from hcpr_tune.output import outlets
+from hcpr_tune.paths import check_writable, exists
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from hcpr_tune.retraining import BestRung
 
 
+@outlets(forgiving=True)
 def run(options: argparse.Namespace) -> int:
     """Train the recipe and print each epoch and the best rung."""
     from hcpr_tune.settings import lay_over, parse_assignments, read_toml, shorten
@@ -33,8 +36,9 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.files import new_name
 
     out = Path(options.out or f"results/{new_name('train')}")
-    if out.exists() and not options.resume:
+    if exists(out, f"--out {out}") and not options.resume:
         raise InputError(f"--out {out} exists; go on in it by --resume, or choose another folder")
+    check_writable(out, f"--out {out}", "choose another folder")
     trust_recipe(options, Path(options.recipe), recipe)
     from hcpr_tune.retraining import retrain
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from hcpr_tune.commands.console import COMPLETED, typed
+from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.commands.new_space import new_space, write_space
 from hcpr_tune.output import say
+from hcpr_tune.typed import command, option
 
 if TYPE_CHECKING:
     from hcpr_tune.search.space import Value
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         say(line)
     if repeats_published(target, handed):
         say(f"no first point: these are the values of the recipe of {space}, which trial 0 trains")
-    say(f"wrote {out}; look at it, then: {typed('hcpr_tune')} tune --space {out}")
+    say(f"wrote {out}; look at it, then: {command('tune', option('--space', out))}")
     return COMPLETED
 
 

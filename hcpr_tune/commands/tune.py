@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, tell_notes, typed
+from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, tell_notes
 from hcpr_tune.commands.plans import Plan, plan_of
 from hcpr_tune.commands.trusting import begin, named_in_study, option_again
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
-from hcpr_tune.output import say
+from hcpr_tune.output import outlets, say
+from hcpr_tune.paths import there
+from hcpr_tune.typed import command, option, typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from hcpr_tune.training.recipe import Recipe
     from hcpr_tune.views.report_file import ReportFile
 
-COPIED = ("tensorboard ", "train again ", "full verdict ")
+COPIED = ("tensorboard ", "train again ", "full verdict ", "report ", "written ")
 """How the lines begin that hold a command."""
+LOOPBACK = "127.0.0.1"
+"""Where the dashboard listens unless another place was given."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -93,6 +96,7 @@ def dry_run(options: argparse.Namespace, plan: Plan) -> int:
     return COMPLETED
 
 
+@outlets(forgiving=True)
 def search(options: argparse.Namespace, plan: Plan) -> int:
     """Run the search and print where to look, the search, and the answer."""
     from hcpr_tune.cluster import allot, connected
@@ -172,12 +176,14 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
 
 
 def resume_command(options: argparse.Namespace, plan: Plan) -> str:
-    """The exact command that goes on with the study, from this folder."""
-    elsewhere = "" if options.storage == "results" else f" --storage {shlex.quote(options.storage)}"
-    elsewhere += "" if options.address is None else f" --address {options.address}"
-    elsewhere += "".join(f" --log-to {name}" for name in options.log_to)
-    elsewhere += option_again(plan.folder, plan.study)
-    return f"{typed('hcpr_tune')} tune --resume {plan.folder.root.name}{elsewhere}"
+    """The exact command that goes on with the study, from this folder and on the same cluster."""
+    from hcpr_tune.views.ways import about
+
+    more = [] if options.address is None else [option("--address", options.address)]
+    more += [option("--wait", options.wait)] if options.wait else []
+    more += [option("--dashboard-host", options.dashboard_host)] if options.dashboard_host != LOOPBACK else []
+    more += [option("--log-to", name) for name in options.log_to]
+    return about("tune --resume", plan.folder, *more, option_again(plan.folder, plan.study).strip())
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -254,7 +260,7 @@ def print_start(
         f"budget       {budget_words(study)}, rungs at epochs {', '.join(map(str, study.rungs))}, {workers} at once",
         f"disk         {disk_words(study, history, workers, checkpoint_bytes)}",
         f"dashboard    {dashboard or 'none'}",
-        f"tensorboard  {typed('tensorboard')} --logdir {folder.root}",
+        f"tensorboard  {typed('tensorboard')} {option('--logdir', folder.root)}",
     ]
     if history.trials:
         finished = sum(trial.ended for trial in history.trials.values())
@@ -298,12 +304,12 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
     from hcpr_tune.views.board import loss_lines
     from hcpr_tune.views.forecast import budget_words
     from hcpr_tune.views.terminal import ledger_lines, result_table
-    from hcpr_tune.views.ways import way_on
+    from hcpr_tune.views.ways import about, way_on
 
     if not history.ranked():
         reason = hopeless(history)
         given_up = (
-            f" The search was given up after {LOST_AT_ONCE} trials lost in the same way; mend it and go on by --resume."
+            f" The search was given up after {LOST_AT_ONCE} trials lost in the same way; mend it and go on by {about('tune --resume', folder)}."
             if reason
             else ""
         )
@@ -323,7 +329,7 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
         f"best recipe  {folder.best / 'recipe.toml'} ({beside_best(folder)})",
         f"all trials   {folder.table}",
         f"report       {page.words}",
-        f"train again  {typed('hcpr_tune')} train --recipe {folder.best / 'recipe.toml'}",
+        f"train again  {command('train', option('--recipe', folder.best / 'recipe.toml'))}",
     )
     print_lines(console, lines)
 
@@ -331,18 +337,16 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
 def print_verdict(console: Console, folder: StudyFolder, history: History, judged: dict[str, Any] | None) -> None:
     """The small verdict that the search ended with, and how one comes by the full one where a trial can be a finalist."""
     from hcpr_tune.views.verdicts import verdict_lines
-    from hcpr_tune.views.ways import storage_option
+    from hcpr_tune.views.ways import about
 
     if judged is not None:
         print_lines(console, ["", *verdict_lines(judged)])
-    if not any(trial.status == "completed" for trial in history.trials.values()):
-        return
-    full = f"{typed('hcpr_tune')} verdict {folder.root.name}{storage_option(folder)}"
-    print_lines(console, [f"full verdict {full}"])
+    if any(trial.status == "completed" for trial in history.trials.values()):
+        print_lines(console, [f"full verdict {about('verdict', folder)}"])
 
 
 def beside_best(folder: StudyFolder) -> str:
     """What lies beside the best recipe."""
-    if (folder.best / "model.safetensors").is_file():
+    if there(folder.best / "model.safetensors"):
         return "weights and metrics beside it"
     return "metrics beside it; its weights were lost: train it again"

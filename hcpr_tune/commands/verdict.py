@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import shlex
 import sys
 import tempfile
 import time
@@ -13,11 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
+from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console
 from hcpr_tune.commands.trusting import begin, named_as_model, named_in_study, trust_space, trust_study
 from hcpr_tune.commands.tune import check_recipe, interruptible, print_lines
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
+from hcpr_tune.output import outlets
+from hcpr_tune.paths import is_file, reading, there
 from hcpr_tune.text import named
+from hcpr_tune.typed import command, same_again, storage_words, typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
             return judge(options, Path(scratch))
 
 
+@outlets(forgiving=True)
 def judge(options: argparse.Namespace, scratch: Path) -> int:
     """Judge a study, or a model that was trained elsewhere, and print what came out."""
     from hcpr_tune.cluster import allot, connected
@@ -53,7 +56,7 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
     check_methods(methods, study)
     given = the_given(options, study, scratch)
     others = [] if given is None else [given[0]]
-    plan_of(options, study, history, others)  # says what is wrong with it, before any work
+    plan_of(options, folder, study, history, others)  # says what is wrong with it, before any work
     known_state(folder)
     check_free(folder)
     if options.address is None:
@@ -79,13 +82,13 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
                 folder, study, history = judged_study(options)
             if given is not None:
                 keep_given(folder, study, given)
-            plan = plan_of(options, study, history, others)
+            plan = plan_of(options, folder, study, history, others)
             plain = carry_out(folder, study, history, plan, share, console, options)
     except (Interrupted, KeyboardInterrupt) as error:
         reason = str(error) or "interrupted"
-        raise Interrupted(f"{reason}; all that was done is kept; go on with: {same_command(options)}") from None
+        raise Interrupted(f"{reason}; all that was done is kept; go on with: {same_again()}") from None
     except StorageError as error:
-        raise StorageError(f"{error} ({same_command(options)})") from None
+        raise StorageError(f"{error} ({same_again()})") from None
     report = redrawn(folder, study, history)
     show(console, folder, plain, report, options)
     return COMPLETED if plain["winner"] is not None else NOTHING_COMPLETED
@@ -124,11 +127,13 @@ def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histor
     from hcpr_tune.search.study import find_space, read_study
 
     if options.model is None:
-        raise InputError("name a study, for instance hcpr_tune verdict NAME, or give --model PATH --arch NAME")
+        raise InputError(
+            f"name a study, for instance {command('verdict NAME', *storage_words(options.storage))}, or give --model PATH --arch NAME"
+        )
     if options.compare:
         raise InputError("--compare goes with the NAME of a study, whose time the rivals get")
     path = Path(options.model)
-    if not path.is_file():
+    if not is_file(path, f"--model {path}"):
         raise InputError(
             f"--model {path}: there is no such file; give the weights, .safetensors or a state dict of torch"
         )
@@ -136,7 +141,9 @@ def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histor
     study = read_study(space)
     trust_space(options, space, study)
     own = named_in_study(study)
-    about = (path.read_bytes(), options.arch, *options.set, study.fingerprint)
+    with reading(f"--model {path}"):
+        weights = path.read_bytes()
+    about = (weights, options.arch, *options.set, study.fingerprint)
     digest = hashlib.sha256(repr(about).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9_-]", "-", path.stem)[:60]
     name = f"judged-{stem}-{digest}"
@@ -184,13 +191,19 @@ def keep_given(folder: StudyFolder, study: Study, given: tuple[Entrant, Path]) -
     keep(verdict_folder(folder), *given)
 
 
-def plan_of(options: argparse.Namespace, study: Study, history: History, others: list[Entrant]) -> Plan:
+def plan_of(
+    options: argparse.Namespace, folder: StudyFolder, study: Study, history: History, others: list[Entrant]
+) -> Plan:
     """The plan. Raises `InputError` where there are too few finalists."""
     from hcpr_tune.verdict.plan import full_plan, given_plan
+    from hcpr_tune.views.ways import about
 
     if options.name is None:
         return given_plan(study, others[0], options.test)
-    return full_plan(study, history, options.test, others)
+    try:
+        return full_plan(study, history, options.test, others)
+    except InputError as error:
+        raise InputError(f"{error} ({about('tune --resume', folder)})") from None
 
 
 def check_free(folder: StudyFolder) -> None:
@@ -284,8 +297,7 @@ def carry_out(
         elif not options.quiet:
             print_lines(console, [news_words(news)])
 
-    command = shlex.join(["hcpr_tune", *sys.argv[1:]])
-    return carry_out(folder, study, history, plan, share, command, typed("hcpr_tune"), [Progress(plan, say)])
+    return carry_out(folder, study, history, plan, share, same_again(), typed("hcpr_tune"), [Progress(plan, say)])
 
 
 def redrawn(folder: StudyFolder, study: Study, history: History) -> str:
@@ -318,16 +330,11 @@ def where_lines(folder: StudyFolder, plain: dict[str, Any]) -> list[str]:
     """Where the verdict and its model lie."""
     own = folder.root / "verdict"
     lines = [f"verdict      {own / 'verdict.md'}"]
-    if (own / "model.safetensors").is_file():
+    if there(own / "model.safetensors"):
         lines.append(f"model        {own} (model.safetensors, recipe.toml, model_card.md)")
     elif plain["winner"] is not None:
         lines.append(f"model        none: {plain['model_missing']}")
     return lines
-
-
-def same_command(options: argparse.Namespace) -> str:
-    """What goes on with a verdict that was broken off: the same command."""
-    return shlex.join([typed("hcpr_tune"), *sys.argv[1:]])
 
 
 def small_verdict(

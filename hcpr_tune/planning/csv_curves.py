@@ -18,6 +18,7 @@ import numpy as np
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.files import read_text
+from hcpr_tune.paths import exists
 from hcpr_tune.planning.curves import DrawnPlay
 from hcpr_tune.planning.redrawn import Redrawn
 from hcpr_tune.seeds import derive_seed
@@ -97,9 +98,9 @@ def noise_between_neighbours(scores: np.ndarray) -> float:
 
 def read_curves(path: Path) -> CsvCurves:
     """Read a file. Raises `InputError` that names the line, the law and the way out."""
+    if not exists(path, f"--curves {path}"):
+        raise InputError(f"--curves {path}: there is no such file; give the path of a CSV file")
     try:
-        if not path.exists():
-            raise InputError(f"--curves {path}: there is no such file; give the path of a CSV file")
         reader = csv.DictReader(io.StringIO(read_text(path, FORMAT, f"--curves {path}")), skipinitialspace=True)
         names = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         for name in (*NEEDED, FINAL):

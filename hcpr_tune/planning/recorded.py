@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import is_file, reading
 from hcpr_tune.planning.curves import Curve
 from hcpr_tune.planning.redrawn import FEWEST, Array, Redrawn, continued, noise_of
 from hcpr_tune.search.history import COUNTS, Event, History, Trial
@@ -43,11 +44,12 @@ class OldStudy:
 
 def read_old(folder: Path, option: str = "--from") -> OldStudy:
     """A study's folder. Raises `InputError` where there is none, or nothing was trained in it."""
-    if not (folder / "study.toml").is_file() or not (folder / "record.jsonl").is_file():
+    if not all(is_file(folder / name, f"{option} {folder}") for name in ("study.toml", "record.jsonl")):
         raise InputError(f"{option} {folder}: there is no study; give a folder such as results/NAME")
     path = folder.absolute()
     _, study, history = reopen(path.parent, path.name, f"{option} ")
-    events = read_lines(folder / "record.jsonl").events
+    with reading(f"{option} {folder}"):
+        events = read_lines(folder / "record.jsonl").events
     if not any(trial.rungs for trial in history.trials.values()):
         raise InputError(f"{option} {folder}: none of its trials has reached a rung; give a study that has")
     return OldStudy(folder, study, history, events)

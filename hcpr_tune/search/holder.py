@@ -19,6 +19,7 @@ from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.files import machine_id, process_began
 from hcpr_tune.search.clock import elapsed
 from hcpr_tune.search.place import Folder, Place
+from hcpr_tune.typed import storage_of, study_command
 
 KEY = "holder.json"
 BEAT_SECONDS = 10.0
@@ -110,10 +111,11 @@ def seen_to_beat(place: Place, first: Holder, seconds: float) -> Holder | None:
         time.sleep(min(left, LOOK_EVERY[not isinstance(place, Folder)]))
 
 
-def refusal(name: str, holder: Holder) -> InputError:
-    """What the second driver of a study is told."""
+def refusal(name: str, holder: Holder, address: str = "") -> InputError:
+    """What the second driver of a study is told; `address`: the study's, where its `name` for people is another."""
+    storage, study = storage_of(address or name)
     return InputError(
-        f"{name} is being searched by {holder.words(time.time())}; wait for its end, stop it by hcpr_tune stop, or where it died with its"
+        f"{name} is being searched by {holder.words(time.time())}; wait for its end, stop it by {study_command('stop', study, storage)}, or where it died with its"
         f" machine try again {STALE_SECONDS:.0f} seconds after it was last heard of"
     )
 

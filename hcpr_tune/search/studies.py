@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import time
 from dataclasses import replace
 from pathlib import Path
 
+from hcpr_tune import paths
 from hcpr_tune.bucket import Bucket, is_bucket
 from hcpr_tune.errors import InputError
 from hcpr_tune.files import read_text, write_bytes_whole, write_new, write_whole
+from hcpr_tune.paths import check_writable, is_dir, is_file, looked_at, reading
 from hcpr_tune.search.changes import grown_budget, with_free_settings
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import read_holder
@@ -30,6 +31,10 @@ from hcpr_tune.search.study import (
 from hcpr_tune.seeds import derive_seed
 from hcpr_tune.settings import show
 
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+"""What a study may be called."""
+MOST_NAMED = 20
+"""Studies that a message names."""
 COPIES = Path("results")
 """Where the local copy of a study lies whose storage is a bucket."""
 COPY_OF = ".copy_of"
@@ -38,15 +43,18 @@ COPY_OF = ".copy_of"
 
 def study_folder(storage: str | Path, name: str) -> StudyFolder:
     """Where the study lies, or would. Raises `InputError` for a name or a storage that cannot be."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+    if not NAME.fullmatch(name):
         raise InputError(
             f"a study's name must be 1 to 100 letters, digits, dots, dashes or underscores, got {show(name)}; choose another --name"
         )
     if not is_bucket(str(storage)):
-        return StudyFolder(Path(storage) / name)
+        here = StudyFolder(Path(storage) / name)
+        looked_at(here.study, f"--storage {storage}: {here.root}")
+        return here
     folder = StudyFolder(COPIES / name, Bucket(str(storage)).child(name))
     mark = folder.root / COPY_OF
-    if folder.root.exists() and (not mark.is_file() or read_text(mark).strip() != folder.address):
+    where = f"--name {name}: {folder.root}"
+    if paths.exists(folder.root, where) and (not is_file(mark, where) or read_text(mark).strip() != folder.address):
         raise InputError(
             f"{folder.root}, where the copy of {folder.address} would lie, is another study; move it away, or choose another --name"
         )
@@ -62,17 +70,15 @@ def check_new(storage: str | Path, name: str) -> StudyFolder:
         raise InputError(
             f"--name {show(name)} is taken: {folder.address} exists; go on with it by --resume {name}, or choose another --name"
         )
-    existing = next(path for path in (folder.root.parent, *folder.root.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(
-            f"--storage {storage} cannot be written: {existing} is no folder that you may write to; choose another --storage"
-        )
+    check_writable(folder.root, f"--storage {storage}", "choose another --storage")
     return folder
 
 
 def _in_use(path: Path) -> bool:
     """Whether something is there, other than an empty folder that a killed search has left in its first moment."""
-    return path.exists() and (not path.is_dir() or any(not one.name.startswith(".") for one in path.iterdir()))
+    return paths.exists(path, str(path)) and (
+        not path.is_dir() or any(not one.name.startswith(".") for one in path.iterdir())
+    )
 
 
 def exists(folder: StudyFolder) -> bool:
@@ -113,14 +119,14 @@ def reopen(
     """
     folder = study_folder(storage, name)
     if not exists(folder):
-        raise InputError(
-            f"{option}{show(name)}: there is no study in {folder.address}; known there: {', '.join(known(storage)) or 'none'}"
-        )
+        raise nothing_there(storage, folder, f"{option}{show(name)}")
     _fetch(folder, with_best or option.startswith("--"))
     today = now or read_study(folder.study)
     history = History(today.recipe.epochs, today.goal)
-    if folder.record.exists():
-        history = read_history(folder.record, today.recipe.epochs, today.goal)
+    where = f"{option}{name}: {folder.record}"
+    if paths.exists(folder.record, where):
+        with reading(where):
+            history = read_history(folder.record, today.recipe.epochs, today.goal)
     study = begun(today, history)
     if (study.recipe.epochs, study.goal) != (today.recipe.epochs, today.goal):
         # The file was changed since; what happened is told by the study that it happened in.
@@ -133,11 +139,35 @@ def reopen(
         ) from None
 
 
+def nothing_there(storage: str | Path, folder: StudyFolder, what: str) -> InputError:
+    """What somebody is told who asks for a study that was not begun."""
+    names = known(storage)
+    more = f", and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return InputError(
+        f"{what}: there is no study in {folder.address}; known there: {', '.join(names[:MOST_NAMED]) or 'none'}{more}"
+    )
+
+
 def known(storage: str | Path) -> list[str]:
     """The names of the studies in a storage."""
     if is_bucket(str(storage)):
         return sorted({key.split("/")[0] for key in Bucket(str(storage)).keys("") if key.endswith("/study.toml")})
-    return sorted(path.parent.name for path in Path(storage).glob("*/study.toml"))
+    folder, where = Path(storage), f"--storage {storage}"
+    if not is_dir(folder, where):
+        if paths.exists(folder, where):
+            raise InputError(f"{where} is no folder; give the one that studies lie in")
+        return []
+    with reading(where):
+        names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if _begun_or_shut(folder / name)]
+
+
+def _begun_or_shut(root: Path) -> bool:
+    """Whether a study lies there, as far as one may look: one that is left out without a word would be missed."""
+    try:
+        return (root / "study.toml").exists()
+    except OSError:
+        return NAME.fullmatch(root.name) is not None
 
 
 def _fetch(folder: StudyFolder, with_best: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import tomli_w
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import is_file
 from hcpr_tune.search.goal import OBJECTIVES, Goal
 from hcpr_tune.search.rules import Rules
 from hcpr_tune.search.space import Params, Space, field_of, nested, read_points, read_space
@@ -291,7 +292,7 @@ def find_space(name: str, option: str = "--space") -> Path:
     """The file of a space: a path to a TOML file, or the NAME of one in search_spaces/. Raises `InputError`, which names the `option`."""
     if name.endswith(".toml") or "/" in name:
         path = Path(name)
-        if not path.is_file():
+        if not is_file(path, f"{option} {name}"):
             raise InputError(f"{option} {name}: there is no such file; give the path of a study's TOML file")
         return path
     package = Path(__file__).parent.parent

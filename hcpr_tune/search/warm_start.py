@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import is_file, reading
 from hcpr_tune.search.history import Event, Trial
 from hcpr_tune.search.record import read_history
 from hcpr_tune.search.space import field_of, params_of, with_params
@@ -27,10 +28,11 @@ def warm_start(folder: Path, study: Study, time: float) -> Event:
     outside. Its rung scores come with their epochs, as far as both studies train in the same way up to them; the others do not mean the
     same and stay behind. Raises `InputError` for another task or another measure.
     """
-    if not (folder / "study.toml").is_file() or not (folder / "record.jsonl").is_file():
+    if not all(is_file(folder / name, f"--warm-start {folder}") for name in ("study.toml", "record.jsonl")):
         raise InputError(f"--warm-start {folder}: there is no study; give a folder such as results/NAME")
     old = read_study(folder / "study.toml")
-    history = read_history(folder / "record.jsonl", old.recipe.epochs, old.goal)
+    with reading(f"--warm-start {folder}"):
+        history = read_history(folder / "record.jsonl", old.recipe.epochs, old.goal)
     old = extended(old, history.extensions)
     check_same_measure("--warm-start", folder, old.recipe, study.recipe)
     check_same_training("--warm-start", folder, old, study)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import is_file
 from hcpr_tune.shapes import MODEL_INPUTS, Table
 from hcpr_tune.training.models import build_model, load_weights
 from hcpr_tune.training.recipe import load_recipe
@@ -35,7 +36,7 @@ def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
 def check_files(folder: Path) -> None:
     """Raises `InputError` where the folder holds no model."""
     for name in FILES:
-        if not (folder / name).is_file():
+        if not is_file(folder / name, str(folder)):
             raise InputError(f"{folder} holds no {name}; give a folder such as results/NAME/best")
 
 

@@ -16,6 +16,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.training.folders import ImageFolder, check_classes, check_shape, read_folder, read_headers
 from hcpr_tune.training.parts import Layout, class_folders, dataset_folder, layout
 from hcpr_tune.training.recipe import Task
+from hcpr_tune.typed import option
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def torchvision_part(task: Task, train: bool) -> Pool:
         data = reader(task.root, download=False, **part)
     except RuntimeError:
         raise InputError(
-            f"the files of {task.dataset} are not in task.root = {task.root}, or not whole; run: hcpr_tune data {task.dataset} --root {task.root}"
+            f"the files of {task.dataset} are not in task.root = {task.root}, or not whole; run: hcpr_tune data {task.dataset} {option('--root', task.root)}"
         ) from None
     images = np.asarray(data.data)
     if images.ndim == 3:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hcpr_tune.typed import USUAL, command, option, study_command
 from hcpr_tune.views.verdicts import (
     TABLE_TITLES,
     barred_words,
@@ -216,10 +218,20 @@ def _again(plain: Mapping[str, Any], program: str) -> Iterator[str]:
         return
     yield "## Again"
     yield ""
-    yield f"    {program} verdict {plain['study']}"
+    yield f"    {study_command('verdict', plain['study'], storage_of(plain), program=program)}"
     if plain["winner"] is not None and not plain.get("model_missing"):
-        yield f"    {program} train --recipe results/{plain['study']}/verdict/recipe.toml"
+        yield f"    {command('train', option('--recipe', f'{folder_of(plain)}/recipe.toml'), program=program)}"
     yield ""
+
+
+def storage_of(plain: Mapping[str, Any]) -> str:
+    """Where the study lies, as `--storage` has it."""
+    return str(plain.get("storage", USUAL))
+
+
+def folder_of(plain: Mapping[str, Any]) -> str:
+    """Where the verdict and its model lie on this machine."""
+    return str(plain.get("folder", f"{USUAL}/{plain['study']}/verdict"))
 
 
 def is_elsewhere(plain: Mapping[str, Any]) -> bool:
@@ -230,7 +242,8 @@ def is_elsewhere(plain: Mapping[str, Any]) -> bool:
 def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str) -> str:
     """The card of the model to take away: data, threat model, numbers, limits, how to load and how to make it again."""
     task, inputs = plain["task"], plain["model_inputs"]
-    folder = f"results/{plain['study']}/verdict"
+    folder = folder_of(plain)
+    export = study_command("export", plain["study"], storage_of(plain), "--onnx model.onnx", program=program)
     names = [plain_text(str(name)) for name in inputs.get("class_names", [])]
     height, width = inputs.get("image_size", ["?", "?"])
     lines = [
@@ -264,15 +277,19 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
         "```python",
         "from hcpr_tune import load_model",
         "",
-        f'model = load_model("{folder}")  # images (B, C, H, W) in [0, 1] -> logits (B, K); eval mode',
+        f"model = load_model({json.dumps(folder, ensure_ascii=False)})  # images (B, C, H, W) in [0, 1] -> logits (B, K); eval mode",
         "```",
         "",
-        f"Files: `model.safetensors` (weights), `recipe.toml` ({'its network' if is_elsewhere(plain) else 'how it was trained'}), `metrics.json`. As ONNX: `{program} export {plain['study']} --onnx model.onnx`.",
+        f"Files: `model.safetensors` (weights), `recipe.toml` ({'its network' if is_elsewhere(plain) else 'how it was trained'}), `metrics.json`. As ONNX: `{export}`.",
         "",
         "## Attack it, or make it again",
         "",
-        f"    {program} evaluate --model {folder} --attack autoattack",
-        *([] if is_elsewhere(plain) else [f"    {program} train --recipe {folder}/recipe.toml"]),
+        f"    {command('evaluate', option('--model', folder), '--attack autoattack', program=program)}",
+        *(
+            []
+            if is_elsewhere(plain)
+            else [f"    {command('train', option('--recipe', f'{folder}/recipe.toml'), program=program)}"]
+        ),
         "",
         f"Made with {', '.join(f'{name} {version}' for name, version in plain['versions'].items())}.",
     ]

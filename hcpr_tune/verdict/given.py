@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.paths import is_file
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.study import Study
 from hcpr_tune.text import first_line
@@ -33,7 +34,7 @@ def given_entrant(
     from hcpr_tune.training.data import load_data
     from hcpr_tune.training.models import build_model, load_weights
 
-    if not path.is_file():
+    if not is_file(path, f"--model {path}"):
         raise InputError(
             f"--model {path}: there is no such file; give the weights, .safetensors or a state dict of torch"
         )

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hcpr_tune.files import read_text
+from hcpr_tune.paths import is_file
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
 from hcpr_tune.search.record import Record, Segments
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.studies import COPY_OF, reopen
+from hcpr_tune.typed import storage_of, typed
 from hcpr_tune.verdict.state import State
 from hcpr_tune.verdict.takeaway import retell
 
@@ -69,17 +71,17 @@ def opened(model: Path, command: str) -> Iterator[Seen]:
     model belongs to no study. Raises `InputError` where another process leads the study.
     """
     root = model.absolute().parent
-    if not (root / "study.toml").is_file() or not (root / "record.jsonl").is_file():
+    if not all(is_file(root / name, f"--model {model}") for name in ("study.toml", "record.jsonl")):
         yield lambda numbers: None
         return
     mark = root / COPY_OF
     address = read_text(mark).strip() if mark.is_file() else str(root)
-    folder, _, history = reopen(address.rpartition("/")[0], root.name, "--model ")
+    folder, _, history = reopen(storage_of(address)[0], root.name, "--model ")
     lead = Lead(folder.place, folder.address)
     try:
         number = write_opening(folder, history, command, lead.check)
-        retell(folder, history, "hcpr_tune")
+        retell(folder, history, typed())
         yield lambda numbers: write_seen(folder, history, number, numbers)
-        retell(folder, history, "hcpr_tune")
+        retell(folder, history, typed())
     finally:
         lead.close()

@@ -127,7 +127,7 @@ def finalists(study: Study, history: History, count: int) -> list[Entrant]:
     complete = [trial for trial in history.ranked() if trial.status == "completed"]
     if not complete:
         raise InputError(
-            "no trial of this study came to its last epoch, so that there is no finalist; go on with it by hcpr_tune tune --resume"
+            "no trial of this study came to its last epoch, so that there is no finalist; search it further"
         )
     if count > len(complete):
         raise InputError(

@@ -11,6 +11,7 @@ from hcpr_tune.files import write_json, write_whole
 from hcpr_tune.search.history import History
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.training.recipe import recipe_from_plain, recipe_to_toml
+from hcpr_tune.typed import storage_of
 from hcpr_tune.verdict.conclusion import best_model
 from hcpr_tune.verdict.documents import model_card, verdict_md
 from hcpr_tune.verdict.judge import training_name
@@ -25,6 +26,7 @@ def write_verdict(own: StudyFolder, plain: dict[str, Any], program: str) -> str:
 
     `program`: how the commands in them are called. Raises `StorageError`.
     """
+    plain |= whereabouts(own)
     try:
         wrong = plain["model_missing"] = write_model(own, plain, program)
         write_json(own.root / PLAIN, plain)
@@ -46,13 +48,20 @@ def retell(folder: StudyFolder, history: History, program: str) -> None:
     if plain is None or plain["openings"] == history.openings:
         return
     plain["openings"] = history.openings
-    root, chosen = folder.root / "verdict", best_model(plain)
+    own = StudyFolder(folder.root / "verdict", None if folder.bucket is None else folder.bucket.child("verdict"))
+    plain |= whereabouts(own)
+    root, chosen = own.root, best_model(plain)
     written = {PLAIN: json.dumps(plain, indent=2) + "\n", WORDS: verdict_md(plain, program)}
     written |= {CARD: model_card(plain, chosen, program)} if chosen is not None and (root / CARD).is_file() else {}
     for name, text in written.items():
         write_whole(root / name, text)
-        if folder.bucket is not None:
-            folder.bucket.child("verdict").upload(root / name, name)
+        if own.bucket is not None:
+            own.bucket.upload(root / name, name)
+
+
+def whereabouts(own: StudyFolder) -> dict[str, str]:
+    """Where the study and the verdict's `own` folder lie, for the commands in what is written."""
+    return {"storage": storage_of(storage_of(own.address)[0])[0], "folder": str(own.root)}
 
 
 def write_model(own: StudyFolder, plain: Mapping[str, Any], program: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from hcpr_tune.files import write_bytes_whole
+from hcpr_tune.paths import there
 from hcpr_tune.proportions import difference_interval
 from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.results import StudyFolder, front, masking_of, rung_accuracies, trial_metrics, winner
 from hcpr_tune.search.study import Study
+from hcpr_tune.typed import command, option, storage_words
 from hcpr_tune.views.as_optuna import full_params
 from hcpr_tune.views.figures import FIGURES, KINDS, kind_of
 from hcpr_tune.views.foreseen import SENTENCE, TITLES, foreseen_rows
@@ -23,7 +24,7 @@ from hcpr_tune.views.insight import alarms, gain_points
 from hcpr_tune.views.page.skeleton import Section, cell, commands, facts, figure_section, sortable, table, whole_page
 from hcpr_tune.views.standing import STATES, TRIAL_STATES, counts, state_of
 from hcpr_tune.views.verdicts import SPLITS, TABLE_TITLES, openings_words, read_verdict, table_rows, verdict_lines
-from hcpr_tune.views.ways import storage_option, way_on
+from hcpr_tune.views.ways import about, storage_of_folder, way_on
 from hcpr_tune.views.wording import counted
 
 MOST_ROWS, MOST_MEMBERS = 1000, 8
@@ -215,26 +216,26 @@ def shown(value: Any) -> str:
 def next_steps(told: Told, best: Trial | None) -> str:
     """What to type next; only what works with the files that are there."""
     folder, lines = told.folder, []
-    recipe, model = shlex.quote(str(folder.best / "recipe.toml")), shlex.quote(str(folder.best))
-    if best is not None and (folder.best / "recipe.toml").is_file():
-        again = f"{told.program} train --recipe {recipe}"
+    if best is not None and there(folder.best / "recipe.toml"):
+        recipe = option("--recipe", folder.best / "recipe.toml")
+        again = command("train", recipe, program=told.program)
         lines.append(("Train it again, with the same numbers on the same machine", again))
         if best.state != "completed":
             lines.append(("Train it to the end: it was stopped early", f"{again} --set stop_epoch=0"))
-    if best is not None and (folder.best / "model.safetensors").is_file():
-        attack = f"{told.program} evaluate --model {model} --attack autoattack"
+    if best is not None and there(folder.best / "model.safetensors"):
+        model = option("--model", folder.best)
+        attack = command("evaluate", model, "--attack autoattack", program=told.program)
         lines.append(("Attack the model harder, on the same images", attack))
-    name = shlex.quote(told.name)
     if (
         best is not None
         and not told.alive
         and any(trial.status == "completed" for trial in told.history.trials.values())
     ):
-        judge = f"{told.program} verdict {name}{storage_option(folder)}"
+        judge = about("verdict", folder, program=told.program)
         lines.append(("Train the best again on fresh seeds, and judge them under AutoAttack", judge))
         lines.append(("The same, and open the test images at the end, once", f"{judge} --test"))
     if told.alive:
-        lines.append(("See how it stands", f"{told.program} status {name}{storage_option(folder)}"))
+        lines.append(("See how it stands", about("status", folder, program=told.program)))
     else:
         what = "Search further" if told.state == "finished" else "Go on with the search"
         lines.append((what, way_on(folder, told.study, told.history, told.state, told.program)))
@@ -311,7 +312,7 @@ def examples_section(told: Told) -> list[Section]:
     """What the attack does to images, where the best trial's worker drew it."""
     best = winner(told.study, told.history)
     path = told.folder.trial(best.number) / f"examples_epoch_{best.best_rung:04d}.png" if best is not None else None
-    if best is None or path is None or not path.is_file():
+    if best is None or path is None or not there(path):
         return []
     data = base64.b64encode(path.read_bytes()).decode()
     says = f"Validation images as they are, attacked, and the difference, with what trial {best.number} makes of them at epoch {best.best_rung}."
@@ -364,7 +365,8 @@ def _row(told: Told, trial: Trial, place: int, best: Trial | None) -> str:
 def reproduce_section(told: Told) -> Section:
     """Everything that says which numbers these are."""
     history, study = told.history, told.study
-    same = f"{told.program} tune --space {shlex.quote(str(told.folder.study))} --seed {study.settings.seed}"
+    space, seed = option("--space", told.folder.study), option("--seed", study.settings.seed)
+    same = command("tune", space, seed, *storage_words(storage_of_folder(told.folder)), program=told.program)
     what = "From the resolved study, with the same seed (with one worker it decides the same)"
     body = f"{facts(dict(_facts(told)))}<h3>The same search again</h3>{commands([(what, same)])}"
     changes = list(_changes(history))

@@ -6,7 +6,7 @@ from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.search.study import Study
 from hcpr_tune.text import named
-from hcpr_tune.views.ways import storage_option
+from hcpr_tune.views.ways import about
 
 
 class ReportFile:
@@ -15,7 +15,7 @@ class ReportFile:
     def __init__(self, folder: StudyFolder, study: Study, program: str) -> None:
         """`program`: how the commands in the report are called."""
         self._folder, self._study, self._program = folder, study, program
-        self.words = f"{program} report {folder.root.name}{storage_option(folder)} writes one page about it"
+        self.words = f"{about('report', folder, program=program)} writes one page about it"
         """Where the report is, or how one comes by it."""
 
     def on_event(self, event: Event, history: History) -> None:

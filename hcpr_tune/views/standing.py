@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hcpr_tune.paths import there
 from hcpr_tune.search.halving import hopeless, next_decision, over_budget, usual_epochs
 from hcpr_tune.search.history import History, Trial
 from hcpr_tune.search.holder import Holder
@@ -115,7 +116,7 @@ def paths(folder: StudyFolder) -> Plain:
         "verdict_json": folder.root / "verdict" / "verdict.json",
         "verdict_weights": folder.root / "verdict" / "model.safetensors",
     }
-    return {"folder": str(folder.root)} | {name: str(path) if path.is_file() else None for name, path in files.items()}
+    return {"folder": str(folder.root)} | {name: str(path) if there(path) else None for name, path in files.items()}
 
 
 def metrics(trial: Trial, alive: bool) -> Plain:

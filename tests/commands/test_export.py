@@ -47,7 +47,7 @@ def test_a_verdicts_model_goes_before_the_best_of_the_search_and_a_folder_needs_
         (["two", "--onnx", "new.onnx"], 'export "two": there is no study in results/two; known there: one'),
         (["one", "--onnx", "there.onnx"], "--onnx there.onnx exists; choose another file, or delete it"),
         (["one", "--onnx", "a/b.onnx"], "--onnx a/b.onnx: there is no folder "),
-        (["--onnx", "new.onnx"], "export needs the NAME of a study (see hcpr_tune list), or --onnx FILE --model DIR"),
+        (["--onnx", "new.onnx"], "export needs the NAME of a study (see "),
         (["--optuna", "new.db"], "export needs the NAME of a study"),
         (["one", "--onnx", "new.onnx", "--model", "m"], "--model m goes with --onnx alone, not with NAME one"),
         (["one", "--optuna", "new.db", "--model", "m"], "--model m goes with --onnx alone, not with --optuna"),

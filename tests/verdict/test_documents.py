@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 
 import pytest
 
+from hcpr_tune import cli
 from hcpr_tune.search.results import StudyFolder
 from hcpr_tune.training import manifest
 from hcpr_tune.training.recipe import load_recipe
@@ -15,7 +17,7 @@ from hcpr_tune.verdict.agenda import Task
 from hcpr_tune.verdict.conclusion import best_model, conclude
 from hcpr_tune.verdict.documents import model_card, verdict_md
 from hcpr_tune.verdict.judge import training_name
-from hcpr_tune.verdict.takeaway import write_verdict
+from hcpr_tune.verdict.takeaway import whereabouts, write_verdict
 from hcpr_tune.views.verdicts import difference_words, mean_words, p_words, percent, verdict_lines
 from hcpr_tune.views.wording import with_interval
 from tests.search.histories import history_of
@@ -393,3 +395,18 @@ def test_attacks_that_failed_are_told_of_once_for_each_reason(plain):
     told = [line for line in verdict_lines(plain | {"failed_jobs": jobs}) if "attacks failed" in line]
     assert len(told) == 1
     assert told[0].endswith("out of memory")
+
+
+def test_its_commands_find_the_study_where_it_lies(plain, tmp_path):
+    own = StudyFolder(tmp_path / "my results" / "one" / "verdict")
+    plain |= {"study": "one", **whereabouts(own)}
+    assert plain["storage"] == str(tmp_path / "my results")
+    text = verdict_md(plain, "hcpr_tune") + model_card(plain, best_model(plain), "hcpr_tune")
+    found = re.findall(r"^    (hcpr_tune .*)$", text, re.M) + re.findall(r"`(hcpr_tune export .*?)`", text)
+    read = [cli.parser().parse_args(shlex.split(line)[1:]) for line in found]
+    by_command = {one.command: one for one in read}
+    assert set(by_command) == {"verdict", "train", "evaluate", "export"}
+    assert by_command["verdict"].storage == by_command["export"].storage == plain["storage"]
+    assert by_command["evaluate"].model == str(own.root)
+    assert by_command["train"].recipe == str(own.root / "recipe.toml")
+    assert f'load_model("{own.root}")' in text
