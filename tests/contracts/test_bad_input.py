@@ -43,7 +43,7 @@ MISTAKES = {
     ),
     "warm start from nothing": (["--warm-start", "nowhere"], "--warm-start nowhere: there is no study"),
     "split": (["--set", "task.validation_fraction=0.001"], "out of a split; choose fractions"),
-    "no data": (["--set", "task.dataset='cifar10'"], "run: hcpr_tune data cifar10 --root data"),
+    "no data": (["--set", "task.dataset='cifar10'"], "run: hcpr_tune data cifar10 --root /"),
     "no cluster": (["--address", "127.0.0.1:9"], "no Ray cluster answers at --address 127.0.0.1:9"),
     "no address": (["--address", "somewhere"], "--address must be HOST:PORT or auto"),
     "unknown option": (["--bogus"], "unrecognized arguments: --bogus; see hcpr_tune --help"),
