@@ -92,6 +92,7 @@ def test_a_class_may_be_called_like_a_part_or_nearly_so(tmp_path):
         (("train/a", "train/b", "Train/a", "Train/b"), "has Train/, train/ for one part"),
         (("train/a", "train/b", "val/a", "valid/a"), "has val/, valid/ for one part"),
         (("train", "test", "cat"), "parts and classes are mixed"),
+        (("train",), "train must have at least 2 subfolders, one per class, got 0"),
         (("train", "test"), "train must have at least 2 subfolders, one per class, got 0"),
         (
             ("train/a", "train/b", "val/a", "val/c"),
