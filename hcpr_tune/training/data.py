@@ -260,7 +260,7 @@ def load_data(task: Task, cache: NodeCache | None = None, shared_from: int = SHA
     try:
         # Before anything is read: files that change meanwhile then leave new images under an old name, which nobody asks for again.
         identity = "" if cache is None else source_identity(task)
-    except OSError:
+    except (OSError, RuntimeError, ValueError, InputError):
         cache = None  # the reader says what is wrong with the files
     pool = open_pool(task)
     indices = split_pool(pool, task, has_test_part(task))

@@ -84,7 +84,8 @@ def layout(root: Path) -> Layout:
     # A class may be called train, and then holds images; a part holds the folders of its classes.
     holding = [path for path in subfolders if _holds_folders_only(path)]
     near = [path for path in holding if not named[path] and _near(path.name)]
-    if not near and (not known or (len(known) < 2 and not set(known) & set(holding))):
+    one_class = len(known) == 1 < len(subfolders) and known[0] not in holding
+    if not near and (not known or one_class):
         return Layout(root, None, None)
     if near:
         raise InputError(

@@ -69,12 +69,13 @@ def torchvision_part(task: Task, train: bool) -> Pool:
         "svhn": torchvision.datasets.SVHN,
     }[task.dataset]
     part: dict[str, Any] = {"split": "train" if train else "test"} if task.dataset == "svhn" else {"train": train}
+    not_whole = InputError(
+        f"the files of {task.dataset} are not in task.root = {task.root}, or not whole; run: hcpr_tune data {task.dataset} {option('--root', task.root)}"
+    )
     try:
         data = reader(task.root, download=False, **part)
-    except RuntimeError:
-        raise InputError(
-            f"the files of {task.dataset} are not in task.root = {task.root}, or not whole; run: hcpr_tune data {task.dataset} {option('--root', task.root)}"
-        ) from None
+    except Exception:  # torchvision raises anything for a file that was cut off, and has a checksum for only some
+        raise not_whole from None
     images = np.asarray(data.data)
     if images.ndim == 3:
         images = images[:, None]
@@ -82,6 +83,8 @@ def torchvision_part(task: Task, train: bool) -> Pool:
         images = images.transpose(0, 3, 1, 2)
     labels = np.asarray(data.labels if task.dataset == "svhn" else data.targets)
     names = getattr(data, "classes", [str(n) for n in range(10)])
+    if not len(labels) == len(images) > 0 or labels.min() < 0 or labels.max() >= len(names):
+        raise not_whole
     return of_array(np.ascontiguousarray(images), labels, names)
 
 

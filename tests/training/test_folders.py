@@ -15,6 +15,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.training import data as data_module
 from hcpr_tune.training.data import batches, load_data
 from hcpr_tune.training.heldout import open_test
+from hcpr_tune.training.node_cache import NodeCache
 from hcpr_tune.training.recipe import Augmentation, Task
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -160,6 +161,32 @@ def test_torchvisions_files_are_read_and_limited(tmp_path):
     assert torch.bincount(data.train.labels).tolist() == [8] * 10
     assert data.class_names[0] == "T-shirt/top"
     assert len(open_test(Task("fashion_mnist", str(tmp_path)))) == 50
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        *(
+            (kind, lambda data, length=length: data[:length])
+            for kind in ("images", "labels")
+            for length in (0, 3, 10, 150)
+        ),
+        ("labels", lambda data: struct.pack(">II", 2049, 199) + data[8:-1]),
+        ("labels", lambda data: data[:-1] + bytes([77])),
+    ],
+)
+def test_torchvisions_files_that_are_not_whole_say_the_command_that_fetches_them(tmp_path, kind, change):
+    write_idx(tmp_path)
+    path = next((tmp_path / "FashionMNIST" / "raw").glob(f"train-{kind}*"))
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError, match=r"or not whole; run: hcpr_tune data fashion_mnist --root"):
+        load_data(Task("fashion_mnist", str(tmp_path)))
+
+
+@pytest.mark.parametrize("root", ["x" * 300, "no\0such", "~nobodyatall/x"])
+def test_a_root_that_cannot_be_there_is_one_line(tmp_path, root):
+    with pytest.raises(InputError, match=r"the files of cifar10 are not in task.root"):
+        load_data(Task("cifar10", root), NodeCache(tmp_path / "shared"))
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "cifar100", "svhn"])

@@ -13,6 +13,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -96,6 +97,7 @@ def draw(root: Path, seed: tuple[int, int]) -> Drawn:
     return found
 
 
+@cache
 def _is_gray(kind: Kind) -> bool:
     return kind.make(np.random.default_rng(0), (2, 3))[1].shape[-1] == 1
 
@@ -281,6 +283,7 @@ def check_many(folder: Path, seed: int, count: int) -> None:
     assert min(came.values()) > count // 5
 
 
+@pytest.mark.timeout(180)
 def test_some_drawn_folders_are_read_rightly_or_refused_by_name(tmp_path):
     check_many(tmp_path, seed=1, count=FEW)
 
