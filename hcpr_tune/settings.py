@@ -378,20 +378,22 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         raise InputError(
             f"{where} holds lists or tables in each other, at most {MOST_LEVELS} can be; write them apart"
         ) from None
-    except (ValueError, OverflowError) as error:  # a number of thousands of digits, a date that there is not
+    except InputError as error:
+        raise InputError(f"{error} ({where})") from None
+    except ValueError:
         raise InputError(
-            f"{where} holds a value that cannot be read: {shorten(str(error))}; whole numbers have 64 bits"
+            f"{where} holds a number of thousands of digits; whole numbers have 64 bits, write it as 1e30"
         ) from None
     _check_depth(tables, where)
     return tables
 
 
 def _float(text: str) -> float:
-    """A float of a TOML text. Raises `ValueError` for one that would come out as infinite or 0 though it is neither."""
+    """A float of a TOML text. Raises `InputError` for one that would come out as infinite or 0 though it is neither."""
     value = float(text)
     digits = text.lower().partition("e")[0]
     if (math.isinf(value) and "inf" not in text) or (value == 0 and any(digit in digits for digit in "123456789")):
-        raise ValueError(f"{shorten(text)} is beyond what a float can hold")
+        raise InputError(f"a number must be one that a float can hold, got {shorten(text)}; the largest is about 1.8e308")
     return value
 
 
@@ -422,7 +424,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         tables = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:
         return name.strip(), raw.strip()
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # what that is, is said below
         tables = {}
     where = f"--set {shorten(name.strip())}"
     # What goes wrong beyond the syntax is said as of a file; of several lines all are meant, and make no value.

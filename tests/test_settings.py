@@ -75,11 +75,11 @@ def test_a_path_that_cannot_be_is_refused():
 
 
 UNWRITABLE = {
-    "digits": ("9" * 5000, "holds a value that cannot be read"),
+    "digits": ("9" * 5000, "holds a number of thousands of digits"),
     "brackets": ("[" * 1200 + "]" * 1200, "in each other"),
     "deep tables": ("{a=" * 40 + "1" + "}" * 40, "lies within 16 tables"),
-    "overflow": ("1e400", "1e400 is beyond what a float can hold"),
-    "underflow": ("-0.00001e-400", "beyond what a float can hold"),
+    "overflow": ("1e400", "one that a float can hold, got 1e400"),
+    "underflow": ("-0.00001e-400", "one that a float can hold, got -0.00001e-400"),
 }
 
 

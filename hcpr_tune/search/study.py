@@ -291,7 +291,11 @@ def find_space(name: str, option: str = "--space") -> Path:
     """The file of a space: a path to a TOML file, or the NAME of one in search_spaces/. Raises `InputError`, which names the `option`."""
     if name.endswith(".toml") or "/" in name:
         path = Path(name)
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError:  # a name too long, a folder that may not be looked into
+            there = False
+        if not there:
             raise InputError(f"{option} {name}: there is no such file; give the path of a study's TOML file")
         return path
     package = Path(__file__).parent.parent
