@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import HcprTuneError, InputError
-from hcpr_tune.settings import show
+from hcpr_tune.settings import in_toml, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +181,7 @@ def tune(
         raise InputError(f"tune() knows no {', '.join(sorted(unknown))}; known: {', '.join(OPTIONS)}")
     arguments = cli.parser().parse_args(["tune"])
     arguments.storage, arguments.quiet, arguments.name = str(storage), quiet, name
-    arguments.set = [f"{key}={_toml(value)}" for key, value in (settings or {}).items()]
+    arguments.set = [f"{key}={in_toml(value)}" for key, value in (settings or {}).items()]
     if isinstance(log_to := options.pop("log_to", []), str):
         log_to = [log_to]
     arguments.log_to = list(log_to)
@@ -209,12 +209,10 @@ def _space_file(space: str | Path | Mapping[str, Any], scratch: Path) -> Path:
     import tomli_w
 
     path = scratch / "space.toml"
-    path.write_text(tomli_w.dumps(dict(space)), encoding="utf-8")
+    try:
+        path.write_text(tomli_w.dumps(dict(space)), encoding="utf-8")
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"the space cannot be written as TOML: {error}; give tables of plain numbers, texts, truths and lists"
+        ) from None
     return path
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML would have it."""
-    import tomli_w
-
-    return tomli_w.dumps({"value": value}).partition("=")[2].strip()

@@ -147,6 +147,8 @@ def shorten(text: str, most: int = MOST_SHOWN) -> str:
 
 def show(value: Any) -> str:
     """A value as it would be written in TOML, in messages: a long one is shortened."""
+    if isinstance(value, Mapping):
+        return "a table"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**MOST_SHOWN:
         # Python writes no number of thousands of digits.
         return f"a whole number of about {int(value.bit_length() * math.log10(2)) + 1} digits"
@@ -163,7 +165,7 @@ def in_toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(in_toml(element) for element in value) + "]"
     if isinstance(value, Mapping):
-        return "a table"
+        return "{" + ", ".join(f"{in_toml(str(key))} = {in_toml(inner)}" for key, inner in value.items()) + "}"
     return str(value)
 
 

@@ -138,6 +138,7 @@ def test_messages_repeat_a_long_value_in_part():
 
 def test_a_value_in_toml_is_whole_and_reads_the_same():
     value = "x" * 500 + '\\"\r\n\t\x7f\x01é'
-    assert parse_toml(f"a = {in_toml(value)}", "f") == {"a": value}
+    for whole in (value, [value, 1.5e300, True], {"a.b": {value.strip(): [1]}, "": -1}):
+        assert parse_toml(f"a = {in_toml(whole)}", "f") == {"a": whole}
     assert parse_toml(tomli_w.dumps({"a": -0.0}), "f")["a"] == 0
     assert math.isnan(parse_toml("a = nan", "f")["a"])
