@@ -115,7 +115,7 @@ def _law_words(law: Law, value: Plain) -> str:
 
 def exists(value: float) -> bool:
     """Whether files and programs have such a number: whole numbers have 64 bits, others are finite."""
-    return -(2**63) <= value < 2**63 if isinstance(value, int) else math.isfinite(value)
+    return -(2**63) <= value < 2**64 if isinstance(value, int) else math.isfinite(value)
 
 
 def _way_out(item: dataclasses.Field[Any], instead: Any = None) -> str:
