@@ -395,7 +395,9 @@ def _float(text: str) -> float:
     value = float(text)
     digits = text.lower().partition("e")[0]
     if (math.isinf(value) and "inf" not in text) or (value == 0 and any(digit in digits for digit in "123456789")):
-        raise InputError(f"a number must be one that a float can hold, got {shorten(text)}; the largest is about 1.8e308")
+        raise InputError(
+            f"a number must be one that a float can hold, got {shorten(text)}; the largest is about 1.8e308"
+        )
     return value
 
 
