@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import HcprTuneError, InputError
 from hcpr_tune.files import new_name
-from hcpr_tune.settings import show
+from hcpr_tune.settings import in_toml, show
 from hcpr_tune.typed import storage_of
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def tune(
     arguments = cli.parser().parse_args(["tune"])
     arguments.storage, arguments.quiet, arguments.name = str(storage), quiet, name
     arguments.trust = trust
-    arguments.set = [f"{key}={_toml(value)}" for key, value in (settings or {}).items()]
+    arguments.set = [f"{key}={in_toml(value)}" for key, value in (settings or {}).items()]
     if isinstance(log_to := options.pop("log_to", []), str):
         log_to = [log_to]
     arguments.log_to = list(log_to)
@@ -223,12 +223,10 @@ def _space_file(space: str | Path | Mapping[str, Any], scratch: Path) -> Path:
     import tomli_w
 
     path = scratch / "space.toml"
-    path.write_text(tomli_w.dumps(dict(space)), encoding="utf-8")
+    try:
+        path.write_text(tomli_w.dumps(dict(space)), encoding="utf-8")
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"the space cannot be written as TOML: {error}; give tables of plain numbers, texts, truths and lists"
+        ) from None
     return path
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML would have it."""
-    import tomli_w
-
-    return tomli_w.dumps({"value": value}).partition("=")[2].strip()

@@ -115,7 +115,7 @@ def _law_words(law: Law, value: Plain) -> str:
 
 def exists(value: float) -> bool:
     """Whether files and programs have such a number: whole numbers have 64 bits, others are finite."""
-    return -(2**63) <= value < 2**63 if isinstance(value, int) else math.isfinite(value)
+    return -(2**63) <= value < 2**64 if isinstance(value, int) else math.isfinite(value)
 
 
 def _way_out(item: dataclasses.Field[Any], instead: Any = None) -> str:
@@ -147,6 +147,8 @@ def shorten(text: str, most: int = MOST_SHOWN) -> str:
 
 def show(value: Any) -> str:
     """A value as it would be written in TOML, in messages: a long one is shortened."""
+    if isinstance(value, Mapping):
+        return "a table"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**MOST_SHOWN:
         # Python writes no number of thousands of digits.
         return f"a whole number of about {int(value.bit_length() * math.log10(2)) + 1} digits"
@@ -163,7 +165,7 @@ def in_toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(in_toml(element) for element in value) + "]"
     if isinstance(value, Mapping):
-        return "a table"
+        return "{" + ", ".join(f"{in_toml(str(key))} = {in_toml(inner)}" for key, inner in value.items()) + "}"
     return str(value)
 
 
@@ -378,20 +380,24 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         raise InputError(
             f"{where} holds lists or tables in each other, at most {MOST_LEVELS} can be; write them apart"
         ) from None
-    except (ValueError, OverflowError) as error:  # a number of thousands of digits, a date that there is not
+    except InputError as error:
+        raise InputError(f"{error} ({where})") from None
+    except ValueError:
         raise InputError(
-            f"{where} holds a value that cannot be read: {shorten(str(error))}; whole numbers have 64 bits"
+            f"{where} holds a number of thousands of digits; whole numbers have 64 bits, write it as 1e30"
         ) from None
     _check_depth(tables, where)
     return tables
 
 
 def _float(text: str) -> float:
-    """A float of a TOML text. Raises `ValueError` for one that would come out as infinite or 0 though it is neither."""
+    """A float of a TOML text. Raises `InputError` for one that would come out as infinite or 0 though it is neither."""
     value = float(text)
     digits = text.lower().partition("e")[0]
     if (math.isinf(value) and "inf" not in text) or (value == 0 and any(digit in digits for digit in "123456789")):
-        raise ValueError(f"{shorten(text)} is beyond what a float can hold")
+        raise InputError(
+            f"a number must be one that a float can hold, got {shorten(text)}; the largest is about 1.8e308"
+        )
     return value
 
 
@@ -422,7 +428,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         tables = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:
         return name.strip(), raw.strip()
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # what that is, is said below
         tables = {}
     where = f"--set {shorten(name.strip())}"
     # What goes wrong beyond the syntax is said as of a file; of several lines all are meant, and make no value.

@@ -120,3 +120,14 @@ def test_a_search_from_a_program_on_a_space_of_its_own(tmp_path):
     assert lines[-1] == "3"
     assert (tmp_path / "results" / "mine" / "report.html").is_file()
     assert '["pace.shape"]]' in done.stdout
+
+
+def test_settings_that_are_tables_are_laid_over_as_tables(tmp_path, space_file):
+    with pytest.raises(InputError, match=r"recipe.pace.ramp must be at least 0 and at most 1, got 7"):
+        hcpr_tune.tune(space_file, storage=tmp_path / "results", settings={"pace": {"ramp": 7}})
+
+
+@pytest.mark.parametrize("space", [{"budget": {"trials": None}}, {"description": "\udcff"}, {3: {}}])
+def test_a_space_that_no_file_can_hold_is_refused(space, tmp_path):
+    with pytest.raises(InputError, match="the space cannot be written as TOML"):
+        hcpr_tune.tune(space, storage=tmp_path / "results")

@@ -47,7 +47,12 @@ def planned_point(study: Study, history: History) -> tuple[Params, Source] | Non
 def low_discrepancy_point(study: Study, index: int) -> Params:
     """Point `index` of a scrambled Sobol sequence over the space, drawn from the study's seed."""
     seed = derive_seed(study.settings.seed, "low discrepancy")
-    shares = _sobol(seed, max(1, len(study.space)), index.bit_length())[index]
+    dimensions = max(1, len(study.space))
+    shares = (
+        _sobol(seed, dimensions, index.bit_length())[index]
+        if index < MOST_KEPT
+        else _sobol_sequence(seed, dimensions).fast_forward(index).random(1)[0]
+    )
     return active_params(
         study.space,
         {
@@ -57,16 +62,22 @@ def low_discrepancy_point(study: Study, index: int) -> Params:
     )
 
 
+MOST_KEPT = 2**16
+"""Points of the sequence that are kept: a million of them would fill a machine's memory, and each can be drawn by itself."""
+
+
 @lru_cache(maxsize=2)
 def _sobol(seed: int, dimensions: int, exponent: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The first 2 ** exponent points. Kept, since drawing one point takes drawing those before it."""
+    drawn: np.ndarray[Any, np.dtype[np.float64]] = _sobol_sequence(seed, dimensions).random_base2(exponent)
+    return drawn
+
+
+def _sobol_sequence(seed: int, dimensions: int) -> Any:
     import numpy as np
     from scipy.stats import qmc
 
-    drawn: np.ndarray[Any, np.dtype[np.float64]] = qmc.Sobol(
-        dimensions, scramble=True, rng=np.random.default_rng(seed)
-    ).random_base2(exponent)
-    return drawn
+    return qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
 
 
 def random_point(study: Study, seed: int) -> Params:
@@ -180,10 +191,13 @@ def prior_draw(dimension: Dimension, prior: Prior, drawn: random.Random) -> Valu
     """Near the centre: a normal draw in the dimension's own scale; of choices the centre in one half of the draws."""
     if isinstance(dimension, Choice) or (isinstance(dimension, Range) and prior.centre in dimension.also):
         return prior.centre if drawn.random() < 0.5 else dimension.at(drawn.random())
-    while True:
-        share = _share_of(dimension, float(prior.centre)) + drawn.gauss(0, PRIOR_SPREAD)
+    centre = _share_of(dimension, float(prior.centre))
+    # About one in two at least lies inside, wherever the centre is.
+    for _ in range(100):
+        share = centre + drawn.gauss(0, PRIOR_SPREAD)
         if 0 <= share < 1:
             return dimension.at(share)
+    return prior.centre
 
 
 def _share_of(dimension: Dimension, value: float) -> float:

@@ -395,3 +395,13 @@ def test_an_export_is_read_by_optuna_and_leaves_nothing_running(default, objecti
     assert [trial.state.name for trial in again.trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
     assert again.trials[0].params == params
     assert again.trials[0].values == [0.5, 1.0][: len(objective)]
+
+
+def test_a_late_point_of_the_sequence_is_drawn_by_itself(default, monkeypatch):
+    from hcpr_tune.search import points
+
+    kept = [points.low_discrepancy_point(default, index) for index in (1, 5, 700)]
+    monkeypatch.setattr(points, "MOST_KEPT", 1)
+    assert [points.low_discrepancy_point(default, index) for index in (1, 5, 700)] == kept
+    monkeypatch.undo()
+    assert set(points.low_discrepancy_point(default, 8_000_000)) <= set(default.space)

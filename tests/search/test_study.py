@@ -209,8 +209,9 @@ def test_the_message_says_what_the_command_line_gave(space_file):
 def test_an_unknown_space_lists_the_known_ones():
     with pytest.raises(InputError, match=r'--space "nope" is unknown; known: .*default'):
         find_space("nope")
-    with pytest.raises(InputError, match="there is no such file"):
-        find_space("no/such.toml")
+    for name in ("no/such.toml", "x" * 300 + ".toml", "a\0b.toml"):
+        with pytest.raises(InputError, match="there is no such file"):
+            find_space(name)
 
 
 def test_rungs_are_bounded_before_they_are_counted():
