@@ -44,12 +44,12 @@ TEXT, TRUTH = Text(), Truth()
 PARAMS = Table(others=Plain())
 VERSIONS = Table(others=TEXT)
 
-MASKING = Table(
-    needed={"images": COUNT, "alarms": Row(TEXT)},
-    known=dict.fromkeys(
-        ("survive_margin_10", "survive_margin_50", "survive_cross_entropy_50", "without_gradient"), COUNT
-    ),
+SURVIVORS = dict.fromkeys(
+    ("survive_margin_10", "survive_margin_50", "survive_cross_entropy_50", "without_gradient"), COUNT
 )
+MASKING = Table(needed={"images": COUNT, "alarms": Row(TEXT)}, known=SURVIVORS)
+WHOLE_MASKING = Table(needed={"images": COUNT, "alarms": Row(TEXT), **SURVIVORS})
+"""What a verdict counts by itself."""
 SPENT = {"seconds_attack": SECONDS, "seconds_update": SECONDS, "seconds_evaluation": SECONDS}
 MEASURED: dict[str, Shape] = {
     "robust_correct_validation": COUNT,
@@ -129,7 +129,8 @@ VERDICT: Schema = {
     "model": Table(needed={"model": TEXT, "entrant": TEXT, "seed": SEED, "recipe": Table(), "weights": TEXT}),
     "job": Table(needed={"job": TEXT}),
     "epoch": Table(
-        needed={**OF_JOB, "epoch": EPOCH, "is_rung": TRUTH, **SPENT}, known={**TRAINED, **MEASURED, **BESIDE_EPOCH}
+        needed={**OF_JOB, "epoch": EPOCH, "is_rung": TRUTH, **SPENT},
+        known={**TRAINED, **MEASURED, **BESIDE_EPOCH, "masking_validation": Maybe(WHOLE_MASKING)},
     ),
     "step": Table(
         needed={
@@ -145,7 +146,7 @@ VERDICT: Schema = {
         }
     ),
     "look": Table(
-        needed={**OF_JOB, "rival": TEXT, "broken": COUNT, "images": COUNT}, known={"masking": Maybe(MASKING)}
+        needed={**OF_JOB, "rival": TEXT, "broken": COUNT, "images": COUNT}, known={"masking": Maybe(WHOLE_MASKING)}
     ),
     "job_end": Table(
         needed={**OF_JOB, "kind": TEXT, "status": TEXT, "reason": TEXT},

@@ -13,8 +13,8 @@ from typing import Any
 from hcpr_tune.search.events import VERDICT, Event, check_event
 from hcpr_tune.search.history import COUNTS
 from hcpr_tune.search.record import fold, read_lines
-from hcpr_tune.shapes import Wrong
-from hcpr_tune.training.ladder import Step
+from hcpr_tune.shapes import Number, Row, Text, Wrong
+from hcpr_tune.training.ladder import CLEAN, Step, attacks_of
 
 FORMAT = 1
 """Of the record. Raise it when an older one can no longer be read."""
@@ -66,6 +66,8 @@ class State:
 
     models: dict[str, Trained] = field(default_factory=dict)
     chunks: dict[ChunkKey, Chunk] = field(default_factory=dict)
+    labels: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
+    """Of the images of a scope's chunk, once one was attacked."""
     totals: dict[str, int] = field(default_factory=dict)
     """Images of a scope, once a worker has told."""
     looks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
@@ -100,9 +102,27 @@ class State:
         if kind == "closing" and not self.openings:
             raise Wrong("event must not be closing where nothing was opened")
         if kind == "step":
-            chunk = self.chunks.get((event["model"], event["scope"], event["chunk"]))
-            if chunk is not None and chunk.labels != tuple(event["labels"]):
-                raise Wrong("labels must be those of the chunk's earlier attacks")
+            self._check_step(event)
+        elif "model_inputs" in event and self.totals:
+            classes = event["model_inputs"]["classes"]
+            Number(self.classes, self.classes, whole=True).check(classes, "model_inputs.classes")
+
+    def _check_step(self, event: Event) -> None:
+        """Attacks follow each other as in a ladder, on the same images for every model."""
+        scope = event["scope"]
+        labels = self.labels.get((scope, event["chunk"]), tuple(event["labels"]))
+        if labels != tuple(event["labels"]):
+            raise Wrong("labels must be those of the chunk's earlier attacks")
+        if self.totals:
+            Number(self.classes, self.classes, whole=True).check(event["of_classes"], "of_classes")
+        if scope in self.totals:
+            Number(self.totals[scope], self.totals[scope], whole=True).check(event["total"], "total")
+        Row(Number(0, event["of_classes"] - 1, whole=True)).check(event["labels"], "labels")
+        Row(Number(-1, event["of_classes"] - 1, whole=True)).check(event["classes"], "classes")
+        chunk = self.chunks.get((event["model"], scope, event["chunk"]))
+        known = 0 if chunk is None else len(chunk.steps)
+        # One that is known already says nothing new.
+        Text((CLEAN, *attacks_of("autoattack", event["of_classes"]))[: known + 1]).check(event["attack"], "attack")
 
     def apply(self, event: Event) -> bool:
         """Fold one event in."""
@@ -149,7 +169,8 @@ class State:
         self._hold(event)
         self.totals[event["scope"]], self.classes = event["total"], event["of_classes"]
         key = event["model"], event["scope"], event["chunk"]
-        chunk = self.chunks.setdefault(key, Chunk(tuple(event["labels"])))
+        labels = self.labels.setdefault((event["scope"], event["chunk"]), tuple(event["labels"]))
+        chunk = self.chunks.setdefault(key, Chunk(labels))
         if chunk.after(event["attack"]) is None:
             chunk.steps.append(Step(event["attack"], tuple(event["classes"]), tuple(event["warnings"])))
 

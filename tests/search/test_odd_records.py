@@ -107,7 +107,7 @@ def test_the_record_that_is_made_odd_is_none_before(folder, small_study):
 
 
 def test_odd_records_give_one_clear_line(folder, small_study):
-    assert odd_looks(folder, small_study, 150, SEED, 30) > 50
+    assert odd_looks(folder, small_study, 40, SEED, 20) > 15
 
 
 @pytest.mark.long

@@ -8,6 +8,7 @@ import pytest
 
 from hcpr_tune.search.holder import Holder
 from hcpr_tune.search.results import winner
+from hcpr_tune.views.board import time_line
 from hcpr_tune.views.insight import gain_points
 from hcpr_tune.views.standing import (
     MOST_LEADERS,
@@ -133,3 +134,28 @@ def test_time_left_is_unknown_at_first_and_nothing_at_the_end(small_study):
     assert seconds_left(small_study, history_of(*trials, last_epoch=4)) == 0
     halfway = history_of(suggested(0), job(0, 0, 1, time=0.0), epoch(0, 1, 1, time=10.0), last_epoch=4)
     assert seconds_left(small_study, halfway) == pytest.approx(1.0 * (expected_epochs(small_study) - 1) / 2)
+
+
+def drawn(study, history, alive=False):
+    """What share of the bar is full, and whether it is drawn as finished."""
+    bar = time_line(standing(study, history, alive), 0.0, 100).columns[0]._cells[0]
+    return bar.percentage_completed, bar.completed >= bar.total
+
+
+def test_the_bar_of_a_stopped_search_is_full_only_where_nothing_is_left_to_do(small_study, space_file):
+    from hcpr_tune.search.study import read_study
+
+    half = [suggested(0), *reached(0, 0, 1, 500), suggested(1), job(1, 0, 1)]
+    died = history_of(*half, last_epoch=4)
+    stopped = history_of(*half, {"event": "end", "time": 9.0, "reason": "interrupted"}, last_epoch=4)
+    for history in (died, stopped):
+        share, finished = drawn(small_study, history)
+        assert 0 < share < 100
+        assert not finished
+    study = read_study(space_file, [("budget.trials", 4)])
+    all_done = [event for number in range(4) for event in (suggested(number), *reached(number, 0, 4, 500))]
+    whole = folded(study, [begin(), *all_done, {"event": "end", "time": 9.0, "reason": "finished"}])
+    assert state_of(study, whole, None) == "finished"
+    assert drawn(study, whole) == (100.0, True)
+    nothing = history_of(last_epoch=4)
+    assert drawn(small_study, nothing) == (0.0, False)
