@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.commands.console import COMPLETED, make_console
 from hcpr_tune.commands.trusting import begin_training, trust_recipe
 from hcpr_tune.errors import InputError
+from hcpr_tune.text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,4 +78,4 @@ def epoch_line(report: dict[str, Any], epochs: int) -> str:
         line += f"  LOSS: {loss}"
     for alarm in report.get("masking_validation", {}).get("alarms", []):
         line += f"  ALARM: {alarm}"
-    return line
+    return clean(line)
