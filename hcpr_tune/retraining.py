@@ -18,6 +18,7 @@ from hcpr_tune.search.results import metrics_line
 from hcpr_tune.shapes import Table
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data import Data
+from hcpr_tune.training.plugins import guarded_steps
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_to_toml
 from hcpr_tune.training.session import DataShelf, check_trainable, model_inputs, split_hashes, train_stretch
 from hcpr_tune.views.event_file import EventFile, scalars
@@ -56,9 +57,8 @@ def retrain(
         best = _better(best, event) if event["is_rung"] else best
     try:
         start = max((epoch for epoch in known if epoch in recipe.rung_epochs), default=0)
-        for report in train_stretch(
-            recipe, shelf, folder / "checkpoints", start, recipe.last_epoch, max(known, default=0)
-        ):
+        stretch = start, recipe.last_epoch, max(known, default=0)
+        for report in guarded_steps(train_stretch(recipe, shelf, folder / "checkpoints", *stretch)):
             if report["epoch"] in known:
                 continue
             event = {"time": time.time(), **report}

@@ -10,6 +10,7 @@ from pathlib import Path
 from hcpr_tune.commands.console import COMPLETED, make_console
 from hcpr_tune.commands.trusting import trust_model
 from hcpr_tune.output import say
+from hcpr_tune.text import clean
 from hcpr_tune.typed import same_again
 
 MOST_PAIRS_SHOWN = 5
@@ -18,13 +19,15 @@ MOST_PAIRS_SHOWN = 5
 def run(options: argparse.Namespace) -> int:
     """Attack the model and print what survives, and which classes the attack leads to."""
     from hcpr_tune.judging import check_model, judge
+    from hcpr_tune.training.plugins import guarded
     from hcpr_tune.verdict.openings import opened
 
     folder = Path(options.model)
     check_model(folder)
     trust_model(options, folder)
     with opened(folder, same_again()) if options.split == "test" else nullcontext() as seen:
-        found = judge(folder, options.attack, options.split, options.images)
+        with guarded():  # the model may be anybody's
+            found = judge(folder, options.attack, options.split, options.images)
         if seen is not None:
             seen({f"{folder.name}, {found.attack}": found.robust.share})
     if options.json:
@@ -42,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
         )
     lines += [f"WARNING          {warning}" for warning in found.warnings]
     for line in lines:
-        console.print(line, markup=False)
+        console.print(clean(line), markup=False)
     return COMPLETED

@@ -53,10 +53,12 @@ def _write_onnx(options: argparse.Namespace) -> int:
     model = _studys_model(options.storage, options.name) if options.model is None else Path(options.model)
     from hcpr_tune.training.export import check_files
     from hcpr_tune.training.onnx_file import BATCHES, write_onnx
+    from hcpr_tune.training.plugins import guarded
 
     check_files(model)
     trust_model(options, model)
-    written = write_onnx(model, target)
+    with guarded():
+        written = write_onnx(model, target)
     shape = ", ".join(map(str, written.image))
     say(f"the model in {model} written to {target}, {written.size / 1e6:.1f} MB")
     say(f'"images" (batch, {shape}), float32 in [0, 1], to "logits" (batch, {written.classes})')

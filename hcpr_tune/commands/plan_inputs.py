@@ -172,10 +172,12 @@ def probed(options: argparse.Namespace, study: Study) -> list[Plain]:
             return probe_cluster(study, share)
     check_recipe(study.recipe)
     with waiting(options, "probing: training a few steps to see what they take"):
+        from hcpr_tune.training.plugins import guarded
         from hcpr_tune.training.probe import probe
         from hcpr_tune.training.session import DataShelf
 
-        return [asdict(probe(study.recipe, DataShelf(), MOST_PROBE_SECONDS))]
+        with guarded():
+            return [asdict(probe(study.recipe, DataShelf(), MOST_PROBE_SECONDS))]
 
 
 @contextmanager

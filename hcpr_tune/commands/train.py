@@ -13,6 +13,7 @@ from hcpr_tune.commands.trusting import begin_training, trust_recipe
 from hcpr_tune.errors import InputError
 from hcpr_tune.output import outlets
 from hcpr_tune.paths import check_writable, exists
+from hcpr_tune.text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,4 +83,4 @@ def epoch_line(report: dict[str, Any], epochs: int) -> str:
         line += f"  LOSS: {loss}"
     for alarm in report.get("masking_validation", {}).get("alarms", []):
         line += f"  ALARM: {alarm}"
-    return line
+    return clean(line)

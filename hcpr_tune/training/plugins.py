@@ -14,11 +14,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.text import clean, named, one_line
 
+Item = TypeVar("Item")
 LONGEST_VALUE = 200
 """Characters of an argument's value in a message."""
 
@@ -139,6 +140,17 @@ def guarded() -> Iterator[None]:
                 signal.getsignal(name) is ours
             ):  # else whoever answered a signal, or the user's code, has set another one
                 signal.signal(name, handler)
+
+
+def guarded_steps(steps: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each of them made in a block of `guarded`."""
+    while True:
+        with guarded():
+            try:
+                item = next(steps)
+            except StopIteration:
+                return
+        yield item
 
 
 def did(error: BaseException) -> str:

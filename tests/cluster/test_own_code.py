@@ -20,6 +20,7 @@ def test_a_models_words_and_its_exit_break_neither_the_output_nor_a_worker(tmp_p
     space.write_text(text.replace('"hcpr.scale" = { low = 4.0, high = 16.0, log = true }', ""), encoding="utf-8")
     start = without_dashboard(["tune", "--space", "own.toml", "--name", "own", "--json"])
     done = ran(*start, cwd=tmp_path, timeout=200)
+    assert done.stdout, done.stderr
     lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert done.returncode == 1, done.stderr
     assert lines[-1]["news"] == "result"

@@ -11,6 +11,7 @@ from hcpr_tune.search.trainable import REPORT, TrainJob
 from hcpr_tune.text import clean, encodable, first_line, named, one_line
 from tests.reports.foreign import foreign_model, module_in, ran
 
+pytestmark = pytest.mark.timeout(180)  # several start a process that imports torch
 STEER = "a\x1b[31mb\x07\x00\ud800\u202e\r"
 
 
@@ -91,6 +92,22 @@ def test_a_sampler_that_leaves_in_mid_search_ends_it_by_its_name(tmp_path, monke
         PluginError, match="theirs:leaving_sampler: suggesting trial 7 ended with SystemExit: no more points"
     ):
         Suggester(study)._of_user(7, 0, history)
+
+
+def test_a_model_that_leaves_in_an_epoch_is_named_by_train(tmp_path, monkeypatch, capsys):
+    from hcpr_tune.cli import main
+
+    module_in(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('epochs = 1\nmethod = "pgd_at"\nmodel = { name = "theirs:leaves_later", head = "linear" }\n')
+    assert main(["train", "--recipe", "recipe.toml", "--out", "out"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "Traceback (most recent call last):"
+    assert said[-1].startswith(
+        "hcpr_tune: error: the model or the method ended with SystemExit: in an epoch (theirs.py, line"
+    )
 
 
 def job(recipe, folder):

@@ -16,6 +16,8 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.training import plugins
 from tests.reports.foreign import foreign_model, foreign_study, module_in
 
+pytestmark = pytest.mark.timeout(180)  # several start a process that imports torch
+
 
 @pytest.fixture
 def imports(tmp_path, monkeypatch):
@@ -120,7 +122,7 @@ def test_somebody_at_a_terminal_is_asked(answer, code, imports, tmp_path):
     os.write(driver, answer)
     asked = subprocess.run(
         [sys.executable, "-m", "hcpr_tune", "tune", "--resume", "theirs", "--dry-run"],
-        cwd=tmp_path, stdin=terminal, stdout=subprocess.PIPE, stderr=terminal, timeout=50, check=False,
+        cwd=tmp_path, stdin=terminal, stdout=subprocess.PIPE, stderr=terminal, timeout=150, check=False,
     )  # fmt: skip
     seen = os.read(driver, 65536).decode(errors="replace")
     os.close(terminal)

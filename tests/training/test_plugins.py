@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.models import build_model
-from hcpr_tune.training.plugins import PluginError, load
+from hcpr_tune.training.plugins import Ended, PluginError, guarded, guarded_steps, load
 from hcpr_tune.training.recipe import Model
 
 SOURCE = """
@@ -97,3 +100,30 @@ def test_what_a_modules_import_raises_is_shown_with_its_own_lines():
         load("own_broken:anything", "method")
     assert "import not_there_at_all" in caught.value.details
     assert "importlib" not in caught.value.details
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_real_interruption_goes_through_and_the_handlers_are_as_before(number):
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), guarded():
+            os.kill(os.getpid(), number)
+            signal.pause()
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("any")])
+def test_what_would_end_the_process_becomes_an_error(raised):
+    def steps():
+        yield 1
+        raise raised
+
+    items = guarded_steps(steps())
+    assert next(items) == 1
+    with pytest.raises(Ended, match=f"ended with {type(raised).__name__}.*test_plugins.py, line"):
+        next(items)
