@@ -19,6 +19,7 @@ from hcpr_tune.commands.console import (
     open_streams,
     outlets,
 )
+from hcpr_tune.commands.numbers import MOST, whole
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
 from hcpr_tune.version import VERSION
 
@@ -195,7 +196,7 @@ def add_plan(commands: Any) -> None:
     )
     add_space(plan)
     plan.add_argument(
-        "--workers", type=int, metavar="N", help="trials at once (default: as many as this machine holds)"
+        "--workers", type=any_whole_number, metavar="N", help="trials at once (default: as many as this machine holds)"
     )
     plan.add_argument("--trials", metavar="N", help="number of recipes to try (budget.trials)")
     plan.add_argument("--hours", metavar="H", help="end after so many hours (budget.hours)")
@@ -531,7 +532,16 @@ def add_init(commands: Any) -> None:
 
 def whole_number(text: str) -> int:
     """A whole number of at least 0, for argparse."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
-    return number
+    return _for_argparse(text, 0)
+
+
+def any_whole_number(text: str) -> int:
+    """A whole number, for argparse; its own law is told later."""
+    return _for_argparse(text, -MOST)
+
+
+def _for_argparse(text: str, least: int) -> int:
+    try:
+        return whole("", text, least)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).strip()) from None

@@ -88,7 +88,9 @@ class LoadedStudy:
 
         plain = read_verdict(self.folder.root)
         if plain is None:
-            raise InputError(f"{self.folder.root} holds no verdict of this version; run: {about('verdict', self.folder)}")
+            raise InputError(
+                f"{self.folder.root} holds no verdict of this version; run: {about('verdict', self.folder)}"
+            )
         return plain
 
     @property

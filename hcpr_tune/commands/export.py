@@ -17,7 +17,9 @@ def run(options: argparse.Namespace) -> int:
         other = "--optuna" if options.optuna else f"NAME {options.name}"
         raise InputError(f"--model {options.model} goes with --onnx alone, not with {other}; drop one of them")
     if options.name is None and options.model is None:
-        raise InputError(f"export needs the NAME of a study (see {command('list', *storage_words(options.storage))}), or --onnx FILE --model DIR")
+        raise InputError(
+            f"export needs the NAME of a study (see {command('list', *storage_words(options.storage))}), or --onnx FILE --model DIR"
+        )
     return _write_onnx(options) if options.onnx else _write_optuna(options)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.commands.numbers import real, whole
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -178,11 +179,8 @@ def extension_of(options: argparse.Namespace, study: Study, history: History) ->
         text = getattr(options, flag)
         if text is None:
             continue
-        option, whole = f"--{flag.replace('_', '-')}", flag in ("trials", "epochs")
-        try:
-            number = int(text) if whole else float(text)
-        except ValueError:
-            raise InputError(f"{option} must be a {'whole ' if whole else ''}number or +N, got {text}") from None
+        option, counted = f"--{flag.replace('_', '-')}", flag in ("trials", "epochs")
+        number = whole(option, text) if counted else real(option, text)
         wanted[flag] = now[flag] + number if text.startswith("+") else number
         if flag == "trials" and wanted[flag] < now[flag]:
             raise InputError(
@@ -197,6 +195,4 @@ def extension_of(options: argparse.Namespace, study: Study, history: History) ->
 
 def positive(text: str, option: str) -> int:
     """A whole number of at least 1 from the command line."""
-    if not text.isdigit() or int(text) < 1:
-        raise InputError(f"{option} must be a whole number of at least 1, got {text}")
-    return int(text)
+    return whole(option, text, least=1)

@@ -116,7 +116,9 @@ def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histor
     from hcpr_tune.search.study import find_space, read_study
 
     if options.model is None:
-        raise InputError(f"name a study, for instance {command('verdict NAME', *storage_words(options.storage))}, or give --model PATH --arch NAME")
+        raise InputError(
+            f"name a study, for instance {command('verdict NAME', *storage_words(options.storage))}, or give --model PATH --arch NAME"
+        )
     if options.compare:
         raise InputError("--compare goes with the NAME of a study, whose time the rivals get")
     path = Path(options.model)

@@ -46,7 +46,9 @@ def study_folder(storage: str | Path, name: str) -> StudyFolder:
     folder = StudyFolder(COPIES / name, Bucket(str(storage)).child(name))
     mark = folder.root / COPY_OF
     where = f"--name {name}: {folder.root}"
-    if paths.exists(folder.root, where) and (not is_file(mark, where) or mark.read_text(encoding="utf-8").strip() != folder.address):
+    if paths.exists(folder.root, where) and (
+        not is_file(mark, where) or mark.read_text(encoding="utf-8").strip() != folder.address
+    ):
         raise InputError(
             f"{folder.root}, where the copy of {folder.address} would lie, is another study; move it away, or choose another --name"
         )
@@ -68,7 +70,9 @@ def check_new(storage: str | Path, name: str) -> StudyFolder:
 
 def _in_use(path: Path) -> bool:
     """Whether something is there, other than an empty folder that a killed search has left in its first moment."""
-    return paths.exists(path, str(path)) and (not path.is_dir() or any(not one.name.startswith(".") for one in path.iterdir()))
+    return paths.exists(path, str(path)) and (
+        not path.is_dir() or any(not one.name.startswith(".") for one in path.iterdir())
+    )
 
 
 def exists(folder: StudyFolder) -> bool:

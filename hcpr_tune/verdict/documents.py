@@ -262,7 +262,11 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
         "## Attack it, or make it again",
         "",
         f"    {command('evaluate', option('--model', folder), '--attack autoattack', program=program)}",
-        *([] if is_elsewhere(plain) else [f"    {command('train', option('--recipe', f'{folder}/recipe.toml'), program=program)}"]),
+        *(
+            []
+            if is_elsewhere(plain)
+            else [f"    {command('train', option('--recipe', f'{folder}/recipe.toml'), program=program)}"]
+        ),
         "",
         f"Made with {', '.join(f'{name} {version}' for name, version in plain['versions'].items())}.",
     ]

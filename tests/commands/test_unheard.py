@@ -35,7 +35,9 @@ def test_a_reader_that_goes_away_ends_it_quietly(arguments, folder):
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 def test_a_full_disk_is_one_line(arguments, folder):
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        done = subprocess.run([*MAIN, *arguments], cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, timeout=50)
+        done = subprocess.run(
+            [*MAIN, *arguments], cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, timeout=50
+        )
     assert done.returncode == 1
     assert done.stderr.startswith("hcpr_tune: error: stdout cannot be written: No space left on device;")
     assert done.stderr.count("\n") == 1
@@ -44,15 +46,21 @@ def test_a_full_disk_is_one_line(arguments, folder):
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-", "2>/dev/full"])
 def test_a_closed_stream_is_no_trouble(closed, folder):
     shell = f'exec "$@" {closed}'
-    done = subprocess.run(["bash", "-c", shell, "sh", *MAIN, "status", "one"], cwd=folder, capture_output=True, timeout=50)
+    done = subprocess.run(
+        ["bash", "-c", shell, "sh", *MAIN, "status", "one"], cwd=folder, capture_output=True, timeout=50
+    )
     assert (done.returncode, done.stderr) == (0, b"")
-    wrong = subprocess.run(["bash", "-c", shell, "sh", *MAIN, "status", "none"], cwd=folder, capture_output=True, timeout=50)
+    wrong = subprocess.run(
+        ["bash", "-c", shell, "sh", *MAIN, "status", "none"], cwd=folder, capture_output=True, timeout=50
+    )
     assert (wrong.returncode, wrong.stdout) == (2, b"")
 
 
 def test_a_file_of_ours_does_not_get_the_number_of_a_closed_stream(folder):
     code = "import os, hcpr_tune.cli as cli; cli.open_streams(); os._exit(10 + os.open('small.toml', os.O_RDONLY))"
-    done = subprocess.run(["bash", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", code], cwd=folder, timeout=50)
+    done = subprocess.run(
+        ["bash", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", code], cwd=folder, timeout=50
+    )
     assert done.returncode == 13
 
 

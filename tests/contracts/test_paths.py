@@ -27,7 +27,11 @@ BAD = {
     "with a NUL": "a\0b",
 }
 OPTIONS = {
-    "--space": (["tune", "--space", "{}.toml"], ["plan", "--space", "{}.toml"], ["verdict", "--model", "weights", "--arch", "x", "--space", "{}.toml"]),
+    "--space": (
+        ["tune", "--space", "{}.toml"],
+        ["plan", "--space", "{}.toml"],
+        ["verdict", "--model", "weights", "--arch", "x", "--space", "{}.toml"],
+    ),
     "--storage": (
         ["tune", "--space", "small.toml", "--storage", "{}"],
         *([command, "one", "--storage", "{}"] for command in ("status", "stop", "clean", "logs", "report", "verdict")),
@@ -54,7 +58,11 @@ OPTIONS = {
     "--to": (["transfer", "one", "--to", "{}.toml"],),
     "--optuna": (["export", "one", "--optuna", "{}.db"],),
     "--onnx": (["export", "--onnx", "{}.onnx", "--model", "results"],),
-    "--model": (["evaluate", "--model", "{}"], ["verdict", "one", "--model", "{}", "--arch", "small_cnn"], ["verdict", "--model", "{}", "--arch", "small_cnn"]),
+    "--model": (
+        ["evaluate", "--model", "{}"],
+        ["verdict", "one", "--model", "{}", "--arch", "small_cnn"],
+        ["verdict", "--model", "{}", "--arch", "small_cnn"],
+    ),
     "FOLDER": (["init", "{}"],),
     "": (["export", "--onnx", "new.onnx", "--model", "{}"], ["train", "--recipe", "{}"]),
 }
@@ -139,7 +147,13 @@ def test_a_storage_that_may_not_be_read_is_not_an_empty_one(folder):
 
 def test_a_record_that_may_not_be_read_is_one_line(folder):
     (folder / "results" / "one" / "record.jsonl").chmod(0)
-    asked = [["status", "one"], ["plan", "--from", "results/one", "--space", "small.toml"], ["tune", "--space", "small.toml", "--warm-start", "results/one"]]
+    asked = [
+        ["status", "one"],
+        ["plan", "--from", "results/one", "--space", "small.toml"],
+        ["tune", "--space", "small.toml", "--warm-start", "results/one"],
+    ]
     for code, said in answers(folder, asked):
         assert code == 2, said
-        assert "record.jsonl cannot be read: Permission denied" in said or "results/one cannot be read: Permission" in said
+        assert (
+            "record.jsonl cannot be read: Permission denied" in said or "results/one cannot be read: Permission" in said
+        )

@@ -348,7 +348,7 @@ def test_pictures_of_many_trials_draw_a_bounded_number_and_say_so(small_study, m
     monkeypatch.setattr(pictures, "MOST_DRAWN", 40)
     history = history_like(small_study, 120)
     words = re.compile(r"Of (\d+) trials 40 are drawn: the best, the front, the published recipe, and a fixed sample")
-    for name in ("accuracies", "curves", "rungs", "parallel"):
+    for name in ("accuracies", "curves", "parallel"):
         assert words.search(FIGURES[name][1](small_study, history).says), name
     scored = history.ranked()
     drawn = pictures.few(small_study, history, scored)
