@@ -340,6 +340,11 @@ def add_verdict(commands: Any) -> None:
         metavar="FILE",
         help="weights from elsewhere (.safetensors, or a state dict of torch), to judge with --arch",
     )
+    verdict.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="the classes of --model in the order of its outputs, for instance dog,cat (default: the order of the task's own, which is said)",
+    )
     verdict.add_argument("--arch", metavar="NAME", help="the network of --model: as model.name of a recipe")
     verdict.add_argument(
         "--space", metavar="NAME|PATH", help="with --model and without NAME: whose task (default: default)"
