@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from hcpr_tune.commands.console import BAD_INPUT, INTERRUPTED, NOT_READ, NOTHING_COMPLETED
+from hcpr_tune.commands.numbers import MOST, whole
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
 from hcpr_tune.output import Unheard, kept_for_us, open_streams, outlets
 from hcpr_tune.text import clean
@@ -199,7 +200,7 @@ def add_plan(commands: Any) -> None:
     )
     add_space(plan)
     plan.add_argument(
-        "--workers", type=int, metavar="N", help="trials at once (default: as many as this machine holds)"
+        "--workers", type=any_whole_number, metavar="N", help="trials at once (default: as many as this machine holds)"
     )
     plan.add_argument("--trials", metavar="N", help="number of recipes to try (budget.trials)")
     plan.add_argument("--hours", metavar="H", help="end after so many hours (budget.hours)")
@@ -343,6 +344,11 @@ def add_verdict(commands: Any) -> None:
         "--model",
         metavar="FILE",
         help="weights from elsewhere (.safetensors, or a state dict of torch), to judge with --arch",
+    )
+    verdict.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="the classes of --model in the order of its outputs, for instance dog,cat (default: the order of the task's own, which is said)",
     )
     verdict.add_argument("--arch", metavar="NAME", help="the network of --model: as model.name of a recipe")
     verdict.add_argument(
@@ -549,7 +555,16 @@ def add_init(commands: Any) -> None:
 
 def whole_number(text: str) -> int:
     """A whole number of at least 0, for argparse."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
-    return number
+    return _for_argparse(text, 0)
+
+
+def any_whole_number(text: str) -> int:
+    """A whole number, for argparse; its own law is told later."""
+    return _for_argparse(text, -MOST)
+
+
+def _for_argparse(text: str, least: int) -> int:
+    try:
+        return whole("", text, least)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).strip()) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.commands.numbers import real
 from hcpr_tune.commands.plans import overrides_of
 from hcpr_tune.commands.trusting import named_in_study, trust_space
 from hcpr_tune.errors import InputError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hcpr_tune.search.study import Study
 
 MOST_PROBE_SECONDS = 15.0
+MOST_DEATHS = 60.0
+"""An hour: a worker that lives for less than a minute finishes nothing, and a played search of such workers no more."""
 Plain = dict[str, Any]
 
 
@@ -32,10 +34,10 @@ def check_numbers(options: argparse.Namespace) -> None:
     """What can be wrong with the plan's own numbers. Raises `InputError`, before any work."""
     if options.repeats < 1:
         raise InputError(f"--repeats must be at least 1, got {options.repeats}")
-    options.seconds = number("--seconds", options.seconds)
+    options.seconds = real("--seconds", options.seconds)
     for name in ("epoch_seconds", "driver_rate"):
         if getattr(options, name) is not None:
-            setattr(options, name, number(f"--{name.replace('_', '-')}", getattr(options, name), above=0))
+            setattr(options, name, real(f"--{name.replace('_', '-')}", getattr(options, name), above=0))
 
 
 def the_variants(options: argparse.Namespace) -> tuple[list[Variant], str]:
@@ -66,26 +68,14 @@ def the_fleet(options: argparse.Namespace, study: Study) -> Fleet:
     here = max(1, int((os.cpu_count() or 1) / resources.cpus_per_trial))
     wanted = options.workers if options.workers is not None else resources.workers or here
     workers = check_workers("--workers", wanted, study)
-    speeds = tuple(number("--speeds", text, above=0) for text in options.speeds.split(","))
+    speeds = tuple(real("--speeds", text, above=0) for text in options.speeds.split(","))
     return Fleet(
         workers,
         speeds,
-        60 * number("--join-over", options.join_over),
-        number("--deaths", options.deaths),
-        number("--back", options.back),
+        60 * real("--join-over", options.join_over),
+        real("--deaths", options.deaths, most=MOST_DEATHS),
+        real("--back", options.back),
     )
-
-
-def number(option: str, text: str, above: float = -math.inf) -> float:
-    """A number of at least 0 from the command line, above `above`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (0 <= value < math.inf and value > above):
-        law = "above 0" if above == 0 else "of at least 0"
-        raise InputError(f"{option} must be a number {law}, got {text}")
-    return value
 
 
 def old_studies(options: argparse.Namespace, variants: Sequence[Variant]) -> list[OldStudy]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.commands.numbers import real, whole
 from hcpr_tune.commands.trusting import named_in_study, trust_space, trust_study
 from hcpr_tune.errors import InputError
 
@@ -175,7 +176,7 @@ def with_budget(plan: Plan, budget: dict[str, float]) -> Plan:
 
 def extension_of(options: argparse.Namespace, study: Study, history: History) -> dict[str, float]:
     """The new budget that the flags ask for, by the budget's keys and `epochs`. +N is more than the limit, or than what was spent beyond it."""
-    from hcpr_tune.settings import shorten, to_plain
+    from hcpr_tune.settings import to_plain
 
     spent = {"hours": history.seconds / 3600, "worker_hours": history.worker_seconds / 3600}
     limits = {**to_plain(study.settings.budget), "epochs": study.recipe.epochs}
@@ -185,13 +186,8 @@ def extension_of(options: argparse.Namespace, study: Study, history: History) ->
         text = getattr(options, flag)
         if text is None:
             continue
-        option, whole = f"--{flag.replace('_', '-')}", flag in ("trials", "epochs")
-        try:
-            number = int(text) if whole else float(text)
-        except ValueError:
-            raise InputError(
-                f"{option} must be a {'whole ' if whole else ''}number or +N, got {shorten(text)}"
-            ) from None
+        option, counted = f"--{flag.replace('_', '-')}", flag in ("trials", "epochs")
+        number = whole(option, text) if counted else real(option, text)
         wanted[flag] = now[flag] + number if text.startswith("+") else number
         if flag == "trials" and wanted[flag] < now[flag]:
             raise InputError(
@@ -206,8 +202,4 @@ def extension_of(options: argparse.Namespace, study: Study, history: History) ->
 
 def positive(text: str, option: str) -> int:
     """A whole number of at least 1 from the command line."""
-    from hcpr_tune.settings import show
-
-    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
-        raise InputError(f"{option} must be a whole number of at least 1, got {show(text)}")
-    return int(text)
+    return whole(option, text, least=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import re
 import sys
@@ -16,7 +17,7 @@ from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_consol
 from hcpr_tune.commands.trusting import begin, named_as_model, named_in_study, trust_space, trust_study
 from hcpr_tune.commands.tune import check_recipe, interruptible, print_lines
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
-from hcpr_tune.output import outlets
+from hcpr_tune.output import outlets, say
 from hcpr_tune.paths import is_file, reading, there
 from hcpr_tune.text import named
 from hcpr_tune.typed import command, same_again, storage_words, typed
@@ -102,6 +103,8 @@ def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histo
 
     if (options.model is None) != (options.arch is None):
         raise InputError("--model PATH and --arch NAME go together: the weights, and the network that they are of")
+    if options.classes is not None and options.model is None:
+        raise InputError("--classes goes with --model PATH: the classes in the order of that model's outputs")
     if options.name is None:
         return empty_study(options)
     if options.space is not None:
@@ -143,7 +146,7 @@ def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histor
     own = named_in_study(study)
     with reading(f"--model {path}"):
         weights = path.read_bytes()
-    about = (weights, options.arch, *options.set, study.fingerprint)
+    about = (weights, options.arch, *options.set, study.fingerprint, *filter(None, [options.classes]))
     digest = hashlib.sha256(repr(about).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9_-]", "-", path.stem)[:60]
     name = f"judged-{stem}-{digest}"
@@ -177,7 +180,14 @@ def the_given(options: argparse.Namespace, study: Study, scratch: Path) -> tuple
     from hcpr_tune.verdict.given import given_entrant
 
     values = parse_assignments(options.set)
-    return given_entrant(study, Path(options.model), options.arch, values, scratch)
+    told = (lambda words: None) if options.quiet or options.json else say
+    classes = given_classes(options.classes)
+    return given_entrant(study, Path(options.model), options.arch, values, scratch, classes, told)
+
+
+def given_classes(text: str | None) -> list[str]:
+    """The names of --classes; one that has a comma stands in quotes."""
+    return [] if text is None else [name.strip() for name in next(csv.reader([text]), [])]
 
 
 def keep_given(folder: StudyFolder, study: Study, given: tuple[Entrant, Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,25 @@ if TYPE_CHECKING:
 
 NESTED = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which files of other projects hold the weights."""
+MOST_LISTED = 20
+"""Classes that a line names."""
 PREFIX = "module."
 """What torch's DataParallel puts before each name."""
 
 
 def given_entrant(
-    study: Study, path: Path, architecture: str, values: Sequence[tuple[str, Any]], scratch: Path
+    study: Study,
+    path: Path,
+    architecture: str,
+    values: Sequence[tuple[str, Any]],
+    scratch: Path,
+    classes: Sequence[str] = (),
+    say: Callable[[str], None] = lambda words: None,
 ) -> tuple[Entrant, Path]:
-    """The entrant, and its weights as safetensors in `scratch`. Raises `InputError` where the file or the architecture does not fit the task."""
+    """The entrant, and its weights as safetensors in `scratch`. Raises `InputError` where the file or the architecture does not fit the task.
+
+    `classes`: those of the model in the order of its outputs, where that is not the task's. Nothing in the weights tells: `say` is told what is taken.
+    """
     from hcpr_tune.training.data import load_data
     from hcpr_tune.training.models import build_model, load_weights
 
@@ -59,6 +70,12 @@ def given_entrant(
         raise InputError(
             f"--model {path} has a head with rows of length 1, as cosine heads do; say which it is by --set model.head=cosine or model.head=linear"
         )
+    if classes:
+        weights.write_bytes(_in_order(model, classes, data.class_names))
+    else:
+        say(
+            f"classes      the model's outputs are taken in this order: {_listed(data.class_names)}; another one is given by --classes"
+        )
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     return Entrant(f"model {path.stem}", "compared", recipe, weights=digest), weights
 
@@ -86,6 +103,33 @@ def _as_safetensors(path: Path) -> bytes:
         )
     # Copies: safetensors refuses tensors that share memory, as tied ones and views do.
     return save({name.removeprefix(PREFIX): tensor.clone().contiguous() for name, tensor in loaded.items()})
+
+
+def _in_order(model: nn.Module, given: Sequence[str], wanted: Sequence[str]) -> bytes:
+    """The weights of the model with its outputs in the order that is `wanted`. Raises `InputError`."""
+    from safetensors.torch import save
+
+    from hcpr_tune.training.models import head_parameters
+
+    if sorted(given) != sorted(wanted):
+        wrong = sorted(set(given) ^ set(wanted)) or [name for name in wanted if list(given).count(name) > 1]
+        raise InputError(
+            f"--classes must name each class of the task once, {_listed(wanted)}; look at {_listed(wrong)}, in the order of the model's outputs"
+        )
+    order = [list(given).index(name) for name in wanted]
+    last = list(head_parameters(model))
+    if not last or any(len(one) != len(wanted) for one in last):
+        raise InputError(
+            "--classes: the last layer of this --arch cannot be put into another order; order its outputs before you save it"
+        )
+    for one in last:
+        one.data = one.data[order].clone()
+    return save({name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > MOST_LISTED else ""
+    return ", ".join(" ".join(name.split()) for name in names[:MOST_LISTED]) + more
 
 
 def _has_unit_rows(model: nn.Module) -> bool:

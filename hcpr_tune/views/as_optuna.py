@@ -6,7 +6,7 @@ What the sampler is told (`search/told.py`) is another thing: there a dimension 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -77,9 +77,14 @@ def as_judged(trial: Trial) -> dict[str, float] | None:
     return trial.scores[trial.best_rung] if trial.scores else None
 
 
-def optuna_study(study: Study, history: History, scores: Scores, most: int = 0) -> optuna.Study:
-    """The scored trials, a fixed sample of `most` of them where there are more, as completed ones of an Optuna study in memory; `target(name)` picks an accuracy."""
-    scored = [(trial, found) for trial in history.trials.values() if (found := scores(trial))]
+def optuna_study(
+    study: Study, history: History, scores: Scores, most: int = 0, among: Iterable[Trial] | None = None
+) -> optuna.Study:
+    """The scored trials `among` these (all), a fixed sample of `most` of them where there are more, as completed ones of an Optuna study in memory;
+    `target(name)` picks an accuracy.
+    """
+    trials = history.trials.values() if among is None else among
+    scored = [(trial, found) for trial in trials if (found := scores(trial))]
     if 0 < most < len(scored):
         chosen = sorted(random.Random(0).sample(range(len(scored)), most))
         scored = [scored[place] for place in chosen]

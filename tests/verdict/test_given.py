@@ -182,3 +182,29 @@ def test_workers_find_the_weights_where_those_of_trainings_lie(small_study, weig
     copy = tmp_path / "copy.safetensors"
     assert store_at(own.store.address).copy_weights(training_name(entrant.model(0).id), 0, copy) == ""
     assert copy.read_bytes() == file.read_bytes()
+
+
+def test_outputs_in_another_order_are_put_into_the_tasks(small_study, weights, tmp_path, scratch):
+    torch.save(weights, tmp_path / "x.pt")
+    said: list[str] = []
+    given = ["7", *(str(one) for one in range(10) if one != 7)]
+    _, file = given_entrant(small_study, tmp_path / "x.pt", "small_cnn", COSINE, scratch, given, said.append)
+    models = [build_model(Model(width=4), 1, 10, 0, (8, 8)).eval() for _ in range(2)]
+    models[0].load_state_dict(weights)
+    load_weights(models[1], file)
+    images = torch.rand(5, 1, 8, 8)
+    theirs, ours = (model(images) for model in models)
+    assert torch.equal(ours[:, 7], theirs[:, 0])
+    assert torch.equal(ours[:, 0], theirs[:, 1])
+    assert said == []
+    given_entrant(small_study, tmp_path / "x.pt", "small_cnn", COSINE, scratch, say=said.append)
+    assert said == [
+        "classes      the model's outputs are taken in this order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; another one is given by --classes"
+    ]
+
+
+@pytest.mark.parametrize("given", [["0"], ["0", *"0123456789"], [*"012345678", "dog"]])
+def test_a_list_of_other_classes_is_refused(small_study, weights, tmp_path, scratch, given):
+    torch.save(weights, tmp_path / "x.pt")
+    with pytest.raises(InputError, match="--classes must name each class of the task once, 0, 1, 2"):
+        given_entrant(small_study, tmp_path / "x.pt", "small_cnn", COSINE, scratch, given)

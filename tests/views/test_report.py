@@ -353,3 +353,27 @@ def test_the_interval_of_a_difference_is_newcombe_s():
     # Newcombe (1998), table II, (a): 56 of 70 against 48 of 80.
     low, high = difference_interval(Proportion(56, 70), Proportion(48, 80))
     assert (low, high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
+
+
+def test_pictures_of_many_trials_draw_a_bounded_number_and_say_so(small_study, monkeypatch):
+    from hcpr_tune.search.results import front, winner
+    from hcpr_tune.views.figures import shown as pictures
+
+    monkeypatch.setattr(pictures, "MOST_DRAWN", 40)
+    history = history_like(small_study, 120)
+    words = re.compile(r"Of (\d+) trials 40 are drawn: the best, the front, the published recipe, and a fixed sample")
+    for name in ("accuracies", "curves", "parallel"):
+        assert words.search(FIGURES[name][1](small_study, history).says), name
+    scored = history.ranked()
+    drawn = pictures.few(small_study, history, scored)
+    assert drawn == pictures.few(small_study, history, scored)
+    assert len(drawn) == 40 == len({trial.number for trial in drawn})
+    assert {winner(small_study, history).number, 0, *(one.number for one in front(small_study, history))} <= {
+        trial.number for trial in drawn
+    }
+    lines = FIGURES["parallel"][1](small_study, history).figure.data[0].dimensions[0]["values"]
+    assert len(lines) == 40
+    cloud = FIGURES["accuracies"][1](small_study, history).figure.data
+    assert sum(len(one.customdata) for one in cloud if one.customdata is not None) == 40
+    assert pictures.few(small_study, history, scored[:7]) == scored[:7]
+    assert pictures.few_words(7, 7) == ""

@@ -14,7 +14,7 @@ from hcpr_tune.search.goal import OBJECTIVES
 from hcpr_tune.search.history import History
 from hcpr_tune.search.study import Study
 from hcpr_tune.views.as_optuna import as_judged, at_epoch, common_epoch, compared_at, optuna_study, target
-from hcpr_tune.views.figures.shown import BLUE, GREY, ORANGE, RED, Shown, axes, number, quietly
+from hcpr_tune.views.figures.shown import BLUE, GREY, ORANGE, RED, Shown, axes, few, few_words, number, quietly
 
 FEWEST_TRIALS = 4
 """With fewer there is no variance to share out among dimensions."""
@@ -30,7 +30,8 @@ where the caption calls them a hint."""
 
 def parallel(study: Study, history: History) -> Shown:
     """All searched values of all trials beside their accuracies. Optuna's picture of this kind has no brush, and a trace per trial."""
-    model = optuna_study(study, history, as_judged)
+    scored = [trial for trial in history.trials.values() if as_judged(trial)]
+    model = optuna_study(study, history, as_judged, among=few(study, history, scored))
     if not model.trials or not study.space:
         return Shown("No trial has reached a rung yet: there are no values to compare.")
     scores = {name: [target(name)(trial) for trial in model.trials] for name in OBJECTIVES}
@@ -46,8 +47,9 @@ def parallel(study: Study, history: History) -> Shown:
     figure = go.Figure(go.Parcoords(line=line, dimensions=axes_of_scores + axes_of_values, labelangle=-20))
     figure.update_layout(height=460, margin={"l": 70, "r": 30, "t": 90, "b": 30})
     return Shown(
-        f"{number(len(model.trials), 'trial')}, a line each, with the accuracies of its best rung at the left: the redder the line, the more robust. Drag"
+        f"{number(len(scored), 'trial')}, a line each, with the accuracies of its best rung at the left: the redder the line, the more robust. Drag"
         " along an axis to pick a range (one epoch, to compare what was trained equally long), drag its name to move it."
+        + few_words(len(model.trials), len(scored))
         + FILLED,
         figure,
         least_width=90 * (4 + len(study.space)),

@@ -28,6 +28,8 @@ from hcpr_tune.views.figures.shown import (
     Shown,
     axes,
     by_kind,
+    few,
+    few_words,
     kind_of,
     number,
     values_of,
@@ -40,10 +42,14 @@ MOST_CURVE_POINTS = 12_000
 def accuracies(study: Study, history: History) -> Shown:
     """Robust against clean accuracy of each trial at its best rung, with the Pareto front."""
     figure = go.Figure()
-    drawn = 0
+    drawn = few(study, history, history.ranked())
+    shown_ones = {trial.number for trial in drawn}
     for kind, trials in by_kind(study, history).items():
-        scored = [(trial, found) for trial in trials if (found := rung_accuracies(trial)) is not None]
-        drawn += len(scored)
+        scored = [
+            (trial, found)
+            for trial in trials
+            if trial.number in shown_ones and (found := rung_accuracies(trial)) is not None
+        ]
         figure.add_trace(_cloud(kind, scored))
     if not drawn:
         return Shown("No trial has reached a rung yet: there is no accuracy to show.")
@@ -62,8 +68,9 @@ def accuracies(study: Study, history: History) -> Shown:
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(tickformat=".0%")
     return Shown(
-        f"{number(drawn, 'trial')}, each at its best rung, with the 95 % interval of its robust accuracy. {count} of them no other one beats in both"
-        " accuracies: further right is better on clean images, further up is better under attack.",
+        f"{number(len(history.ranked()), 'trial')}, each at its best rung, with the 95 % interval of its robust accuracy. {count} of them no other one beats in both"
+        " accuracies: further right is better on clean images, further up is better under attack."
+        + few_words(len(drawn), len(history.ranked())),
         figure,
     )
 
@@ -104,12 +111,14 @@ def _front_of_both(history: History) -> tuple[list[tuple[float, float]], int]:
 def curves(study: Study, history: History) -> Shown:
     """Robust accuracy by epoch, and where each trial was stopped."""
     figure = go.Figure()
-    evaluated = {trial.number: _evaluated(trial) for trial in history.trials.values()}
+    with_curves = [trial for trial in history.trials.values() if _evaluated(trial)]
+    drawn = few(study, history, with_curves)
+    evaluated = {trial.number: _evaluated(trial) for trial in drawn}
     total = sum(map(len, evaluated.values()))
     if not total:
         return Shown("No epoch has been evaluated yet: there is no curve to show.")
     for kind, trials in by_kind(study, history).items():
-        points = {one.number: _thinned(one, evaluated[one.number], total) for one in trials if evaluated[one.number]}
+        points = {one.number: _thinned(one, evaluated[one.number], total) for one in trials if one.number in evaluated}
         if points:
             figure.add_trace(_lines(kind, points, history))
     # Where each rung is a training of its own, epochs are counted on, and a rung has no one place.
@@ -126,7 +135,7 @@ def curves(study: Study, history: History) -> Shown:
     )
     apart = " Each rung is a training of its own, one after the other." if study.restarted else ""
     return Shown(
-        f"A line for each trial; rungs at epochs {rungs}.{apart} Stopped early: {stops or 'none'}.{thinned}",
+        f"A line for each trial; rungs at epochs {rungs}.{apart} Stopped early: {stops or 'none'}.{thinned}{few_words(len(drawn), len(with_curves))}",
         figure,
     )
 
@@ -198,10 +207,12 @@ def rungs(study: Study, history: History) -> Shown:
         rung: [one for one in history.trials.values() if {rung, worth.end.later} <= one.scores.keys()]
         for rung, worth in worths.items()
     }
+    total = max(map(len, pairs.values()))
+    pairs = {rung: few(study, history, trials) for rung, trials in pairs.items()}
     both = len(study.settings.objective) > 1 or bool(study.goal.floors)
     least = " The correlation is the lower one of both accuracies'; drawn is the robust one." if both else ""
     said = f"{'. '.join(rung_lines(study, history))}. Points along a rising line mean that an early score foretells the end.{least}"
-    said = said[0].upper() + said[1:]
+    said = said[0].upper() + said[1:] + few_words(max(map(len, pairs.values())), total)
     if not any(pairs.values()):
         return Shown(said)
     figure = make_subplots(rows=1, cols=len(pairs), horizontal_spacing=0.08)

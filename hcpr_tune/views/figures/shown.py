@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hcpr_tune.search.history import History, Trial
-from hcpr_tune.search.results import winner
+from hcpr_tune.search.results import front, winner
 from hcpr_tune.search.study import Study
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3b82c4", "#e69f00", "#0f9d76", "#d55e00", "#b06fa8", "#8a8f98"
@@ -25,6 +26,10 @@ KINDS = {
     "best": ("best", GREEN, "star"),
 }
 """The kinds of trials in a picture, those in front last: name, colour, marker."""
+
+
+MOST_DRAWN = 1000
+"""Trials that a picture draws."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,30 @@ def by_kind(study: Study, history: History) -> dict[str, list[Trial]]:
     for trial in history.trials.values():
         found[kind_of(trial, best)].append(trial)
     return {kind: trials for kind, trials in found.items() if trials}
+
+
+def few(study: Study, history: History, trials: Sequence[Trial], most: int = 0) -> list[Trial]:
+    """Those that a picture draws: all, or of more than `most` (`MOST_DRAWN`) the best, the front, the published one, and a fixed sample of the rest.
+
+    A browser takes a second for each thousand lines, and a page of all would grow with the study.
+    """
+    most = most or MOST_DRAWN
+    if len(trials) <= most:
+        return list(trials)
+    chosen = [winner(study, history), history.trials.get(0), *front(study, history), *history.ranked()[: most // 4]]
+    asked = {trial.number for trial in trials}
+    kept = list(dict.fromkeys(trial.number for trial in chosen if trial is not None and trial.number in asked))
+    kept = kept[: most // 2]
+    rest = sorted(asked - set(kept))
+    drawn = {*kept, *random.Random(0).sample(rest, most - len(kept))}
+    return [trial for trial in trials if trial.number in drawn]
+
+
+def few_words(drawn: int, total: int) -> str:
+    """What is said of those that are left out; nothing where there are none."""
+    if drawn == total:
+        return ""
+    return f" Of {total} trials {drawn} are drawn: the best, the front, the published recipe, and a fixed sample of the others; trials.csv has all."
 
 
 def values_of(trial: Trial) -> str:
