@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from hcpr_tune.cluster import Cluster, allot, check_address, ensure_token, is_loopback, shipped
+from hcpr_tune.access import checked_address, ensure_token, is_loopback
+from hcpr_tune.cluster import Cluster, allot, shipped
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.capacity import Capacity, Share
 from hcpr_tune.search.study import Resources
@@ -27,18 +28,18 @@ def home(tmp_path, monkeypatch):
 @pytest.mark.parametrize("address", ["10.0.0.7:6379", "gpu-head:6379", "ray://10.0.0.7:10001", "0.0.0.0:6379"])
 def test_a_cluster_elsewhere_is_not_joined_without_a_token(home, address):
     with pytest.raises(InputError, match=r"is outside this machine and there is no token: .* RAY_AUTH_TOKEN"):
-        check_address(address)
+        checked_address(address)
 
 
 def test_with_a_token_it_is_asked(home, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     with pytest.raises(InputError, match="no Ray cluster answers at"):
-        check_address("0.0.0.0:9")
+        checked_address("0.0.0.0:9")
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("a" * 64)
     with pytest.raises(InputError, match="no Ray cluster answers at"):
-        check_address("0.0.0.0:9")
+        checked_address("0.0.0.0:9")
 
 
 def test_loopback():
@@ -47,13 +48,13 @@ def test_loopback():
 
 
 def test_a_cluster_of_ours_has_a_token_that_others_cannot_read(home, monkeypatch):
-    ensure_token()
+    ensure_token(home)
     token = home / ".ray" / "auth_token"
     text = token.read_text()
     assert len(text) == 64
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     token.chmod(0o644)
-    ensure_token()
+    ensure_token(home)
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert token.read_text() == text
     import os
