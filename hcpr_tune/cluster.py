@@ -18,7 +18,7 @@ from typing import Any
 from hcpr_tune.access import AUTO, LOCAL, checked_address, ensure_token
 from hcpr_tune.errors import InputError
 from hcpr_tune.local_ray import end_processes, private_folder, restore, starting
-from hcpr_tune.search.capacity import Share, living_nodes
+from hcpr_tune.search.capacity import Share, Waiting, living_nodes
 from hcpr_tune.search.study import Resources
 
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
@@ -166,7 +166,7 @@ def allot(
 
     Raises `InputError` that names `where` the settings stand if not even one trial fits.
     """
-    until = time.monotonic() + patience
+    until, waiting = time.monotonic() + patience, None
     while True:
         gpus = resources.gpus_per_trial
         if gpus == "auto":
@@ -178,6 +178,8 @@ def allot(
             return Share(workers, share.cpus_per_trial, gpus)
         if time.monotonic() >= until:
             raise _too_large(share, cluster, where)
+        waiting = waiting or Waiting(share)
+        waiting.look(0)
         time.sleep(1.0)
         cluster = replace(cluster, nodes=nodes())
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from hcpr_tune.errors import InputError
 
@@ -75,17 +74,6 @@ def _show(temporary: Path) -> None:
         draft.replace(link)
 
 
-def lost_process() -> str:
-    """Which process has died without which the Ray that this process has started can do nothing; empty while all is well, or where it started none."""
-    import ray
-
-    node: Any = ray._private.worker._global_node
-    if node is None or not node.ray_init_cluster:
-        return ""
-    dead = {name for name, _ in node.dead_processes()}
-    return next((name for name in ("raylet", "gcs_server") if name in dead), "")
-
-
 def end_leftovers() -> int:
     """End, by their ids, the processes that drivers of this user left on this machine when they were killed, and delete their folders. Returns how many processes."""
     ended = 0
@@ -140,7 +128,9 @@ def _places() -> list[Path]:
     """Where such a folder can lie: with room for the names of sockets, and where nobody else can put another one in its place."""
     with contextlib.suppress(OSError):
         tempfile.gettempdir()
-    named = [Path(text) for text in (tempfile.tempdir, "/tmp", "/var/tmp") if text]  # mkdtemp makes a name that cannot be guessed
+    named = [
+        Path(text) for text in (tempfile.tempdir, "/tmp", "/var/tmp") if text
+    ]  # mkdtemp makes a name that cannot be guessed
     return [place.absolute() for place in dict.fromkeys(named) if _fits(place.absolute())]
 
 

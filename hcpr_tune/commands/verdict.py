@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console, typed
 from hcpr_tune.commands.tune import check_recipe, interruptible, plugins_of, print_lines
-from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
+from hcpr_tune.errors import ClusterLost, InputError, Interrupted, MovedOn, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,8 +77,8 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
     except (Interrupted, KeyboardInterrupt) as error:
         reason = str(error) or "interrupted"
         raise Interrupted(f"{reason}; all that was done is kept; go on with: {same_command(options)}") from None
-    except StorageError as error:
-        raise StorageError(f"{error} ({same_command(options)})") from None
+    except (StorageError, ClusterLost) as error:
+        raise type(error)(f"{error} ({same_command(options)})") from None
     report = redrawn(folder, study, history)
     show(console, folder, plain, report, options)
     return COMPLETED if plain["winner"] is not None else NOTHING_COMPLETED

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 from ray.tune import Stopper
 from ray.tune.search import Searcher
 
-from hcpr_tune.errors import StorageError
+from hcpr_tune.errors import ClusterLost, StorageError
 from hcpr_tune.search.place import storage_error
 from hcpr_tune.search.trainable import REPORT, UNWRITABLE
 
@@ -25,8 +25,8 @@ Work = TypeVar("Work")
 class Halt(BaseException):
     """Ends the search at once, running jobs and all; no `Exception`, so that Ray does not first wait for them."""
 
-    def __init__(self, cause: StorageError | None) -> None:
-        """`cause`: what went wrong with the storage; None where somebody asked for the end."""
+    def __init__(self, cause: StorageError | ClusterLost | None) -> None:
+        """`cause`: what went wrong with the storage or the cluster; None where somebody asked for the end."""
         super().__init__(str(cause or "asked to stop"))
         self.cause = cause
 
@@ -87,9 +87,10 @@ class Bridge(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is untyped
         """What the storage does not let be recorded ends the search, by `check`: Ray takes a raise here for the trial's own fault."""
         try:
             yield
-        except (StorageError, OSError) as error:
-            cause = error if isinstance(error, StorageError) else storage_error("the results cannot be written", error)
-            self.halt = self.halt or Halt(cause)
+        except (StorageError, ClusterLost) as error:
+            self.halt = self.halt or Halt(error)
+        except OSError as error:
+            self.halt = self.halt or Halt(storage_error("the results cannot be written", error))
 
     def check(self) -> None:
         """Raises `Halt` where the search cannot go on, or somebody asked for its end."""
