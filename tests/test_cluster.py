@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from hcpr_tune import cluster
 from hcpr_tune.access import checked_address, ensure_token, is_loopback
 from hcpr_tune.cluster import Cluster, allot, shipped
 from hcpr_tune.errors import InputError
@@ -100,6 +101,50 @@ def test_looking_at_many_nodes_takes_a_twentieth_of_the_time_at_most():
         now[0] += 0.1
     assert 0.5 * len(looks) <= 0.05 * now[0] + 0.5
     assert len(looks) >= 8
+
+
+def test_what_is_waited_for_is_told_every_minute():
+    now, nodes, told = [0.0], [{"CPU": 2.0}], []
+    capacity = Capacity(Share(2, 1.0, 0.0), 0, lambda: nodes, lambda: now[0], told.append)
+    for second in range(400):
+        now[0] = float(second)
+        nodes[:] = [] if 50 <= second < 300 else [{"CPU": 2.0}]
+        capacity.now()
+    assert len(told) == 4
+    assert told[1].startswith(
+        "waiting for 2 min: no node has room for a trial (1 CPUs, 0 GPUs); it goes on as soon as one joins"
+    )
+
+
+@pytest.mark.parametrize(
+    "raised", [Exception("The current node timed out during startup."), RuntimeError("no"), KeyError("node")]
+)
+def test_a_ray_that_does_not_start_is_started_once_more_whatever_it_says(raised, tmp_path, monkeypatch):
+    tried: list[str] = []
+
+    def init(**options: object) -> str:
+        tried.append(str(options["_temp_dir"]))
+        if len(tried) == 1:
+            raise raised
+        return "context"
+
+    import ray
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(ray, "init", init)
+    assert cluster._started(tmp_path, "none", {}) == "context"
+    assert tried == [str(tmp_path / "r")] * 2
+
+
+def test_a_ray_that_never_starts_is_one_line_and_no_missing_cluster(tmp_path, monkeypatch):
+    import ray
+
+    def init(**options: object) -> None:
+        raise ValueError("the object store\nis too large")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match="Ray could not be started on this machine: the object store is too large; "):
+        cluster._started(tmp_path, "none", {})
 
 
 def test_the_first_node_is_waited_for():
