@@ -25,7 +25,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 
 def ray_folder(driver: int) -> Path:
     """Where the Ray of this driver lies: the lock that it holds open says so."""
-    links = [Path(f"/proc/{driver}/fd/{name}").readlink() for name in os.listdir(f"/proc/{driver}/fd")]
+    links = [file.readlink() for file in Path(f"/proc/{driver}/fd").iterdir()]
     (lock,) = [path for path in links if path.name == "driver" and path.parent.name.startswith("hcpr_tune-ray-")]
     return lock.parent
 
