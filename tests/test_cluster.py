@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import sys
 from dataclasses import replace
@@ -11,8 +12,8 @@ import pytest
 from hcpr_tune import cluster
 from hcpr_tune.access import checked_address, ensure_token, is_loopback
 from hcpr_tune.cluster import Cluster, allot, shipped
-from hcpr_tune.errors import InputError
-from hcpr_tune.search.capacity import Capacity, Share
+from hcpr_tune.errors import ClusterLost, InputError
+from hcpr_tune.search.capacity import SILENT_SECONDS, Capacity, Head, Share
 from hcpr_tune.search.study import Resources
 
 
@@ -114,6 +115,23 @@ def test_what_is_waited_for_is_told_every_minute():
     assert told[1].startswith(
         "waiting for 2 min: no node has room for a trial (1 CPUs, 0 GPUs); it goes on as soon as one joins"
     )
+
+
+def test_a_head_that_is_gone_ends_the_search_before_ray_ends_the_process():
+    now = [0.0]
+    head = Head(lambda: now[0])
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert head.answers(address)
+    assert not head.answers(address)
+    now[0] = SILENT_SECONDS - 1
+    assert not head.answers(address)
+    now[0] = SILENT_SECONDS
+    with pytest.raises(ClusterLost, match=rf"the head of the Ray cluster at {address} has not answered for 40 seconds"):
+        head.answers(address)
+    assert SILENT_SECONDS < 60
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,8 @@ SHARE_OF_TIME, AT_LATEST = 0.05, 10.0
 """What looks may take of the time: with a thousand nodes one takes a good part of a second, in which the search does nothing else. But a node that is gone, or new,
 is found out within so many seconds.
 """
+SILENT_SECONDS = 40.0
+"""How long a head may not answer. After 60 Ray would end the process by itself, without a word of how to go on."""
 TELL_EVERY = 60.0
 """Seconds between two words of waiting."""
 
@@ -51,14 +54,50 @@ def _shares(gpus: float, amount: float) -> int:
 
 
 def living_nodes() -> list[dict[str, float]]:
-    """The resources of each node of the connected cluster. Raises `ClusterLost` where this process has started it and it is dead."""
+    """The resources of each node of the connected cluster. Raises `ClusterLost` where this process has started it and it is dead, or its head is gone."""
     import ray
+
+    client: Any = ray._private.worker.global_worker.gcs_client if ray.is_initialized() else None
+    address = str(getattr(client, "address", "") or "")
 
     if dead := lost_process():
         raise ClusterLost(
             f"Ray's {dead} on this machine has died, or somebody ended it (out of memory? `dmesg` may know), and nothing can be trained without it"
         )
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    # Asked while the head does not answer, Ray would wait for it as long as it can, and the process end with that.
+    if not address or HEAD.answers(address):
+        HEAD.nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return HEAD.nodes
+
+
+@dataclass
+class Head:
+    """The head of the connected cluster, and what it last said of its nodes."""
+
+    clock: Callable[[], float] = time.monotonic
+    nodes: list[dict[str, float]] = field(default_factory=list)
+    _silent: tuple[str, float] | None = None
+
+    def answers(self, address: str) -> bool:
+        """Whether somebody listens there at the moment. Raises `ClusterLost` once nobody has for long."""
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=3).close()
+        except OSError as error:
+            if self._silent is None or self._silent[0] != address:
+                self._silent = address, self.clock()
+            seconds = self.clock() - self._silent[1]
+            if seconds < SILENT_SECONDS:
+                return False
+            self._silent = None
+            raise ClusterLost(
+                f"the head of the Ray cluster at {address} has not answered for {seconds:.0f} seconds ({error}): start the cluster again, and go on"
+            ) from None
+        self._silent = None
+        return True
+
+
+HEAD = Head()
 
 
 def lost_process() -> str:
