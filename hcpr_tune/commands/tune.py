@@ -200,7 +200,8 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, frame: Any) -> None:
         for name in before:
-            signal.signal(name, signal.SIG_DFL)
+            # A terminal that is closed says so twice, by the shell and by the system: that is no second wish.
+            signal.signal(name, signal.SIG_IGN if name == signal.SIGHUP else signal.SIG_DFL)
         raise KeyboardInterrupt
 
     names = [signal.SIGTERM, signal.SIGINT]
