@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -28,6 +29,7 @@ BELOW = "/xxxxxxxx/r/session_2026-01-31_23-59-59_999999_1234567/sockets/plasma_s
 """What stands after the folder's prefix in the longest name of a socket."""
 YOUNG_SECONDS = 600.0
 """A folder that has no lock yet is being made, unless it is older."""
+MOST_FILES = 65536
 LOCAL_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Off, Ray uses loopback for everything, as it does by itself on macOS and Windows; an address of the loopback that it is given it replaces."""
 
@@ -52,8 +54,12 @@ def starting(root: Path) -> Iterator[Path]:
     """
     from ray._private import ray_constants
 
-    before, known = {name: os.environ.get(name) for name in (MARK, LOCAL_ONLY)}, ray_constants.ENABLE_RAY_CLUSTER
-    os.environ.update({MARK: str(root), LOCAL_ONLY: "0"})
+    settings = {MARK: str(root), LOCAL_ONLY: "0"}
+    if not _fits(Path(tempfile.gettempdir()).absolute()):
+        settings["TMPDIR"] = str(root.parent)  # the dashboard's processes and a trial's own make sockets there
+    before, known = {name: os.environ.get(name) for name in settings}, ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(settings)
+    _more_files()
     ray_constants.ENABLE_RAY_CLUSTER = False  # where Ray was imported before
     try:
         yield root / INSIDE
@@ -62,6 +68,15 @@ def starting(root: Path) -> Iterator[Path]:
         ray_constants.ENABLE_RAY_CLUSTER = known
         for name, value in before.items():
             restore(name, value)
+
+
+def _more_files() -> None:
+    """As many open files as this user may have, up to what Ray is content with: its processes hold a connection each to all others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _show(temporary: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -15,7 +16,16 @@ import pytest
 
 from hcpr_tune import local_ray
 from hcpr_tune.errors import InputError
-from hcpr_tune.local_ray import LONGEST_SOCKET, MARK, PREFIX, end_leftovers, private_folder, processes_of
+from hcpr_tune.local_ray import (
+    LOCAL_ONLY,
+    LONGEST_SOCKET,
+    MARK,
+    PREFIX,
+    end_leftovers,
+    private_folder,
+    processes_of,
+    starting,
+)
 
 
 @pytest.fixture
@@ -54,6 +64,27 @@ def test_no_place_at_all_is_one_line(monkeypatch):
         private_folder(),
     ):
         raise AssertionError
+
+
+def test_what_ray_starts_has_room_for_sockets_and_files_and_this_process_its_environment(tmp_path, monkeypatch):
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    names = (MARK, LOCAL_ONLY, "TMPDIR")
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        with private_folder() as root, starting(root):
+            assert os.environ["TMPDIR"] == str(root.parent) != str(folder)
+            assert os.environ[MARK] == str(root)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, 65536)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {name: os.environ.get(name) for name in names} == before
+    assert (tmp_path / ".hcpr_tune" / "ray").readlink() == root / "r"
 
 
 KILLED = """
