@@ -126,7 +126,11 @@ def _started(folder: Path, dashboard_host: str, quiet: dict[str, Any]) -> Any:
             with contextlib.suppress(Exception):
                 ray.shutdown()
             end_processes(folder)
-            if last or isinstance(error, (ValueError, OSError)):
+            # A setting that Ray refuses, or a disk that is full, is the same the second time.
+            lasting = isinstance(error, (ValueError, OSError)) and not isinstance(
+                error, (ConnectionError, TimeoutError)
+            )
+            if last or lasting:
                 raise InputError(
                     f"Ray could not be started on this machine: {_reason(error)}; look for room on the disk of {folder.parent} and in memory, and try again"
                 ) from None

@@ -135,7 +135,13 @@ def test_a_head_that_is_gone_ends_the_search_before_ray_ends_the_process():
 
 
 @pytest.mark.parametrize(
-    "raised", [Exception("The current node timed out during startup."), RuntimeError("no"), KeyError("node")]
+    "raised",
+    [
+        Exception("The current node timed out during startup."),
+        RuntimeError("no"),
+        KeyError("node"),
+        ConnectionError("late"),
+    ],
 )
 def test_a_ray_that_does_not_start_is_started_once_more_whatever_it_says(raised, tmp_path, monkeypatch):
     tried: list[str] = []

@@ -57,8 +57,8 @@ def living_nodes() -> list[dict[str, float]]:
     """The resources of each node of the connected cluster. Raises `ClusterLost` where this process has started it and it is dead, or its head is gone."""
     import ray
 
-    client: Any = ray._private.worker.global_worker.gcs_client if ray.is_initialized() else None
-    address = str(getattr(client, "address", "") or "")
+    # Over Ray's client there is none.
+    address = str(getattr(getattr(ray._private.worker.global_worker, "gcs_client", None), "address", "") or "")
 
     if dead := lost_process():
         raise ClusterLost(

@@ -99,7 +99,8 @@ run_node() {
     options+=(--temp-dir="$private/r")
     if [[ "$*" == *--head* ]]; then
         # For a Prometheus: a name that stays.
-        mkdir -p -m 700 "$HOME/.hcpr_tune" && ln -sfn "$private/r" "$HOME/.hcpr_tune/ray" || true
+        mkdir -p -m 700 "$HOME/.hcpr_tune"
+        ln -sfn "$private/r" "$HOME/.hcpr_tune/ray"
     fi
     # `ray stop` would end every Ray of this user on the machine; this ends what was started here.
     trap '((ending)) || { ending=$((SECONDS + 20)); [[ -z "$node" ]] || kill -TERM "$node" 2>/dev/null || true; }' TERM INT HUP
