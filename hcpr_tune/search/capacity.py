@@ -60,10 +60,7 @@ def living_nodes() -> list[dict[str, float]]:
     # Over Ray's client there is none.
     address = str(getattr(getattr(ray._private.worker.global_worker, "gcs_client", None), "address", "") or "")
 
-    if dead := lost_process():
-        raise ClusterLost(
-            f"Ray's {dead} on this machine has died, or somebody ended it (out of memory? `dmesg` may know), and nothing can be trained without it"
-        )
+    check_own_ray()
     # Asked while the head does not answer, Ray would wait for it as long as it can, and the process end with that.
     if not address or HEAD.answers(address):
         HEAD.nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -98,6 +95,14 @@ class Head:
 
 
 HEAD = Head()
+
+
+def check_own_ray() -> None:
+    """Raises `ClusterLost` where the Ray that this process has started is dead."""
+    if dead := lost_process():
+        raise ClusterLost(
+            f"Ray's {dead} on this machine has died, or somebody ended it (out of memory? `dmesg` may know), and nothing can be trained without it"
+        )
 
 
 def lost_process() -> str:

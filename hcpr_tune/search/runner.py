@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import Interrupted, MovedOn, StorageError
-from hcpr_tune.search.capacity import Capacity, Share, living_nodes, requested
+from hcpr_tune.search.capacity import Capacity, Share, check_own_ray, requested
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
 from hcpr_tune.search.inbox import clear_stops
@@ -189,7 +189,7 @@ def run_on_ray(name: str, searcher: Bridge[Any], trainable: type, share: Share, 
         except Halt as halt:
             raise halt.cause or Interrupted("stopped on request") from None
         except Exception:
-            living_nodes()  # where Ray itself has died, that is what is wrong
+            check_own_ray()  # where Ray itself has died, that is what is wrong
             raise
 
 
