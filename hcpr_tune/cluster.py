@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import ipaddress
 import logging
 import os
-import secrets
 import site
-import socket
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hcpr_tune.access import AUTO, LOCAL, checked_address, ensure_token
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.capacity import Share, living_nodes
+from hcpr_tune.local_ray import end_processes, private_folder, restore, starting
+from hcpr_tune.search.capacity import Share, Waiting, living_nodes
 from hcpr_tune.search.study import Resources
 
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
 """Trials exchange reports of a few hundred bytes; Ray would set aside 30 % of the memory."""
 LOOPBACK = "127.0.0.1"
+MOST_WORDS = 300
+"""Characters of a message of Ray's that are told."""
 NO_DASHBOARD = "none"
 """In place of an address: a Ray that is started here without its dashboard, which is several processes."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a search can use: the resources of each node at the moment, and where the dashboard is."""
+    """What a search can use: the resources of each node at the moment, and where the dashboard is.
+
+    `token`: the file with what it asks for, where that is not the user's usual one.
+    """
 
     dashboard_url: str
     nodes: list[dict[str, float]]
+    token: Path | None = None
 
     def most(self, name: str) -> float:
         """What the largest node has of a resource."""
@@ -53,112 +57,90 @@ def connected(
     """
     # Ray reads these when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None:
-        ensure_token()
-    else:
-        check_address(address)
-    import ray
+    with ExitStack() as stack:
+        token = None
+        if address is None or address == LOCAL:
+            folder = stack.enter_context(private_folder())
+            token = ensure_token(folder)
+            context = _started(folder, dashboard_host, _quiet(name))
+        else:
+            context = _joined(address, plugins, _quiet("" if address.startswith("ray://") else name))
+        import ray
 
+        stack.callback(ray.shutdown)
+        url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
+        yield Cluster(url, living_nodes(), token)
+
+
+def _quiet(name: str) -> dict[str, Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if name and not (address or "").startswith("ray://"):  # Ray's client has no way for it
+    if name:  # Ray's client has no way for it
         from ray.job_config import JobConfig
 
         quiet["job_config"] = JobConfig(metadata={"job_name": name})
+    return quiet
+
+
+def _joined(address: str, plugins: Iterable[str], quiet: dict[str, Any]) -> Any:
+    """The cluster at `address`. Nothing is sent to an address before it is checked."""
+    checked = checked_address(address)
+    import ray
+
+    # Of a cluster that is found by itself Ray takes for granted that it wants a token.
+    before = os.environ.get("RAY_ADDRESS")
+    if address == AUTO:
+        os.environ["RAY_ADDRESS"] = checked
     try:
-        if address is None:
-            context = _started(dashboard_host, quiet)
-        else:
-            context = ray.init(address=address, runtime_env=shipped(plugins), **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = "here" if address is None else f"at --address {address}"
-        reason = (str(error).splitlines() or [""])[0]
+        return ray.init(address=address, runtime_env=shipped(plugins), **quiet)
+    except ConnectionError as error:
         raise InputError(
-            f"no Ray cluster could be reached {where}: {reason}; start one with `ray start --head`, or drop --address"
+            f"no Ray cluster could be reached at --address {address}: {_reason(error)}; look whether it runs, start one with `ray start --head`, or drop --address"
         ) from None
-    try:
-        url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
-        yield Cluster(url, living_nodes())
+    except Exception as error:
+        raise InputError(f"the Ray cluster at --address {address} could not be joined: {_reason(error)}") from None
     finally:
-        ray.shutdown()
+        if address == AUTO:
+            restore("RAY_ADDRESS", before)
 
 
-def _started(dashboard_host: str, quiet: dict[str, Any]) -> Any:
-    """A Ray on this machine. On a busy one its server does not always come up in time: then once more."""
+def _started(folder: Path, dashboard_host: str, quiet: dict[str, Any]) -> Any:
+    """A Ray on this machine, in the private `folder`. On a busy one its server does not always come up in time: then once more.
+
+    Ray says so by a bare `Exception`, or by what its next step stumbled over: whatever it is, it is no fault of this program.
+    """
     import ray
 
     for last in (False, True):
         try:
-            # Without "local" Ray would join whatever cluster was last started on this machine, dead or alive.
-            return ray.init(
-                address="local",
-                include_dashboard=dashboard_host != NO_DASHBOARD,
-                dashboard_host=LOOPBACK if dashboard_host == NO_DASHBOARD else dashboard_host,
-                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-                **quiet,
+            with starting(folder) as temporary:
+                # Without "local" Ray would join whatever cluster was last started on this machine, dead or alive.
+                return ray.init(
+                    address=LOCAL,
+                    include_dashboard=dashboard_host != NO_DASHBOARD,
+                    dashboard_host=LOOPBACK if dashboard_host == NO_DASHBOARD else dashboard_host,
+                    object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                    _temp_dir=str(temporary),
+                    **quiet,
+                )
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+            end_processes(folder)
+            # A setting that Ray refuses, or a disk that is full, is the same the second time.
+            lasting = isinstance(error, (ValueError, OSError)) and not isinstance(
+                error, (ConnectionError, TimeoutError)
             )
-        except RuntimeError:
-            ray.shutdown()
-            if last:
-                raise
+            if last or lasting:
+                raise InputError(
+                    f"Ray could not be started on this machine: {_reason(error)}; look for room on the disk of {folder.parent} and in memory, and try again"
+                ) from None
     raise AssertionError
 
 
-def ensure_token() -> None:
-    """Token authentication for the cluster that is started here, with a token that nobody else on this machine can read."""
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        # Unset, Ray turns it on for what it starts here, also where it was imported before.
-        del os.environ["RAY_AUTH_MODE"]
-    path = token_path()
-    if "RAY_AUTH_TOKEN" in os.environ:
-        return
-    if path.exists():
-        if path.stat().st_uid == os.getuid() and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            path.chmod(0o600)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
-    # A link is made whole or not at all, and by one of several searches that begin in the same moment.
-    with contextlib.suppress(FileExistsError):
-        path.hardlink_to(draft)
-    draft.unlink()
-
-
-def token_path() -> Path:
-    """Where Ray looks for a token that is not in the environment."""
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "") or Path.home() / ".ray" / "auth_token")
-
-
-def check_address(address: str) -> None:
-    """Raises `InputError` for an address that nobody answers at, and for one outside this machine where no token is at hand."""
-    if address in ("auto", "local"):
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(
-            f"--address must be HOST:PORT or auto, got {address}; `ray start --head` prints the address of a cluster"
-        )
-    if not is_loopback(host) and "RAY_AUTH_TOKEN" not in os.environ and not token_path().is_file():
-        raise InputError(
-            f"--address {address} is outside this machine and there is no token: whoever reaches an open cluster can run code on it; start the"
-            " cluster with RAY_AUTH_MODE=token, and put its token (`ray get-auth-token` there) into RAY_AUTH_TOKEN or ~/.ray/auth_token here"
-        )
-    # Knock first: Ray itself would try for minutes and print on the way.
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise InputError(
-            f"no Ray cluster answers at --address {address}: {error}; start one with `ray start --head`, or drop --address"
-        ) from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _reason(error: Exception) -> str:
+    """What Ray says, which may be long: its beginning."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= MOST_WORDS else f"{words[:MOST_WORDS]}..."
 
 
 def shipped(plugins: Iterable[str]) -> dict[str, Any]:
@@ -188,7 +170,7 @@ def allot(
 
     Raises `InputError` that names `where` the settings stand if not even one trial fits.
     """
-    until = time.monotonic() + patience
+    until, waiting = time.monotonic() + patience, None
     while True:
         gpus = resources.gpus_per_trial
         if gpus == "auto":
@@ -200,8 +182,10 @@ def allot(
             return Share(workers, share.cpus_per_trial, gpus)
         if time.monotonic() >= until:
             raise _too_large(share, cluster, where)
+        waiting = waiting or Waiting(share)
+        waiting.look(0)
         time.sleep(1.0)
-        cluster = Cluster(cluster.dashboard_url, nodes())
+        cluster = replace(cluster, nodes=nodes())
 
 
 def _too_large(share: Share, cluster: Cluster, where: str) -> InputError:

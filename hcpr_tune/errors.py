@@ -23,3 +23,7 @@ class Interrupted(HcprTuneError):
 
 class StorageError(HcprTuneError):
     """The storage of a study cannot be read or written; what was recorded before is kept."""
+
+
+class ClusterLost(HcprTuneError):
+    """The Ray that did the work is gone; what was recorded before is kept."""

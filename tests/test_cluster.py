@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import sys
 from dataclasses import replace
 
 import pytest
 
-from hcpr_tune.cluster import Cluster, allot, check_address, ensure_token, is_loopback, shipped
-from hcpr_tune.errors import InputError
-from hcpr_tune.search.capacity import Capacity, Share
+from hcpr_tune import cluster
+from hcpr_tune.access import checked_address, ensure_token, is_loopback
+from hcpr_tune.cluster import Cluster, allot, shipped
+from hcpr_tune.errors import ClusterLost, InputError
+from hcpr_tune.search.capacity import SILENT_SECONDS, Capacity, Head, Share
 from hcpr_tune.search.study import Resources
 
 
@@ -27,18 +30,18 @@ def home(tmp_path, monkeypatch):
 @pytest.mark.parametrize("address", ["10.0.0.7:6379", "gpu-head:6379", "ray://10.0.0.7:10001", "0.0.0.0:6379"])
 def test_a_cluster_elsewhere_is_not_joined_without_a_token(home, address):
     with pytest.raises(InputError, match=r"is outside this machine and there is no token: .* RAY_AUTH_TOKEN"):
-        check_address(address)
+        checked_address(address)
 
 
 def test_with_a_token_it_is_asked(home, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     with pytest.raises(InputError, match="no Ray cluster answers at"):
-        check_address("0.0.0.0:9")
+        checked_address("0.0.0.0:9")
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("a" * 64)
     with pytest.raises(InputError, match="no Ray cluster answers at"):
-        check_address("0.0.0.0:9")
+        checked_address("0.0.0.0:9")
 
 
 def test_loopback():
@@ -47,13 +50,13 @@ def test_loopback():
 
 
 def test_a_cluster_of_ours_has_a_token_that_others_cannot_read(home, monkeypatch):
-    ensure_token()
+    ensure_token(home)
     token = home / ".ray" / "auth_token"
     text = token.read_text()
     assert len(text) == 64
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     token.chmod(0o644)
-    ensure_token()
+    ensure_token(home)
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert token.read_text() == text
     import os
@@ -99,6 +102,73 @@ def test_looking_at_many_nodes_takes_a_twentieth_of_the_time_at_most():
         now[0] += 0.1
     assert 0.5 * len(looks) <= 0.05 * now[0] + 0.5
     assert len(looks) >= 8
+
+
+def test_what_is_waited_for_is_told_every_minute():
+    now, nodes, told = [0.0], [{"CPU": 2.0}], []
+    capacity = Capacity(Share(2, 1.0, 0.0), 0, lambda: nodes, lambda: now[0], told.append)
+    for second in range(400):
+        now[0] = float(second)
+        nodes[:] = [] if 50 <= second < 300 else [{"CPU": 2.0}]
+        capacity.now()
+    assert len(told) == 4
+    assert told[1].startswith(
+        "waiting for 2 min: no node has room for a trial (1 CPUs, 0 GPUs); it goes on as soon as one joins"
+    )
+
+
+def test_a_head_that_is_gone_ends_the_search_before_ray_ends_the_process():
+    now = [0.0]
+    head = Head(lambda: now[0])
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert head.answers(address)
+    assert not head.answers(address)
+    now[0] = SILENT_SECONDS - 1
+    assert not head.answers(address)
+    now[0] = SILENT_SECONDS
+    with pytest.raises(ClusterLost, match=rf"the head of the Ray cluster at {address} has not answered for 40 seconds"):
+        head.answers(address)
+    assert SILENT_SECONDS < 60
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        Exception("The current node timed out during startup."),
+        RuntimeError("no"),
+        KeyError("node"),
+        ConnectionError("late"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_started_once_more_whatever_it_says(raised, tmp_path, monkeypatch):
+    tried: list[str] = []
+
+    def init(**options: object) -> str:
+        tried.append(str(options["_temp_dir"]))
+        if len(tried) == 1:
+            raise raised
+        return "context"
+
+    import ray
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(ray, "init", init)
+    assert cluster._started(tmp_path, "none", {}) == "context"
+    assert tried == [str(tmp_path / "r")] * 2
+
+
+def test_a_ray_that_never_starts_is_one_line_and_no_missing_cluster(tmp_path, monkeypatch):
+    import ray
+
+    def init(**options: object) -> None:
+        raise ValueError("the object store\nis too large")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match="Ray could not be started on this machine: the object store is too large; "):
+        cluster._started(tmp_path, "none", {})
 
 
 def test_the_first_node_is_waited_for():

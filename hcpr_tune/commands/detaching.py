@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.cluster import is_loopback
+from hcpr_tune.access import is_loopback
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED
 from hcpr_tune.commands.trusting import begin, named_in_study
 from hcpr_tune.errors import InputError

@@ -12,13 +12,20 @@ from hcpr_tune.output import say
 
 def run(options: argparse.Namespace) -> int:
     """Leave the request where the driver looks, and wait for its end."""
+    from hcpr_tune.local_ray import end_leftovers
     from hcpr_tune.search.holder import living_holder
     from hcpr_tune.search.inbox import STOP, post
     from hcpr_tune.search.studies import reopen
 
     folder, _, _ = reopen(options.storage, options.name, "stop ")
     if living_holder(folder.place) is None:
-        raise InputError(f"stop {options.name}: {folder.address} is not being searched; there is nothing to stop")
+        left = end_leftovers()
+        more = (
+            f", but {left} processes of Ray that a killed search had left on this machine, which were ended"
+            if left
+            else ""
+        )
+        raise InputError(f"stop {options.name}: {folder.address} is not being searched; there is nothing to stop{more}")
     post(folder.place, {"kind": STOP})
     until = time.monotonic() + options.wait
     while living_holder(folder.place) is not None:

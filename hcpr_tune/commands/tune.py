@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.commands.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, tell_notes
 from hcpr_tune.commands.plans import Plan, plan_of
 from hcpr_tune.commands.trusting import begin, named_in_study, option_again
-from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
+from hcpr_tune.errors import ClusterLost, InputError, Interrupted, MovedOn, StorageError
 from hcpr_tune.output import outlets, say
 from hcpr_tune.paths import there
 from hcpr_tune.typed import command, option, typed
@@ -149,10 +149,10 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
             judged = small_verdict(folder, study, history, share, console, options)
     except (Interrupted, KeyboardInterrupt) as error:
         interrupted = str(error) or "interrupted"
-    except StorageError as error:
+    except (StorageError, ClusterLost) as error:
         if options.json:
             print_json_result(console, folder, study, history, NOTHING_COMPLETED)
-        raise StorageError(f"{error} ({resume_command(options, plan)})") from None
+        raise type(error)(f"{error} ({resume_command(options, plan)})") from None
     except PluginError as error:
         if options.json:
             print_json_result(console, folder, study, history, NOTHING_COMPLETED)
@@ -203,14 +203,21 @@ def check_recipe(recipe: Recipe) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM (a Slurm preemption, `kill`) and Ctrl-C end the block with KeyboardInterrupt; a second one ends the process at once."""
+    """SIGTERM (a Slurm preemption, `kill`), SIGHUP (the terminal was closed) and Ctrl-C end the block with KeyboardInterrupt; a second one ends the process at once.
+
+    Whoever ignores SIGHUP, as `nohup` does, goes on ignoring it.
+    """
 
     def interrupt(number: int, frame: Any) -> None:
         for name in before:
-            signal.signal(name, signal.SIG_DFL)
+            # A terminal that is closed says so twice, by the shell and by the system: that is no second wish.
+            signal.signal(name, signal.SIG_IGN if name == signal.SIGHUP else signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    before = {name: signal.signal(name, interrupt) for name in (signal.SIGTERM, signal.SIGINT)}
+    names = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        names.append(signal.SIGHUP)
+    before = {name: signal.signal(name, interrupt) for name in names}
     try:
         yield
     finally:
@@ -238,7 +245,8 @@ def print_study(study: Study) -> None:
 
 def dashboard_of(cluster: Cluster, options: argparse.Namespace) -> str:
     """The dashboard's address, and for people how to get in: Ray protects what it starts here by a token."""
-    token = f" (it asks for the token that `{typed('ray')} get-auth-token` prints)"
+    where = f"that `{typed('ray')} get-auth-token` prints" if cluster.token is None else f"in {cluster.token}"
+    token = f" (it asks for the token {where})"
     asks = cluster.dashboard_url and options.address is None and not options.json
     return cluster.dashboard_url + (token if asks else "")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.commands.console import COMPLETED, NOTHING_COMPLETED, make_console
 from hcpr_tune.commands.trusting import begin, named_as_model, named_in_study, trust_space, trust_study
 from hcpr_tune.commands.tune import check_recipe, interruptible, print_lines
-from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
+from hcpr_tune.errors import ClusterLost, InputError, Interrupted, MovedOn, StorageError
 from hcpr_tune.output import outlets, say
 from hcpr_tune.paths import is_file, reading, there
 from hcpr_tune.text import named
@@ -88,8 +88,8 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
     except (Interrupted, KeyboardInterrupt) as error:
         reason = str(error) or "interrupted"
         raise Interrupted(f"{reason}; all that was done is kept; go on with: {same_again()}") from None
-    except StorageError as error:
-        raise StorageError(f"{error} ({same_again()})") from None
+    except (StorageError, ClusterLost) as error:
+        raise type(error)(f"{error} ({same_again()})") from None
     report = redrawn(folder, study, history)
     show(console, folder, plain, report, options)
     return COMPLETED if plain["winner"] is not None else NOTHING_COMPLETED

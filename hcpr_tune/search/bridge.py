@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 from ray.tune import Stopper
 from ray.tune.search import Searcher
 
-from hcpr_tune.errors import StorageError
+from hcpr_tune.errors import ClusterLost, StorageError
 from hcpr_tune.search.place import storage_error
 from hcpr_tune.search.trainable import REPORT, UNWRITABLE
 from hcpr_tune.training.plugins import PluginError
@@ -26,8 +26,8 @@ Work = TypeVar("Work")
 class Halt(BaseException):
     """Ends the search at once, running jobs and all; no `Exception`, so that Ray does not first wait for them."""
 
-    def __init__(self, cause: StorageError | PluginError | None) -> None:
-        """`cause`: what went wrong with the storage, or with the user's own sampler; None where somebody asked for the end."""
+    def __init__(self, cause: StorageError | ClusterLost | PluginError | None) -> None:
+        """`cause`: what went wrong with the storage, the cluster, or the user's own sampler; None where somebody asked for the end."""
         super().__init__(str(cause or "asked to stop"))
         self.cause = cause
 
@@ -90,11 +90,10 @@ class Bridge(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is untyped
         """
         try:
             yield
-        except PluginError as error:
+        except (StorageError, ClusterLost, PluginError) as error:
             self.halt = self.halt or Halt(error)
-        except (StorageError, OSError) as error:
-            cause = error if isinstance(error, StorageError) else storage_error("the results cannot be written", error)
-            self.halt = self.halt or Halt(cause)
+        except OSError as error:
+            self.halt = self.halt or Halt(storage_error("the results cannot be written", error))
 
     def check(self) -> None:
         """Raises `Halt` where the search cannot go on, or somebody asked for its end."""

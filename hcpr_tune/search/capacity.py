@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+from hcpr_tune.errors import ClusterLost
 
 LOOK_EVERY = 1.0
 """Seconds between two looks: Ray asks for work many times a second."""
@@ -15,6 +19,10 @@ SHARE_OF_TIME, AT_LATEST = 0.05, 10.0
 """What looks may take of the time: with a thousand nodes one takes a good part of a second, in which the search does nothing else. But a node that is gone, or new,
 is found out within so many seconds.
 """
+SILENT_SECONDS = 40.0
+"""How long a head may not answer. After 60 Ray would end the process by itself, without a word of how to go on."""
+TELL_EVERY = 60.0
+"""Seconds between two words of waiting."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,99 @@ def _shares(gpus: float, amount: float) -> int:
 
 
 def living_nodes() -> list[dict[str, float]]:
-    """The resources of each node of the connected cluster."""
+    """The resources of each node of the connected cluster. Raises `ClusterLost` where this process has started it and it is dead, or its head is gone."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    # Over Ray's client there is none.
+    address = str(getattr(getattr(ray._private.worker.global_worker, "gcs_client", None), "address", "") or "")
+
+    check_own_ray()
+    # Asked while the head does not answer, Ray would wait for it as long as it can, and the process end with that.
+    if not address or HEAD.answers(address):
+        HEAD.nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return HEAD.nodes
+
+
+@dataclass
+class Head:
+    """The head of the connected cluster, and what it last said of its nodes."""
+
+    clock: Callable[[], float] = time.monotonic
+    nodes: list[dict[str, float]] = field(default_factory=list)
+    _silent: tuple[str, float] | None = None
+
+    def answers(self, address: str) -> bool:
+        """Whether somebody listens there at the moment. Raises `ClusterLost` once nobody has for long."""
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=3).close()
+        except OSError as error:
+            if self._silent is None or self._silent[0] != address:
+                self._silent = address, self.clock()
+            seconds = self.clock() - self._silent[1]
+            if seconds < SILENT_SECONDS:
+                return False
+            self._silent = None
+            raise ClusterLost(
+                f"the head of the Ray cluster at {address} has not answered for {seconds:.0f} seconds ({error}): start the cluster again, and go on"
+            ) from None
+        self._silent = None
+        return True
+
+
+HEAD = Head()
+
+
+def check_own_ray() -> None:
+    """Raises `ClusterLost` where the Ray that this process has started is dead."""
+    if dead := lost_process():
+        raise ClusterLost(
+            f"Ray's {dead} on this machine has died, or somebody ended it (out of memory? `dmesg` may know), and nothing can be trained without it"
+        )
+
+
+def lost_process() -> str:
+    """Which process has died without which the Ray that this process has started can do nothing; empty while all is well, or where it started none."""
+    import ray
+
+    node: Any = ray._private.worker._global_node
+    if node is None or not node.ray_init_cluster:
+        return ""
+    dead = {name for name, _ in node.dead_processes()}
+    return next((name for name in ("gcs_server", "raylet") if name in dead), "")
+
+
+def to_stderr(words: str) -> None:
+    """Tell it beside what the search tells, which may be JSON or a live view; a terminal that has gone does not matter."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"hcpr_tune: {words}\n")
+        sys.stderr.flush()
+
+
+@dataclass
+class Waiting:
+    """Tells every minute what is waited for, as long as no node has room for a trial."""
+
+    share: Share
+    clock: Callable[[], float] = time.monotonic
+    say: Callable[[str], None] = to_stderr
+    _since: float | None = None
+    _told: float = 0.0
+
+    def look(self, room: int) -> None:
+        """There is room for so many trials at the moment."""
+        now = self.clock()
+        if room:
+            self._since = None
+        elif self._since is None:
+            self._since = self._told = now
+        elif now - self._told >= TELL_EVERY:
+            self._told = now
+            minutes = (now - self._since) / 60
+            self.say(
+                f"waiting for {minutes:.0f} min: no node has room for a trial ({self.share.cpus_per_trial:g} CPUs, {self.share.gpus_per_trial:g} GPUs); it goes on"
+                " as soon as one joins the cluster, and Ctrl-C ends it"
+            )
 
 
 @dataclass
@@ -60,15 +157,20 @@ class Capacity:
     limit: int = 0
     nodes: Callable[[], Iterable[Mapping[str, float]]] = living_nodes
     clock: Callable[[], float] = time.monotonic
+    say: Callable[[str], None] = to_stderr
     _next: float = field(default=-math.inf)
     _found: int = 0
 
+    def __post_init__(self) -> None:
+        self._waiting = Waiting(self.share, self.clock, self.say)
+
     def now(self) -> int:
-        """How many trials fit."""
+        """How many trials fit. Raises `ClusterLost` where none ever will."""
         began = self.clock()
         if began >= self._next:
             fitting = self.share.fitting(self.nodes())
             self._found = min(fitting, self.limit) if self.limit else fitting
+            self._waiting.look(self._found)
             took = self.clock() - began
             self._next = began + max(LOOK_EVERY, min(AT_LATEST, took / SHARE_OF_TIME))
         return self._found

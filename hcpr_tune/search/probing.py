@@ -32,6 +32,11 @@ def probe_cluster(study: Study, share: Share) -> list[dict[str, Any]]:
         ) from None
     except ray.exceptions.RayTaskError as error:
         raise InputError(f"the probe failed on a worker: {error.cause!r}; mend that before you search") from None
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"the probe's worker was lost: {reason}; look at the memory of the machine, and try again"
+        ) from None
     return found
 
 

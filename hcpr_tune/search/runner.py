@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.errors import Interrupted, MovedOn, StorageError
 from hcpr_tune.files import sweep
-from hcpr_tune.search.capacity import Capacity, Share, requested
+from hcpr_tune.search.capacity import Capacity, Share, check_own_ray, requested
 from hcpr_tune.search.history import Event, History
 from hcpr_tune.search.holder import Lead
 from hcpr_tune.search.inbox import clear_stops
@@ -118,7 +118,7 @@ def run(
     """Run the study to its end on the connected Ray, from where `history` is, the events `requests` first.
 
     `listeners` are made once this process leads the study: they write its files anew. `trainable`: what does the jobs, `TrainJob` unless another class is given that reports as it does.
-    Raises `Interrupted` on Ctrl-C, SIGTERM and `hcpr_tune stop`, `StorageError` where nothing more can be recorded or kept.
+    Raises `Interrupted` on Ctrl-C, SIGTERM and `hcpr_tune stop`, `StorageError` where nothing more can be recorded or kept, `ClusterLost` where Ray is gone.
     """
     with recording(folder, study, history, share.workers, requests, patience) as record:
         try:
@@ -143,7 +143,7 @@ def _search(folder: StudyFolder, study: Study, record: Record[History], share: S
 def run_on_ray(name: str, searcher: Bridge[Any], trainable: type, share: Share, most: int = 0) -> None:
     """Have Ray Tune do the jobs of `searcher` by `trainable`, under `name`; an autoscaler is asked for room for `most` at once.
 
-    Raises `Interrupted` where somebody asked for the end, `StorageError` where nothing more can be recorded or kept.
+    Raises `Interrupted` where somebody asked for the end, `StorageError` where nothing more can be recorded or kept, `ClusterLost` where Ray is gone.
     """
     # Ctrl-C must end the search at once; Tune's own handler would first wait for running epochs.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -157,8 +157,12 @@ def run_on_ray(name: str, searcher: Bridge[Any], trainable: type, share: Share, 
     # What befalls a job is in the record; Ray's errors about it would frighten people on the terminal. What ends the search is raised.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     from ray import tune
+    from ray.tune.execution import class_cache
 
     from hcpr_tune.search.bridge import Ends, Halt
+
+    # Ray Tune would send the driver's keys for S3 to its workers, through a log that all users of a machine can read. Processes have those of their own node.
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not _secret(name)}
 
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable, requested(share, most):
         tuner = tune.Tuner(
@@ -184,6 +188,13 @@ def run_on_ray(name: str, searcher: Bridge[Any], trainable: type, share: Share, 
             searcher.check()
         except Halt as halt:
             raise halt.cause or Interrupted("stopped on request") from None
+        except Exception:
+            check_own_ray()  # where Ray itself has died, that is what is wrong
+            raise
+
+
+def _secret(name: str) -> bool:
+    return name.startswith("AWS_") or any(word in name for word in ("KEY", "SECRET", "TOKEN", "PASSWORD"))
 
 
 def _worker_class(trainable: type, share: Share) -> type:

@@ -36,6 +36,9 @@ fail() {
 use_token() {
     [[ -z "${RAY_AUTH_TOKEN:-}" ]] || return 0
     local file="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
+    if [[ -e "$file" ]] && [[ ! -f "$file" || ! -s "$file" ]]; then
+        fail "the token file $file is empty, or no file; delete it, and the head makes one"
+    fi
     if [[ ! -s "$file" ]]; then
         [[ "$1" == make ]] || fail "no token in $file; copy it from the head (it is a secret: scp, not a command line)"
         mkdir -p "$(dirname "$file")"
@@ -89,10 +92,15 @@ run_node() {
     [[ -z "${NODE_IP:-}" ]] || options+=(--node-ip-address="$NODE_IP")
     [[ -z "${NUM_CPUS:-}" ]] || options+=(--num-cpus="$NUM_CPUS")
     [[ -z "${NUM_GPUS:-}" ]] || options+=(--num-gpus="$NUM_GPUS")
-    # A folder of its own, which ends with the node: on shared machines /tmp/ray may be somebody else's.
-    if [[ -n "${TEMP_DIR:-}" ]]; then
-        mkdir -p "$TEMP_DIR"
-        options+=(--temp-dir="$TEMP_DIR")
+    # Ray opens its folder for temporary files to all users (0777) and runs code from it: so it lies in one of this user alone, with a
+    # name that nobody can guess, short as the names of Unix sockets must be, and it ends with the node.
+    local private
+    private="$(mktemp -d "${TEMP_ROOT:-/tmp}/hcpr_tune-node-XXXXXXXX")" || fail "no folder for temporary files in ${TEMP_ROOT:-/tmp}"
+    options+=(--temp-dir="$private/r")
+    if [[ "$*" == *--head* ]]; then
+        # For a Prometheus: a name that stays.
+        mkdir -p -m 700 "$HOME/.hcpr_tune"
+        ln -sfn "$private/r" "$HOME/.hcpr_tune/ray"
     fi
     # `ray stop` would end every Ray of this user on the machine; this ends what was started here.
     trap '((ending)) || { ending=$((SECONDS + 20)); [[ -z "$node" ]] || kill -TERM "$node" 2>/dev/null || true; }' TERM INT HUP
@@ -109,6 +117,6 @@ run_node() {
     kill -KILL -- "-$node" 2>/dev/null || true
     # Being told to end is no failure.
     ((!ending)) || code=0
-    [[ -z "${TEMP_DIR:-}" ]] || rm -rf "$TEMP_DIR"
+    rm -rf "$private"
     return "$code"
 }

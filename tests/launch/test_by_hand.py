@@ -53,8 +53,8 @@ def test_two_nodes_meet_by_a_token_and_end_when_told(sandbox):
     assert stranger.wait(timeout=20) == 2
 
     # Sockets lie there, and their paths must be short.
-    folder = tempfile.mkdtemp(prefix="ray-")
-    of_worker = ports() | {"NUM_CPUS": 2, "TEMP_DIR": folder}
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    of_worker = ports() | {"NUM_CPUS": 2, "TEMP_ROOT": folder}
     worker = sandbox.start(CLUSTER / "worker.sh", address, **of_worker, WORKER_PORTS="21050-21099")
 
     def look() -> str:
@@ -68,6 +68,10 @@ def test_two_nodes_meet_by_a_token_and_end_when_told(sandbox):
         ).stdout
 
     eventually(lambda: "cpus 3" in look())
+    # Ray opens its own folder to all users, so the one around it is closed.
+    (private,) = folder.iterdir()
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert (private / "r").is_dir()
     # Ray takes 20 s to refuse a node with another token; its dashboard is quicker.
     assert [answer(dashboard, known) for known in (secret, "0" * 64, "")] == [200, 403, 401]
     # The dashboard is on the loopback and nowhere else.
@@ -81,7 +85,8 @@ def test_two_nodes_meet_by_a_token_and_end_when_told(sandbox):
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=40) == 0
     sandbox.check_ended()
-    assert not Path(folder).exists()
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
     output = sandbox.output.read_text()
     assert secret not in output
     assert f"launch/cluster/worker.sh {subprocess.getoutput('hostname')}:{gcs}" in output

@@ -69,7 +69,7 @@ start_node() {
     local host="$1" script="$PROJECT/launch/cluster/$2"
     shift 2
     # A node that dies takes its own step along and nothing else; Slurm's steps do not inherit --cpus-per-task.
-    TEMP_DIR="/tmp/ray-$SLURM_JOB_ID-${#nodes[@]}" srun --nodes=1 --ntasks=1 --nodelist="$host" \
+    srun --nodes=1 --ntasks=1 --nodelist="$host" \
         --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --no-kill bash "$script" "$@" &
     nodes+=($!)
 }
