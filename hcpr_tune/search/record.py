@@ -169,10 +169,12 @@ class Record(Generic[Folded]):
         self.listeners = list(listeners)
         self._path, self._segments, self.leading = path, segments, leading
         self.clock = SessionClock()
+        self._writing = b""
+        """The latest line: an interrupt may come between its writing and the note of it."""
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             _lock(self._file, path)
-            self._size, self._latest = _drop_damaged_end(path)
+            self._end = _drop_damaged_end(path)
             self._identity = _identity(path.stat())
         except OSError as error:
             raise storage_error(f"{path} cannot be opened", error) from error
@@ -181,7 +183,7 @@ class Record(Generic[Folded]):
         """Write one event, flushed to the disk, then make it take effect. Raises `StorageError` where it could not be written, or the file is not the
         one that was written so far, and then nothing is left of it.
         """
-        line = sealed(event, self._latest)
+        sealed(event)  # what is no JSON is refused first
         try:
             self.history.check(event)
         except Wrong as error:
@@ -190,6 +192,9 @@ class Record(Generic[Folded]):
             ) from None
         self.leading()
         self._check_place()
+        size, latest = self._end
+        line = sealed(event, latest)
+        self._writing = line
         try:
             # One write call: a signal cannot leave half a line.
             written = os.write(self._file, line)
@@ -197,10 +202,9 @@ class Record(Generic[Folded]):
                 os.write(self._file, line[written:])
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, self._size)
+            os.ftruncate(self._file, size)
             raise storage_error(f"{self._path} cannot be written", error) from error
-        self._size += len(line)
-        self._latest = _checksum(line)
+        self._end = size + len(line), _checksum(line)
         if self._segments is not None:
             self._segments.append(line, event["event"] in WAITING)
         if self.history.apply(event):
@@ -214,10 +218,13 @@ class Record(Generic[Folded]):
         """Raises `StorageError` where the file was moved, replaced or written by somebody else: it would go on where nobody looks for it."""
         try:
             there = self._path.stat()
+            size, _ = self._end
+            if there.st_size == size + len(self._writing) and self._is_last(self._writing):
+                self._end = there.st_size, _checksum(self._writing)
             if _identity(there) != self._identity:
                 wrong = "was replaced by another file"
-            elif there.st_size != self._size:
-                wrong = f"is {there.st_size} bytes long and not {self._size}: somebody else has changed it"
+            elif there.st_size != self._end[0]:
+                wrong = f"is {there.st_size} bytes long and not {self._end[0]}: somebody else has changed it"
             else:
                 return
         except (FileNotFoundError, NotADirectoryError):
@@ -227,6 +234,12 @@ class Record(Generic[Folded]):
         raise StorageError(
             f"{self._path} {wrong} while it was in use; nothing was recorded after that: put the file back as it was, then go on by --resume"
         )
+
+    def _is_last(self, line: bytes) -> bool:
+        """Whether the file ends with this line."""
+        with self._path.open("rb") as file:
+            file.seek(-len(line), os.SEEK_END)
+            return bool(line) and file.read() == line
 
     def __enter__(self) -> Record[Folded]:
         return self

@@ -73,7 +73,7 @@ def result_table(study: Study, history: History) -> RenderableType:
     for title, trial in rows:
         accuracies = rung_accuracies(trial)
         if accuracies is None:
-            table.add_row(title, str(trial.number), "-", Text(f"{trial.status}: {printable(trial.reason)}"), "-")
+            table.add_row(title, str(trial.number), "-", Text(f"{trial.state}: {printable(trial.reason)}"), "-")
         else:
             robust, clean = accuracies.values()
             table.add_row(title, str(trial.number), str(trial.best_rung), str(robust), str(clean))

@@ -557,3 +557,21 @@ def test_the_time_of_a_session_goes_on_evenly_when_the_date_is_set(tmp_path, mon
     record.append({"event": "workers", "time": record.clock(), "workers": 3})
     record.close()
     assert 0 <= record.history.seconds < 60
+
+
+def test_an_interrupt_between_a_lines_writing_and_its_note_is_no_foreign_change(tmp_path, monkeypatch):
+    path = tmp_path / "record.jsonl"
+    record = Record(path, History(27))
+    record.append(begin())
+
+    def interrupted(file):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record.append(suggested(0))
+    monkeypatch.undo()
+    record.append({"event": "end", "time": 1.0, "reason": "interrupted"})
+    record.close()
+    history = read_history(path, 27)
+    assert (list(history.trials), history.ended) == ([0], "interrupted")
