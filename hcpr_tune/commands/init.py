@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.errors import InputError
-from hcpr_tune.paths import check_writable, exists, looked_at
+from hcpr_tune.paths import check_writable, exists, is_dir
 from hcpr_tune.typed import command, option
 
 
@@ -16,7 +16,8 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.starter import starter_space
 
     folder = Path(options.folder)
-    looked_at(folder, f"FOLDER {folder}")
+    if not is_dir(folder, f"FOLDER {folder}"):
+        raise InputError(f"FOLDER {folder}: there is no folder {folder}; give one with a subfolder of images per class")
     out = Path(options.out or Path("search_spaces") / f"{folder.resolve().name}.toml")
     if exists(out, f"--out {out}"):
         raise InputError(f"--out {out} exists; choose another file")
