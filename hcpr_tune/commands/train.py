@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.commands.console import COMPLETED, make_console, outlets
 from hcpr_tune.errors import InputError
-from hcpr_tune.paths import check_writable, exists
+from hcpr_tune.paths import check_writable, exists, looked_at
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +25,7 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.settings import parse_assignment, read_toml, set_dotted
     from hcpr_tune.training.recipe import recipe_from_plain
 
+    looked_at(Path(options.recipe), f"--recipe {options.recipe}")
     values, given = read_toml(Path(options.recipe)), ""
     for text in options.set:
         set_dotted(values, *parse_assignment(text))
