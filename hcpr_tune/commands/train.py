@@ -12,7 +12,7 @@ from hcpr_tune.commands.console import COMPLETED, make_console, tell_notes
 from hcpr_tune.commands.trusting import begin_training, trust_recipe
 from hcpr_tune.errors import InputError
 from hcpr_tune.output import outlets
-from hcpr_tune.paths import check_writable, exists
+from hcpr_tune.paths import check_writable, exists, looked_at
 from hcpr_tune.text import clean
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.settings import lay_over, parse_assignments, read_toml, shorten
     from hcpr_tune.training.recipe import recipe_from_plain
 
+    looked_at(Path(options.recipe), f"--recipe {options.recipe}")
     values, given = read_toml(Path(options.recipe)), ""
     for text, (name, value) in zip(options.set, parse_assignments(options.set), strict=True):
         lay_over(values, name, value, options.recipe)
