@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 _own: TextIO | None = None
 
@@ -19,6 +19,31 @@ _own: TextIO | None = None
 def stream() -> TextIO:
     """Where this program prints its results."""
     return sys.stdout if _own is None else _own
+
+
+class Current:
+    """`stream` as it is at the moment of each call, for what holds on to a file."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(stream(), name)
+
+
+@contextmanager
+def spoken_through(outlet: TextIO) -> Iterator[None]:
+    """Print through `outlet`, which wraps `stream`, for as long as the block lasts."""
+    global _own
+    if _own is None:
+        before, sys.stdout = sys.stdout, outlet
+        try:
+            yield
+        finally:
+            sys.stdout = before
+        return
+    kept, _own = _own, outlet
+    try:
+        yield
+    finally:
+        _own = kept
 
 
 def is_kept() -> bool:

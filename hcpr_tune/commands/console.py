@@ -6,9 +6,9 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
-from hcpr_tune.output import stream
+from hcpr_tune.output import Current, stream
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +35,4 @@ def make_console() -> Console:
             except SystemExit:
                 raise KeyboardInterrupt from None
 
-    # Without a stream of ours it prints to whatever standard output is at the moment.
-    file = None if (own := stream()) is sys.stdout else own
-    return Printing(file=file, highlight=False, soft_wrap=not own.isatty())
+    return Printing(file=cast(TextIO, Current()), highlight=False, soft_wrap=not stream().isatty())
