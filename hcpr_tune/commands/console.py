@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
-from hcpr_tune.output import stream
+from hcpr_tune.output import Current, stream
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +27,4 @@ def make_console() -> Console:
     """Where the commands print."""
     from rich.console import Console
 
-    # Without a stream of ours it prints to whatever standard output is at the moment.
-    file = None if (own := stream()) is sys.stdout else own
-    return Console(file=file, highlight=False, soft_wrap=not own.isatty())
+    return Console(file=cast(TextIO, Current()), highlight=False, soft_wrap=not stream().isatty())
