@@ -57,6 +57,7 @@ def look(folder: Path) -> Look:
 
 
 def _task(folder: Path, image_size: int) -> Task:
+    _toml(str(folder))  # says in its own words what a study file cannot hold
     return Task(dataset=f"folder:{folder}", image_size=image_size)
 
 

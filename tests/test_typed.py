@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcpr_tune import cli
@@ -37,6 +37,7 @@ def parsed(line: str) -> argparse.Namespace:
 
 @pytest.mark.parametrize("verb", VERBS)
 @given(name=NAMES, storage=WORDS)
+@settings(deadline=None, database=None, max_examples=40)
 def test_a_command_about_a_study_means_that_study(verb, name, storage):
     read = parsed(study_command(verb, name, storage))
     assert (read.resume if verb == "tune --resume" else read.name) == name
@@ -44,12 +45,14 @@ def test_a_command_about_a_study_means_that_study(verb, name, storage):
 
 
 @given(path=WORDS)
+@settings(deadline=None, database=None, max_examples=40)
 def test_a_path_stays_what_it_is(path):
     assert parsed(command("tune", option("--space", path))).space == path
     assert parsed(command("train", option("--recipe", path), "--resume")).recipe == path
 
 
 @given(storage=WORDS, name=NAMES)
+@settings(deadline=None, database=None, max_examples=40)
 def test_an_address_has_its_storage_and_its_name(storage, name):
     found, study = storage_of(str(Path(storage) / name))
     assert (Path(found), study) == (Path(storage), name)
@@ -76,10 +79,10 @@ def test_a_program_whose_path_has_a_space_is_quoted(monkeypatch, tmp_path):
     assert parsed(same_again()).storage == STORAGE
 
 
-def test_the_way_on_after_an_interruption_has_all_that_it_needs():
+def test_the_way_on_after_an_interruption_has_all_that_it_needs(small_study):
     words = ["tune", "--storage", STORAGE, "--address", "h:1", "--wait", "9", "--dashboard-host", "none"]
     options = cli.parser().parse_args([*words, "--log-to", "mlflow"])
-    read = parsed(resume_command(options, StudyFolder(Path(STORAGE) / "one")))
+    read = parsed(resume_command(options, StudyFolder(Path(STORAGE) / "one"), small_study))
     for name in ("storage", "address", "wait", "dashboard_host", "log_to"):
         assert getattr(read, name) == getattr(options, name)
     assert read.resume == "one"

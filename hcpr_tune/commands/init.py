@@ -9,7 +9,7 @@ from pathlib import Path
 from hcpr_tune.commands.console import COMPLETED
 from hcpr_tune.errors import InputError
 from hcpr_tune.output import say
-from hcpr_tune.paths import check_writable, exists
+from hcpr_tune.paths import check_writable, exists, is_dir
 from hcpr_tune.typed import command, option
 
 
@@ -19,7 +19,10 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.training.parts import dataset_folder
     from hcpr_tune.views.wording import printable
 
-    folder = dataset_folder(f"folder:{options.folder}")
+    given = Path(options.folder)
+    if not is_dir(given, f"FOLDER {given}"):
+        raise InputError(f"FOLDER {given}: there is no folder {given}; give one with a subfolder of images per class")
+    folder = dataset_folder(f"folder:{given}")
     out = Path(options.out or Path("search_spaces") / f"{folder.resolve().name}.toml")
     if exists(out, f"--out {out}"):
         raise InputError(f"--out {out} exists; choose another file")

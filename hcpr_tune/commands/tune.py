@@ -152,11 +152,11 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     except (StorageError, ClusterLost) as error:
         if options.json:
             print_json_result(console, folder, study, history, NOTHING_COMPLETED)
-        raise type(error)(f"{error} ({resume_command(options, plan)})") from None
+        raise type(error)(f"{error} ({resume_command(options, folder, study)})") from None
     except PluginError as error:
         if options.json:
             print_json_result(console, folder, study, history, NOTHING_COMPLETED)
-        raise PluginError(f"{error} ({resume_command(options, plan)})", error.details) from None
+        raise PluginError(f"{error} ({resume_command(options, folder, study)})", error.details) from None
     release(node_folder())
     if interrupted and not studies.exists(folder):
         raise Interrupted(f"{interrupted} before the study was begun; nothing was written")
@@ -171,11 +171,11 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     if not interrupted:
         return code
     raise Interrupted(
-        f"{interrupted}; everything recorded is kept in {folder.address}; go on with: {resume_command(options, plan)}"
+        f"{interrupted}; everything recorded is kept in {folder.address}; go on with: {resume_command(options, folder, study)}"
     )
 
 
-def resume_command(options: argparse.Namespace, plan: Plan) -> str:
+def resume_command(options: argparse.Namespace, folder: StudyFolder, study: Study) -> str:
     """The exact command that goes on with the study, from this folder and on the same cluster."""
     from hcpr_tune.views.ways import about
 
@@ -183,7 +183,7 @@ def resume_command(options: argparse.Namespace, plan: Plan) -> str:
     more += [option("--wait", options.wait)] if options.wait else []
     more += [option("--dashboard-host", options.dashboard_host)] if options.dashboard_host != LOOPBACK else []
     more += [option("--log-to", name) for name in options.log_to]
-    return about("tune --resume", plan.folder, *more, option_again(plan.folder, plan.study).strip())
+    return about("tune --resume", folder, *more, option_again(folder, study).strip())
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -152,7 +152,9 @@ def split_indices(
         )
         validation = validation if draw_validation else 0
         if (draw_validation and not validation) or validation >= len(rest) or not (test or has_test_part):
-            name = f"{int(label)} ({class_names[int(label)]})" if len(class_names) else str(int(label))
+            name = str(int(label))
+            if len(class_names) and class_names[int(label)] != name:
+                name += f" ({class_names[int(label)]})"
             raise _left_out(task, name, len(members), len(rest), draw_validation, not has_test_part)
         parts["test"].append(members[:test])
         parts["validation"].append(rest[:validation])

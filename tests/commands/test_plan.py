@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hcpr_tune.cli import main
+from hcpr_tune.search.events import TRAINED
 from hcpr_tune.search.history import History
 from hcpr_tune.search.record import Record
 from hcpr_tune.search.sampler import Suggester
@@ -33,11 +34,11 @@ def folder(tmp_path_factory):
     at = check_new(folder / "results", "old")
     create(at, study)
     record = Record(at.record, History(study.recipe.epochs, study.goal))
-    worker = {"attack_steps": 2, "worker": "here:1"}
+    trained = dict.fromkeys(TRAINED, 1) | {"attack_steps": 2, "device": "cpu", "worker": "here:1"}
     played = simulation(
         study,
         suggester=Suggester(study),
-        told=lambda event: record.append({**event, **(worker if event["event"] == "epoch" else {})}),
+        told=lambda event: record.append({**(trained if event["event"] == "epoch" else {}), **event}),
     )
     record.append({"event": "begin", "time": 0.0, "workers": 1, "versions": {}, "fingerprint": study.fingerprint})
     played.run()

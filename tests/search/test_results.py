@@ -160,7 +160,7 @@ def test_of_two_that_begin_one_study_at_once_the_second_is_refused(small_study, 
     create(first, small_study)
     before = first.study.read_bytes()
     with pytest.raises(InputError, match='--name "one" is taken: another process has begun'):
-        create(second, replace(small_study, recipe=replace(small_study.recipe, seed=9)))
+        create(second, replace(small_study, settings=replace(small_study.settings, description="another")))
     assert first.study.read_bytes() == before
     assert [path.name for path in first.root.iterdir()] == ["study.toml"]
 

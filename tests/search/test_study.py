@@ -210,7 +210,7 @@ def test_an_unknown_space_lists_the_known_ones():
     with pytest.raises(InputError, match=r'--space "nope" is unknown; known: .*default'):
         find_space("nope")
     for name in ("no/such.toml", "x" * 300 + ".toml", "a\0b.toml"):
-        with pytest.raises(InputError, match="there is no such file"):
+        with pytest.raises(InputError, match=r"there is no such file|a name in it has 305 characters|is no path"):
             find_space(name)
 
 

@@ -131,7 +131,7 @@ def test_the_same_generator_seed_gives_the_same_order(digits):
 
 
 def test_loaded_data_hold_no_test_images(digits):
-    assert {item.name for item in dataclasses.fields(Data)} == {"train", "validation", "class_names"}
+    assert {item.name for item in dataclasses.fields(Data)} == {"train", "validation", "class_names", "notes"}
     test = set(open_test(Task()).indices.tolist())
     assert not test & set(digits.train.indices.tolist())
     assert not test & set(digits.validation.indices.tolist())

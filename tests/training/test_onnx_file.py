@@ -97,7 +97,7 @@ class Branching(nn.Module):
     ("network", "words"),
     [
         ("Drawing", r"would give other logits than the model, by up to 0.0\d+ \(at most 0.0001\); nothing was written"),
-        ("Branching", r"cannot be exported to ONNX: .*; take it from Python by hcpr_tune.training.export.load_model"),
+        ("Branching", r"cannot be exported to ONNX: .*; take it from Python by hcpr_tune.load_model"),
     ],
 )
 def test_a_network_that_no_file_can_give_leaves_none(network, words, tmp_path):

@@ -29,7 +29,7 @@ from hcpr_tune.search.study import Study
 from hcpr_tune.views import trackers
 from hcpr_tune.views.tracked import points_of
 from hcpr_tune.views.trackers import TRACKERS, Service, TrackerView, check_tracker, harmless
-from tests.search.histories import begin, epoch, job, job_end
+from tests.search.histories import begin, job, job_end
 from tests.views.recorded import recorded, written
 from tests.views.wandb_server import wandb_server
 
@@ -290,7 +290,7 @@ def test_an_interrupted_search_says_so_of_what_was_running(name, request, small_
     folder, history = begun(tmp_path, small_study)
     (suggested, given, *_) = list(recorded(small_study, 1))[1:]
     end = {"event": "end", "time": 9.0, "reason": "interrupted"}
-    view = session(name, folder, small_study, history, suggested, given, epoch(0, 1, 100, time=2.0), end)
+    view = session(name, folder, small_study, history, suggested, given, end)
     assert view.trouble == ""
     found = runs()
     assert found["trial_0000"].end == ("interrupted, KILLED" if name == "mlflow" else "interrupted, 0")
