@@ -23,7 +23,10 @@ from tests.views.recorded import recorded
 from tests.written import written
 
 STORAGE = "my results"
-WORDS = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20)
+WORDS = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(
+    lambda word: word != "--"
+)
+"""Without `--`, which argparse drops from any value."""
 NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True)
 VERBS = ("status", "report", "stop", "logs", "clean", "verdict", "tune --resume")
 
