@@ -28,6 +28,7 @@ from hcpr_tune.search.goal import Goal
 from hcpr_tune.search.history import History
 from hcpr_tune.search.place import Place, storage_error
 from hcpr_tune.shapes import Wrong
+from hcpr_tune.text import encodable
 
 SEALED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}\r?')
 """A line; an editor or a transfer may have given it the end that lines have on Windows."""
@@ -325,6 +326,8 @@ def read_line(line: bytes) -> Line:
         event: Event = json.loads(body)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if b"\\ud" in body.lower():  # half of a surrogate pair is no text that can be written anywhere else
+        event = encodable(event)
     return Line(event, str(event.pop("after", "")), found[2].decode())
 
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hcpr_tune.shapes import Maybe, Number, Row, Table, Text, Truth, Wrong
+from hcpr_tune.text import encodable
+
 FORMAT = 1
 """Of verdict.json. Raise it when what its values mean changes."""
 VERDICT_JSON = "verdict/verdict.json"
@@ -18,10 +21,63 @@ SPLITS = ("test", "validation")
 def read_verdict(folder: Path) -> dict[str, Any] | None:
     """The plain values in a study's folder; None where there is no verdict, or one of another version."""
     try:
-        plain = json.loads((folder / VERDICT_JSON).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        text = (folder / VERDICT_JSON).read_text(encoding="utf-8")
+        plain = json.loads(text)
+    except (OSError, ValueError, RecursionError):
         return None
-    return plain if isinstance(plain, dict) and plain.get("format") == FORMAT else None
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        return None
+    try:
+        VERDICT.check(plain, "")
+    except Wrong:
+        return None
+    return encodable(plain) if "\\ud" in text.lower() else plain
+
+
+MEAN = Table(needed={"mean": Number(), "per_seed": Row(Number()), "standard_deviation": Maybe(Number())})
+DIFFERENCE = Table(
+    needed={
+        **dict.fromkeys(("low_95", "difference", "high_95", "p_holm"), Number()),
+        "seeds": Number(whole=True),
+        "found": Truth(),
+    }
+)
+ENTRANT = Table(
+    needed={
+        "name": Text(),
+        "role": Text(),
+        "elsewhere": Truth(),
+        "unreliable": Row(Text()),
+        "lost": Row(Table(needed={"seed": Number(whole=True), "reason": Text()})),
+        "models": Row(Table()),
+        "optimism": Maybe(Table(needed=dict.fromkeys(("search", "again", "points"), Number()))),
+    }
+)
+SPLIT = Table(
+    needed={
+        "images": Number(0, whole=True),
+        "of": Maybe(Number(0, whole=True)),
+        "entrants": Table(others=Table(needed={"robust_accuracy": MEAN, "clean_accuracy": MEAN})),
+        "differences": Table(others=DIFFERENCE),
+    }
+)
+VERDICT = Table(
+    needed={
+        "study": Text(),
+        "size": Text(),
+        "settled": Truth(),
+        "unfinished": Text(),
+        "attacks_replaced": Text(),
+        "failed_jobs": Table(others=Text()),
+        "winner": Maybe(Text()),
+        "rival": Maybe(Text()),
+        "entrants": Row(ENTRANT),
+        "splits": Table(needed={"validation": SPLIT}, others=SPLIT),
+        "attacks": Table(others=Text()),
+        "openings": Row(Table(needed={"time": Number(0), "number": Number(0, whole=True), "command": Text()})),
+    }
+)
+"""What is read of verdict.json; a file that was changed by hand is none."""
 
 
 def short(plain: Mapping[str, Any] | None) -> dict[str, Any] | None:

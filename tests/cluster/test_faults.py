@@ -128,7 +128,9 @@ def test_a_killed_worker_s_job_goes_on_from_its_last_checkpoint(fault_round, und
     events = follow(record, lambda events: len(epochs_in(events)) >= count, process)
     os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
     out, err = process.communicate(timeout=200)
-    assert (process.returncode, err) == (0, ""), out
+    # Ray tells of a dead worker too.
+    said = [line for line in err.splitlines() if "(raylet)" not in line]
+    assert (process.returncode, said) == (0, []), out
     assert len({event["worker"] for event in epochs_in(record_of(tmp_path, "orphan"))}) == 2
     assert outcome(tmp_path, "orphan") == undisturbed[0]
     check_nothing_ran_twice(tmp_path, "orphan", deaths=1)
@@ -170,7 +172,7 @@ def test_an_interruption_abandons_the_running_epoch(number, fault_round, backgro
     _, err = process.communicate(timeout=40)
     assert process.returncode == 130
     assert "go on with: " in err
-    assert "tune --resume cut\n" in err
+    assert "tune --resume cut --dashboard-host none\n" in err
     assert record_of(tmp_path, "cut")[-1]["reason"] == "interrupted"
     assert not (tmp_path / "results" / "cut" / "holder.json").exists()
 

@@ -166,3 +166,25 @@ def test_one_seed_has_no_deviation():
     assert mean_words({"mean": 0.5, "standard_deviation": None, "per_seed": [0.5]}) == "50.0 % (one seed)"
     words = mean_words({"mean": 0.5, "standard_deviation": 0.0123, "per_seed": [0.5] * 3})
     assert words == "50.0 % ± 1.2 (3 seeds)"
+
+
+ODD = {
+    "no winner said": lambda plain: plain.pop("winner"),
+    "splits are a list": lambda plain: plain.update(splits=[]),
+    "a mean is text": lambda plain: plain["splits"]["validation"]["entrants"]["b"].update(robust_accuracy="much"),
+    "an entrant has no name": lambda plain: plain["entrants"][0].pop("name"),
+    "an opening has no time": lambda plain: plain.update(openings=[{"number": 1}]),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_a_verdict_that_was_changed_by_hand_is_none(plain, tmp_path, what):
+    ODD[what](plain)
+    put(tmp_path, plain)
+    assert read_verdict(tmp_path) is None
+    assert short(read_verdict(tmp_path)) is None
+
+
+def test_half_a_character_in_a_verdict_is_escaped(plain, tmp_path):
+    put(tmp_path, plain | {"unfinished": "\udce4"})
+    assert read_verdict(tmp_path)["unfinished"] == "\\udce4"
