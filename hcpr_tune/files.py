@@ -112,7 +112,8 @@ def write_new(path: Path, text: str) -> None:
 
 
 def new_name(stem: str) -> str:
-    """A name that tells when, and that no other process makes in the same second."""
+    """A name that tells when, and that no other process makes in the same second. Of the stem is kept what a study's name may hold."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:70] or "study"
     return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 

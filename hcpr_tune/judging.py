@@ -15,7 +15,7 @@ from hcpr_tune.paths import is_file
 from hcpr_tune.proportions import Proportion
 from hcpr_tune.training.data import Split, load_data
 from hcpr_tune.training.evaluation import evaluate, scored_positions
-from hcpr_tune.training.export import FILES, load_model
+from hcpr_tune.training.export import FILES, class_names, load_model
 from hcpr_tune.training.heldout import open_test
 from hcpr_tune.training.ladder import climb, replaced_attacks
 from hcpr_tune.training.loop import torch_threads
@@ -67,6 +67,12 @@ def judge(folder: Path, attack: str, split_name: str, images: int = 0) -> Judgem
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(folder, str(device))
     data = load_data(recipe.task)
+    known = class_names(folder)
+    if known and known != tuple(data.class_names):
+        raise InputError(
+            f"--model {folder} was trained on the classes {listed(known)}, and {recipe.task.dataset} has {listed(data.class_names)}: its numbers would be of"
+            f" other classes; give the data that it was trained on, under their old names"
+        )
     split = (open_test(recipe.task) if split_name == "test" else data.validation).to(device)
     settings = replace(recipe.evaluation, images=images)
     with torch_threads(recipe.threads):
@@ -77,6 +83,11 @@ def judge(folder: Path, attack: str, split_name: str, images: int = 0) -> Judgem
     pairs = hard_pairs(found.pairs, found.class_totals, data.class_names)
     clean, robust = Proportion(found.clean_correct, found.total), Proportion(found.robust_correct, found.total)
     return Judgement(split_name, f"{attack}-{settings.steps}", clean, robust, pairs, ())
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first of the names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_model(folder: Path) -> None:

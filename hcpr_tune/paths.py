@@ -85,8 +85,10 @@ def check_new_file(path: Path, where: str, way_out: str = "choose another file")
 
 def check_folder_of(path: Path, where: str, way_out: str = "choose another file") -> None:
     """The same for a file that may be written over. Raises `InputError`."""
-    if is_dir(path, where):
-        raise InputError(f"{where} is a folder; {way_out}")
+    found = looked_at(path, where)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "no file to write into"  # a device, a pipe
+        raise InputError(f"{where} is {what}; {way_out}")
     if not exists(path.absolute().parent, where):
         raise InputError(f"{where}: there is no folder {path.absolute().parent}; make it, or {way_out}")
     check_writable(path, where, way_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO, cast
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 COMPLETED, NOTHING_COMPLETED, BAD_INPUT, INTERRUPTED, NOT_READ = 0, 1, 2, 130, 141
 """`NOT_READ` is what a shell reports of a program that SIGPIPE ended: `hcpr_tune list | head -1`."""
+
+
+NARROWEST, USUAL_WIDTH = 20, 80
+"""Columns."""
 
 
 def tell_notes(notes: Iterable[str]) -> None:
@@ -27,4 +32,13 @@ def make_console() -> Console:
     """Where the commands print."""
     from rich.console import Console
 
-    return Console(file=cast(TextIO, Current()), highlight=False, soft_wrap=not stream().isatty())
+    console = Console(file=cast(TextIO, Current()), highlight=False, soft_wrap=not stream().isatty())
+    if console.width < NARROWEST:  # COLUMNS=0 says nothing of a terminal
+        console.width = USUAL_WIDTH
+    return console
+
+
+def has_width() -> bool:
+    """Whether somebody says how wide the output is to be, though it is no terminal."""
+    given = os.environ.get("COLUMNS", "")
+    return given.isdecimal() and len(given) < 6 and int(given) >= NARROWEST

@@ -42,6 +42,10 @@ def _write_optuna(options: argparse.Namespace) -> int:
     if target.suffix == ".log":
         storage = JournalStorage(JournalFileBackend(str(target)))
     else:
+        if odd := set("?#%") & set(str(target.absolute())):
+            raise InputError(
+                f"--optuna {target}: the address of an SQLite file cannot hold {' or '.join(sorted(odd))}; choose another file"
+            )
         storage = RDBStorage(f"sqlite:///{target.absolute()}")
     export(study, history, storage, folder.root.name, still_running=living_holder(folder.place) is not None)
     say(f"{len(history.trials)} trials written to {target}; look at them with: optuna-dashboard {quoted(target)}")

@@ -24,6 +24,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"FOLDER {given}: there is no folder {given}; give one with a subfolder of images per class")
     folder = dataset_folder(f"folder:{given}")
     out = Path(options.out or Path("search_spaces") / f"{folder.resolve().name}.toml")
+    if out.suffix != ".toml":
+        raise InputError(f"--out {out} must end in .toml, so that --space takes it; choose another file")
     if exists(out, f"--out {out}"):
         raise InputError(f"--out {out} exists; choose another file")
     check_writable(out, f"--out {out}", "choose another file")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.commands.console import COMPLETED, make_console
+from hcpr_tune.commands.console import COMPLETED, has_width, make_console
 from hcpr_tune.text import named
 from hcpr_tune.typed import command, storage_words
 
@@ -163,6 +162,6 @@ def print_line(console: Console, words: str, fitted: bool = False, style: str = 
 
     from hcpr_tune.views.wording import printable
 
-    fitted = fitted and (console.is_terminal or "COLUMNS" in os.environ)
+    fitted = fitted and (console.is_terminal or has_width())
     overflow: OverflowMethod = "ellipsis" if fitted else "ignore"
     console.print(Text(printable(words), style), no_wrap=True, overflow=overflow, crop=fitted)

@@ -94,7 +94,7 @@ def new_plan(options: argparse.Namespace) -> Plan:
     study, where, stem = given_study(options)
     check_reopens(study, where)
     requests = () if options.warm_start is None else (warm_start(Path(options.warm_start), study, time.time()),)
-    folder = check_new(options.storage, options.name or new_name(stem))
+    folder = check_new(options.storage, new_name(stem) if options.name is None else options.name)
     return Plan(folder, study, History(study.recipe.epochs, study.goal), where, requests)
 
 

@@ -23,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.search.holder import living_holder
     from hcpr_tune.search.studies import reopen
     from hcpr_tune.views.report import write_report
+    from hcpr_tune.views.wording import printable
 
     folder, study, history = reopen(options.storage, options.name, "report ", with_best=True)
     bring_picture(folder, study, history)
@@ -30,12 +31,17 @@ def run(options: argparse.Namespace) -> int:
     target = None if options.out is None else Path(options.out)
     if target is not None:
         check_folder_of(target, f"--out {target}")
+        if target.suffix.lower() not in (".html", ".htm"):
+            raise InputError(
+                f"--out {target} must end in .html, so that nothing else is written over; choose another file"
+            )
+        target = target.resolve()  # a link stays one
     try:
         path = write_report(folder, study, history, running, typed("hcpr_tune"), target)
     except OSError as error:
         where = f"--out {target}" if target is not None else f"report.html in {folder.root}"
         raise InputError(f"{where} cannot be written: {error.strerror or error}; choose another --out FILE") from None
-    say(f"report       {path}")
+    say(printable(f"report       {path}"))
     return COMPLETED
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from typing import TYPE_CHECKING
 
-from hcpr_tune.commands.console import COMPLETED, make_console
+from hcpr_tune.commands.console import COMPLETED, has_width, make_console
 from hcpr_tune.typed import typed
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         plain = {"study": folder.address, **state, **answer(folder, study, history, holder is not None)}
         console.out(json.dumps(plain, indent=2, allow_nan=False), highlight=False)
         return COMPLETED
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if not console.is_terminal and not has_width():
         console.width = WIDE
     console.out(printable(f"study        {folder.address}"), highlight=False)
     console.out(printable(f"state        {state_words(folder, study, history, holder)}"), highlight=False)

@@ -132,11 +132,24 @@ def reopen(
         # The file was changed since; what happened is told by the study that it happened in.
         history = read_history(folder.record, study.recipe.epochs, study.goal)
     try:
-        return folder, extended(study, history.extensions), history
+        study = extended(study, history.extensions)
     except InputError as error:
         raise InputError(
             f"{folder.record}: the study cannot be extended as it says ({error}); it was changed: restore the file from a copy"
         ) from None
+    check_points(folder, study, history)
+    return folder, study, history
+
+
+def check_points(folder: StudyFolder, study: Study, history: History) -> None:
+    """Raises `InputError` where the record holds values that the study does not search."""
+    points = [(f"trial {trial.number}", trial.params) for trial in history.trials.values()]
+    for what, params in [*points, *((f"queued point {place}", one) for place, one in enumerate(history.queue))]:
+        for name, value in params.items():
+            if name not in study.space or not study.space[name].holds(value):
+                raise InputError(
+                    f"{folder.record}: {what} has {name} = {show(value)}, which is not in the study's space; it was changed: restore the file from a copy"
+                )
 
 
 def nothing_there(storage: str | Path, folder: StudyFolder, what: str) -> InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,6 +43,17 @@ def check_files(folder: Path) -> None:
 
 def model_inputs(folder: Path) -> tuple[int, int, tuple[int, int]]:
     """Channels, classes and (height, width) of the images that the model in a folder takes. Raises `InputError` where they are not said."""
+    inputs = _inputs(folder)
+    height, width = inputs["image_size"]
+    return inputs["channels"], inputs["classes"], (height, width)
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """What the outputs of the model in a folder stand for, in their order; empty where it is not said. Raises `InputError`."""
+    return tuple(_inputs(folder).get("class_names", ()))
+
+
+def _inputs(folder: Path) -> dict[str, Any]:
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8-sig"))
         Table(needed={"model_inputs": MODEL_INPUTS}).check(metrics, "")
@@ -49,6 +61,5 @@ def model_inputs(folder: Path) -> tuple[int, int, tuple[int, int]]:
         raise InputError(
             f"{folder / 'metrics.json'} does not say model_inputs as it must ({error}); restore it from a copy, or train the recipe again"
         ) from None
-    inputs = metrics["model_inputs"]
-    height, width = inputs["image_size"]
-    return inputs["channels"], inputs["classes"], (height, width)
+    inputs: dict[str, Any] = metrics["model_inputs"]
+    return inputs

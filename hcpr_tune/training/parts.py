@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def dataset_folder(dataset: str) -> Path:
 
 def layout(root: Path) -> Layout:
     """The parts of a folder by the names of its subfolders. Raises `InputError` where it cannot be said which they are."""
-    subfolders = [path for path in _subfolders(root) if not path.name.startswith(".")]
+    subfolders = [path for path in _subfolders(root) if not is_hidden(path.name)]
     named = {path: _part_of(path.name) for path in subfolders}
     known = [path for path, part in named.items() if part]
     # A class may be called train, and then holds images; a part holds the folders of its classes.
@@ -118,7 +119,7 @@ def layout(root: Path) -> Layout:
 def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
     """The class folders of a part, sorted by name, and what lies beside them. Raises `InputError` for names that no file could hold."""
     found = _subfolders(part)
-    classes = [path for path in found if not path.name.startswith(".")]
+    classes = [path for path in found if not is_hidden(path.name)]
     if len(classes) < 2:
         raise InputError(
             f"task.dataset: {part} must have at least 2 subfolders, one per class, got {len(classes)}; sort the images into them"
@@ -127,6 +128,11 @@ def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
     if unwritable:
         raise InputError(
             f"task.dataset: the names of classes must be UTF-8 without control characters, got {named(unwritable)} in {part}; rename the folders"
+        )
+    alike = Counter(unicodedata.normalize("NFC", path.name) for path in classes)
+    if twice := [name for name, count in alike.items() if count > 1]:
+        raise InputError(
+            f"task.dataset: {part} has folders whose names differ only in how Unicode spells them: {named(twice)}; put their images into one"
         )
     _check_apart(part, classes)
     hidden = [path.name for path in found if path not in classes]
@@ -137,6 +143,15 @@ def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
         if names
     ]
     return classes, tuple(beside)
+
+
+OF_OTHER_PROGRAMS = ("@eaDir", "__MACOSX")
+"""Folders that a disk station and an archive program put among the images."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is no image or class of the user's."""
+    return name.startswith(".") or name in OF_OTHER_PROGRAMS
 
 
 def below(folder: Path, fence: Collection[Identity] = ()) -> Iterator[Entry]:
@@ -150,7 +165,7 @@ def below(folder: Path, fence: Collection[Identity] = ()) -> Iterator[Entry]:
     # Not by recursion: there are folders deeper than Python's stack.
     while waiting:
         here = waiting.pop()
-        if here is not folder and here.name.startswith("."):
+        if here is not folder and is_hidden(here.name):
             yield Entry(here)
             continue
         try:
@@ -174,7 +189,7 @@ LEADS_BACK = "leads to a folder that is read already or belongs to another class
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
-    return name.casefold().endswith(SUFFIXES) and not name.startswith(".")
+    return name.casefold().endswith(SUFFIXES) and not is_hidden(name)
 
 
 def named(things: Sequence[str], most: int = MOST_NAMED) -> str:
@@ -220,9 +235,7 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
 def _subfolders(folder: Path) -> list[Path]:
     """Subfolders, sorted by name; links to folders count. Raises `InputError` for a link that leads nowhere: it may have been a class."""
     entries = _scan(folder)
-    lost = [
-        entry.name for entry in entries if entry.is_symlink() and not entry.name.startswith(".") and not _leads(entry)
-    ]
+    lost = [entry.name for entry in entries if entry.is_symlink() and not is_hidden(entry.name) and not _leads(entry)]
     if lost:
         raise InputError(
             f"task.dataset: {folder} has links that lead nowhere: {named(sorted(lost))}; replace or remove them"
@@ -251,7 +264,7 @@ def _leads(entry: os.DirEntry[str]) -> bool:
 
 def _holds_folders_only(folder: Path) -> bool:
     """Whether a folder has subfolders and no images beside them."""
-    entries = [entry for entry in _scan(folder) if not entry.name.startswith(".")]
+    entries = [entry for entry in _scan(folder) if not is_hidden(entry.name)]
     return any(map(_is_folder, entries)) and not any(
         is_image_name(entry.name) for entry in entries if not _is_folder(entry)
     )

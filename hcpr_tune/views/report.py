@@ -104,7 +104,7 @@ def header(told: Told) -> str:
     history, study = told.history, told.study
     count = counts(study, history, told.alive)
     words = ", ".join(f"{count[state]} {state}" for state in TRIAL_STATES if count[state]) or "none begun"
-    state = STATES[told.state]
+    state = STATES.get(told.state, told.state)
     banner = (
         "This search was still running when the report was written: what follows is how it stood." if told.alive else ""
     )
