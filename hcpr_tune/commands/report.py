@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(
                 f"--out {target} must end in .html, so that nothing else is written over; choose another file"
             )
-        target = target.resolve()  # a link stays one
+        target = target.resolve() if target.is_symlink() else target  # a link stays one
     try:
         path = write_report(folder, study, history, running, typed("hcpr_tune"), target)
     except OSError as error:
