@@ -25,7 +25,7 @@ from tests.cluster.conftest import ONE_WORKER
 from tests.cluster.test_search import check_replayed, in_folder, outcome, record_of, search, table
 from tests.conftest import SLOW_SPACE, SMALL_SPACE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(420)]
 
 LONG_EPOCHS = SMALL_SPACE.replace("steps = 2", "steps = 1000").replace("batch_size = 128", "batch_size = 8")
 """Epochs of minutes: who waits for one is found out."""

@@ -30,7 +30,7 @@ from tests.cluster.test_detach import asked
 from tests.cluster.test_search import in_folder, outcome, record_of, search, table, wait_for
 from tests.conftest import SMALL_SPACE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 CONDITIONAL = SMALL_SPACE + (
     '"method" = { choices = ["hcpr", "trades"] }\n'
