@@ -29,6 +29,7 @@ WATCH_SECONDS = 1.2 * BEAT_SECONDS
 """In so long a living holder's heart is seen to beat."""
 LOOK_EVERY = {False: 0.1, True: 1.0}
 """Seconds between two looks at a heart, in a folder and in a bucket."""
+SETTLE_TRIES = 10
 SETTLE_SECONDS = {False: 0.1, True: 2.0}
 """How long a new holder waits to see that its file stands, in a folder and in a bucket."""
 
@@ -149,17 +150,20 @@ class Lead:
         """Write the file once nobody leads the study, and see that it stands."""
         settle = SETTLE_SECONDS[not isinstance(self._place, Folder)]
         self._wait(patience)
-        began = time.monotonic()
-        self._beat()
-        slow = time.monotonic() - began > settle
-        # Of two that begin in the same moment the later file stands, and the other one sees it, unless writing takes longer than it waits.
-        time.sleep(settle)
-        holder = read_holder(self._place)
-        if holder is not None and holder.token != self._own.token:
-            raise refusal(self._name, holder)
-        if slow:
-            self._place.delete(KEY)
-            raise InputError(f"{self._name}: its storage is too slow just now to be led safely; try again")
+        # A disk that is busy for a moment is no reason to give up.
+        for _ in range(SETTLE_TRIES):
+            began = time.monotonic()
+            self._beat()
+            slow = time.monotonic() - began > settle
+            # Of two that begin in the same moment the later file stands, and the other one sees it, unless writing takes longer than it waits.
+            time.sleep(settle)
+            holder = read_holder(self._place)
+            if holder is not None and holder.token != self._own.token:
+                raise refusal(self._name, holder)
+            if not slow:
+                return
+        self._place.delete(KEY)
+        raise InputError(f"{self._name}: its storage is too slow just now to be led safely; try again")
 
     def _wait(self, patience: float) -> None:
         """Until nobody leads the study. A holder whose heart beats on is refused at once."""

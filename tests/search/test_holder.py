@@ -211,3 +211,23 @@ def test_who_may_only_seem_dead_is_watched_before_its_files_are_deleted(place):
     beats.start()
     assert living_holder(place, sure=True, watch=20.0) is not None
     beats.join()
+
+
+def test_a_storage_that_is_slow_for_a_moment_is_waited_for_and_one_that_stays_slow_is_refused(tmp_path, monkeypatch):
+    written = []
+
+    class Slow(Folder):
+        def write(self, key, data):
+            super().write(key, data)
+            written.append(key)
+            time.sleep(0.2 if len(written) <= slow else 0.0)
+
+    slow = 2
+    Lead(Slow(tmp_path), "one").close()
+    assert len(written) >= 3
+    written.clear()
+    slow = 10**6
+    monkeypatch.setattr("hcpr_tune.search.holder.SETTLE_TRIES", 3)
+    with pytest.raises(InputError, match="too slow just now to be led safely"):
+        Lead(Slow(tmp_path), "one")
+    assert read_holder(Folder(tmp_path)) is None
