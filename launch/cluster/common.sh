@@ -99,7 +99,7 @@ run_node() {
     options+=(--temp-dir="$private/r")
     if [[ "$*" == *--head* ]]; then
         # For a Prometheus: a name that stays.
-        mkdir -p -m 700 "$HOME/.hcpr_tune"
+        (umask 077 && mkdir -p "$HOME/.hcpr_tune")
         ln -sfn "$private/r" "$HOME/.hcpr_tune/ray"
     fi
     # `ray stop` would end every Ray of this user on the machine; this ends what was started here.
