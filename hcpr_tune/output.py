@@ -140,24 +140,6 @@ class Current:
         return getattr(stream(), name)
 
 
-@contextmanager
-def spoken_through(outlet: TextIO) -> Iterator[None]:
-    """Print through `outlet`, which wraps `stream`, for as long as the block lasts."""
-    global _own
-    if _own is None:
-        before, sys.stdout = sys.stdout, outlet
-        try:
-            yield
-        finally:
-            sys.stdout = before
-        return
-    kept, _own = _own, outlet
-    try:
-        yield
-    finally:
-        _own = kept
-
-
 def is_kept() -> bool:
     """Whether a command is running whose output is kept for it."""
     return _own is not None

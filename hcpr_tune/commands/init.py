@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from hcpr_tune.commands.console import COMPLETED
@@ -40,9 +39,3 @@ def run(options: argparse.Namespace) -> int:
         say(printable(f"note: {note}"))
     say(printable(f"wrote {out}; look at it, then: {command('tune', option('--space', out))}"))
     return COMPLETED
-
-
-def check_free(out: Path) -> None:
-    """Raise `InputError` where the file is there already."""
-    if os.path.lexists(out):
-        raise InputError(f"--out {out} exists; choose another file")

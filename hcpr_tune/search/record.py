@@ -184,7 +184,7 @@ class Record(Generic[Folded]):
         """Write one event, flushed to the disk, then make it take effect. Raises `StorageError` where it could not be written, or the file is not the
         one that was written so far, and then nothing is left of it.
         """
-        sealed(event)  # what is no JSON is refused first
+        body = json.dumps(event, allow_nan=False).encode()
         try:
             self.history.check(event)
         except Wrong as error:
@@ -194,7 +194,7 @@ class Record(Generic[Folded]):
         self.leading()
         self._check_place()
         size, latest = self._end
-        line = sealed(event, latest)
+        line = _seal(body, latest)
         self._writing = line
         try:
             # One write call: a signal cannot leave half a line.
@@ -282,7 +282,12 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 def sealed(event: Event, after: str = "") -> bytes:
     """An event as a line of the record, with its checksum. `after`: that of the line before, `BEGINS` for the first; none as earlier versions wrote."""
-    body = json.dumps(event | {"after": after} if after else event, allow_nan=False).encode()
+    return _seal(json.dumps(event, allow_nan=False).encode(), after)
+
+
+def _seal(body: bytes, after: str) -> bytes:
+    if after:
+        body = body[:-1] + f', "after": "{after}"}}'.encode()
     return body[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(body)
 
 

@@ -12,7 +12,17 @@ from typing import TypeVar
 import numpy as np
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.parts import LEADS_BACK, SUFFIXES, Entry, Identity, below, class_folders, is_image_name, named
+from hcpr_tune.training.parts import (
+    LEADS_BACK,
+    SUFFIXES,
+    Entry,
+    Identity,
+    below,
+    class_folders,
+    is_hidden,
+    is_image_name,
+    named,
+)
 from hcpr_tune.training.pixels import Header, Traits, Unreadable, quiet, read_header, read_picture
 
 THREADS = 8
@@ -160,7 +170,7 @@ def _is_image(entry: Entry) -> bool:
 
 
 def _hidden(entry: Entry) -> bool:
-    return entry.path.name.startswith(".")
+    return is_hidden(entry.path.name)
 
 
 def _note(root: Path, words: str, paths: Sequence[Path]) -> str:

@@ -93,7 +93,10 @@ def test_what_other_programs_put_among_images_is_no_image(tmp_path):
     for place in (tmp_path / "0" / "@eaDir" / "x.png", tmp_path / "__MACOSX" / "y.png"):
         place.parent.mkdir()
         place.write_bytes(next((tmp_path / "1").glob("*.png")).read_bytes())
-    assert read_folder(tmp_path, 0).files == alone.files
+    found = read_folder(tmp_path, 0)
+    assert found.files == alone.files
+    assert any("1 hidden files or folders" in note and "@eaDir" in note for note in found.notes)
+    assert any("__MACOSX" in note for note in found.notes)
 
 
 def test_two_spellings_of_one_name_are_not_two_classes(tmp_path):
