@@ -57,6 +57,8 @@ def connected(
     """
     # Ray reads these when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What befalls a worker is in the record, and told; Ray's own words about it would stand among the results, or frighten people beside them.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
     with ExitStack() as stack:
         token = None
         if address is None or address == LOCAL:

@@ -100,7 +100,7 @@ def small_study(space_file: Path) -> Study:
 def command(tmp_path: Path) -> Command:
     """Runs `python launch/NAME.py ARGUMENTS` in an empty folder, as a user would."""
 
-    def run(name: str, *arguments: str | Path, timeout: float = 55) -> subprocess.CompletedProcess[str]:
+    def run(name: str, *arguments: str | Path, timeout: float = 200) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(ROOT / "launch" / f"{name}.py"), *map(str, arguments)],
             cwd=tmp_path,

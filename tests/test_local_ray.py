@@ -101,7 +101,7 @@ with local_ray.private_folder() as root:
 
 def test_what_a_killed_driver_left_is_ended_by_the_next_start_and_nothing_else(places):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(places)], capture_output=True, text=True, check=False, timeout=50
+        [sys.executable, "-c", KILLED, str(places)], capture_output=True, text=True, check=False, timeout=200
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     root, child = Path(done.stdout.split()[0]), int(done.stdout.split()[1])

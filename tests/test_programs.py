@@ -101,7 +101,6 @@ def test_nothing_heavy_is_imported_before_it_is_used():
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(400)
 def test_a_search_from_a_program_on_a_space_of_its_own(tmp_path):
     import tomllib
 

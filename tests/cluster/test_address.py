@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.training.test_folders import write_images
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture

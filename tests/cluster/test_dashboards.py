@@ -27,7 +27,7 @@ from tests.cluster.test_search import in_folder
 from tests.views.test_ray_metrics import names_in_board
 from tests.views.test_trackers import as_recorded, mlflow_runs, wandb_runs
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.cluster
 
 SHARE = Share(workers=2, cpus_per_trial=1.0, gpus_per_trial=0.0)
 GPUS = 0.5

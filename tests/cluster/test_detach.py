@@ -18,7 +18,7 @@ from tests.cluster.test_faults import epochs_in, follow
 from tests.cluster.test_search import in_folder, search
 from tests.conftest import SMALL_SPACE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.cluster
 
 TOKEN = "c0ffee00" * 8
 

@@ -25,7 +25,7 @@ from tests.cluster.conftest import ONE_WORKER
 from tests.cluster.test_search import check_replayed, in_folder, outcome, record_of, search, table
 from tests.conftest import SLOW_SPACE, SMALL_SPACE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.cluster, pytest.mark.faults]
 
 LONG_EPOCHS = SMALL_SPACE.replace("steps = 2", "steps = 1000").replace("batch_size = 128", "batch_size = 8")
 """Epochs of minutes: who waits for one is found out."""
@@ -128,9 +128,7 @@ def test_a_killed_worker_s_job_goes_on_from_its_last_checkpoint(fault_round, und
     events = follow(record, lambda events: len(epochs_in(events)) >= count, process)
     os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
     out, err = process.communicate(timeout=200)
-    # Ray tells of a dead worker too.
-    said = [line for line in err.splitlines() if "(raylet)" not in line]
-    assert (process.returncode, said) == (0, []), out
+    assert (process.returncode, err) == (0, ""), out
     assert len({event["worker"] for event in epochs_in(record_of(tmp_path, "orphan"))}) == 2
     assert outcome(tmp_path, "orphan") == undisturbed[0]
     check_nothing_ran_twice(tmp_path, "orphan", deaths=1)

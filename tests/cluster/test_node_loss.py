@@ -14,14 +14,14 @@ from tests.cluster.test_faults import epochs_in, follow
 from tests.cluster.test_search import in_folder, record_of, table
 from tests.conftest import ROOT, SMALL_SPACE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.cluster, pytest.mark.faults]
 
 # Jobs that last longer than a worker's process needs to start: Ray Tune gives up one that starts as soon as another one is free.
 SPACE = (
     SMALL_SPACE.replace("epochs = 4", "epochs = 24")
     .replace("first_rung = 1", "first_rung = 12")
     .replace("steps = 2", "steps = 40")
-    .replace("trials = 4", "trials = 6")
+    .replace("trials = 4", "trials = 8")
 )
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.cluster.nodes import Apart, Nodes, can_be_apart, sweep
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.cluster
 
 # Answers to lines: `alive` with the names of the nodes, `ask` with what an actor on each of them says of its place.
 DRIVER = """

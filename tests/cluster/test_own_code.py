@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import SMALL_SPACE, without_dashboard
 from tests.reports.foreign import module_in, ran
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.cluster
 
 
 def test_a_models_words_and_its_exit_break_neither_the_output_nor_a_worker(tmp_path):

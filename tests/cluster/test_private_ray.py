@@ -14,7 +14,7 @@ from hcpr_tune.local_ray import processes_of
 from tests.cluster.test_faults import LONG_EPOCHS, follow
 from tests.cluster.test_search import in_folder, record_of
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.cluster
 
 PLANTED = "planted-secret-4711"
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")

@@ -24,7 +24,7 @@ from tests.conftest import ROOT, SMALL_SPACE, without_dashboard
 from tests.training.test_folders import write_images
 from tests.views.boards import served
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.cluster
 
 
 def search(folder: Path, *arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:

@@ -30,7 +30,7 @@ from tests.cluster.test_detach import asked
 from tests.cluster.test_search import in_folder, outcome, record_of, search, table, wait_for
 from tests.conftest import SMALL_SPACE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.cluster
 
 CONDITIONAL = SMALL_SPACE + (
     '"method" = { choices = ["hcpr", "trades"] }\n'
@@ -107,15 +107,15 @@ def test_two_objectives_give_a_front(local_ray, tmp_path):
 
 
 def test_a_search_whose_time_is_up_ends_with_its_epoch_and_can_be_extended(tmp_path):
-    space = SMALL_SPACE.replace("epochs = 4", "epochs = 60").replace("first_rung = 1", "first_rung = 30")
+    space = SMALL_SPACE.replace("epochs = 4", "epochs = 120").replace("first_rung = 1", "first_rung = 60")
     folder = in_folder(tmp_path, space)
-    limit = 6.0
+    limit = 10.0
     search(folder, "--space", "small.toml", "--name", "short", "--trials", "2", "--worker-hours", str(limit / 3600))
     events = record_of(folder, "short")
     broken = [event for event in events if event["event"] == "job_end" and event["status"] == "broken off"]
     assert broken
     assert all(event["reason"] == "the budget is spent" for event in broken)
-    history, late = History(60), []
+    history, late = History(120), []
     for event in events:
         if event["event"] == "epoch" and history.worker_seconds >= limit:
             late.append(event["trial"])
@@ -123,7 +123,7 @@ def test_a_search_whose_time_is_up_ends_with_its_epoch_and_can_be_extended(tmp_p
     assert len(late) == len(set(late)), "a trial went on for more than the epoch that was running"
     done = search(folder, "--resume", "short", "--quiet", "--worker-hours", "0")
     assert done.returncode == 0, done.stderr
-    assert {row["epochs"] for row in table(folder / "results/short/trials.csv")} <= {"30", "60"}
+    assert {row["epochs"] for row in table(folder / "results/short/trials.csv")} <= {"60", "120"}
     less = search(folder, "--resume", "short", "--trials", "1")
     assert less.returncode == 2
     assert "--trials must be at least the 2 that the study has, got 1" in less.stderr

@@ -23,7 +23,7 @@ from tests.cluster.test_verdict import ALL_TO_THE_END, NOTHING_SURVIVES, QUICK, 
 from tests.conftest import SLOW_SPACE
 from tests.s3 import SECRET
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.cluster
 
 TOKEN = "f00dfeed" * 8
 

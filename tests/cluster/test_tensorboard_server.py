@@ -15,7 +15,6 @@ from hcpr_tune.views.tensorboard import CONFUSION, CURVES, EXAMPLES, RATE, Tenso
 from tests.search.histories import begin, epoch, job, job_end, lost, published, suggested
 from tests.views.boards import checkpoint_with, picture, rung, served
 
-pytestmark = pytest.mark.timeout(120)
 STATUSES = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
 NAMES = {"model_inputs": {"class_names": ["cat", "dog", "frog"]}}
 

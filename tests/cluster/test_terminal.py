@@ -14,7 +14,7 @@ from tests.cluster.test_search import in_folder, search, wait_for
 from tests.conftest import ROOT, SLOW_SPACE
 from tests.screen import Terminal
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.cluster
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), pytest.param(200, 50, marks=pytest.mark.long)])

@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.test_search import in_folder, record_of
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 
 def test_a_search_goes_on_on_a_full_disk_and_without_a_reader(tmp_path):

@@ -26,7 +26,7 @@ from tests.cluster.test_faults import follow
 from tests.cluster.test_search import in_folder, search
 from tests.conftest import ROOT, SMALL_SPACE, coloured_digits, without_dashboard
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.cluster
 
 ALL_TO_THE_END = SMALL_SPACE.replace("[early_stopping]", '[early_stopping]\nmethod = "none"').replace(
     "trials = 4", "trials = 3"

@@ -28,7 +28,7 @@ def folder(tmp_path, small_study):
 def test_a_reader_that_goes_away_ends_it_quietly(arguments, folder):
     process = subprocess.Popen([*MAIN, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
-    _, said = process.communicate(timeout=50)
+    _, said = process.communicate(timeout=200)
     assert (process.returncode, said) == (141, b"")
 
 
@@ -36,7 +36,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(arguments, folder):
 def test_a_full_disk_is_one_line(arguments, folder):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
-            [*MAIN, *arguments], cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, timeout=50
+            [*MAIN, *arguments], cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, timeout=200
         )
     assert done.returncode == 1
     assert done.stderr.startswith("hcpr_tune: error: stdout cannot be written: No space left on device;")
@@ -47,11 +47,11 @@ def test_a_full_disk_is_one_line(arguments, folder):
 def test_a_closed_stream_is_no_trouble(closed, folder):
     shell = f'exec "$@" {closed}'
     done = subprocess.run(
-        ["bash", "-c", shell, "sh", *MAIN, "status", "one"], cwd=folder, capture_output=True, timeout=50
+        ["bash", "-c", shell, "sh", *MAIN, "status", "one"], cwd=folder, capture_output=True, timeout=200
     )
     assert (done.returncode, done.stderr) == (0, b"")
     wrong = subprocess.run(
-        ["bash", "-c", shell, "sh", *MAIN, "status", "none"], cwd=folder, capture_output=True, timeout=50
+        ["bash", "-c", shell, "sh", *MAIN, "status", "none"], cwd=folder, capture_output=True, timeout=200
     )
     assert (wrong.returncode, wrong.stdout) == (2, b"")
 
@@ -59,14 +59,14 @@ def test_a_closed_stream_is_no_trouble(closed, folder):
 def test_a_file_of_ours_does_not_get_the_number_of_a_closed_stream(folder):
     code = "import os, hcpr_tune.output as output; output.open_streams(); os._exit(10 + os.open('small.toml', os.O_RDONLY))"
     done = subprocess.run(
-        ["bash", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", code], cwd=folder, timeout=50
+        ["bash", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", code], cwd=folder, timeout=200
     )
     assert done.returncode == 13
 
 
 def test_what_no_locale_can_write_is_written_otherwise(folder):
     command = ["env", "PYTHONIOENCODING=ascii", *MAIN, "report", "one", "--out", "b\u00e4r.html"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=50)
+    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=200)
     assert (done.returncode, done.stdout) == (0, rb"report       b\xe4r.html" + b"\n"), done.stderr
 
 
@@ -123,6 +123,6 @@ def test_a_training_goes_on_without_a_reader(folder):
     arguments = [*MAIN, "train", "--recipe", "recipe.toml", "--out", "trained"]
     process = subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
-    _, said = process.communicate(timeout=55)
+    _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said
     assert (folder / "trained" / "model.safetensors").is_file()

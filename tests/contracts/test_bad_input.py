@@ -69,7 +69,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(mistake, folder, command):
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["gpus", "cpus"])
 def test_more_than_the_machine_has_is_refused_before_anything_is_written(kind, folder, command):
     done = command("tune", "--space", "small.toml", f"--{kind}-per-trial", "1000", timeout=110)

@@ -14,7 +14,7 @@ from hcpr_tune.settings import to_plain
 def modules_after(code: str) -> set[str]:
     """The modules that a fresh process holds after running `code`."""
     script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=55)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=200)
     return set(done.stdout.splitlines())
 
 

@@ -120,7 +120,6 @@ def tree(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.rglob("*") if ".cache" not in path.parts)
 
 
-@pytest.mark.timeout(300)
 def test_it_is_told_by_the_option_that_it_came_from(folder):
     asked = [
         (option, [word.format(bad) for word in words])

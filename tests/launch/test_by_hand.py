@@ -14,7 +14,7 @@ import pytest
 
 from tests.launch.conftest import CLUSTER, eventually, free_port, is_free
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.cluster
 
 NODES = "import ray; ray.init(address={address!r}, log_to_driver=False); print('cpus', ray.cluster_resources().get('CPU', 0))"
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.launch.conftest import CLUSTER, eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.cluster
 
 SLURM = CLUSTER / "slurm"
 

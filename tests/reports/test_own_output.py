@@ -12,8 +12,6 @@ from hcpr_tune.search.trainable import REPORT, TrainJob
 from hcpr_tune.text import clean, encodable, first_line, named, one_line
 from tests.reports.foreign import foreign_model, module_in, ran
 
-pytestmark = pytest.mark.timeout(180)  # several start a process that imports torch
-
 
 @pytest.fixture(autouse=True)
 def module_of_this_test(monkeypatch):

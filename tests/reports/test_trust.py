@@ -16,8 +16,6 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.training import plugins
 from tests.reports.foreign import foreign_model, foreign_study, module_in
 
-pytestmark = pytest.mark.timeout(180)  # several start a process that imports torch
-
 
 @pytest.fixture
 def imports(tmp_path, monkeypatch):

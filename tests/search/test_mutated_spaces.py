@@ -110,7 +110,6 @@ def try_all(folder: Path, first: int, count: int) -> int:
     return searched
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("share", range(3))
 def test_what_is_accepted_is_searched_and_opens_again_and_the_rest_is_refused_in_one_line(share, tmp_path):
     assert try_all(tmp_path, 50 * share, 50) > 8

@@ -283,7 +283,6 @@ def check_many(folder: Path, seed: int, count: int) -> None:
     assert min(came.values()) > count // 5
 
 
-@pytest.mark.timeout(180)
 def test_some_drawn_folders_are_read_rightly_or_refused_by_name(tmp_path):
     check_many(tmp_path, seed=1, count=FEW)
 

@@ -67,7 +67,6 @@ def survivors(step: Step, labels: Tensor) -> list[bool]:
     return [one == label for one, label in zip(step.classes, labels.tolist(), strict=True)]
 
 
-@pytest.mark.timeout(120)
 def test_it_is_autoattack_in_pieces_that_can_be_gone_on_with(model_and_images):
     from pyautoattack import AutoAttack
 
@@ -210,7 +209,8 @@ class Tricks(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images)
         if self.trick == "random":
-            return logits + 0.1 * torch.randn_like(logits)
+            # Little enough that no prediction changes: a point without a gradient of the DLR loss can be one that was misjudged.
+            return logits + 0.01 * torch.randn_like(logits)
         return logits.softmax(dim=1) if self.trick == "probabilities" else (4 * logits).round() / 4
 
 

@@ -114,7 +114,7 @@ def made(tmp_path):
 
 def end(one):
     """Let a process that waits for a line go on to its end."""
-    one.communicate("\n", timeout=50)
+    one.communicate("\n", timeout=200)
     assert one.returncode == 0
 
 
@@ -149,7 +149,7 @@ def test_processes_that_ask_at_once_make_it_once(process, tmp_path):
     started = [process(script) for _ in range(4)]
     expected = np.random.default_rng(0).integers(0, 256, (300, 3, 8, 8), dtype=np.uint8)
     digest = hashlib.sha256(expected.tobytes()).hexdigest()
-    assert [one.communicate(timeout=50)[0].strip() for one in started] == [digest] * 4
+    assert [one.communicate(timeout=200)[0].strip() for one in started] == [digest] * 4
     assert made(tmp_path) == 1
 
 
@@ -195,7 +195,7 @@ def test_a_killed_makers_leftovers_are_ignored(process, folder, tmp_path):
     while not made(tmp_path):
         time.sleep(0.01)
     os.kill(one.pid, signal.SIGKILL)
-    one.wait(timeout=50)
+    one.wait(timeout=200)
     (folder / "key.part").write_bytes(b"half of it")
     make = Maker()
     np.testing.assert_array_equal(ask(folder, make), CONTENT)
@@ -343,7 +343,7 @@ assert not isinstance(found, np.memmap)
 say(int((found == make((1000, 1000))).all()))
 """
     )
-    assert one.communicate(timeout=50)[0] == "1\n"
+    assert one.communicate(timeout=200)[0] == "1\n"
     assert names(folder) == ["key.lock"]
 
 
@@ -407,7 +407,7 @@ def test_a_user_in_another_process_is_honoured_as_long_as_it_lives(process, fold
     assert names(folder) == ["key.npy"]
     if killed:
         os.kill(one.pid, signal.SIGKILL)
-        one.wait(timeout=50)
+        one.wait(timeout=200)
     else:
         end(one)
     release(folder)
@@ -448,7 +448,7 @@ def test_a_maker_is_honoured_too(process, folder, tmp_path):
         time.sleep(0.01)
     release(folder)
     assert names(folder) == ["key.lock"]
-    assert one.communicate(timeout=50)[0] == "1\n"
+    assert one.communicate(timeout=200)[0] == "1\n"
 
 
 # The data sets

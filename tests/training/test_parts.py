@@ -283,7 +283,7 @@ def test_what_may_not_be_looked_at_is_refused_by_name(tmp_path, locked):
     (tmp_path / locked).chmod(0)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", LOCKED, "f"], cwd=tmp_path, capture_output=True, text=True, timeout=55, check=False
+            [sys.executable, "-c", LOCKED, "f"], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
         )
     finally:
         (tmp_path / locked).chmod(0o700)
@@ -325,7 +325,7 @@ def test_folders_deeper_than_the_stack_are_read(tmp_path, monkeypatch):
         assert source_identity(task(root))
     finally:
         # Python cannot remove so deep a folder, pytest neither.
-        subprocess.run(["rm", "-rf", root / "cat"], check=True, timeout=50)
+        subprocess.run(["rm", "-rf", root / "cat"], check=True, timeout=200)
 
 
 @pytest.mark.parametrize("name", ['q"uote', "back\\slash", "lüge", "new\nline", "tab\tand\rmore", "del\x7f", "a" * 255])

@@ -155,7 +155,6 @@ def test_one_variant_and_no_rungs_make_a_page_too(given, said):
     assert plain_of(results)[0]["gain_over_base"]["mean"] == 0
 
 
-@pytest.mark.timeout(120)
 def test_it_opens_on_a_phone_and_by_night_and_by_keyboard(plan, tmp_path, browser, artefacts):
     path = tmp_path / "plan.html"
     write_plan_page(path, plan)

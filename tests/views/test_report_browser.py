@@ -13,8 +13,6 @@ from hcpr_tune.views.figures import FIGURES
 from hcpr_tune.views.report import write_report
 from tests.views.recorded import history_like
 
-pytestmark = pytest.mark.timeout(120)
-
 STUDIES = {
     "none": (0, {}, "none"),
     "one": (1, {}, "one"),

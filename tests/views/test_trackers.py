@@ -34,7 +34,7 @@ from tests.views.recorded import recorded, written
 from tests.views.wandb_server import wandb_server
 
 # SQLAlchemy warns of what MLflow does with it.
-pytestmark = [pytest.mark.timeout(180), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
