@@ -1,0 +1,69 @@
+"""A search with one worker, in this process and without Ray: the study's own record, decisions, trainings and files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hcpr_tune.search.policy import Policy
+from hcpr_tune.search.results import ResultFiles, StudyFolder, recipe_of_job, training_name
+from hcpr_tune.search.runner import recording
+from hcpr_tune.search.sampler import Suggester
+from hcpr_tune.search.studies import check_new, create
+from hcpr_tune.search.study import Study
+from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_stretch
+
+
+def search(study: Study, storage: Path, name: str) -> StudyFolder:
+    """Run the study to its end, one job after the other."""
+    folder = check_new(storage, name)
+    history = create(folder, study)
+    shelf = DataShelf(on_gpu=False)
+    with recording(folder, study, history, workers=1) as record:
+        record.listeners = [ResultFiles(folder, study, history)]
+        policy = Policy(study, history, Suggester(study), record.append, record.clock)
+        while not isinstance(job := policy.next_work(), str):
+            reported = policy.begin(job)
+            recipe = recipe_of_job(study, history.trials[job.trial], job)
+            place = folder.checkpoints / training_name(job.trial, job.end, study.restarted)
+            for report in train_stretch(recipe, shelf, place, job.start, job.end, reported):
+                ends = report["epoch"] == job.end
+                data = shelf.get(recipe.task)
+                more = {"splits": split_hashes(data), "model_inputs": model_inputs(data)} if ends else {}
+                policy.take(job, report | {"worker": "one", "status": "reached", "reason": ""} | more, ends)
+    return folder
+
+
+def summary(folder: StudyFolder) -> dict[str, Any]:
+    """Every decision, suggested value and score in their order, and the hash of the best trial's weights."""
+    told: list[list[Any]] = []
+    for line in folder.record.read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        if event["event"] == "trial":
+            told.append(["trial", event["trial"], event["source"], event["params"]])
+        elif event["event"] == "job":
+            told.append(["job", event["trial"], event["start"], event["end"]])
+        elif event["event"] == "epoch":
+            counts = [event.get(f"{which}_correct_validation") for which in ("robust", "clean")]
+            told.append(["epoch", event["trial"], event["epoch"], event["loss"], *counts])
+        elif event["event"] == "job_end":
+            told.append(["end", event["trial"], event["status"]])
+    weights = sorted(folder.best.rglob("*.safetensors"))
+    return {"events": told, "best": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}}
+
+
+def arithmetic() -> str:
+    """A hash of what this machine's processor makes of a training step: others round differently, and train other weights."""
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.rand(8, 4, 8, 8, generator=drawn).requires_grad_()
+    weight = torch.randn(16, 4, 3, 3, generator=drawn).requires_grad_()
+    features = torch.nn.functional.batch_norm(torch.nn.functional.conv2d(images, weight), None, None, training=True)
+    (features.flatten(1) @ torch.randn(576, 10, generator=drawn)).log_softmax(1).square().mean().backward()
+    assert images.grad is not None
+    assert weight.grad is not None
+    parts = (images.grad, weight.grad)
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
