@@ -17,10 +17,10 @@ from typing import TypeVar
 
 from figures import Plain, spread
 
-from hcpr_tune.search.halving import Job, NewTrial, first_job, next_decision
-from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.sampler import Suggester
-from hcpr_tune.search.study import Study, find_space, read_study
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.scheduling.asha import Job, NewTrial, first_job, next_decision
+from hcpr_tune.search.spec.study import Study, find_space, read_study
+from hcpr_tune.search.suggestion.sampler import Suggester
 
 T = TypeVar("T")
 

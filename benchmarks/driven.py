@@ -50,7 +50,7 @@ class Window:
             self._stop()
 
     def _stop(self) -> None:
-        from hcpr_tune.search.inbox import STOP, post
+        from hcpr_tune.search.storage.inbox import STOP, post
 
         post(self._place, {"kind": STOP})
 
@@ -78,7 +78,7 @@ def told(counts: dict[str, int], wall: float, process: float, thread: float) -> 
 
 
 def study_of(options: argparse.Namespace) -> Any:
-    from hcpr_tune.search.study import find_space, read_study
+    from hcpr_tune.search.spec.study import find_space, read_study
 
     overrides = [("budget.trials", 10**6), ("sampler.name", options.sampler), ("early_stopping.calibration", 1)]
     return read_study(find_space("default"), overrides + list(LONG if options.jobs == "long" else SHORT))
@@ -87,10 +87,10 @@ def study_of(options: argparse.Namespace) -> Any:
 def drive(options: argparse.Namespace) -> Plain:
     """One search in this process."""
     from hcpr_tune.errors import Interrupted
-    from hcpr_tune.search import runner
-    from hcpr_tune.search.capacity import Share
-    from hcpr_tune.search.record import read_history, sealed
-    from hcpr_tune.search.studies import check_new, create
+    from hcpr_tune.execution import runner
+    from hcpr_tune.execution.capacity import Share
+    from hcpr_tune.search.record.record import read_history, sealed
+    from hcpr_tune.search.storage.studies import check_new, create
 
     study, workers = study_of(options), options.workers
     with tempfile.TemporaryDirectory() as scratch:
@@ -124,10 +124,10 @@ def views(folder: Any, study: Any, history: Any) -> list[Any]:
     """What `hcpr_tune tune` has listen, with lines in place of the live view."""
     from rich.console import Console
 
-    from hcpr_tune.views.news import PlainLines
-    from hcpr_tune.views.ray_metrics import RayMetrics
-    from hcpr_tune.views.report_file import ReportFile
-    from hcpr_tune.views.tensorboard import TensorBoardView
+    from hcpr_tune.execution.ray_metrics import RayMetrics
+    from hcpr_tune.views.report.report_file import ReportFile
+    from hcpr_tune.views.tensorboard.writer import TensorBoardView
+    from hcpr_tune.views.terminal.event_log import PlainLines
 
     return [
         RayMetrics(folder, study, history, 1.0),

@@ -48,12 +48,13 @@ import torch
 from torch import nn
 
 from hcpr_tune.training import loop
-from hcpr_tune.training.attacks import ascend, evaluating
-from hcpr_tune.training.data import Data, Split
-from hcpr_tune.training.evaluation import evaluate
-from hcpr_tune.training.losses import pair_consistency, self_paced_accuracy
-from hcpr_tune.training.methods import method_of
-from hcpr_tune.training.models import _foldable, for_attack, project
+from hcpr_tune.training.attacks.evaluation import evaluate
+from hcpr_tune.training.attacks.pgd import ascend, evaluating
+from hcpr_tune.training.data.dataset import Data, Split
+from hcpr_tune.training.data.sources import of_array
+from hcpr_tune.training.methods.losses import pair_consistency, self_paced_accuracy
+from hcpr_tune.training.methods.method import method_of
+from hcpr_tune.training.models.classifier import _foldable, for_attack, project
 from hcpr_tune.training.recipe import (
     METHODS,
     Attack,
@@ -68,7 +69,6 @@ from hcpr_tune.training.recipe import (
     Task,
     WeightPerturbation,
 )
-from hcpr_tune.training.sources import of_array
 
 SECTIONS = {  # seconds at most
     "env": 20,
@@ -605,7 +605,7 @@ def fooled_labels(model: nn.Module, data: Data) -> Split:
 
 def batches_on_device(split, batch_size, order, augmentation=None, drawn=None):
     """`data.batches` with its order and its draws copied to the device once an epoch: no copy, hence no wait, per step."""
-    from hcpr_tune.training.augmentation import Draws, augment, draw
+    from hcpr_tune.training.data.augmentation import Draws, augment, draw
 
     device = split.labels.device
     shuffled = torch.randperm(len(split), generator=order).to(device)
@@ -916,7 +916,7 @@ def evaluation() -> None:
                     seconds_second=round(passes[1], 3),
                     images_per_s=round(count / passes[1]),
                 )
-    from hcpr_tune.training.ladder import climb
+    from hcpr_tune.training.attacks.cascade import climb
 
     for size in (8,) if OPT.tiny else (100, 500):
         with tried("evaluation", f"AutoAttack, chunk of {size}"):

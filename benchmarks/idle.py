@@ -24,7 +24,7 @@ def idle_trainable(epoch_seconds: float, gate: Path | None = None, processes: in
     """
     import numpy as np
 
-    from hcpr_tune.search.trainable import REPORT, TrainJob
+    from hcpr_tune.execution.trainable import REPORT, TrainJob
 
     class Idle(TrainJob):
         def step(self) -> dict[str, Any]:

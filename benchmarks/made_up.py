@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hcpr_tune.search.space import Dimension, Params, active_params
-from hcpr_tune.search.study import Study, study_to_plain
+from hcpr_tune.search.spec.space import Dimension, Params, active_params
+from hcpr_tune.search.spec.study import Study, study_to_plain
 
 Plain = dict[str, Any]
 

@@ -25,7 +25,7 @@ BOARD_SECONDS = 240.0
 
 
 def study_of(trials: int, *overrides: tuple[str, Any]) -> Any:
-    from hcpr_tune.search.study import find_space, read_study
+    from hcpr_tune.search.spec.study import find_space, read_study
 
     return read_study(find_space("default"), [("budget.trials", trials), *overrides])
 
@@ -87,8 +87,8 @@ def turns(manager: Any, quick: Any, count: int = 40) -> list[float]:
 
 def record(options: argparse.Namespace) -> Plain:
     """Seconds of an event, from its sealing to its taking effect: written and flushed here, and written into a bucket as well."""
-    from hcpr_tune.bucket import Bucket
-    from hcpr_tune.search.record import Segments
+    from hcpr_tune.common.bucket import Bucket
+    from hcpr_tune.search.record.record import Segments
 
     plain = {"folder": appended(None), "without_flush": appended(None, flush=False)}
     with s3() as bucket:
@@ -100,8 +100,8 @@ def appended(segments: Any, count: int = 1000, flush: bool = True) -> list[float
     """Epochs between rungs, which are most of what a search records."""
     import numpy as np
 
-    from hcpr_tune.search import record as module
-    from hcpr_tune.search.history import History
+    from hcpr_tune.search.record import record as module
+    from hcpr_tune.search.record.history import History
 
     draws = np.random.default_rng(0)
     real = os.fsync
@@ -125,7 +125,7 @@ def appended(segments: Any, count: int = 1000, flush: bool = True) -> list[float
 def line_bytes() -> int:
     import numpy as np
 
-    from hcpr_tune.search.record import sealed
+    from hcpr_tune.search.record.record import sealed
 
     event = {"event": "epoch", "time": time.time(), "trial": 1000, "worker": "10.0.0.1:12345", "recipe": "0" * 16}
     return len(sealed(event | made_up_epoch(10, False, np.random.default_rng(0))))
@@ -171,8 +171,8 @@ def ask(options: argparse.Namespace) -> Plain:
 
 
 def suggestions(sampler: str, trials: int, count: int = 5) -> list[float]:
-    from hcpr_tune.search.history import History
-    from hcpr_tune.search.sampler import Suggester
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.suggestion.sampler import Suggester
 
     study = study_of(trials + 1000, ("sampler.name", sampler))
     history = History(study.recipe.epochs, study.goal)
@@ -213,11 +213,11 @@ def views(options: argparse.Namespace) -> Plain:
 
 
 def viewed(trials: int, options: argparse.Namespace, last: int = 30) -> Plain:
-    from hcpr_tune.search.history import History
-    from hcpr_tune.search.results import ResultFiles, StudyFolder
-    from hcpr_tune.views.ray_metrics import RayMetrics
-    from hcpr_tune.views.report import write_report
-    from hcpr_tune.views.tensorboard import TensorBoardView
+    from hcpr_tune.execution.ray_metrics import RayMetrics
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.results import ResultFiles, StudyFolder
+    from hcpr_tune.views.report.report import write_report
+    from hcpr_tune.views.tensorboard.writer import TensorBoardView
 
     study = study_of(trials)
     events = list(made_up(study, trials))
@@ -308,8 +308,8 @@ def checkpoints(options: argparse.Namespace) -> Plain:
 
 
 def kept(overrides: list[tuple[str, Any]], url: str, repeats: int) -> Plain:
-    from hcpr_tune.bucket import Bucket
-    from hcpr_tune.search.checkpoint_store import Scratch
+    from hcpr_tune.common.bucket import Bucket
+    from hcpr_tune.search.storage.checkpoint_store import Scratch
     from hcpr_tune.training import checkpoints as module
     from hcpr_tune.training.loop import initial_state, train
     from hcpr_tune.training.session import DataShelf, identity

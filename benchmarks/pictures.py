@@ -89,10 +89,10 @@ def terminal(browser: Any, root: Path, folder: Path, path: Path) -> None:
     """The live view as it was when two thirds of the record were there."""
     from rich.console import Console
 
-    from hcpr_tune.search.history import History
-    from hcpr_tune.search.record import unsealed
-    from hcpr_tune.search.study import read_study
-    from hcpr_tune.views.terminal import view_of
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.record import unsealed
+    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.views.terminal.live_view import view_of
 
     study = read_study(root / "study.toml")
     history = History(study.recipe.epochs, study.goal)

@@ -52,15 +52,15 @@ def replay(options: argparse.Namespace) -> Plain:
 
 
 def replayed(study: Path) -> Plain:
-    from hcpr_tune.planning.recorded import read_old
-    from hcpr_tune.planning.replay import replay as play_again
+    from hcpr_tune.simulation.curves.recorded import read_old
+    from hcpr_tune.simulation.replay import replay as play_again
 
     return play_again(read_old(study)).to_plain()
 
 
 def foretold(earlier: Path, study: Path, seed: int) -> Plain:
     """The wall-clock that a plan from an earlier search names for another one, and what it took."""
-    from hcpr_tune.planning.recorded import read_old
+    from hcpr_tune.simulation.curves.recorded import read_old
 
     actual = read_old(study)
     command = [
@@ -133,7 +133,7 @@ def variants(options: argparse.Namespace) -> Plain:
 
     Every variant has the worker-hours that the default settings take for their trials, and as many trials as it can begin in them.
     """
-    from hcpr_tune.planning.recorded import read_old
+    from hcpr_tune.simulation.curves.recorded import read_old
 
     with tempfile.TemporaryDirectory() as scratch:
         trials = str(options.trials)
@@ -149,8 +149,8 @@ def continued(options: argparse.Namespace) -> Plain:
     """Of trials that were all trained to the end, 24 are drawn and stopped as a default search would have, then continued: points above the truth."""
     import numpy as np
 
-    from hcpr_tune.planning.recorded import measured, read_old
-    from hcpr_tune.planning.redrawn import continued as gone_on
+    from hcpr_tune.simulation.curves.recorded import measured, read_old
+    from hcpr_tune.simulation.curves.resampling import continued as gone_on
 
     old = read_old(Path(options.recorded))
     trials = [
@@ -187,19 +187,19 @@ def continued(options: argparse.Namespace) -> Plain:
 
 
 def interval(values: Sequence[float]) -> Plain:
-    from hcpr_tune.planning.comparison import Estimate
+    from hcpr_tune.simulation.comparison import Estimate
 
     return Estimate.of(values).to_plain()
 
 
 def split(old: Any, seed: int, plays: int) -> Plain:
     """One split: what was chosen on one half, and its gain over the default settings on the other."""
-    from hcpr_tune.planning.comparison import choice, compare, gain
-    from hcpr_tune.planning.costs import costs_of_records
-    from hcpr_tune.planning.fleet import Fleet
-    from hcpr_tune.planning.recorded import recorded_curves
-    from hcpr_tune.planning.variants import variants_of
-    from hcpr_tune.search.study import find_space, read_study
+    from hcpr_tune.search.spec.study import find_space, read_study
+    from hcpr_tune.simulation.comparison import choice, compare, gain
+    from hcpr_tune.simulation.curves.costs import costs_of_records
+    from hcpr_tune.simulation.curves.recorded import recorded_curves
+    from hcpr_tune.simulation.variants import variants_of
+    from hcpr_tune.simulation.worker_pool import Fleet
 
     path = find_space("default")
     costs = costs_of_records([old.events], 0, "recorded")
@@ -235,12 +235,12 @@ def split(old: Any, seed: int, plays: int) -> Plain:
 
 SCALE = """
 import json, resource, sys, time
-from hcpr_tune.planning.comparison import compare
-from hcpr_tune.planning.costs import costs_of_probe
-from hcpr_tune.planning.curves import GuessedCurves
-from hcpr_tune.planning.fleet import Fleet
-from hcpr_tune.planning.variants import variants_of
-from hcpr_tune.search.study import find_space, read_study
+from hcpr_tune.simulation.comparison import compare
+from hcpr_tune.simulation.curves.costs import costs_of_probe
+from hcpr_tune.simulation.curves.curves import GuessedCurves
+from hcpr_tune.simulation.worker_pool import Fleet
+from hcpr_tune.simulation.variants import variants_of
+from hcpr_tune.search.spec.study import find_space, read_study
 trials, workers = int(sys.argv[1]), int(sys.argv[2])
 read = lambda more: read_study(find_space("default"), [("budget.trials", trials), ("sampler.name", "random"), *more])
 probe = {"seconds_per_attack_step": 5.0, "seconds_update": 10.0, "seconds_evaluation": 20.0, "seconds_startup": 10.0}

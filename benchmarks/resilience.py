@@ -29,9 +29,9 @@ TUNE = [sys.executable, str(ROOT / "launch" / "tune.py")]
 
 def begun(folder: Path, trials: int) -> Path:
     """A study of the default space with so many trials, all ended or stopped; returns its record."""
-    from hcpr_tune.search.record import sealed
-    from hcpr_tune.search.studies import check_new, create
-    from hcpr_tune.search.study import find_space, read_study
+    from hcpr_tune.search.record.record import sealed
+    from hcpr_tune.search.spec.study import find_space, read_study
+    from hcpr_tune.search.storage.studies import check_new, create
 
     study = read_study(find_space("default"), [("budget.trials", trials), ("sampler.name", "random")])
     at = check_new(folder / "results", "begun")
@@ -93,8 +93,8 @@ def memory(options: argparse.Namespace) -> Plain:
 
 def keeping(options: argparse.Namespace) -> Plain:
     """Seconds of checkpoints, and of the record's lines by a replay of them on the same disk, in those that workers were held."""
-    from hcpr_tune.search.history import History
-    from hcpr_tune.search.record import Record, unsealed
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.record import Record, unsealed
 
     shares = []
     for _ in range(options.repeats):
@@ -125,11 +125,11 @@ def jobs(options: argparse.Namespace) -> Plain:
     A job takes longer than it takes to start all processes on two cores: Ray Tune gives the process of a job that ends to one whose process
     is still starting, and drops that, so that with jobs of a second most never come up.
     """
-    from hcpr_tune.search import runner
-    from hcpr_tune.search.capacity import Share
-    from hcpr_tune.search.record import unsealed
-    from hcpr_tune.search.studies import check_new, create
-    from hcpr_tune.search.study import find_space, read_study
+    from hcpr_tune.execution import runner
+    from hcpr_tune.execution.capacity import Share
+    from hcpr_tune.search.record.record import unsealed
+    from hcpr_tune.search.spec.study import find_space, read_study
+    from hcpr_tune.search.storage.studies import check_new, create
 
     workers = options.workers
     with tempfile.TemporaryDirectory() as folder:

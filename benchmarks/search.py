@@ -43,9 +43,9 @@ import numpy as np
 from figures import machine, spread
 from made_up import made_up, made_up_epoch, params_at
 
-from hcpr_tune.search.space import Dimension, Params, Range, params_of, with_params
-from hcpr_tune.search.study import Study, read_study
-from hcpr_tune.settings import parse_assignment
+from hcpr_tune.common.settings import parse_assignment
+from hcpr_tune.search.spec.space import Dimension, Params, Range, params_of, with_params
+from hcpr_tune.search.spec.study import Study, read_study
 from hcpr_tune.training.recipe import Recipe, Task
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,7 +158,7 @@ def stock_ray(options: argparse.Namespace, log_file: Path) -> None:
     recipe = study.recipe
 
     def trainable(config: Params) -> None:
-        from hcpr_tune.training.data import load_data
+        from hcpr_tune.training.data.dataset import load_data
         from hcpr_tune.training.loop import initial_state, train
 
         trial, data = with_params(recipe, from_optuna(config)), load_data(recipe.task)
@@ -200,7 +200,7 @@ def stock_ray(options: argparse.Namespace, log_file: Path) -> None:
 
 def optuna_space(study: Study) -> dict[str, Any]:
     """The space as OptunaSearch takes it: every dimension in every trial, and a choice where values lie beside a range."""
-    from hcpr_tune.search.told import distribution, distributions_of
+    from hcpr_tune.search.suggestion.optuna_adapter import distribution, distributions_of
 
     found = {name: distribution(dimension) for name, dimension in study.space.items()}
     for name, dimension in study.space.items():
@@ -211,7 +211,7 @@ def optuna_space(study: Study) -> dict[str, Any]:
 
 def from_optuna(config: Params) -> Params:
     """What OptunaSearch drew as values of the dimensions."""
-    from hcpr_tune.search.told import IN_RANGE, KIND
+    from hcpr_tune.search.suggestion.optuna_adapter import IN_RANGE, KIND
 
     params = {name: value for name, value in config.items() if not name.endswith(KIND)}
     beside = {name.removesuffix(KIND): value for name, value in config.items() if name.endswith(KIND)}
@@ -225,7 +225,7 @@ def first_points(study: Study) -> list[Params]:
 
 def for_optuna(params: Params, study: Study) -> Params:
     """A point as OptunaSearch takes it: dimensions that do not exist there have any value."""
-    from hcpr_tune.search.told import to_optuna
+    from hcpr_tune.search.suggestion.optuna_adapter import to_optuna
 
     anything = {name: dimension.at(0.5) for name, dimension in study.space.items()}
     return {**anything, **to_optuna(params, study.space)}
@@ -511,7 +511,7 @@ def recipe_of(study: Study, params: Params, kind: tuple[str, int], rungs: Sequen
 @functools.lru_cache(maxsize=1)
 def data_of(task: Task, image_size: int) -> Any:
     """The task's data, its images mean-pooled to `image_size` (0: as they are)."""
-    from hcpr_tune.training.data import load_data
+    from hcpr_tune.training.data.dataset import load_data
 
     data = load_data(task)
     if image_size in (0, data.image_size[0]):
@@ -702,13 +702,13 @@ def summary_of_rungs(trainings: list[Plain], ways: Sequence[str], rungs: Sequenc
 
 def driver(options: argparse.Namespace) -> None:
     """The command `driver`."""
-    from hcpr_tune.search.capacity import Capacity, Share
-    from hcpr_tune.search.record import Record
-    from hcpr_tune.search.results import ResultFiles
-    from hcpr_tune.search.sampler import Suggester
-    from hcpr_tune.search.searcher import JobSearcher
-    from hcpr_tune.search.studies import check_new, create
-    from hcpr_tune.views.tensorboard import TensorBoardView
+    from hcpr_tune.execution.capacity import Capacity, Share
+    from hcpr_tune.execution.search_adapter import JobSearcher
+    from hcpr_tune.search.record.record import Record
+    from hcpr_tune.search.record.results import ResultFiles
+    from hcpr_tune.search.storage.studies import check_new, create
+    from hcpr_tune.search.suggestion.sampler import Suggester
+    from hcpr_tune.views.tensorboard.writer import TensorBoardView
 
     study = study_of(options, ("budget.trials", 10 * options.recorded), ("early_stopping.calibration", 6))
     with tempfile.TemporaryDirectory() as folder:

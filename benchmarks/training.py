@@ -30,9 +30,9 @@ from figures import spread
 from torch import Tensor, nn
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.attacks import ascend, evaluating, into_ball
-from hcpr_tune.training.data import Split, load_data
-from hcpr_tune.training.evaluation import evaluate, random_starts
+from hcpr_tune.training.attacks.evaluation import evaluate, random_starts
+from hcpr_tune.training.attacks.pgd import ascend, evaluating, into_ball
+from hcpr_tune.training.data.dataset import Split, load_data
 from hcpr_tune.training.loop import (
     EpochSettings,
     TrainingState,
@@ -43,9 +43,9 @@ from hcpr_tune.training.loop import (
     train,
     update,
 )
-from hcpr_tune.training.losses import misclassification_margin, pair_consistency, self_paced_accuracy
-from hcpr_tune.training.methods import method_of
-from hcpr_tune.training.models import build_model, project
+from hcpr_tune.training.methods.losses import misclassification_margin, pair_consistency, self_paced_accuracy
+from hcpr_tune.training.methods.method import method_of
+from hcpr_tune.training.models.classifier import build_model, project
 from hcpr_tune.training.recipe import METHODS, Attack, Augmentation, Evaluation, Model, Recipe, Task
 
 SHAPES = {"small_cnn": (128, 1, 8, 8), "resnet18": (128, 3, 32, 32)}

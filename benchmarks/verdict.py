@@ -35,10 +35,10 @@ from made_up import params_at
 from search import make_pool, save
 
 import hcpr_tune
-from hcpr_tune.search.results import trained_recipe
-from hcpr_tune.search.space import with_params
-from hcpr_tune.search.study import find_space, read_study, study_to_toml
-from hcpr_tune.settings import to_plain
+from hcpr_tune.common.settings import to_plain
+from hcpr_tune.search.record.results import trained_recipe
+from hcpr_tune.search.spec.space import with_params
+from hcpr_tune.search.spec.study import find_space, read_study, study_to_toml
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_from_plain
 
 Plain = dict[str, Any]
@@ -97,8 +97,8 @@ def attacked(one: Plain) -> Plain:
     """Train a recipe and attack the model; which images survive each attack, 0 or 1 each."""
     import torch
 
-    from hcpr_tune.training.evaluation import scored_positions, scoring_attack
-    from hcpr_tune.training.ladder import climb
+    from hcpr_tune.training.attacks.cascade import climb
+    from hcpr_tune.training.attacks.evaluation import scored_positions, scoring_attack
     from hcpr_tune.training.loop import initial_state, train
     from hcpr_tune.training.session import DataShelf
 

@@ -42,13 +42,13 @@ def replayed(root: Path) -> Plain:
     """Each view's seconds as a share of the search's. What workers draw is in the time of their checkpoints at rungs, with the weights' export."""
     from rich.console import Console
 
-    from hcpr_tune.search.history import History
-    from hcpr_tune.search.record import unsealed
-    from hcpr_tune.search.results import StudyFolder
-    from hcpr_tune.search.study import read_study
-    from hcpr_tune.views.report_file import ReportFile
-    from hcpr_tune.views.tensorboard import TensorBoardView
-    from hcpr_tune.views.terminal import LiveView
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.record import unsealed
+    from hcpr_tune.search.record.results import StudyFolder
+    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.views.report.report_file import ReportFile
+    from hcpr_tune.views.tensorboard.writer import TensorBoardView
+    from hcpr_tune.views.terminal.live_view import LiveView
 
     study = read_study(root / "study.toml")
     events = [unsealed(line) for line in (root / "record.jsonl").read_bytes().splitlines()]
@@ -83,9 +83,9 @@ def replayed(root: Path) -> Plain:
 
 def report(options: argparse.Namespace) -> Plain:
     """The report of a made-up study, written and opened."""
-    from hcpr_tune.search.history import History
-    from hcpr_tune.search.results import StudyFolder
-    from hcpr_tune.search.study import find_space, read_study
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.results import StudyFolder
+    from hcpr_tune.search.spec.study import find_space, read_study
 
     trials = options.trials
     study = read_study(find_space("default"), [("budget.trials", trials)])
@@ -115,9 +115,9 @@ def report(options: argparse.Namespace) -> Plain:
 
 def stored(root: Path, study: Any, trials: int) -> None:
     """The made-up study in a folder."""
-    from hcpr_tune.search.record import sealed
-    from hcpr_tune.search.results import StudyFolder
-    from hcpr_tune.search.studies import create
+    from hcpr_tune.search.record.record import sealed
+    from hcpr_tune.search.record.results import StudyFolder
+    from hcpr_tune.search.storage.studies import create
 
     folder = StudyFolder(root)
     create(folder, study)

@@ -2,6 +2,6 @@
 
 import sys
 
-from hcpr_tune.cli import main
+from hcpr_tune.cli.main import main
 
 sys.exit(main())

@@ -10,19 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.common.files import new_name
+from hcpr_tune.common.settings import in_toml, show
+from hcpr_tune.common.shell import storage_of
 from hcpr_tune.errors import HcprTuneError, InputError
-from hcpr_tune.files import new_name
-from hcpr_tune.settings import in_toml, show
-from hcpr_tune.typed import storage_of
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
     from torch import nn
 
-    from hcpr_tune.search.history import History
-    from hcpr_tune.search.results import StudyFolder
-    from hcpr_tune.search.study import Study
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.results import StudyFolder
+    from hcpr_tune.search.spec.study import Study
     from hcpr_tune.training.recipe import Recipe
 
 
@@ -43,7 +43,7 @@ class LoadedStudy:
         """A row per trial, by its number: status, accuracies on validation with their 95 % intervals, seconds, every searched value; the columns of trials.csv."""
         import pandas as pd
 
-        from hcpr_tune.search.results import trial_columns, trial_row
+        from hcpr_tune.search.record.results import trial_columns, trial_row
 
         rows = [trial_row(trial) for trial in self.history.trials.values()]
         return pd.DataFrame(rows, columns=trial_columns(self.study)).set_index("trial")
@@ -53,7 +53,7 @@ class LoadedStudy:
         """A row per trial and epoch: what was trained and measured, with the shares next to the counts; NaN where an epoch was not evaluated."""
         import pandas as pd
 
-        from hcpr_tune.search.results import metrics_row
+        from hcpr_tune.search.record.results import metrics_row
 
         plain = (int, float, str, bool)
         rows = [
@@ -68,7 +68,7 @@ class LoadedStudy:
     @property
     def best(self) -> dict[str, Any]:
         """What is known of the best trial, beside the published recipe: as best/metrics.json. Raises `InputError` where no trial has reached a rung."""
-        from hcpr_tune.search.results import best_metrics, winner
+        from hcpr_tune.search.record.results import best_metrics, winner
 
         if winner(self.study, self.history) is None:
             raise InputError(f"no trial of {self.folder.address} has reached a rung yet: there is no best one")
@@ -77,15 +77,15 @@ class LoadedStudy:
     @property
     def recipe(self) -> Recipe:
         """The best trial's recipe, as far as it was trained. Raises `InputError` as `best` does."""
-        from hcpr_tune.search.results import trained_recipe
+        from hcpr_tune.search.record.results import trained_recipe
 
         return trained_recipe(self.study, self.history.trials[self.best["trial"]])
 
     @property
     def verdict(self) -> dict[str, Any]:
         """What `hcpr_tune verdict` found, as verdict/verdict.json. Raises `InputError` where it was not run."""
+        from hcpr_tune.views.next_commands import about
         from hcpr_tune.views.verdicts import read_verdict
-        from hcpr_tune.views.ways import about
 
         plain = read_verdict(self.folder.root)
         if plain is None:
@@ -97,13 +97,13 @@ class LoadedStudy:
     @property
     def figures(self) -> list[str]:
         """The names that `figure` knows."""
-        from hcpr_tune.views.figures import FIGURES
+        from hcpr_tune.views.report.figures import FIGURES
 
         return list(FIGURES)
 
     def figure(self, name: str) -> go.Figure:
         """One of the report's pictures, to show or to change. Raises `InputError` for a name that is not in `figures`, and where there is nothing to draw yet."""
-        from hcpr_tune.views.figures import FIGURES
+        from hcpr_tune.views.report.figures import FIGURES
 
         if name not in FIGURES:
             raise InputError(f"there is no figure {show(name)}; known: {', '.join(FIGURES)}")
@@ -116,8 +116,8 @@ class LoadedStudy:
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report to `path`, by default report.html in the study's folder; returns where it is."""
-        from hcpr_tune.search.holder import living_holder
-        from hcpr_tune.views.report import write_report
+        from hcpr_tune.search.storage.lease import living_holder
+        from hcpr_tune.views.report.report import write_report
 
         running = living_holder(self.folder.place) is not None
         target = None if path is None else Path(path)
@@ -132,8 +132,8 @@ def load_model(folder: str | Path, device: str = "cpu", trust: bool = False) -> 
     (B, K), eval mode, no parameter wants a gradient. `trust`: run the code (package.module:factory) that a recipe of somebody else names.
     Raises `InputError` where something is missing or damaged, or where nobody has vouched for such code.
     """
-    from hcpr_tune.commands.trusting import trust_model
-    from hcpr_tune.training import export
+    from hcpr_tune.cli.trust import trust_model
+    from hcpr_tune.training.models import export
     from hcpr_tune.training.plugins import only_vouched
 
     with only_vouched():
@@ -144,7 +144,7 @@ def load_model(folder: str | Path, device: str = "cpu", trust: bool = False) -> 
 
 def load(path: str | Path) -> LoadedStudy:
     """Open a study, running or not, by its folder or its bucket's URL: "results/NAME", "s3://BUCKET/PATH/NAME". Raises `InputError` where there is none."""
-    from hcpr_tune.search.studies import reopen
+    from hcpr_tune.search.storage.studies import reopen
 
     return LoadedStudy(*reopen(*storage_of(str(path).rstrip("/")), "load "))
 
@@ -184,8 +184,8 @@ def tune(
     with a study, and then `space`, `name` and `settings` stay away. trust: as --trust, run the code that a study of somebody else names.
     Raises `InputError` for what cannot be, `Interrupted` on Ctrl-C, and `HcprTuneError` where no trial reached a rung; all that was recorded is kept.
     """
-    from hcpr_tune import cli
-    from hcpr_tune.commands import tune as command
+    from hcpr_tune.cli import main as cli
+    from hcpr_tune.cli.commands import tune as command
     from hcpr_tune.training.plugins import only_vouched
 
     unknown = options.keys() - set(OPTIONS)
@@ -217,7 +217,7 @@ def tune(
 def _space_file(space: str | Path | Mapping[str, Any], scratch: Path) -> Path:
     """A space as a file."""
     if not isinstance(space, Mapping):
-        from hcpr_tune.search.study import find_space
+        from hcpr_tune.search.spec.study import find_space
 
         return find_space(str(space))
     import tomli_w

@@ -2,6 +2,6 @@
 
 import sys
 
-from hcpr_tune.cli import main
+from hcpr_tune.cli.main import main
 
 sys.exit(main(["train", *sys.argv[1:]], to_the_end=True))

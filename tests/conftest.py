@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hcpr_tune.search.study import Study, read_study
+from hcpr_tune.search.spec.study import Study, read_study
 
 ROOT = Path(__file__).parent.parent
 

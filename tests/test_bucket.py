@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-import hcpr_tune.bucket
-from hcpr_tune.bucket import Bucket, is_bucket
+import hcpr_tune.common.bucket
+from hcpr_tune.common.bucket import Bucket, is_bucket
 from hcpr_tune.errors import InputError, StorageError
 from tests.s3 import SECRET, S3Server, s3_server
 
@@ -60,7 +60,7 @@ def test_a_bucket_is_told_from_a_path(text: str, answer: bool) -> None:
 
 
 def test_pyarrow_is_not_imported_before_it_is_used() -> None:
-    code = "import sys; from hcpr_tune.bucket import Bucket; Bucket('s3://b/x').child('y'); print('pyarrow' in sys.modules)"
+    code = "import sys; from hcpr_tune.common.bucket import Bucket; Bucket('s3://b/x').child('y'); print('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
@@ -328,7 +328,7 @@ def test_a_store_that_comes_back_is_used_again(bucket: Bucket, server: S3Server)
 def test_a_write_that_failed_leaves_what_was_there(
     bucket: Bucket, server: S3Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], size: int
 ) -> None:
-    monkeypatch.setattr(hcpr_tune.bucket, "PAUSES_S", ())
+    monkeypatch.setattr(hcpr_tune.common.bucket, "PAUSES_S", ())
     bucket.write("x", b"good")
     server.stop()
     with pytest.raises(StorageError) as caught:
@@ -343,7 +343,7 @@ def test_a_write_that_failed_leaves_what_was_there(
 @pytest.mark.parametrize("size", [10, 5_000_000])
 def test_an_interrupt_does_not_cut_an_object_off(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     bucket.write("x", b"good")
-    opened = hcpr_tune.bucket._Store.opened
+    opened = hcpr_tune.common.bucket._Store.opened
     # What is started in the background ignores Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -358,7 +358,7 @@ def test_an_interrupt_does_not_cut_an_object_off(bucket: Bucket, monkeypatch: py
 
     with monkeypatch.context() as patched:
         patched.setattr(
-            hcpr_tune.bucket._Store, "opened", lambda store, at_once=False: Interrupting(opened(store, at_once))
+            hcpr_tune.common.bucket._Store, "opened", lambda store, at_once=False: Interrupting(opened(store, at_once))
         )
         with pytest.raises(KeyboardInterrupt):
             bucket.write("x", b"n" * size)
@@ -441,7 +441,9 @@ def test_an_object_is_read_in_one_request_however_large_it_is(
 
 def test_a_process_that_used_a_store_ends_quietly(server: S3Server) -> None:
     name = server.new_bucket()
-    code = f"from hcpr_tune.bucket import Bucket; b = Bucket('s3://{name}'); b.write('x', b'1'); print(b.read('x'))"
+    code = (
+        f"from hcpr_tune.common.bucket import Bucket; b = Bucket('s3://{name}'); b.write('x', b'1'); print(b.read('x'))"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30, check=True
     )

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from hcpr_tune import cluster
-from hcpr_tune.access import checked_address, ensure_token, is_loopback
-from hcpr_tune.cluster import Cluster, allot, shipped
 from hcpr_tune.errors import ClusterLost, InputError
-from hcpr_tune.search.capacity import SILENT_SECONDS, Capacity, Head, Share
-from hcpr_tune.search.study import Resources
+from hcpr_tune.execution import cluster
+from hcpr_tune.execution.access import checked_address, ensure_token, is_loopback
+from hcpr_tune.execution.capacity import SILENT_SECONDS, Capacity, Head, Share
+from hcpr_tune.execution.cluster import Cluster, allot, shipped
+from hcpr_tune.search.spec.study import Resources
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from hcpr_tune.files import OLD_DRAFT_SECONDS, draft_of, sweep, write_new, write_whole
+from hcpr_tune.common.files import OLD_DRAFT_SECONDS, draft_of, sweep, write_new, write_whole
 
 
 def names(folder):
@@ -18,7 +18,7 @@ def names(folder):
 
 def test_the_draft_of_a_process_that_was_killed_is_swept_and_others_are_not(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from hcpr_tune.files import draft_of;"
+        "import os, sys; from pathlib import Path; from hcpr_tune.common.files import draft_of;"
         "draft_of(Path(sys.argv[1])).write_text('half'); draft_of(Path(sys.argv[1]).with_name('epoch_0001')).mkdir(); os.kill(os.getpid(), 9)"
     )
     (tmp_path / "best").mkdir()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from hcpr_tune import local_ray
 from hcpr_tune.errors import InputError
-from hcpr_tune.local_ray import (
+from hcpr_tune.execution import local_ray
+from hcpr_tune.execution.local_ray import (
     LOCAL_ONLY,
     LONGEST_SOCKET,
     MARK,

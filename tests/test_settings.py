@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from hcpr_tune.common.files import read_text
+from hcpr_tune.common.settings import in_toml, parse_assignment, parse_assignments, parse_toml, read_toml, shorten, show
 from hcpr_tune.errors import InputError
-from hcpr_tune.files import read_text
-from hcpr_tune.planning.csv_curves import read_curves
-from hcpr_tune.search.study import read_study
-from hcpr_tune.settings import in_toml, parse_assignment, parse_assignments, parse_toml, read_toml, shorten, show
+from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.simulation.curves.csv_curves import read_curves
 from hcpr_tune.training.recipe import load_recipe
 from tests.conftest import SMALL_SPACE
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hcpr_tune import cli
-from hcpr_tune.commands.tune import resume_command
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.studies import reopen
-from hcpr_tune.typed import command, option, same_again, storage_of, study_command, typed
-from hcpr_tune.views.report import Told, report_html
-from hcpr_tune.views.ways import about
+from hcpr_tune.cli import main as cli
+from hcpr_tune.cli.commands.tune import resume_command
+from hcpr_tune.common.shell import command, option, same_again, storage_of, study_command, typed
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.storage.studies import reopen
+from hcpr_tune.views.next_commands import about
+from hcpr_tune.views.report.report import Told, report_html
 from tests.views.recorded import recorded
 from tests.written import written
 
@@ -145,7 +145,7 @@ def test_a_report_and_a_status_are_complete(elsewhere):
 
 
 def test_the_holder_s_refusal_is_complete():
-    from hcpr_tune.search.holder import Holder, refusal
+    from hcpr_tune.search.storage.lease import Holder, refusal
 
     holder = Holder("host", 1, "m", "began", "t", 0.0)
     check_commands(str(refusal(f"{STORAGE}/one", holder)))

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.record import sealed_row
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.studies import create
-from hcpr_tune.search.study import Study, study_to_plain
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.record import sealed_row
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import Study, study_to_plain
+from hcpr_tune.search.storage.studies import create
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,5 @@
-"""The service: what a study is, who trains what next, and the record that everything is rebuilt from."""
+"""What a search decides and remembers, without Ray and without a clock.
+
+`spec` is what a study file says, `record` what happened, `scheduling` what runs next, `suggestion` which values, `storage` where it lies.
+May import `training` and `common`.
+"""

@@ -1,1 +1,5 @@
-"""The science: losses, attacks, models, data and the training loop. Knows nothing of Ray, Optuna or the command line."""
+"""Adversarial training of one recipe: torch and numpy, without Ray, Optuna, environment variables or printing.
+
+`train(recipe, data, state)` in `loop` yields an `Epoch` after each epoch; `session` adds the checkpoints.
+May import `common`.
+"""

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
+from hcpr_tune.common.files import draft_of
+from hcpr_tune.common.text import first_line
 from hcpr_tune.errors import InputError
-from hcpr_tune.files import draft_of
-from hcpr_tune.text import first_line
 from hcpr_tune.training import manifest
 from hcpr_tune.training.loop import TrainingState
-from hcpr_tune.training.models import save_weights
+from hcpr_tune.training.models.classifier import save_weights
 
 STATE, REPORT, WEIGHTS, EXAMPLES = "state.pt", "report.json", "model.safetensors", "examples.png"
 

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.errors import Diverged
-from hcpr_tune.seeds import derive_seed
-from hcpr_tune.training.attacks import Classifier, evaluating, maximise, uniform_noise
-from hcpr_tune.training.averaging import Averaged
-from hcpr_tune.training.data import Data, batches
-from hcpr_tune.training.evaluation import Accuracies, Masking, evaluate, masking
-from hcpr_tune.training.methods import Method, method_of
-from hcpr_tune.training.models import build_model, for_attack, project
-from hcpr_tune.training.pacing import at_epoch, attack_steps, learning_rate
-from hcpr_tune.training.perturbation import perturbed
+from hcpr_tune.training.attacks.evaluation import Accuracies, Masking, evaluate, masking
+from hcpr_tune.training.attacks.pgd import Classifier, evaluating, maximise, uniform_noise
+from hcpr_tune.training.data.dataset import Data, batches
+from hcpr_tune.training.methods.method import Method, method_of
+from hcpr_tune.training.methods.schedules import at_epoch, attack_steps, learning_rate
+from hcpr_tune.training.methods.weight_perturbation import perturbed
+from hcpr_tune.training.models.averaging import Averaged
+from hcpr_tune.training.models.classifier import build_model, for_attack, project
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.training.seeds import generator
 

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hcpr_tune.common.text import clean, named, one_line
 from hcpr_tune.errors import InputError
-from hcpr_tune.text import clean, named, one_line
 
 Item = TypeVar("Item")
 LONGEST_VALUE = 200

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hcpr_tune.training.data import Data
-from hcpr_tune.training.evaluation import evaluate, scored_positions
+from hcpr_tune.training.attacks.evaluation import evaluate, scored_positions
+from hcpr_tune.training.data.dataset import Data
 from hcpr_tune.training.loop import (
     EpochSettings,
     attack,
@@ -21,8 +21,8 @@ from hcpr_tune.training.loop import (
     torch_threads,
     update,
 )
-from hcpr_tune.training.methods import method_of
-from hcpr_tune.training.models import for_attack
+from hcpr_tune.training.methods.method import method_of
+from hcpr_tune.training.models.classifier import for_attack
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.training.seeds import generator
 from hcpr_tune.training.session import DataShelf

@@ -14,8 +14,8 @@ from typing import Any
 
 import tomli_w
 
+from hcpr_tune.common.settings import Settings, read, read_toml, setting, show, to_plain
 from hcpr_tune.errors import InputError
-from hcpr_tune.settings import Settings, read, read_toml, setting, show, to_plain
 
 DATASETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "svhn")
 MODELS = ("small_cnn", "resnet18", "preact_resnet18", "wide_resnet_28_10", "wide_resnet_34_10")

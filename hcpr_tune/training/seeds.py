@@ -1,10 +1,10 @@
-"""Torch generators, each seeded for one purpose; see `hcpr_tune.seeds`."""
+"""Torch generators, each seeded for one purpose; see `hcpr_tune.common.seeds`."""
 
 from __future__ import annotations
 
 import torch
 
-from hcpr_tune.seeds import derive_seed
+from hcpr_tune.common.seeds import derive_seed
 
 
 def generator(device: torch.device | str, seed: int, *names: str | int) -> torch.Generator:

@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 
+from hcpr_tune.common.settings import to_plain
+from hcpr_tune.common.text import named
 from hcpr_tune.errors import StorageError
-from hcpr_tune.settings import to_plain
-from hcpr_tune.text import named
 from hcpr_tune.training import checkpoints
-from hcpr_tune.training.data import Data, load_data
-from hcpr_tune.training.examples import examples_png
+from hcpr_tune.training.attacks.examples import examples_png
+from hcpr_tune.training.data.dataset import Data, load_data
+from hcpr_tune.training.data.node_cache import NodeCache
+from hcpr_tune.training.data.sources import check_test_part
 from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, torch_threads, train
-from hcpr_tune.training.methods import method_of
-from hcpr_tune.training.node_cache import NodeCache
+from hcpr_tune.training.methods.method import method_of
 from hcpr_tune.training.plugins import guarded
 from hcpr_tune.training.recipe import Recipe, Task
-from hcpr_tune.training.sources import check_test_part
 
 Report = dict[str, Any]
 """One epoch as plain values: the fields of `Epoch`, the counts on validation, times and the device."""

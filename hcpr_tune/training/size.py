@@ -6,9 +6,9 @@ import json
 import sys
 from typing import Any
 
-from hcpr_tune.output import kept_for_us, say
-from hcpr_tune.training.models import build_model
-from hcpr_tune.training.parts import class_folders, dataset_folder, layout
+from hcpr_tune.common.output import kept_for_us, say
+from hcpr_tune.training.data.parts import class_folders, dataset_folder, layout
+from hcpr_tune.training.models.classifier import build_model
 from hcpr_tune.training.recipe import Recipe, recipe_from_plain
 
 KNOWN = {

@@ -1,1 +1,4 @@
-"""The verdict on a study: finalists trained again on fresh seeds, strong attacks, statistics, one look at the test images, a model to take away."""
+"""Whether the best trial of a search beats its baselines, trained again on new seeds and attacked by AutoAttack.
+
+May import `execution`, `views`, `search`, `training` and `common`.
+"""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hcpr_tune.search.history import Event
+from hcpr_tune.search.record.history import Event
 from hcpr_tune.verdict.state import State
-from hcpr_tune.views.event_file import EventFile, scalars
-from hcpr_tune.views.tensorboard import curve_values
+from hcpr_tune.views.tensorboard.event_file import EventFile, scalars
+from hcpr_tune.views.tensorboard.writer import curve_values
 
 
 class Curves:

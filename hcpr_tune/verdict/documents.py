@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hcpr_tune.typed import USUAL, command, option, study_command
+from hcpr_tune.common.shell import USUAL, command, option, study_command
 from hcpr_tune.views.verdicts import (
     TABLE_TITLES,
     barred_words,

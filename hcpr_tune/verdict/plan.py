@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from hcpr_tune.common.settings import set_dotted, to_plain
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.goal import Goal
-from hcpr_tune.search.history import History, Trial
-from hcpr_tune.search.results import front, winner
-from hcpr_tune.search.space import with_params
-from hcpr_tune.search.study import Study
-from hcpr_tune.settings import set_dotted, to_plain
+from hcpr_tune.search.record.history import History, Trial
+from hcpr_tune.search.record.results import front, winner
+from hcpr_tune.search.spec.objectives import Goal
+from hcpr_tune.search.spec.space import with_params
+from hcpr_tune.search.spec.study import Study
 from hcpr_tune.training.recipe import Recipe, Schedule, recipe_from_plain
 
 Role = Literal["finalist", "published", "ablation", "compared", "given"]

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hcpr_tune.search.history import Event
-from hcpr_tune.verdict.contest import chosen_attack
+from hcpr_tune.search.record.history import Event
+from hcpr_tune.verdict.decision.selection import chosen_attack
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import State
 

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from hcpr_tune.common.files import sweep, write_bytes_whole
 from hcpr_tune.errors import MovedOn
-from hcpr_tune.files import sweep, write_bytes_whole
-from hcpr_tune.search.capacity import Capacity, Share
-from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.holder import Lead
-from hcpr_tune.search.inbox import clear_stops
-from hcpr_tune.search.record import Hearing, Record, Segments, read_segments
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.runner import NAMED_VERSIONS, driver_facts, ending, run_on_ray
-from hcpr_tune.search.study import Study
-from hcpr_tune.verdict.conclusion import conclude
+from hcpr_tune.execution.capacity import Capacity, Share
+from hcpr_tune.execution.runner import NAMED_VERSIONS, driver_facts, ending, run_on_ray
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.record import Hearing, Record, Segments, read_segments
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.storage.inbox import clear_stops
+from hcpr_tune.search.storage.lease import Lead
 from hcpr_tune.verdict.curves import Curves
-from hcpr_tune.verdict.openings import OpenTest, write_seen
+from hcpr_tune.verdict.decision.conclusion import conclude
+from hcpr_tune.verdict.model_export import retell, write_verdict
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import FORMAT, State, read_state
-from hcpr_tune.verdict.takeaway import retell, write_verdict
+from hcpr_tune.verdict.test_access import OpenTest, write_seen
 
 FOLDER = "verdict"
 """Of a study's folder."""
@@ -77,8 +77,8 @@ def carry_out(
         open_test = OpenTest(folder, history, record, lead, command)
         with ending(record):
             # Ray is loaded only where something is trained or attacked.
-            from hcpr_tune.verdict.judge import Judge
-            from hcpr_tune.verdict.worker import VerdictJob
+            from hcpr_tune.execution.verdict_trainable import VerdictJob
+            from hcpr_tune.verdict.evaluator import Judge
 
             judge = Judge(plan, record, own, folder.place, Capacity(share, most), open_test)
             run_on_ray(f"{folder.root.name}-verdict", judge, VerdictJob, share, most)

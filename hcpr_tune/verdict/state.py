@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hcpr_tune.search.events import VERDICT, Event, check_event
-from hcpr_tune.search.history import COUNTS
-from hcpr_tune.search.record import fold, read_lines
-from hcpr_tune.shapes import Number, Row, Text, Wrong
-from hcpr_tune.training.ladder import CLEAN, Step, attacks_of
+from hcpr_tune.common.schema import Number, Row, Text, Wrong
+from hcpr_tune.search.record.events import VERDICT, Event, check_event
+from hcpr_tune.search.record.history import COUNTS
+from hcpr_tune.search.record.record import fold, read_lines
+from hcpr_tune.training.attacks.cascade import CLEAN, Step, attacks_of
 
 FORMAT = 1
 """Of the record. Raise it when an older one can no longer be read."""

@@ -1,1 +1,4 @@
-"""What people look at. A view listens to the record and never decides anything."""
+"""What people look at, all of it from a study's record: plain values here, one package for each kind of view below.
+
+May import `search`, `training` and `common`.
+"""

@@ -8,11 +8,11 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from hcpr_tune.search.halving import most_epochs, usual_epochs, usual_stretches
-from hcpr_tune.search.history import History
-from hcpr_tune.search.results import most_checkpoints
-from hcpr_tune.search.study import Study
-from hcpr_tune.training.pacing import attack_steps
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.results import most_checkpoints
+from hcpr_tune.search.scheduling.asha import most_epochs, usual_epochs, usual_stretches
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.training.methods.schedules import attack_steps
 
 POWER_80, TWO_SIDED_95 = 0.8416, 1.96
 

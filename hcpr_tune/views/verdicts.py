@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hcpr_tune.shapes import Maybe, Number, Row, Table, Text, Truth, Wrong
-from hcpr_tune.text import encodable
+from hcpr_tune.common.schema import Maybe, Number, Row, Table, Text, Truth, Wrong
+from hcpr_tune.common.text import encodable
 
 FORMAT = 1
 """Of verdict.json. Raise it when what its values mean changes."""

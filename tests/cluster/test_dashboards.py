@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from hcpr_tune.cluster import Cluster, connected
-from hcpr_tune.search import runner
-from hcpr_tune.search.capacity import Share
-from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.record import read_history
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.studies import check_new, create
-from hcpr_tune.search.study import Study, extend, read_study
-from hcpr_tune.views.ray_metrics import STATES, RayMetrics
-from hcpr_tune.views.trackers import TrackerView
+from hcpr_tune.execution import runner
+from hcpr_tune.execution.capacity import Share
+from hcpr_tune.execution.cluster import Cluster, connected
+from hcpr_tune.execution.ray_metrics import STATES, RayMetrics
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.record import read_history
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import Study, extend, read_study
+from hcpr_tune.search.storage.studies import check_new, create
+from hcpr_tune.views.trackers.trackers import TrackerView
 from tests.cluster.test_detach import asked
 from tests.cluster.test_search import in_folder
 from tests.views.test_ray_metrics import names_in_board

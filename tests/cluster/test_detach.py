@@ -115,7 +115,7 @@ def test_detaching_needs_a_cluster(tmp_path):
 
 
 def test_only_detached_searches_have_logs(tmp_path, small_study):
-    from hcpr_tune.search.studies import check_new, create
+    from hcpr_tune.search.storage.studies import check_new, create
 
     create(check_new(tmp_path / "results", "here"), small_study)
     done = hcpr_tune(tmp_path, "logs", "here")
@@ -134,7 +134,7 @@ def test_only_detached_searches_have_logs(tmp_path, small_study):
 )
 def test_logs_ask_nobody_whom_only_a_file_names(tmp_path, small_study, dashboard, words):
     """The token would go there, and Ray imports a module that a strange scheme names."""
-    from hcpr_tune.search.studies import check_new, create
+    from hcpr_tune.search.storage.studies import check_new, create
 
     folder = check_new(tmp_path / "results", "here")
     create(folder, small_study)

@@ -15,10 +15,10 @@ import pytest
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hcpr_tune.planning.recorded import read_old
-from hcpr_tune.planning.replay import replay
-from hcpr_tune.search.record import read_history
-from hcpr_tune.search.study import read_study
+from hcpr_tune.search.record.record import read_history
+from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.simulation.curves.recorded import read_old
+from hcpr_tune.simulation.replay import replay
 from hcpr_tune.training.recipe import load_recipe
 from tests.conftest import ROOT, SMALL_SPACE, without_dashboard
 from tests.training.test_folders import write_images

@@ -16,16 +16,16 @@ import optuna
 import pytest
 from rich.console import Console
 
-from hcpr_tune.cluster import connected
-from hcpr_tune.search import runner
-from hcpr_tune.search.bridge import Bridge
-from hcpr_tune.search.capacity import Share
-from hcpr_tune.search.history import History
-from hcpr_tune.search.record import read_history
-from hcpr_tune.search.studies import check_new, create
-from hcpr_tune.search.study import Study, read_study
-from hcpr_tune.search.warm_start import warm_start
-from hcpr_tune.views.terminal import result_table
+from hcpr_tune.execution import runner
+from hcpr_tune.execution.capacity import Share
+from hcpr_tune.execution.cluster import connected
+from hcpr_tune.execution.ray_tune import Bridge
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.record import read_history
+from hcpr_tune.search.spec.study import Study, read_study
+from hcpr_tune.search.storage.studies import check_new, create
+from hcpr_tune.search.suggestion.warm_start import warm_start
+from hcpr_tune.views.terminal.live_view import result_table
 from tests.cluster.test_detach import asked
 from tests.cluster.test_search import in_folder, outcome, record_of, search, table, wait_for
 from tests.conftest import SMALL_SPACE

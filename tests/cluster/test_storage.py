@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import hcpr_tune
-from hcpr_tune.search.checkpoint_store import FolderStore
-from hcpr_tune.search.history import History
-from hcpr_tune.search.results import most_checkpoints
-from hcpr_tune.search.study import read_study
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.results import most_checkpoints
+from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.storage.checkpoint_store import FolderStore
 from tests.cluster.test_faults import epochs_in, follow, killed
 from tests.cluster.test_search import in_folder, outcome, record_of, search
 from tests.cluster.test_verdict import ALL_TO_THE_END, NOTHING_SURVIVES, QUICK, events_of, judged, numbers
@@ -60,7 +60,7 @@ def test_a_killed_search_goes_on_from_the_bucket_on_another_machine(stored, undi
     jobs = [(e["trial"], e["end"]) for e in record_of(tmp_path, "far") if e["event"] == "job_end"]
     assert len(set(jobs)) == len(jobs)
     # All that people look at is in the bucket too, and nothing of the session before is left beside it.
-    from hcpr_tune.bucket import Bucket
+    from hcpr_tune.common.bucket import Bucket
 
     there = Bucket(f"{storage}/far").sizes()
     copies = {path.relative_to(tmp_path / "results/far").as_posix() for path in (tmp_path / "results/far").rglob("*")}
@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_in_the_bucket_is_done_without_and_the_rest_is_clea
     background,
     tmp_path,
 ):
-    from hcpr_tune.bucket import Bucket
+    from hcpr_tune.common.bucket import Bucket
 
     _, storage = stored
     process = begun(background, tmp_path, storage, "hurt")
@@ -145,7 +145,7 @@ def test_no_secret_is_written_or_printed(stored, monkeypatch, tmp_path):
     space = str(in_folder(tmp_path) / "small.toml")
     done = search(tmp_path, "--space", space, "--name", "quiet", "--storage", storage, "--trials", "2")
     assert done.returncode == 0, done.stderr
-    from hcpr_tune.bucket import Bucket
+    from hcpr_tune.common.bucket import Bucket
 
     bucket = Bucket(f"{storage}/quiet")
     contents = {key: bucket.read(key) or b"" for key in bucket.keys("")}

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hcpr_tune.search.record import read_history
+from hcpr_tune.search.record.record import read_history
 from tests.cluster.test_search import in_folder, search, wait_for
 from tests.conftest import ROOT, SLOW_SPACE
 from tests.screen import Terminal

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import hcpr_tune
-from hcpr_tune.cli import main
-from hcpr_tune.search.record import sealed_row, unsealed
-from hcpr_tune.training.data import load_data
-from hcpr_tune.training.evaluation import evaluate
+from hcpr_tune.cli.main import main
+from hcpr_tune.search.record.record import sealed_row, unsealed
+from hcpr_tune.training.attacks.evaluation import evaluate
+from hcpr_tune.training.data.dataset import load_data
 from hcpr_tune.training.loop import torch_threads
-from hcpr_tune.training.models import build_model, load_weights
+from hcpr_tune.training.models.classifier import build_model, load_weights
 from hcpr_tune.training.recipe import recipe_from_plain
 from tests.cluster.test_faults import follow
 from tests.cluster.test_search import in_folder, search
@@ -230,7 +230,7 @@ def test_damaged_weights_are_trained_again(whole, tmp_path):
 MASKED = """
 import torch
 from torch import nn
-from hcpr_tune.training.architectures import CosineHead, SmallCnn
+from hcpr_tune.training.models.architectures import CosineHead, SmallCnn
 
 
 class Masked(nn.Module):

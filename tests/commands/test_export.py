@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnxruntime
 import pytest
 
-from hcpr_tune import cli
+from hcpr_tune.cli import main as cli
 from tests.training.test_onnx_file import folder_with
 from tests.views.kinds import kind
 from tests.written import written

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from hcpr_tune import cli
-from hcpr_tune.bucket import Bucket
-from hcpr_tune.search.holder import BEAT_SECONDS, Lead
-from hcpr_tune.search.record import SEGMENTS
+from hcpr_tune.cli import main as cli
+from hcpr_tune.common.bucket import Bucket
+from hcpr_tune.search.record.record import SEGMENTS
+from hcpr_tune.search.storage.lease import BEAT_SECONDS, Lead
 from tests.s3 import s3_server
 from tests.views.kinds import KINDS, kind
 from tests.written import written

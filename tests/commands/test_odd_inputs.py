@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from hcpr_tune.cli import main
-from hcpr_tune.commands.console import has_width, make_console
+from hcpr_tune.cli.console import has_width, make_console
+from hcpr_tune.cli.main import main
+from hcpr_tune.common.files import new_name
 from hcpr_tune.errors import InputError
-from hcpr_tune.files import new_name
-from hcpr_tune.search.space import params_of
-from hcpr_tune.search.studies import reopen
-from hcpr_tune.training.folders import read_folder
+from hcpr_tune.search.spec.space import params_of
+from hcpr_tune.search.storage.studies import reopen
+from hcpr_tune.training.data.folders import read_folder
 from hcpr_tune.training.loop import torch_threads
 from hcpr_tune.training.recipe import Attack, Model, Recipe, Schedule, Task, recipe_to_toml
 from tests.conftest import coloured_digits

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hcpr_tune.cli import main
-from hcpr_tune.search.events import TRAINED
-from hcpr_tune.search.history import History
-from hcpr_tune.search.record import Record
-from hcpr_tune.search.sampler import Suggester
-from hcpr_tune.search.studies import check_new, create
-from hcpr_tune.search.study import read_study
+from hcpr_tune.cli.main import main
+from hcpr_tune.search.record.events import TRAINED
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.record import Record
+from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.storage.studies import check_new, create
+from hcpr_tune.search.suggestion.sampler import Suggester
 from tests.conftest import SMALL_SPACE
 from tests.planning.plays import simulation
 

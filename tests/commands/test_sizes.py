@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hcpr_tune.commands import sizes
+from hcpr_tune.cli.main import sizes
 
 
 @pytest.fixture(autouse=True)

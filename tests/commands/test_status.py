@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hcpr_tune import cli
+from hcpr_tune.cli import main as cli
 from tests.screen import Terminal
 from tests.views.kinds import KINDS, kind
 from tests.written import written

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hcpr_tune.output import Outlet, Unheard, outlets
+from hcpr_tune.common.output import Outlet, Unheard, outlets
 from tests.conftest import SMALL_SPACE
 from tests.views.recorded import recorded
 from tests.written import written
@@ -57,7 +57,7 @@ def test_a_closed_stream_is_no_trouble(closed, folder):
 
 
 def test_a_file_of_ours_does_not_get_the_number_of_a_closed_stream(folder):
-    code = "import os, hcpr_tune.output as output; output.open_streams(); os._exit(10 + os.open('small.toml', os.O_RDONLY))"
+    code = "import os, hcpr_tune.common.output as output; output.open_streams(); os._exit(10 + os.open('small.toml', os.O_RDONLY))"
     done = subprocess.run(
         ["bash", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", code], cwd=folder, timeout=200
     )
@@ -116,7 +116,7 @@ def test_it_is_not_taken_for_trouble_with_the_results():
 
 def test_a_training_goes_on_without_a_reader(folder):
     """A recipe of a few seconds: it ends with its results, though nobody reads from the first line on."""
-    from hcpr_tune.search.study import read_study
+    from hcpr_tune.search.spec.study import read_study
     from hcpr_tune.training.recipe import recipe_to_toml
 
     (folder / "recipe.toml").write_text(recipe_to_toml(read_study(folder / "small.toml").recipe), encoding="utf-8")

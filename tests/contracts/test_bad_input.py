@@ -87,9 +87,9 @@ def test_a_dry_run_says_the_rungs_and_the_cost_and_writes_nothing(folder, comman
 
 
 def test_a_changed_study_is_not_resumed(folder, command, small_study):
-    from hcpr_tune.search.record import Record
-    from hcpr_tune.search.studies import check_new, create
-    from hcpr_tune.search.study import study_to_plain
+    from hcpr_tune.search.record.record import Record
+    from hcpr_tune.search.spec.study import study_to_plain
+    from hcpr_tune.search.storage.studies import check_new, create
 
     study_folder = check_new(folder / "results", "begun")
     record = Record(study_folder.record, create(study_folder, small_study))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hcpr_tune.settings import to_plain
+from hcpr_tune.common.settings import to_plain
 
 
 def modules_after(code: str) -> set[str]:
@@ -32,19 +32,19 @@ def test_a_job_of_a_search_trains_without_the_module_that_opens_the_test_images(
         "checkpoints": str(tmp_path / "t"),
     }
     loaded = modules_after(
-        "from hcpr_tune.search.trainable import TrainJob\n"
+        "from hcpr_tune.execution.trainable import TrainJob\n"
         f"worker = TrainJob({{'job': {json.dumps(json.dumps(job))}}})\n"
         "assert worker.step()['done']"
     )
     assert "hcpr_tune.training.session" in loaded
-    assert "hcpr_tune.training.heldout" not in loaded
+    assert "hcpr_tune.training.data.heldout" not in loaded
 
 
 def test_the_driver_of_a_search_does_not_import_it_either():
     loaded = modules_after(
-        "import hcpr_tune.search.runner, hcpr_tune.search.searcher, hcpr_tune.views.tensorboard, hcpr_tune.commands.tune"
+        "import hcpr_tune.execution.runner, hcpr_tune.execution.search_adapter, hcpr_tune.views.tensorboard.writer, hcpr_tune.cli.commands.tune"
     )
-    assert "hcpr_tune.training.heldout" not in loaded
+    assert "hcpr_tune.training.data.heldout" not in loaded
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,6 @@ def test_the_driver_of_a_search_does_not_import_it_either():
     [["--help"], ["tune", "--help"], ["tune", "--dry-run"], ["tune", "--space", "nope"], ["tune", "--trials", "x"]],
 )
 def test_help_dry_run_and_errors_import_nothing_heavy(arguments):
-    code = f"from hcpr_tune.cli import main\nimport contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()):\n  try: main({arguments})\n  except SystemExit: pass"
+    code = f"from hcpr_tune.cli.main import main\nimport contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()):\n  try: main({arguments})\n  except SystemExit: pass"
     heavy = {"torch", "ray", "optuna", "sklearn", "tensorboard", "torchvision", "numpy"}
     assert not heavy & modules_after(code)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from hcpr_tune import cli
+from hcpr_tune.cli import main as cli
 from tests.conftest import SMALL_SPACE
 from tests.views.recorded import recorded
 from tests.written import written
@@ -36,7 +36,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from hcpr_tune.search.study import read_study
+    from hcpr_tune.search.spec.study import read_study
 
     root = tmp_path_factory.mktemp("numbers")
     (root / "small.toml").write_text(SMALL_SPACE, encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hcpr_tune.search.study import read_study
+from hcpr_tune.search.spec.study import read_study
 from hcpr_tune.training.recipe import recipe_to_toml
 from tests.conftest import ROOT, SMALL_SPACE
 from tests.views.recorded import recorded
@@ -71,7 +71,7 @@ CHILD = """
 import contextlib, ctypes, io, json, sys
 # Root without its privileges may do no more than anybody with his own files.
 capset = ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
-from hcpr_tune.cli import main
+from hcpr_tune.cli.main import main
 for line in sys.stdin:
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hcpr_tune.planning.costs import Costs
-from hcpr_tune.planning.curves import Curve
-from hcpr_tune.planning.fleet import Fleet
-from hcpr_tune.planning.simulation import Simulation
-from hcpr_tune.planning.suggesting import Blind
-from hcpr_tune.planning.timing import PlannedTiming
-from hcpr_tune.search.space import Params
-from hcpr_tune.search.study import Study
+from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.simulation.curves.costs import Costs
+from hcpr_tune.simulation.curves.curves import Curve
+from hcpr_tune.simulation.simulation import Simulation
+from hcpr_tune.simulation.suggesting import Blind
+from hcpr_tune.simulation.timing import PlannedTiming
+from hcpr_tune.simulation.worker_pool import Fleet
 
 SECOND = Costs(
     attack_step=0.0,

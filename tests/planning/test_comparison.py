@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.planning.comparison import Estimate, Played, beats, choice, compare, gain, unbeaten
-from hcpr_tune.planning.curves import GuessedCurves
-from hcpr_tune.planning.fleet import Fleet
-from hcpr_tune.planning.outcome import Outcome, averaged
-from hcpr_tune.planning.suggesting import repeated
-from hcpr_tune.planning.variants import Variant, variants_of
-from hcpr_tune.search.study import read_study
+from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.simulation.comparison import Estimate, Played, beats, choice, compare, gain, unbeaten
+from hcpr_tune.simulation.curves.curves import GuessedCurves
+from hcpr_tune.simulation.outcome import Outcome, averaged
+from hcpr_tune.simulation.suggesting import repeated
+from hcpr_tune.simulation.variants import Variant, variants_of
+from hcpr_tune.simulation.worker_pool import Fleet
 from tests.planning.plays import SECOND
 
 NOTHING = Outcome(10.0, 20.0, 0.5, 0.1, 4, 8, 7, 0, 0.0, 100, 10, True, 0.5, 0.6, (), ())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hcpr_tune.planning.costs import Costs, costs_of_probe, costs_of_records
+from hcpr_tune.simulation.curves.costs import Costs, costs_of_probe, costs_of_records
 from tests.planning.plays import SECOND
 from tests.search.histories import begin, epoch, job, job_end
 

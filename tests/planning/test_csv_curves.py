@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.planning.csv_curves import noise_between_neighbours, read_curves
+from hcpr_tune.simulation.curves.csv_curves import noise_between_neighbours, read_curves
 
 HEAD = "run,epoch,score\n"
 GOOD = "a,1,0.1\na,2,0.2\na,3,0.25\nb,1,0.2\nb,2,0.3\nb,3,0.45\n"

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.planning.fleet import Fleet, Lives
-from hcpr_tune.planning.recorded import OldStudy
-from hcpr_tune.planning.replay import replay
-from hcpr_tune.search.history import History
-from hcpr_tune.search.sampler import Suggester
-from hcpr_tune.search.study import read_study
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.suggestion.sampler import Suggester
+from hcpr_tune.simulation.curves.recorded import OldStudy
+from hcpr_tune.simulation.replay import replay
+from hcpr_tune.simulation.worker_pool import Fleet, Lives
 from tests.planning.plays import simulation
 
 

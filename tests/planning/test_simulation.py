@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hcpr_tune.planning.fleet import Fleet, Lives
-from hcpr_tune.search.study import read_study
+from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.simulation.worker_pool import Fleet, Lives
 from tests.conftest import SMALL_SPACE
 from tests.planning.plays import SECOND, simulation, with_budget
 

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.studies import create
-from hcpr_tune.search.study import read_study
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.storage.studies import create
 from tests.conftest import SMALL_SPACE
 
 SOURCE = r"""

@@ -8,8 +8,8 @@ import tomllib
 
 import pytest
 
-from hcpr_tune.search.trainable import REPORT, TrainJob
-from hcpr_tune.text import clean, encodable, first_line, named, one_line
+from hcpr_tune.common.text import clean, encodable, first_line, named, one_line
+from hcpr_tune.execution.trainable import REPORT, TrainJob
 from tests.reports.foreign import foreign_model, module_in, ran
 
 
@@ -70,7 +70,7 @@ def test_json_of_an_evaluation_is_alone_on_standard_output(tmp_path):
     ],
 )
 def test_a_factory_that_ends_the_process_or_speaks_in_riddles_is_named(factory, words, tmp_path, monkeypatch, capsys):
-    from hcpr_tune.cli import main
+    from hcpr_tune.cli.main import main
 
     module_in(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -85,9 +85,9 @@ def test_a_factory_that_ends_the_process_or_speaks_in_riddles_is_named(factory, 
 
 
 def test_a_sampler_that_leaves_in_mid_search_ends_it_by_its_name(tmp_path, monkeypatch):
-    from hcpr_tune.search.history import History
-    from hcpr_tune.search.sampler import Suggester
-    from hcpr_tune.search.study import read_study
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.search.suggestion.sampler import Suggester
     from hcpr_tune.training.plugins import PluginError
     from tests.conftest import SMALL_SPACE
 
@@ -104,7 +104,7 @@ def test_a_sampler_that_leaves_in_mid_search_ends_it_by_its_name(tmp_path, monke
 
 
 def test_a_model_that_leaves_in_an_epoch_is_named_by_train(tmp_path, monkeypatch, capsys):
-    from hcpr_tune.cli import main
+    from hcpr_tune.cli.main import main
 
     module_in(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

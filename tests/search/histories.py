@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hcpr_tune.search.goal import Goal
-from hcpr_tune.search.history import Event, History
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.spec.objectives import Goal
 
 LAST_EPOCH = 27
 

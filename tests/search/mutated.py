@@ -9,10 +9,10 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-from hcpr_tune.search.schema import BOUNDS
-from hcpr_tune.search.space import FIXED
-from hcpr_tune.search.study import SAMPLERS, StudySettings, find_space
-from hcpr_tune.settings import dotted_names
+from hcpr_tune.common.settings import dotted_names
+from hcpr_tune.search.spec.json_schema import BOUNDS
+from hcpr_tune.search.spec.space import FIXED
+from hcpr_tune.search.spec.study import SAMPLERS, StudySettings, find_space
 from hcpr_tune.training.recipe import METHODS, MODELS, Recipe
 
 SPACES = ("default", "baselines", "wide", "pareto", "cifar10", "svhn")
@@ -92,7 +92,7 @@ def a_number(draw: random.Random, name: str) -> float:
 
 
 def published(tables: dict[str, Any], name: str) -> Any:
-    from hcpr_tune.settings import get_dotted, to_plain
+    from hcpr_tune.common.settings import get_dotted, to_plain
 
     return get_dotted(tables.get("recipe", {}), name, get_dotted(to_plain(Recipe()), name))
 

@@ -9,9 +9,9 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from hcpr_tune.search.history import Event
-from hcpr_tune.search.record import BEGINS
-from hcpr_tune.search.study import Study, study_to_plain
+from hcpr_tune.search.record.history import Event
+from hcpr_tune.search.record.record import BEGINS
+from hcpr_tune.search.spec.study import Study, study_to_plain
 from tests.views.recorded import recorded
 
 ODD: tuple[Any, ...] = (

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from hcpr_tune.search.policy import Policy
-from hcpr_tune.search.results import ResultFiles, StudyFolder, recipe_of_job, training_name
-from hcpr_tune.search.runner import recording
-from hcpr_tune.search.sampler import Suggester
-from hcpr_tune.search.studies import check_new, create
-from hcpr_tune.search.study import Study
+from hcpr_tune.execution.runner import recording
+from hcpr_tune.search.record.results import ResultFiles, StudyFolder, recipe_of_job, training_name
+from hcpr_tune.search.scheduling.scheduler import Policy
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.storage.studies import check_new, create
+from hcpr_tune.search.suggestion.sampler import Suggester
 from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_stretch
 
 

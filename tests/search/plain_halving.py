@@ -6,11 +6,11 @@ import math
 import re
 from statistics import NormalDist, pstdev
 
-from hcpr_tune.search.halving import LOST_AT_ONCE, NewTrial, first_job, over_budget
-from hcpr_tune.search.history import CALIBRATION, ENQUEUED, PUBLISHED
-from hcpr_tune.search.rules import bracket_of
-from hcpr_tune.search.worth import FEWEST_POINTS, Correlation, spearman
-from hcpr_tune.seeds import derive_seed
+from hcpr_tune.common.seeds import derive_seed
+from hcpr_tune.search.record.history import CALIBRATION, ENQUEUED, PUBLISHED
+from hcpr_tune.search.scheduling.asha import LOST_AT_ONCE, NewTrial, first_job, over_budget
+from hcpr_tune.search.scheduling.config import bracket_of
+from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, Correlation, spearman
 
 
 def next_decision(history, rules, arrived, most_points):

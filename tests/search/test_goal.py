@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import hypothesis.strategies as st
 from hypothesis import given
 
-from hcpr_tune.search.goal import Goal, fronts
+from hcpr_tune.search.spec.objectives import Goal, fronts
 
 BOTH = ("robust_accuracy", "clean_accuracy")
 

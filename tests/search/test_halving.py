@@ -8,8 +8,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from hcpr_tune.search.goal import Goal
-from hcpr_tune.search.halving import (
+from hcpr_tune.search.record.history import Event, History, Job
+from hcpr_tune.search.scheduling.asha import (
     NewTrial,
     Rules,
     bracket_of,
@@ -20,8 +20,8 @@ from hcpr_tune.search.halving import (
     next_decision,
     usual_epochs,
 )
-from hcpr_tune.search.history import Event, History, Job
-from hcpr_tune.search.worth import rung_worths
+from hcpr_tune.search.scheduling.rung_correlation import rung_worths
+from hcpr_tune.search.spec.objectives import Goal
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, published, reached, suggested
 
 RUNGS = (3, 9, 27)

@@ -12,8 +12,8 @@ from dataclasses import asdict, replace
 import pytest
 
 from hcpr_tune.errors import InputError, StorageError
-from hcpr_tune.search import holder
-from hcpr_tune.search.holder import (
+from hcpr_tune.search.storage import lease
+from hcpr_tune.search.storage.lease import (
     KEY,
     STALE_SECONDS,
     Holder,
@@ -23,7 +23,7 @@ from hcpr_tune.search.holder import (
     process_began,
     read_holder,
 )
-from hcpr_tune.search.place import Folder
+from hcpr_tune.search.storage.object_store import Folder
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_another_machine_is_believed_for_a_minute(place):
 
 def test_a_process_that_was_killed_here_gives_the_study_free_at_once(place):
     code = (
-        "import sys, time; from pathlib import Path; from hcpr_tune.search.holder import Lead;"
-        "from hcpr_tune.search.place import Folder; Lead(Folder(Path(sys.argv[1])), 'x'); print('leads', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from hcpr_tune.search.storage.lease import Lead;"
+        "from hcpr_tune.search.storage.object_store import Folder; Lead(Folder(Path(sys.argv[1])), 'x'); print('leads', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(place.root)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -105,7 +105,7 @@ def test_who_slept_for_long_looks_before_it_writes(place, monkeypatch):
     write(place, elsewhere(time.time() + 100))
     lead.check()
     now = time.time()
-    monkeypatch.setattr(holder.time, "time", lambda: now + STALE_SECONDS)
+    monkeypatch.setattr(lease.time, "time", lambda: now + STALE_SECONDS)
     with pytest.raises(StorageError, match="was taken over"):
         lead.check()
     lead.close()
@@ -167,7 +167,7 @@ def test_a_holder_of_a_later_version_is_one(place):
 @pytest.mark.parametrize("ahead", [30.0, 86400.0, 1e15])
 def test_a_heartbeat_in_the_future_holds_nothing_unless_it_moves(place, monkeypatch, ahead):
     """The clock of a machine ran ahead, and the machine died."""
-    monkeypatch.setattr(holder, "STALE_SECONDS", 0.4)
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.4)
     left = elsewhere(time.time() + ahead)
     write(place, left)
     assert living_holder(place, watch=0.2) is None
@@ -195,9 +195,9 @@ def test_a_living_holder_whose_clock_is_ahead_is_seen_by_its_heartbeat(place):
 def test_a_clock_that_is_set_ahead_is_no_silence_of_ones_own(place, monkeypatch):
     lead = Lead(place, "results/one", beat=0.02)
     now = time.time()
-    monkeypatch.setattr(holder.time, "time", lambda: now + 86400)
+    monkeypatch.setattr(lease.time, "time", lambda: now + 86400)
     lead.check()
-    monkeypatch.setattr(holder.time, "time", lambda: now - 86400)
+    monkeypatch.setattr(lease.time, "time", lambda: now - 86400)
     lead.check()
     lead.close()
     assert read_holder(place) is None
@@ -227,7 +227,7 @@ def test_a_storage_that_is_slow_for_a_moment_is_waited_for_and_one_that_stays_sl
     assert len(written) >= 3
     written.clear()
     slow = 10**6
-    monkeypatch.setattr("hcpr_tune.search.holder.SETTLE_TRIES", 3)
+    monkeypatch.setattr("hcpr_tune.search.storage.lease.SETTLE_TRIES", 3)
     with pytest.raises(InputError, match="too slow just now to be led safely"):
         Lead(Slow(tmp_path), "one")
     assert read_holder(Folder(tmp_path)) is None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.inbox import Inbox, checked, clear_stops, post
-from hcpr_tune.search.place import Folder
-from hcpr_tune.search.space import params_of
+from hcpr_tune.search.spec.space import params_of
+from hcpr_tune.search.storage.inbox import Inbox, checked, clear_stops, post
+from hcpr_tune.search.storage.object_store import Folder
 from tests.search.histories import history_of, lost, published, suggested
 
 

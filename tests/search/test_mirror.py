@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hcpr_tune.bucket import Bucket
+from hcpr_tune.common.bucket import Bucket
 from hcpr_tune.errors import StorageError
-from hcpr_tune.search.mirror import Mirror
+from hcpr_tune.search.storage.bucket_sync import Mirror
 from tests.s3 import s3_server
 
 __all__ = ["s3_server"]

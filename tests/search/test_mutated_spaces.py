@@ -14,10 +14,10 @@ import pytest
 import tomli_w
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.history import History
-from hcpr_tune.search.sampler import KINDS, Suggester, check_sampler
-from hcpr_tune.search.space import with_params
-from hcpr_tune.search.study import Study, read_study, study_to_toml
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.spec.space import with_params
+from hcpr_tune.search.spec.study import Study, read_study, study_to_toml
+from hcpr_tune.search.suggestion.sampler import KINDS, Suggester, check_sampler
 from hcpr_tune.views.forecast import plan_lines
 from tests.search.histories import begin, job, reached, suggested
 from tests.search.mutated import spaces

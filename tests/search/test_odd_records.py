@@ -10,25 +10,32 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from hcpr_tune.commands.list import row, told
+from hcpr_tune.cli.studies.list import row, told
 from hcpr_tune.errors import InputError
-from hcpr_tune.planning.recorded import measured, read_old, recorded_curves
-from hcpr_tune.planning.replay import driver_waits
-from hcpr_tune.search.halving import next_decision
-from hcpr_tune.search.holder import living_holder
-from hcpr_tune.search.ledger import ledger
-from hcpr_tune.search.record import sealed_row
-from hcpr_tune.search.results import StudyFolder, best_metrics, kept_checkpoints, trained_recipe, trials_csv, winner
-from hcpr_tune.search.sampler import Suggester
-from hcpr_tune.search.space import with_params
-from hcpr_tune.search.studies import create, reopen
-from hcpr_tune.search.warm_start import warm_start
-from hcpr_tune.verdict.conclusion import conclude
+from hcpr_tune.search.record.ledger import ledger
+from hcpr_tune.search.record.record import sealed_row
+from hcpr_tune.search.record.results import (
+    StudyFolder,
+    best_metrics,
+    kept_checkpoints,
+    trained_recipe,
+    trials_csv,
+    winner,
+)
+from hcpr_tune.search.scheduling.asha import next_decision
+from hcpr_tune.search.spec.space import with_params
+from hcpr_tune.search.storage.lease import living_holder
+from hcpr_tune.search.storage.studies import create, reopen
+from hcpr_tune.search.suggestion.sampler import Suggester
+from hcpr_tune.search.suggestion.warm_start import warm_start
+from hcpr_tune.simulation.curves.recorded import measured, read_old, recorded_curves
+from hcpr_tune.simulation.replay import driver_waits
+from hcpr_tune.verdict.decision.conclusion import conclude
 from hcpr_tune.verdict.state import read_state
 from hcpr_tune.views.forecast import plan_lines
-from hcpr_tune.views.report import Told, report_html
-from hcpr_tune.views.standing import answer
-from hcpr_tune.views.terminal import view_of
+from hcpr_tune.views.report.report import Told, report_html
+from hcpr_tune.views.status import answer
+from hcpr_tune.views.terminal.live_view import view_of
 from tests.search.histories import history_of
 from tests.search.odd_records import base_events, mutated, resealed
 from tests.verdict.facts import judged, plan_of
@@ -146,7 +153,7 @@ def test_many_odd_records_of_a_verdict_give_one_clear_line(folder, small_study):
 
 
 def test_a_study_with_an_odd_record_does_not_end_the_list_of_the_others(folder, small_study, capsys):
-    from hcpr_tune import cli
+    from hcpr_tune.cli import main as cli
 
     storage = folder.root.parent
     for name in ("a", "z"):

@@ -11,11 +11,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from hcpr_tune.search import worth
-from hcpr_tune.search.goal import Goal
-from hcpr_tune.search.halving import NewTrial, earned_rungs, first_job, next_decision
-from hcpr_tune.search.history import WORKER_DIED, Event, History, Job
-from hcpr_tune.search.rules import Rules
+from hcpr_tune.search.record.history import WORKER_DIED, Event, History, Job
+from hcpr_tune.search.scheduling import rung_correlation
+from hcpr_tune.search.scheduling.asha import NewTrial, earned_rungs, first_job, next_decision
+from hcpr_tune.search.scheduling.config import Rules
+from hcpr_tune.search.spec.objectives import Goal
 from tests.search import plain_halving
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, reached, suggested
 
@@ -171,7 +171,7 @@ searches = st.builds(
 @given(search=searches, steps=st.integers(50, 160))
 def test_after_every_event_the_decision_is_that_of_the_plain_rule(search, steps):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worth, "MOST_POINTS", search.most_points)
+        patch.setattr(rung_correlation, "MOST_POINTS", search.most_points)
         for _ in range(steps):
             search.step()
         anew = search.folded_anew()

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from hcpr_tune.errors import InputError, StorageError
-from hcpr_tune.search.history import History
-from hcpr_tune.search.place import Folder
-from hcpr_tune.search.record import (
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.record import (
     SEGMENT_BYTES,
     WAIT_SECONDS,
     Record,
@@ -25,6 +24,7 @@ from hcpr_tune.search.record import (
     sealed_row,
     unsealed,
 )
+from hcpr_tune.search.storage.object_store import Folder
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, reached, suggested
 from tests.search.odd_records import resealed
 
@@ -131,7 +131,7 @@ def test_who_lost_the_lead_writes_nothing(tmp_path):
 
 
 def test_a_record_in_segments_reads_as_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("hcpr_tune.search.record.SEGMENT_BYTES", 1500)
+    monkeypatch.setattr("hcpr_tune.search.record.record.SEGMENT_BYTES", 1500)
     place = Folder(tmp_path / "bucket")
     for session in range(2):
         record = Record(tmp_path / "record.jsonl", History(27), segments=Segments(place))

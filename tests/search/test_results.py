@@ -10,15 +10,15 @@ from dataclasses import replace
 
 import pytest
 
+from hcpr_tune.common.files import new_name
+from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.errors import InputError
-from hcpr_tune.files import new_name
-from hcpr_tune.proportions import Proportion
-from hcpr_tune.search.history import History
-from hcpr_tune.search.record import Record
-from hcpr_tune.search.results import ResultFiles, StudyFolder, kept_checkpoints, training_name, trials_csv
-from hcpr_tune.search.space import params_of
-from hcpr_tune.search.studies import check_new, create, reopen
-from hcpr_tune.search.study import extend, read_study
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.record import Record
+from hcpr_tune.search.record.results import ResultFiles, StudyFolder, kept_checkpoints, training_name, trials_csv
+from hcpr_tune.search.spec.space import params_of
+from hcpr_tune.search.spec.study import extend, read_study
+from hcpr_tune.search.storage.studies import check_new, create, reopen
 from hcpr_tune.training import manifest
 from tests.search.histories import history_of, job, lost, reached, suggested
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hcpr_tune.errors import InputError, Interrupted, MovedOn, StorageError
-from hcpr_tune.search.holder import living_holder
-from hcpr_tune.search.runner import recording
-from hcpr_tune.search.studies import check_new, create, reopen
+from hcpr_tune.execution.runner import recording
+from hcpr_tune.search.storage.lease import living_holder
+from hcpr_tune.search.storage.studies import check_new, create, reopen
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from optuna.trial import TrialState
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.history import PRIOR
-from hcpr_tune.search.sampler import KINDS, Suggester, check_sampler
-from hcpr_tune.search.space import Choice, Range, params_of, with_params
-from hcpr_tune.search.study import SAMPLERS, Sampler, find_space, read_study, study_from_plain
-from hcpr_tune.search.told import Told, common_rung, export
+from hcpr_tune.search.record.history import PRIOR
+from hcpr_tune.search.spec.space import Choice, Range, params_of, with_params
+from hcpr_tune.search.spec.study import SAMPLERS, Sampler, find_space, read_study, study_from_plain
+from hcpr_tune.search.suggestion.optuna_adapter import Told, common_rung, export
+from hcpr_tune.search.suggestion.sampler import KINDS, Suggester, check_sampler
 from tests.search.histories import begin, history_of, job, lost, published, reached, suggested
 
 CONDITIONAL = {
@@ -398,10 +398,10 @@ def test_an_export_is_read_by_optuna_and_leaves_nothing_running(default, objecti
 
 
 def test_a_late_point_of_the_sequence_is_drawn_by_itself(default, monkeypatch):
-    from hcpr_tune.search import points
+    from hcpr_tune.search.suggestion import initial_points
 
-    kept = [points.low_discrepancy_point(default, index) for index in (1, 5, 700)]
-    monkeypatch.setattr(points, "MOST_KEPT", 1)
-    assert [points.low_discrepancy_point(default, index) for index in (1, 5, 700)] == kept
+    kept = [initial_points.low_discrepancy_point(default, index) for index in (1, 5, 700)]
+    monkeypatch.setattr(initial_points, "MOST_KEPT", 1)
+    assert [initial_points.low_discrepancy_point(default, index) for index in (1, 5, 700)] == kept
     monkeypatch.undo()
-    assert set(points.low_discrepancy_point(default, 8_000_000)) <= set(default.space)
+    assert set(initial_points.low_discrepancy_point(default, 8_000_000)) <= set(default.space)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.schema import space_schema
-from hcpr_tune.search.space import Choice, Prior, Range, active_params, params_of, point_params, with_params
-from hcpr_tune.search.study import find_space, read_study, study_from_plain
+from hcpr_tune.search.spec.json_schema import space_schema
+from hcpr_tune.search.spec.space import Choice, Prior, Range, active_params, params_of, point_params, with_params
+from hcpr_tune.search.spec.study import find_space, read_study, study_from_plain
 
 ROOT = Path(__file__).parent.parent.parent
 METHOD = {"choices": ["hcpr", "trades", "mart"]}
@@ -57,7 +57,7 @@ def test_the_published_recipe_needs_only_the_dimensions_that_exist_there():
 
 
 def test_the_condition_may_be_read_back_from_the_resolved_study(tmp_path):
-    from hcpr_tune.search.study import study_to_toml
+    from hcpr_tune.search.spec.study import study_to_toml
 
     study = study_of(SHARED, first_points=[{"method": "mart", "optimiser.lr@mart": 0.01}])
     (tmp_path / "again.toml").write_text(study_to_toml(study), encoding="utf-8")
@@ -322,7 +322,7 @@ def test_a_label_is_a_word(label):
 
 
 def test_values_beside_a_range_that_read_alike_stay_apart():
-    from hcpr_tune.search.told import kinds_of, to_optuna
+    from hcpr_tune.search.suggestion.optuna_adapter import kinds_of, to_optuna
 
     dimension = Range(0.1, 4.0, also=(20.0000001, 20.0000002))
     assert len(set(kinds_of(dimension))) == 3

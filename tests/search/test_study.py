@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hcpr_tune.common.settings import parse_assignment
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.space import Choice, Range, params_of, with_params
-from hcpr_tune.search.study import (
+from hcpr_tune.search.spec.space import Choice, Range, params_of, with_params
+from hcpr_tune.search.spec.study import (
     EarlyStopping,
     find_space,
     read_study,
@@ -19,7 +20,6 @@ from hcpr_tune.search.study import (
     study_to_plain,
     study_to_toml,
 )
-from hcpr_tune.settings import parse_assignment
 
 ROOT = Path(__file__).parent.parent.parent
 SPACES = sorted((ROOT / "search_spaces").glob("*.toml"))
@@ -261,7 +261,7 @@ def test_text_that_no_file_holds_is_refused(value, space_file):
 
 
 def test_a_study_that_would_not_open_again_is_not_begun(tmp_path, small_study):
-    from hcpr_tune.search.studies import check_new, create
+    from hcpr_tune.search.storage.studies import check_new, create
 
     wrong = replace(small_study, space={"hcpr.scale": Choice((8.0, 8.0))})
     folder = check_new(tmp_path / "results", "wrong")
@@ -296,8 +296,8 @@ def test_the_path_of_the_images_is_absolute(task, path, space_file, monkeypatch,
 
 
 def test_a_study_begun_with_a_relative_path_is_the_same_with_the_path_that_it_means(space_file, monkeypatch, tmp_path):
-    from hcpr_tune.search.record import Record
-    from hcpr_tune.search.studies import budget_of_file, check_new, create, reopen
+    from hcpr_tune.search.record.record import Record
+    from hcpr_tune.search.storage.studies import budget_of_file, check_new, create, reopen
 
     text = space_file.read_text(encoding="utf-8").replace('dataset = "digits"', 'dataset = "folder:images"')
     space_file.write_text(text, encoding="utf-8")

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from hcpr_tune.search.searcher import values_words
-from hcpr_tune.search.trainable import REPORT, TrainJob
-from hcpr_tune.settings import to_plain
+from hcpr_tune.common.settings import to_plain
+from hcpr_tune.execution.search_adapter import values_words
+from hcpr_tune.execution.trainable import REPORT, TrainJob
 
 
 @pytest.fixture

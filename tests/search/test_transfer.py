@@ -8,11 +8,12 @@ from functools import cache
 
 import pytest
 
+from hcpr_tune.common.settings import read_toml
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.history import History
-from hcpr_tune.search.space import Choice, Prior, Range, params_of
-from hcpr_tune.search.study import find_space, read_study, study_from_plain, study_to_plain
-from hcpr_tune.search.transfer import (
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.spec.space import Choice, Prior, Range, params_of
+from hcpr_tune.search.spec.study import find_space, read_study, study_from_plain, study_to_plain
+from hcpr_tune.search.suggestion.transfer import (
     UNKNOWN,
     closeness,
     comments_of,
@@ -22,7 +23,6 @@ from hcpr_tune.search.transfer import (
     transferred_space,
     transferred_trial,
 )
-from hcpr_tune.settings import read_toml
 from tests.search.histories import history_of, lost, published, reached, suggested
 from tests.views.recorded import history_like
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.record import Record
-from hcpr_tune.search.studies import check_new, create
-from hcpr_tune.search.study import study_from_plain, study_to_plain
-from hcpr_tune.search.warm_start import warm_start
+from hcpr_tune.search.record.record import Record
+from hcpr_tune.search.spec.study import study_from_plain, study_to_plain
+from hcpr_tune.search.storage.studies import check_new, create
+from hcpr_tune.search.suggestion.warm_start import warm_start
 from tests.search.histories import lost, reached, suggested
 
 

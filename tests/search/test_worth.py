@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from scipy.stats import spearmanr
 
-from hcpr_tune.search import worth
-from hcpr_tune.search.goal import Goal
-from hcpr_tune.search.worth import (
+from hcpr_tune.search.scheduling import rung_correlation
+from hcpr_tune.search.scheduling.rung_correlation import (
     FEWEST_POINTS,
     rung_worths,
     spearman,
@@ -18,6 +17,7 @@ from hcpr_tune.search.worth import (
     spread_of,
     unrestricted,
 )
+from hcpr_tune.search.spec.objectives import Goal
 from tests.search.histories import history_of, reached, suggested
 
 RUNGS = (3, 9, 27)
@@ -84,7 +84,7 @@ def test_too_few_points_are_unknown_and_halve():
 
 
 def test_it_takes_some_certainty_to_call_a_rung_worthless():
-    from hcpr_tune.search.worth import Correlation, Worth
+    from hcpr_tune.search.scheduling.rung_correlation import Correlation, Worth
 
     def halves(rho, trials):
         return Worth(Correlation(3, 9, trials, rho), Correlation(3, 27, trials, rho)).halves(0.5)
@@ -153,7 +153,7 @@ def test_a_rung_that_picked_its_trials_goes_on_to_stop_others():
 
 
 def test_a_rung_is_measured_on_the_first_trials_that_came_to_both(monkeypatch):
-    monkeypatch.setattr(worth, "MOST_POINTS", 6)
+    monkeypatch.setattr(rung_correlation, "MOST_POINTS", 6)
     history = history_of()
     agree, differ = [(100 + n, None, 200 + n) for n in range(6)], [(900 - n, None, n) for n in range(20)]
     for event in trials_with(*agree, *differ):

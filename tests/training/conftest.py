@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hcpr_tune.training.data import Data, load_data
+from hcpr_tune.training.data.dataset import Data, load_data
 from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, train
 from hcpr_tune.training.recipe import (
     Attack,

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.architectures import CosineHead
-from hcpr_tune.training.export import load_model
-from hcpr_tune.training.models import build_model, for_attack, project
+from hcpr_tune.training.models.architectures import CosineHead
+from hcpr_tune.training.models.classifier import build_model, for_attack, project
+from hcpr_tune.training.models.export import load_model
 from hcpr_tune.training.recipe import Model
 
 PUBLISHED_MILLIONS = {

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hcpr_tune.training.attacks import evaluating, into_ball, margin_attack, maximise
+from hcpr_tune.training.attacks.pgd import evaluating, into_ball, margin_attack, maximise
 from hcpr_tune.training.loop import attack
-from hcpr_tune.training.losses import misclassification_margin, pair_consistency
-from hcpr_tune.training.methods import method_of
-from hcpr_tune.training.models import build_model
+from hcpr_tune.training.methods.losses import misclassification_margin, pair_consistency
+from hcpr_tune.training.methods.method import method_of
+from hcpr_tune.training.models.classifier import build_model
 from hcpr_tune.training.recipe import Model, Recipe
 
 EPSILON = 0.05

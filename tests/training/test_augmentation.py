@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hcpr_tune.training.augmentation import augment, draw
-from hcpr_tune.training.data import batches
+from hcpr_tune.training.data.augmentation import augment, draw
+from hcpr_tune.training.data.dataset import batches
 from hcpr_tune.training.recipe import Augmentation
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hcpr_tune.training.architectures import CosineHead
-from hcpr_tune.training.averaging import Averaged
+from hcpr_tune.training.models.architectures import CosineHead
+from hcpr_tune.training.models.averaging import Averaged
 
 
 def model():

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training import sources
-from hcpr_tune.training.data import Data, Split, batches, load_data, split_indices
-from hcpr_tune.training.heldout import open_test
+from hcpr_tune.training.data.dataset import Data, Split, batches, load_data, sources, split_indices
+from hcpr_tune.training.data.heldout import open_test
 from hcpr_tune.training.loop import initial_state, train
 from hcpr_tune.training.recipe import Task
 

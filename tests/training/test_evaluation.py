@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from hcpr_tune.proportions import wilson_interval
-from hcpr_tune.training.attacks import evaluating, maximise
-from hcpr_tune.training.data import Split
-from hcpr_tune.training.evaluation import evaluate, random_starts
+from hcpr_tune.common.intervals import wilson_interval
+from hcpr_tune.training.attacks.evaluation import evaluate, random_starts
+from hcpr_tune.training.attacks.pgd import evaluating, maximise
+from hcpr_tune.training.data.dataset import Split
 from hcpr_tune.training.recipe import Evaluation, Task
 
 EPSILON = 0.1

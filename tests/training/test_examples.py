@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hcpr_tune.drawing import class_word, font, png_size, shortened, width_of
+from hcpr_tune.common.drawing import class_word, font, png_size, shortened, width_of
 from hcpr_tune.training import checkpoints, session
-from hcpr_tune.training.evaluation import scored_positions, scoring_attack
-from hcpr_tune.training.examples import MOST_BYTES, SHOWN, Examples, draw_examples, examples_png, find_examples
+from hcpr_tune.training.attacks.evaluation import scored_positions, scoring_attack
+from hcpr_tune.training.attacks.examples import MOST_BYTES, SHOWN, Examples, draw_examples, examples_png, find_examples
 from hcpr_tune.training.loop import initial_state
 from hcpr_tune.training.recipe import Averaging, Evaluation, Task
 from hcpr_tune.training.session import DataShelf, train_stretch
@@ -217,7 +217,7 @@ def test_the_font_has_the_letters_that_are_used():
 
 def test_a_picture_that_would_be_large_is_brought_to_fewer_colours(recipe, digits, monkeypatch):
     state = initial_state(recipe, digits)
-    monkeypatch.setattr("hcpr_tune.training.examples.find_examples", lambda *_: of_noise(3, 96, 96))
+    monkeypatch.setattr("hcpr_tune.training.attacks.examples.find_examples", lambda *_: of_noise(3, 96, 96))
     data = examples_png(recipe, digits, state)
     assert len(data) < 1.2 * MOST_BYTES
     assert Image.open(io.BytesIO(data)).mode == "P"

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training import data as data_module
-from hcpr_tune.training.data import batches, load_data
-from hcpr_tune.training.heldout import open_test
-from hcpr_tune.training.node_cache import NodeCache
+from hcpr_tune.training.data import dataset as data_module
+from hcpr_tune.training.data.dataset import batches, load_data
+from hcpr_tune.training.data.heldout import open_test
+from hcpr_tune.training.data.node_cache import NodeCache
 from hcpr_tune.training.recipe import Augmentation, Task
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

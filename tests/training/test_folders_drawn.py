@@ -20,11 +20,11 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from hcpr_tune.api.starter import starter_space
 from hcpr_tune.errors import InputError
-from hcpr_tune.starter import starter_space
-from hcpr_tune.training.data import split_pool
+from hcpr_tune.training.data.dataset import split_pool
+from hcpr_tune.training.data.sources import check_test_part, has_test_part, open_pool
 from hcpr_tune.training.recipe import Task
-from hcpr_tune.training.sources import check_test_part, has_test_part, open_pool
 from tests.training.image_files import BAD, GOOD, Kind
 
 T = TypeVar("T")

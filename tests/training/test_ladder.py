@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hcpr_tune.training.data import load_data
-from hcpr_tune.training.ladder import (
+from hcpr_tune.training.attacks.cascade import (
     CLEAN,
     Step,
     _in_ball_classes,
@@ -22,8 +21,9 @@ from hcpr_tune.training.ladder import (
     replaced_attacks,
     transfer,
 )
+from hcpr_tune.training.data.dataset import load_data
 from hcpr_tune.training.loop import initial_state, torch_threads, train
-from hcpr_tune.training.models import ARCHITECTURES, build_model
+from hcpr_tune.training.models.classifier import ARCHITECTURES, build_model
 from hcpr_tune.training.recipe import Attack, LrSchedule, Model, Recipe, Schedule, Task
 
 TASK = Task(epsilon=0.1)

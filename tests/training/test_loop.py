@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from hcpr_tune.errors import Diverged
-from hcpr_tune.training.data import Data, Split
+from hcpr_tune.training.data.dataset import Data, Split
 from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, train
-from hcpr_tune.training.pacing import at_epoch, learning_rate
+from hcpr_tune.training.methods.schedules import at_epoch, learning_rate
 from hcpr_tune.training.recipe import Precision, Recipe, Schedule
 
 

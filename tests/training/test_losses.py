@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hcpr_tune.training.losses import (
+from hcpr_tune.training.methods.losses import (
     misclassification_margin,
     modulated_logits,
     pair_consistency,

@@ -10,7 +10,7 @@ import torch
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.loop import initial_state, train
-from hcpr_tune.training.losses import (
+from hcpr_tune.training.methods.losses import (
     boosted_cross_entropy,
     cross_entropy,
     kl_divergence,
@@ -19,7 +19,7 @@ from hcpr_tune.training.losses import (
     modulated_logits,
     self_paced_accuracy,
 )
-from hcpr_tune.training.methods import METHODS, method_of
+from hcpr_tune.training.methods.method import METHODS, method_of
 from hcpr_tune.training.recipe import METHODS as NAMED
 from hcpr_tune.training.recipe import Averaging, Hcpr, Hypersphere, Mart, Recipe, Trades, WeightPerturbation
 

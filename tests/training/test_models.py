@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.models import ARCHITECTURES, CosineHead, build_model, load_weights, project, save_weights
+from hcpr_tune.training.models.classifier import (
+    ARCHITECTURES,
+    CosineHead,
+    build_model,
+    load_weights,
+    project,
+    save_weights,
+)
 from hcpr_tune.training.recipe import MODELS, Model
 
 

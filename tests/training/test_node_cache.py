@@ -18,12 +18,12 @@ import pytest
 import torch
 from PIL import Image
 
-from hcpr_tune.training import data as data_module
-from hcpr_tune.training.data import SHARED_FROM, load_data, source_identity, take
+from hcpr_tune.training.data import dataset as data_module
+from hcpr_tune.training.data.dataset import SHARED_FROM, load_data, source_identity, take
+from hcpr_tune.training.data.node_cache import KEPT_UNUSED, NodeCache, release
+from hcpr_tune.training.data.sources import digits, of_array
 from hcpr_tune.training.loop import initial_state, train
-from hcpr_tune.training.node_cache import KEPT_UNUSED, NodeCache, release
 from hcpr_tune.training.recipe import Task
-from hcpr_tune.training.sources import digits, of_array
 
 SHAPE = (40, 3, 8, 8)
 CONTENT = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
@@ -66,7 +66,7 @@ PROCESS = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from hcpr_tune.training.node_cache import NodeCache, release
+from hcpr_tune.training.data.node_cache import NodeCache, release
 
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -510,7 +510,7 @@ def test_the_second_process_decodes_nothing(folder, images, monkeypatch):
     def decode(self, positions):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("hcpr_tune.training.folders.ImageFolder.decode", decode)
+    monkeypatch.setattr("hcpr_tune.training.data.folders.ImageFolder.decode", decode)
     again = load_data(folder_task(images), NodeCache(folder), shared_from=0)
     assert torch.equal(kept.train.images, again.train.images)
 

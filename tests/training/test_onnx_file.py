@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.export import load_model
-from hcpr_tune.training.models import build_model, save_weights
-from hcpr_tune.training.onnx_file import exported, largest_difference, write_onnx
+from hcpr_tune.training.models.classifier import build_model, save_weights
+from hcpr_tune.training.models.export import load_model
+from hcpr_tune.training.models.onnx_file import exported, largest_difference, write_onnx
 from hcpr_tune.training.recipe import Model, Recipe, recipe_to_toml
 
 GRAY, COLOUR = (1, 8, 8), (3, 8, 8)

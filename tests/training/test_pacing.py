@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hcpr_tune.training.pacing import at_epoch, attack_steps, learning_rate, lr_factor, span, value
+from hcpr_tune.training.methods.schedules import at_epoch, attack_steps, learning_rate, lr_factor, span, value
 from hcpr_tune.training.recipe import Attack, LrSchedule, Optimiser, Recipe, Schedule
 
 STRETCHED = Recipe(epochs=12, stretch_ends=(3, 8))

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from hcpr_tune.api.starter import look, starter_space
 from hcpr_tune.errors import InputError
-from hcpr_tune.starter import look, starter_space
-from hcpr_tune.training.data import load_data, source_identity, split_pool
-from hcpr_tune.training.heldout import open_test
-from hcpr_tune.training.parts import layout
+from hcpr_tune.training.data.dataset import load_data, source_identity, split_pool
+from hcpr_tune.training.data.heldout import open_test
+from hcpr_tune.training.data.parts import layout
+from hcpr_tune.training.data.sources import check_test_part, open_pool
 from hcpr_tune.training.recipe import Task
-from hcpr_tune.training.sources import check_test_part, open_pool
 from tests.training.test_folders import task, write_images
 
 
@@ -261,9 +261,9 @@ def test_a_folder_that_cannot_be_there_is_one_line(tmp_path, name, monkeypatch):
 LOCKED = """
 import os, sys
 from hcpr_tune.errors import InputError
-from hcpr_tune.starter import starter_space
+from hcpr_tune.api.starter import starter_space
 from hcpr_tune.training.recipe import Task
-from hcpr_tune.training.sources import check_test_part, open_pool
+from hcpr_tune.training.data.sources import check_test_part, open_pool
 from pathlib import Path
 if os.getuid() == 0:
     os.setuid(65534)  # root may look at everything

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from hcpr_tune.training.losses import cross_entropy
-from hcpr_tune.training.models import build_model, head_parameters
-from hcpr_tune.training.perturbation import perturbed
+from hcpr_tune.training.methods.losses import cross_entropy
+from hcpr_tune.training.methods.weight_perturbation import perturbed
+from hcpr_tune.training.models.classifier import build_model, head_parameters
 from hcpr_tune.training.recipe import Model
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import hcpr_tune
-from hcpr_tune.training import pixels
-from hcpr_tune.training.pixels import Traits, Unreadable, quiet, read_header, read_picture
+from hcpr_tune.training.data import pixels
+from hcpr_tune.training.data.pixels import Traits, Unreadable, quiet, read_header, read_picture
 from tests.training.image_files import BAD, GOOD, encoded
 
 SIZE = (6, 9)

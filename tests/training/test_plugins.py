@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.models import build_model
+from hcpr_tune.training.models.classifier import build_model
 from hcpr_tune.training.plugins import Ended, PluginError, guarded, guarded_steps, load
 from hcpr_tune.training.recipe import Model
 

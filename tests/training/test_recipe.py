@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hcpr_tune.common.settings import Settings, get_dotted, parse_assignment, read_toml, set_dotted
 from hcpr_tune.errors import InputError
-from hcpr_tune.settings import Settings, get_dotted, parse_assignment, read_toml, set_dotted
 from hcpr_tune.training.recipe import (
     Attack,
     Hcpr,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hcpr_tune.training.attacks import evaluating, maximise
+from hcpr_tune.training.attacks.pgd import evaluating, maximise
 from hcpr_tune.training.loop import EpochSettings, TrainingState, attack, update
-from hcpr_tune.training.losses import pair_consistency
-from hcpr_tune.training.methods import method_of
-from hcpr_tune.training.models import CosineHead, project
+from hcpr_tune.training.methods.losses import pair_consistency
+from hcpr_tune.training.methods.method import method_of
+from hcpr_tune.training.models.classifier import CosineHead, project
 from hcpr_tune.training.recipe import Attack, Hcpr, Recipe, Schedule
 
 BETA, OFFSET = 6.0, 0.2

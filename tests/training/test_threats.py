@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hcpr_tune.training.attacks import attacked_classes, into_ball, maximise, uniform_noise
-from hcpr_tune.training.data import fixed_subset
-from hcpr_tune.training.evaluation import evaluate, masking, random_starts, scored_positions
-from hcpr_tune.training.losses import misclassification_margin
+from hcpr_tune.training.attacks.evaluation import evaluate, masking, random_starts, scored_positions
+from hcpr_tune.training.attacks.pgd import attacked_classes, into_ball, maximise, uniform_noise
+from hcpr_tune.training.data.dataset import fixed_subset
+from hcpr_tune.training.methods.losses import misclassification_margin
 from hcpr_tune.training.recipe import Evaluation, Task
 
 SETTINGS = Evaluation(steps=5, relative_step_size=0.25)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from hcpr_tune.search.goal import Goal
-from hcpr_tune.settings import to_plain
-from hcpr_tune.training.ladder import CLEAN, attacks_of
+from hcpr_tune.common.settings import to_plain
+from hcpr_tune.search.spec.objectives import Goal
+from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of
 from hcpr_tune.training.recipe import Hcpr, LrSchedule, Optimiser, Recipe, Schedule
-from hcpr_tune.verdict.agenda import Task, ladder_of, rival_of
+from hcpr_tune.verdict.decision.agenda import Task, ladder_of, rival_of
 from hcpr_tune.verdict.plan import Entrant, Model, Plan, Role
 from hcpr_tune.verdict.state import State
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hcpr_tune.verdict.agenda import Task, is_settled, next_task, open_tasks, stages
-from hcpr_tune.verdict.contest import contest
+from hcpr_tune.verdict.decision.agenda import Task, is_settled, next_task, open_tasks, stages
+from hcpr_tune.verdict.decision.selection import contest
 from hcpr_tune.verdict.state import State
 from tests.verdict.facts import MASKED, Facts, entrant, plan_of
 

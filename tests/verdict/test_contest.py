@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from hcpr_tune.common.settings import to_plain
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.goal import Goal
-from hcpr_tune.search.study import find_space, read_study
-from hcpr_tune.settings import to_plain
+from hcpr_tune.search.spec.objectives import Goal
+from hcpr_tune.search.spec.study import find_space, read_study
 from hcpr_tune.training.recipe import Optimiser, Schedule
-from hcpr_tune.verdict.conclusion import best_model, conclude
-from hcpr_tune.verdict.contest import contest, survive, unreliable
+from hcpr_tune.verdict.decision.conclusion import best_model, conclude
+from hcpr_tune.verdict.decision.selection import contest, survive, unreliable
+from hcpr_tune.verdict.decision.statistics import mcnemar
 from hcpr_tune.verdict.plan import Entrant, ablations, full_plan, published, small_plan
-from hcpr_tune.verdict.statistics import mcnemar
 from tests.search.histories import begin, epoch, history_of, job, job_end, reached, suggested
 from tests.verdict.facts import BASE, HONEST, Facts, entrant, judged, plan_of
 

@@ -9,15 +9,15 @@ import time
 
 import pytest
 
-from hcpr_tune import cli
-from hcpr_tune.search.results import StudyFolder
+from hcpr_tune.cli import main as cli
+from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.training import manifest
 from hcpr_tune.training.recipe import load_recipe
-from hcpr_tune.verdict.agenda import Task
-from hcpr_tune.verdict.conclusion import best_model, conclude
+from hcpr_tune.verdict.decision.agenda import Task
+from hcpr_tune.verdict.decision.conclusion import best_model, conclude
 from hcpr_tune.verdict.documents import model_card, verdict_md
-from hcpr_tune.verdict.judge import training_name
-from hcpr_tune.verdict.takeaway import whereabouts, write_verdict
+from hcpr_tune.verdict.evaluator import training_name
+from hcpr_tune.verdict.model_export import whereabouts, write_verdict
 from hcpr_tune.views.verdicts import difference_words, mean_words, p_words, percent, verdict_lines
 from hcpr_tune.views.wording import with_interval
 from tests.search.histories import history_of

@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.checkpoint_store import store_at
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.training.models import build_model, load_weights
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.storage.checkpoint_store import store_at
+from hcpr_tune.training.models.classifier import build_model, load_weights
 from hcpr_tune.training.recipe import Model
-from hcpr_tune.verdict.given import given_entrant, keep
-from hcpr_tune.verdict.judge import training_name
+from hcpr_tune.verdict.evaluator import training_name
+from hcpr_tune.verdict.external_model import given_entrant, keep
 
 COSINE = [("model.head", "cosine"), ("model.width", 4)]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hcpr_tune.search.capacity import Capacity, Share
-from hcpr_tune.search.place import Folder
-from hcpr_tune.search.record import Record
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.verdict.agenda import Task, is_settled, next_task
-from hcpr_tune.verdict.judge import Judge, training_name
+from hcpr_tune.execution.capacity import Capacity, Share
+from hcpr_tune.execution.verdict_trainable import DAMAGED
+from hcpr_tune.search.record.record import Record
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.storage.object_store import Folder
+from hcpr_tune.verdict.decision.agenda import Task, is_settled, next_task
+from hcpr_tune.verdict.evaluator import Judge, training_name
 from hcpr_tune.verdict.state import read_state
-from hcpr_tune.verdict.worker import DAMAGED
 from tests.verdict.facts import Facts, entrant, plan_of
 from tests.verdict.test_agenda import carry_out
 

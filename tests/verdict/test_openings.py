@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from hcpr_tune.search.history import History
-from hcpr_tune.search.record import Record
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.studies import create, reopen
-from hcpr_tune.verdict.openings import OpenTest, write_opening, write_seen
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.record import Record
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.storage.studies import create, reopen
 from hcpr_tune.verdict.state import State
+from hcpr_tune.verdict.test_access import OpenTest, write_opening, write_seen
 
 
 class Lead:

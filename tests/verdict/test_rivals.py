@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.history import History
-from hcpr_tune.search.space import with_params
-from hcpr_tune.search.study import find_space, read_study, study_from_plain, study_to_plain
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.spec.space import with_params
+from hcpr_tune.search.spec.study import find_space, read_study, study_from_plain, study_to_plain
 from hcpr_tune.training.recipe import COSINE_METHODS, METHODS, Hypersphere
-from hcpr_tune.verdict.rivals import check_methods, rival_entrant, rival_study
+from hcpr_tune.verdict.baselines import check_methods, rival_entrant, rival_study
 from tests.search.histories import history_of, reached, suggested
 
 RIVALS = [method for method in METHODS if method != "hcpr"]

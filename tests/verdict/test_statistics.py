@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, false_discovery_control
 
-from hcpr_tune.verdict import statistics
-from hcpr_tune.verdict.statistics import Difference, bootstrap_differences, differences, holm, mcnemar, mean_over_seeds
+from hcpr_tune.verdict.decision import statistics
+from hcpr_tune.verdict.decision.statistics import (
+    Difference,
+    bootstrap_differences,
+    differences,
+    holm,
+    mcnemar,
+    mean_over_seeds,
+)
 
 SEEDED = 20
 

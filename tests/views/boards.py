@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hcpr_tune.drawing import as_png
-from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.results import StudyFolder, training_name
-from hcpr_tune.search.study import Study
-from hcpr_tune.training.examples import Examples, draw_examples
+from hcpr_tune.common.drawing import as_png
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.results import StudyFolder, training_name
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.training.attacks.examples import Examples, draw_examples
 from hcpr_tune.training.recipe import Evaluation, Task
-from hcpr_tune.views.tensorboard import TensorBoardView
+from hcpr_tune.views.tensorboard.writer import TensorBoardView
 from tests.search.histories import epoch
 
 NO_LIMIT = {"images": 0, "scalars": 0, "tensors": 0}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from hcpr_tune.search.history import Event
-from hcpr_tune.search.study import Study, find_space, read_study
+from hcpr_tune.search.record.history import Event
+from hcpr_tune.search.spec.study import Study, find_space, read_study
 from tests.search.histories import begin
 from tests.views.recorded import recorded
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from hcpr_tune.planning.comparison import Played, choice, compare, gain, unbeaten
-from hcpr_tune.planning.costs import Costs
-from hcpr_tune.planning.curves import GuessedCurves
-from hcpr_tune.planning.fleet import Fleet
-from hcpr_tune.planning.variants import variants_of
-from hcpr_tune.search.study import find_space, read_study
-from hcpr_tune.views.plan_page import PlanShown
+from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.simulation.comparison import Played, choice, compare, gain, unbeaten
+from hcpr_tune.simulation.curves.costs import Costs
+from hcpr_tune.simulation.curves.curves import GuessedCurves
+from hcpr_tune.simulation.variants import variants_of
+from hcpr_tune.simulation.worker_pool import Fleet
+from hcpr_tune.views.report.plan_page import PlanShown
 
 COSTS = Costs(
     attack_step=4.0,

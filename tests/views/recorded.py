@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.record import sealed_row
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.space import active_params, params_of
-from hcpr_tune.search.studies import create
-from hcpr_tune.search.study import Study, study_to_plain
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.record import sealed_row
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.space import active_params, params_of
+from hcpr_tune.search.spec.study import Study, study_to_plain
+from hcpr_tune.search.storage.studies import create
 from tests.search.histories import begin, epoch, job, job_end, suggested
 
 TOTAL, CLASSES = 359, 10

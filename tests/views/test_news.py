@@ -9,9 +9,9 @@ import re
 import pytest
 from rich.console import Console
 
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.space import params_of
-from hcpr_tune.views.news import JsonLines, PlainLines, result_news, start_news
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.space import params_of
+from hcpr_tune.views.terminal.event_log import JsonLines, PlainLines, result_news, start_news
 from tests.search.histories import history_of, lost, reached, suggested
 from tests.views.kinds import KINDS, kind
 from tests.written import folded, written

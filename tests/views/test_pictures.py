@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hcpr_tune.views.pictures import LARGEST_CELL, Confusion, confusion_png, draw_confusion
+from hcpr_tune.views.tensorboard.pictures import LARGEST_CELL, Confusion, confusion_png, draw_confusion
 
 EVENT = {"attacked_pairs_validation": [[0, 1, 3], [1, 0, 10], [2, -1, 1]], "class_totals_validation": [10, 10, 10]}
 NAMES = ("cat", "dog", "café")

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hcpr_tune.views.figures.plans import rungs
-from hcpr_tune.views.plan_page import plan_html, write_plan_page
 from hcpr_tune.views.plan_words import answer_lines, named, plan_lines, plan_table, short
+from hcpr_tune.views.report.figures.plans import rungs
+from hcpr_tune.views.report.plan_page import plan_html, write_plan_page
 from tests.views.plans import plain_of, plan_of, results_of
 from tests.views.test_report_browser import contrast, opened
 

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from hcpr_tune.search.history import WORKER_DIED
-from hcpr_tune.search.ledger import PARTS, ledger
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.study import Study
-from hcpr_tune.views.ray_metrics import METRICS, STATES, Exported, RayMetrics, Tally, pace
+from hcpr_tune.execution.ray_metrics import METRICS, STATES, Exported, RayMetrics, Tally, pace
+from hcpr_tune.search.record.history import WORKER_DIED
+from hcpr_tune.search.record.ledger import PARTS, ledger
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import Study
 from tests.conftest import ROOT
 from tests.search.histories import begin, epoch, history_of, job, job_end, published, reached, suggested
 from tests.views.recorded import history_like, recorded

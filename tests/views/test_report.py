@@ -8,14 +8,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hcpr_tune.proportions import Proportion, difference_interval
-from hcpr_tune.search.results import StudyFolder, front, rung_accuracies, winner
-from hcpr_tune.search.space import params_of
-from hcpr_tune.search.study import find_space, read_study
-from hcpr_tune.views.figures import FIGURES
-from hcpr_tune.views.insight import gain_points
-from hcpr_tune.views.report import write_report
-from hcpr_tune.views.report_file import ReportFile
+from hcpr_tune.common.intervals import Proportion, difference_interval
+from hcpr_tune.search.record.results import StudyFolder, front, rung_accuracies, winner
+from hcpr_tune.search.spec.space import params_of
+from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.views.report.figures import FIGURES
+from hcpr_tune.views.report.report import write_report
+from hcpr_tune.views.report.report_file import ReportFile
+from hcpr_tune.views.summary import gain_points
 from tests.search.histories import history_of, reached, suggested
 from tests.views.recorded import history_like, recorded
 
@@ -172,7 +172,7 @@ def test_500_trials_stay_below_7_mb(tmp_path):
 
 
 def test_curves_are_thinned_and_say_so(tmp_path, monkeypatch):
-    from hcpr_tune.views.figures import progress
+    from hcpr_tune.views.report.figures import progress
 
     monkeypatch.setattr(progress, "MOST_CURVE_POINTS", 100)
     study = study_of(60)
@@ -356,8 +356,8 @@ def test_the_interval_of_a_difference_is_newcombe_s():
 
 
 def test_pictures_of_many_trials_draw_a_bounded_number_and_say_so(small_study, monkeypatch):
-    from hcpr_tune.search.results import front, winner
-    from hcpr_tune.views.figures import shown as pictures
+    from hcpr_tune.search.record.results import front, winner
+    from hcpr_tune.views.report.figures import shown as pictures
 
     monkeypatch.setattr(pictures, "MOST_DRAWN", 40)
     history = history_like(small_study, 120)

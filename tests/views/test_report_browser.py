@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from hcpr_tune.search.results import StudyFolder, winner
-from hcpr_tune.search.study import find_space, read_study
-from hcpr_tune.views.figures import FIGURES
-from hcpr_tune.views.report import write_report
+from hcpr_tune.search.record.results import StudyFolder, winner
+from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.views.report.figures import FIGURES
+from hcpr_tune.views.report.report import write_report
 from tests.views.recorded import history_like
 
 STUDIES = {

@@ -6,11 +6,9 @@ import json
 
 import pytest
 
-from hcpr_tune.search.holder import Holder
-from hcpr_tune.search.results import winner
-from hcpr_tune.views.board import time_line
-from hcpr_tune.views.insight import gain_points
-from hcpr_tune.views.standing import (
+from hcpr_tune.search.record.results import winner
+from hcpr_tune.search.storage.lease import Holder
+from hcpr_tune.views.status import (
     MOST_LEADERS,
     STATES,
     counts,
@@ -20,6 +18,8 @@ from hcpr_tune.views.standing import (
     standing,
     state_of,
 )
+from hcpr_tune.views.summary import gain_points
+from hcpr_tune.views.terminal.layout import time_line
 from tests.search.histories import begin, epoch, history_of, job, lost, reached, suggested
 from tests.views.kinds import KINDS, kind
 from tests.written import folded
@@ -113,7 +113,7 @@ def test_states(small_study):
 
 
 def test_a_search_whose_time_is_up_is_over(space_file):
-    from hcpr_tune.search.study import read_study
+    from hcpr_tune.search.spec.study import read_study
 
     study = read_study(space_file, [("budget.hours", 0.001)])
     assert state_of(study, ended(suggested(0), *reached(0, 0, 1, 500)), None) == "out of time"
@@ -143,7 +143,7 @@ def drawn(study, history, alive=False):
 
 
 def test_the_bar_of_a_stopped_search_is_full_only_where_nothing_is_left_to_do(small_study, space_file):
-    from hcpr_tune.search.study import read_study
+    from hcpr_tune.search.spec.study import read_study
 
     half = [suggested(0), *reached(0, 0, 1, 500), suggested(1), job(1, 0, 1)]
     died = history_of(*half, last_epoch=4)

@@ -16,12 +16,12 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.util.tensor_util import make_ndarray
 
 from hcpr_tune.errors import StorageError
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.space import params_of
-from hcpr_tune.search.study import find_space, read_study, study_to_toml
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.space import params_of
+from hcpr_tune.search.spec.study import find_space, read_study, study_to_toml
 from hcpr_tune.training.recipe import recipe_from_plain
-from hcpr_tune.views.hparams import METRICS
-from hcpr_tune.views.tensorboard import CONFUSION, CURVES, EXAMPLES, RATE, TensorBoardView
+from hcpr_tune.views.tensorboard.hparams import METRICS
+from hcpr_tune.views.tensorboard.writer import CONFUSION, CURVES, EXAMPLES, RATE, TensorBoardView
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, published, reached, suggested
 from tests.views.boards import board, checkpoint_with, curves, picture, rung, tell
 
@@ -291,7 +291,7 @@ def test_a_storage_that_does_not_answer_leaves_pictures_out(study, folder, monke
         raise StorageError("the store cannot be reached")
 
     with monkeypatch.context() as context:
-        context.setattr("hcpr_tune.search.checkpoint_store.FolderStore.read", refused)
+        context.setattr("hcpr_tune.search.storage.checkpoint_store.FolderStore.read", refused)
         tell(view, history, suggested(0), job(0, 0, 3), rung(0, 3, 50))
     view.close()
     assert shown(folder, 0, EXAMPLES) == []
@@ -335,8 +335,8 @@ def test_a_trial_stays_below_a_megabyte_with_pictures_of_noise(study, folder):
 def test_the_driver_needs_no_torch_for_it(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from hcpr_tune.search.results import StudyFolder\nfrom hcpr_tune.search.study import find_space, read_study\n"
-        "from hcpr_tune.views.tensorboard import TensorBoardView\n"
+        "from hcpr_tune.search.record.results import StudyFolder\nfrom hcpr_tune.search.spec.study import find_space, read_study\n"
+        "from hcpr_tune.views.tensorboard.writer import TensorBoardView\n"
         "from tests.search.histories import history_of, job, suggested\nfrom tests.views.recorded import recorded\n"
         "study = read_study(find_space('default'))\nhistory = history_of()\n"
         f"view = TensorBoardView(StudyFolder(Path({str(tmp_path)!r})), study, history)\n"

@@ -6,14 +6,14 @@ import shutil
 
 import pytest
 
-import hcpr_tune.bucket
-from hcpr_tune.bucket import Bucket
-from hcpr_tune.search.checkpoint_store import BucketStore, FolderStore, Scratch
-from hcpr_tune.search.mirror import Mirror
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.study import find_space, read_study
+import hcpr_tune.common.bucket
+from hcpr_tune.common.bucket import Bucket
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.storage.bucket_sync import Mirror
+from hcpr_tune.search.storage.checkpoint_store import BucketStore, FolderStore, Scratch
 from hcpr_tune.training import manifest
-from hcpr_tune.views.tensorboard import EXAMPLES, TensorBoardView
+from hcpr_tune.views.tensorboard.writer import EXAMPLES, TensorBoardView
 from tests.s3 import s3_server
 from tests.search.histories import begin, history_of, job, suggested
 from tests.views.boards import board, picture, rung, tell
@@ -96,7 +96,7 @@ def test_a_bucket_that_is_away_costs_pictures_only(folder, study, tmp_path, monk
     history = history_of()
     view = TensorBoardView(folder, study, history)
     uploaded(folder, tmp_path, 0, 3, picture())
-    monkeypatch.setattr(hcpr_tune.bucket, "PAUSES_S", ())
+    monkeypatch.setattr(hcpr_tune.common.bucket, "PAUSES_S", ())
     s3_server.stop()
     tell(view, history, suggested(0), job(0, 0, 3), rung(0, 3, 50))
     view.close()

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hcpr_tune.search.space import params_of, read_space
-from hcpr_tune.search.study import Foreseen, find_space, read_study
-from hcpr_tune.views.board import PARTS, allotted, loss_lines
-from hcpr_tune.views.leaders import columns_of
-from hcpr_tune.views.terminal import LiveView, ledger_lines, result_table, view_of
+from hcpr_tune.search.spec.space import params_of, read_space
+from hcpr_tune.search.spec.study import Foreseen, find_space, read_study
+from hcpr_tune.views.terminal.layout import PARTS, allotted, loss_lines
+from hcpr_tune.views.terminal.leaderboard import columns_of
+from hcpr_tune.views.terminal.live_view import LiveView, ledger_lines, result_table, view_of
 from hcpr_tune.views.wording import age, amount, brief, clock, disk, lasting, printable, working
 from tests.search.histories import epoch, history_of, job, lost, reached, suggested
 from tests.views.kinds import KINDS, kind

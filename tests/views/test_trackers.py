@@ -23,12 +23,11 @@ from typing import Any
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.history import Event, History
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.study import Study
-from hcpr_tune.views import trackers
-from hcpr_tune.views.tracked import points_of
-from hcpr_tune.views.trackers import TRACKERS, Service, TrackerView, check_tracker, harmless
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.views.trackers.tracked import points_of
+from hcpr_tune.views.trackers.trackers import TRACKERS, Service, TrackerView, check_tracker, harmless, trackers
 from tests.search.histories import begin, job, job_end
 from tests.views.recorded import recorded, written
 from tests.views.wandb_server import wandb_server
@@ -399,7 +398,7 @@ def test_with_a_server_wandb_goes_on_with_the_same_runs(online, small_study, tmp
 
 
 def test_where_wandb_s_server_goes_away_the_search_goes_on_and_says_so(online, small_study, tmp_path, monkeypatch):
-    from hcpr_tune.views import wandb_tracker
+    from hcpr_tune.views.trackers import wandb_tracker
 
     monkeypatch.setattr(wandb_tracker, "FINISH_SECONDS", 1.0)
     kept, server = online
@@ -421,10 +420,10 @@ def test_where_wandb_s_server_goes_away_the_search_goes_on_and_says_so(online, s
 ONLINE = """
 import sys, time
 from pathlib import Path
-from hcpr_tune.search.history import History
-from hcpr_tune.search.results import StudyFolder
-from hcpr_tune.search.study import read_study
-from hcpr_tune.views.trackers import TrackerView
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.views.trackers.trackers import TrackerView
 from tests.views.recorded import recorded
 from tests.search.histories import begin
 study = read_study(Path(sys.argv[1]))
@@ -469,7 +468,7 @@ def test_where_wandb_s_server_does_not_answer_the_search_goes_on_and_says_so(sma
 
 def test_without_a_key_wandb_is_refused_before_anything_begins(tmp_path):
     pytest.importorskip("wandb", reason="no W&B: pip install 'hcpr_tune[wandb]'")
-    code = "from hcpr_tune.views.trackers import check_tracker\ncheck_tracker('wandb')"
+    code = "from hcpr_tune.views.trackers.trackers import check_tracker\ncheck_tracker('wandb')"
     done = outside(tmp_path, code)
     assert "InputError: --log-to wandb: there is no key for W&B; `wandb login` first" in done.stderr
     for allowed in ({"WANDB_MODE": "offline"}, {"WANDB_API_KEY": "a1" * 20}):

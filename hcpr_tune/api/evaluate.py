@@ -1,0 +1,142 @@
+"""Attack a trained model and count what survives, on validation or, when asked for, on the test images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.common.paths import is_file
+from hcpr_tune.errors import InputError
+from hcpr_tune.training.attacks.cascade import climb, replaced_attacks
+from hcpr_tune.training.attacks.evaluation import evaluate, scored_positions
+from hcpr_tune.training.data.dataset import Split, load_data
+from hcpr_tune.training.data.heldout import open_test
+from hcpr_tune.training.loop import torch_threads
+from hcpr_tune.training.models.export import FILES, class_names, load_model
+from hcpr_tune.training.recipe import Recipe, load_recipe
+
+ATTACKS = ("margin", "pgd", "autoattack")
+SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class HardPair:
+    """Images of the class `true` that the attack turned into `other`, out of all images of that class."""
+
+    true: str
+    other: str
+    images: Proportion
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What survived: counts of `split`, the pairs that the attack turned into each other, worst first, and its warnings."""
+
+    split: str
+    attack: str
+    clean: Proportion
+    robust: Proportion
+    pairs: tuple[HardPair, ...]
+    warnings: tuple[str, ...]
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "split": self.split,
+            "attack": self.attack,
+            f"clean_accuracy_{self.split}": self.clean.to_plain(),
+            f"robust_accuracy_{self.split}": self.robust.to_plain(),
+            "hard_pairs": [{"true": one.true, "taken_for": one.other, **one.images.to_plain()} for one in self.pairs],
+            "warnings": list(self.warnings),
+        }
+
+
+def judge(folder: Path, attack: str, split_name: str, images: int = 0) -> Judgement:
+    """Attack the model in `folder` (recipe.toml, model.safetensors, metrics.json) in its task's ball.
+
+    `images` limits the attack to a fixed subset in equal shares per class; 0: all of the split. Raises `InputError` where the folder
+    holds no model.
+    """
+    check_model(folder)
+    recipe = load_recipe(folder / "recipe.toml")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(folder, str(device))
+    data = load_data(recipe.task)
+    known = class_names(folder)
+    if known and known != tuple(data.class_names):
+        raise InputError(
+            f"--model {folder} was trained on the classes {listed(known)}, and {recipe.task.dataset} has {listed(data.class_names)}: its numbers would be of"
+            f" other classes; give the data that it was trained on, under their old names"
+        )
+    split = (open_test(recipe.task) if split_name == "test" else data.validation).to(device)
+    settings = replace(recipe.evaluation, images=images)
+    with torch_threads(recipe.threads):
+        if attack == "autoattack":
+            return auto_attack(model, recipe, split, split_name, scored_positions(split, settings), data.class_names)
+        objective = {"margin": "margin", "pgd": "cross_entropy"}[attack]
+        found = evaluate(model, split, recipe.task, settings, data.classes, objective)
+    pairs = hard_pairs(found.pairs, found.class_totals, data.class_names)
+    clean, robust = Proportion(found.clean_correct, found.total), Proportion(found.robust_correct, found.total)
+    return Judgement(split_name, f"{attack}-{settings.steps}", clean, robust, pairs, ())
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first of the names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_model(folder: Path) -> None:
+    """Raises `InputError` where the folder holds no model."""
+    for name in FILES:
+        if not is_file(folder / name, f"--model {folder}"):
+            raise InputError(f"--model {folder} holds no {name}; give a folder such as results/NAME/best")
+
+
+def auto_attack(
+    model: nn.Module, recipe: Recipe, split: Split, split_name: str, positions: Tensor, names: tuple[str, ...]
+) -> Judgement:
+    """Standard AutoAttack (Croce and Hein, ICML 2020): APGD on cross-entropy and targeted DLR, targeted FAB, Square."""
+    classes, total = len(names), len(positions)
+    labels, clean, attacked, heard = [], [], [], dict.fromkeys(filter(None, [replaced_attacks(classes)]))
+    for chosen in positions.split(recipe.evaluation.batch_size):
+        images, of = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
+        steps = list(climb(model, images, of, recipe.task, "autoattack", classes, recipe.evaluation.seed))
+        labels.append(of.cpu())
+        clean.append(torch.tensor(steps[0].classes))
+        attacked.append(torch.tensor(steps[-1].classes))
+        heard |= dict.fromkeys(words for step in steps for words in step.warnings)
+    right, found, broken = torch.cat(labels), torch.cat(clean), torch.cat(attacked)
+    return Judgement(
+        split_name,
+        "autoattack",
+        Proportion(int((found == right).sum()), total),
+        Proportion(int((broken == right).sum()), total),
+        hard_pairs(count_pairs(right, broken), right.bincount(minlength=classes).tolist(), names),
+        tuple(heard),
+    )
+
+
+def hard_pairs(
+    counts: Iterable[tuple[int, int, int]], totals: Sequence[int], names: Sequence[str]
+) -> tuple[HardPair, ...]:
+    """Counted pairs by name, the one with the largest share of its class first."""
+    pairs = [
+        HardPair(names[true], names[other] if other >= 0 else "no number", Proportion(count, totals[true]))
+        for true, other, count in counts
+    ]
+    return tuple(sorted(pairs, key=lambda pair: -pair.images.share))
+
+
+def count_pairs(labels: Tensor, attacked: Tensor) -> tuple[tuple[int, int, int], ...]:
+    """(true class, class under attack, number of images) for each pair that occurs and differs."""
+    wrong = labels != attacked
+    pairs, counts = torch.stack((labels[wrong], attacked[wrong]), dim=1).unique(dim=0, return_counts=True)
+    return tuple(
+        (int(true), int(other), int(count))
+        for (true, other), count in zip(pairs.tolist(), counts.tolist(), strict=True)
+    )

@@ -1,0 +1,124 @@
+"""Train one recipe from the beginning to the end, in a folder of its own with the files of a trial."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hcpr_tune.common.files import copy_whole, write_json, write_whole
+from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.common.paths import is_file
+from hcpr_tune.common.schema import Table
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.events import SEARCH, check_event
+from hcpr_tune.search.record.results import metrics_line
+from hcpr_tune.training import checkpoints
+from hcpr_tune.training.data.dataset import Data
+from hcpr_tune.training.plugins import guarded_steps
+from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_to_toml
+from hcpr_tune.training.session import DataShelf, check_trainable, model_inputs, split_hashes, train_stretch
+from hcpr_tune.views.tensorboard.event_file import EventFile, scalars
+from hcpr_tune.views.tensorboard.writer import curve_values
+
+
+@dataclass(frozen=True)
+class BestRung:
+    """The rung with the highest robust accuracy on validation, the later one of equals, as for a trial of a search."""
+
+    epoch: int
+    robust: Proportion
+    clean: Proportion
+
+
+def retrain(
+    recipe: Recipe, folder: Path, resume: bool = False, tell: Callable[[tuple[str, ...]], None] = lambda notes: None
+) -> Iterator[tuple[dict[str, Any], BestRung | None]]:
+    """Train `recipe`; yields each epoch's report and the best rung so far. `tell` is given what is to be told of the data.
+
+    Leaves recipe.toml, metrics.jsonl, TensorBoard events, and metrics.json and model.safetensors of the best rung. With `resume`
+    goes on from the latest checkpoint in `folder`. Raises `Diverged`, and `InputError` where the folder cannot be written or
+    holds another recipe.
+    """
+    shelf = DataShelf()
+    tell(check_trainable(recipe, shelf))
+    earlier = _earlier_epochs(recipe, folder) if resume else []
+    try:
+        folder.mkdir(parents=True, exist_ok=resume)
+        write_whole(folder / "recipe.toml", recipe_to_toml(recipe))
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be written: {error}; choose another folder") from None
+    curves, best = EventFile(folder), None
+    known = {event["epoch"] for event in earlier}
+    for event in earlier:
+        best = _better(best, event) if event["is_rung"] else best
+    try:
+        start = max((epoch for epoch in known if epoch in recipe.rung_epochs), default=0)
+        stretch = start, recipe.last_epoch, max(known, default=0)
+        for report in guarded_steps(train_stretch(recipe, shelf, folder / "checkpoints", *stretch)):
+            if report["epoch"] in known:
+                continue
+            event = {"time": time.time(), **report}
+            with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(metrics_line(event))
+            curves.write(event["time"], event["epoch"], scalars(curve_values(event)))
+            if report["is_rung"]:
+                best = _better(best, report)
+                if best.epoch == report["epoch"]:
+                    saved = checkpoints.folder_of(folder / "checkpoints", best.epoch)
+                    copy_whole(saved / checkpoints.WEIGHTS, folder / "model.safetensors")
+                    write_json(folder / "metrics.json", _metrics(best, recipe, shelf.get(recipe.task), report))
+            yield report, best
+    finally:
+        curves.close()
+
+
+def _earlier_epochs(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
+    """The epochs that `folder` has measured; a last line cut off by a kill is dropped."""
+    if not is_file(folder / "recipe.toml", f"--out {folder}"):
+        raise InputError(f"--resume: {folder} holds no recipe.toml; start without --resume")
+    if load_recipe(folder / "recipe.toml") != recipe:
+        raise InputError(
+            f"--resume: {folder} was begun with another recipe; go on with its recipe.toml, or choose another --out"
+        )
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if is_file(path, f"--out {folder}") else []
+    write_whole(path, "".join(line + "\n" for line in lines))
+    return [_report_of(line, f"--resume: {path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _report_of(line: str, where: str) -> dict[str, Any]:
+    """What a line says of an epoch. Raises `InputError`."""
+    try:
+        report: dict[str, Any] = json.loads(line)
+        Table().check(report, "the line")
+        check_event({**report, "event": "epoch", "trial": 0}, SEARCH)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{where} makes no sense ({error}); restore the file from a copy, or choose another --out"
+        ) from None
+    return report
+
+
+def _better(best: BestRung | None, report: dict[str, Any]) -> BestRung:
+    total = report["total_validation"]
+    robust = Proportion(report["robust_correct_validation"], total)
+    if best is not None and best.robust.count > robust.count:
+        return best
+    return BestRung(report["epoch"], robust, Proportion(report["clean_correct_validation"], total))
+
+
+def _metrics(best: BestRung, recipe: Recipe, data: Data, report: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "epoch_of_score": best.epoch,
+        "robust_accuracy_validation": best.robust.to_plain(),
+        "clean_accuracy_validation": best.clean.to_plain(),
+        "split_index_hashes": split_hashes(data),
+        "model_inputs": model_inputs(data),
+        "masking_validation": report.get("masking_validation"),
+        "device": report["device"],
+        "threads": recipe.threads,
+    }

@@ -1,0 +1,1 @@
+"""Commands that run something or write a file: a module each."""

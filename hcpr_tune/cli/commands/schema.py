@@ -1,0 +1,17 @@
+"""`hcpr_tune schema`: what space files may say, for editors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from hcpr_tune.cli.console import COMPLETED
+from hcpr_tune.common.output import say
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the schema."""
+    from hcpr_tune.search.spec.json_schema import space_schema
+
+    say(json.dumps(space_schema(), indent=2))
+    return COMPLETED

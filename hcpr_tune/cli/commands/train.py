@@ -1,0 +1,87 @@
+"""`hcpr_tune train`: one recipe from the beginning to the end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcpr_tune.cli.console import COMPLETED, make_console, tell_notes
+from hcpr_tune.cli.trust import begin_training, trust_recipe
+from hcpr_tune.common.output import outlets
+from hcpr_tune.common.paths import check_writable, exists, looked_at
+from hcpr_tune.common.text import clean
+from hcpr_tune.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hcpr_tune.api.train import BestRung
+
+
+@outlets(forgiving=True)
+def run(options: argparse.Namespace) -> int:
+    """Train the recipe and print each epoch and the best rung."""
+    from hcpr_tune.common.settings import lay_over, parse_assignments, read_toml, shorten
+    from hcpr_tune.training.recipe import recipe_from_plain
+
+    looked_at(Path(options.recipe), f"--recipe {options.recipe}")
+    values, given = read_toml(Path(options.recipe)), ""
+    for text, (name, value) in zip(options.set, parse_assignments(options.set), strict=True):
+        lay_over(values, name, value, options.recipe)
+        given += f" --set {shorten(text)}"
+    recipe = recipe_from_plain(values, options.recipe + (f" with{given}" if given else ""))
+    if options.resume and options.out is None:
+        raise InputError("--resume needs the folder to go on in; name it by --out")
+    from hcpr_tune.common.files import new_name
+
+    out = Path(options.out or f"results/{new_name('train')}")
+    if exists(out, f"--out {out}") and not options.resume:
+        raise InputError(f"--out {out} exists; go on in it by --resume, or choose another folder")
+    check_writable(out, f"--out {out}", "choose another folder")
+    trust_recipe(options, Path(options.recipe), recipe)
+    from hcpr_tune.api.train import retrain
+
+    console = make_console()
+    best: BestRung | None = None
+    begin_training(out, recipe)
+    with progress(console, recipe.last_epoch, options.quiet) as show:
+        for report, rung in retrain(recipe, out, options.resume, tell_notes):
+            best = rung
+            show(report)
+    if best is not None:
+        text = (
+            f"best rung    epoch {best.epoch}: robust accuracy {best.robust}, clean accuracy {best.clean} on validation"
+        )
+        console.print(text, markup=False)
+    console.print(f"results      {out}", markup=False)
+    return COMPLETED
+
+
+@contextmanager
+def progress(console: Console, epochs: int, quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that shows an epoch's report: a bar on a terminal, a line elsewhere."""
+    if quiet or not console.is_terminal:
+        yield lambda report: None if quiet else console.print(epoch_line(report, epochs), markup=False)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("the first epoch ...", total=epochs)
+        yield lambda report: bar.update(task, completed=report["epoch"], description=epoch_line(report, epochs))
+
+
+def epoch_line(report: dict[str, Any], epochs: int) -> str:
+    """One epoch in one line."""
+    line = f"epoch {report['epoch']}/{epochs}  loss {report['loss']:.4f}"
+    if "total_validation" in report:
+        total = report["total_validation"]
+        line += f"  robust {report['robust_correct_validation'] / total:.4f}  clean {report['clean_correct_validation'] / total:.4f}"
+    for loss in report.get("losses", []):
+        line += f"  LOSS: {loss}"
+    for alarm in report.get("masking_validation", {}).get("alarms", []):
+        line += f"  ALARM: {alarm}"
+    return clean(line)

@@ -1,0 +1,128 @@
+"""Searches that a cluster runs by itself: submitted through Ray's Job API, found again through a file in the study."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hcpr_tune.cli.console import COMPLETED, NOTHING_COMPLETED
+from hcpr_tune.cli.trust import begin, named_in_study
+from hcpr_tune.common.output import say
+from hcpr_tune.common.settings import show
+from hcpr_tune.common.shell import study_command
+from hcpr_tune.common.text import clean, first_line
+from hcpr_tune.errors import InputError
+from hcpr_tune.execution.access import is_loopback
+from hcpr_tune.execution.jobs import DASHBOARD, job_client, on_head
+
+if TYPE_CHECKING:
+    from hcpr_tune.cli.run_request import Plan
+
+KEY = "job.json"
+"""Where the cluster's dashboard and the job are named."""
+BEGIN_SECONDS = 120.0
+
+
+def detach(options: argparse.Namespace, plan: Plan) -> int:
+    """Begin or extend the study, hand it to the cluster, and return once its driver leads it."""
+    from hcpr_tune.common.bucket import is_bucket
+    from hcpr_tune.execution.cluster import connected, shipped
+    from hcpr_tune.execution.runner import recording
+    from hcpr_tune.search.storage.lease import living_holder
+    from hcpr_tune.search.storage.studies import exists
+
+    folder, study = plan.folder, plan.study
+    storage = options.storage if is_bucket(options.storage) else str(Path(options.storage).absolute())
+    with connected(options.address) as cluster:
+        if not cluster.dashboard_url:
+            raise InputError(
+                f"--detach: the cluster at {options.address} has no dashboard, whose Job API takes searches; start its head with one"
+            )
+        client = job_client(cluster.dashboard_url)
+        if not exists(folder):
+            begin(folder, study)
+        python, visible = on_head(None if is_bucket(storage) else folder.study.absolute())
+        if not visible:
+            raise InputError(
+                f"--detach: the cluster's head does not see {folder.root.absolute()}, which was just made; choose a --storage that is shared with it, or a bucket"
+            )
+    # What comes first goes into the record now: the job only goes on with it.
+    with recording(folder, study, plan.history, 0, plan.requests, plan.patience):
+        pass
+    name = folder.root.name
+    command = [
+        python,
+        "-m",
+        "hcpr_tune",
+        "tune",
+        "--resume",
+        name,
+        "--storage",
+        storage,
+        "--address",
+        "auto",
+        "--wait",
+        str(options.wait),
+        # It is decided here: on the cluster nobody can be asked, and nothing is known of what was begun here.
+        *(["--trust"] if named_in_study(study) else []),
+        *(word for tracker in options.log_to for word in ("--log-to", tracker)),
+    ]
+    runtime = {name: value for name, value in shipped(named_in_study(study)).items() if value}
+    try:
+        job = client.submit_job(
+            entrypoint=shlex.join(command),
+            runtime_env=runtime,
+            metadata={"job_name": name},
+            submission_id=f"{name}-{secrets.token_hex(4)}",
+        )
+    except RuntimeError as error:
+        raise InputError(f"the cluster did not take the search: {first_line(error)}; look into its dashboard") from None
+    folder.place.write(KEY, json.dumps({"dashboard": cluster.dashboard_url, "job": job}).encode())
+    until = time.monotonic() + BEGIN_SECONDS + options.wait
+    while living_holder(folder.place) is None:
+        status = str(client.get_job_status(job))
+        if status == "SUCCEEDED":  # there was nothing left to do
+            break
+        if status in ("FAILED", "STOPPED") or time.monotonic() > until:
+            say(clean(client.get_job_logs(job)))
+            say(
+                f"the cluster's job {job} for {folder.address} is {status} and does not lead the study; see its output above"
+            )
+            return NOTHING_COMPLETED
+        time.sleep(0.5)
+    for word, what in (("status", "how it stands"), ("logs", "what it printed"), ("stop", "stops it")):
+        say(f"{word:<13}{study_command(word, name, options.storage)}    {what}")
+    return COMPLETED
+
+
+def read_log(storage: str, name: str, address: str | None) -> str:
+    """What the study's job has printed. Raises `InputError` where there is none, or its cluster does not answer."""
+    from hcpr_tune.search.storage.studies import exists, nothing_there, study_folder
+
+    folder = study_folder(storage, name)
+    if not exists(folder):
+        raise nothing_there(storage, folder, f"logs {show(name)}")
+    data = folder.place.read(KEY)
+    try:
+        named = None if data is None else json.loads(data)
+        dashboard, job = ("", "") if named is None else (str(named["dashboard"]), str(named["job"]))
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"logs {name}: {KEY} in {folder.address} makes no sense; look into Ray's dashboard") from None
+    if not job:
+        raise InputError(
+            f"logs {name}: {folder.address} was not begun with --detach; what a search prints is where it was started"
+        )
+    if address is None:
+        # The token goes to whoever is asked: a file may send it to this machine, and nowhere else.
+        host = DASHBOARD.fullmatch(dashboard)
+        if host is None or not is_loopback(host[1]):
+            raise InputError(
+                f"logs {name}: the study says that its cluster's dashboard is at {dashboard}; if you trust that, add --address {dashboard.partition('://')[2] or 'HOST:PORT'}"
+            )
+    log: str = job_client(address or dashboard).get_job_logs(job)
+    return log

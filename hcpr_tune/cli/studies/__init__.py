@@ -1,0 +1,1 @@
+"""Commands about studies that exist: a module each."""

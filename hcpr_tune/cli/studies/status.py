@@ -1,0 +1,55 @@
+"""`hcpr_tune status`: how a search stands, from its record."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import TYPE_CHECKING
+
+from hcpr_tune.cli.console import COMPLETED, has_width, make_console
+from hcpr_tune.common.shell import typed
+
+if TYPE_CHECKING:
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.results import StudyFolder
+    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.storage.lease import Holder
+
+WIDE = 500
+"""Characters of a line that goes into a pipe or a file: nothing that matters is cut off there."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print who leads the search, where it stands, and how to go on."""
+    from hcpr_tune.search.storage.lease import living_holder
+    from hcpr_tune.search.storage.studies import reopen
+    from hcpr_tune.views.status import answer, holder_plain, state_of
+    from hcpr_tune.views.terminal.live_view import view_of
+    from hcpr_tune.views.wording import printable
+
+    folder, study, history = reopen(options.storage, options.name, "status ")
+    holder, console = living_holder(folder.place), make_console()
+    if options.json:
+        state = {"state": state_of(study, history, holder), "holder": holder_plain(holder, time.time())}
+        plain = {"study": folder.address, **state, **answer(folder, study, history, holder is not None)}
+        console.out(json.dumps(plain, indent=2, allow_nan=False), highlight=False)
+        return COMPLETED
+    if not console.is_terminal and not has_width():
+        console.width = WIDE
+    console.out(printable(f"study        {folder.address}"), highlight=False)
+    console.out(printable(f"state        {state_words(folder, study, history, holder)}"), highlight=False)
+    console.print(view_of(study, history, holder is not None))
+    return COMPLETED
+
+
+def state_words(folder: StudyFolder, study: Study, history: History, holder: Holder | None) -> str:
+    """The state of a study in words, with the way on."""
+    from hcpr_tune.views.next_commands import way_on
+    from hcpr_tune.views.status import STATES, state_of
+
+    if holder is not None:
+        return f"running, led by {holder.words(time.time())}"
+    state = state_of(study, history, holder)
+    command = way_on(folder, study, history, state, typed("hcpr_tune"))
+    return f"not running ({STATES.get(state, state)}); {command} goes on"

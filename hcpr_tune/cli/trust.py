@@ -1,0 +1,216 @@
+"""Whose code a command runs: `package.module:function` in a file is code of whoever wrote the file.
+
+Named on the command line, or in a file of one's own that is named there, it is the user's own word. In a study or beside a model it is
+its maker's: then the user has begun it here himself, or says `--trust` once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hcpr_tune.cli.begun import address_of, begun_here, remember
+from hcpr_tune.common.text import clean
+from hcpr_tune.errors import InputError
+
+if TYPE_CHECKING:
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.results import StudyFolder
+    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.training.recipe import Recipe
+
+MADE_BY_US = ("study.toml", "record.jsonl", "metrics.jsonl", "metrics.json", "model.safetensors")
+"""One of these in a folder: it is a study, a training or a model, and whoever made it may have been anybody."""
+DEPTH = 4
+"""So many folders above a file may be such a one."""
+
+
+def named_in_recipe(recipe: Recipe) -> set[str]:
+    """The user's own method and model that a recipe names."""
+    from hcpr_tune.training.recipe import METHODS
+
+    return {recipe.method} - set(METHODS) | named_as_model(recipe.model.name)
+
+
+def named_as_model(name: str) -> set[str]:
+    """The name, where it is that of a user's factory."""
+    from hcpr_tune.training.recipe import MODELS
+
+    return set() if name in MODELS or name.startswith("torchvision:") else {name}
+
+
+def named_in_study(study: Study) -> set[str]:
+    """All that a study may import: its recipe's, those that are searched, its sampler."""
+    from hcpr_tune.search.spec.study import SAMPLERS
+
+    found = named_in_recipe(study.recipe) | ({study.settings.sampler.name} - set(SAMPLERS))
+    for name, dimension in study.space.items():
+        for value in dimension.ends():
+            found |= named_as_value(name, value)
+    return found
+
+
+def named_as_value(name: str, value: object) -> set[str]:
+    """The value of a dimension, where it names code."""
+    from hcpr_tune.search.spec.space import field_of
+    from hcpr_tune.training.recipe import METHODS
+
+    if field_of(name) == "method":
+        return {str(value)} - set(METHODS)
+    return named_as_model(str(value)) if field_of(name) == "model.name" else set()
+
+
+def named_in_trials(history: History) -> set[str]:
+    """What the recorded trials name: a record that somebody changed may name more than its study."""
+    found: set[str] = set()
+    for trial in history.trials.values():
+        for name, value in trial.params.items():
+            if isinstance(value, str):
+                found |= named_as_value(name, value)
+    return found
+
+
+def trust_space(options: argparse.Namespace, path: Path, study: Study) -> None:
+    """A space that the command line names, with what it lays over it. Raises `InputError` where it is another study's and nobody vouches for it."""
+    _trust_file(options, path, named_in_study(study))
+
+
+def trust_recipe(options: argparse.Namespace, path: Path, recipe: Recipe) -> None:
+    """The same for a recipe to train."""
+    _trust_file(options, path, named_in_recipe(recipe))
+
+
+def _trust_file(options: argparse.Namespace, path: Path, named: set[str]) -> None:
+    from hcpr_tune.training.plugins import vouch
+
+    given = set(_words(options))
+    own = named & given if _is_made_by_us(path) else named
+    vouch(own | given)
+    _settle(options, named - own, [address_of(path.parent)], str(path))
+
+
+def trust_study(
+    options: argparse.Namespace, folder: StudyFolder, study: Study, history: History, own: Iterable[str] = ()
+) -> None:
+    """A study that was begun before; `own` is what the user names himself in this command. Raises `InputError` where nobody vouches for the rest."""
+    from hcpr_tune.training.plugins import vouch
+
+    in_study, in_trials = named_in_study(study), named_in_trials(history)
+    given = {*own, *_words(options)}
+    vouch(given)
+    where = folder.study if in_study - given else folder.record
+    _settle(options, (in_study | in_trials) - given, _places(folder), str(where))
+
+
+def trust_sampler(options: argparse.Namespace, root: Path, study: Study) -> None:
+    """A study that is only played again: its sampler alone is imported."""
+    from hcpr_tune.search.spec.study import SAMPLERS
+
+    _settle(options, {study.settings.sampler.name} - set(SAMPLERS), [address_of(root)], str(root / "study.toml"))
+
+
+def trust_model(options: argparse.Namespace, folder: Path) -> None:
+    """A folder that holds a model: its recipe names the network that is built."""
+    from hcpr_tune.training.recipe import load_recipe
+
+    path = folder / "recipe.toml"
+    _settle(options, named_as_model(load_recipe(path).model.name), [address_of(folder)], str(path))
+
+
+def begin(folder: StudyFolder, study: Study) -> None:
+    """Make the study's folder; that this user has begun it here is kept, where it names code."""
+    from hcpr_tune.search.storage.studies import create
+
+    create(folder, study)
+    if named := named_in_study(study):
+        for place in _places(folder):
+            remember(place, named)
+
+
+def begin_training(out: Path, recipe: Recipe) -> None:
+    """The same for the folder of a training."""
+    if named := named_in_recipe(recipe):
+        remember(address_of(out), named)
+
+
+def option_again(folder: StudyFolder, study: Study) -> str:
+    """What a command that goes on with the study must say where it could not be kept that this user has begun it."""
+    named = named_in_study(study)
+    return " --trust" if named and not begun_here(_places(folder), named) else ""
+
+
+def _places(folder: StudyFolder) -> list[str]:
+    """Where a study lies: its folder, and the bucket that this is a copy of."""
+    return [address_of(folder.root), *([] if folder.bucket is None else [folder.address])]
+
+
+def _words(options: argparse.Namespace) -> Iterable[str]:
+    """The values that the command line itself gives: whoever types a name there has vouched for it."""
+    for text in getattr(options, "set", ()):
+        yield from (text.partition("=")[2].strip().strip("\"'"), *_parts(text))
+    for text in getattr(options, "vary", ()):
+        yield from (one.strip().strip("\"'") for one in text.partition("=")[2].split(","))
+    if arch := getattr(options, "arch", None):
+        yield arch
+
+
+def _parts(text: str) -> Iterable[str]:
+    """The texts in a list or a table that is given by --set: choices of a dimension."""
+    from hcpr_tune.common.settings import parse_assignment
+
+    left = [parse_assignment(text)[1]]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+
+
+def _is_made_by_us(path: Path) -> bool:
+    """Whether a file lies in a study, in a training or beside a model."""
+    above = [Path(address_of(path)), *Path(address_of(path)).parents][1 : 1 + DEPTH]
+    return any(os.access(folder / name, os.F_OK) for folder in above for name in MADE_BY_US)
+
+
+def _settle(options: argparse.Namespace, named: set[str], places: Sequence[str], where: str) -> None:
+    """Let the command import the names, where the user has begun this here or vouches for it now. Raises `InputError`."""
+    from hcpr_tune.training.plugins import vouch
+
+    if not named:
+        return
+    if not begun_here(places, named):
+        if not (options.trust or _asked(named, where)):
+            raise InputError(
+                f"{where} names {', '.join(sorted(named))}, code that this would import and run, and you have not begun it here; look at that code,"
+                " and add --trust (trust=True from Python) if you trust whoever wrote it"
+            )
+        for place in places:
+            remember(place, named)
+    vouch(named)
+
+
+def _asked(named: set[str], where: str) -> bool:
+    """Ask whoever sits at a terminal; nobody is asked from a program, a notebook or a job."""
+    if not _at_terminal():
+        return False
+    sys.stderr.write(clean(f"{where} names code that this would import and run: {', '.join(sorted(named))}\n"))
+    sys.stderr.write("You have not begun it here. Do you trust whoever wrote that code? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _at_terminal() -> bool:
+    from hcpr_tune.common.output import is_kept
+
+    try:
+        # Only a command keeps its output: a program that calls us is told by an error.
+        return is_kept() and sys.stdin.isatty() and sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False

@@ -1,1 +1,0 @@
-"""One module per command: what it does with its arguments, and what it prints."""

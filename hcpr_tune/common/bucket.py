@@ -1,0 +1,394 @@
+"""Objects in a bucket of S3, of a store that speaks its language, or of Google Cloud Storage, named by keys under a prefix."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote
+
+from hcpr_tune.common.files import write_bytes_whole
+from hcpr_tune.common.text import clean, named
+from hcpr_tune.errors import InputError, StorageError
+
+# What a URL may say behind its `?`. The names are pyarrow's, so that the same URL can be given to whatever reads with pyarrow.
+OPTIONS = {
+    "s3": ("endpoint_override", "region", "scheme", "tls_ca_file_path"),
+    "gs": ("endpoint_override", "project_id", "scheme"),
+}
+CREDENTIALS = {
+    "s3": "credentials belong in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE) or in a role",
+    "gs": "credentials belong in the environment (GOOGLE_APPLICATION_CREDENTIALS) or in a role",
+}
+SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
+
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # between attempts: a store that restarts is back after seconds
+# No attempt starts later than this. One alone may take 10 s where a store takes the connection and says nothing, so that a caller
+# waits less than 20 s in all.
+LAST_START_S = 8.0
+
+SINGLE_REQUEST_BYTES = 2**22  # below the 5 MiB from which S3 takes an object in parts
+
+# What pyarrow's texts say, and what that means. Only what stands here is told apart, and none of it is tried again.
+LASTING = (
+    (r"NO_SUCH_BUCKET|bucket '[^']*' not found|bucket does not exist", "create the bucket or correct its name; it is not created here"),
+    (
+        r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE_DOES_NOT_MATCH|UNRECOGNIZED_CLIENT|EXPIRED_TOKEN"
+        r"|MISSING_AUTHENTICATION|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED",
+        "give credentials that may read, write, list and delete there",
+    ),
+    (r"PERMANENT_REDIRECT|HTTP status 30[17]|IllegalLocation|AUTHORIZATION_HEADER_MALFORMED", "set the region of the bucket (AWS_DEFAULT_REGION)"),
+    (r"HTTP status 400|INVALID_PARAMETER|VALIDATION|INVALID_ARGUMENT|NotImplemented", "the store does not take such a request"),
+)  # fmt: skip
+UNREACHABLE = r"NETWORK_CONNECTION|curlCode|CURL error|Could not resolve"
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def is_bucket(text: str) -> bool:
+    """Whether `text` is a URL (`scheme://...`) and no path. A wrong scheme or bucket is told by `Bucket`."""
+    return _SCHEME.match(text) is not None
+
+
+class Bucket:
+    """
+    The objects under one prefix of a bucket, by their keys relative to it (`record/0001.json`).
+
+    `url` is `s3://bucket/prefix` or `gs://bucket/prefix`, with pyarrow's options behind a `?` (`endpoint_override`, `scheme`,
+    `region`); AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL are followed where the URL names no endpoint. Nothing is opened before the
+    first use. All methods may be called by several threads. They try again, for less than 20 s, what may pass by itself.
+
+    A prefix that ends up without objects keeps an empty one, `prefix/`: pyarrow marks folders like that. `keys` never shows it.
+
+    Raises InputError for a URL that cannot be used or that holds credentials; `StorageError` is raised by every method that asks
+    the store. A key that is empty, begins or ends with `/` or has empty parts is a fault of the program: ValueError.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._store, self._prefix = _parsed(url)
+
+    @property
+    def url(self) -> str:
+        """The URL with its options, as `Bucket` and pyarrow read it."""
+        prefix = f"/{quote(self._prefix)}" if self._prefix else ""
+        query = "&".join(f"{name}={quote(value, safe=':/')}" for name, value in self._store.options.items())
+        return f"{self._store.scheme}://{self._store.bucket}{prefix}" + (f"?{query}" if query else "")
+
+    def child(self, name: str) -> Bucket:
+        """The objects below `name`, over the same connection."""
+        _check_key(name)
+        child = Bucket.__new__(Bucket)
+        child._store, child._prefix = self._store, f"{self._prefix}/{name}" if self._prefix else name
+        return child
+
+    def read(self, key: str) -> bytes | None:
+        """The whole object as one writer left it, or None where there is none. An object is held in memory."""
+        place = self._place(key)
+        data: bytes | None = self._asked("read", key, lambda: _read(self._store, place))
+        return data
+
+    def write(self, key: str, data: bytes) -> None:
+        """Create or replace an object. A reader sees the old one or all of the new one."""
+        place = self._place(key)
+        self._asked("written", key, lambda: _write(self._store, place, data))
+
+    def upload(self, path: Path, key: str) -> None:
+        """`write` from a file, which is held in memory. OSError where the file cannot be read."""
+        # A stream that is fed piece by piece would publish what it has when it is closed by an error or an interrupt in between.
+        self.write(key, path.read_bytes())
+
+    def download(self, key: str, path: Path) -> bool:
+        """`read` into a file that is there as a whole or not at all; False where there is no object. OSError where the disk refuses."""
+        data = self.read(key)
+        if data is None:
+            return False
+        write_bytes_whole(path, data)
+        return True
+
+    def delete(self, key: str) -> None:
+        """Delete an object. One that is not there is no error."""
+        place = self._place(key)
+        self._asked("deleted", key, lambda: _unless_missing(self._store, self._store.opened().delete_file, place))
+
+    def delete_tree(self, prefix: str) -> None:
+        """Delete all objects whose keys begin with `prefix/`. None there is no error. Not for what others still write to."""
+        place = self._place(prefix)
+        self._asked(
+            "deleted", f"{prefix}/", lambda: _unless_missing(self._store, self._store.opened().delete_dir, place)
+        )
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """The keys that begin with `prefix/` (all of them for ""), at any depth, sorted, relative to the bucket's own prefix."""
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """As `keys`, with the size of each object in bytes."""
+        top = self._place(prefix) if prefix else self._place()
+        found: dict[str, int] = self._asked("listed", f"{prefix}/" if prefix else "", lambda: _sizes(self._store, top))
+        skipped = len(self._place()) + 1
+        return {place[skipped:]: size for place, size in found.items()}
+
+    def check(self) -> None:
+        """Write, read, list and delete a small object of its own. Raises InputError where one of these fails: nothing can be kept there."""
+        key, data = f".hcpr_tune-check-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        try:
+            self.write(key, data)
+            same = self.read(key) == data and key in self.keys()
+            self.delete(key)
+        except StorageError as error:
+            raise InputError(str(error)) from error
+        if not same:
+            raise InputError(
+                f"{self.url}: an object that was just written is not read or listed as it was; a store has to show what it took"
+            )
+
+    def _place(self, key: str | None = None) -> str:
+        """pyarrow's name for an object or, without a key, for the prefix."""
+        if key is not None:
+            _check_key(key)
+        return "/".join(part for part in (self._store.bucket, self._prefix, key) if part)
+
+    def _asked(self, verb: str, key: str, action: Callable[[], Any]) -> Any:
+        """What `action` returns, after up to five attempts."""
+        started = time.monotonic()
+        for pause in (*PAUSES_S, None):
+            try:
+                return action()
+            except OSError as error:
+                reason = _first_line(error)
+                over = pause is None or time.monotonic() - started + pause > LAST_START_S
+                if over or _way_out(reason) is not None:
+                    raise StorageError(self._failure(verb, key, reason)) from None
+                time.sleep(pause or 0.0)
+        raise AssertionError("the last pause is None")
+
+    def _failure(self, verb: str, key: str, reason: str) -> str:
+        what = f"{key!r} cannot be {verb}" if key else f"the objects cannot be {verb}"
+        way_out = _way_out(reason)
+        if way_out is None and re.search(UNREACHABLE, reason):
+            way_out = "the store cannot be reached: check the endpoint and the network, then start again"
+        return f"{self.url}: {what}: {reason}; {way_out or 'start again when the store works'}"
+
+
+class _Store:
+    """One connection: what a URL says besides its prefix, and pyarrow's file systems, opened when they are needed."""
+
+    def __init__(self, scheme: str, bucket: str, options: dict[str, str]) -> None:
+        self.scheme, self.bucket, self.options = scheme, bucket, options
+        self._lock = threading.Lock()
+        self._opened: dict[bool, Any] = {}
+        self._exists = False
+        self.region: str | None = None  # of a bucket at Amazon, once it was asked for
+
+    def opened(self, at_once: bool = False) -> Any:
+        """pyarrow's file system. `at_once`: for an object that goes up in one request."""
+        with self._lock:
+            if at_once not in self._opened:
+                self._opened[at_once] = _open_s3(self, at_once) if self.scheme == "s3" else _open_gs(self)
+            return self._opened[at_once]
+
+    def confirm_bucket(self) -> None:
+        """Tell a missing object from a missing bucket, which pyarrow does not. Asked once: a bucket seldom goes away."""
+        from pyarrow.fs import FileType
+
+        if self._exists:
+            return
+        try:
+            missing = self.opened().get_file_info(self.bucket).type == FileType.NotFound
+        except OSError as error:
+            # Who may read objects need not be allowed to ask for the bucket.
+            if re.search("ACCESS_DENIED|HTTP status 403|PERMISSION_DENIED", str(error)) is None:
+                raise
+            missing = False
+        if missing:
+            raise OSError(f"bucket '{self.bucket}' not found")
+        self._exists = True
+
+
+def _parsed(url: str) -> tuple[_Store, str]:
+    """The store and the prefix. No message repeats what may be a secret: neither the host part nor the values of options."""
+    match = _SCHEME.match(url)
+    scheme = match.group(1).lower() if match else ""
+    if match is None or scheme not in OPTIONS:
+        raise InputError(
+            f"storage URL with scheme {scheme!r}: known are s3://BUCKET/PREFIX and gs://BUCKET/PREFIX; anything else is a path"
+        )
+    location, _, query = url[match.end() :].partition("?")
+    bucket, _, path = location.partition("/")
+    if "@" in bucket or ":" in bucket:
+        law = "a storage URL names a bucket, and neither user, password nor port"
+        raise InputError(
+            f"{scheme}:// URL with '@' or ':' before its path: {law}; {CREDENTIALS[scheme]}; a server is named by ?endpoint_override="
+        )
+    if not _BUCKET_NAME.fullmatch(bucket):
+        raise InputError(
+            f"{scheme}:// URL without a usable bucket: a name of letters, digits, '.', '_' and '-' follows; write {scheme}://BUCKET/PREFIX"
+        )
+    prefix = unquote(path).strip("/")
+    if prefix and not _is_key(prefix):
+        raise InputError(
+            f"{scheme}://{bucket}: a prefix has no empty parts, '.' or '..'; write {scheme}://{bucket}/NAME/NAME"
+        )
+    return _Store(scheme, bucket, _options(scheme, bucket, query)), prefix
+
+
+def _options(scheme: str, bucket: str, query: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name in options:
+        if name not in OPTIONS[scheme]:
+            known = ", ".join(OPTIONS[scheme])
+            raise InputError(
+                f"{scheme}://{bucket}: an option behind '?' is unknown; known are {known}; {CREDENTIALS[scheme]}"
+            )
+    if options.get("scheme", "https") not in ("http", "https"):
+        raise InputError(f"{scheme}://{bucket}: option scheme is 'http' or 'https'")
+    if "@" in options.get("endpoint_override", ""):
+        raise InputError(f"{scheme}://{bucket}: option endpoint_override names a user; {CREDENTIALS[scheme]}")
+    return options
+
+
+def _check_key(key: str) -> None:
+    if not _is_key(key):
+        raise ValueError(f"{key!r} is no key: parts between single '/', none of them empty, '.' or '..'")
+
+
+def _is_key(text: str) -> bool:
+    return all(part not in ("", ".", "..") for part in text.split("/"))
+
+
+def _open_s3(store: _Store, at_once: bool) -> Any:
+    # Built here and not by pyarrow's from_uri: that would try an endpoint that is not there for 6 s, a silent one for 100 s.
+    try:
+        from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+    except ImportError:
+        raise InputError("s3:// needs a pyarrow that was built with S3; install pyarrow from its wheels") from None
+    endpoint, scheme = _endpoint(store)
+    try:
+        region = store.options.get("region")
+        if region is None and endpoint is None:  # Amazon, where a bucket answers in its own region only
+            region = store.region = store.region or resolve_s3_region(store.bucket)
+        return S3FileSystem(
+            region=region,  # None: the AWS_ variables and files say it
+            endpoint_override=endpoint,
+            scheme=scheme,
+            tls_ca_file_path=store.options.get("tls_ca_file_path"),
+            # One request in place of three. Not for what goes up in parts: where the first request for these failed, pyarrow
+            # would put an empty object there when the stream is dropped.
+            allow_delayed_open=at_once,
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),  # the attempts are `Bucket._asked`'s
+        )
+    except ValueError as error:
+        raise InputError(
+            f"s3://{store.bucket}: {_first_line(error)}; correct the options behind '?' or the AWS_ variables"
+        ) from None
+
+
+def _endpoint(store: _Store) -> tuple[str | None, str]:
+    """Host (and port) and scheme of a store that is not Amazon's. S3FileSystem does not look at the variables by itself."""
+    endpoint = store.options.get("endpoint_override")
+    if not endpoint:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    scheme = store.options.get("scheme", "https")
+    if not endpoint:
+        return None, scheme
+    if "@" in endpoint:
+        raise InputError(f"AWS_ENDPOINT_URL names a user; {CREDENTIALS['s3']}")
+    named, separator, host = endpoint.rpartition("://")
+    if named not in ("", "http", "https"):
+        raise InputError(
+            f"s3://{store.bucket}: an endpoint begins with http:// or https://; correct AWS_ENDPOINT_URL or endpoint_override"
+        )
+    return host.rstrip("/"), named if separator else scheme
+
+
+def _open_gs(store: _Store) -> Any:
+    try:
+        from pyarrow.fs import GcsFileSystem
+    except ImportError:
+        raise InputError(
+            "gs:// needs a pyarrow that was built with Google Cloud Storage; install pyarrow from its wheels"
+        ) from None
+    return GcsFileSystem(
+        endpoint_override=store.options.get("endpoint_override"),
+        scheme=store.options.get("scheme"),
+        project_id=store.options.get("project_id"),
+        retry_time_limit=timedelta(seconds=3),
+    )
+
+
+def _read(store: _Store, place: str) -> bytes | None:
+    """pyarrow asks for the size, then for as many bytes. Where the object was replaced in between, they are cut off: read again.
+
+    Opened as a file: of a stream pyarrow does not take the size, and asks for it in pieces of 16 KiB, a request each.
+    """
+    files = store.opened()
+    try:
+        with files.open_input_file(place) as file:
+            before, data = file.metadata(), bytes(file.read())
+        with files.open_input_file(place) as file:
+            after = file.metadata()
+    except FileNotFoundError:
+        store.confirm_bucket()
+        return None
+    if before != after:
+        raise OSError("the object was replaced while it was read")
+    return data
+
+
+def _write(store: _Store, place: str, data: bytes) -> None:
+    """
+    Put all of `data` there or leave what is there.
+
+    A stream of pyarrow cannot be given up: dropped or closed, it publishes what it was given so far, and be it nothing. So an
+    interrupt may not come between opening, writing and closing. Python delivers interrupts to the main thread alone.
+    """
+    if threading.current_thread() is threading.main_thread():
+        with ThreadPoolExecutor(1, thread_name_prefix="bucket-write") as apart:
+            apart.submit(_publish, store, place, data).result()
+    else:
+        _publish(store, place, data)
+
+
+def _publish(store: _Store, place: str, data: bytes) -> None:
+    stream = store.opened(at_once=len(data) <= SINGLE_REQUEST_BYTES).open_output_stream(place)
+    stream.write(data)
+    stream.close()
+
+
+def _unless_missing(store: _Store, action: Callable[[str], None], place: str) -> None:
+    try:
+        action(place)
+    except FileNotFoundError:
+        store.confirm_bucket()
+
+
+def _sizes(store: _Store, top: str) -> dict[str, int]:
+    from pyarrow.fs import FileSelector, FileType
+
+    found = store.opened().get_file_info(FileSelector(top, recursive=True, allow_not_found=True))
+    sizes = {str(entry.path): int(entry.size) for entry in found if entry.type == FileType.File}
+    if not sizes:
+        store.confirm_bucket()
+    return sizes
+
+
+def _way_out(reason: str) -> str | None:
+    """What to do about a failure that does not pass by itself; None for one that may."""
+    return next((way_out for pattern, way_out in LASTING if re.search(pattern, reason, re.IGNORECASE)), None)
+
+
+def _first_line(error: BaseException) -> str:
+    """The reason on one line, without what the environment holds in secret."""
+    lines = str(error).strip().splitlines()
+    reason = clean(lines[0].rstrip(".; ")) if lines else named(error)
+    for secret in filter(None, map(os.environ.get, SECRET_VARIABLES)):
+        reason = reason.replace(secret, "***")
+    return reason

@@ -1,0 +1,48 @@
+"""Ray's Job API: searches that a cluster runs by itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hcpr_tune.common.text import first_line
+from hcpr_tune.errors import InputError
+
+DASHBOARD = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):\d+/?")
+"""Ray would import a module that another scheme names."""
+
+
+def on_head(path: Path | None) -> tuple[str, bool]:
+    """The Python that Ray runs on the cluster's head, and whether `path` is there."""
+    import ray
+
+    def look(text: str | None) -> tuple[str, bool]:
+        import os
+        import sys
+
+        return sys.executable, text is None or os.path.exists(text)  # noqa: PTH110  # it must not need this package
+
+    # Only the head has a little of this resource.
+    remote = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(look)
+    found: tuple[str, bool] = ray.get(remote.remote(None if path is None else str(path)), timeout=60)
+    return found
+
+
+def job_client(dashboard: str) -> Any:
+    """Ray's client for jobs. It takes the token from where Ray does. Raises `InputError`."""
+    import logging
+
+    url = dashboard if "://" in dashboard else f"http://{dashboard}"
+    if not DASHBOARD.fullmatch(url):
+        raise InputError(f"a cluster's dashboard is at HOST:PORT, got {dashboard}; ray's head names it when it starts")
+    from ray.job_submission import JobSubmissionClient
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        return JobSubmissionClient(url)
+    except (RuntimeError, ConnectionError, ValueError) as error:
+        reason = first_line(error)
+        raise InputError(
+            f"the cluster's dashboard at {url} does not take jobs: {reason}; look whether it runs and whether RAY_AUTH_TOKEN is its token"
+        ) from None

@@ -1,0 +1,212 @@
+"""Run a study: lead it, keep its record, hand its jobs to Ray Tune, and write what is left at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from hcpr_tune.common.files import sweep
+from hcpr_tune.errors import Interrupted, MovedOn, StorageError
+from hcpr_tune.execution.capacity import Capacity, Share, check_own_ray, requested
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.record import Listener, Record, Segments
+from hcpr_tune.search.record.results import ResultFiles, StudyFolder
+from hcpr_tune.search.spec.study import Study, study_to_plain
+from hcpr_tune.search.storage.bucket_sync import Mirror
+from hcpr_tune.search.storage.inbox import clear_stops
+from hcpr_tune.search.storage.lease import Lead
+from hcpr_tune.search.storage.object_store import storage_error
+from hcpr_tune.version import VERSION
+
+if TYPE_CHECKING:
+    from hcpr_tune.execution.ray_tune import Bridge
+
+NAMED_VERSIONS = ("torch", "ray", "optuna", "numpy", "scikit-learn")
+MOST_PENDING = 10_000
+"""Ray's own bound on trials that wait for an actor: the searcher hands out no more than there are workers."""
+
+
+@contextmanager
+def recording(
+    folder: StudyFolder,
+    study: Study,
+    history: History,
+    workers: int,
+    requests: Sequence[Event] = (),
+    patience: float = 0.0,
+) -> Iterator[Record[History]]:
+    """A session of the study: its lead, and its record with the session's beginning, the events `requests` and its end.
+
+    Waits up to `patience` seconds for a driver that may be dead. Raises `InputError` where another process leads the study, and `MovedOn` where
+    one has led it since `history` was read.
+    """
+    with ExitStack() as stack:
+        lead = Lead(folder.place, folder.address, patience)
+        stack.callback(lead.close)
+        if folder.record_bytes() != history.bytes_read:
+            raise MovedOn(f"{folder.address} was searched by another process in this moment; start again")
+        sweep(folder.root)
+        clear_stops(folder.place)
+        segments = None if folder.bucket is None else Segments(folder.bucket, lead.check)
+        record = stack.enter_context(Record(folder.record, history, segments=segments, leading=lead.check))
+        record.append(_begin(study, history, workers, requests, record.clock()))
+        with ending(record):
+            yield record
+
+
+@contextmanager
+def ending(record: Record[Any]) -> Iterator[None]:
+    """Record at the end of the block why it ended. Ctrl-C is `Interrupted` then."""
+    reason = "failed"
+    try:
+        yield
+        reason = "finished"
+    except Interrupted:
+        reason = "interrupted"
+        raise
+    except KeyboardInterrupt:
+        reason = "interrupted"
+        raise Interrupted("interrupted") from None
+    except StorageError:
+        reason = "storage"
+        raise
+    finally:
+        # Where the storage is what failed, the record ends without its end.
+        with suppress(StorageError) if reason == "storage" else nullcontext():
+            record.append({"event": "end", "time": record.clock(), "reason": reason})
+
+
+def driver_facts(packages: Iterable[str]) -> Event:
+    """Which process on which host leads a session, with which versions."""
+    versions = {name: version(name) for name in packages}
+    return {
+        "host": platform.node(),
+        "process": os.getpid(),
+        "versions": {"hcpr_tune": VERSION, "python": platform.python_version(), **versions},
+    }
+
+
+def _begin(study: Study, history: History, workers: int, requests: Sequence[Event], time: float) -> Event:
+    losses = [{"event": "loss", "what": history.damage}] if history.damage else []
+    return {
+        "event": "begin",
+        "time": time,
+        "fingerprint": study.fingerprint,
+        "workers": workers,
+        **driver_facts(NAMED_VERSIONS),
+        "requests": [*losses, *requests],
+        **({} if history.study else {"study": study_to_plain(study)}),
+    }
+
+
+def run(
+    folder: StudyFolder,
+    study: Study,
+    history: History,
+    share: Share,
+    listeners: Callable[[], Sequence[Listener]] = list,
+    requests: Sequence[Event] = (),
+    patience: float = 0.0,
+    trainable: type | None = None,
+) -> History:
+    """Run the study to its end on the connected Ray, from where `history` is, the events `requests` first.
+
+    `listeners` are made once this process leads the study: they write its files anew. `trainable`: what does the jobs, `TrainJob` unless another class is given that reports as it does.
+    Raises `Interrupted` on Ctrl-C, SIGTERM and `hcpr_tune stop`, `StorageError` where nothing more can be recorded or kept, `ClusterLost` where Ray is gone.
+    """
+    with recording(folder, study, history, share.workers, requests, patience) as record:
+        try:
+            record.listeners = [ResultFiles(folder, study, history), *listeners()]
+        except OSError as error:
+            raise storage_error(f"{folder.root} cannot be written", error) from error
+        if folder.bucket is not None:
+            record.listeners.append(Mirror(folder.root, folder.bucket, record.leading))
+        _search(folder, study, record, share, trainable)
+    return history
+
+
+def _search(folder: StudyFolder, study: Study, record: Record[History], share: Share, trainable: type | None) -> None:
+    from hcpr_tune.execution.search_adapter import JobSearcher
+    from hcpr_tune.execution.trainable import TrainJob
+
+    most = study.settings.resources.workers
+    searcher = JobSearcher(study, record, folder, Capacity(share, most))
+    run_on_ray(folder.root.name, searcher, trainable or TrainJob, share, most)
+
+
+def run_on_ray(name: str, searcher: Bridge[Any], trainable: type, share: Share, most: int = 0) -> None:
+    """Have Ray Tune do the jobs of `searcher` by `trainable`, under `name`; an autoscaler is asked for room for `most` at once.
+
+    Raises `Interrupted` where somebody asked for the end, `StorageError` where nothing more can be recorded or kept, `ClusterLost` where Ray is gone.
+    """
+    # Ctrl-C must end the search at once; Tune's own handler would first wait for running epochs.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # The driver writes what people look at; Ray's copies would cost time and disk.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # Of Ray's two reporters only the older one is silent at verbose=0.
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING)
+    # Ray's own state is thrown away; to write it, all jobs of the search anew each time, would take up to a twentieth of the driver's time.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
+    # What befalls a job is in the record; Ray's errors about it would frighten people on the terminal. What ends the search is raised.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    from ray import tune
+    from ray.tune.execution import class_cache
+
+    from hcpr_tune.execution.ray_tune import Ends, Halt
+
+    # Ray Tune would send the driver's keys for S3 to its workers, through a log that all users of a machine can read. Processes have those of their own node.
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not _secret(name)}
+
+    with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable, requested(share, most):
+        tuner = tune.Tuner(
+            _worker_class(trainable, share),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=_job_name,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=disposable,
+                verbose=0,
+                stop=Ends(searcher),
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )
+        try:
+            tuner.fit()
+            searcher.check()
+        except Halt as halt:
+            raise halt.cause or Interrupted("stopped on request") from None
+        except Exception:
+            check_own_ray()  # where Ray itself has died, that is what is wrong
+            raise
+
+
+def _secret(name: str) -> bool:
+    return name.startswith("AWS_") or any(word in name for word in ("KEY", "SECRET", "TOKEN", "PASSWORD"))
+
+
+def _worker_class(trainable: type, share: Share) -> type:
+    """What Ray makes workers of, under its own name: dashboard and process list would show that of Ray Tune's wrapper."""
+    from ray import tune
+
+    worker: type = tune.with_resources(trainable, {"CPU": share.cpus_per_trial, "GPU": share.gpus_per_trial})
+    worker.__qualname__ = trainable.__name__
+    return worker
+
+
+def _job_name(trial: object) -> str:
+    """The job's name as Ray's own logs have it."""
+    name: str = getattr(trial, "config", {}).get("name", "job")
+    return name

@@ -1,0 +1,91 @@
+"""A search's end of the bridge to Ray Tune: asks the policy what a free worker does, and hands it what comes back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Literal
+
+from hcpr_tune.common.settings import to_plain
+from hcpr_tune.errors import StorageError
+from hcpr_tune.execution.capacity import Capacity
+from hcpr_tune.execution.ray_tune import Bridge, Halt
+from hcpr_tune.execution.trainable import UNWRITABLE
+from hcpr_tune.search.record.history import Event, History, Job
+from hcpr_tune.search.record.record import Record
+from hcpr_tune.search.record.results import StudyFolder, recipe_of_job, training_name
+from hcpr_tune.search.scheduling.scheduler import Policy
+from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.storage.inbox import STOP, Inbox
+from hcpr_tune.search.suggestion.sampler import Suggester
+
+
+class JobSearcher(Bridge[Job]):
+    """Does what the policy decides, which is in the record before the worker starts."""
+
+    def __init__(self, study: Study, record: Record[History], folder: StudyFolder, capacity: Capacity) -> None:
+        super().__init__()
+        self._study, self._record, self._folder, self._capacity = study, record, folder, capacity
+        self._policy = Policy(study, record.history, Suggester(study), self._write, record.clock)
+        self._inbox = Inbox(folder.place)
+
+    def look(self) -> None:
+        for request in self._inbox.take(self._study, self._record.history):
+            kind = request.pop("kind")
+            if kind == STOP:
+                self.halt = Halt(None)
+            else:
+                self._policy.write(kind, **request)
+        self._policy.has(self._capacity.now())
+
+    def has_room(self) -> bool:
+        return len(self.jobs) < self._record.history.workers
+
+    def next_work(self) -> Job | Literal["wait", "finished"]:
+        return self._policy.next_work()
+
+    def hand_out(self, work: Job) -> dict[str, Any]:
+        """What the worker needs to know."""
+        reported = self._policy.begin(work)
+        trial = self._record.history.trials[work.trial]
+        recipe = recipe_of_job(self._study, trial, work)
+        return {
+            "study": self._folder.root.name,
+            "name": self._name(work),
+            "values": values_words(trial.params),
+            "recipe": to_plain(recipe),
+            "start": work.start,
+            "end": work.end,
+            "reported": reported,
+            "checkpoints": self._folder.store.where(training_name(work.trial, work.end, self._study.restarted)),
+            "checkpoint_every": self._study.settings.resources.checkpoint_every,
+            "gpus": self._capacity.share.gpus_per_trial,
+        }
+
+    def _name(self, job: Job) -> str:
+        """What Ray calls a job, and the worker in its log: one cluster may run several studies."""
+        return f"study {self._folder.root.name}: {job.name} (rung {job.end})"
+
+    def take(self, work: Job, report: dict[str, Any]) -> None:
+        self._policy.take(work, report, ends=report["status"] not in ("training", UNWRITABLE))
+
+    def died(self, work: Job) -> None:
+        self._policy.died(work)
+
+    def broken_off(self, work: Job) -> bool:
+        return self._policy.broken_off(work)
+
+    def _write(self, event: Event) -> None:
+        if self.halt is not None:
+            raise StorageError("the search has ended")
+        self._record.append(event)
+
+
+def values_words(params: Params) -> str:
+    """A trial's values in one line, each by the last part of its name where no other one ends so."""
+    last = Counter(name.rpartition(".")[2] for name in params)
+    short = {name: name.rpartition(".")[2] for name in params}
+    named = {name if last[short[name]] > 1 else short[name]: value for name, value in params.items()}
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in named.items()
+    )

@@ -1,0 +1,121 @@
+"""Where the time went: seconds by purpose per trial and in total, what halving saved, what an audit says that it cost, what a plan foresaw."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from hcpr_tune.search.record.history import History, Trial
+from hcpr_tune.search.scheduling.config import Rules
+from hcpr_tune.search.spec.study import Study
+
+MEASURED = ("attack", "update", "evaluation", "checkpoint")
+PARTS = (*MEASURED, "startup")
+
+
+def trial_seconds(trial: Trial) -> dict[str, float]:
+    """Seconds of one trial by purpose; `other` is what its jobs held a worker for beside these: reports, and epochs that ran twice."""
+    parts = {part: sum(event.get(f"seconds_{part}", 0.0) for event in trial.epochs.values()) for part in MEASURED}
+    parts["startup"] = trial.startup
+    return {**parts, "other": max(0.0, trial.held - sum(parts.values())), "held": trial.held}
+
+
+def ledger(history: History, rules: Rules) -> dict[str, Any]:
+    """The whole account, in seconds. `idle` is what workers were there for and not held by a job, the start of a session included."""
+    trials = {number: trial_seconds(trial) for number, trial in history.trials.items()}
+    names = (*PARTS, "other", "held")
+    total = {name: sum(one[name] for one in trials.values()) for name in names}
+    total["idle"] = max(0.0, history.worker_seconds_offered - total["held"])
+    return {
+        "unit": "seconds",
+        "workers": history.workers,
+        "wall_clock": history.seconds,
+        "total": _rounded(total),
+        "saved_by_halving": round(saved_seconds(history, rules), 3),
+        "audit": audit(history),
+        "trials": {str(number): _rounded(one) for number, one in trials.items()},
+    }
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}
+
+
+def saved_seconds(history: History, rules: Rules) -> float:
+    """What it would have cost to run the stopped trials to the end, each at its own pace so far."""
+    saved = 0.0
+    for trial in history.trials.values():
+        if trial.state == "stopped":
+            later = [rung for rung in rules.rungs if rung > trial.last_rung]
+            epochs = sum(later) if rules.restarted else rules.rungs[-1] - trial.last_rung
+            saved += epochs * trial.seconds / len(trial.epochs)
+    return saved
+
+
+def audit(history: History) -> dict[str, Any] | None:
+    """What stopping cost, by the audited trials that ran to the end: how many the study would have preferred to the best of the others.
+
+    Points are those of the first objective that the best of them is ahead by. None without an audit.
+    """
+    if not history.audited:
+        return None
+    ranked = history.ranked()
+    done = [trial for trial in ranked if trial.number in history.audited and trial.status == "completed"]
+    others = [trial for trial in ranked if trial.number not in history.audited]
+    ahead = [trial for trial in done if not others or ranked.index(trial) < ranked.index(others[0])]
+    points = [_first_value(history, trial) - _first_value(history, others[0]) for trial in ahead if others]
+    return {
+        "audited": sorted(history.audited),
+        "completed": len(done),
+        "better_than_the_best": len(ahead),
+        "most_points_lost": round(100 * max([0.0, *points]), 3),
+    }
+
+
+def _first_value(history: History, trial: Trial) -> float:
+    return history.goal.values(trial.scores[trial.best_rung])[0]
+
+
+class Against(NamedTuple):
+    """Something that a plan foresaw, and what came of it."""
+
+    name: str
+    planned: float | None
+    """None: the plan knew nothing of it."""
+    actual: float | None
+    """None: nothing has come yet."""
+
+
+def against_plan(study: Study, history: History) -> list[Against]:
+    """The search so far against what `hcpr_tune plan` foresaw of it; empty where there was no plan.
+
+    The plan's score is what the chosen trial is truly worth; the actual one is measured by the images that it was chosen by, and so is
+    optimistic beside it. Jobs are not among these, since a history does not count them, nor the bytes of checkpoints: the record does not have them.
+    """
+    plan = study.settings.plan
+    if not plan.workers:
+        return []
+    # The mean over the time: nodes come and go.
+    there = history.worker_seconds_offered / history.seconds if history.seconds else float(history.workers)
+    parts = (trial_seconds(trial) for trial in history.trials.values())
+    worked = sum(one[part] for one in parts for part in MEASURED)
+    return [
+        Against("workers", plan.workers, round(there, 3)),
+        Against("wall_clock", 3600 * plan.hours, history.seconds),
+        Against("worker_seconds", 3600 * plan.worker_hours, history.worker_seconds),
+        Against("use", plan.use, worked / history.worker_seconds_offered if history.worker_seconds_offered else None),
+        Against("epochs", plan.epochs, sum(len(trial.epochs) for trial in history.trials.values())),
+        Against("score", plan.score or None, _winner_value(history)),
+    ]
+
+
+def _winner_value(history: History) -> float | None:
+    """The first objective of the trial that `results.winner` has, as measured."""
+    ranked = history.ranked()
+    reaching = [trial for trial in ranked if not history.goal.shortfall(trial.scores[trial.best_rung])]
+    return max((_first_value(history, trial) for trial in reaching or ranked[:1]), default=None)
+
+
+def plan_plain(study: Study, history: History) -> dict[str, dict[str, float | None]] | None:
+    """`against_plan` by name; None without a plan."""
+    rows = against_plan(study, history)
+    return {name: {"planned": planned, "actual": actual} for name, planned, actual in rows} or None

@@ -1,0 +1,395 @@
+"""The results folder: what the driver writes for people and programs, all of it rebuilt from the record."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcpr_tune.common.files import write_json, write_whole
+from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.search.record.history import Event, History, Job, Trial
+from hcpr_tune.search.record.ledger import ledger, plan_plain
+from hcpr_tune.search.record.record import SEGMENTS
+from hcpr_tune.search.scheduling.rung_correlation import rung_worths
+from hcpr_tune.search.spec.objectives import fronts
+from hcpr_tune.search.spec.space import with_params
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.storage.checkpoint_store import BucketStore, CheckpointStore, FolderStore
+from hcpr_tune.search.storage.object_store import Folder, Place
+from hcpr_tune.training.recipe import Recipe, recipe_to_toml
+
+if TYPE_CHECKING:
+    from hcpr_tune.common.bucket import Bucket
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Where things lie in results/NAME, which is a copy where the study lies in a bucket."""
+
+    root: Path
+    bucket: Bucket | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the study lies, for people."""
+        return str(self.root) if self.bucket is None else self.bucket.url
+
+    @property
+    def place(self) -> Place:
+        """Where record, holder and requests are."""
+        return Folder(self.root) if self.bucket is None else self.bucket
+
+    @property
+    def store(self) -> CheckpointStore:
+        return FolderStore(self.checkpoints) if self.bucket is None else BucketStore(self.bucket.child("checkpoints"))
+
+    @property
+    def study(self) -> Path:
+        return self.root / "study.toml"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "record.jsonl"
+
+    @property
+    def table(self) -> Path:
+        return self.root / "trials.csv"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def rungs(self) -> Path:
+        return self.root / "rungs.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.json"
+
+    def record_bytes(self) -> int:
+        """How long the record is at the moment."""
+        if self.bucket is not None:
+            return sum(self.bucket.sizes(SEGMENTS).values())
+        return self.record.stat().st_size if self.record.exists() else 0
+
+    def trial(self, number: int) -> Path:
+        return self.root / "trials" / f"trial_{number:04d}"
+
+
+ACCURACIES = ("robust_accuracy_validation", "clean_accuracy_validation")
+
+
+def training_name(number: int, end: int, restarted: bool) -> str:
+    """The name of a training among the checkpoints: one per trial, or one for each rung `end` that is a training of its own."""
+    return f"trial_{number:04d}" + (f"_to_{end:04d}" if restarted else "")
+
+
+def rung_accuracies(trial: Trial) -> dict[str, Proportion] | None:
+    """Robust and clean accuracy of the trial's best rung on validation; None before its first rung."""
+    if not trial.rungs:
+        return None
+    epoch = trial.at_rung(trial.best_rung)
+    total = epoch["total_validation"]
+    return {
+        "robust_accuracy_validation": Proportion(epoch["robust_correct_validation"], total),
+        "clean_accuracy_validation": Proportion(epoch["clean_correct_validation"], total),
+    }
+
+
+def trial_metrics(trial: Trial) -> dict[str, Any]:
+    """What a trial reached, as plain values."""
+    accuracies = rung_accuracies(trial) or {}
+    return {
+        "trial": trial.number,
+        "source": trial.source,
+        "status": trial.state,
+        "reason": trial.reason,
+        "epochs": trial.last_epoch,
+        "epoch_of_score": trial.best_rung or None,
+        **{name: proportion.to_plain() for name, proportion in accuracies.items()},
+        "rungs": {str(epoch): score for epoch, score in sorted(trial.rungs.items())},
+        "seconds": round(trial.seconds, 3),
+        "params": trial.params,
+    }
+
+
+def trial_columns(study: Study) -> list[str]:
+    """The columns of the table of trials."""
+    columns = ["trial", "source", "status", "epochs", "epoch_of_score"]
+    columns += [f"{name}{suffix}" for name in ACCURACIES for suffix in ("", "_low", "_high")]
+    return [*columns, "seconds", *sorted(study.space), "reason"]
+
+
+def trial_row(trial: Trial) -> dict[str, Any]:
+    """One trial's row; a value that there is not is left out."""
+    row = {name: value for name, value in trial_metrics(trial).items() if name not in (*ACCURACIES, "rungs", "params")}
+    for name, proportion in (rung_accuracies(trial) or {}).items():
+        low, high = proportion.interval
+        row |= {name: proportion.share, f"{name}_low": low, f"{name}_high": high}
+    return row | trial.params
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\n")
+"""How a text begins that a spreadsheet would carry out."""
+
+
+def guarded(value: Any) -> Any:
+    """A cell of a table for spreadsheets: a text that would be a formula gets an apostrophe in front, and what ends a line ends it as everywhere.
+    Numbers stay what they are.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(FORMULAS) else text
+
+
+def trials_csv(study: Study, history: History) -> str:
+    """One row per trial in the order of their numbers."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, trial_columns(study), lineterminator="\n")
+    writer.writeheader()
+    for trial in history.trials.values():
+        row = {name: guarded(value) for name, value in trial_row(trial).items()}
+        row |= {name: f"{value:.6f}" for name, value in row.items() if name.startswith(ACCURACIES)}
+        writer.writerow(row)
+    return buffer.getvalue()
+
+
+class ResultFiles:
+    """A listener that keeps the trials' metrics, the table, the best model and the checkpoints as the record has them."""
+
+    def __init__(self, folder: StudyFolder, study: Study, history: History) -> None:
+        self._folder, self._study = folder, study
+        self._best: tuple[int, int] | None = None
+        self._weights_wrong = ""
+        self._settled = self._settling = 0.0
+        for trial in history.trials.values():
+            self._open_trial(trial)
+        self._settle(history)
+
+    def on_event(self, event: Event, history: History) -> None:
+        if event["event"] == "trial":
+            self._open_trial(history.trials[event["trial"]])
+        elif event["event"] == "epoch":
+            with self._metrics(event["trial"]).open("a", encoding="utf-8") as file:
+                file.write(metrics_line(event))
+        elif event["event"] == "end" or (event["event"] == "job_end" and self._due()):
+            self._settle(history)
+
+    def close(self) -> None:
+        pass
+
+    def _metrics(self, number: int) -> Path:
+        return self._folder.trial(number) / "metrics.jsonl"
+
+    def _open_trial(self, trial: Trial) -> None:
+        """The trial's folder with its recipe and the metrics recorded so far."""
+        self._folder.trial(trial.number).mkdir(parents=True, exist_ok=True)
+        recipe = with_params(self._study.recipe, trial.params)
+        _bring_up_to_date(self._folder.trial(trial.number) / "recipe.toml", recipe_to_toml(recipe))
+        metrics = "".join(metrics_line(trial.epochs[epoch]) for epoch in sorted(trial.epochs))
+        _bring_up_to_date(self._metrics(trial.number), metrics)
+
+    def _due(self) -> bool:
+        """Writing everything anew takes longer as the study grows; it may take a twentieth of the driver's time."""
+        return time.monotonic() - self._settled >= 20 * self._settling
+
+    def _settle(self, history: History) -> None:
+        began = time.monotonic()
+        write_whole(self._folder.table, trials_csv(self._study, history))
+        write_json(self._folder.rungs, rungs_plain(self._study, history))
+        account = ledger(history, self._study.rules) | {"plan": plan_plain(self._study, history)}
+        write_json(self._folder.ledger, account)
+        self._export_best(history)
+        drop_checkpoints(self._folder.store, self._study, history)
+        self._settled = time.monotonic()
+        self._settling = self._settled - began
+
+    def _export_best(self, history: History) -> None:
+        best = winner(self._study, history)
+        if best is None:
+            return
+        self._folder.best.mkdir(exist_ok=True)
+        if (best.number, best.best_rung) != self._best:
+            self._weights_wrong = self._export_weights(best)
+            self._best = best.number, best.best_rung
+        write_whole(self._folder.best / "recipe.toml", recipe_to_toml(trained_recipe(self._study, best)))
+        wrong = {"weights_missing": self._weights_wrong} if self._weights_wrong else {}
+        write_json(self._folder.best / "metrics.json", best_metrics(self._study, history) | wrong)
+
+    def _export_weights(self, best: Trial) -> str:
+        """Bring the weights of the best rung to best/, or say what is wrong with them: then there are none, since others would not fit the recipe."""
+        target = self._folder.best / "model.safetensors"
+        training = training_name(best.number, best.best_rung, self._study.restarted)
+        wrong = self._folder.store.copy_weights(training, best.best_rung, target)
+        if wrong and self._holds(best):
+            return ""  # somebody cleared the checkpoints of a study that is over
+        if wrong:
+            target.unlink(missing_ok=True)
+        return wrong
+
+    def _holds(self, best: Trial) -> bool:
+        """Whether best/ has this trial's weights from an earlier session."""
+        try:
+            metrics = json.loads((self._folder.best / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return False
+        if not isinstance(metrics, dict):
+            return False
+        there = (self._folder.best / "model.safetensors").is_file()
+        return there and (metrics.get("trial"), metrics.get("epoch_of_score")) == (best.number, best.best_rung)
+
+
+def _bring_up_to_date(path: Path, text: str) -> None:
+    """Write a file unless it says that already: a search that goes on with thousands of trials would wait for the disk at each."""
+    try:
+        if path.read_bytes() == text.encode("utf-8"):
+            return
+    except FileNotFoundError:
+        pass
+    write_whole(path, text)
+
+
+def metrics_row(event: Event) -> dict[str, Any]:
+    """One epoch as it was reported, with the shares next to the counts."""
+    row = {name: value for name, value in event.items() if name != "event"}
+    for kind in ("robust", "clean"):
+        if f"{kind}_correct_validation" in event:
+            row[f"{kind}_accuracy_validation"] = event[f"{kind}_correct_validation"] / event["total_validation"]
+    return row
+
+
+def metrics_line(event: Event) -> str:
+    """One epoch as a line of metrics.jsonl."""
+    return json.dumps(metrics_row(event)) + "\n"
+
+
+def masking_of(trial: Trial) -> dict[str, Any] | None:
+    """What the masking alarm counted, with its epoch; None for a trial that did not come to its last one."""
+    measured = [event for event in trial.epochs.values() if "masking_validation" in event]
+    return {"epoch": measured[-1]["epoch"], **measured[-1]["masking_validation"]} if measured else None
+
+
+def trained_recipe(study: Study, trial: Trial) -> Recipe:
+    """The recipe as far as the trial was trained, so that training it again gives the same model and numbers.
+
+    Where each rung is a training of its own, it is the one that the trial is judged by.
+    """
+    return _stopped_at(study, trial, trial.best_rung if study.restarted else trial.last_rung)
+
+
+def recipe_of_job(study: Study, trial: Trial, job: Job) -> Recipe:
+    """What a worker trains for a job: a training of its own ends with it, and its schedules span it."""
+    return _stopped_at(study, trial, job.end if study.restarted else study.recipe.epochs)
+
+
+def _stopped_at(study: Study, trial: Trial, epoch: int) -> Recipe:
+    return replace(with_params(study.recipe, trial.params), stop_epoch=epoch if epoch < study.recipe.epochs else 0)
+
+
+def rungs_plain(study: Study, history: History) -> dict[str, Any]:
+    """What each rung was worth in this search, and whether it stopped trials."""
+    least = study.settings.early_stopping.least_worth
+    return {
+        "least_worth": least,
+        "rungs": [
+            {
+                "epoch": rung,
+                "trials": sum(rung in trial.rungs for trial in history.trials.values()),
+                "stops": worth.halves(least),
+                "with_next": worth.next.to_plain(),
+                "with_end": worth.end.to_plain(),
+            }
+            for rung, worth in rung_worths(history, study.rungs).items()
+        ],
+    }
+
+
+def winner(study: Study, history: History) -> Trial | None:
+    """The trial whose model is kept in best/: with several objectives the one of the front that is best in the first. None without any score."""
+    found = front(study, history) or history.ranked()
+    return found[0] if found else None
+
+
+def front(study: Study, history: History) -> list[Trial]:
+    """The trials that no other one beats in all objectives, the first objective falling; those that reach every floor."""
+    goal = study.goal
+    scored = [trial for trial in history.ranked() if not goal.shortfall(trial.scores[trial.best_rung])]
+    values = [goal.values(trial.scores[trial.best_rung]) for trial in scored]
+    if len(study.settings.objective) == 1:
+        return scored[:1]
+    ranks = fronts([(value[0], value[1]) for value in values])
+    members = [(value, trial) for value, trial, rank in zip(values, scored, ranks, strict=True) if rank == 0]
+    return [trial for _, trial in sorted(members, key=lambda one: (-one[0][0], one[1].number))]
+
+
+def best_metrics(study: Study, history: History) -> dict[str, Any]:
+    """What is known of the best trial, beside the published recipe, and of the study that it comes from."""
+    best, published = winner(study, history), history.trials[0]
+    assert best is not None
+    at_score = best.at_rung(best.best_rung)
+    pairs: dict[str, Any] = {
+        name: at_score[name] for name in ("attacked_pairs_validation", "class_totals_validation") if name in at_score
+    }
+    return trial_metrics(best) | {
+        "published": trial_metrics(published),
+        "objective": list(study.settings.objective),
+        "front": [trial.number for trial in front(study, history)],
+        "rungs_worth": rungs_plain(study, history),
+        **pairs,
+        "masking_validation": masking_of(best),
+        "chosen_from": sum(bool(trial.rungs) for trial in history.trials.values()),
+        "note": "Accuracies are on the validation images that the trial was chosen by, and the published recipe is one of those"
+        " that it was chosen from: the difference is optimistic.",
+        "study_fingerprint": study.fingerprint,
+        "split_index_hashes": history.splits,
+        "model_inputs": history.model_inputs,
+        "device": at_score["device"],
+        "threads": study.recipe.threads,
+        "versions": history.versions,
+    }
+
+
+def kept_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
+    """The rung checkpoints (trial, epoch) that are still needed.
+
+    The latest rung of every trial that runs or may be promoted, and the best rung of the study's best trials.
+    """
+    going_on = [trial for trial in history.trials.values() if not trial.ended and not study.restarted]
+    latest = {(trial.number, trial.last_rung) for trial in going_on}
+    return latest | best_checkpoints(study, history)
+
+
+def best_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
+    """The best rung (trial, epoch) of the study's best trials."""
+    return {(trial.number, trial.best_rung) for trial in history.ranked()[: study.settings.keep_weights]}
+
+
+def most_checkpoints(study: Study, history: History, workers: int) -> int:
+    """How many checkpoints a study has at once at most: one of each trial that may be promoted and of the best, two more of each that runs and one in the making."""
+    trials = max(study.settings.budget.trials, len(history.trials) + len(history.queue))
+    waiting = 0 if study.restarted or len(study.rungs) == 1 else trials
+    return waiting + study.settings.keep_weights + 3 * workers
+
+
+def drop_checkpoints(store: CheckpointStore, study: Study, history: History) -> None:
+    """Delete the checkpoints that nothing needs any more. Those between rungs belong to the worker while a trial goes on."""
+    kept = {(training_name(number, rung, study.restarted), rung) for number, rung in kept_checkpoints(study, history)}
+    for training, epoch, _ in store.listed():
+        trial = history.trials.get(int(training.split("_")[1]))
+        if trial is None or (training, epoch) in kept:
+            continue
+        at_rung = epoch in trial.rungs and training == training_name(trial.number, epoch, study.restarted)
+        # Of one that was stopped at a rung nothing beside that is gone on from.
+        if trial.ended or at_rung or trial.state == "stopped":
+            store.drop(training, epoch)

@@ -1,0 +1,61 @@
+"""What halving needs to know of a study, and what follows from it for one trial."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hcpr_tune.common.seeds import derive_seed
+from hcpr_tune.search.record.history import CALIBRATION, ENQUEUED, PUBLISHED, History, Job, Trial
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What halving needs to know of a study. `rungs` end with the last epoch; `trials` leaves out the enqueued ones."""
+
+    rungs: tuple[int, ...]
+    trials: int
+    reduction_factor: float = 3.0
+    method: str = "asha"
+    """asha promotes the best of a rung, random draws them: the baseline that shows what the scores are good for."""
+    brackets: int = 1
+    least_worth: float = 0.5
+    seed: int = 0
+    restarted: bool = False
+    """Each rung is a training of its own, so that a promotion starts from scratch."""
+    seconds: float = math.inf
+    worker_seconds: float = math.inf
+
+    def following(self, rung: int) -> int:
+        """The rung after `rung`; the first one after 0."""
+        return next(later for later in self.rungs if later > rung)
+
+    def job(self, trial: int, rung: int, end: int) -> Job:
+        """From the rung that the trial stands at to `end`."""
+        return Job(trial, 0 if self.restarted else rung, end)
+
+
+def always_promoted(trial: Trial, history: History) -> bool:
+    """Runs to the end whatever its scores: the published recipe, which the winner is compared with, the calibration, and what is audited."""
+    return trial.source in (PUBLISHED, CALIBRATION) or trial.number in history.audited
+
+
+def bracket_of(trial: Trial, rules: Rules) -> int:
+    """The bracket that a trial is in, drawn from the study's seed: bracket b begins at rung b.
+
+    A bracket's chance falls with the epochs of its first stretch, so that all of them cost the same there.
+    """
+    if rules.brackets == 1 or trial.source in (PUBLISHED, CALIBRATION, ENQUEUED):
+        return 0
+    draw = derive_seed(rules.seed, "bracket", trial.number) / 2**63
+    for bracket, share in enumerate(bracket_shares(rules)):
+        draw -= share
+        if draw < 0:
+            return bracket
+    return rules.brackets - 1
+
+
+def bracket_shares(rules: Rules) -> list[float]:
+    """The chance of each bracket."""
+    weights = [1 / rung for rung in rules.rungs[: rules.brackets]]
+    return [weight / sum(weights) for weight in weights]

@@ -1,0 +1,114 @@
+"""What a search does when a worker is free, reports or dies: decided from the history alone, and written down before it takes effect.
+
+It knows neither Ray nor the time of day. The same policy runs a real search (`searcher.JobSearcher`) and one that is only played through
+under a virtual clock (`hcpr_tune.planning`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
+
+from hcpr_tune.search.record.history import WORKER_DIED, Event, History, Job, Source
+from hcpr_tune.search.scheduling.asha import Decision, NewTrial, first_job, hopeless, next_decision, over_budget
+from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.study import Study
+
+JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs", "losses")
+"""Keys of a report that belong to the job, not to the epoch."""
+STILLBORN_SECONDS = 1.0
+"""A new process takes longer than this to begin with a job; one that fails sooner was dead."""
+
+
+class Suggests(Protocol):
+    """Where the points of new trials come from, `sampler.Suggester` for one."""
+
+    def suggest(self, number: int, history: History) -> tuple[Params, Source]: ...
+
+
+class Policy:
+    """Takes what happened and says what comes next. `write` appends an event to the record and folds it into `history`."""
+
+    def __init__(
+        self,
+        study: Study,
+        history: History,
+        suggester: Suggests,
+        write: Callable[[Event], object],
+        clock: Callable[[], float],
+    ) -> None:
+        self._study, self._rules, self._history = study, study.rules, history
+        self._suggester, self._append, self._clock = suggester, write, clock
+        self._decided: tuple[int, Decision] | None = None
+
+    def next_work(self) -> Job | Literal["wait", "finished"]:
+        """What a free worker does next; a new trial is recorded with it."""
+        decision = self._decide()
+        return self._open(decision) if isinstance(decision, NewTrial) else decision
+
+    def _decide(self) -> Decision:
+        """Ray asks again and again while workers are free; without news the answer is the same."""
+        if self._decided is None or self._decided[0] != self._history.version:
+            self._decided = self._history.version, next_decision(self._history, self._rules)
+        return self._decided[1]
+
+    def _open(self, new: NewTrial) -> Job:
+        """Record a new trial and return its first job."""
+        params, source = self._suggester.suggest(new.number, self._history)
+        self.write("trial", trial=new.number, params=params, source=source)
+        return first_job(self._history.trials[new.number], self._rules)
+
+    def begin(self, work: Job) -> int:
+        """Record that a worker begins with a job; returns the latest epoch that is known of it already."""
+        self.write("job", trial=work.trial, start=work.start, end=work.end)
+        return max(work.start, self._history.trials[work.trial].last_epoch)
+
+    def take(self, work: Job, report: Mapping[str, Any], ends: bool) -> None:
+        """An epoch, and where it `ends` the job, that end."""
+        for what in report.get("losses", []):
+            self.write("loss", trial=work.trial, what=what)
+        if "epoch" in report:
+            epoch = {name: value for name, value in report.items() if name not in JOB_KEYS}
+            self.write("epoch", trial=work.trial, **epoch)
+        if ends:
+            self._end(work, **{name: report[name] for name in JOB_KEYS if name in report and name != "losses"})
+
+    def died(self, work: Job) -> None:
+        """The job is handed out again, unless that happened too often."""
+        trial = self._history.trials[work.trial]
+        stillborn = trial.fresh and self._clock() - trial.seen < STILLBORN_SECONDS
+        # Each worker may have been dead before this job came to it; that says nothing of the job.
+        counted = trial.deaths + (not stillborn) + max(0, trial.stillborn + stillborn - self._history.workers)
+        allowed = self._study.settings.resources.worker_deaths
+        if counted > allowed:
+            self._end(
+                work,
+                status="failed",
+                reason=f"its worker process died {counted} times; resources.worker_deaths allows {allowed}",
+            )
+        else:
+            self._end(work, status=WORKER_DIED, reason="its worker process died", stillborn=stillborn)
+
+    def broken_off(self, work: Job) -> bool:
+        """End the job where somebody killed its trial, the budget is spent, or there is no hope."""
+        if self._history.trials[work.trial].unwanted:
+            self._end(work, status="killed", reason="killed on request")
+        elif over_budget(self._history, self._rules):
+            self._end(work, status="broken off", reason="the budget is spent")
+        elif reason := hopeless(self._history):
+            self._end(work, status="broken off", reason=f"the search was given up: {reason}")
+        else:
+            return False
+        return True
+
+    def has(self, workers: int) -> None:
+        """Nodes came or went: so many trials fit now."""
+        if workers != self._history.workers:
+            self.write("workers", workers=workers)
+
+    def _end(self, job: Job, **result: Any) -> None:
+        self.write("job_end", trial=job.trial, start=job.start, end=job.end, **result)
+
+    def write(self, kind: str, **more: Any) -> None:
+        """Append an event with the time of the policy's clock."""
+        self._append({"event": kind, "time": self._clock(), **more})

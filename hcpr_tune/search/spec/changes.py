@@ -1,0 +1,87 @@
+"""What changed between the study that was begun and the file that it is to go on with. More budget is fine; all else would mix two searches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from hcpr_tune.common.settings import get_dotted, set_dotted, show
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.spec.study import Study, study_to_plain
+
+GROWING = ("trials", "hours", "worker_hours")
+FREE = (
+    "description",
+    "keep_weights",
+    "resources.workers",
+    "resources.worker_deaths",
+    "resources.checkpoint_every",
+    "verdict",
+    "plan",
+)
+"""Settings that change no decision: they are taken as they are now. A table stands for all that is in it."""
+
+
+def differences(began: Study, now: Study) -> dict[str, tuple[Any, Any]]:
+    """What differs, by dotted name: the value that the study began with and the one that it has now; None where there is none."""
+    one, other = _flat(study_to_plain(began)), _flat(study_to_plain(now))
+    names = sorted(one.keys() | other.keys())
+    return {
+        name: (one.get(name), other.get(name))
+        for name in names
+        if one.get(name) != other.get(name)
+        and not name.startswith(tuple(f"{free}." for free in FREE))
+        and name not in FREE
+    }
+
+
+def with_free_settings(began: dict[str, Any], now: Study) -> dict[str, Any]:
+    """The tables of the study that was begun, with today's values of the settings that may change."""
+    tables, today = copy.deepcopy(began), study_to_plain(now)
+    for name in FREE:
+        value = get_dotted(today, name)
+        if value is not None:
+            set_dotted(tables, name, value)
+        else:
+            tables.pop(name, None)
+    return tables
+
+
+def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in plain.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def grown_budget(began: Study, now: Study, extended: Study, where: str) -> dict[str, float]:
+    """By how much `now` has more budget than `extended`, which is the study `began` with what it was extended by since.
+
+    Raises `InputError` that lists what differs where anything but a larger budget does.
+    """
+    changed = differences(began, now)
+    budgets = {name.removeprefix("budget."): values for name, values in changed.items() if name.startswith("budget.")}
+    others = {name: values for name, values in changed.items() if not name.startswith("budget.")}
+    smaller = {f"budget.{name}": (old, new) for name, (old, new) in budgets.items() if not _larger(old, new)}
+    if others or smaller:
+        lines = "; ".join(
+            f"{name} was {_show(old)}, is {_show(new)}" for name, (old, new) in (others | smaller).items()
+        )
+        raise InputError(
+            f"{where} was changed since the study began: {lines}; undo that (only a larger budget is taken), or begin a new study, for instance with --warm-start"
+        )
+    limits = extended.settings.budget
+    return {name: new for name, (_, new) in budgets.items() if _larger(getattr(limits, name), new)}
+
+
+def _larger(old: float, new: float) -> bool:
+    """Whether `new` is more; 0 is no limit."""
+    return old != new and (new == 0 or 0 < old < new)
+
+
+def _show(value: Any) -> str:
+    return "not there" if value is None else show(value)

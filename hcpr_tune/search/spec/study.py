@@ -1,0 +1,538 @@
+"""A study: what is searched, on what task, with what budget. Read from `search_spaces/NAME.toml`, frozen from then on."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from hcpr_tune.common.paths import is_file
+from hcpr_tune.common.settings import (
+    Settings,
+    dotted_names,
+    get_dotted,
+    lay_over,
+    located,
+    parse_toml,
+    read,
+    read_toml,
+    setting,
+    show,
+    to_plain,
+    unknown_key,
+)
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.scheduling.config import Rules
+from hcpr_tune.search.spec.objectives import OBJECTIVES, Goal
+from hcpr_tune.search.spec.space import Params, Space, field_of, nested, read_points, read_space
+from hcpr_tune.training.recipe import FUNCTION, Recipe, Schedule, Task, check_name, recipe_from_plain
+
+SAMPLERS = ("tpe", "random", "qmc", "gp", "nsgaii")
+CALIBRATION_TRIALS = 6
+MOST_RUNGS = 100
+"""Each rung is a comparison of its own; a reduction factor just above 1 would make one of every epoch."""
+
+
+@dataclass(frozen=True)
+class Budget(Settings):
+    """When the search ends: at whichever comes first. Running trials then end with their epoch."""
+
+    trials: int = setting(
+        24, "Number of recipes that are tried, the published one among them.", at_least=1, at_most=1_000_000
+    )
+    hours: float = setting(0.0, "Hours on the clock, over all sessions; 0: no limit.", at_least=0)
+    worker_hours: float = setting(
+        0.0, "Hours that trials held a worker (GPU-hours where each trial has one GPU); 0: no limit.", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class EarlyStopping(Settings):
+    """Asynchronous successive halving (ASHA; Li et al., MLSys 2020), its control that promotes at random, or none."""
+
+    method: str = setting("asha", "How trials are stopped early.", choices=("asha", "random", "none"))
+    first_rung: int = setting(3, "Epochs that every trial gets.", at_least=1)
+    reduction_factor: float = setting(3.0, "One in so many goes on from each rung.", above=1, at_most=1000)
+    calibration: int | Literal["auto"] = setting(
+        "auto",
+        "So many of the first trials, the published recipe among them and the others spread evenly over the space, run to the end"
+        f" whatever their scores, to measure what the rungs are worth; auto: {CALIBRATION_TRIALS}, or all where there are fewer.",
+        at_least=1,
+    )
+    least_worth: float = setting(
+        0.5,
+        "A rung whose rank correlation with the end is measured below this stops nobody; -1: every rung stops.",
+        at_least=-1,
+        at_most=1,
+    )
+    brackets: int = setting(
+        1, "Bracket b of so many begins at the b-th rung; each trial's is drawn from the seed.", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class Sampler(Settings):
+    """Where new recipes come from."""
+
+    name: str = setting(
+        "tpe",
+        f"Optuna's sampler: {', '.join(SAMPLERS)}, or package.module:function, called with seed and startup_trials.",
+    )
+    startup_trials: int = setting(
+        8,
+        "Recipes drawn without a model before it is asked, the calibration among them.",
+        at_least=1,
+        at_most=10_000,
+    )
+
+    def check_together(self) -> None:
+        check_name("name", self.name, SAMPLERS, {"package.module:function": FUNCTION.pattern})
+
+
+@dataclass(frozen=True)
+class Constraints(Settings):
+    """Floors: a trial below one loses to all that are above."""
+
+    clean_accuracy: float = setting(0.0, "Least clean accuracy on validation; 0: none.", at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class Resources(Settings):
+    """What one trial gets, and how many run at once."""
+
+    cpus_per_trial: float = setting(1.0, "CPU cores per trial; torch gets as many threads.", above=0, at_most=1024)
+    gpus_per_trial: float | Literal["auto"] = setting(
+        "auto", "GPUs per trial; auto: 1 where there are GPUs, else 0.", at_least=0
+    )
+    workers: int = setting(
+        0,
+        "Trials at once; 0: as many as the machine or cluster holds. An autoscaler is asked for room for so many.",
+        at_least=0,
+        at_most=100_000,
+    )
+    checkpoint_every: int = setting(
+        1,
+        "Epochs between two checkpoints of a trial, beside those at rungs: more where they are large and many; a worker that dies loses as many at most.",
+        at_least=1,
+    )
+    worker_deaths: int = setting(
+        3, "How often a job goes on from its last checkpoint after its process or node died.", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class Verdict(Settings):
+    """How what the search found is judged: trained again on fresh seeds, and attacked with AutoAttack's attacks. Changes no decision of the search."""
+
+    seconds_at_end: float = setting(
+        60.0,
+        "A search ends with a small verdict where one fits into so many seconds: its winner and the published recipe, a fresh seed each; 0: none.",
+        at_least=0,
+    )
+    finalists: int = setting(
+        3, "How many of the best trials `hcpr_tune verdict` trains again.", at_least=1, at_most=1000
+    )
+    seeds: int = setting(5, "Seeds for the winner and its rival.", at_least=1, at_most=1000)
+    other_seeds: int = setting(
+        3, "Seeds for the others; the winner is chosen by so many of each.", at_least=1, at_most=1000
+    )
+    images: int = setting(
+        0, "Validation images that pick the winner, a fixed subset in equal shares per class; 0: all.", at_least=0
+    )
+    test_images: int = setting(0, "Test images that are attacked when they are opened; 0: all.", at_least=0)
+    chunk: int = setting(
+        100, "Images that a worker attacks at once, the most that a kill loses; more is faster on a GPU.", at_least=1
+    )
+    worker_hours: float = setting(
+        0.0, "Hours that its trainings and attacks may hold a worker in all; 0: no limit.", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class Foreseen(Settings):
+    """What `hcpr_tune plan --write` foresaw of the search: a report compares it with what came. Changes no decision."""
+
+    workers: int = setting(0, "Workers that it was planned for; 0: there was no plan.", at_least=0)
+    hours: float = setting(0.0, "Hours on the clock.", at_least=0)
+    worker_hours: float = setting(0.0, "Hours that trials hold a worker.", at_least=0)
+    use: float = setting(0.0, "Share of the workers' time that is training and evaluation.", at_least=0, at_most=1)
+    epochs: int = setting(0, "Epochs that are trained.", at_least=0)
+    score: float = setting(
+        0.0,
+        "What the chosen trial is truly worth, in the first objective; 0: nothing was known.",
+        at_least=0,
+        at_most=1,
+    )
+
+
+@dataclass(frozen=True)
+class StudySettings(Settings):
+    """The settings of a study besides its recipe and its space."""
+
+    description: str = setting("", "What the study is for.")
+    objective: tuple[str, ...] = setting(
+        ("robust_accuracy",),
+        "What trials are ranked by, on validation; two objectives search the Pareto front.",
+        choices=OBJECTIVES,
+    )
+    seed: int = setting(0, "Draws the suggestions, and is the training seed of every trial.", at_least=0)
+    keep_weights: int = setting(5, "How many of the best trials keep their weights.", at_least=1)
+    budget: Budget = setting(Budget(), "When the search ends.")
+    constraints: Constraints = setting(Constraints(), "What a trial must reach.")
+    early_stopping: EarlyStopping = setting(EarlyStopping(), "How trials are stopped early.")
+    sampler: Sampler = setting(Sampler(), "Where new recipes come from.")
+    resources: Resources = setting(Resources(), "What a trial gets.")
+    verdict: Verdict = setting(Verdict(), "How what was found is judged.")
+    plan: Foreseen = setting(Foreseen(), "What was foreseen of the search.")
+
+    def check_together(self) -> None:
+        if not self.objective or len(set(self.objective)) < len(self.objective):
+            raise InputError(
+                f"objective must name one or two different accuracies, got {show(self.objective)}; choose from {', '.join(OBJECTIVES)}"
+            )
+        calibration, trials = self.early_stopping.calibration, self.budget.trials
+        if calibration != "auto" and calibration > trials:
+            raise InputError(
+                f"early_stopping.calibration must be at most budget.trials = {trials}, got {calibration}; lower it, or raise budget.trials"
+            )
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as it runs: `settings`, the recipe of trial 0, the space around it, and points to try first."""
+
+    settings: StudySettings
+    recipe: Recipe
+    space: Space
+    first_points: tuple[Params, ...] = ()
+    begun_as: str = ""
+    """The fingerprint of the study that this one extends."""
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs at which trials are compared, the last epoch included."""
+        return self.recipe.rungs
+
+    @property
+    def goal(self) -> Goal:
+        floors = {name: floor for name, floor in to_plain(self.settings.constraints).items() if floor}
+        return Goal(self.settings.objective, floors)
+
+    @property
+    def calibration(self) -> int:
+        """How many trials run to the end whatever their scores; the published recipe alone where nothing is stopped early."""
+        wanted = self.settings.early_stopping.calibration
+        if self.settings.early_stopping.method == "none":
+            return 1
+        room = max(1, self.settings.budget.trials - len(self.first_points))
+        return min(CALIBRATION_TRIALS, room) if wanted == "auto" else wanted
+
+    @property
+    def restarted(self) -> bool:
+        """Whether each rung is a training of its own."""
+        return self.recipe.lr_schedule.mode == "restarted"
+
+    @property
+    def rules(self) -> Rules:
+        stopping, budget = self.settings.early_stopping, self.settings.budget
+        return Rules(
+            rungs=self.rungs,
+            trials=budget.trials,
+            reduction_factor=stopping.reduction_factor,
+            method=stopping.method,
+            brackets=min(stopping.brackets, len(self.rungs)),
+            least_worth=stopping.least_worth,
+            seed=self.settings.seed,
+            restarted=self.restarted,
+            seconds=3600 * budget.hours or math.inf,
+            worker_seconds=3600 * budget.worker_hours or math.inf,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash over everything in the study: equal fingerprints mean equal studies."""
+        if self.begun_as:
+            return self.begun_as
+        canonical = json.dumps(study_to_plain(self), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def rung_epochs(early_stopping: EarlyStopping, epochs: int) -> tuple[int, ...]:
+    """first_rung * reduction_factor^k below `epochs`, then `epochs`; only `epochs` where nothing is stopped early."""
+    if early_stopping.method == "none":
+        return (epochs,)
+    if early_stopping.first_rung > epochs:
+        raise InputError(
+            f"early_stopping.first_rung must be at most recipe.epochs = {epochs}, got {early_stopping.first_rung};"
+            " lower it, or raise recipe.epochs"
+        )
+    first, factor = early_stopping.first_rung, early_stopping.reduction_factor
+    rungs, power = [], 0
+    # The slack keeps products such as 3 * 1.1^k from falling below a whole number by rounding.
+    while (rung := int(first * factor**power + 1e-9)) < epochs:
+        rungs.append(rung)
+        if len(rungs) == MOST_RUNGS:
+            raise InputError(
+                f"early_stopping.reduction_factor must be large enough for at most {MOST_RUNGS} rungs from epoch {first} to {epochs}, got"
+                f" {show(factor)}; raise it, or early_stopping.first_rung, or take early_stopping.method = none"
+            )
+        # Powers that round to the same epoch again are skipped at once: a factor just above 1 has millions of them.
+        power = max(power + 1, math.ceil(math.log((rung + 1) / first) / math.log(factor) - 1e-9))
+    return (*rungs, epochs)
+
+
+def find_space(name: str, option: str = "--space") -> Path:
+    """The file of a space: a path to a TOML file, or the NAME of one in search_spaces/. Raises `InputError`, which names the `option`."""
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name)
+        if not is_file(path, f"{option} {name}"):
+            raise InputError(f"{option} {name}: there is no such file; give the path of a study's TOML file")
+        return path
+    package = Path(__file__).parents[2]
+    folders = (Path("search_spaces"), package.parent / "search_spaces", package / "search_spaces")
+    known: dict[str, Path] = {}
+    for folder in reversed(folders):
+        known |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    if name not in known:
+        raise InputError(
+            f"{option} {show(name)} is unknown; known: {', '.join(sorted(known)) or 'none'}, or give the path of a TOML file"
+        )
+    return known[name]
+
+
+DERIVED = {
+    "stretch_ends": "it follows from early_stopping.first_rung, early_stopping.reduction_factor and recipe.epochs",
+    "stop_epoch": "early stopping decides it",
+    "threads": "it follows from resources.cpus_per_trial",
+    "seed": "every trial trains with the study's seed; set that",
+    "task": "it stands in the table [task]",
+}
+"""Recipe fields that a study file does not state in [recipe], and why."""
+
+
+def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str = "") -> Study:
+    """Read a study file with `overrides` (dotted name, value) laid over it.
+
+    A dotted name is a key of the file, or a field of the recipe, which is then fixed and no longer searched. `given` is how the
+    command line said the overrides, for messages. A relative path of the images is made absolute. Raises `InputError` that names file,
+    key, law, value and way out.
+    """
+    where = f"{path} with {given}" if given else str(path)
+    tables = read_toml(path)
+    if isinstance(tables.get("search"), dict):
+        tables["search"] = nested(tables["search"], where)
+    own: dict[str, Any] = {}
+    for dotted, value in overrides:
+        own |= _override(tables, dotted, value, where)
+    return at_home(study_from_plain(tables, where, own))
+
+
+def at_home(study: Study) -> Study:
+    """The study with the path of its images absolute: its workers run elsewhere, each in a folder of its own.
+
+    `~` is left to each machine, and so is a path that is not read.
+    """
+    task = study.recipe.task
+    folder = task.dataset.removeprefix("folder:")
+    if folder != task.dataset:
+        task = replace(task, dataset=f"folder:{_absolute(folder)}")
+    elif task.dataset != Task.dataset:
+        task = replace(task, root=_absolute(task.root))
+    return study if task == study.recipe.task else replace(study, recipe=replace(study.recipe, task=task))
+
+
+def _absolute(path: str) -> str:
+    if path.startswith(("~", "/")):
+        return path
+    try:
+        return str(Path.cwd() / path)
+    except OSError as error:
+        raise InputError(
+            f"the images in {show(path)} cannot be found from the working folder: {error}; give an absolute path"
+        ) from None
+
+
+def check_reopens(study: Study, where: str) -> None:
+    """Raises `InputError` where the study's file would not be read as this study: one that cannot be gone on with is not begun."""
+    try:
+        again = study_from_plain(parse_toml(study_to_toml(study), "study.toml"), "study.toml")
+    except (InputError, UnicodeEncodeError) as error:
+        raise InputError(
+            f"this study could not be opened again: {error}; change what it names, and report it ({where})"
+        ) from None
+    if again != replace(study, begun_as=""):
+        one, other = study_to_plain(study), study_to_plain(again)
+        wrong = next((name for name in one if one[name] != other.get(name)), "it")
+        raise InputError(
+            f"this study could not be opened again: its {wrong} would be read as something else; write that table in another way, and report it ({where})"
+        )
+
+
+def _override(tables: dict[str, Any], dotted: str, value: Any, where: str) -> dict[str, Any]:
+    """Lay a value over the tables; returns the plain values that stood there, by dotted name."""
+    recipe_fields = dotted_names(Recipe)
+    head = dotted.partition(".")[0]
+    known = {item.name for item in fields(StudySettings)} | {"recipe", "task", "search", "first_points"}
+    if head not in known and (dotted in recipe_fields or head in {name.partition(".")[0] for name in recipe_fields}):
+        dotted, head = f"recipe.{dotted}", "recipe"
+    if head not in known:
+        raise unknown_key(dotted, [*known, *recipe_fields], where)
+    before = {dotted: get_dotted(tables, dotted)}
+    lay_over(tables, dotted, value, where)
+    if head == "recipe":
+        _fix(tables.get("search", {}), dotted.removeprefix("recipe."))
+    return before
+
+
+def _fix(search: Any, name: str) -> None:
+    """Drop the dimensions of the field `name`, and all below it, from the nested search table."""
+    head, _, rest = name.partition(".")
+    if not isinstance(search, dict):
+        return
+    if not rest:
+        for key in [key for key in search if field_of(key) == head]:
+            del search[key]
+    elif head in search:
+        _fix(search[head], rest)
+        if search[head] == {}:
+            del search[head]
+
+
+def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, Any] | None = None) -> Study:
+    """A study from the nested tables of its file; `instead`: what the file had, by dotted name, where the command line gave something else."""
+    tables = copy.deepcopy(tables)
+    search, task, recipe = (tables.pop(name, {}) for name in ("search", "task", "recipe"))
+    points = tables.pop("first_points", [])
+    if isinstance(tables.get("objective"), str):
+        tables["objective"] = [tables["objective"]]
+    for name, table in (("search", search), ("task", task), ("recipe", recipe)):
+        if not isinstance(table, dict):
+            raise InputError(
+                f"{name} must be a table, got {show(table)}; write [{name}] and its keys below it ({where})"
+            )
+    unknown = set(tables) - {item.name for item in fields(StudySettings)}
+    if unknown:
+        known = [item.name for item in fields(StudySettings)] + ["search", "task", "recipe", "first_points"]
+        raise unknown_key(min(unknown), known, where)
+    settings = read(StudySettings, tables, where, instead=instead)
+    for name, reason in DERIVED.items():
+        if name in recipe:
+            raise InputError(f"recipe.{name} is not stated in a study: {reason} ({where})")
+    try:
+        # Read once without the rungs, which need its epochs, so that its own errors come first.
+        below = {name.removeprefix("recipe."): value for name, value in (instead or {}).items()}
+        epochs = _read_recipe({**recipe, "task": task}, where, below).epochs
+        rungs = rung_epochs(settings.early_stopping, epochs)
+        _check_brackets(settings.early_stopping, rungs)
+    except InputError as error:
+        raise located(error, where) from None
+    derived = {
+        "task": task,
+        "stretch_ends": [rung for rung in rungs if rung < epochs],
+        "threads": max(1, int(settings.resources.cpus_per_trial)),
+        "seed": settings.seed,
+    }
+    full = recipe_from_plain({**recipe, **derived}, where)
+    space = read_space(search, full, where)
+    study = Study(settings, full, space, read_points(points, full, space, where))
+    calibration, before = settings.early_stopping.calibration, len(study.first_points)
+    if calibration != "auto" and calibration + before > settings.budget.trials:
+        raise InputError(
+            f"early_stopping.calibration = {calibration} and {before} first_points must together be at most budget.trials = {settings.budget.trials};"
+            f" lower one, or raise budget.trials ({where})"
+        )
+    return study
+
+
+def _check_brackets(early_stopping: EarlyStopping, rungs: Sequence[int]) -> None:
+    if early_stopping.method != "none" and early_stopping.brackets > len(rungs):
+        raise InputError(
+            f"early_stopping.brackets must be at most the number of rungs, {len(rungs)} (epochs {', '.join(map(str, rungs))}),"
+            f" got {early_stopping.brackets}; lower it"
+        )
+
+
+def extend(study: Study, budget: Mapping[str, float]) -> Study:
+    """The study with another budget (trials, hours, worker_hours) and, with `epochs`, a new top rung. Raises `InputError`."""
+    more: dict[str, Any] = {name: value for name, value in budget.items() if name != "epochs"}
+    settings = replace(study.settings, budget=replace(study.settings.budget, **more))
+    recipe = study.recipe
+    if "epochs" in budget:
+        recipe = _with_top_rung(study, int(budget["epochs"]))
+    return replace(study, settings=settings, recipe=recipe, begun_as=study.fingerprint)
+
+
+def extended(study: Study, budgets: Sequence[Mapping[str, float]]) -> Study:
+    """The study with several extensions, one after the other: each `epochs` is a rung of its own."""
+    for budget in budgets:
+        study = extend(study, budget)
+    return study
+
+
+def _with_top_rung(study: Study, epochs: int) -> Recipe:
+    """The recipe with `epochs` as a rung above the last one. What was trained so far must stay what the new recipe trains."""
+    recipe = study.recipe
+    if epochs <= recipe.epochs:
+        raise InputError(
+            f"--epochs must be above the {recipe.epochs} epochs that the study has, got {epochs}; give a higher number"
+        )
+    mode = recipe.lr_schedule.mode
+    over_trial = [
+        name
+        for name, schedule in (
+            ("pace", recipe.pace),
+            ("consistency", recipe.consistency),
+            ("attack.steps", recipe.attack.steps),
+        )
+        if isinstance(schedule, Schedule)
+        and (schedule.over == "trial" or f"{name}.over" in study.space)
+        and (schedule.shape != "constant" or f"{name}.shape" in study.space)
+    ]
+    if mode == "single" or (mode == "annealed" and over_trial):
+        what = "lr_schedule.mode is single" if mode == "single" else f"{over_trial[0]}.over is trial"
+        raise InputError(
+            f"--epochs cannot extend this study: its {what}, so that longer trials would have been trained otherwise from the beginning;"
+            " begin a new study with --warm-start"
+        )
+    return replace(recipe, epochs=epochs, stretch_ends=recipe.rungs)
+
+
+def _read_recipe(values: dict[str, Any], where: str, instead: Mapping[str, Any]) -> Recipe:
+    """The recipe as part of a study file: its errors name the keys as they stand there."""
+    try:
+        return recipe_from_plain(values, where, instead)
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if message.startswith("task.") else f"recipe.{message}") from None
+
+
+def study_to_plain(study: Study) -> dict[str, Any]:
+    """The study as the tables of a file, everything stated: the inverse of `study_from_plain`."""
+    recipe = to_plain(study.recipe)
+    task = recipe["task"]
+    for name in DERIVED:
+        del recipe[name]
+    plain = to_plain(study.settings)
+    if len(study.settings.objective) == 1:
+        plain["objective"] = study.settings.objective[0]
+    if study.settings.plan == Foreseen():
+        del plain["plan"]
+    if study.first_points:
+        plain["first_points"] = [dict(point) for point in study.first_points]
+    return plain | {
+        "task": task,
+        "recipe": recipe,
+        "search": {name: dim.to_plain() for name, dim in study.space.items()},
+    }
+
+
+def study_to_toml(study: Study) -> str:
+    """The resolved study as a file that can be given as --space."""
+    return tomli_w.dumps(study_to_plain(study))

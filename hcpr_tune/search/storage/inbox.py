@@ -1,0 +1,98 @@
+"""Requests to a search from beside it: files in its folder or bucket, which the driver takes into the record."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from hcpr_tune.common.text import clean
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.spec.space import point_params
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.storage.object_store import Folder, Place
+
+ENQUEUE, KILL, STOP = "enqueue", "kill", "stop"
+INBOX = "inbox"
+LOOK_EVERY = {False: 0.3, True: 2.0}
+"""Seconds between two looks into a folder, and into a bucket, where each costs: Ray asks for work many times a second."""
+
+
+def post(place: Place, request: dict[str, Any]) -> str:
+    """Leave a request {"kind": "enqueue", "params": ...}, {"kind": "kill", "trial": ...} or {"kind": "stop"}; returns its key."""
+    key = f"{INBOX}/{time.time_ns()}-{os.getpid()}.json"
+    place.write(key, json.dumps(request).encode())
+    return key
+
+
+def requests_in(place: Place) -> Iterator[tuple[str, Any]]:
+    """Keys and contents of the requests, oldest first; None for what is no JSON."""
+    for key in place.keys(INBOX):
+        if key.endswith(".json"):
+            try:
+                yield key, json.loads(place.read(key) or b"")
+            except ValueError:
+                yield key, None
+
+
+def clear_stops(place: Place) -> None:
+    """A request to stop was for the session before this one."""
+    for key, request in requests_in(place):
+        if isinstance(request, dict) and request.get("kind") == STOP:
+            place.delete(key)
+
+
+class Inbox:
+    """The driver's end."""
+
+    def __init__(self, place: Place) -> None:
+        self._place, self._every = place, LOOK_EVERY[not isinstance(place, Folder)]
+        self._looked = -self._every
+
+    def take(self, study: Study, history: History) -> Iterator[dict[str, Any]]:
+        """The requests that can be met, oldest first. A request's file goes once its event is recorded; what makes no sense is set aside.
+
+        A file that outlived its event, because the driver died in between, is not taken again.
+        """
+        if time.monotonic() - self._looked < self._every:
+            return
+        self._looked = time.monotonic()
+        for key, request in requests_in(self._place):
+            name = key.removeprefix(f"{INBOX}/")
+            if name in history.requests:
+                self._place.delete(key)
+                continue
+            try:
+                event = checked(request, study, history)
+            except (InputError, KeyError, TypeError, AttributeError) as error:
+                self._refuse(key, request, error)
+                continue
+            yield {**event, "request": name}
+            self._place.delete(key)
+
+    def _refuse(self, key: str, request: Any, error: Exception) -> None:
+        stem = key.removesuffix(".json")
+        self._place.write(f"{stem}.refused", json.dumps(request).encode())
+        self._place.write(f"{stem}.reason", f"{clean(str(error))}\n".encode())
+        self._place.delete(key)
+
+
+def checked(request: dict[str, Any], study: Study, history: History) -> dict[str, Any]:
+    """The request as the event will have it. Raises `InputError` where it cannot be met."""
+    if request["kind"] == STOP:
+        return {"kind": STOP}
+    if request["kind"] == ENQUEUE:
+        params = point_params(request["params"], study.recipe, study.space, "--set ", "study.toml")
+        return {"kind": ENQUEUE, "params": params}
+    if request["kind"] != KILL:
+        raise InputError(f"{request['kind']} is no request")
+    number = request["trial"]
+    trial = history.trials.get(number)
+    if trial is None:
+        raise InputError(f"there is no trial {number}; there are {len(history.trials)}, counted from 0")
+    if trial.ended:
+        raise InputError(f"trial {number} has ended already ({trial.state})")
+    return {"kind": KILL, "trial": number}

@@ -1,0 +1,221 @@
+"""Points that need no model: the published recipe, points given by hand or by an earlier study, an even spread, and draws from a prior."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from hcpr_tune.common.seeds import derive_seed
+from hcpr_tune.search.record.history import (
+    CALIBRATION,
+    ENQUEUED,
+    FIRST_POINT,
+    PUBLISHED,
+    WARM_START,
+    History,
+    OldTrial,
+    Source,
+)
+from hcpr_tune.search.spec.space import Choice, Dimension, Params, Prior, Range, Value, active_params, params_of
+from hcpr_tune.search.spec.study import Study
+
+if TYPE_CHECKING:
+    import numpy as np
+
+WARM_STARTS = 3
+"""How many of an earlier study's best points are tried first."""
+
+
+def planned_point(study: Study, history: History) -> tuple[Params, Source] | None:
+    """The next point that is not the sampler's: the published recipe, enqueued ones, first points, an earlier study's best, calibration."""
+    if not history.trials:
+        return params_of(study.recipe, study.space), PUBLISHED
+    if history.queue:
+        return history.queue[0], ENQUEUED
+    begun = history.by_source
+    for points, source in ((study.first_points, FIRST_POINT), (best_old_points(study, history), WARM_START)):
+        if begun[source] < len(points):
+            return points[begun[source]], source
+    if begun[CALIBRATION] < study.calibration - 1:
+        return low_discrepancy_point(study, begun[CALIBRATION]), CALIBRATION
+    return None
+
+
+def low_discrepancy_point(study: Study, index: int) -> Params:
+    """Point `index` of a scrambled Sobol sequence over the space, drawn from the study's seed."""
+    seed = derive_seed(study.settings.seed, "low discrepancy")
+    dimensions = max(1, len(study.space))
+    shares = (
+        _sobol(seed, dimensions, index.bit_length())[index]
+        if index < MOST_KEPT
+        else _sobol_sequence(seed, dimensions).fast_forward(index).random(1)[0]
+    )
+    return active_params(
+        study.space,
+        {
+            name: dimension.at(float(share))
+            for (name, dimension), share in zip(study.space.items(), shares, strict=False)
+        },
+    )
+
+
+MOST_KEPT = 2**16
+"""Points of the sequence that are kept: a million of them would fill a machine's memory, and each can be drawn by itself."""
+
+
+@lru_cache(maxsize=2)
+def _sobol(seed: int, dimensions: int, exponent: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The first 2 ** exponent points. Kept, since drawing one point takes drawing those before it."""
+    drawn: np.ndarray[Any, np.dtype[np.float64]] = _sobol_sequence(seed, dimensions).random_base2(exponent)
+    return drawn
+
+
+def _sobol_sequence(seed: int, dimensions: int) -> Any:
+    import numpy as np
+    from scipy.stats import qmc
+
+    return qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
+
+
+def random_point(study: Study, seed: int) -> Params:
+    """A point drawn evenly: what Optuna's random sampler draws with this seed, bit by bit, in a tenth of the time.
+
+    Optuna keeps a study in memory for each draw. A choice is the highest of as many numbers as there are choices; where there is one only,
+    nothing is drawn.
+    """
+    generator = _generator()
+    generator.seed(seed)
+    draw, params = generator.random_sample, Params()
+    for name, dimension in study.space.items():
+        if dimension.active(params):
+            params[name] = _drawn(dimension, draw)
+    return params
+
+
+@lru_cache(maxsize=1)
+def _generator() -> np.random.RandomState:
+    """To be seeded before each use: to make one takes ten times as long."""
+    import numpy as np
+
+    return np.random.RandomState()
+
+
+def _drawn(dimension: Dimension, draw: Callable[[], float]) -> Value:
+    if isinstance(dimension, Choice):
+        return dimension.choices[_highest(len(dimension.choices), draw)]
+    assert isinstance(dimension, Range)
+    if dimension.also and (which := _highest(1 + len(dimension.also), draw)):
+        return dimension.also[which - 1]
+    low, high, log = dimension.low, dimension.high, dimension.log
+    if low == high:
+        return int(low) if dimension.whole else low
+    # Each whole number has the same room, in its own scale.
+    room = 0.5 if dimension.whole else 0.0
+    begin, end = (math.log(low - room), math.log(high + room)) if log else (low - room, high + room)
+    value = begin + (end - begin) * draw()
+    if dimension.whole:
+        whole = round(math.exp(value)) if log else math.floor(value - low + 0.5) + int(low)
+        return min(max(whole, int(low)), int(high))
+    below = math.nextafter(high, high - 1)
+    return min(max(math.exp(value), low), below) if log else min(value, below)
+
+
+def _highest(count: int, draw: Callable[[], float]) -> int:
+    """The place of the highest of so many draws."""
+    drawn = [draw() for _ in range(count)] if count > 1 else [0.0]
+    return drawn.index(max(drawn))
+
+
+def best_old_points(study: Study, history: History) -> list[Params]:
+    """The best points of an earlier study: of those that got furthest, the best ones first, each point once."""
+    if not history.old_trials:
+        return []
+    key = "best old points", len(history.old_trials)
+    kept: list[Params] | None = history.lasting.get(key)
+    if kept is not None:
+        return kept
+    published, points = params_of(study.recipe, study.space), list[Params]()
+    scored = [old for old in history.old_trials if old.scores and not old.lost]
+
+    def worth(old: OldTrial) -> tuple[float, ...]:
+        last = max(old.scores)
+        return (-last, study.goal.shortfall(old.scores[last]), -study.goal.values(old.scores[last])[0])
+
+    for old in sorted(scored, key=worth):
+        if len(points) < WARM_STARTS and old.params not in (*points, published):
+            points.append(old.params)
+    history.lasting[key] = points
+    return points
+
+
+def follows_prior(study: Study, number: int, sampled: int) -> bool:
+    """Whether a suggestion follows the priors, after `sampled` ones of the sampler.
+
+    The strongest prior's strength is the share at first; it falls as 1 / n after the start-up, so that a wrong prior costs a number
+    of trials that grows with the logarithm of the search, and cannot ruin it (the reasoning of Hvarfner et al., ICLR 2022, and Mallik
+    et al., NeurIPS 2023).
+    """
+    strength = max((dimension.prior.strength for dimension in study.space.values() if dimension.prior), default=0.0)
+    if not strength:
+        return False
+    startup = study.settings.sampler.startup_trials
+    share = strength * startup / (startup + max(0, sampled - startup))
+    return random.Random(derive_seed(study.settings.seed, "prior", number)).random() < share
+
+
+def with_priors(study: Study, number: int, params: Params) -> Params:
+    """`params` with dimensions drawn from their priors, and those that come into being drawn evenly.
+
+    The strongest prior is followed in all of these points, a weaker one in its share of them.
+    """
+    drawn = random.Random(derive_seed(study.settings.seed, "prior point", number))
+    strongest = max(dimension.prior.strength for dimension in study.space.values() if dimension.prior)
+    values: Params = {}
+    for name, dimension in study.space.items():
+        share, chance = drawn.random(), drawn.random()
+        if dimension.prior is not None and chance * strongest < dimension.prior.strength:
+            values[name] = prior_draw(dimension, dimension.prior, drawn)
+        else:
+            values[name] = params.get(name, dimension.at(share))
+    return active_params(study.space, values)
+
+
+PRIOR_SPREAD = 0.15
+"""Standard deviation of a draw around a prior's centre, as a share of the dimension in its own scale."""
+
+
+def prior_draw(dimension: Dimension, prior: Prior, drawn: random.Random) -> Value:
+    """Near the centre: a normal draw in the dimension's own scale; of choices the centre in one half of the draws."""
+    if isinstance(dimension, Choice) or (isinstance(dimension, Range) and prior.centre in dimension.also):
+        return prior.centre if drawn.random() < 0.5 else dimension.at(drawn.random())
+    centre = _share_of(dimension, float(prior.centre))
+    # About one in two at least lies inside, wherever the centre is.
+    for _ in range(100):
+        share = centre + drawn.gauss(0, PRIOR_SPREAD)
+        if 0 <= share < 1:
+            return dimension.at(share)
+    return prior.centre
+
+
+def _share_of(dimension: Dimension, value: float) -> float:
+    """The inverse of `Dimension.at`, by bisection: `at` rises with the share."""
+    low, high = getattr(dimension, "share_also", 0.0), 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(dimension.at(middle)) < value else (low, middle)
+    return low
+
+
+def fresh(params_of_attempt: Callable[[int], Params], taken: Callable[[Params], bool]) -> Params:
+    """The first attempt that is not taken; the last one where small spaces run out of points."""
+    for attempt in range(MOST_ATTEMPTS):
+        params = params_of_attempt(attempt)
+        if not taken(params):
+            return params
+    return params
+
+
+MOST_ATTEMPTS = 8

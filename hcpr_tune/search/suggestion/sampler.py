@@ -1,0 +1,217 @@
+"""Suggestions: a pure function of the study, the trial's number and the recorded results. The modelling is Optuna's.
+
+A generator is seeded anew for each suggestion, so that a restart can neither repeat nor change a draw. Optuna's study lives in
+memory and is rebuilt from the record.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hcpr_tune.common.seeds import derive_seed
+from hcpr_tune.common.text import first_line, one_line
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.history import PRIOR, History, Source
+from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.study import Sampler, Study
+from hcpr_tune.search.suggestion.initial_points import (
+    follows_prior,
+    fresh,
+    low_discrepancy_point,
+    planned_point,
+    random_point,
+    with_priors,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+    from hcpr_tune.search.suggestion.optuna_adapter import Told
+
+    Build = Callable[[Study, int], optuna.samplers.BaseSampler]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a sampler of Optuna is built, and what it is told of a trial that was not promoted: PRUNED with its rung values, or its value at a common rung.
+
+    `point` gives the points of one that learns nothing and is not Optuna's: by trial number, attempt and the number of trials.
+    """
+
+    build: Build | None = None
+    understands_rungs: bool = False
+    genetic: bool = False
+    point: Callable[[Study, int, int, int], Params] | None = None
+
+
+def _tpe(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    # Groups are for dimensions that do not always exist.
+    conditional = any(dimension.when or getattr(dimension, "also", ()) for dimension in study.space.values())
+    startup = study.settings.sampler.startup_trials
+    return optuna.samplers.TPESampler(
+        n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True, seed=seed
+    )
+
+
+def _gp(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    startup = study.settings.sampler.startup_trials
+    return optuna.samplers.GPSampler(n_startup_trials=startup, seed=seed, warn_independent_sampling=False)
+
+
+def population_size(settings: Sampler) -> int:
+    """A generation of NSGA-II."""
+    return max(4, settings.startup_trials)
+
+
+def _nsgaii(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    return optuna.samplers.NSGAIISampler(population_size=population_size(study.settings.sampler), seed=seed)
+
+
+def _by_path(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+    """A user's factory or class, called with those of `seed` and `startup_trials` that it takes."""
+    from optuna.samplers import BaseSampler
+
+    from hcpr_tune.training.plugins import call, load
+
+    path, what = study.settings.sampler.name, "sampler.name"
+    factory = load(path, what)
+    try:
+        takes: Iterable[str] = inspect.signature(factory).parameters
+    except ValueError:  # of builtin types nothing is known
+        takes = ()
+    startup = study.settings.sampler.startup_trials
+    offered = {"seed": seed, "startup_trials": startup, "n_startup_trials": startup}
+    sampler = call(factory, path, what, **{name: value for name, value in offered.items() if name in takes})
+    if not isinstance(sampler, BaseSampler):
+        raise InputError(
+            f"{what} {path} must give an Optuna sampler, got {one_line(type(sampler).__name__)}; return one"
+        )
+    return sampler
+
+
+def _seed(study: Study, number: int, attempt: int) -> int:
+    return derive_seed(study.settings.seed, "trial", number, *([attempt] if attempt else [])) % 2**32
+
+
+def _random(study: Study, number: int, attempt: int, trials: int) -> Params:
+    return random_point(study, _seed(study, number, attempt))
+
+
+def _qmc(study: Study, number: int, attempt: int, trials: int) -> Params:
+    return low_discrepancy_point(study, number + attempt * trials)
+
+
+KINDS = {
+    "tpe": Kind(_tpe, understands_rungs=True),
+    "random": Kind(point=_random),
+    "qmc": Kind(point=_qmc),
+    "gp": Kind(_gp),
+    "nsgaii": Kind(_nsgaii, genetic=True),
+}
+"""The samplers by name. Any other name is a path, of which nothing is known: it is told values at a common rung."""
+
+
+def kind_of(study: Study) -> Kind:
+    return KINDS.get(study.settings.sampler.name, Kind(_by_path))
+
+
+class Suggester:
+    """Gives the points of one study. What it keeps between suggestions only saves time: a new one gives the same points."""
+
+    def __init__(self, study: Study) -> None:
+        self._study, self._kind = study, kind_of(study)
+        self._told: Told | None = None
+
+    def suggest(self, number: int, history: History) -> tuple[Params, Source]:
+        """The searched values of trial `number`, given what is recorded of the trials before it, and where they come from."""
+        planned = planned_point(self._study, history)
+        if planned is not None:
+            return planned
+        name = self._study.settings.sampler.name
+        sampled = history.by_source[name] + history.by_source[PRIOR]
+        guided = follows_prior(self._study, number, sampled)
+
+        def attempt(which: int) -> Params:
+            params = self._sample(number, which, history) if name in KINDS else self._of_user(number, which, history)
+            return with_priors(self._study, number + (which << 32), params) if guided else params
+
+        return fresh(attempt, history.has_begun), PRIOR if guided else name
+
+    def _of_user(self, number: int, attempt: int, history: History) -> Params:
+        """The same from a user's own sampler. Raises `PluginError`, whatever it does."""
+        from hcpr_tune.training.plugins import PluginError, did, guarded, users_traceback
+
+        try:
+            with guarded():
+                return self._sample(number, attempt, history)
+        except PluginError:
+            raise
+        except Exception as error:
+            name = self._study.settings.sampler.name
+            message = f"sampler.name {name}: suggesting trial {number} {did(error)}; mend it, then go on by --resume"
+            raise PluginError(message, users_traceback(error)) from error
+
+    def _sample(self, number: int, attempt: int, history: History) -> Params:
+        if self._kind.point is not None:
+            return self._kind.point(self._study, number, attempt, len(history.trials))
+        assert self._kind.build is not None
+        import optuna
+
+        from hcpr_tune.search.suggestion.optuna_adapter import ToldStorage, asked, directions
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        seed = _seed(self._study, number, attempt)
+        with warnings.catch_warnings():
+            # Multivariate TPE and the constant liar are marked experimental; they are chosen on purpose.
+            warnings.simplefilter("ignore")
+            sampler = self._kind.build(self._study, seed)
+            storage = ToldStorage(self._tell().trials(history))
+            model = optuna.create_study(storage=storage, sampler=sampler, directions=directions(self._study))
+            return asked(model.ask(), self._study.space)
+
+    def _tell(self) -> Told:
+        from hcpr_tune.search.suggestion.optuna_adapter import Told
+
+        if self._told is None:
+            settings = self._study.settings
+            # Optuna has no pruning with several objectives: then every sampler is told values at a common rung.
+            rungs = self._kind.understands_rungs and len(settings.objective) == 1
+            self._told = Told(self._study, rungs, population_size(settings.sampler) if self._kind.genetic else 0)
+        return self._told
+
+
+def check_sampler(study: Study) -> None:
+    """Find out before anything starts whether the sampler can be built and do the study's objectives. Raises `InputError`."""
+    name = study.settings.sampler.name
+    if name in KINDS:
+        return
+    rungs = {rung: {"robust_accuracy": 0.5, "clean_accuracy": 0.5} for rung in study.rungs}
+    from hcpr_tune.search.record.history import OldTrial
+    from hcpr_tune.training.plugins import guarded
+
+    history = History(study.recipe.epochs, study.goal)
+    history.old_trials = [
+        OldTrial(low_discrepancy_point(study, index), rungs, completed=True, lost=False)
+        for index in range(study.settings.sampler.startup_trials + 2)
+    ]
+    suggester = Suggester(study)
+    try:
+        with guarded():
+            suggester._sample(1, 0, history)
+    except InputError:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        raise InputError(
+            f"sampler.name {name} cannot search this study (objective {', '.join(study.settings.objective)}): {reason}; choose one of {', '.join(KINDS)}"
+        ) from None

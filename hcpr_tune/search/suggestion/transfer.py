@@ -1,0 +1,281 @@
+"""From a small study to a large one: the winner's values as the first point of another space, and priors around them."""
+
+from __future__ import annotations
+
+import copy
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tomli_w
+
+from hcpr_tune.common.settings import get_dotted, parse_toml, show, to_plain
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.history import History, Trial
+from hcpr_tune.search.record.results import rung_accuracies, winner
+from hcpr_tune.search.spec.space import (
+    Dimension,
+    Params,
+    Prior,
+    Range,
+    Value,
+    field_of,
+    params_of,
+    with_params,
+)
+from hcpr_tune.search.spec.study import Study, study_from_plain
+
+WEAKEST, STRONGEST, UNKNOWN = 0.2, 0.8, 0.3
+"""Strength where good trials lie no closer together than chance puts them, where they agree, and where too few have the dimension."""
+BEST_SHARE, LEAST_TRIALS = 0.25, 3
+"""The trials that are asked: the best quarter, of which so many at least must have the dimension."""
+CHANCE_DISTANCE = 1 / 3
+"""How far apart two even draws lie on average, as a share of the range."""
+WIDTH = 118
+"""Characters of a comment line."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What became of one of the winner's values. Without a centre it did not come over; `word` says why, or what was changed."""
+
+    name: str
+    value: Value
+    centre: Value | None = None
+    strength: float | None = None
+    word: str = ""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a trial hands to another space."""
+
+    point: Params
+    """What the first of `first_points` states."""
+    priors: Mapping[str, Prior]
+    moved: tuple[Moved, ...]
+    held: Params
+    """Values that the study held fixed, stated in the point because others exist only beside them."""
+    fixed: Mapping[str, tuple[Value, Value]] = field(default_factory=dict)
+    """Fields that the other space does not search: what the winner has, what stands there."""
+
+
+def transferred_trial(study: Study, history: History, name: str, number: int | None) -> Trial:
+    """The trial whose values are handed on: the winner, or the one asked for. Raises `InputError` where it has no score."""
+    best = winner(study, history)
+    if best is None:
+        raise InputError(
+            f"transfer {show(name)}: none of its {len(history.trials)} trials has a score; let one reach a rung first"
+        )
+    if number is None:
+        return best
+    if number not in history.trials:
+        raise InputError(
+            f"--trial must be a trial of {name}, 0 to {max(history.trials)}, got {number}; leave it out for the best, trial {best.number}"
+        )
+    trial = history.trials[number]
+    if not trial.rungs:
+        raise InputError(
+            f"--trial {number} of {name} has no score ({trial.state}); choose another, or leave it out for the best, trial {best.number}"
+        )
+    return trial
+
+
+def transfer(study: Study, history: History, trial: Trial, target: Study, where: str) -> Transfer:
+    """What `trial` hands to the space of `target`, whose file is `where`.
+
+    A dimension takes the value of the one of the same name, or of the same field, if it exists beside the values that came over before it. Raises `InputError`
+    where nothing comes over.
+    """
+    searched = {field_of(name) for name in study.space}
+    if not any(field_of(name) in searched for name in target.space):
+        raise InputError(
+            f"--to {where} shares no dimension with the study: it searches {', '.join(target.space) or 'nothing'}, the study {', '.join(study.space) or 'nothing'};"
+            " choose another space"
+        )
+    recipe, published = to_plain(with_params(study.recipe, trial.params)), to_plain(target.recipe)
+    parents = _parents(target, trial)
+    params, point, held = Params(), Params(), Params()
+    priors: dict[str, Prior] = {}
+    moved: dict[str, Moved] = {}
+    for name, dimension in target.space.items():
+        own: Value = get_dotted(published, field_of(name))
+        origin = _origin(trial, name)
+        if not dimension.active(params):
+            if origin is not None:
+                word = f"dropped: it exists only{dimension.condition()}"
+                moved.setdefault(origin, Moved(name, trial.params[origin], word=word))
+            continue
+        params[name] = own
+        if origin is None:
+            value = get_dotted(recipe, field_of(name))
+            if name in parents and field_of(name) not in searched and value != own and dimension.holds(value):
+                params[name] = point[name] = held[name] = value
+            continue
+        value = trial.params[origin]
+        centre, word = _fitted(dimension, value)
+        if centre is None:
+            moved[origin] = Moved(name, value, word=word)
+            continue
+        strength = _strength(study, history, trial, origin)
+        if dimension.prior is not None:
+            before = f"before: {show(dimension.prior.centre)}, strength {dimension.prior.strength:g}"
+            word = f"{word}; {before}" if word else before
+        params[name] = point[name] = centre
+        priors[name] = Prior(centre, strength)
+        moved[origin] = Moved(name, value, centre, strength, word)
+    if not priors:
+        raise InputError(
+            f"--to {where}: none of the values of trial {trial.number} fits its dimensions; choose another space or --trial"
+        )
+    fixed = {
+        field_of(name): (value, get_dotted(published, field_of(name)))
+        for name, value in trial.params.items()
+        if name not in moved
+    }
+    if "method" not in {field_of(name) for name in target.space} and study.recipe.method != target.recipe.method:
+        # Its coefficients were good beside another method.
+        fixed.setdefault("method", (recipe["method"], target.recipe.method))
+    return Transfer(point, priors, tuple(moved[name] for name in trial.params if name in moved), held, fixed)
+
+
+def _origin(trial: Trial, name: str) -> str | None:
+    """The dimension of the trial that a dimension takes its value from."""
+    if name in trial.params:
+        return name
+    return next((one for one in trial.params if field_of(one) == field_of(name)), None)
+
+
+def _parents(target: Study, trial: Trial) -> set[str]:
+    """The dimensions that conditions name under which a value of the trial could come over."""
+    parents: set[str] = set()
+    for name in reversed(target.space):
+        if name in parents or _origin(trial, name) is not None:
+            parents |= {parent for parent, _ in target.space[name].when}
+    return parents
+
+
+def _fitted(dimension: Dimension, value: Value) -> tuple[Value | None, str]:
+    """The value as the dimension can have it, None where it cannot, and what was done to it."""
+    if dimension.holds(value):
+        return value, ""
+    if isinstance(dimension, Range) and isinstance(value, int | float):
+        end = dimension.low if value < dimension.low else dimension.high
+        return end, f"clipped to the end of {dimension.low:g} to {dimension.high:g}"
+    return None, f"dropped: it is not {dimension}"
+
+
+def _strength(study: Study, history: History, trial: Trial, name: str) -> float:
+    """How closely the best quarter of the scored trials lie to the trial, from 0.2 to 0.8."""
+    ranked = history.ranked()
+    having = [one for one in ranked[: math.ceil(BEST_SHARE * len(ranked))] if name in one.params]
+    if len(having) < LEAST_TRIALS:
+        return UNKNOWN
+    # The trial itself is as close as can be, which says nothing.
+    others = [one.params[name] for one in having if one.number != trial.number]
+    return round(WEAKEST + (STRONGEST - WEAKEST) * closeness(study.space[name], trial.params[name], others), 2)
+
+
+def closeness(dimension: Dimension, centre: Value, others: Sequence[Value]) -> float:
+    """1 where all `others` equal `centre`, 0 where they lie no closer to it than chance puts them."""
+    if isinstance(dimension, Range) and centre not in dimension.also:
+        distances = [_distance(dimension, float(centre), float(other)) for other in others]
+        return max(0.0, 1 - sum(distances) / len(distances) / CHANCE_DISTANCE)
+    chance = 1 / len(dimension.ends())
+    if isinstance(dimension, Range):
+        chance = dimension.share_also / len(dimension.also)
+    agreeing = sum(other == centre for other in others) / len(others)
+    return max(0.0, (agreeing - chance) / (1 - chance))
+
+
+def _distance(dimension: Range, one: float, other: float) -> float:
+    """As a share of the range, in its own scale; a value beside the range is the whole range away."""
+    if other in dimension.also:
+        return 1.0
+    if dimension.log:
+        return abs(math.log(one / other)) / math.log(dimension.high / dimension.low)
+    return abs(one - other) / (dimension.high - dimension.low)
+
+
+def transferred_space(
+    given: Mapping[str, Any], target: Study, handed: Transfer, comments: Sequence[str], where: str
+) -> str:
+    """The text of the new space: `given` are the tables of the file of `target`. Raises `InputError` where it would be no study."""
+    tables: dict[str, Any] = copy.deepcopy(dict(given))
+    for name, prior in handed.priors.items():
+        _entry(tables["search"], name)["prior"] = prior.to_plain()
+    points = list(tables.get("first_points", []))
+    if not repeats_published(target, handed):
+        # Trained once, where the space has it among its own.
+        params = _resolved(target, handed)
+        others = [point for point, theirs in zip(points, target.first_points, strict=True) if theirs != params]
+        points = [dict(handed.point), *others]
+    if points:
+        tables["first_points"] = points
+    lines = [line for comment in comments for line in textwrap.wrap(_printable(comment), WIDTH)]
+    text = "".join(f"# {line}\n" for line in lines) + "\n" + tomli_w.dumps(tables)
+    study_from_plain(parse_toml(text, where), where)
+    return text
+
+
+def repeats_published(target: Study, handed: Transfer) -> bool:
+    """Whether the point is the recipe that the space begins with, which trial 0 trains anyway."""
+    return _resolved(target, handed) == params_of(target.recipe, target.space)
+
+
+def _resolved(target: Study, handed: Transfer) -> Params:
+    return params_of(with_params(target.recipe, handed.point), target.space)
+
+
+def _entry(tables: dict[str, Any], name: str) -> dict[str, Any]:
+    """The table of a dimension, whether its dotted name is quoted or made of tables in tables."""
+    for entries, key in _paths(tables, name):
+        if key in entries:
+            entry: dict[str, Any] = entries[key]
+            return entry
+    raise KeyError(name)
+
+
+def _paths(tables: dict[str, Any], name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    yield tables, name
+    for key, inner in tables.items():
+        if isinstance(inner, dict) and name.startswith(f"{key}."):
+            yield from _paths(inner, name.removeprefix(f"{key}."))
+
+
+def score_words(study: Study, trial: Trial) -> str:
+    """What the trial reached in the study's objectives."""
+    accuracies = rung_accuracies(trial) or {}
+    parts = [f"{name.replace('_', ' ')} {accuracies[f'{name}_validation']}" for name in study.settings.objective]
+    images = trial.at_rung(trial.best_rung)["total_validation"]
+    return f"{', '.join(parts)} on {images} validation images at epoch {trial.best_rung}"
+
+
+def comments_of(study: Study, trial: Trial, handed: Transfer, source: str, where: str) -> list[str]:
+    """What the new file says of itself."""
+    narrowed = ", ".join(f"{name} ({prior.strength:g})" for name, prior in handed.priors.items())
+    comments = [
+        f"{where}, narrowed by what the study {source} found. Its trial {trial.number}: {score_words(study, trial)}.",
+        "That trial's values are tried right after the recipe, and priors lie around them; their strengths say how closely the best quarter of"
+        f" the study's scored trials lie to them: {narrowed}.",
+    ]
+    comments += [
+        f"{one.name}: the trial has {show(one.value)}, {one.word}."
+        for one in handed.moved
+        if one.word and one.centre != one.value
+    ]
+    comments += [
+        f"{name}: {show(value)} in the study, in the first point alone." for name, value in handed.held.items()
+    ]
+    comments += [
+        f"{name}: the trial has {show(value)}; it is not searched here and stays {show(here)}."
+        for name, (value, here) in handed.fixed.items()
+    ]
+    return comments
+
+
+def _printable(text: str) -> str:
+    """A name of a file may hold what ends a comment."""
+    return "".join(character if character.isprintable() else "?" for character in text)

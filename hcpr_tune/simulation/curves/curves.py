@@ -1,0 +1,147 @@
+"""Learning curves for trials that nobody trained: what they would score at each rung, and what they are truly worth.
+
+A source of curves (`Curves`) makes a `Play` for each repeat of a plan. All variants of a plan see the same plays, so that they are compared
+in pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hcpr_tune.common.seeds import derive_seed
+from hcpr_tune.search.spec.space import Params
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One trial at the epochs of its play. `robust` and `clean` are the accuracies that the search would see, from 0 to 1; `true_robust` and
+    `true_clean` the same without the noise of the measurement.
+    """
+
+    robust: Sequence[float]
+    clean: Sequence[float]
+    true_robust: Sequence[float]
+    true_clean: Sequence[float]
+    lost_at: int = 0
+    """It is lost in this epoch; 0: it is not."""
+    lost_as: tuple[str, str] = ("diverged", "it diverges")
+    """Status and reason then."""
+    relative_seconds: float = 1.0
+    """What an epoch takes, compared with the mean of all trials."""
+
+
+class Play(Protocol):
+    """The curves of one repeat."""
+
+    @property
+    def epochs(self) -> Sequence[int]:
+        """The epochs that curves have scores at, rising."""
+
+    @property
+    def images(self) -> int:
+        """Of how many images a score is the share; 0 where that is not known."""
+
+    def curve(self, trial: int, params: Params) -> Curve:
+        """The curve of a trial; the same one however often it is asked for."""
+
+
+class Curves(Protocol):
+    """Where curves come from."""
+
+    @property
+    def words(self) -> str:
+        """Where they come from, for people."""
+
+    @property
+    def guess(self) -> bool:
+        """Whether nobody has measured them."""
+
+    @property
+    def knows_params(self) -> bool:
+        """Whether a trial's curve depends on its values, so that a sampler can learn."""
+
+    def play(self, epochs: Sequence[int], trials: int, seed: int) -> Play:
+        """Curves at `epochs` for so many trials, drawn from `seed`. Raises `InputError` where there are no scores at one of the epochs."""
+
+
+@dataclass(frozen=True)
+class DrawnPlay:
+    """A play whose curves were all drawn beforehand: row by trial number."""
+
+    epochs: Sequence[int]
+    images: int
+    seen: list[list[float]]
+    true: list[list[float]]
+    relative_seconds: list[float]
+
+    def curve(self, trial: int, params: Params) -> Curve:
+        # More trials than were planned for come from requests only.
+        row = trial % len(self.seen)
+        return Curve(
+            self.seen[row], self.seen[row], self.true[row], self.true[row], relative_seconds=self.relative_seconds[row]
+        )
+
+
+SPREAD, FORETELLING, SECONDS_SPREAD = 0.25, 0.2, 0.1
+MEDIAN_END = 0.5
+LEAST_PROBED = 1.0
+
+
+@dataclass(frozen=True)
+class GuessedCurves:
+    """A stated family of curves, for a task of which nothing is known but what a probe has seen.
+
+    With chance level c and last epoch E, a trial of median quality has accuracy(e) = c + (a - c) (1 - exp(-5 e / E)) / (1 - exp(-5)), where `a`
+    is chosen so that the curve runs through what the probe has measured, and MEDIAN_END where the probe trained less than LEAST_PROBED epochs.
+    Trials differ from it in their log-odds, by a random walk in (e / E)^(2 FORETELLING) whose standard deviation is SPREAD at every epoch, 6 points
+    where the accuracy is 50 %: an early score's correlation with the end is (e / E)^FORETELLING, 0.64 at a ninth of the training, 0.80 at a third.
+    Scores are counted on `images` images; an epoch's seconds differ between trials by SECONDS_SPREAD.
+    """
+
+    classes: int
+    last_epoch: int
+    images: int
+    probed_epoch: float
+    """How many epochs the probe has trained."""
+    probed_accuracy: float
+    """Robust accuracy after them, from 0 to 1."""
+
+    guess = True
+    knows_params = False
+
+    @property
+    def words(self) -> str:
+        assumed = f"{100 * self.end:.0f} % at epoch {self.last_epoch}"
+        if self.probed_epoch < LEAST_PROBED:
+            return f"a guess: nobody has trained this recipe to the end, and the probe had no time for an epoch; {assumed} is assumed"
+        probed = f"{100 * self.probed_accuracy:.1f} % in {self.probed_epoch:.2g} epochs"
+        return f"a guess: nobody has trained this recipe to the end. The probe reached {probed}; from there a usual course to {assumed}"
+
+    @property
+    def end(self) -> float:
+        """The accuracy of a trial of median quality at the last epoch."""
+        if self.probed_epoch < LEAST_PROBED:
+            return MEDIAN_END
+        chance = 1 / self.classes
+        rise = (self.probed_accuracy - chance) / self._risen(self.probed_epoch)
+        return float(min(0.9, max(chance + 0.05, chance + rise)))
+
+    def _risen(self, epoch: float) -> float:
+        """The share of the rise that is behind at an epoch."""
+        return float((1 - np.exp(-5 * epoch / self.last_epoch)) / (1 - np.exp(-5)))
+
+    def play(self, epochs: Sequence[int], trials: int, seed: int) -> DrawnPlay:
+        draws = np.random.default_rng(derive_seed(seed, "guessed curves"))
+        chance = 1 / self.classes
+        time = np.minimum(1.0, np.array(epochs) / self.last_epoch) ** (2 * FORETELLING)
+        steps = draws.standard_normal((trials, len(epochs))) * np.sqrt(np.diff(time, prepend=0.0))
+        median = chance + (self.end - chance) * np.array([self._risen(epoch) for epoch in epochs])
+        odds = median / (1 - median) * np.exp(SPREAD * np.cumsum(steps, axis=1) / np.sqrt(time))
+        true = odds / (1 + odds)
+        seen = draws.binomial(self.images, true) / self.images
+        seconds = np.exp(SECONDS_SPREAD * draws.standard_normal(trials))
+        return DrawnPlay(tuple(epochs), self.images, seen.tolist(), true.tolist(), seconds.tolist())

@@ -1,0 +1,238 @@
+"""Learning curves from the records of earlier studies, drawn anew with their noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hcpr_tune.common.paths import is_file, reading
+from hcpr_tune.common.seeds import derive_seed
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.history import COUNTS, Event, History, Trial
+from hcpr_tune.search.record.record import read_lines
+from hcpr_tune.search.spec.space import Choice, Params, Range, Space, params_of, with_params
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.storage.studies import reopen
+from hcpr_tune.search.suggestion.warm_start import check_same_measure, check_same_training
+from hcpr_tune.simulation.curves.curves import Curve
+from hcpr_tune.simulation.curves.resampling import FEWEST, Array, Redrawn, continued, noise_of
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One recorded trial in a new study's dimensions: accuracies by epoch, what an epoch took compared with the study's mean, where it was lost."""
+
+    params: Params
+    robust: Mapping[int, float]
+    clean: Mapping[int, float]
+    relative_seconds: float
+    lost_at: int
+
+
+@dataclass(frozen=True)
+class OldStudy:
+    """An earlier study with its record."""
+
+    folder: Path
+    study: Study
+    history: History
+    events: Sequence[Event]
+
+
+def read_old(folder: Path, option: str = "--from") -> OldStudy:
+    """A study's folder. Raises `InputError` where there is none, or nothing was trained in it."""
+    if not all(is_file(folder / name, f"{option} {folder}") for name in ("study.toml", "record.jsonl")):
+        raise InputError(f"{option} {folder}: there is no study; give a folder such as results/NAME")
+    path = folder.absolute()
+    _, study, history = reopen(path.parent, path.name, f"{option} ")
+    with reading(f"{option} {folder}"):
+        events = read_lines(folder / "record.jsonl").events
+    if not any(trial.rungs for trial in history.trials.values()):
+        raise InputError(f"{option} {folder}: none of its trials has reached a rung; give a study that has")
+    return OldStudy(folder, study, history, events)
+
+
+def check_comparable(old: OldStudy, study: Study) -> None:
+    """Raises `InputError` where its scores mean something else in this study."""
+    check_same_measure("--from", old.folder, old.study.recipe, study.recipe)
+    check_same_training("--from", old.folder, old.study, study)
+    theirs, ours = old.study.recipe, study.recipe
+    if theirs.lr_schedule != ours.lr_schedule or (ours.lr_schedule.mode == "single" and theirs.epochs != ours.epochs):
+        what = "lr_schedule" if theirs.lr_schedule != ours.lr_schedule else f"one schedule over {theirs.epochs} epochs"
+        raise InputError(
+            f"--from {old.folder}: its scores are of another training, since its {what} is not this study's; drop --from, or set lr_schedule.* and epochs as there"
+        )
+
+
+def measured(old: OldStudy, study: Study) -> list[Measured]:
+    """Its trials that lie inside the study's dimensions."""
+    seconds = relative_seconds(old.history)
+    found = []
+    for number, trial in old.history.trials.items():
+        params = params_of(with_params(old.study.recipe, trial.params), study.space)
+        if all(study.space[name].holds(value) for name, value in params.items()) and (trial.rungs or trial.lost):
+            scores = _scores(trial, old.study.restarted)
+            lost_at = trial.last_epoch + 1 if trial.lost else 0
+            found.append(
+                Measured(
+                    params,
+                    scores["robust_accuracy"],
+                    scores["clean_accuracy"],
+                    seconds.get(number, 1.0),
+                    lost_at,
+                )
+            )
+    return found
+
+
+def relative_seconds(history: History) -> dict[int, float]:
+    """What each trial's epochs took, compared with what the same epochs took all trials on average: some epochs are evaluated, some have more attack steps."""
+    spent: dict[int, list[float]] = {}
+    for trial in history.trials.values():
+        for event in trial.epochs.values():
+            spent.setdefault(event["epoch"], []).append(_work(event))
+    mean = {epoch: sum(values) / len(values) for epoch, values in spent.items()}
+    return {
+        number: sum(map(_work, trial.epochs.values())) / sum(mean[event["epoch"]] for event in trial.epochs.values())
+        for number, trial in history.trials.items()
+        if trial.epochs
+    }
+
+
+def _work(event: Event) -> float:
+    return float(event["seconds_attack"] + event["seconds_update"] + event["seconds_evaluation"])
+
+
+def _scores(trial: Trial, restarted: bool) -> dict[str, dict[int, float]]:
+    """Objective -> accuracy by epoch, at every epoch that was scored; where each rung is a training of its own, at the rungs."""
+    if restarted:
+        return {name: {rung: scores[name] for rung, scores in trial.scores.items()} for name in COUNTS}
+    scored = [event for event in trial.epochs.values() if "total_validation" in event]
+    return {
+        name: {event["epoch"]: event[count] / event["total_validation"] for event in scored}
+        for name, count in COUNTS.items()
+    }
+
+
+@dataclass(frozen=True)
+class RecordedCurves:
+    """Curves of recorded trials: a new trial gets that of the recorded one that is nearest in the searched dimensions.
+
+    Not as it stands there: of a trial nobody knows the true accuracies, only the measured ones. Both are taken as normal between the trials,
+    the noise of a measurement as what `images` images give. Then the true curve is drawn given the measured one, and measured anew: over many
+    trials, means, spreads and the correlation of every two epochs are those of the record. Trials that were stopped early are first
+    continued: as one of those went on that stood nearest to them there.
+    """
+
+    trials: Sequence[Measured]
+    space: Space
+    images: int
+    words: str
+    rungs: tuple[tuple[int, ...], ...]
+    """Of each study that they were recorded in."""
+
+    guess = False
+    knows_params = True
+
+    def play(self, epochs: Sequence[int], trials: int, seed: int) -> RecordedPlay:
+        draws = np.random.default_rng(derive_seed(seed, "recorded curves"))
+        table = np.array(
+            [
+                [scores.get(epoch, np.nan) for scores in (trial.robust, trial.clean) for epoch in epochs]
+                for trial in self.trials
+            ]
+        )
+        self._check(epochs, table)
+        count = len(epochs)
+        full = continued(table[:, :count], table[:, count:], draws)
+        curves = Redrawn.of(full, noise_of(full, self.images))
+        places = np.array([coordinates(trial.params, self.space) for trial in self.trials])
+        return RecordedPlay(tuple(epochs), self.images, self, curves, places, seed)
+
+    def _check(self, epochs: Sequence[int], table: Array) -> None:
+        known = sorted({epoch for trial in self.trials for epoch in trial.robust})
+        for place, epoch in enumerate(epochs):
+            scored = int(np.isfinite(table[:, place]).sum())
+            if scored == 0:
+                raise InputError(
+                    f"{self.words} has no score at epoch {epoch}, where a rung is (it has {_listed(known)}); choose rungs among these, or leave --from out"
+                )
+            if scored < FEWEST:
+                raise InputError(
+                    f"{self.words} has only {scored} scored trial{'s' * (scored > 1)} at epoch {epoch}, where a rung is; at least {FEWEST} are needed to tell how trials differ there"
+                )
+
+
+def recorded_curves(old: Sequence[OldStudy], study: Study) -> RecordedCurves:
+    """The curves of several studies for the trials of another one. Raises `InputError` where they have none for it."""
+    trials = [one for study_of in old for one in measured(study_of, study)]
+    names = ", ".join(str(one.folder) for one in old)
+    if not trials:
+        raise InputError(
+            f"--from {names}: none of its trials lies inside this study's dimensions; widen them, or leave --from out"
+        )
+    images = min(event["total_validation"] for one in old for event in one.events if "total_validation" in event)
+    return RecordedCurves(
+        trials,
+        study.space,
+        images,
+        f"{names} ({len(trials)} trials)",
+        tuple(dict.fromkeys(one.study.rungs for one in old)),
+    )
+
+
+def _listed(epochs: Sequence[int]) -> str:
+    return ", ".join(map(str, epochs[:12])) + (", ..." if len(epochs) > 12 else "")
+
+
+def coordinates(params: Params, space: Space) -> list[float]:
+    """A point in the unit cube: numbers by their share of the range, in its own scale; a choice has a coordinate for each of its values, and a
+    dimension that does not exist lies in the middle.
+    """
+    place: list[float] = []
+    for name, dimension in space.items():
+        value = params.get(name)
+        if isinstance(dimension, Choice):
+            # Two different choices are then 1 apart.
+            place += [0.5**0.5 * (value == choice) for choice in dimension.choices]
+        else:
+            assert isinstance(dimension, Range)
+            place.append(0.5 if value is None else _share(float(value), dimension))
+    return place
+
+
+def _share(value: float, dimension: Range) -> float:
+    low, high = dimension.low, dimension.high
+    if dimension.log and value > 0:
+        value, low, high = np.log(value), np.log(low), np.log(high)
+    return float(min(1.5, max(-0.5, (value - low) / (high - low))))
+
+
+@dataclass(frozen=True)
+class RecordedPlay:
+    """The curves of one repeat; the draws of a trial are its own, whatever was asked before."""
+
+    epochs: Sequence[int]
+    images: int
+    source: RecordedCurves
+    curves: Redrawn
+    places: Array
+    seed: int
+
+    def curve(self, trial: int, params: Params) -> Curve:
+        away = self.places - np.array(coordinates(params, self.source.space))
+        nearest = int((away**2).sum(axis=1).argmin())
+        draws = np.random.default_rng((self.seed & (2**63 - 1), trial))
+        seen, true = self.curves.draw(nearest, draws)
+        count, one = len(self.epochs), self.source.trials[nearest]
+        return Curve(
+            seen[:count].tolist(),
+            seen[count:].tolist(),
+            true[:count].tolist(),
+            true[count:].tolist(),
+            one.lost_at,
+            relative_seconds=one.relative_seconds,
+        )

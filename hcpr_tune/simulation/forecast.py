@@ -1,0 +1,25 @@
+"""What a plan foresaw, as a table of the space that it writes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hcpr_tune.search.spec.study import Foreseen, Study
+from hcpr_tune.simulation.comparison import Played
+
+
+def with_foreseen(study: Study, played: Played) -> Study:
+    """The study with the plan's means."""
+
+    def mean(name: str) -> float:
+        return played.estimate(name).mean
+
+    foreseen = Foreseen(
+        workers=played.variant.fleet.workers,
+        hours=round(mean("wall_clock_seconds") / 3600, 5),
+        worker_hours=round(mean("worker_seconds") / 3600, 5),
+        use=round(min(1.0, mean("use")), 4),
+        epochs=round(mean("epochs")),
+        score=round(mean("score"), 4),
+    )
+    return replace(study, settings=replace(study.settings, plan=foreseen))

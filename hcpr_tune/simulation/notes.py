@@ -1,0 +1,92 @@
+"""What is to be known of a plan before one trusts it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hcpr_tune.simulation.comparison import Played
+from hcpr_tune.simulation.curves.csv_curves import CsvCurves
+from hcpr_tune.simulation.curves.curves import Curves
+from hcpr_tune.simulation.curves.recorded import RecordedCurves
+
+FEW = 8
+"""Fewer repeats hardly show a difference: with two, Student's t is 12.7."""
+BUSY = 0.8
+"""A driver that is busy for so much of the time keeps workers waiting."""
+
+
+def notes_of(results: Sequence[Played], curves: Curves, wanted: int) -> list[str]:
+    """Warnings, the gravest first."""
+    notes = []
+    if curves.guess:
+        notes.append(
+            "the learning curves are a guess: believe what it says of time and cost, not of scores and rungs; --from results/OLD or --curves FILE.csv gives real ones"
+        )
+    notes += filter(None, [_failed(results), _driver(results), _idle_workers(results)])
+    if isinstance(curves, RecordedCurves):
+        notes += filter(None, [_other_rungs(results, curves)])
+    if isinstance(curves, CsvCurves) and not curves.knows_noise:
+        notes.append(
+            "the file has too few epochs to tell the noise of a score: it is taken as none, and what is chosen looks as good as it was measured"
+        )
+    repeats = len(results[0].outcomes)
+    if repeats < wanted:
+        notes.append(f"there was time for {repeats} of {wanted} repeats; --seconds gives it more")
+    if repeats < FEW and len(results) > 1:
+        notes.append(
+            f"so few repeats ({repeats}) hardly show a difference in score: what is chosen is chosen by its cost"
+        )
+    return notes
+
+
+def _named(results: Sequence[Played], concerned: Sequence[Played]) -> str:
+    """Which variants a note is about, where it is not about all."""
+    if len(concerned) == len(results):
+        return "" if len(results) == 1 else " (all variants)"
+    return f" ({'; '.join(one.variant.name for one in concerned)})"
+
+
+def _failed(results: Sequence[Played]) -> str:
+    concerned = [one for one in results if any(not outcome.reached for outcome in one.outcomes)]
+    if not concerned:
+        return ""
+    failed = sum(not outcome.reached for one in concerned for outcome in one.outcomes)
+    whole = sum(len(one.outcomes) for one in concerned)
+    return (
+        f"in {failed} of {whole} searches no trial reached a rung; their score counts as 0{_named(results, concerned)}"
+    )
+
+
+def _driver(results: Sequence[Played]) -> str:
+    concerned = [one for one in results if one.estimate("driver_use").mean >= BUSY]
+    if not concerned:
+        return ""
+    busiest = max(one.estimate("driver_use").mean for one in concerned)
+    return (
+        f"the driver is busy up to {100 * busiest:.0f} % of the time, and workers wait for it: longer epochs, fewer workers, or several studies that learn from"
+        f" each other (--warm-start){_named(results, concerned)}"
+    )
+
+
+def _idle_workers(results: Sequence[Played]) -> str:
+    concerned = [one for one in results if one.variant.fleet.workers > one.variant.study.settings.budget.trials]
+    if not concerned:
+        return ""
+    return f"there are more workers than trials: some never have work{_named(results, concerned)}"
+
+
+def _other_rungs(results: Sequence[Played], curves: RecordedCurves) -> str:
+    """Where the rate anneals to every rung, a rung that moves changes the training."""
+    concerned = [
+        one
+        for one in results
+        if one.variant.study.recipe.lr_schedule.mode == "annealed"
+        and any(rungs != one.variant.study.rungs for rungs in curves.rungs)
+    ]
+    if not concerned:
+        return ""
+    recorded = " and ".join(", ".join(map(str, rungs)) for rungs in curves.rungs)
+    return (
+        f"with lr_schedule.mode = annealed a training depends on its rungs, and the curves were recorded with rungs at {recorded}: with others they would be"
+        f" different{_named(results, concerned)}"
+    )

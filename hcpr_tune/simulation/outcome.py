@@ -1,0 +1,156 @@
+"""What came of one played search: time, work, disk, what was chosen and what it lost against the best there was, what each rung was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.results import kept_checkpoints, winner
+from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, end_of, spearman
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.simulation.curves.costs import Costs
+from hcpr_tune.simulation.curves.curves import Curve, Curves, Play
+from hcpr_tune.simulation.simulation import Simulation
+from hcpr_tune.simulation.suggesting import suggester_of
+from hcpr_tune.simulation.timing import PlannedTiming
+from hcpr_tune.simulation.worker_pool import Fleet, Lives
+
+
+@dataclass(frozen=True)
+class RungOutcome:
+    """What a rung below the last did in one search."""
+
+    epoch: int
+    reached: int
+    """Trials that were scored there."""
+    stopped: int
+    """Those that went no further."""
+    correlation: float | None
+    """Rank correlation of the scores there with what the trials are truly worth at the end; None for few trials."""
+    measured: float | None
+    """Rank correlation of the scores there with those of the end, as the search itself measures it; it decides whether the rung stops trials."""
+    stops: bool
+    """Whether it did at the end of the search."""
+    saved_seconds: float
+    """Of workers, that the stopped trials would have taken to the end."""
+    lost_best: bool
+    """Whether the best of all trials was stopped there."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One played search; times in seconds."""
+
+    wall_clock: float
+    worker_seconds: float
+    """That jobs held workers."""
+    use: float
+    """Training, evaluation and checkpoints that counted, as a share of the time that workers were there."""
+    driver_use: float
+    """The share of the time that the driver was busy."""
+    trials: int
+    epochs: int
+    jobs: int
+    deaths: int
+    lost_seconds: float
+    """Of work that died with a worker."""
+    bytes_written: int
+    bytes_kept: int
+    """At the end, when most are kept."""
+    reached: bool
+    """Whether any trial reached a rung."""
+    score: float
+    """What the chosen trial is truly worth, in the first objective; 0 where none was chosen."""
+    best: float
+    """What the best trial is worth that was begun, had it been trained to the end."""
+    rungs: tuple[RungOutcome, ...]
+    busy: tuple[tuple[float, float], ...]
+    """(time, jobs that run from then on), averaged over CELLS steps; the end of the search last."""
+
+    @property
+    def loss(self) -> float:
+        return self.best - self.score
+
+
+def played(study: Study, curves: Curves, play: Play, costs: Costs, fleet: Fleet, seed: int) -> Outcome:
+    """Play one search and look at what came of it."""
+    timing = PlannedTiming(costs, study, fleet.workers)
+    lives = Lives(fleet, seed) if fleet.deaths_per_hour else None
+    simulation = Simulation(study, play, timing, fleet, suggester_of(study, curves), lives)
+    history = simulation.run()
+    place = {epoch: index for index, epoch in enumerate(play.epochs)}
+    true = {number: worth_at(study, curve, place[study.rungs[-1]]) for number, curve in simulation.curves.items()}
+    alive = {number: value for number, value in true.items() if not simulation.curves[number].lost_at}
+    best = max(alive, key=alive.__getitem__, default=None)
+    chosen = winner(study, history)
+    epochs = sum(len(trial.epochs) for trial in history.trials.values())
+    return Outcome(
+        wall_clock=history.seconds,
+        worker_seconds=history.worker_seconds,
+        use=simulation.useful_seconds / history.worker_seconds_offered if history.worker_seconds_offered else 0.0,
+        driver_use=simulation.driver_seconds / history.seconds if history.seconds else 0.0,
+        trials=len(history.trials),
+        epochs=epochs,
+        jobs=simulation.jobs,
+        deaths=simulation.deaths,
+        lost_seconds=simulation.lost_seconds,
+        bytes_written=costs.checkpoint_bytes * simulation.checkpoints,
+        bytes_kept=costs.checkpoint_bytes * len(kept_checkpoints(study, history)),
+        reached=chosen is not None,
+        score=0.0 if chosen is None else worth_at(study, simulation.curves[chosen.number], place[chosen.best_rung]),
+        best=0.0 if best is None else alive[best],
+        rungs=tuple(_rung(study, history, rung, true, best, timing) for rung in study.rungs[:-1]),
+        busy=averaged(simulation.busy, history.seconds),
+    )
+
+
+def worth_at(study: Study, curve: Curve, place: int) -> float:
+    """The first objective without noise; 0 where a floor is missed."""
+    true = {"robust_accuracy": curve.true_robust[place], "clean_accuracy": curve.true_clean[place]}
+    return 0.0 if study.goal.shortfall(true) else study.goal.values(true)[0]
+
+
+def _rung(
+    study: Study, history: History, rung: int, true: Mapping[int, float], best: int | None, timing: PlannedTiming
+) -> RungOutcome:
+    reached = [trial for trial in history.trials.values() if rung in trial.rungs]
+    stopped = [trial for trial in reached if trial.last_rung == rung and not trial.lost]
+    worth = end_of(history, study.rungs, rung)
+    correlation = None
+    if len(reached) >= FEWEST_POINTS:
+        seen = [study.goal.values(trial.scores[rung])[0] for trial in reached]
+        correlation = spearman(seen, [true[trial.number] for trial in reached])
+    return RungOutcome(
+        rung,
+        len(reached),
+        len(stopped),
+        correlation,
+        worth.rho,
+        worth.halves(study.settings.early_stopping.least_worth),
+        len(stopped) * _to_the_end(study, rung, timing),
+        any(trial.number == best for trial in stopped),
+    )
+
+
+def _to_the_end(study: Study, rung: int, timing: PlannedTiming) -> float:
+    """What a trial takes from a rung to the end."""
+    if not study.restarted:
+        return sum(timing.epochs(study.rungs[-1])[rung:])
+    return sum(sum(timing.epochs(later)) for later in study.rungs if later > rung)
+
+
+CELLS = 150
+
+
+def averaged(points: Sequence[tuple[float, int]], end: float) -> tuple[tuple[float, float], ...]:
+    """Of (time, jobs that run from then on) the mean in each of CELLS steps: jobs end and begin in turn, and single points would show only one of it."""
+    step = end / CELLS
+    if not step:
+        return ((0.0, 0.0),)
+    held = [0.0] * CELLS
+    for (since, jobs), (until, _) in pairwise([(0.0, 0), *points, (end, 0)]):
+        for place in range(int(since / step), min(CELLS, int(until / step) + 1)):
+            held[place] += jobs * max(0.0, min(until, (place + 1) * step) - max(since, place * step))
+    return (*((place * step, jobs / step) for place, jobs in enumerate(held)), (end, 0.0))

@@ -1,0 +1,221 @@
+"""A recorded search played again from its own record: does the simulation decide what the search decided, and does it take as long?"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.history import WORKER_DIED, Event, History, Job
+from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.suggestion.sampler import Suggester
+from hcpr_tune.simulation.curves.costs import trained_seconds
+from hcpr_tune.simulation.curves.curves import Curve
+from hcpr_tune.simulation.curves.recorded import OldStudy
+from hcpr_tune.simulation.simulation import Simulation
+from hcpr_tune.simulation.worker_pool import Fleet
+
+OUTSIDE = ("enqueue", "kill", "workers")
+"""Events that come from outside; a session's beginning brings its own."""
+DECISIONS = ("trial", "job")
+TOO_OFTEN = "its worker process died"
+"""How the reason begins of a trial that failed because its workers died."""
+
+
+class Departed(Exception):
+    """The replay decided what the record has nothing of."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of it. `decisions` are the record's, the first `same` of them are the replay's too."""
+
+    decisions: int
+    same: int
+    departs: str
+    """The first decision that is another one, in words; empty where all are the same."""
+    recorded_seconds: float
+    replayed_seconds: float
+
+    @property
+    def off(self) -> float:
+        """By what share of the recorded time the replayed one differs."""
+        return self.replayed_seconds / self.recorded_seconds - 1
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "decisions": self.decisions,
+            "same": self.same,
+            "departs": self.departs,
+            "recorded_seconds": round(self.recorded_seconds, 3),
+            "replayed_seconds": round(self.replayed_seconds, 3),
+            "off": round(self.off, 4),
+        }
+
+
+class RecordedTiming:
+    """Each epoch, death and answer of the driver takes what it took; a job that the record does not have raises `Departed`."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._asked = deque(driver_waits(events))
+        self._usual = median(self._asked) if self._asked else 0.0
+        self._epochs: dict[Job, deque[dict[int, tuple[float, float]]]] = defaultdict(deque)
+        self._deaths: dict[Job, deque[float]] = defaultdict(deque)
+        self._running: dict[int, tuple[Job, float, float]] = {}
+        for event in events:
+            self._read(event)
+        self._now: dict[Job, dict[int, tuple[float, float]]] = {}
+
+    def _read(self, event: Event) -> None:
+        kind, trial = event["event"], event.get("trial", -1)
+        if kind == "job":
+            job = Job(trial, event["start"], event["end"])
+            self._running[trial] = job, event["time"], event["time"]
+            self._epochs[job].append({})
+            self._deaths[job].append(math.inf)
+        elif kind in ("epoch", "job_end") and trial in self._running:
+            job, began, heard = self._running[trial]
+            epochs = self._epochs[job][-1]
+            if kind == "epoch":
+                epochs[event["epoch"]] = event["time"] - heard, trained_seconds(event)
+                self._running[trial] = job, began, event["time"]
+            elif died(event):
+                self._deaths[job][-1] = event["time"] - began
+            elif event["status"] in ("diverged", "failed"):
+                epochs[max(epochs, default=job.start) + 1] = event["time"] - heard, 0.0
+            elif epochs:
+                # The driver's own work between the last report and the end of the job.
+                waited, trained = epochs[max(epochs)]
+                epochs[max(epochs)] = waited + event["time"] - heard, trained
+
+    def asking(self) -> float:
+        return self._asked.popleft() if self._asked else self._usual
+
+    def handing_out(self) -> float:
+        return 0.0
+
+    def answering(self) -> float:
+        return 0.0
+
+    def death(self, work: Job) -> float:
+        return self._deaths[work].popleft()
+
+    def epoch(
+        self, work: Job, epoch: int, curve: Curve, speed: float, begins: bool, fresh: bool
+    ) -> tuple[float, float]:
+        if begins:
+            if not self._epochs[work]:
+                raise Departed(f"{work.name}, which was not trained then")
+            self._now[work] = self._epochs[work].popleft()
+        # A process that dies before its report takes for ever to give it.
+        return self._now[work].get(epoch, (math.inf, 0.0))
+
+
+def died(event: Event) -> bool:
+    """Whether a job ended because its worker died."""
+    too_often = event["status"] == "failed" and str(event["reason"]).startswith(TOO_OFTEN)
+    return bool(event["status"] == WORKER_DIED or too_often)
+
+
+def driver_waits(events: Sequence[Event]) -> list[float]:
+    """For each job handed out: the seconds since there was both a free worker and something new to decide by."""
+    free = deque([events[0]["time"]] * events[0]["workers"])
+    waits: list[float] = []
+    latest = events[0]["time"]
+    for event in events[1:]:
+        if event["event"] == "job":
+            since = free.popleft() if free else latest
+            waits.append(max(0.0, event["time"] - max(since, latest)))
+        elif event["event"] == "job_end":
+            free.append(event["time"])
+        if event["event"] != "trial":
+            latest = event["time"]
+    return waits
+
+
+@dataclass(frozen=True)
+class AsRecorded:
+    """Each trial has the curve that it had."""
+
+    history: History
+    epochs: Sequence[int]
+    images: int
+
+    def curve(self, trial: int, params: Params) -> Curve:
+        known = self.history.trials.get(trial)
+        if known is None or known.params != params:
+            raise Departed(f"trial {trial} with other values")
+        robust, clean = (
+            [known.scores.get(epoch, {}).get(name, math.nan) for epoch in self.epochs]
+            for name in ("robust_accuracy", "clean_accuracy")
+        )
+        lost = known.lost and not known.reason.startswith(TOO_OFTEN)
+        lost_as = known.status, known.reason
+        return Curve(robust, clean, robust, clean, known.last_epoch + 1 if lost else 0, lost_as)
+
+
+def replay(old: OldStudy) -> Replay:
+    """Play a search again. Raises `InputError` for one that was not done in one session."""
+    sessions = sum(event["event"] == "begin" for event in old.events)
+    if sessions != 1:
+        raise InputError(
+            f"--replay {old.folder}: it was searched in {sessions} sessions, and what lay between them no simulation knows; give a search that ran through"
+        )
+    if old.events[0]["event"] != "begin":
+        raise InputError(
+            f"--replay {old.folder}: its record does not begin with a session; give a search that ran through"
+        )
+    if old.events[-1]["event"] != "end":
+        raise InputError(
+            f"--replay {old.folder}: its record has no end, the search runs or was killed; give a search that ran through"
+        )
+    began = old.events[0]["time"]
+    events = [{**event, "time": event["time"] - began} for event in old.events]
+    scored = [event for event in events if "total_validation" in event]
+    most = max(event["workers"] for event in events if event["event"] in ("begin", "workers"))
+    played: list[Event] = []
+    simulation = Simulation(
+        study=old.study,
+        play=AsRecorded(old.history, old.study.rungs, scored[0]["total_validation"]),
+        timing=RecordedTiming(events),
+        fleet=Fleet(most),
+        suggester=Suggester(old.study),
+        outside=[event for event in events if event["event"] in OUTSIDE],
+        opening=events[0],
+        told=played.append,
+    )
+    try:
+        simulation.run()
+        departed = ""
+    except Departed as departure:
+        departed = str(departure)
+    return _compared(events, played, old.history, simulation.history, departed)
+
+
+def _compared(
+    events: Sequence[Event], played: Sequence[Event], recorded: History, replayed: History, departed: str
+) -> Replay:
+    theirs = [_decision(event) for event in events if event["event"] in DECISIONS]
+    ours = [_decision(event) for event in played if event["event"] in DECISIONS]
+    same = 0
+    while same < min(len(theirs), len(ours)) and theirs[same] == ours[same]:
+        same += 1
+    departs = ""
+    if same < max(len(theirs), len(ours)):
+        ours_now = departed or (str(ours[same]) if same < len(ours) else "the end")
+        theirs_now = theirs[same] if same < len(theirs) else "the end"
+        departs = f"decision {same + 1}: the record has {theirs_now}, the replay {ours_now}"
+    # What the driver does after the last job (tables, the report) no simulation plays.
+    ends = [event["time"] for event in events if event["event"] in ("job_end", "end")]
+    closing = ends[-1] - ends[-2] if len(ends) > 1 and events[-1]["event"] == "end" else 0.0
+    return Replay(len(theirs), same, departs, recorded.seconds, replayed.seconds + closing)
+
+
+def _decision(event: Event) -> tuple[Any, ...]:
+    if event["event"] == "trial":
+        return "trial", event["trial"], event["source"], tuple(sorted(event["params"].items()))
+    return "job", event["trial"], event["start"], event["end"]

@@ -1,0 +1,285 @@
+"""A search under a virtual clock: the policy of a real search decides, workers are numbers in a queue, and nothing is trained.
+
+The driver is one process that answers one report after the other, as Ray Tune's does: a worker's next epoch begins when its last report
+has been answered. So a plan shows where more workers only wait longer for the driver.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from hcpr_tune.search.record.history import Event, History, Job
+from hcpr_tune.search.scheduling.scheduler import Policy, Suggests
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.simulation.curves.costs import has_checkpoint
+from hcpr_tune.simulation.curves.curves import Curve, Play
+from hcpr_tune.simulation.worker_pool import Fleet, Idle, Lives
+
+
+class Timing(Protocol):
+    """How long everything takes, in seconds of the virtual clock."""
+
+    def asking(self) -> float:
+        """From a worker's being free until the driver decides what it does."""
+
+    def handing_out(self) -> float:
+        """What a job that is handed out holds the driver for."""
+
+    def answering(self) -> float:
+        """What a report holds the driver for."""
+
+    def epoch(
+        self, work: Job, epoch: int, curve: Curve, speed: float, begins: bool, fresh: bool
+    ) -> tuple[float, float]:
+        """From the driver's last word until the report of `epoch` arrives, and how much of that is work; it `begins` the job, on a `fresh`
+        process or on a used one.
+        """
+
+    def death(self, work: Job) -> float:
+        """From handing out until the job's process dies of what is recorded of it; infinite where it does not."""
+
+
+@dataclass
+class Worker:
+    """One place for a trial, with the process that is there at the moment."""
+
+    speed: float
+    there: bool = False
+    life: int = 0
+    """Counts its processes, so that what is still to come of an earlier one is dropped."""
+    fresh: bool = True
+    work: Job | None = None
+    epoch: int = 0
+    """The epoch that it trains."""
+    since: float = 0.0
+    """When it began with it."""
+    trained: float = 0.0
+    """What the epoch takes without waiting for anything."""
+    curve: Curve | None = None
+
+
+Kind = Literal["ask", "report", "death", "join", "outside"]
+
+
+@dataclass
+class Simulation:
+    """One search. `run` plays it to its end; `history` is then what a real search would have recorded."""
+
+    study: Study
+    play: Play
+    timing: Timing
+    fleet: Fleet
+    suggester: Suggests
+    lives: Lives | None = None
+    """Draws how long workers live; None: they die of what the timing says."""
+    outside: Sequence[Event] = ()
+    """What comes from outside at its time: requests, nodes that come and go."""
+    opening: Event | None = None
+    """The event that a recorded session begins with."""
+    told: Callable[[Event], object] = lambda event: None
+    """Hears every event."""
+    history: History = field(init=False)
+    useful_seconds: float = 0.0
+    """Of training, evaluation and checkpoints that counted."""
+    lost_seconds: float = 0.0
+    """Of epochs that died with their worker, and of those that were trained again."""
+    driver_seconds: float = 0.0
+    """That the driver was busy."""
+    deaths: int = 0
+    checkpoints: int = 0
+    """That were written."""
+    jobs: int = 0
+    """That were handed out."""
+    curves: dict[int, Curve] = field(default_factory=dict)
+    """Of every trial that was begun."""
+    busy: list[tuple[float, int]] = field(default_factory=list)
+    """(time, running jobs) where that changed."""
+
+    def __post_init__(self) -> None:
+        self.history = History(self.study.recipe.epochs, self.study.goal)
+        self._now = self._driver_free = 0.0
+        self._policy = Policy(self.study, self.history, self.suggester, self._write, lambda: self._now)
+        self._workers = [Worker(self.fleet.speed(number)) for number in range(self.fleet.workers)]
+        self._queue: list[tuple[float, int, Kind, Any, int]] = []
+        self._order = itertools.count()
+        self._idle, self._there, self._running = Idle(), 0, 0
+        self._asking = self._finished = False
+        self._place = {epoch: place for place, epoch in enumerate(self.play.epochs)}
+        self._rungs = frozenset(self.study.rungs)
+
+    def _write(self, event: Event) -> None:
+        self.history.apply(event)
+        self.told(event)
+
+    def run(self) -> History:
+        """Play the search to its end."""
+        early = sum(self.fleet.joins_at(number) <= 0 for number in range(self.fleet.workers))
+        begin = {"event": "begin", "time": 0.0, "workers": early, "versions": {}, "fingerprint": ""}
+        self.history.apply(self.opening or begin)
+        for number in range(self.fleet.workers):
+            if number < early:
+                self._join(number)
+            else:
+                self._push(self.fleet.joins_at(number), "join", number)
+        for event in self.outside:
+            self._push(event["time"], "outside", event)
+        self._wake()
+        while self._queue and not (self._finished and not self._running):
+            time, _, kind, what, life = heapq.heappop(self._queue)
+            self._now = max(self._now, time)
+            self._happen(kind, what, life)
+        self.history.apply({"event": "end", "time": self._now, "reason": "finished"})
+        return self.history
+
+    def _happen(self, kind: Kind, what: Any, life: int) -> None:
+        if kind == "ask":
+            self._ask()
+        elif kind == "outside":
+            self._policy.write(kind=what["event"], **{k: v for k, v in what.items() if k not in ("event", "time")})
+            self._wake()
+        elif kind == "join":
+            self._join(what)
+            self._policy.has(self._there)
+            self._wake()
+        elif self._workers[what].life == life:
+            (self._report if kind == "report" else self._die)(what)
+            self._wake()
+
+    def _push(self, time: float, kind: Kind, what: Any, life: int = 0) -> None:
+        heapq.heappush(self._queue, (time, next(self._order), kind, what, life))
+
+    def _join(self, number: int) -> None:
+        worker = self._workers[number]
+        worker.there, worker.fresh = True, True
+        self._there += 1
+        self._idle.add(number, self._now)
+        life = math.inf if self.lives is None else self.lives.seconds()
+        if life < math.inf:
+            self._push(self._now + life, "death", number, worker.life)
+
+    def _wake(self) -> None:
+        """Something is new: if a worker is idle, the driver looks whether there is work. One worker after the other, as Ray Tune does."""
+        if self._idle and not self._asking:
+            self._asking = True
+            self._push(self._now + self.timing.asking(), "ask", None)
+
+    def _serve(self, seconds: float) -> None:
+        """The driver does something that takes it so long, after all that it was asked to do before."""
+        self._now = max(self._now, self._driver_free) + seconds
+        self._driver_free = self._now
+        self.driver_seconds += seconds
+
+    def _ask(self) -> None:
+        self._asking = False
+        if not self._idle or self._running >= self.history.workers:
+            return
+        work = self._policy.next_work()
+        self._finished = work == "finished"
+        if not isinstance(work, Job):
+            return
+        self._serve(self.timing.handing_out())
+        reported = self._policy.begin(work)
+        number = self._idle.pop()
+        worker = self._workers[number]
+        trial = self.history.trials[work.trial]
+        if work.trial not in self.curves:
+            self.curves[work.trial] = self.play.curve(work.trial, trial.params)
+        worker.work, worker.epoch, worker.curve = work, self._saved(work, reported), self.curves[work.trial]
+        self.jobs += 1
+        self._run(+1)
+        self._train(number, begins=True)
+        death = self.timing.death(work)
+        if death < math.inf:
+            self._push(self._now + death, "death", number, worker.life)
+        self._wake()
+
+    def _saved(self, work: Job, reported: int) -> int:
+        """The latest epoch that has a checkpoint: a job goes on from there."""
+        epochs = range(reported, work.start, -1)
+        return next((epoch for epoch in epochs if has_checkpoint(self.study, epoch, work.end)), work.start)
+
+    def _train(self, number: int, begins: bool) -> None:
+        """The worker goes on with its next epoch."""
+        worker = self._workers[number]
+        assert worker.work is not None
+        assert worker.curve is not None
+        worker.epoch += 1
+        worker.since = self._now
+        seconds, worker.trained = self.timing.epoch(
+            worker.work, worker.epoch, worker.curve, worker.speed, begins, worker.fresh
+        )
+        worker.fresh = False
+        self._push(self._now + seconds, "report", number, worker.life)
+
+    def _report(self, number: int) -> None:
+        worker = self._workers[number]
+        work, curve = worker.work, worker.curve
+        assert work is not None
+        assert curve is not None
+        self._serve(self.timing.answering())
+        if worker.epoch == curve.lost_at:
+            status, reason = curve.lost_as
+            self._policy.take(work, {"status": status, "reason": reason}, ends=True)
+            self._free(number)
+            return
+        again = worker.epoch <= self.history.trials[work.trial].last_epoch
+        self.lost_seconds += worker.trained * again
+        self.useful_seconds += worker.trained * (not again)
+        self.checkpoints += has_checkpoint(self.study, worker.epoch, work.end)
+        ends = worker.epoch >= work.end
+        report: dict[str, Any] = {
+            "epoch": worker.epoch,
+            "is_rung": False,
+            "seconds_attack": worker.trained,
+            "seconds_update": 0.0,
+            "seconds_evaluation": 0.0,
+        }
+        if ends if self.study.restarted else worker.epoch in self._rungs:
+            report |= self._scores(curve, worker.epoch)
+        self._policy.take(work, report | {"status": "reached", "reason": ""} if ends else report, ends)
+        if ends or self._policy.broken_off(work):
+            self._free(number)
+        else:
+            self._train(number, begins=False)
+
+    def _scores(self, curve: Curve, epoch: int) -> dict[str, Any]:
+        robust, clean = curve.robust[self._place[epoch]], curve.clean[self._place[epoch]]
+        images = self.play.images
+        return {
+            "is_rung": True,
+            "robust_correct_validation": round(robust * images) if images else robust,
+            "clean_correct_validation": round(clean * images) if images else clean,
+            "total_validation": images or 1,
+        }
+
+    def _run(self, more: int) -> None:
+        self._running += more
+        self.busy.append((self._now, self._running))
+
+    def _free(self, number: int) -> None:
+        worker = self._workers[number]
+        worker.work = worker.curve = None
+        self._run(-1)
+        self._idle.add(number, self._now)
+
+    def _die(self, number: int) -> None:
+        """The process, or its node, is gone; its job is handed out again, and another worker takes its place later."""
+        worker = self._workers[number]
+        worker.life += 1
+        self.deaths += 1
+        if worker.work is not None:
+            self.lost_seconds += self._now - worker.since
+            self._policy.died(worker.work)
+            self._free(number)
+        self._idle.discard(number)
+        worker.there, self._there = False, self._there - 1
+        if self.fleet.back_seconds:
+            self._policy.has(self._there)
+            self._push(self._now + self.fleet.back_seconds, "join", number)
+        else:
+            self._join(number)

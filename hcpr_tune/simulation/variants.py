@@ -1,0 +1,102 @@
+"""The variants of a plan: a study with other values of what a plan can tell apart."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hcpr_tune.common.settings import parse_assignment
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.simulation.worker_pool import Fleet
+
+WORKERS = "workers"
+VARIED = ("budget.", "early_stopping.", "sampler.", "seed", WORKERS)
+"""What may vary: it changes which trials are trained how far and by how many, and no training itself."""
+MOST_WORKERS = 100_000
+MOST_VARIANTS = 64
+AS_IT_IS = "as the space has it"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to search."""
+
+    name: str
+    study: Study
+    fleet: Fleet
+
+
+def variants_of(vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]], Study], fleet: Fleet) -> list[Variant]:
+    """The study as it is, and each combination of the values that vary: `KEY=V1,V2,V3`. Raises `InputError`.
+
+    `read` gives the study with further values of dotted names laid over it.
+    """
+    axes = [_values(text) for text in vary]
+    names = [axis[0][0] for axis in axes]
+    doubled = [name for name in names if names.count(name) > 1]
+    if doubled:
+        raise InputError(f"--vary {doubled[0]} is given twice; give all of its values at once")
+    count = math.prod(map(len, axes))
+    if count > MOST_VARIANTS:
+        raise InputError(f"--vary makes {count} variants, at most {MOST_VARIANTS} can be compared; give fewer values")
+    base = Variant(AS_IT_IS, read(()), fleet)
+    found = [base]
+    for values in itertools.product(*axes) if axes else ():
+        settings = tuple((name, value) for name, value in values if name != WORKERS)
+        study = read(settings)
+        workers = check_workers(f"--vary {WORKERS}", dict(values).get(WORKERS, fleet.workers), study)
+        name = ", ".join(f"{name}={_word(value)}" for name, value in values)
+        as_it_is = (study, workers) == (base.study, fleet.workers)
+        if WORKERS in names:
+            study = _with_workers(study, workers)
+        if as_it_is:
+            found[0] = Variant(f"{name} ({AS_IT_IS})", study, fleet)
+        else:
+            found.append(Variant(name, study, replace(fleet, workers=workers)))
+    return found
+
+
+def _with_workers(study: Study, workers: int) -> Study:
+    """The study with as many workers as it is compared with: a search of it then uses no more."""
+    resources = replace(study.settings.resources, workers=workers)
+    return replace(study, settings=replace(study.settings, resources=resources))
+
+
+def _values(text: str) -> list[tuple[str, Any]]:
+    """(name, value) for each value of KEY=V1,V2."""
+    name, equals, values = text.partition("=")
+    if not equals or not name or not values:
+        raise InputError(
+            f"--vary must be KEY=VALUE,VALUE,..., got {text}; for instance --vary early_stopping.first_rung=3,9"
+        )
+    if not any(name == known or (known.endswith(".") and name.startswith(known)) for known in VARIED):
+        known = ", ".join(one + "*" if one.endswith(".") else one for one in VARIED)
+        raise InputError(
+            f"--vary {name}: a plan knows learning curves of the training as it is and cannot vary that; what may vary: {known}"
+        )
+    parsed = [parse_assignment(f"{name}={value}") for value in values.split(",")]
+    doubled = [value for place, (_, value) in enumerate(parsed) if value in [other for _, other in parsed[:place]]]
+    if doubled:
+        raise InputError(f"--vary {name} has {_word(doubled[0])} twice; give each value once")
+    return parsed
+
+
+def check_workers(option: str, value: Any, study: Study) -> int:
+    """Raises `InputError` for what is no number of workers, and for more than the study would use."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
+        law = f"at most {MOST_WORKERS}" if isinstance(value, int) and value > MOST_WORKERS else "at least 1"
+        raise InputError(f"{option} must be a whole number of {law}, got {value}; one GPU is one worker")
+    most = study.settings.resources.workers
+    if most and value > most:
+        raise InputError(
+            f"{option} {value} is above resources.workers = {most}, which the search would not pass; raise that, or set it to 0: no limit"
+        )
+    return value
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,68 @@
+"""The workers of a plan: how many, how fast, when they come, how often they die."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from dataclasses import dataclass
+
+from hcpr_tune.common.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """`workers` that differ as `speeds` say, dealt out in turn."""
+
+    workers: int
+    speeds: tuple[float, ...] = (1.0,)
+    """Relative: a worker of speed 0.5 takes twice as long."""
+    join_seconds: float = 0.0
+    """They come evenly over so many seconds, the first one at once."""
+    deaths_per_hour: float = 0.0
+    """How often one worker dies, per hour that it is there; at random, whatever it does."""
+    back_seconds: float = 0.0
+    """How long until another one has its place."""
+
+    def speed(self, worker: int) -> float:
+        return self.speeds[worker % len(self.speeds)]
+
+    def joins_at(self, worker: int) -> float:
+        return self.join_seconds * worker / max(1, self.workers - 1)
+
+
+class Lives:
+    """Draws how long each life of each worker lasts, from a seed."""
+
+    def __init__(self, fleet: Fleet, seed: int) -> None:
+        self._fleet, self._draws = fleet, random.Random(derive_seed(seed, "deaths"))
+
+    def seconds(self) -> float:
+        """Of one life; infinite where nobody dies."""
+        rate = self._fleet.deaths_per_hour
+        return self._draws.expovariate(rate / 3600) if rate else math.inf
+
+
+class Idle:
+    """The workers that have nothing to do: the one that waits longest is next."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[float, int]] = []
+        self._there: set[int] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._there)
+
+    def add(self, worker: int, since: float) -> None:
+        self._there.add(worker)
+        heapq.heappush(self._waiting, (since, worker))
+
+    def pop(self) -> int:
+        """Take the next one."""
+        while (worker := heapq.heappop(self._waiting)[1]) not in self._there:
+            pass
+        self._there.discard(worker)
+        return worker
+
+    def discard(self, worker: int) -> None:
+        self._there.discard(worker)

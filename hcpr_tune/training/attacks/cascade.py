@@ -1,0 +1,269 @@
+"""Strong attacks one after the other, each on what still survives: those of AutoAttack (Croce and Hein, ICML 2020), run by pyautoattack.
+
+Images are attacked in chunks. What an attack makes of a chunk depends on the model, the chunk and the seed alone, so that chunks can be
+shared out over any number of processes, and broken off and gone on with between any two attacks.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hcpr_tune.training.attacks.pgd import Classifier, attacked_classes, evaluating, uniform_noise
+from hcpr_tune.training.methods.losses import misclassification_margin
+from hcpr_tune.training.recipe import Task
+from hcpr_tune.training.seeds import generator
+
+CLEAN = "clean"
+STRONG, AUTOATTACK = ("apgd-ce", "apgd-t"), ("apgd-ce", "apgd-t", "fab-t", "square")
+LADDERS = {"strong": STRONG, "autoattack": AUTOATTACK}
+"""Which attacks, in order. The strong ones are AutoAttack's first two: APGD on cross-entropy, and on the targeted DLR loss."""
+FEWEST_CLASSES_FOR_TARGETS = 4
+"""The targeted DLR loss compares the right logit with three others."""
+IN_PLACE_OF = {"apgd-t": "margin", "fab-t": "fab"}
+"""What runs where there are fewer classes: 100 steps on the margin from five starts, which has no scale either, and untargeted FAB."""
+MOST_TARGETS = 9
+MARGIN_STEPS, MARGIN_STARTS = 100, 5
+ZERO_GRADIENTS = re.compile(r"there are (\d+) points with zero gradient")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is left of a chunk after `attack` and those before it.
+
+    classes: the class of each image in that state, its own label where it survives, -1 where a logit is not a number. warnings: what
+    AutoAttack itself finds suspicious.
+    """
+
+    attack: str
+    classes: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def attacks_of(ladder: str, classes: int) -> tuple[str, ...]:
+    """The attacks of a ladder for so many classes."""
+    if classes >= FEWEST_CLASSES_FOR_TARGETS:
+        return LADDERS[ladder]
+    return tuple(IN_PLACE_OF.get(attack, attack) for attack in LADDERS[ladder])
+
+
+def replaced_attacks(classes: int) -> str:
+    """What stands in for attacks that so few classes do not allow, in words; empty where all run."""
+    if classes >= FEWEST_CLASSES_FOR_TARGETS:
+        return ""
+    ran = ", ".join(attacks_of("autoattack", classes))
+    return f"{classes} classes are too few for the targeted attacks of AutoAttack ({', '.join(AUTOATTACK)}); {ran} ran instead"
+
+
+def climb(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    task: Task,
+    ladder: str,
+    classes: int,
+    seed: int,
+    begun: Step | None = None,
+) -> Iterator[Step]:
+    """Attack images (B, C, H, W) with labels (B,) in the task's ball; a step for the clean images, and one for each attack of the ladder.
+
+    `begun`: the latest step of an earlier attempt, which it goes on from. The images that an attack breaks are checked for themselves to lie in
+    the ball: one that does not survives.
+    """
+    attacks = (CLEAN, *attacks_of(ladder, classes))
+    found = labels.clone() if begun is None else torch.tensor(begun.classes, device=labels.device)
+    # A step beyond this ladder's last one is of a longer ladder: there is nothing left to do.
+    done = 0 if begun is None else attacks.index(begun.attack) + 1 if begun.attack in attacks else len(attacks)
+    for attack in attacks[done:]:
+        with evaluating(model), _warnings() as heard:
+            if attack == CLEAN:
+                found = _classes(model, images)
+                _look_for_tricks(model, images, labels)
+            elif (left := (found == labels).nonzero()[:, 0]).numel():
+                attacked = _attack(attack, model, images[left], labels[left], task, classes, seed)
+                found[left] = _in_ball_classes(model, attacked, images[left], labels[left], task)
+        yield Step(attack, tuple(found.tolist()), tuple(heard))
+
+
+def _attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, task: Task, classes: int, seed: int) -> Tensor:
+    """The attacked images, (B, C, H, W). The global generators are left as they were found."""
+    if name == "margin":
+        return _margin(model, images, labels, task, seed)
+    from pyautoattack import AutoAttack
+
+    norm = {"linf": "Linf", "l2": "L2"}[task.norm]
+    # The standard version's own numbers; only the list of attacks is ours.
+    adversary = AutoAttack(
+        _row_major(model), device=labels.device, eps=task.epsilon, norm=norm, seed=seed, version="standard"
+    )
+    targets = min(MOST_TARGETS, classes - 1)
+    adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = targets
+    devices = [labels.device] if labels.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        return _PERTURB[name](adversary, images.clone(memory_format=torch.contiguous_format), labels.clone())
+
+
+class _RowMajorGradient(torch.autograd.Function):
+    """The images as they are; their gradient in row-major order, whatever the order of the network's own tensors."""
+
+    @staticmethod
+    def forward(_: Any, images: Tensor) -> Tensor:
+        return images.view_as(images)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
+
+
+def _row_major(model: Classifier) -> Classifier:
+    """The same classifier for AutoAttack, which takes views of gradients that only row-major ones have.
+
+    A network with channels-last weights, as ours are, gives channels-last gradients on images of more than one channel.
+    """
+
+    def classify(images: Tensor) -> Tensor:
+        return model(_RowMajorGradient.apply(images))
+
+    return classify
+
+
+def transfer(
+    model: nn.Module, rival: nn.Module, images: Tensor, labels: Tensor, task: Task, classes: int, seed: int
+) -> int:
+    """How many of these images, which `model` classifies rightly under attack, break when they are attacked on `rival` (APGD on cross-entropy)."""
+    if not len(images):
+        return 0
+    with evaluating(model), evaluating(rival), _warnings():
+        attacked = _attack("worst for cross-entropy", rival, images, labels, task, classes, seed)
+        return int((_in_ball_classes(model, attacked, images, labels, task) != labels).sum())
+
+
+def _apgd_ce(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
+    adversary.apgd.loss = "ce"
+    attacked: Tensor = adversary.apgd.perturb(images, labels)
+    return attacked
+
+
+def _worst(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
+    """The images of the highest cross-entropy, whether they break the model or not."""
+    adversary.apgd.loss = "ce"
+    attacked: Tensor = adversary.apgd.perturb(images, labels, best_loss=True)
+    return attacked
+
+
+def _apgd_t(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
+    attacked: Tensor = adversary.apgd_targeted.perturb(images, labels)
+    return attacked
+
+
+def _fab(adversary: Any, images: Tensor, labels: Tensor, targeted: bool) -> Tensor:
+    adversary.fab.targeted = targeted
+    attacked: Tensor = adversary.fab.perturb(images, labels)
+    return attacked
+
+
+def _square(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
+    attacked: Tensor = adversary.square.perturb(images, labels)
+    return attacked
+
+
+_PERTURB: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
+    "apgd-ce": _apgd_ce,
+    "worst for cross-entropy": _worst,
+    "apgd-t": _apgd_t,
+    "fab": partial(_fab, targeted=False),
+    "fab-t": partial(_fab, targeted=True),
+    "square": _square,
+}
+
+
+def _margin(model: nn.Module, images: Tensor, labels: Tensor, task: Task, seed: int) -> Tensor:
+    attacked = images.clone()
+    drawn = generator("cpu", seed, "ladder")
+    noise = [
+        uniform_noise(images.shape, task.epsilon, task.norm, drawn).to(images.device) for _ in range(MARGIN_STARTS)
+    ]
+    attacked_classes(
+        model,
+        images,
+        labels,
+        misclassification_margin,
+        epsilon=task.epsilon,
+        norm=task.norm,
+        steps=MARGIN_STEPS,
+        step_size=task.epsilon / 8,
+        starts=[images + one for one in noise],
+        shown=attacked,
+    )
+    return attacked
+
+
+@torch.no_grad()
+def _classes(model: Classifier, images: Tensor) -> Tensor:
+    """The class of each image, -1 where a logit is not a number."""
+    logits = model(images)
+    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
+
+
+def _in_ball_classes(model: Classifier, attacked: Tensor, images: Tensor, labels: Tensor, task: Task) -> Tensor:
+    """The classes of the attacked images; the label where one is no image, or lies outside the ball by more than rounding."""
+    change = (attacked - images).flatten(1)
+    size = change.abs().amax(dim=1) if task.norm == "linf" else torch.linalg.vector_norm(change, dim=1)
+    inside = (
+        (size <= task.epsilon * (1 + 1e-4))
+        & (attacked >= 0).flatten(1).all(dim=1)
+        & (attacked <= 1).flatten(1).all(dim=1)
+    )
+    return torch.where(inside, _classes(model, attacked), labels)
+
+
+def _look_for_tricks(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """AutoAttack's own looks at a model: draws at random, probabilities in place of logits, gradients of its own inside. They warn."""
+    from pyautoattack import checks
+
+    logger = logging.getLogger(LOGGER)
+    with torch.no_grad():
+        checks.check_randomized(model, images, labels, bs=len(images), logger=logger)
+        checks.check_range_output(model, images, logger=logger)
+        # It counts in a table of its module, and never forgets.
+        checks.funcs.update(dict.fromkeys(checks.funcs, 0))
+        checks.check_dynamic(model, images, False, logger=logger)
+
+
+LOGGER = "auto-attack"
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """AutoAttack's warnings inside the block, which then do not reach the terminal; each once, without its advice."""
+    heard: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            words = record.getMessage().partition(" See ")[0]
+            if record.levelno >= logging.WARNING and words not in heard:
+                heard.append(words)
+
+    logger, ear = logging.getLogger(LOGGER), Ear()
+    before = logger.propagate
+    logger.addHandler(ear)
+    logger.propagate = False
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(ear)
+        logger.propagate = before
+
+
+def points_without_gradient(warnings: tuple[str, ...]) -> int:
+    """How many images AutoAttack found without a gradient of the DLR loss, at most in one of its runs."""
+    return max((int(found[1]) for words in warnings if (found := ZERO_GRADIENTS.search(words))), default=0)

@@ -1,0 +1,203 @@
+"""A picture of a few validation images before and after the attack: what a model takes for what.
+
+Always the same images, attacked as the evaluation attacks them, so that the pictures of two trainings can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from hcpr_tune.common.drawing import (
+    FRAME,
+    INK,
+    PALE,
+    PAPER,
+    RIGHT,
+    WRONG,
+    arrow,
+    as_png,
+    class_word,
+    font,
+    shortened,
+    width_of,
+)
+from hcpr_tune.training.attacks.evaluation import scored_positions, scoring_attack
+from hcpr_tune.training.attacks.pgd import Classifier
+from hcpr_tune.training.data.dataset import Data, Split, fixed_subset
+from hcpr_tune.training.loop import TrainingState, number_formats, torch_threads
+from hcpr_tune.training.models.classifier import for_attack
+from hcpr_tune.training.recipe import Evaluation, Recipe, Task
+
+SHOWN = 6
+SMALL, LARGE = 64, 96
+"""Pixels: smaller images are enlarged to about the first, larger ones shrunk to the second."""
+MOST_BYTES = 150_000
+"""A larger picture is brought to 256 colours, so that a trial's curves and pictures stay below a megabyte."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images (N, C, H, W) in [0, 1] before and after the attack, and classes (N,): the true ones, and what the model takes each for."""
+
+    images: np.ndarray
+    attacked: np.ndarray
+    true: Sequence[int]
+    clean_classes: Sequence[int]
+    attacked_classes: Sequence[int]
+
+
+def examples_png(recipe: Recipe, data: Data, state: TrainingState) -> bytes:
+    """The picture for the state after a rung, as a PNG file. The training goes on as if it had not been drawn."""
+    device = data.validation.labels.device
+    # A model of the user's own may draw when it runs.
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch_threads(recipe.threads),
+        number_formats(recipe, device),
+    ):
+        model = for_attack(state.scored_model())
+        found = find_examples(model, data.validation, recipe.task, recipe.evaluation)
+    picture = draw_examples(found, recipe.task, recipe.evaluation, data.class_names, state.epoch)
+    png = as_png(picture)
+    return png if len(png) <= MOST_BYTES else as_png(picture, colours=256)
+
+
+def find_examples(model: Classifier, split: Split, task: Task, settings: Evaluation) -> Examples:
+    """Some of the scored images, of as many classes as there is room for, by class."""
+    scored = scored_positions(split, settings)
+    chosen = scored[torch.as_tensor(fixed_subset(split.labels.cpu().numpy()[scored.numpy()], SHOWN, settings.seed))]
+    chosen = chosen[split.labels.cpu()[chosen].argsort(stable=True)]
+    images, labels = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
+    attacked = images.clone()
+    clean, classes = scoring_attack(model, images, labels, chosen, task, settings, shown=attacked)
+    return Examples(
+        images=images.cpu().numpy(),
+        attacked=attacked.cpu().numpy(),
+        true=labels.tolist(),
+        # What is taken for another class before any attack is not attacked: its class stays.
+        clean_classes=torch.where(clean, labels, classes).tolist(),
+        attacked_classes=classes.tolist(),
+    )
+
+
+TITLE, ROW_NAMES, GAP, LABEL, MOST_LABEL = 44, 92, 10, 16, 92
+"""Pixels: the lines above, the words at the left, between images, a line of words, and the widest label."""
+SIZE, ARROW = 12, 18
+"""Pixels: the font, and an arrow with room around it."""
+
+
+class Label(NamedTuple):
+    """An image's true class, what the model takes it for, and whether that is right."""
+
+    true: str
+    taken: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things go: tiles of `width` and `height` pixels in columns with `room` for labels of so many `lines`."""
+
+    width: int
+    height: int
+    room: int
+    lines: int
+
+    @classmethod
+    def of(cls, tile: Image.Image, labels: Sequence[Label]) -> Layout:
+        """Labels on one line where all fit, else on two."""
+        widths = [(width_of(label.true, SIZE), ARROW + width_of(label.taken, SIZE)) for label in labels]
+        one_line = max(map(sum, widths))
+        lines, widest = (1, one_line) if one_line <= MOST_LABEL else (2, max(map(max, widths)))
+        return cls(tile.width, tile.height, max(tile.width, min(MOST_LABEL, widest)), lines)
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        return ROW_NAMES + SHOWN * (self.room + GAP), self.top(2) + self.height + GAP
+
+    def left(self, column: int) -> int:
+        return ROW_NAMES + column * (self.room + GAP)
+
+    def top(self, row: int) -> int:
+        return TITLE + row * (self.height + LABEL * self.lines + GAP)
+
+
+def draw_examples(
+    examples: Examples, task: Task, settings: Evaluation, class_names: Sequence[str], epoch: int
+) -> Image.Image:
+    """A column per image; rows: clean, attacked, and the difference, which is amplified."""
+    change = examples.attacked - examples.images
+    # In the L-infinity ball always the same factor; in the L2 ball a pixel may change by much less than the radius, or by more.
+    largest = task.epsilon if task.norm == "linf" else float(np.abs(change).max())
+    factor = max(1.0, 0.5 / largest) if largest else 1.0
+    rows = [
+        [_tile(image) for image in examples.images],
+        [_tile(image) for image in examples.attacked],
+        [_tile((0.5 + factor * one).clip(0, 1), smooth=False) for one in change],
+    ]
+    labels = _labels(examples, class_names)
+    layout = Layout.of(rows[0][0], [*labels[0], *labels[1]])
+    width, height = layout.width, layout.height
+    picture = Image.new("RGB", layout.whole, PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((GAP, 6), f"epoch {epoch}: true class, and what the model takes it for", fill=INK, font=font(SIZE))
+    attack = f"margin attack in the {task.norm} ball of radius {task.epsilon:.3g}, {settings.steps} steps"
+    draw.text((GAP, 6 + LABEL), attack, fill=PALE, font=font(SIZE))
+    words = (["clean"], ["attacked"], ["difference,", f"{factor:.3g} times", "(grey: none)"])
+    for row, tiles in enumerate(rows):
+        for line, said in enumerate(words[row]):
+            at = GAP, layout.top(row) + 4 + line * LABEL
+            draw.text(at, said, fill=PALE if line else INK, font=font(SIZE))
+        for column, tile in enumerate(tiles):
+            left, top = layout.left(column) + (layout.room - width) // 2, layout.top(row)
+            picture.paste(tile, (left, top))
+            draw.rectangle((left - 1, top - 1, left + width, top + height), outline=FRAME)
+    for row, said_of in enumerate(labels):
+        for column, label in enumerate(said_of):
+            _draw_label(draw, layout, row, column, label)
+    return picture
+
+
+def _tile(image: np.ndarray, smooth: bool = True) -> Image.Image:
+    """An image (C, H, W) in [0, 1] at the size that is shown; single pixels of a small one stay squares."""
+    channels = image[:3] if len(image) >= 3 else image[:1]
+    pixels = np.rint(255 * channels).astype(np.uint8).transpose(1, 2, 0)
+    tile = Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
+    side = max(tile.size)
+    scale = max(1, round(SMALL / side)) if side <= LARGE else LARGE / side
+    size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
+    shrinking = Image.Resampling.LANCZOS if smooth and scale < 1 else Image.Resampling.NEAREST
+    return tile.resize(size, shrinking)
+
+
+def _labels(examples: Examples, names: Sequence[str]) -> list[list[Label]]:
+    """For the clean images and for the attacked ones."""
+    return [
+        [
+            Label(class_word(true, names), class_word(one, names), true == one)
+            for true, one in zip(examples.true, taken, strict=True)
+        ]
+        for taken in (examples.clean_classes, examples.attacked_classes)
+    ]
+
+
+def _draw_label(draw: ImageDraw.ImageDraw, layout: Layout, row: int, column: int, label: Label) -> None:
+    """`true -> taken` in the middle below an image, on one line or two."""
+    colour = RIGHT if label.right else WRONG
+    left, top = layout.left(column), layout.top(row) + layout.height + 2
+    true, taken = (shortened(word, layout.room - ARROW * (layout.lines - 1), SIZE) for word in label[:2])
+    wide, second = width_of(true, SIZE), ARROW + width_of(taken, SIZE)
+    if layout.lines == 1:
+        start, arrow_at = left + (layout.room - wide - second) / 2, left + (layout.room + wide - second) / 2
+    else:
+        start, arrow_at = left + (layout.room - wide) / 2, left + (layout.room - second) / 2
+    below = top + LABEL * (layout.lines - 1)
+    draw.text((start, top), true, fill=colour, font=font(SIZE))
+    arrow(draw, arrow_at + 3, below + 8, ARROW - 7, colour)
+    draw.text((arrow_at + ARROW, below), taken, fill=colour, font=font(SIZE))

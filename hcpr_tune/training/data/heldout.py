@@ -1,0 +1,25 @@
+"""The test images. Nothing that a search runs imports this module; an import contract and a test keep it so."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hcpr_tune.training.data.dataset import Split, split_pool, take
+from hcpr_tune.training.data.folders import check_shape
+from hcpr_tune.training.data.sources import folder_layout, folder_test, has_test_part, open_pool, torchvision_part
+from hcpr_tune.training.recipe import Task
+
+
+def open_test(task: Task) -> Split:
+    """The test images of a task, never seen by training or by the choice of a recipe."""
+    pool = open_pool(task)
+    if not has_test_part(task):
+        return take(pool, split_pool(pool, task, has_test_part=False)["test"])
+    parts = folder_layout(task)
+    if parts is None or parts.test is None:
+        test = torchvision_part(task, train=False)
+    else:
+        # That it has the classes of the training part was found out when that was opened.
+        test = folder_test(task, parts.test, parts.fence())
+        check_shape(parts.test, test.shape, pool.shape)
+    return take(test, np.arange(len(test.labels)))

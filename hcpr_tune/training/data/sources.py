@@ -1,0 +1,170 @@
+"""Where images come from: each source gives the part that is trained and validated on, and, apart, the part that is tested on.
+
+Nothing is ever downloaded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hcpr_tune.common.shell import option
+from hcpr_tune.errors import InputError
+from hcpr_tune.training.data.folders import ImageFolder, check_classes, check_shape, read_folder, read_headers
+from hcpr_tune.training.data.parts import Layout, class_folders, dataset_folder, layout
+from hcpr_tune.training.recipe import Task
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Labelled images before they are split. `decode` gives uint8 images (N, C, H, W) by position; `white` is the value of 1.0.
+
+    From `own_validation` on the images are those of a validation part that the data come with; None: it is to be drawn. `notes` say what was
+    skipped, and what was decided about images.
+    """
+
+    decode: Callable[[Sequence[int] | np.ndarray], np.ndarray]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]
+    white: int
+    own_validation: int | None = None
+    notes: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Height and width of the files, where images come from files."""
+
+
+def of_array(images: np.ndarray, labels: np.ndarray, names: Sequence[str], white: int = 255) -> Pool:
+    """A pool of images that are in memory, (N, C, H, W) uint8."""
+    channels, height, width = images.shape[1:]
+    return Pool(
+        lambda chosen: images[np.asarray(chosen)],
+        labels.astype(np.int64),
+        tuple(names),
+        (channels, height, width),
+        white,
+    )
+
+
+def digits() -> Pool:
+    """scikit-learn's 1,797 real 8x8 gray images of digits."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return of_array(bunch.images[:, None].astype(np.uint8), bunch.target, [str(n) for n in range(10)], white=16)
+
+
+def torchvision_part(task: Task, train: bool) -> Pool:
+    """One part of a data set that torchvision reads from files on `task.root`."""
+    import torchvision
+
+    reader = {
+        "fashion_mnist": torchvision.datasets.FashionMNIST,
+        "cifar10": torchvision.datasets.CIFAR10,
+        "cifar100": torchvision.datasets.CIFAR100,
+        "svhn": torchvision.datasets.SVHN,
+    }[task.dataset]
+    part: dict[str, Any] = {"split": "train" if train else "test"} if task.dataset == "svhn" else {"train": train}
+    not_whole = InputError(
+        f"the files of {task.dataset} are not in task.root = {task.root}, or not whole; run: hcpr_tune data {task.dataset} {option('--root', task.root)}"
+    )
+    try:
+        data = reader(task.root, download=False, **part)
+    except Exception:  # torchvision raises anything for a file that was cut off, and has a checksum for only some
+        raise not_whole from None
+    images = np.asarray(data.data)
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[-1] == 3:
+        images = images.transpose(0, 3, 1, 2)
+    labels = np.asarray(data.labels if task.dataset == "svhn" else data.targets)
+    names = getattr(data, "classes", [str(n) for n in range(10)])
+    if not len(labels) == len(images) > 0 or labels.min() < 0 or labels.max() >= len(names):
+        raise not_whole
+    return of_array(np.ascontiguousarray(images), labels, names)
+
+
+def folder_layout(task: Task) -> Layout | None:
+    """The parts of a folder of images; None for other data."""
+    return layout(dataset_folder(task.dataset)) if task.dataset.startswith("folder:") else None
+
+
+def folder_pool(task: Task, parts: Layout) -> Pool:
+    """The images of the training part, after them those of the validation part where there is one. The test part's names alone are looked at."""
+    fence = parts.fence()
+    train = read_folder(parts.train, task.image_size, fence)
+    if parts.test is not None:
+        check_classes(parts.test, train.class_names)
+    if parts.validation is None:
+        return _pool(train, None, (*parts.skipped, *train.notes))
+    check_classes(parts.validation, train.class_names)
+    own = read_folder(parts.validation, task.image_size, fence)
+    check_shape(parts.validation, _shape(own), _shape(train))
+    both = replace(
+        train,
+        files=train.files + own.files,
+        labels=np.concatenate([train.labels, own.labels]),
+        sizes=train.sizes + own.sizes,
+    )
+    return _pool(both, len(train.files), (*parts.skipped, *train.notes, *own.notes))
+
+
+def folder_test(task: Task, part: Path, fence: frozenset[tuple[int, int]]) -> Pool:
+    """The images of the test part."""
+    return _pool(read_folder(part, task.image_size, fence), None, ())
+
+
+def _pool(images: ImageFolder, own_validation: int | None, notes: tuple[str, ...]) -> Pool:
+    return Pool(
+        images.decode, images.labels, images.class_names, _shape(images), 255, own_validation, notes, images.sizes
+    )
+
+
+def _shape(images: ImageFolder) -> tuple[int, int, int]:
+    return (images.channels, *images.size)
+
+
+def check_test_part(task: Task, class_names: Sequence[str], shape: tuple[int, int, int]) -> None:
+    """Find out before a search what would stop its verdict: a test part of other classes, channels or sizes. Raises `InputError`.
+
+    The test images stay shut: names are looked at and headers are read, no pixel is decoded, and nothing that is seen goes into the search.
+    """
+    parts = folder_layout(task)
+    if parts is not None and parts.test is not None:
+        check_classes(parts.test, class_names)
+        check_shape(parts.test, read_headers(parts.test, task.image_size, parts.fence())[0], shape)
+
+
+def check_parts(task: Task) -> tuple[str, ...]:
+    """The same for all parts of a folder, by names and headers alone, and what was skipped; for data that only workers see."""
+    parts = folder_layout(task)
+    if parts is None:
+        return ()
+    names = [path.name for path in class_folders(parts.train)[0]]
+    shape, notes = read_headers(parts.train, task.image_size, parts.fence())
+    said = [*parts.skipped, *notes]
+    if parts.validation is not None:
+        check_classes(parts.validation, names)
+        own, notes = read_headers(parts.validation, task.image_size, parts.fence())
+        check_shape(parts.validation, own, shape)
+        said += notes
+    check_test_part(task, names, shape)
+    return tuple(said)
+
+
+def open_pool(task: Task) -> Pool:
+    """The images from which training and validation are drawn, and the test too where the data have no test part."""
+    if task.dataset == "digits":
+        return digits()
+    parts = folder_layout(task)
+    return torchvision_part(task, train=True) if parts is None else folder_pool(task, parts)
+
+
+def has_test_part(task: Task) -> bool:
+    """Whether the data come with a test part of their own."""
+    parts = folder_layout(task)
+    return task.dataset != "digits" if parts is None else parts.test is not None

@@ -1,0 +1,122 @@
+"""A trained model as an ONNX file, held against the model that it was made of before it is written."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hcpr_tune.common.files import write_bytes_whole
+from hcpr_tune.common.text import first_line
+from hcpr_tune.errors import InputError
+from hcpr_tune.training.models.export import load_model, model_inputs
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+LARGEST_DIFFERENCE = 1e-4
+"""Between a logit of the file and of the model: float32 in another order of operations stays far below."""
+BATCHES = (1, 2, 7)
+"""So many random images at once are compared."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file takes and gives, and how far it was from the model."""
+
+    image: tuple[int, int, int]
+    """Channels, height, width."""
+    classes: int
+    size: int
+    """Bytes."""
+    difference: float
+    """The largest of any logit."""
+
+
+def check_installed() -> None:
+    """Raise `InputError` where a package of the extra is missing."""
+    for name in PACKAGES:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise InputError(f"ONNX files need {name} ({error}); pip install 'hcpr_tune[onnx]'") from None
+
+
+def write_onnx(folder: Path, target: Path) -> Written:
+    """Write the model in `folder` as the file `target`: "images" (B, C, H, W), float32 in [0, 1], B free, to "logits" (B, K).
+
+    The weights are inside. Raises `InputError` where the folder holds no sound model, where its network cannot be exported, or where
+    the file would give other logits; then nothing is written.
+    """
+    check_installed()
+    model = load_model(folder)
+    channels, classes, (height, width) = model_inputs(folder)
+    image = (channels, height, width)
+    data = exported(model, image, f"the model in {folder}")
+    difference = largest_difference(model, data, image)
+    # Not a number is no small difference.
+    if not difference <= LARGEST_DIFFERENCE:
+        raise InputError(
+            f"the ONNX file of the model in {folder} would give other logits than the model, by up to {difference:.3g} (at most {LARGEST_DIFFERENCE:g});"
+            " nothing was written: a network that draws at random or changes between calls cannot be exported"
+        )
+    try:
+        write_bytes_whole(target, data)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error}; choose another file") from None
+    return Written(image, classes, len(data), difference)
+
+
+def exported(model: nn.Module, image: tuple[int, int, int], what: str) -> bytes:
+    """The file's bytes. Raises `InputError` that names `what` where the network cannot be exported."""
+    try:
+        # Two images: a batch of one is taken for a constant.
+        program = torch.onnx.export(
+            model,
+            (torch.zeros(2, *image),),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: "batch"},),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        proto = program.model_proto
+        # The exporter notes lines and folders of the code that it was run by.
+        for part in (
+            proto,
+            proto.graph,
+            *proto.graph.node,
+            *proto.graph.value_info,
+            *proto.graph.input,
+            *proto.graph.output,
+        ):
+            part.ClearField("metadata_props")
+        data: bytes = proto.SerializeToString(deterministic=True)
+    except Exception as error:
+        reason = first_line(error)
+        raise InputError(
+            f"{what} cannot be exported to ONNX: {reason}; take it from Python by hcpr_tune.load_model"
+        ) from error
+    return data
+
+
+@torch.no_grad()
+def largest_difference(
+    model: nn.Module, data: bytes, image: tuple[int, int, int], batches: Sequence[int] = BATCHES
+) -> float:
+    """Between the logits of the model and of the file under ONNX Runtime, on random images in [0, 1]."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its warnings are about optimisations that it left out
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    worst = torch.tensor(0.0)
+    for batch in batches:
+        images = torch.rand(batch, *image, generator=generator)
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        worst = torch.maximum(worst, (torch.from_numpy(logits) - model(images)).abs().max())
+    return float(worst)

@@ -1,0 +1,111 @@
+"""Fair rivals: another method, searched for as many worker-seconds as the study was, over its own coefficients and what is common to all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hcpr_tune.common.settings import read_toml, set_dotted
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.spec.space import field_of
+from hcpr_tune.search.spec.study import Study, find_space, study_from_plain, study_to_plain
+from hcpr_tune.training.recipe import METHODS
+from hcpr_tune.verdict.plan import COEFFICIENTS, Entrant, entrant_of
+
+BASELINES = "baselines"
+"""The space that has the coefficients of each method, and each as it was published."""
+MANY = 100_000
+"""Trials: the time ends the search."""
+
+
+def rival_name(name: str, method: str) -> str:
+    """What the rival's study is called: an ordinary one beside the study that it is compared with."""
+    return f"{name}-vs-{method}"
+
+
+def check_methods(methods: list[str], study: Study) -> None:
+    """Raises `InputError` for a method that is not known, or is the study's own."""
+    known = [name for name in METHODS if name != study.recipe.method]
+    for method in methods:
+        if method not in known:
+            raise InputError(
+                f"--compare must name methods of {', '.join(known)}, got {method}; separate several by commas"
+            )
+
+
+def rival_study(study: Study, history: History, name: str, method: str) -> Study:
+    """The study of a rival: the same task, network, length and rungs, and the same worker-seconds.
+
+    Searched are its own coefficients, as `search_spaces/baselines.toml` has them, and those dimensions of the study that belong to no method.
+    What the study fixes is fixed to the same value. Trial 0 is the method as it was published.
+    """
+    baselines = read_toml(find_space(BASELINES))
+    tables = study_to_plain(study)
+    # The ramp of the consistency weights is a coefficient of HCPR, and acts on the weights of others too.
+    of_all = {field_of(one) for one, table in baselines["search"].items() if not table.get("when")} - {"method"}
+    common = {
+        field_of(one): _unconditional(table)
+        for one, table in tables["search"].items()
+        if (one.partition(".")[0] not in COEFFICIENTS or field_of(one) in of_all) and _exists(table, method)
+    }
+    own = {field_of(one): _without_method(table) for one, table in _own(baselines["search"], method).items()}
+    recipe = tables["recipe"] | {"method": method}
+    recipe["model"] = recipe["model"] | {"head": "auto"}
+    for point in baselines["first_points"]:
+        if point["method"] == method:
+            for one, value in point.items():
+                set_dotted(recipe, field_of(one), value)
+    # 0 would be no limit.
+    budget = {"trials": MANY, "hours": 0.0, "worker_hours": max(1.0, history.worker_seconds) / 3600}
+    changes: dict[str, Any] = {
+        "description": f"{method}, the rival of {name}, in as many worker-seconds",
+        "recipe": recipe,
+        "search": common | own,
+        "budget": budget,
+        "first_points": [],
+        "verdict": tables["verdict"] | {"seconds_at_end": 0.0},
+    }
+    return study_from_plain(tables | changes, f"the space of {rival_name(name, method)}")
+
+
+def _own(search: dict[str, Any], method: str) -> dict[str, Any]:
+    """The dimensions that exist for this method and not for HCPR, MART's own learning rate among them; for HCPR its coefficients."""
+    found: dict[str, Any] = {}
+    for one, table in search.items():
+        methods = _methods(table)
+        of_a_method = one.partition(".")[0] in COEFFICIENTS
+        if method in methods and ("hcpr" not in methods or (method == "hcpr" and of_a_method)):
+            found[one] = table
+        elif not methods and table.get("when") and set(table["when"]) <= set(found):
+            found[one] = table  # the pace has a start only where it moves
+    return found
+
+
+def _methods(table: dict[str, Any]) -> list[str]:
+    """The methods that a dimension is said to exist for."""
+    methods = table.get("when", {}).get("method", [])
+    return [methods] if isinstance(methods, str) else list(methods)
+
+
+def _exists(table: dict[str, Any], method: str) -> bool:
+    """Whether a dimension exists for a method, whatever else is drawn."""
+    return not table.get("when") or (set(table["when"]) == {"method"} and method in _methods(table))
+
+
+def _unconditional(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key != "when"}
+
+
+def _without_method(table: dict[str, Any]) -> dict[str, Any]:
+    """The dimension with its other conditions."""
+    when = {name: values for name, values in table.get("when", {}).items() if name != "method"}
+    return _unconditional(table) | ({"when": when} if when else {})
+
+
+def rival_entrant(study: Study, history: History, method: str) -> Entrant | None:
+    """The best trial of a rival's search; None where none came to its end."""
+    complete = [trial for trial in history.ranked() if trial.status == "completed"]
+    if not complete:
+        return None
+    found = entrant_of(study, complete[0])
+    return Entrant(f"{method}, {found.name}", "compared", found.recipe, found.trial, found.score, found.params)

@@ -1,0 +1,4 @@
+"""What a verdict does next, which candidate wins and with what certainty: pure functions of its plan and record.
+
+May import `search` and `common`.
+"""

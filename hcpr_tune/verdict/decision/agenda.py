@@ -1,0 +1,185 @@
+"""What is done next, as a pure function of the plan and the record: train, attack on validation, choose, more seeds and ablations, and the test images last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from hcpr_tune.training.attacks.cascade import attacks_of
+from hcpr_tune.verdict.decision.selection import Contest, contest, masking_of
+from hcpr_tune.verdict.plan import Entrant, Model, Plan, ablations
+from hcpr_tune.verdict.state import State
+
+Kind = Literal["train", "attack", "look"]
+VALIDATION, TEST = "validation", "test"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job: train a model, attack it on one chunk of a split, or look whether what a rival's model is attacked with breaks it."""
+
+    kind: Kind
+    model: Model
+    split: str = ""
+    chunk: int = 0
+    ladder: str = ""
+    rival: Model | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in the record."""
+        if self.kind == "attack":
+            return f"attack {self.model.id} {self.split} {self.chunk} {self.ladder}"
+        return f"{self.kind} {self.model.id}" + (f" {self.rival.id}" if self.rival else "")
+
+    @property
+    def words(self) -> str:
+        """What people are told."""
+        who = f"{self.model.entrant}, seed {self.model.seed}"
+        if self.kind == "train":
+            return f"train {who}"
+        if self.kind == "look":
+            return f"transfer attack on {who}" + (f" from {self.rival.entrant}" if self.rival else "")
+        return f"attack {who}, {self.split} images, chunk {self.chunk}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Models of which all must be trained and attacked on a split before the next stage begins."""
+
+    models: tuple[Model, ...]
+    split: str
+
+
+def next_task(plan: Plan, state: State, seconds: float) -> Task | Literal["wait", "finished"]:
+    """What a free worker does, `seconds` into the session."""
+    if seconds >= plan.seconds or state.worker_seconds >= plan.worker_seconds:
+        return "finished"
+    for stage in stages(plan, state):
+        left = open_tasks(plan, state, stage)
+        if left:
+            ready = (task for task in left if task.key not in state.running)
+            return next(ready, "wait")
+    return "finished"
+
+
+def is_settled(plan: Plan, state: State) -> bool:
+    """Whether all of the plan was done, or was found to be impossible."""
+    return not any(open_tasks(plan, state, stage) for stage in stages(plan, state))
+
+
+def stages(plan: Plan, state: State) -> Iterator[Stage]:
+    """The stages in order; a later one depends on what the earlier ones gave, and comes once they are over."""
+    yield Stage(tuple(first_models(plan)), VALIDATION)
+    found = contest(plan, state)
+    yield Stage(tuple(later_models(plan, found)), VALIDATION)
+    if plan.test:
+        yield Stage(tuple(opened_models(plan, found)), TEST)
+
+
+def first_models(plan: Plan) -> Iterator[Model]:
+    """So many seeds of each entrant that all have the same."""
+    for seed in range(plan.other_seeds):
+        for entrant in plan.entrants:
+            models = plan.models(entrant, plan.other_seeds)
+            if seed < len(models):
+                yield models[seed]
+
+
+def later_models(plan: Plan, found: Contest) -> Iterator[Model]:
+    """The other seeds of the winner and its rivals, and what separates the gain."""
+    finalists = [entrant for entrant in judged(plan, found) if not entrant.weights]
+    made = ablations(plan, found.winner) if plan.ablations and found.winner else []
+    for seed in range(plan.seeds):
+        for entrant in finalists:
+            yield plan.models(entrant, plan.seeds)[seed]
+        for entrant in made if seed < plan.other_seeds else ():
+            yield plan.models(entrant, plan.other_seeds)[seed]
+
+
+def judged(plan: Plan, found: Contest) -> list[Entrant]:
+    """Who gets all seeds, and is shown the test images: the winner, its rival, and all that it was to be compared with."""
+    chosen = [found.winner, found.rival, *(one for one in plan.entrants if one.role in ("compared", "given"))]
+    return list({entrant.name: entrant for entrant in chosen if entrant is not None}.values())
+
+
+def opened_models(plan: Plan, found: Contest) -> Iterator[Model]:
+    """All seeds of those. Where nobody can win the test images stay shut: there is nothing that they could confirm."""
+    if found.winner is None:
+        return
+    for seed in range(plan.seeds):
+        for entrant in judged(plan, found):
+            models = plan.models(entrant, plan.seeds)
+            if seed < len(models):
+                yield models[seed]
+
+
+def open_tasks(plan: Plan, state: State, stage: Stage) -> list[Task]:
+    """What a stage still needs, running or not, in the order in which it is begun."""
+    tasks: list[tuple[tuple[int, int], Task]] = []
+    for place, model in enumerate(stage.models):
+        known = state.models.get(model.id)
+        if known is not None and known.lost:
+            continue
+        if not model.weights and (known is None or not known.finished):
+            tasks.append(((_seed_place(plan, model), -1), Task("train", model)))
+            continue
+        tasks += [((_seed_place(plan, model), task.chunk), task) for task in _attacks(plan, state, model, stage.split)]
+        look = _look(plan, state, model)
+        if look is not None and stage.split == VALIDATION:
+            tasks.append(((_seed_place(plan, model), place), look))
+    # Chunk by chunk over all models of a seed: where it is broken off, they were attacked on nearly the same images.
+    return [task for _, task in sorted(tasks, key=lambda one: one[0])]
+
+
+def _seed_place(plan: Plan, model: Model) -> int:
+    return max(0, model.seed - plan.first_seed)
+
+
+def ladder_of(plan: Plan, split: str, chunk: int) -> str:
+    """Which attacks a chunk goes through: on the first chunk of validation all, to see what the last ones still break."""
+    return "autoattack" if split == TEST or chunk == 0 else plan.ladder
+
+
+def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Task]:
+    scope = plan.scope(split)
+    # How many there are is known once one was attacked.
+    total = state.totals.get(scope, 1)
+    for chunk in range(math.ceil(total / plan.chunk)):
+        task = Task("attack", model, split, chunk, ladder_of(plan, split, chunk))
+        done = state.chunks.get((model.id, scope, chunk))
+        if (
+            done is None or done.after(attacks_of(task.ladder, state.classes)[-1]) is None
+        ) and task.key not in state.failed:
+            yield task
+
+
+def _look(plan: Plan, state: State, model: Model) -> Task | None:
+    """The transfer attack, once both models are there and the first chunk was attacked.
+
+    A model from elsewhere is looked at without a rival too: nobody has counted yet whether it masks its gradients.
+    """
+    first = state.chunks.get((model.id, plan.scope(VALIDATION), 0))
+    if first is None or first.after(attacks_of("strong", state.classes)[-1]) is None:
+        return None
+    rival = rival_of(plan, model)
+    other = state.models.get(rival.id) if rival is not None else None
+    if rival is not None and (other is None or not (other.finished or other.lost)):
+        return None  # it may come
+    if other is not None and other.lost:
+        rival = None
+    if rival is None and (not model.weights or masking_of(state, model) is not None):
+        return None
+    task = Task("look", model, rival=rival)
+    known = (model.id, rival.id if rival is not None else "") in state.looks
+    return None if known or task.key in state.failed else task
+
+
+def rival_of(plan: Plan, model: Model) -> Model | None:
+    """Whose attacked images are tried on a model: the published recipe's, and on that the first other entrant's, of the first seed."""
+    published = next((one for one in plan.entrants if one.role == "published"), None)
+    others = [one for one in plan.entrants if one.name != model.entrant]
+    chosen = published if published is not None and published.name != model.entrant else next(iter(others), None)
+    return plan.models(chosen, plan.other_seeds)[0] if chosen is not None else None

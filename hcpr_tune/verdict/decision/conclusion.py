@@ -1,0 +1,264 @@
+"""What a verdict amounts to, as plain values: the documents, the terminal, the report and programs show these and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.common.settings import to_plain
+from hcpr_tune.search.record.history import COUNTS, History
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, replaced_attacks
+from hcpr_tune.training.recipe import Recipe
+from hcpr_tune.verdict.decision.agenda import TEST, VALIDATION, is_settled, judged
+from hcpr_tune.verdict.decision.selection import (
+    Contest,
+    checked_images,
+    chosen_attack,
+    classes_after,
+    common_chunks,
+    contest,
+    living,
+    lost_words,
+    survive,
+    unreliable,
+)
+from hcpr_tune.verdict.decision.statistics import differences, mcnemar, mean_over_seeds
+from hcpr_tune.verdict.evaluator import best_epoch
+from hcpr_tune.verdict.plan import Entrant, Model, Plan, ablations
+from hcpr_tune.verdict.state import State
+from hcpr_tune.views.verdicts import FORMAT
+
+MOST_PAIRS = 8
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An entrant with its models that are there."""
+
+    entrant: Entrant
+    models: tuple[Model, ...]
+
+
+def conclude(study: Study, history: History, name: str, plan: Plan, state: State) -> dict[str, Any]:
+    """Everything that is known now, whether the verdict is over or not."""
+    found = contest(plan, state)
+    listed = [*plan.entrants, *(ablations(plan, found.winner) if plan.ablations and found.winner else [])]
+    rivals = judged(plan, found)
+
+    def with_models(entrant: Entrant, split: str) -> Judged:
+        count = plan.seeds if entrant in rivals else plan.other_seeds
+        return Judged(entrant, tuple(living(plan, state, entrant, count, split)))
+
+    entrants = [with_models(one, VALIDATION) for one in listed]
+    splits: dict[str, Any] = {VALIDATION: of_split(plan, state, found, entrants, VALIDATION)}
+    opened = [with_models(one, TEST) for one in rivals]
+    # What was seen is shown, whether this verdict asked for it or an earlier one.
+    if plan.test or any(one.models for one in opened):
+        splits[TEST] = of_split(plan, state, found, opened, TEST)
+    settled = is_settled(plan, state)
+    return {
+        "format": FORMAT,
+        "study": name,
+        "fingerprint": study.fingerprint,
+        "written": time.time(),
+        "size": "small" if plan.seeds == 1 and plan.ladder == "autoattack" else "full",
+        "settled": settled,
+        "unfinished": "" if settled else _why_unfinished(plan, state),
+        "failed_jobs": dict(state.failed),
+        "task": to_plain(study.recipe.task),
+        "model_inputs": state.model_inputs,
+        "schedule": schedule_words(study.recipe),
+        "attacks": {split: attack_words(plan, state, split) for split in splits},
+        "attacks_replaced": replaced_attacks(state.classes),
+        "seeds": {"winner_and_rival": plan.seeds, "others": plan.other_seeds, "first": plan.first_seed},
+        "winner": found.winner.name if found.winner else None,
+        "rival": found.rival.name if found.rival else None,
+        "entrants": [entrant_plain(plan, state, one) for one in entrants],
+        "splits": splits,
+        "openings": history.openings,
+        "versions": state.versions,
+        "workers": state.workers,
+        "worker_seconds": round(state.worker_seconds, 1),
+    }
+
+
+def attack_words(plan: Plan, state: State, split: str) -> str:
+    """The attacks that count on a split."""
+    ladder = "autoattack" if split == TEST else plan.ladder
+    names = ", ".join(attacks_of(ladder, state.classes))
+    return f"AutoAttack ({names})" if ladder == "autoattack" else f"AutoAttack's first two attacks ({names})"
+
+
+def _why_unfinished(plan: Plan, state: State) -> str:
+    if state.ended == "interrupted":
+        return "it was interrupted"
+    if state.worker_seconds >= plan.worker_seconds:
+        return f"its {plan.worker_seconds / 3600:g} worker-hours are spent (verdict.worker_hours)"
+    if state.seconds >= plan.seconds:
+        return f"its {plan.seconds:g} seconds are spent (verdict.seconds_at_end)"
+    return "it was broken off"
+
+
+def schedule_words(recipe: Recipe) -> str:
+    """The one schedule under which all are trained."""
+    lr = recipe.lr_schedule
+    return (
+        f"{recipe.epochs} epochs, learning rate {lr.mode} ({lr.shape}), stretches end at epochs {', '.join(map(str, recipe.rung_epochs))};"
+        " of these the one with the best robust accuracy on validation under the search's attack is kept"
+    )
+
+
+def entrant_plain(plan: Plan, state: State, one: Judged) -> dict[str, Any]:
+    """One entrant: its recipe, its models, what speaks against its numbers, and by how much the search overrated it."""
+    entrant = one.entrant
+    again = [_margin_score(plan, state, model) for model in one.models]
+    mean = float(np.mean(again)) if again and None not in again else None  # type: ignore[arg-type]
+    optimism = None
+    if entrant.score is not None and mean is not None:
+        optimism = {"search": entrant.score, "again": mean, "points": 100 * (entrant.score - mean)}
+    wanted = plan.models(entrant, max(plan.seeds, plan.other_seeds))
+    lost = {
+        model.seed: state.models[model.id].lost
+        for model in wanted
+        if model.id in state.models and state.models[model.id].lost
+    }
+    return {
+        "name": entrant.name,
+        "role": entrant.role,
+        "trial": entrant.trial,
+        "elsewhere": bool(entrant.weights),
+        "params": dict(entrant.params or {}),
+        "recipe": to_plain(entrant.recipe),
+        "models": [model_plain(plan, state, model) for model in one.models],
+        "lost": [{"seed": seed, "reason": reason} for seed, reason in lost.items()],
+        "unreliable": [*lost_words(plan, state, entrant), *unreliable(plan, state, one.models)],
+        "checked_images": checked_images(plan, state, one.models),
+        "optimism": optimism,
+    }
+
+
+def _margin_score(plan: Plan, state: State, model: Model) -> float | None:
+    """Robust accuracy on validation as the search measures it."""
+    known = state.models[model.id]
+    scores = known.scores.get(best_epoch(plan, known))
+    return scores["robust_accuracy"] if scores else None
+
+
+def model_plain(plan: Plan, state: State, model: Model) -> dict[str, Any]:
+    """One model: where it lies, and its own counts on validation under the search's attack."""
+    known = state.models[model.id]
+    epoch = best_epoch(plan, known)
+    event = known.epochs.get(epoch)
+    counts = {}
+    if event is not None:
+        for name, count in COUNTS.items():
+            counts[f"{name}_validation"] = Proportion(event[count], event["total_validation"]).to_plain()
+    return {"id": model.id, "seed": model.seed, "epoch": epoch, "seconds": round(known.seconds, 1), **counts}
+
+
+def of_split(plan: Plan, state: State, found: Contest, entrants: Sequence[Judged], split: str) -> dict[str, Any]:
+    """All numbers on one split. Only images that all of these models were attacked on count."""
+    there = [one for one in entrants if one.models]
+    chunks = common_chunks(plan, state, [model for one in there for model in one.models], split)
+    total = state.totals.get(plan.scope(split))
+    if not chunks or not there:
+        return {"images": 0, "of": total, "entrants": {}, "differences": {}, "mcnemar": {}, "pairs": {}}
+    robust = {one.entrant.name: survive(plan, state, one.models, split, chunks) for one in there}
+    clean = {one.entrant.name: survive(plan, state, one.models, split, chunks, CLEAN) for one in there}
+    models = {one.entrant.name: one.models for one in there}
+    winner, rival = found.winner, found.rival
+    images = next(iter(robust.values())).shape[1]
+    plain: dict[str, Any] = {
+        "images": images,
+        "of": total,
+        "entrants": {
+            name: {
+                "robust_accuracy": mean_over_seeds(robust[name]).to_plain(),
+                "clean_accuracy": mean_over_seeds(clean[name]).to_plain(),
+                "of_each_seed": [Proportion(int(row.sum()), images).to_plain() for row in robust[name]],
+                "seeds": [model.seed for model in models[name]],
+            }
+            for name in robust
+        },
+        "differences": {},
+        "mcnemar": {},
+        "pairs": {},
+    }
+    if winner is None or winner.name not in robust:
+        return plain
+    others = {name: (robust[winner.name], values) for name, values in robust.items() if name != winner.name}
+    plain["differences"] = {name: one.to_plain() for name, one in differences(others, plan.first_seed).items()}
+    plain["mcnemar"] = {
+        name: [
+            {"seed": models[winner.name][own].seed} | mcnemar(robust[winner.name][own], values[other]).to_plain()
+            for own, other in same_seeds(models[winner.name], models[name])
+        ]
+        for name, (_, values) in others.items()
+    }
+    for title, entrant in (("after", winner), ("before", rival)):
+        if entrant is not None and entrant.name in models:
+            plain["pairs"][title] = pairs_plain(plan, state, models[entrant.name], split, chunks)
+    return plain
+
+
+def same_seeds(own: Sequence[Model], others: Sequence[Model]) -> list[tuple[int, int]]:
+    """Places of the models of two entrants that have the same seed, so that a lost one shifts no pair; of models from elsewhere the only one."""
+    if any(model.weights for model in (*own, *others)):
+        return [(0, 0)]
+    place = {model.seed: index for index, model in enumerate(others)}
+    return [(index, place[model.seed]) for index, model in enumerate(own) if model.seed in place]
+
+
+def pairs_plain(plan: Plan, state: State, models: Sequence[Model], split: str, chunks: Sequence[int]) -> dict[str, Any]:
+    """Robust accuracy by class, the worst one, and the hardest pairs: which class the attack turns into which.
+
+    Means over the seeds; the intervals are those of the images, of which there are no more for there being several models.
+    """
+    seeds = len(models)
+    attack = chosen_attack(plan, split, state.classes)
+    both = np.concatenate([classes_after(plan, state, model, split, chunks, attack) for model in models], axis=1)
+    names = [str(name) for name in state.model_inputs.get("class_names", [])] or [str(n) for n in range(state.classes)]
+    labels, classes = both
+    by_class = {
+        names[label]: over_seeds(int((classes[labels == label] == label).sum()), int((labels == label).sum()), seeds)
+        for label in sorted(set(labels.tolist()))
+    }
+    wrong = labels != classes
+    counted, counts = np.unique(both[:, wrong], axis=1, return_counts=True)
+    pairs = [
+        {
+            "true": names[true],
+            "taken_for": names[other] if other >= 0 else "no number",
+            **over_seeds(int(count), int((labels == true).sum()), seeds),
+        }
+        for (true, other), count in zip(counted.T.tolist(), counts.tolist(), strict=True)
+    ]
+    worst = min(by_class, key=lambda name: float(by_class[name]["share"]))
+    return {
+        "by_class": by_class,
+        "worst_class": worst,
+        "hard_pairs": sorted(pairs, key=lambda pair: -pair["share"])[:MOST_PAIRS],
+    }
+
+
+def over_seeds(count: int, total: int, seeds: int) -> dict[str, Any]:
+    """A share of images, counted on the same ones for each seed, with the interval that so many images give."""
+    return Proportion(round(count / seeds), total // seeds).to_plain() | {"share": count / total}
+
+
+def best_model(plain: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The model to take away: of the winner's, the one that withstands most on validation, the first of equals."""
+    entrant = next((one for one in plain["entrants"] if one["name"] == plain["winner"]), None)
+    of = plain["splits"][VALIDATION]["entrants"].get(plain["winner"])
+    if entrant is None or of is None:
+        return None
+    shares = of["robust_accuracy"]["per_seed"]
+    place = max(range(len(shares)), key=lambda index: (shares[index], -index))
+    model: dict[str, Any] = entrant["models"][place]
+    return model | {"recipe": entrant["recipe"]}

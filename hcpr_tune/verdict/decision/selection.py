@@ -1,0 +1,201 @@
+"""Who wins on validation, and whose numbers cannot be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, points_without_gradient
+from hcpr_tune.training.attacks.evaluation import MOST_WITHOUT_GRADIENT, Masking
+from hcpr_tune.verdict.plan import Entrant, Model, Plan
+from hcpr_tune.verdict.state import Chunk, State
+
+MOST_SQUARE, MOST_TRANSFER = 0.01, 0.01
+"""Shares of images that Square, which needs no gradient, and images attacked on another model may break after APGD has failed on them; both need at least
+three images. AutoAttack warns of Square from 0.2 % on, which ordinary models of Fashion-MNIST reach (11 of 24 on 400 images, see docs/benchmarks.md)."""
+FEWEST_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What validation says: the winner and its rival, the published recipe; for that the best other finalist. Where nobody can win there is neither."""
+
+    winner: Entrant | None
+    rival: Entrant | None
+    order: tuple[Entrant, ...]
+    """All that could win, best first."""
+
+
+def contest(plan: Plan, state: State) -> Contest:
+    """Rank finalists and the published recipe by the first seeds, the same number for each. One that is unreliable, or has no model, cannot win.
+
+    The test images have no say in it: what they show does not change who wins.
+    """
+    candidates = []
+    for entrant in plan.entrants:
+        models = living(plan, state, entrant, plan.other_seeds)
+        if entrant.role in ("finalist", "published", "given") and models and not doubts(plan, state, entrant, models):
+            candidates.append((entrant, models))
+    chunks = common_chunks(plan, state, [model for _, models in candidates for model in models], "validation")
+    ranked = []
+    for place, (entrant, models) in enumerate(candidates):
+        if not chunks:
+            break
+        robust = survive(plan, state, models, "validation", chunks).mean()
+        clean = survive(plan, state, models, "validation", chunks, CLEAN).mean()
+        scores = {"robust_accuracy": float(robust), "clean_accuracy": float(clean)}
+        ranked.append(((plan.goal.shortfall(scores), -plan.goal.values(scores)[0], place), entrant))
+    order = tuple(entrant for _, entrant in sorted(ranked, key=lambda one: one[0]))
+    winner = order[0] if order else None
+    published = next((one for one in plan.entrants if one.role == "published"), None)
+    others = [one for one in order if one is not winner]
+    rival = published if winner is not published else next(iter(others), None)
+    if winner is None:
+        rival = None
+    return Contest(winner, rival, order)
+
+
+def doubts(plan: Plan, state: State, entrant: Entrant, models: Sequence[Model]) -> list[str]:
+    """What keeps an entrant from winning: unreliable numbers on validation, of whichever seeds are there, and seeds that could not be trained."""
+    more = [model for model in living(plan, state, entrant, plan.seeds) if model not in models]
+    return [*lost_words(plan, state, entrant), *unreliable(plan, state, [*models, *more], ("validation",))]
+
+
+def lost_words(plan: Plan, state: State, entrant: Entrant) -> list[str]:
+    """How many of the seeds that it is chosen by came to nothing: a mean over the others would flatter it."""
+    wanted = plan.models(entrant, plan.other_seeds)
+    lost = [reason for model in wanted if model.id in state.models and (reason := state.models[model.id].lost)]
+    return [f"{len(lost)} of {len(wanted)} seeds could not be trained ({lost[0]})"] if lost else []
+
+
+def living(plan: Plan, state: State, entrant: Entrant, count: int, split: str = "validation") -> list[Model]:
+    """An entrant's models that are there and were attacked on at least one chunk of a split."""
+    attack, scope = chosen_attack(plan, split, state.classes), plan.scope(split)
+    begun = {one for (one, at, _), chunk in state.chunks.items() if at == scope and chunk.after(attack) is not None}
+    found = []
+    for model in plan.models(entrant, count):
+        known = state.models.get(model.id)
+        if known is not None and known.finished and not known.lost and model.id in begun:
+            found.append(model)
+    return found
+
+
+def chosen_attack(plan: Plan, split: str, classes: int) -> str:
+    """The last attack of those that count on a split."""
+    return attacks_of("autoattack" if split == "test" else plan.ladder, classes)[-1]
+
+
+def common_chunks(plan: Plan, state: State, models: Sequence[Model], split: str, attack: str = "") -> list[int]:
+    """The chunks on which all of these models have gone through the attacks that count."""
+    attack, scope = attack or chosen_attack(plan, split, state.classes), plan.scope(split)
+    of = {model.id for model in models}
+    done: dict[int, set[str]] = {}
+    for (model, at, number), chunk in state.chunks.items():
+        if at == scope and model in of and chunk.after(attack) is not None:
+            done.setdefault(number, set()).add(model)
+    return sorted(number for number, have in done.items() if have == of)
+
+
+def classes_after(plan: Plan, state: State, model: Model, split: str, chunks: Iterable[int], attack: str) -> np.ndarray:
+    """(labels, classes after the attack), (2, images)."""
+    labels: list[int] = []
+    classes: list[int] = []
+    for number in chunks:
+        chunk = state.chunks[model.id, plan.scope(split), number]
+        step = chunk.after(attack)
+        assert step is not None
+        labels += chunk.labels
+        classes += step.classes
+    return np.array([labels, classes])
+
+
+def survive(
+    plan: Plan, state: State, models: Sequence[Model], split: str, chunks: Sequence[int], attack: str = ""
+) -> np.ndarray:
+    """Which images each model classifies rightly after the attacks that count, (models, images) of 0 and 1."""
+    attack = attack or chosen_attack(plan, split, state.classes)
+    rows = [classes_after(plan, state, model, split, chunks, attack) for model in models]
+    return np.stack([labels == classes for labels, classes in rows]).astype(float)
+
+
+def unreliable(
+    plan: Plan, state: State, models: Sequence[Model], splits: Collection[str] = ("validation", "test")
+) -> list[str]:
+    """Why the numbers of an entrant's models cannot be believed, all its seeds together; empty where nothing speaks against them."""
+    chunks = _chunks_of(plan, state, models, splits)
+    found = list(_masking_alarms(state, models))
+    found += _own_warnings(chunks)
+    found += _too_many("Square, which needs no gradient, breaks", MOST_SQUARE, *_square(state, chunks))
+    found += _too_many("images attacked on another model break", MOST_TRANSFER, *_transfer(state, models))
+    return found
+
+
+def checked_images(plan: Plan, state: State, models: Sequence[Model]) -> dict[str, int]:
+    """How many images each check for masked gradients has looked at, over all these models and both splits."""
+    chunks = _chunks_of(plan, state, models, ("validation", "test"))
+    attacked = [chunk for chunk in chunks if any(step.attack != CLEAN for step in chunk.steps)]
+    return {
+        "gradients": sum(known["images"] for model in models if (known := masking_of(state, model))),
+        "autoattack": sum(len(chunk.labels) for chunk in attacked),
+        "square": _square(state, chunks)[1],
+        "transfer": _transfer(state, models)[1],
+    }
+
+
+def _masking_alarms(state: State, models: Sequence[Model]) -> Iterable[str]:
+    counted = [known for model in models if (known := masking_of(state, model))]
+    names = [item.name for item in fields(Masking)]
+    return Masking(**{name: sum(one[name] for one in counted) for name in names}).alarms
+
+
+def masking_of(state: State, model: Model) -> dict[str, Any] | None:
+    """What the alarm counted: of the very weights that are attacked where they are not those of the last epoch, or come from elsewhere; else after the last epoch."""
+    known = state.models[model.id].masking
+    looked = [look["masking"] for (one, _), look in state.looks.items() if one == model.id and look.get("masking")]
+    return next(iter(looked), known)
+
+
+def _chunks_of(plan: Plan, state: State, models: Sequence[Model], splits: Collection[str]) -> Sequence[Chunk]:
+    of, scopes = {model.id for model in models}, {plan.scope(split) for split in splits}
+    return [chunk for (model, scope, _), chunk in state.chunks.items() if model in of and scope in scopes]
+
+
+def _own_warnings(chunks: Sequence[Chunk]) -> Iterable[str]:
+    """What AutoAttack says itself. Points without a gradient are counted over all chunks: a few of them say nothing."""
+    words: dict[str, None] = {}
+    points = images = 0
+    for chunk in chunks:
+        images += len(chunk.labels)
+        for step in chunk.steps:
+            count = points_without_gradient(step.warnings)
+            points += count
+            words |= dict.fromkeys(f"AutoAttack: {one}" for one in step.warnings if not points_without_gradient((one,)))
+    if images and 100 * points / images > MOST_WITHOUT_GRADIENT:
+        words[f"AutoAttack: {100 * points / images:.1f} % of the images have no gradient of the DLR loss"] = None
+    return words
+
+
+def _square(state: State, chunks: Sequence[Chunk]) -> tuple[int, int]:
+    """(images that Square breaks after all others have failed, images)."""
+    broken = images = 0
+    for chunk in chunks:
+        before, after = (chunk.after(name) for name in attacks_of("autoattack", state.classes)[-2:])
+        if before is not None and after is not None:
+            images += len(chunk.labels)
+            broken += sum(one != other for one, other in zip(before.classes, after.classes, strict=True))
+    return broken, images
+
+
+def _transfer(state: State, models: Sequence[Model]) -> tuple[int, int]:
+    """(images that break although APGD on the model itself did not break them, images)."""
+    of = {model.id for model in models}
+    looks = [look for (model, _), look in state.looks.items() if model in of]
+    return sum(look["broken"] for look in looks), sum(look["images"] for look in looks)
+
+
+def _too_many(what: str, most: float, count: int, images: int) -> Iterable[str]:
+    if count >= FEWEST_IMAGES and count > most * images:
+        yield f"{what} {count} of {images} images, after APGD had failed on them (above {100 * most:g} %)"

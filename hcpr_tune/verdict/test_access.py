@@ -1,0 +1,87 @@
+"""The test images of a study are opened on the record: when, by which command, and what it showed. Each opening counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hcpr_tune.common.files import read_text
+from hcpr_tune.common.paths import is_file
+from hcpr_tune.common.shell import storage_of, typed
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.record import Record, Segments
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.storage.lease import Lead
+from hcpr_tune.search.storage.studies import COPY_OF, reopen
+from hcpr_tune.verdict.model_export import retell
+from hcpr_tune.verdict.state import State
+
+Seen = Callable[[dict[str, float]], None]
+
+
+class OpenTest:
+    """Writes down, before a test image is attacked, that the test images are opened: in the study's record, and in the verdict's."""
+
+    def __init__(self, folder: StudyFolder, history: History, record: Record[State], lead: Lead, command: str) -> None:
+        self._folder, self._history, self._record = folder, history, record
+        self._leading, self._command = lead.check, command
+
+    def __call__(self, models: Collection[str], scope: str) -> None:
+        """`models`: all that will be attacked on the images of `scope`. One that was broken off goes on, for the same models and images only."""
+        openings = self._record.history.openings
+        latest = openings[-1] if openings else None
+        if latest and not latest["closed"] and set(models) <= set(latest["models"]) and scope == latest["scope"]:
+            return
+        number = write_opening(self._folder, self._history, self._command, self._leading)
+        about = {"number": number, "command": self._command, "models": sorted(models), "scope": scope}
+        self._record.append({"event": "opening", "time": self._record.clock(), **about})
+
+
+def write_opening(
+    folder: StudyFolder, history: History, command: str, leading: Callable[[], None] = lambda: None
+) -> int:
+    """Record in the study that its test images are opened; returns which one it is."""
+    number = len(history.openings) + 1
+    _append(
+        folder, history, {"event": "test_opened", "time": time.time(), "number": number, "command": command}, leading
+    )
+    return number
+
+
+def write_seen(folder: StudyFolder, history: History, number: int, numbers: dict[str, float]) -> None:
+    """Record in the study what opening `number` showed: robust accuracy by who was attacked."""
+    event = {"event": "test_seen", "time": time.time(), "number": number, "numbers": numbers}
+    _append(folder, history, event, lambda: None)
+
+
+def _append(folder: StudyFolder, history: History, event: Event, leading: Callable[[], None]) -> None:
+    segments = None if folder.bucket is None else Segments(folder.bucket, leading)
+    record = Record(folder.record, history, segments=segments, leading=leading)
+    try:
+        record.append(event)
+    finally:
+        record.close()
+
+
+@contextmanager
+def opened(model: Path, command: str) -> Iterator[Seen]:
+    """The test images are opened for a model in `model`; what is called with the numbers that it showed records them. Nothing is recorded where the
+    model belongs to no study. Raises `InputError` where another process leads the study.
+    """
+    root = model.absolute().parent
+    if not all(is_file(root / name, f"--model {model}") for name in ("study.toml", "record.jsonl")):
+        yield lambda numbers: None
+        return
+    mark = root / COPY_OF
+    address = read_text(mark).strip() if mark.is_file() else str(root)
+    folder, _, history = reopen(storage_of(address)[0], root.name, "--model ")
+    lead = Lead(folder.place, folder.address)
+    try:
+        number = write_opening(folder, history, command, lead.check)
+        retell(folder, history, typed())
+        yield lambda numbers: write_seen(folder, history, number, numbers)
+        retell(folder, history, typed())
+    finally:
+        lead.close()

@@ -1,0 +1,33 @@
+"""What to type next, as commands that work where they are read."""
+
+from __future__ import annotations
+
+from hcpr_tune.common.shell import storage_of, study_command
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import Study
+
+
+def about(verb: str, folder: StudyFolder, *more: str, program: str = "") -> str:
+    """A command about the study in `folder`, wherever that is."""
+    return study_command(verb, folder.root.name, storage_of_folder(folder), *more, program=program)
+
+
+def storage_of_folder(folder: StudyFolder) -> str:
+    """What `--storage` says of the study in `folder`."""
+    return str(folder.root.parent) if folder.bucket is None else storage_of(folder.bucket.url)[0]
+
+
+def way_on(folder: StudyFolder, study: Study, history: History, state: str, program: str) -> str:
+    """The command that goes on with a study that is not running; `state` is one of `standing.STATES`."""
+    return about("tune --resume", folder, _more(study, history, state), program=program)
+
+
+def _more(study: Study, history: History, state: str) -> str:
+    """What it lacks to go on."""
+    if state == "finished":
+        return "--trials +20"
+    if state != "out of time":
+        return ""
+    limit = study.settings.budget.hours
+    return "--hours +1" if limit and history.seconds >= 3600 * limit else "--worker-hours +1"

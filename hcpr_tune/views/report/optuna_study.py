@@ -1,0 +1,117 @@
+"""A study as Optuna's pictures want it: every trial with a value for every dimension, and scored in one way.
+
+What the sampler is told (`search/told.py`) is another thing: there a dimension may be missing and a trial may be pruned.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from hcpr_tune.common.settings import get_dotted, to_plain
+from hcpr_tune.search.record.history import History, Trial
+from hcpr_tune.search.scheduling.rung_correlation import rung_worths
+from hcpr_tune.search.spec.objectives import OBJECTIVES
+from hcpr_tune.search.spec.space import Choice, Dimension, Params, Range, Value, field_of
+from hcpr_tune.search.spec.study import Study
+
+Scores = Callable[[Trial], dict[str, float] | None]
+"""The accuracies that a trial is shown with; None leaves it out."""
+
+
+def full_params(study: Study, params: Params) -> Params:
+    """A value for each searched dimension: the published recipe's where the condition of a dimension does not hold."""
+    recipe = to_plain(study.recipe)
+    return {name: params[name] if name in params else get_dotted(recipe, field_of(name)) for name in study.space}
+
+
+def drawn_space(study: Study, points: Sequence[Params]) -> dict[str, BaseDistribution]:
+    """The axis of each dimension: as wide as its own range, the values beside it and the points reach."""
+    return {name: _axis(dimension, [point[name] for point in points]) for name, dimension in study.space.items()}
+
+
+def _axis(dimension: Dimension, values: Sequence[Value]) -> BaseDistribution:
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(sorted({*dimension.choices, *values}, key=str))
+    assert isinstance(dimension, Range)
+    ends = [float(value) for value in (*dimension.ends(), *values)]
+    low, high = min(ends), max(ends)
+    log = dimension.log and low > 0
+    return IntDistribution(int(low), int(high), log=log) if dimension.whole else FloatDistribution(low, high, log=log)
+
+
+def common_epoch(history: History, rungs: Sequence[int], enough: int) -> int:
+    """The latest rung at which `enough` trials can be compared; where there is none, the one with most, the later one of equals. 0 for none."""
+    counts = {rung: sum(rung in trial.scores for trial in history.trials.values()) for rung in rungs}
+    if late := [rung for rung, count in counts.items() if count >= enough]:
+        return max(late)
+    most = max(counts.values(), default=0)
+    return max((rung for rung, count in counts.items() if count == most), default=0) if most else 0
+
+
+def compared_at(history: History, epoch: int, rungs: Sequence[int]) -> str:
+    """Where trials were compared, and what that says of the end."""
+    if epoch == rungs[-1]:
+        return f"at the last epoch, {epoch}"
+    words = f"at epoch {epoch} of {rungs[-1]}"
+    end = rung_worths(history, rungs)[epoch].end
+    known = "is not known yet" if end.rho is None else f"at epoch {end.later} is {end.rho:.2f}"
+    return (
+        f"{words} (whose rank correlation with the scores {known})"
+        if end.rho is not None
+        else f"{words} (what that says of the end {known})"
+    )
+
+
+def at_epoch(epoch: int) -> Scores:
+    """All trials at the same rung."""
+    return lambda trial: trial.scores.get(epoch)
+
+
+def as_judged(trial: Trial) -> dict[str, float] | None:
+    """Each trial at its best rung."""
+    return trial.scores[trial.best_rung] if trial.scores else None
+
+
+def optuna_study(
+    study: Study, history: History, scores: Scores, most: int = 0, among: Iterable[Trial] | None = None
+) -> optuna.Study:
+    """The scored trials `among` these (all), a fixed sample of `most` of them where there are more, as completed ones of an Optuna study in memory;
+    `target(name)` picks an accuracy.
+    """
+    trials = history.trials.values() if among is None else among
+    scored = [(trial, found) for trial in trials if (found := scores(trial))]
+    if 0 < most < len(scored):
+        chosen = sorted(random.Random(0).sample(range(len(scored)), most))
+        scored = [scored[place] for place in chosen]
+    points = [full_params(study, trial.params) for trial, _ in scored]
+    space = drawn_space(study, points)
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        model = optuna.create_study(directions=["maximize"] * len(OBJECTIVES))
+    finally:
+        optuna.logging.set_verbosity(level)
+    model.add_trials(
+        [
+            create_trial(
+                state=TrialState.COMPLETE,
+                values=[found[name] for name in OBJECTIVES],
+                params=dict(params),
+                distributions=space,
+                user_attrs={"trial": trial.number},
+            )
+            for (trial, found), params in zip(scored, points, strict=True)
+        ]
+    )
+    return model
+
+
+def target(name: str) -> Callable[[FrozenTrial], float]:
+    """What Optuna's pictures show of a trial: one of its accuracies."""
+    index = OBJECTIVES.index(name)
+    return lambda trial: float(trial.values[index])

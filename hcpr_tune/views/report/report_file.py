@@ -1,0 +1,32 @@
+"""The report at the end of a search. Drawing it needs plotly, which is imported only then."""
+
+from __future__ import annotations
+
+from hcpr_tune.common.text import named
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.views.next_commands import about
+
+
+class ReportFile:
+    """A listener that writes the report when a search has ended by itself; one that is interrupted must not wait for it."""
+
+    def __init__(self, folder: StudyFolder, study: Study, program: str) -> None:
+        """`program`: how the commands in the report are called."""
+        self._folder, self._study, self._program = folder, study, program
+        self.words = f"{about('report', folder, program=program)} writes one page about it"
+        """Where the report is, or how one comes by it."""
+
+    def on_event(self, event: Event, history: History) -> None:
+        if event["event"] != "end" or event["reason"] != "finished":
+            return
+        from hcpr_tune.views.report.report import write_report
+
+        try:
+            self.words = str(write_report(self._folder, self._study, history, program=self._program))
+        except Exception as error:  # nobody loses an answer for a page
+            self.words = f"could not be drawn ({named(error)})"
+
+    def close(self) -> None:
+        pass

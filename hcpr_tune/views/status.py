@@ -1,0 +1,190 @@
+"""How a study stands, as plain values that JSON can hold: what the terminal draws and `--json` prints. Names are those of best/metrics.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hcpr_tune.common.paths import there
+from hcpr_tune.common.settings import to_plain
+from hcpr_tune.search.record.history import History, Trial
+from hcpr_tune.search.record.ledger import ledger
+from hcpr_tune.search.record.results import StudyFolder, rung_accuracies, rungs_plain, trial_metrics
+from hcpr_tune.search.scheduling.asha import hopeless, next_decision, over_budget, usual_epochs
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.storage.lease import Holder
+from hcpr_tune.views.summary import Alarm, alarms, gain_points, judged, stopped_at
+from hcpr_tune.views.verdicts import read_verdict, short
+
+MOST_LEADERS = 10
+TRIAL_STATES = ("running", "completed", "stopped", "interrupted", "diverged", "failed", "killed")
+STATES = {
+    "running": "running",
+    "finished": "finished",
+    "out of time": "its budget of time is spent",
+    "given up": "given up: all trials were lost for one reason",
+    "interrupted": "interrupted",
+    "died": "its process died",
+    "failed": "it failed",
+    "storage": "its storage failed",
+    "unfinished": "its budget is not used up",
+    "not begun": "not begun",
+}
+"""How a study may stand, and the words for it."""
+OPTIMISTIC = "the best trial was chosen by the images that it is measured on, and the published recipe, trial 0, is one of those that it was chosen from"
+
+Plain = dict[str, Any]
+
+
+def state_of(study: Study, history: History, holder: Holder | None) -> str:
+    """One of `STATES`; `holder` is the process that searches it at the moment."""
+    if holder is not None:
+        return "running"
+    if not history.fingerprint:
+        return "not begun"
+    if not history.ended:
+        return "died"
+    if history.ended != "finished":
+        return history.ended
+    if hopeless(history):
+        return "given up"
+    if over_budget(history, study.rules):
+        return "out of time"
+    # A session that only begins a study, for a cluster to go on with it, finishes too.
+    return "finished" if next_decision(history, study.rules) == "finished" else "unfinished"
+
+
+def holder_plain(holder: Holder | None, now: float) -> Plain | None:
+    """Who leads a study."""
+    if holder is None:
+        return None
+    return {"host": holder.host, "process": holder.process, "seconds_since_heard_of": round(holder.silence(now), 1)}
+
+
+def standing(study: Study, history: History, alive: bool = True) -> Plain:
+    """Everything that is shown of a study: nothing in it changes when the history goes on. `alive`: somebody searches it at the moment."""
+    ranked, (best, members), published = history.ranked(), judged(study, history), history.trials.get(0)
+    running = sorted(history.running, key=lambda trial: trial.number) if alive else []
+    return {
+        "objective": list(study.settings.objective),
+        "rungs": list(study.rungs),
+        "budget": to_plain(study.settings.budget),
+        "workers": history.workers,
+        "seconds": history.seconds,
+        "seconds_left": seconds_left(study, history) if alive else 0.0,
+        "share_done": None if alive else share_done(study, history),
+        "worker_seconds": history.worker_seconds,
+        "trials": counts(study, history, alive),
+        "stopped_at": {str(rung): count for rung, count in stopped_at(history).items()},
+        "chosen_from": len(ranked),
+        "best": None if best is None else metrics(best, alive),
+        "published": None if published is None else metrics(published, alive),
+        "gain_points": gain_points(study, history),
+        "gain_is_optimistic": OPTIMISTIC,
+        "leaders": [{"rank": rank, **metrics(trial, alive)} for rank, trial in leading(ranked)],
+        "front": [trial.number for trial in members],
+        "running": [running_plain(trial) for trial in running],
+        "alarms": [alarm_plain(alarm) for alarm in alarms(study, history)],
+        "losses": list(history.losses),
+        "rungs_worth": rungs_plain(study, history),
+    }
+
+
+def answer(folder: StudyFolder, study: Study, history: History, alive: bool) -> Plain:
+    """The standing with where the time went and where everything lies."""
+    account = ledger(history, study.rules)
+    totals = {name: value for name, value in account.items() if name != "trials"}
+    more = {
+        "ledger": totals,
+        "paths": paths(folder),
+        "verdict": short(read_verdict(folder.root)),
+        "test_openings": history.openings,
+    }
+    return standing(study, history, alive) | more
+
+
+def paths(folder: StudyFolder) -> Plain:
+    """The files of a study on this machine; None for one that is not there."""
+    files = {
+        "study": folder.study,
+        "record": folder.record,
+        "trials": folder.table,
+        "best_recipe": folder.best / "recipe.toml",
+        "best_metrics": folder.best / "metrics.json",
+        "best_weights": folder.best / "model.safetensors",
+        "report": folder.root / "report.html",
+        "verdict": folder.root / "verdict" / "verdict.md",
+        "verdict_json": folder.root / "verdict" / "verdict.json",
+        "verdict_weights": folder.root / "verdict" / "model.safetensors",
+    }
+    return {"folder": str(folder.root)} | {name: str(path) if there(path) else None for name, path in files.items()}
+
+
+def metrics(trial: Trial, alive: bool) -> Plain:
+    """What a trial reached. Of a search that has ended nothing runs, whatever its process was about when it was killed."""
+    plain = trial_metrics(trial)
+    return plain if alive or trial.state != "running" else plain | {"status": "interrupted"}
+
+
+def counts(study: Study, history: History, alive: bool = True) -> dict[str, int]:
+    """How many trials are in which state; a waiting trial is stopped unless it is promoted later."""
+    result = {"suggested": len(history.trials), "budget": study.settings.budget.trials} | dict.fromkeys(TRIAL_STATES, 0)
+    for trial in history.trials.values():
+        result[trial.state if alive or trial.state != "running" else "interrupted"] += 1
+    return result
+
+
+def done(count: dict[str, int]) -> int:
+    """How many trials came to an end, of their own or by halving."""
+    return count["suggested"] - count["running"] - count["interrupted"]
+
+
+def leading(ranked: list[Trial]) -> list[tuple[int, Trial]]:
+    """The best trials with their ranks, and the published recipe wherever it is."""
+    return [(rank, trial) for rank, trial in enumerate(ranked, 1) if rank <= MOST_LEADERS or trial.number == 0]
+
+
+def scored(trial: Trial | None) -> Plain | None:
+    """What a trial is judged by, in short."""
+    accuracies = None if trial is None else rung_accuracies(trial)
+    if trial is None or accuracies is None:
+        return None
+    shares = {name: proportion.to_plain() for name, proportion in accuracies.items()}
+    return {"trial": trial.number, "epoch_of_score": trial.best_rung, **shares}
+
+
+def alarm_plain(alarm: Alarm) -> Plain:
+    """An alarm as JSON has it."""
+    return {"kind": alarm.kind, "words": alarm.words, "trials": list(alarm.trials)}
+
+
+def running_plain(trial: Trial) -> Plain:
+    """What runs where: `worker` is the IP address and the process that last reported, None until its first epoch."""
+    worker = None if trial.fresh or not trial.epochs else trial.epochs[max(trial.epochs)].get("worker")
+    return {"trial": trial.number, "epoch": trial.last_epoch, "target": trial.target, "worker": worker}
+
+
+def share_done(study: Study, history: History) -> float:
+    """How much of a search is done that nobody goes on with at the moment; 1 only where nothing is left to do."""
+    if state_of(study, history, None) in ("finished", "out of time"):
+        return 1.0
+    trained = sum(len(trial.epochs) for trial in history.trials.values())
+    return min(0.99, trained / max(1, expected_epochs(study)))
+
+
+def expected_epochs(study: Study) -> int:
+    """The epochs that the search takes where each rung promotes exactly its quota."""
+    return usual_epochs(study.rules, study.calibration)
+
+
+def seconds_left(study: Study, history: History) -> float | None:
+    """An estimate: the usual number of epochs less those that are done, at their pace, and no more than the budget of time leaves."""
+    trained = sum(len(trial.epochs) for trial in history.trials.values())
+    if not trained:
+        return None
+    running = sum(trial.target - trial.last_epoch for trial in history.running)
+    to_begin = study.settings.budget.trials - len(history.trials)
+    epochs = max(running, expected_epochs(study) - trained) if to_begin > 0 else running
+    worker_seconds = sum(trial.seconds for trial in history.trials.values()) / trained * epochs
+    rules, workers = study.rules, max(1, history.workers)
+    in_budget = min(rules.seconds - history.seconds, (rules.worker_seconds - history.worker_seconds) / workers)
+    return max(0.0, min(worker_seconds / workers, in_budget))

@@ -1,0 +1,91 @@
+"""What a study amounts to so far, as plain values: shared by the terminal, the metrics, the report and the notebook."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hcpr_tune.search.record.history import History, Trial
+from hcpr_tune.search.record.results import front, masking_of
+from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, rung_worths
+from hcpr_tune.search.spec.study import Study
+
+
+def judged(study: Study, history: History) -> tuple[Trial | None, list[Trial]]:
+    """The best trial, as `results.winner` has it, and the front: worked out once for each state of the history."""
+    kept: tuple[Trial | None, list[Trial]] | None = history.derived.get("judged")
+    if kept is None:
+        members = front(study, history)
+        kept = next(iter(members or history.ranked()), None), members
+        history.derived["judged"] = kept
+    return kept
+
+
+def gain_points(study: Study, history: History) -> float | None:
+    """Points of robust accuracy on validation that the best trial is ahead of the published recipe; None while one of them has no score."""
+    (best, _), published = judged(study, history), history.trials.get(0)
+    if best is None or published is None or best.score is None or published.score is None:
+        return None
+    return 100 * (best.score - published.score)
+
+
+def stopped_at(history: History) -> dict[int, int]:
+    """How many trials were stopped early at which rung, by the rung's epoch in rising order."""
+    found = Counter(trial.last_rung for trial in history.trials.values() if trial.state == "stopped")
+    return dict(sorted(found.items()))
+
+
+def rung_lines(study: Study, history: History) -> list[str]:
+    """What each rung is worth, in words."""
+    least = study.settings.early_stopping.least_worth
+    lines = []
+    for rung, worth in rung_worths(history, study.rungs).items():
+        known = f"rung {rung}: rank correlation with epoch {worth.end.later} {worth.end}"
+        if worth.end.rho is None:
+            lines.append(
+                f"rung {rung}: what it is worth is not known yet ({worth.end.trials} of {FEWEST_POINTS} trials)"
+            )
+        elif worth.end.rho >= least:
+            lines.append(f"{known}; it stops trials")
+        elif worth.halves(least):
+            lines.append(
+                f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out to be wrong"
+            )
+        else:
+            lines.append(f"{known}, below {least:g}: it foretells too little and stops nobody")
+    return lines
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that a person should look at: `kind` is `masking`, `diverged`, `failed` or `floor`."""
+
+    kind: str
+    words: str
+    trials: tuple[int, ...] = ()
+
+
+def alarms(study: Study, history: History) -> list[Alarm]:
+    """Signs of masked gradients, best trial first; trials that were lost, by their reason; a floor that nothing reaches."""
+    found = [
+        Alarm("masking", f"trial {trial.number} may mask its gradients: {words}", (trial.number,))
+        for trial in history.ranked()
+        for words in (masking_of(trial) or {}).get("alarms", ())
+    ]
+    lost: dict[tuple[str, str], list[Trial]] = {}
+    for trial in history.trials.values():
+        if trial.lost:
+            lost.setdefault((trial.status, trial.reason), []).append(trial)
+    for (status, reason), trials in lost.items():
+        numbers = tuple(trial.number for trial in trials)
+        many = f"{len(trials)} trials" if len(trials) > 1 else f"trial {numbers[0]}"
+        found.append(Alarm(status, f"{many} {status}: {reason}", numbers))
+    best, _ = judged(study, history)
+    short = study.goal.shortfall(best.scores[best.best_rung]) if best is not None else 0.0
+    if short:
+        floor = study.settings.constraints.clean_accuracy
+        words = (
+            f"no trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points"
+        )
+        found.append(Alarm("floor", words))
+    return found

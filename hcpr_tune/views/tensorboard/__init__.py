@@ -1,0 +1,4 @@
+"""TensorBoard's files: curves, HParams, pictures.
+
+May import `views`, `search` and `common`.
+"""

@@ -1,0 +1,175 @@
+"""What is told of a search as it goes, line by line, where nobody looks at a terminal: `key=value` for grep, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+from rich.console import Console
+
+from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.common.settings import to_plain
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.results import ACCURACIES, StudyFolder, most_checkpoints
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.views.status import Plain, alarm_plain, answer, counts, running_plain, scored, seconds_left, state_of
+from hcpr_tune.views.summary import Alarm, alarms, gain_points, judged
+from hcpr_tune.views.wording import clock, printable
+
+TOLD_AS_THEY_ARE = {"loss": "what", "workers": "workers"}
+"""Events that are news by themselves, and what they say."""
+
+NUMBER = re.compile(r"[-+.\w]*\d[-+.\w]*|nan|inf")
+
+
+class News:
+    """Makes news of events: a rung that was reached, a trial that ended without one, an alarm, something lost, workers that came or went."""
+
+    def __init__(self, study: Study, history: History) -> None:
+        """What alarms the history has already is not new."""
+        self._study = study
+        self._told = {kind_of(alarm) for alarm in alarms(study, history)}
+
+    def of(self, event: Event, history: History) -> list[Plain]:
+        kind = event["event"]
+        if kind in TOLD_AS_THEY_ARE:
+            name = TOLD_AS_THEY_ARE[kind]
+            return [{"news": kind, "time": event["time"], name: event[name]}]
+        if kind != "job_end":
+            return []
+        return [self._job(event, history), *self._alarms(event, history)]
+
+    def _job(self, event: Event, history: History) -> Plain:
+        trial, study = history.trials[event["trial"]], self._study
+        reached = event["status"] == "reached" and bool(trial.rungs)
+        return {
+            "news": "rung" if reached else "trial",
+            "time": event["time"],
+            "trial": trial.number,
+            "epoch": trial.last_epoch,
+            "status": event["status"],
+            "reason": trial.reason,
+            "worker": running_plain(trial)["worker"],
+            **(at_rung(trial.at_rung(trial.last_rung)) if reached else {}),
+            "best": scored(judged(study, history)[0]),
+            "gain_points": gain_points(study, history),
+            "trials": counts(study, history),
+            "seconds": history.seconds,
+            "seconds_left": seconds_left(study, history),
+        }
+
+    def _alarms(self, event: Event, history: History) -> list[Plain]:
+        found = []
+        for alarm in alarms(self._study, history):
+            if kind_of(alarm) not in self._told:
+                found.append({"news": "alarm", "time": event["time"], **alarm_plain(alarm)})
+            self._told.add(kind_of(alarm))
+        return found
+
+
+def kind_of(alarm: Alarm) -> str:
+    """What makes an alarm new: for masked gradients the trial, for lost trials the reason, whose numbers are others each time, for a floor nothing."""
+    if alarm.kind == "masking":
+        return alarm.words
+    reason = alarm.words.partition(": ")[2] if alarm.trials else ""
+    return f"{alarm.kind}: {NUMBER.sub('#', reason)}"
+
+
+def at_rung(epoch: Event) -> Plain:
+    """Both accuracies as they were reported."""
+    return {
+        f"{kind}_accuracy_validation": Proportion(
+            epoch[f"{kind}_correct_validation"], epoch["total_validation"]
+        ).to_plain()
+        for kind in ("robust", "clean")
+    }
+
+
+class PlainLines:
+    """A line of `key=value` for each piece of news."""
+
+    def __init__(self, study: Study, console: Console, history: History | None = None) -> None:
+        self._news, self._console = News(study, history or History(study.recipe.epochs, study.goal)), console
+
+    def on_event(self, event: Event, history: History) -> None:
+        for news in self._news.of(event, history):
+            self._console.out(plain_line(news), highlight=False)
+
+    def close(self) -> None:
+        pass
+
+
+def plain_line(news: Plain) -> str:
+    """One piece of news, for grep."""
+    if news["news"] in ("loss", "alarm"):
+        return f'{news["news"]}="{printable(news.get("what") or news["words"])}"'
+    if news["news"] == "workers":
+        return f"workers={news['workers']}"
+    words = [f"trial={news['trial']}", f"epoch={news['epoch']}", f"status={news['status']}"]
+    accuracies = [f"{name}={news[name]['share']:.4f}" for name in ACCURACIES if name in news]
+    words += accuracies or [f'reason="{printable(news["reason"])}"']
+    best, gain, count, left = news["best"], news["gain_points"], news["trials"], news["seconds_left"]
+    words.append(f"best={best[ACCURACIES[0]]['share']:.4f}@trial{best['trial']}" if best else "best=none")
+    words.append("gain=none" if gain is None else f"gain={gain:+.1f}")
+    words.append(f"trials={count['suggested']}/{count['budget']} running={count['running']} stopped={count['stopped']}")
+    words.append(f"elapsed={clock(news['seconds'])} left={'?' if left is None else clock(left)}")
+    return " ".join(words)
+
+
+class JsonLines:
+    """A JSON object for each piece of news."""
+
+    def __init__(self, study: Study, console: Console, history: History) -> None:
+        self._news, self._console = News(study, history), console
+
+    def on_event(self, event: Event, history: History) -> None:
+        for news in self._news.of(event, history):
+            tell(self._console, news)
+
+    def close(self) -> None:
+        pass
+
+
+def tell(console: Console, news: Plain) -> None:
+    """Print an object on a line of its own, at once."""
+    console.out(json.dumps(news, allow_nan=False), highlight=False)
+
+
+def start_news(
+    folder: StudyFolder, study: Study, history: History, workers: int, checkpoint_bytes: int, dashboard: str
+) -> Plain:
+    """Where to look and what it may take, before anything runs."""
+    return {
+        "news": "start",
+        "time": time.time(),
+        "study": folder.address,
+        "folder": str(folder.root),
+        "tensorboard": str(folder.root),
+        "dashboard": dashboard or None,
+        "dataset": study.recipe.task.dataset,
+        "epsilon": study.recipe.task.epsilon,
+        "searched": list(study.space),
+        "objective": list(study.settings.objective),
+        "budget": to_plain(study.settings.budget),
+        "rungs": list(study.rungs),
+        "workers": workers,
+        "checkpoints_at_most": most_checkpoints(study, history, workers),
+        "checkpoint_bytes": checkpoint_bytes or None,
+        "goes_on_from": counts(study, history, alive=False) if history.trials else None,
+        "best": scored(judged(study, history)[0]),
+        "damage": history.damage or None,
+    }
+
+
+def result_news(folder: StudyFolder, study: Study, history: History, code: int, interrupted: bool = False) -> Plain:
+    """The answer, and how the search ended."""
+    reason = "interrupted" if interrupted else state_of(study, history, None)
+    return {
+        "news": "result",
+        "time": time.time(),
+        "exit_code": code,
+        "exit_reason": reason,
+        "study": folder.address,
+        **answer(folder, study, history, alive=False),
+    }

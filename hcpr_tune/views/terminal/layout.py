@@ -1,0 +1,217 @@
+"""A standing drawn for a terminal: one calm view that fits whatever width and height there is."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS
+from hcpr_tune.views.status import TRIAL_STATES, Plain
+from hcpr_tune.views.terminal.leaderboard import Column, leader_lines
+from hcpr_tune.views.wording import clock, printable
+
+BAR_WIDTH, LABEL_WIDTH = 40, 13
+STARTING = "starting"
+"""In the place of a worker that was not heard of yet."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A standing as it was `since` seconds ago; its clocks run on.
+
+    `bounded` to the terminal's height, it leaves out what matters less and cuts long lines off; otherwise they are folded.
+    """
+
+    standing: Plain
+    columns: tuple[Column, ...]
+    since: float = 0.0
+    bounded: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width
+        lines = head_lines(self.standing)
+        # One line is the clock's, one stays free: a full screen would scroll.
+        room = options.max_height - len(lines) - 2 if self.bounded else 10**6
+        wanted = [len(part.draw(self, width, part.most)) for part in PARTS]
+        for part, most in zip(PARTS, allotted(wanted, room), strict=True):
+            lines += part.draw(self, width, most) if most else []
+        yield time_line(self.standing, self.since, width)
+        for line in lines if self.bounded else folded(lines, width):
+            line.no_wrap, line.overflow = True, "ellipsis"
+            yield line
+
+
+def folded(lines: Sequence[Text], width: int) -> Iterator[Text]:
+    """Long lines of words in several, indented below their label; tables are narrow enough by themselves."""
+    wrapper = textwrap.TextWrapper(max(width, 2 * LABEL_WIDTH), subsequent_indent=" " * LABEL_WIDTH)
+    for line in lines:
+        parts = wrapper.wrap(line.plain) if len(line.plain) > width else [line.plain]
+        yield from (Text(part, style=line.style) for part in parts)
+
+
+def time_line(standing: Plain, since: float, width: int) -> Table:
+    """How much of the search is done, by its clock."""
+    elapsed, left = standing["seconds"] + since, standing["seconds_left"]
+    left = None if left is None else max(0.0, left - since)
+    words = f"elapsed {clock(elapsed)}"
+    if left != 0 or standing["running"]:
+        words += f", about {'?' if left is None else clock(left)} left"
+    share = standing["share_done"]
+    if share is None:  # it runs
+        share = 0.0 if left is None else elapsed / max(elapsed + left, 1e-9)
+    line = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=1.0, completed=share, width=max(1, min(BAR_WIDTH, width - len(words) - 2)))
+    line.add_row(bar, Text(words, style="dim", no_wrap=True, overflow="ellipsis"))
+    return line
+
+
+def head_lines(standing: Plain) -> list[Text]:
+    """How many trials are in which state; what the search has brought."""
+    count, objectives = standing["trials"], standing["objective"]
+    words = ", ".join(f"{count[state]} {state}" for state in TRIAL_STATES if count[state] or state == "running")
+    lines = [Text(f"{count['suggested']} of {count['budget']} trials: {words}"), gain_line(standing)]
+    if len(objectives) > 1:
+        front, scored = len(standing["front"]), standing["chosen_from"]
+        lines.append(
+            labelled("front", f"{front} of {scored} trials with a score: none of the others beats them in both")
+        )
+    return lines
+
+
+def gain_line(standing: Plain) -> Text:
+    """What the search has brought, and that it looks better than it is."""
+    gain, best = standing["gain_points"], standing["best"]
+    if best is None:
+        return labelled("gain", "not known: no trial has reached a rung")
+    if gain is None:
+        return labelled("gain", "not known: the published recipe, trial 0, has no score")
+    if len(standing["objective"]) > 1:
+        return labelled(
+            "gain", f"{gain:+.1f} points of robust accuracy over the published recipe, trial 0 (optimistic)"
+        )
+    if best["trial"] == 0:
+        return labelled("gain", "none so far over the published recipe, trial 0")
+    return labelled("gain", f"{gain:+.1f} points over the published recipe, trial 0 (optimistic)", "bold")
+
+
+def labelled(label: str, words: str, style: str = "") -> Text:
+    """A line with its label in front."""
+    return Text(f"{label:<{LABEL_WIDTH}}{words}", style=style)
+
+
+def running_lines(jobs: list[Plain], most: int) -> list[Text]:
+    """What runs where: a line for each trial, or for each host where those are too many."""
+    if len(jobs) <= most:
+        texts = [
+            f"trial {job['trial']:<5} epoch {job['epoch']} of {job['target']:<5} {printable(job['worker'] or STARTING)}"
+            for job in jobs
+        ]
+    else:
+        hosts: dict[str, list[Plain]] = {}
+        for job in jobs:
+            hosts.setdefault(printable((job["worker"] or "").rpartition(":")[0] or STARTING), []).append(job)
+        names = sorted(hosts)
+        texts = [f"{name}: {host_words(hosts[name])}" for name in names]
+        if len(names) > most:
+            left = sum(len(hosts[name]) for name in names[most - 1 :])
+            known = sum(name != STARTING for name in names)
+            texts[most - 1 :] = [f"{left} more trials" if most > 1 else f"{left} trials on {known} hosts"]
+    return [labelled("" if place else "running", text, "dim") for place, text in enumerate(texts)]
+
+
+def host_words(jobs: list[Plain]) -> str:
+    """What one host is about."""
+    places = ", ".join(f"{job['trial']} at {job['epoch']}/{job['target']}" for job in jobs)
+    return f"{len(jobs)} {'trials' if len(jobs) > 1 else 'trial'}, {places}"
+
+
+def rung_lines(standing: Plain, most: int) -> list[Text]:
+    """How many were stopped at each rung, and what its scores are worth."""
+    worths, stopped = standing["rungs_worth"], standing["stopped_at"]
+    if not worths["rungs"]:
+        return []
+    lines = [labelled("rung", f"{'trials':>6} {'stopped':>8}  rank correlation with a later epoch", "dim")]
+    for rung in worths["rungs"]:
+        counted = f"{rung['trials']:>6} {stopped.get(str(rung['epoch']), 0):>8}"
+        words = f"{counted}  {worth_words(rung, worths['least_worth'])}"
+        lines.append(labelled(f"epoch {rung['epoch']}", words, "dim"))
+    if len(lines) > most > 2:
+        lines[most - 1 :] = [labelled("", f"and {len(lines) - most + 1} more rungs", "dim")]
+    return lines[:most]
+
+
+def worth_words(rung: Plain, least: float) -> str:
+    """What a rung is worth, and what follows."""
+    end = rung["with_end"]
+    rho = end["rank_correlation"]
+    if rho is None:
+        return f"not known yet ({end['trials']} of {FEWEST_POINTS} trials)"
+    follows = "stops nobody" if not rung["stops"] else "stops trials" if rho >= least else "stops trials for now"
+    return f"{rho:.2f} ({end['low_95']:.2f} to {end['high_95']:.2f}) at {end['later']}: {follows}"
+
+
+def alarm_lines(alarms: list[Plain], most: int) -> list[Text]:
+    """What a person should look at, a line for each kind."""
+    kinds: dict[str, list[Plain]] = {}
+    for alarm in alarms:
+        kinds.setdefault(alarm["kind"], []).append(alarm)
+    return [labelled("ALARM", printable(alarm_words(alike)), "red") for alike in kinds.values()][:most]
+
+
+def alarm_words(alarms: list[Plain]) -> str:
+    """One kind of alarm in a line."""
+    first = max(alarms, key=lambda alarm: len(alarm["trials"]))
+    if len(alarms) == 1:
+        return str(first["words"])
+    trials = len({trial for alarm in alarms for trial in alarm["trials"]})
+    if first["kind"] == "masking":
+        if trials == 1:
+            return f"{first['words']}; and {len(alarms) - 1} more signs"
+        return f"{trials} trials may mask their gradients, the best of them is trial {alarms[0]['trials'][0]}"
+    return f"{trials} trials {first['kind']}, for {len(alarms)} reasons: {first['words'].partition(': ')[2]}"
+
+
+def loss_lines(losses: Sequence[str], most: int = 4) -> list[str]:
+    """What was damaged and done again, the latest first, in at most so many lines."""
+    shown = len(losses) if len(losses) <= most else max(1, most - 1)
+    words = [printable(what) for what in losses[::-1][:shown]]
+    more = len(losses) - shown
+    words += [f"and {more} before"] if more and most > 1 else []
+    return [f"{'LOSS':<{LABEL_WIDTH}}{what}" for what in words]
+
+
+class Part(NamedTuple):
+    """A part of the view: draws itself in at most so many lines. It gets `least` where it has so much to say, then what is `usual`, then `most`."""
+
+    draw: Callable[[View, int, int], list[Text]]
+    least: int
+    usual: int
+    most: int
+
+
+PARTS = (
+    Part(lambda view, width, most: leader_lines(view.standing["leaders"], view.columns, width, most), 4, 8, 13),
+    Part(lambda view, width, most: alarm_lines(view.standing["alarms"], most), 1, 3, 4),
+    Part(lambda view, width, most: running_lines(view.standing["running"], most), 1, 4, 8),
+    Part(lambda view, width, most: rung_lines(view.standing, most), 2, 4, 8),
+    Part(
+        lambda view, width, most: [Text(line, "yellow") for line in loss_lines(view.standing["losses"], most)], 1, 2, 4
+    ),
+)
+
+
+def allotted(wanted: Sequence[int], room: int) -> list[int]:
+    """How many lines each part gets of those that it wants: the first ones before the others, at each level."""
+    given = [0] * len(PARTS)
+    for level in ("least", "usual", "most"):
+        for place, part in enumerate(PARTS):
+            more = min(wanted[place], getattr(part, level)) - given[place]
+            given[place] += max(0, min(more, room - sum(given)))
+    return given

@@ -1,0 +1,127 @@
+"""What people see of a search on a terminal: one live view while it runs, and the answer at its end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.ledger import ledger
+from hcpr_tune.search.record.results import front, masking_of, rung_accuracies
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.views.plan_progress import foreseen_line
+from hcpr_tune.views.status import alarm_plain, standing
+from hcpr_tune.views.summary import alarms, rung_lines
+from hcpr_tune.views.terminal.layout import View, alarm_lines
+from hcpr_tune.views.terminal.leaderboard import columns_of
+from hcpr_tune.views.wording import clock, printable
+
+SHARE, AT_ONCE = 1 / 20, 0.5
+"""What the live view may take of the driver's time, and seconds beyond that, for what happens in a moment."""
+
+
+def view_of(study: Study, history: History, alive: bool = True) -> View:
+    """The view of a study at this moment; `alive`: somebody searches it."""
+    return View(standing(study, history, alive), columns_of(study.space))
+
+
+class LiveView:
+    """One calm view that is redrawn in place."""
+
+    def __init__(self, study: Study, console: Console, history: History | None = None) -> None:
+        self._study, self._began, self._spent = study, time.monotonic(), 0.0
+        # Made by the thread that changes the history, drawn by another one.
+        self._shown = (None, 0.0) if history is None or not history.trials else self._seen(history)
+        self._live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._render)
+        self._live.start()
+
+    def on_event(self, event: Event, history: History) -> None:
+        # It takes longer as the study grows. What happens in one moment is seen to its end: nothing may come after it for long.
+        began = time.monotonic()
+        if self._spent <= SHARE * (began - self._began) + AT_ONCE:
+            self._shown = self._seen(history)
+            self._spent += time.monotonic() - began
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _seen(self, history: History) -> tuple[View | None, float]:
+        return view_of(self._study, history), time.monotonic()
+
+    def _render(self) -> RenderableType:
+        view, taken = self._shown
+        if view is None:
+            return Text("starting the first trials ...")
+        return replace(view, since=time.monotonic() - taken, bounded=True)
+
+
+def result_table(study: Study, history: History) -> RenderableType:
+    """The answer: the best recipe against the published one, with intervals and what they are worth, and what the rungs were worth."""
+    ranked = history.ranked()
+    published = history.trials.get(0)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("", "trial", "epoch", "robust accuracy (95 %)", "clean accuracy (95 %)"):
+        table.add_column(title, justify="right" if title in ("trial", "epoch") else "left", no_wrap=True)
+    best = front(study, history) or ranked[:1]
+    rows = [("best" if len(study.settings.objective) == 1 else "front", trial) for trial in best]
+    rows += [("published", published)] if published is not None and published not in best[1:] else []
+    for title, trial in rows:
+        accuracies = rung_accuracies(trial)
+        if accuracies is None:
+            table.add_row(title, str(trial.number), "-", Text(f"{trial.state}: {printable(trial.reason)}"), "-")
+        else:
+            robust, clean = accuracies.values()
+            table.add_row(title, str(trial.number), str(trial.best_rung), str(robust), str(clean))
+    masking = (masking_of(best[0]) or {}).get("alarms", [])
+    words = [f"ALARM: the best model may mask its gradients: {printable(alarm)}" for alarm in masking]
+    lost = [alarm_plain(alarm) for alarm in alarms(study, history) if alarm.kind in ("diverged", "failed")]
+    warnings = [*(Text(line, style="red") for line in words), *alarm_lines(lost, len(lost))]
+    return Group(table, *warnings, *map(Text, rung_lines(study, history)), Text(result_words(study, history)))
+
+
+def ledger_lines(study: Study, history: History) -> list[str]:
+    """Where the time went, and what was foreseen of it, in three lines at most."""
+    account = ledger(history, study.rules)
+    total = account["total"]
+    there = max(1e-9, history.worker_seconds_offered)
+    names = {"attack": "attack", "update": "update", "evaluation": "evaluation", "startup": "start-up", "idle": "idle"}
+    shares = ", ".join(f"{words} {100 * total[name] / there:.0f} %" for name, words in names.items())
+    saved = account["saved_by_halving"]
+    lines = [
+        f"time         {clock(history.seconds)}; of the workers' time {shares}; early stopping saved about {clock(saved)} of it"
+    ]
+    audit = account["audit"]
+    if audit is not None:
+        lines.append(
+            f"audit        {audit['better_than_the_best']} of {audit['completed']} stopped trials that were run to the end beat the best,"
+            f" by at most {audit['most_points_lost']:.1f} points"
+        )
+    foreseen = foreseen_line(study, history)
+    return [*lines, foreseen] if foreseen else lines
+
+
+def result_words(study: Study, history: History) -> str:
+    """What the numbers are, and what they are not."""
+    best, published = history.ranked()[0], history.trials[0]
+    accuracies = rung_accuracies(best) or {}
+    total = accuracies["robust_accuracy_validation"].total
+    candidates = sum(bool(trial.rungs) for trial in history.trials.values())
+    words = f"On {total} validation images, margin attack."
+    short = study.goal.shortfall(best.scores[best.best_rung])
+    if short:
+        words += f" NO trial reaches the floor of {study.settings.constraints.clean_accuracy:g} clean accuracy; the nearest one lacks {100 * short:.1f} points."
+    if len(study.settings.objective) > 1:
+        return f"{words} The front holds the trials of {candidates} that no other one beats in both accuracies; they were chosen by these very images."
+    if best is published:
+        return f"{words} No trial beat the published recipe, which is trial 0 of the {candidates} that the best was chosen from."
+    if published.score is not None and best.score is not None:
+        words += f" Gain over the published recipe: {100 * (best.score - published.score):+.1f} points."
+    words += f" The best was chosen from {candidates} trials by these very images"
+    if published.score is None:
+        return f"{words}: its accuracy is optimistic. The published recipe, trial 0, has no score to compare it with."
+    return f"{words}, and the published recipe, trial 0, is one of those: the gain is optimistic."

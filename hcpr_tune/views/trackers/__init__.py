@@ -1,0 +1,4 @@
+"""MLflow and Weights & Biases.
+
+May import `views`, `search` and `common`.
+"""

@@ -1,0 +1,157 @@
+"""`--log-to`: a copy of a search in an experiment tracker, kept up by a thread of its own so that the search waits for no server."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from hcpr_tune.common.text import clean
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.history import Event, History, Trial
+from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.spec.study import Study
+from hcpr_tune.views.trackers.mlflow_tracker import MlflowTracker
+from hcpr_tune.views.trackers.tracked import Point, Run, Runs, StudyCurve, Tracker, point_of, points_of
+from hcpr_tune.views.trackers.wandb_tracker import WandbTracker, check_wandb
+
+Task = Callable[[Tracker], None]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A tracker that can be chosen: how it is made of a folder and the study's run, and what is to be checked before."""
+
+    make: Callable[[Path, Run], Tracker]
+    check: Callable[[], None] = lambda: None
+
+
+TRACKERS = {"mlflow": Service(MlflowTracker), "wandb": Service(WandbTracker, check_wandb)}
+FINISHED_SECONDS, INTERRUPTED_SECONDS = 60.0, 5.0
+"""How long the end of a search waits for what is not copied yet."""
+SECRET, SHORT = re.compile("KEY|TOKEN|PASSWORD|SECRET"), 5
+
+
+def check_tracker(name: str) -> None:
+    """Raises `InputError` where a search could not be copied to this tracker."""
+    found = importlib.util.find_spec(name)
+    # W&B keeps its runs in a folder of its name, which Python takes for a package without files.
+    if found is None or found.origin is None:
+        raise InputError(f"--log-to {name} needs the package {name}; pip install 'hcpr_tune[{name}]'")
+    TRACKERS[name].check()
+
+
+class TrackerView:
+    """A listener. `trouble` says what went wrong, if anything did: the search goes on, and the next session brings the copy up to date."""
+
+    def __init__(self, name: str, folder: StudyFolder, study: Study, history: History) -> None:
+        self.name, self.trouble = name, ""
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._patience = INTERRUPTED_SECONDS
+        self._runs, self._curve = Runs(folder, study), StudyCurve(history)
+        self._ends: dict[int, str] = {}
+        """The state that a trial's run was closed in."""
+        self._study = self._runs.of_study(min((trial.began for trial in history.trials.values()), default=time.time()))
+        points = self._curve.so_far(history)
+        self._tasks.put(lambda tracker: tracker.open(self._study, points))
+        for trial in history.trials.values():
+            self._bring(history, trial)
+        self._thread = threading.Thread(target=self._copy, args=(folder.root,), daemon=True)
+        self._thread.start()
+
+    def on_event(self, event: Event, history: History) -> None:
+        if not self.trouble:
+            with self._noting():
+                self._follow(event, history)
+
+    def close(self) -> None:
+        """Wait for what is not copied yet, but not for long."""
+        self._tasks.put(None)
+        self._thread.join(self._patience)
+        if self._thread.is_alive() and not self.trouble:
+            self.trouble = self._words(f"it does not keep up: {self._tasks.qsize()} entries are missing there")
+
+    def _follow(self, event: Event, history: History) -> None:
+        kind = event["event"]
+        if kind == "end":
+            self._finish(event, history)
+        if kind not in ("job", "epoch", "job_end"):
+            return
+        trial = history.trials[event["trial"]]
+        run = self._runs.of_trial(trial)
+        if kind == "job":
+            points = points_of(history, trial)
+            self._ends.pop(trial.number, None)
+            self._tasks.put(lambda tracker: tracker.open(run, points))
+        elif kind == "epoch":
+            self._add(run, point_of(history, trial, trial.before + event["epoch"]))
+            for point in self._curve.add(event, history):
+                self._add(self._study, point)
+        else:
+            state = self._ends[trial.number] = trial.state
+            self._end(run, state, event["time"])
+
+    def _add(self, run: Run, point: Point) -> None:
+        self._tasks.put(lambda tracker: tracker.add(run, point))
+
+    def _end(self, run: Run, state: str, time: float) -> None:
+        self._tasks.put(lambda tracker: tracker.end(run, state, time))
+
+    def _bring(self, history: History, trial: Trial) -> None:
+        """Copy a trial that does not run, where that is not done."""
+        run, points = self._runs.of_trial(trial), points_of(history, trial)
+        steps, state, ended = max(trial.epochs, default=0), trial.state, trial.seen or trial.began
+
+        def bring(tracker: Tracker) -> None:
+            if not tracker.has(run, steps, state):
+                tracker.open(run, points)
+                tracker.end(run, state, ended)
+
+        self._ends[trial.number] = state
+        self._tasks.put(bring)
+
+    def _finish(self, event: Event, history: History) -> None:
+        """Jobs that a session is ended with have no end of their own, nor have trials that were killed while they waited."""
+        for trial in history.trials.values():
+            if trial.job is not None:
+                self._end(self._runs.of_trial(trial), "interrupted", event["time"])
+            elif self._ends.get(trial.number) != trial.state:
+                self._bring(history, trial)
+        self._patience = FINISHED_SECONDS if event["reason"] == "finished" else INTERRUPTED_SECONDS
+        self._end(self._study, event["reason"], event["time"])
+
+    def _copy(self, folder: Path) -> None:
+        """What the thread does. The packages are imported here: they take seconds."""
+        with self._noting():
+            tracker = TRACKERS[self.name].make(folder, self._study)
+            with self._noting():
+                while (task := self._tasks.get()) is not None:
+                    task(tracker)
+            tracker.close()
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """What goes wrong first is the trouble."""
+        try:
+            yield
+        except Exception as error:
+            self.trouble = self.trouble or self._words(f"it stopped: {harmless(error)}")
+
+    def _words(self, what: str) -> str:
+        return f"the copy in {self.name}: {what}; --resume with --log-to {self.name} completes it"
+
+
+def harmless(error: Exception) -> str:
+    """The first line of an error without passwords: servers' addresses may hold one."""
+    words = clean(f"{type(error).__name__}: {error}".splitlines()[0])
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) > SHORT:
+            words = words.replace(value, "...")
+    return re.sub(r"://[^/\s@]*@", "://...@", words)
