@@ -49,7 +49,7 @@ class Play:
     """A search of `study` on virtual workers, from the first event to the last."""
 
     def __init__(self, study: Study, workers: int) -> None:
-        self.study, self.rules, self.workers = study, study.rules, workers
+        self.study, self.asha_config, self.workers = study, study.asha_config, workers
         self.history, self.suggester = History(study.recipe.epochs, study.goal), Suggester(study)
         self.watch, self.draw, self.now = Stopwatch(), random.Random(0), 0.0
         self.busy: list[tuple[float, int, Job, int]] = []
@@ -72,12 +72,12 @@ class Play:
 
     def hand_out(self) -> bool:
         """Whether there was something to do."""
-        decision = self.watch.time("decision", lambda: next_decision(self.history, self.rules))
+        decision = self.watch.time("decision", lambda: next_decision(self.history, self.asha_config))
         if isinstance(decision, NewTrial):
             number = decision.number
             params, source = self.watch.time("suggestion", lambda: self.suggester.suggest(number, self.history))
             self.fold({"event": "trial", "trial": number, "params": params, "source": source})
-            decision = first_job(self.history.trials[number], self.rules)
+            decision = first_job(self.history.trials[number], self.asha_config)
         if not isinstance(decision, Job):
             return False
         self.fold({"event": "job", "trial": decision.trial, "start": decision.start, "end": decision.end})

@@ -101,7 +101,7 @@ def drive(options: argparse.Namespace) -> Plain:
             history = read_history(at.record, study.recipe.epochs, study.goal)
         gate = Path(scratch) / "gate"
         gate.mkdir()
-        window = Window(at.place, workers, options.seconds)
+        window = Window(at.objects, workers, options.seconds)
         trainable = idle_trainable(options.epoch_seconds, gate, workers)
 
         def listeners() -> list[Any]:

@@ -49,12 +49,12 @@ from torch import nn
 
 from hcpr_tune.training import loop
 from hcpr_tune.training.attacks.evaluation import evaluate
-from hcpr_tune.training.attacks.pgd import ascend, evaluating
+from hcpr_tune.training.attacks.pgd import evaluating, pgd_step
 from hcpr_tune.training.data.dataset import Data, Split
 from hcpr_tune.training.data.sources import of_array
-from hcpr_tune.training.methods.losses import pair_consistency, self_paced_accuracy
+from hcpr_tune.training.methods.losses import pair_consistency, self_paced_cross_entropy
 from hcpr_tune.training.methods.method import method_of
-from hcpr_tune.training.models.classifier import _foldable, for_attack, project
+from hcpr_tune.training.models.classifier import _foldable, fuse_conv_bn, normalise_head
 from hcpr_tune.training.recipe import (
     METHODS,
     Attack,
@@ -258,11 +258,11 @@ def published_step(recipe, state, images, labels, noise) -> None:
     model.train()
     state.optimiser.zero_grad()
     natural, attacked = model(images), model(adversarial)
-    loss = self_paced_accuracy(natural, labels, hcpr.scale, hcpr.margin).mean()
+    loss = self_paced_cross_entropy(natural, labels, hcpr.scale, hcpr.margin).mean()
     loss = loss + pair_consistency(natural, attacked, hcpr.scale, hcpr.kl_weight, hcpr.square_weight).mean()
     loss.backward()
     state.optimiser.step()
-    project(model)
+    normalise_head(model)
 
 
 def timed(step, repeats: int, seconds: float) -> tuple[list[float], list[float]]:
@@ -370,7 +370,7 @@ def env() -> None:
         rows = {}
         for name, work in {
             "deepcopy of the module tree": lambda: copy.deepcopy(state.model, memo()),
-            "for_attack": lambda: for_attack(state.model),
+            "fuse_conv_bn": lambda: fuse_conv_bn(state.model),
             "evaluating()": lambda: contextlib.ExitStack().enter_context(evaluating(state.model)),
         }.items():
             times, _ = timed(work, 7, 4)
@@ -586,7 +586,7 @@ def syncs() -> None:
         task = Task(epsilon=1e-5)
 
         def work():
-            return evaluate(for_attack(state.model), labels, task, settings, 10)
+            return evaluate(fuse_conv_bn(state.model), labels, task, settings, 10)
 
         work()
         total, where = counted(work)
@@ -596,7 +596,7 @@ def syncs() -> None:
 def fooled_labels(model: nn.Module, data: Data) -> Split:
     """The validation images with the labels that the model gives them, so that the attack has all of them to attack."""
     split = data.validation
-    model = for_attack(model)
+    model = fuse_conv_bn(model)
     with torch.no_grad(), evaluating(model):
         labels = torch.cat([model(split.fetch(chosen)).argmax(1) for chosen in torch.arange(len(split)).split(256)])
     pool = replace(split.pool, labels=labels.cpu().numpy())
@@ -662,7 +662,7 @@ class GraphedAttack:
             (f"{n}.{a}" if n else a, f"{n}.{b}" if n else b) for n, m in model.named_modules() for a, b in _foldable(m)
         ]
         with evaluating(model):
-            self.folded = for_attack(model).requires_grad_(False)
+            self.folded = fuse_conv_bn(model).requires_grad_(False)
         self.folded = copy.deepcopy(self.folded).requires_grad_(False)  # with its own head and unfolded rest
         self.images, self.labels = images.clone(), labels.clone()
         self.adversarial = images.clone()
@@ -682,7 +682,7 @@ class GraphedAttack:
 
     def _step(self) -> None:
         settings = self.recipe.attack
-        moved, _ = ascend(
+        moved, _ = pgd_step(
             self.forward,
             self.adversarial,
             self.images,
@@ -890,7 +890,7 @@ def evaluation() -> None:
     radius = 8 / 255
     for _ in range(6):
         few = replace(Evaluation(), images=min(256, count), steps=10)
-        share = evaluate(for_attack(state.model), split, Task(epsilon=radius), few, 10).robust_correct / few.images
+        share = evaluate(fuse_conv_bn(state.model), split, Task(epsilon=radius), few, 10).robust_correct / few.images
         if 0.35 < share < 0.75:
             break
         radius *= 0.6 if share < 0.5 else 1.5
@@ -899,7 +899,7 @@ def evaluation() -> None:
             formats = replace(recipe, precision=Precision(tf32=tf32))
             with tried("evaluation", f"{what}, batch {size}"), loop.number_formats(formats, DEVICE):
                 settings = Evaluation(steps=20, batch_size=size)
-                model, passes, found = for_attack(state.model), [], None
+                model, passes, found = fuse_conv_bn(state.model), [], None
                 for _ in range(2):
                     wait()
                     began = time.perf_counter()
@@ -916,15 +916,15 @@ def evaluation() -> None:
                     seconds_second=round(passes[1], 3),
                     images_per_s=round(count / passes[1]),
                 )
-    from hcpr_tune.training.attacks.cascade import climb
+    from hcpr_tune.training.attacks.cascade import run_cascade
 
     for size in (8,) if OPT.tiny else (100, 500):
         with tried("evaluation", f"AutoAttack, chunk of {size}"):
             chosen = torch.arange(size)
             images, labels = split.fetch(chosen), split.labels[chosen.to(DEVICE)]
-            model = for_attack(state.model)
+            model = fuse_conv_bn(state.model)
             began, spent = time.perf_counter(), {}
-            for one in climb(
+            for one in run_cascade(
                 model,
                 images,
                 labels,

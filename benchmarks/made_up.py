@@ -44,7 +44,7 @@ def made_up(study: Study, count: int) -> Iterator[Plain]:
 
 
 def made_up_epoch(epoch: int, is_rung: bool, draws: np.random.Generator) -> Plain:
-    names = ("loss", "accuracy_loss", "consistency_loss", "lr", "pace", "consistency_factor", "attack_steps")
+    names = ("loss", "classification_loss", "consistency_loss", "lr", "pace", "consistency_factor", "attack_steps")
     seconds = ("attack", "update", "evaluation", "startup", "checkpoint")
     counts = {
         "robust_correct_validation": int(draws.integers(200, 300)),

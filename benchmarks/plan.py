@@ -124,7 +124,11 @@ def latest_worker(record: Path) -> int:
     return next(reversed(running.values()), 0)
 
 
-VARIED = ("early_stopping.first_rung=3,9", "early_stopping.calibration=1,6", "early_stopping.least_worth=-1,0.5")
+VARIED = (
+    "early_stopping.first_rung=3,9",
+    "early_stopping.calibration=1,6",
+    "early_stopping.min_rank_correlation=-1,0.5",
+)
 FULL = ("--set", "sampler.name='random'")
 
 
@@ -199,7 +203,7 @@ def split(old: Any, seed: int, plays: int) -> Plain:
     from hcpr_tune.simulation.curves.costs import costs_of_records
     from hcpr_tune.simulation.curves.recorded import recorded_curves
     from hcpr_tune.simulation.variants import variants_of
-    from hcpr_tune.simulation.worker_pool import Fleet
+    from hcpr_tune.simulation.worker_pool import WorkerPool
 
     path = find_space("default")
     costs = costs_of_records([old.events], 0, "recorded")
@@ -213,13 +217,13 @@ def split(old: Any, seed: int, plays: int) -> Plain:
     halves = [
         replace(curves, trials=[curves.trials[number] for number in half]) for half in (numbers[::2], numbers[1::2])
     ]
-    (default,) = compare(variants_of([], read, Fleet(2)), halves[0], costs, seed, plays)
+    (default,) = compare(variants_of([], read, WorkerPool(2)), halves[0], costs, seed, plays)
     hours = default.estimate("worker_seconds").mean / 3600
 
     def in_budget(more: Sequence[tuple[str, Any]]) -> Any:
         return read([("budget.trials", 400), ("budget.worker_hours", hours), *more])
 
-    candidates = variants_of(VARIED, in_budget, Fleet(2))
+    candidates = variants_of(VARIED, in_budget, WorkerPool(2))
     results = compare(candidates, halves[0], costs, seed, plays)
     best = choice(results)
     chosen = best.variant

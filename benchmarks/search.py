@@ -12,7 +12,7 @@ recipes at full length), `stock_ray` (Ray Tune with Optuna and its ASHA as they 
 ones to the end) and `ours` (this service as the space has it). `--arms stock_ray_reuse` adds Ray Tune with reuse_actors=True: by default it
 starts a process for every trial, which costs as much as several epochs on a small task.
 
-`rungs` trains the same recipes with one learning rate schedule (`single`), one per stretch (`annealed`), and anew for each rung
+`rungs` trains the same recipes with one learning rate schedule (`single`), one per segment (`annealed`), and anew for each rung
 (`restarted`), and correlates the scores at the rungs with those at the end.
 
 `driver` measures what the process that leads a search spends on one report and on one suggestion, with so many trials recorded: the
@@ -78,7 +78,7 @@ LR = Range(0.03, 0.2, log=True)
 
 NOTES = (
     "Scores are validation robust accuracy under the margin attack, on the images that the search chooses by: optimistic in every arm.",
-    "stock_ray counts the best of all epochs of a trial, the others only ends of stretches: many more looks, to its advantage.",
+    "stock_ray counts the best of all epochs of a trial, the others only ends of segments: many more looks, to its advantage.",
     "Every arm tries the published recipe first, then the points that the space names (first_points).",
     "Seconds are wall-clock since the arm's process was started, imports and the start of Ray included. The budget of stock_ray and"
     " one_stretch counts from when they ask for workers; this service counts its own.",
@@ -204,7 +204,7 @@ def optuna_space(study: Study) -> dict[str, Any]:
 
     found = {name: distribution(dimension) for name, dimension in study.space.items()}
     for name, dimension in study.space.items():
-        if getattr(dimension, "also", ()):
+        if getattr(dimension, "extra_values", ()):
             found |= distributions_of({name: dimension.ends()[-1]}, study.space)
     return found
 
@@ -243,7 +243,7 @@ def one_stretch(options: argparse.Namespace, log_file: Path) -> None:
     study = study_of(options, *PLAIN_STUDY, *skips)
     epochs = study.recipe.epochs
     evaluation = replace(study.recipe.evaluation, period=epochs)
-    recipe = replace(study.recipe, stretch_ends=(SHORT,), evaluation=evaluation)
+    recipe = replace(study.recipe, segment_ends=(SHORT,), evaluation=evaluation)
     recipes: list[Recipe] = []
     scores: dict[int, float] = {}
     seconds: list[float] = []
@@ -282,7 +282,7 @@ def keep_busy(pool: Executor, workers: int, jobs: Iterator[tuple[Any, ...]], log
     running: set[Future[list[Plain]]] = set()
     while True:
         while len(running) < workers and (job := next(jobs, None)) is not None:
-            running.add(pool.submit(stretch, *job))
+            running.add(pool.submit(segment, *job))
         if not running:
             return
         done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -290,7 +290,7 @@ def keep_busy(pool: Executor, workers: int, jobs: Iterator[tuple[Any, ...]], log
             log(event)
 
 
-def stretch(recipe: Recipe, end: int, trial: int, folder: Path) -> list[Plain]:
+def segment(recipe: Recipe, end: int, trial: int, folder: Path) -> list[Plain]:
     """Train to the end of epoch `end`, from where the trial's file has it; the events of its epochs."""
     import torch
 
@@ -350,7 +350,7 @@ def arm_command(arm: str, seed: int, options: argparse.Namespace, log_file: Path
 
 
 def service_event(event: Plain) -> Plain:
-    """An epoch of the service's record; trials are compared by what they have at the end of a stretch."""
+    """An epoch of the service's record; trials are compared by what they have at the end of a segment."""
     score = event["robust_correct_validation"] / event["total_validation"] if event["is_rung"] else None
     seconds = sum(event[f"seconds_{name}"] for name in ("attack", "update", "evaluation"))
     return {"score": score, "seconds": seconds} | {name: event[name] for name in ("time", "trial", "epoch")}
@@ -436,7 +436,7 @@ STYLES = {
     "random": ("#999999", (0, (1, 1)), "random search, full length"),
     "stock_ray": ("#D55E00", "--", "stock Ray Tune (Optuna, ASHA)"),
     "stock_ray_reuse": ("#CC79A7", (0, (5, 1, 1, 1, 1, 1)), "stock Ray Tune, processes reused"),
-    "one_stretch": ("#009E73", "-.", "one short stretch, then the best"),
+    "one_stretch": ("#009E73", "-.", "one short segment, then the best"),
     "ours": ("#0072B2", "-", "hcpr_tune"),
 }
 """Colours of Okabe and Ito, which colour-blind people tell apart; lines differ too."""
@@ -492,15 +492,15 @@ def kinds_of(ways: Sequence[str], rungs: Sequence[int]) -> list[tuple[str, int]]
 
 
 def recipe_of(study: Study, params: Params, kind: tuple[str, int], rungs: Sequence[int], seed: int) -> Recipe:
-    """The recipe of one training. Only `annealed` has stretches: with one schedule the pace too moves over the whole training."""
+    """The recipe of one training. Only `annealed` has segments: with one schedule the pace too moves over the whole training."""
     mode, epochs = kind
     recipe = with_params(study.recipe, params)
-    # One schedule is scored on its way by the evaluation period, since a rung would end a stretch.
+    # One schedule is scored on its way by the evaluation period, since a rung would end a segment.
     period = math.gcd(*rungs) if mode == "single" and epochs == rungs[-1] else epochs
     return replace(
         recipe,
         epochs=epochs,
-        stretch_ends=tuple(rungs[:-1]) if mode == "annealed" else (),
+        segment_ends=tuple(rungs[:-1]) if mode == "annealed" else (),
         seed=seed,
         threads=1,
         lr_schedule=replace(recipe.lr_schedule, mode=mode, shape="cosine"),
@@ -703,7 +703,7 @@ def summary_of_rungs(trainings: list[Plain], ways: Sequence[str], rungs: Sequenc
 def driver(options: argparse.Namespace) -> None:
     """The command `driver`."""
     from hcpr_tune.execution.capacity import Capacity, Share
-    from hcpr_tune.execution.search_adapter import JobSearcher
+    from hcpr_tune.execution.search_adapter import SearchAdapter
     from hcpr_tune.search.record.record import Record
     from hcpr_tune.search.record.results import ResultFiles
     from hcpr_tune.search.storage.studies import check_new, create
@@ -719,7 +719,7 @@ def driver(options: argparse.Namespace) -> None:
         record = Record(study_folder.record, history)
         record.listeners = [ResultFiles(study_folder, study, history), TensorBoardView(study_folder, study, history)]
         capacity = Capacity(Share(2, 1.0, 0.0), nodes=lambda: [{"CPU": 2.0}])
-        searcher, suggester = JobSearcher(study, record, study_folder, capacity), Suggester(study)
+        searcher, suggester = SearchAdapter(study, record, study_folder, capacity), Suggester(study)
         draws = np.random.default_rng(1)
         spent: dict[str, list[float]] = {"suggestion": [], "decision": [], "report": []}
         for job in range(options.repeats):

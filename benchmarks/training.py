@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.attacks.evaluation import evaluate, random_starts
-from hcpr_tune.training.attacks.pgd import ascend, evaluating, into_ball
+from hcpr_tune.training.attacks.pgd import evaluating, pgd_step, project
 from hcpr_tune.training.data.dataset import Split, load_data
 from hcpr_tune.training.loop import (
     EpochSettings,
@@ -43,9 +43,9 @@ from hcpr_tune.training.loop import (
     train,
     update,
 )
-from hcpr_tune.training.methods.losses import misclassification_margin, pair_consistency, self_paced_accuracy
+from hcpr_tune.training.methods.losses import misclassification_margin, pair_consistency, self_paced_cross_entropy
 from hcpr_tune.training.methods.method import method_of
-from hcpr_tune.training.models.classifier import build_model, project
+from hcpr_tune.training.models.classifier import build_model, normalise_head
 from hcpr_tune.training.recipe import METHODS, Attack, Augmentation, Evaluation, Model, Recipe, Task
 
 SHAPES = {"small_cnn": (128, 1, 8, 8), "resnet18": (128, 3, 32, 32)}
@@ -91,11 +91,11 @@ def plain_step(recipe: Recipe, state: TrainingState, images: Tensor, labels: Ten
     model.train()
     state.optimiser.zero_grad()
     natural, attacked = model(images), model(adversarial)
-    loss = self_paced_accuracy(natural, labels, hcpr.scale, hcpr.margin).mean()
+    loss = self_paced_cross_entropy(natural, labels, hcpr.scale, hcpr.margin).mean()
     loss = loss + pair_consistency(natural, attacked, hcpr.scale, hcpr.kl_weight, hcpr.square_weight).mean()
     loss.backward()
     state.optimiser.step()
-    project(model)
+    normalise_head(model)
 
 
 def batch(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -223,10 +223,10 @@ def everything_attacked(model: nn.Module, split: Split, task: Task, settings: Ev
         with evaluating(model):
             with torch.no_grad():
                 robust = objective(model(images)) < 0
-            adversarial = into_ball(adversarial, images, task.epsilon)
+            adversarial = project(adversarial, images, task.epsilon)
             for _ in range(settings.steps):
                 step_size = settings.relative_step_size * task.epsilon
-                adversarial, logits = ascend(model, adversarial, images, objective, task.epsilon, step_size)
+                adversarial, logits = pgd_step(model, adversarial, images, objective, task.epsilon, step_size)
                 robust &= objective(logits) < 0
             with torch.no_grad():
                 robust &= objective(model(adversarial)) < 0

@@ -97,7 +97,7 @@ def attacked(one: Plain) -> Plain:
     """Train a recipe and attack the model; which images survive each attack, 0 or 1 each."""
     import torch
 
-    from hcpr_tune.training.attacks.cascade import climb
+    from hcpr_tune.training.attacks.cascade import run_cascade
     from hcpr_tune.training.attacks.evaluation import scored_positions, scoring_attack
     from hcpr_tune.training.loop import initial_state, train
     from hcpr_tune.training.session import DataShelf
@@ -118,7 +118,9 @@ def attacked(one: Plain) -> Plain:
         for objective in ("cross_entropy", "margin"):
             _, classes = scoring_attack(model, images, labels, chunk, recipe.task, recipe.evaluation, objective)
             survive[objective] += (classes == labels).int().tolist()
-        steps = list(climb(model, images, labels, recipe.task, "autoattack", data.classes, recipe.evaluation.seed))
+        steps = list(
+            run_cascade(model, images, labels, recipe.task, "autoattack", data.classes, recipe.evaluation.seed)
+        )
         warnings += [f"{step.attack}: {words}" for step in steps for words in step.warnings]
         for name, attack in (("verdict", "apgd-t"), ("autoattack", "square")):
             step = next(step for step in steps if step.attack == attack)

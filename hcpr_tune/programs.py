@@ -116,10 +116,10 @@ class LoadedStudy:
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report to `path`, by default report.html in the study's folder; returns where it is."""
-        from hcpr_tune.search.storage.lease import living_holder
+        from hcpr_tune.search.storage.lease import living_lease_holder
         from hcpr_tune.views.report.report import write_report
 
-        running = living_holder(self.folder.place) is not None
+        running = living_lease_holder(self.folder.objects) is not None
         target = None if path is None else Path(path)
         return write_report(self.folder, self.study, self.history, running, path=target)
 

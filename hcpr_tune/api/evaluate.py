@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.paths import is_file
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.attacks.cascade import climb, replaced_attacks
+from hcpr_tune.training.attacks.cascade import replaced_attacks, run_cascade
 from hcpr_tune.training.attacks.evaluation import evaluate, scored_positions
 from hcpr_tune.training.data.dataset import Split, load_data
 from hcpr_tune.training.data.heldout import open_test
@@ -105,7 +105,7 @@ def auto_attack(
     labels, clean, attacked, heard = [], [], [], dict.fromkeys(filter(None, [replaced_attacks(classes)]))
     for chosen in positions.split(recipe.evaluation.batch_size):
         images, of = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
-        steps = list(climb(model, images, of, recipe.task, "autoattack", classes, recipe.evaluation.seed))
+        steps = list(run_cascade(model, images, of, recipe.task, "autoattack", classes, recipe.evaluation.seed))
         labels.append(of.cpu())
         clean.append(torch.tensor(steps[0].classes))
         attacked.append(torch.tensor(steps[-1].classes))

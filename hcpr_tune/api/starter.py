@@ -158,12 +158,12 @@ shape = "cosine"
 
 [recipe.pace]
 ramp = 0.4
-over = "stretch"
+over = "segment"
 
 [recipe.consistency]
 start = 0.0
 shape = "linear"
-over = "stretch"
+over = "segment"
 
 [recipe.evaluation]
 images = 1000

@@ -20,7 +20,7 @@ from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data.dataset import Data
 from hcpr_tune.training.plugins import guarded_steps
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_to_toml
-from hcpr_tune.training.session import DataShelf, check_trainable, model_inputs, split_hashes, train_stretch
+from hcpr_tune.training.session import DataShelf, check_trainable, model_inputs, split_hashes, train_segment
 from hcpr_tune.views.tensorboard.event_file import EventFile, scalars
 from hcpr_tune.views.tensorboard.writer import curve_values
 
@@ -57,8 +57,8 @@ def retrain(
         best = _better(best, event) if event["is_rung"] else best
     try:
         start = max((epoch for epoch in known if epoch in recipe.rung_epochs), default=0)
-        stretch = start, recipe.last_epoch, max(known, default=0)
-        for report in guarded_steps(train_stretch(recipe, shelf, folder / "checkpoints", *stretch)):
+        segment = start, recipe.last_epoch, max(known, default=0)
+        for report in guarded_steps(train_segment(recipe, shelf, folder / "checkpoints", *segment)):
             if report["epoch"] in known:
                 continue
             event = {"time": time.time(), **report}

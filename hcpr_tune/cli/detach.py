@@ -33,7 +33,7 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
     from hcpr_tune.common.bucket import is_bucket
     from hcpr_tune.execution.cluster import connected, shipped
     from hcpr_tune.execution.runner import recording
-    from hcpr_tune.search.storage.lease import living_holder
+    from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import exists
 
     folder, study = plan.folder, plan.study
@@ -82,9 +82,9 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
         )
     except RuntimeError as error:
         raise InputError(f"the cluster did not take the search: {first_line(error)}; look into its dashboard") from None
-    folder.place.write(KEY, json.dumps({"dashboard": cluster.dashboard_url, "job": job}).encode())
+    folder.objects.write(KEY, json.dumps({"dashboard": cluster.dashboard_url, "job": job}).encode())
     until = time.monotonic() + BEGIN_SECONDS + options.wait
-    while living_holder(folder.place) is None:
+    while living_lease_holder(folder.objects) is None:
         status = str(client.get_job_status(job))
         if status == "SUCCEEDED":  # there was nothing left to do
             break
@@ -107,7 +107,7 @@ def read_log(storage: str, name: str, address: str | None) -> str:
     folder = study_folder(storage, name)
     if not exists(folder):
         raise nothing_there(storage, folder, f"logs {show(name)}")
-    data = folder.place.read(KEY)
+    data = folder.objects.read(KEY)
     try:
         named = None if data is None else json.loads(data)
         dashboard, job = ("", "") if named is None else (str(named["dashboard"]), str(named["job"]))

@@ -329,10 +329,10 @@ def add_verdict(commands: Any) -> None:
     verdict.add_argument(
         "--test",
         action="store_true",
-        help="at the end open the test images, for the winner, its published rival and what they are compared with; the study keeps count",
+        help="at the end open the test images, for the winner, its published baseline and what they are compared with; the study keeps count",
     )
     verdict.add_argument("--finalists", metavar="K", help="how many of the best trials (verdict.finalists)")
-    verdict.add_argument("--seeds", metavar="N", help="seeds for the winner and its rival (verdict.seeds)")
+    verdict.add_argument("--seeds", metavar="N", help="seeds for the winner and its baseline (verdict.seeds)")
     verdict.add_argument("--other-seeds", metavar="N", help="seeds for the others (verdict.other_seeds)")
     verdict.add_argument("--images", metavar="N", help="only so many validation images (verdict.images)")
     verdict.add_argument("--test-images", metavar="N", help="only so many test images (verdict.test_images)")
@@ -342,7 +342,7 @@ def add_verdict(commands: Any) -> None:
         "--compare",
         default="",
         metavar="METHODS",
-        help="rivals, for instance trades,pgd_at,mart: each is searched for as many worker-seconds as the study was, and judged with it",
+        help="baselines, for instance trades,pgd_at,mart: each is searched for as many worker-seconds as the study was, and judged with it",
     )
     verdict.add_argument(
         "--model",

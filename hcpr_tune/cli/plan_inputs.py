@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hcpr_tune.simulation.curves.curves import Curves
     from hcpr_tune.simulation.curves.recorded import OldStudy
     from hcpr_tune.simulation.variants import Variant
-    from hcpr_tune.simulation.worker_pool import Fleet
+    from hcpr_tune.simulation.worker_pool import WorkerPool
 
 MOST_PROBE_SECONDS = 15.0
 MOST_DEATHS = 60.0
@@ -53,23 +53,23 @@ def the_variants(options: argparse.Namespace) -> tuple[list[Variant], str]:
         words = " ".join([given, *(f"--vary {name}={value}" for name, value in more)]).strip()
         return read_study(path, [*overrides, *more], words)
 
-    variants = variants_of(options.vary, read, the_fleet(options, read(())))
+    variants = variants_of(options.vary, read, the_worker_pool(options, read(())))
     for variant in variants:
         trust_space(options, path, variant.study)
     return variants, path.stem
 
 
-def the_fleet(options: argparse.Namespace, study: Study) -> Fleet:
+def the_worker_pool(options: argparse.Namespace, study: Study) -> WorkerPool:
     """The workers that the options speak of. Raises `InputError`."""
     from hcpr_tune.simulation.variants import check_workers
-    from hcpr_tune.simulation.worker_pool import Fleet
+    from hcpr_tune.simulation.worker_pool import WorkerPool
 
     resources = study.settings.resources
     here = max(1, int((os.cpu_count() or 1) / resources.cpus_per_trial))
     wanted = options.workers if options.workers is not None else resources.workers or here
     workers = check_workers("--workers", wanted, study)
     speeds = tuple(real("--speeds", text, above=0) for text in options.speeds.split(","))
-    return Fleet(
+    return WorkerPool(
         workers,
         speeds,
         60 * real("--join-over", options.join_over),

@@ -129,13 +129,13 @@ def continued_plan(options: argparse.Namespace) -> Plan:
 def resumed_plan(options: argparse.Namespace) -> Plan:
     """A study that was begun before, with what its file and the command line extend it by."""
     from hcpr_tune.search.spec.study import read_study
-    from hcpr_tune.search.storage.lease import living_holder, refusal
+    from hcpr_tune.search.storage.lease import living_lease_holder, refusal
     from hcpr_tune.search.storage.studies import audit_event, budget_of_file, reopen
 
     refuse_settings(options)
     folder, study, history = reopen(options.storage, options.resume)
     trust_study(options, folder, study, history)
-    holder = living_holder(folder.place)
+    holder = living_lease_holder(folder.objects)
     if holder is not None:
         raise refusal(f"--resume {options.resume}: {folder.address}", holder, folder.address)
     plan = Plan(folder, study, history, str(folder.study))

@@ -165,17 +165,17 @@ class Bucket:
             except OSError as error:
                 reason = _first_line(error)
                 over = pause is None or time.monotonic() - started + pause > LAST_START_S
-                if over or _way_out(reason) is not None:
+                if over or _hint(reason) is not None:
                     raise StorageError(self._failure(verb, key, reason)) from None
                 time.sleep(pause or 0.0)
         raise AssertionError("the last pause is None")
 
     def _failure(self, verb: str, key: str, reason: str) -> str:
         what = f"{key!r} cannot be {verb}" if key else f"the objects cannot be {verb}"
-        way_out = _way_out(reason)
-        if way_out is None and re.search(UNREACHABLE, reason):
-            way_out = "the store cannot be reached: check the endpoint and the network, then start again"
-        return f"{self.url}: {what}: {reason}; {way_out or 'start again when the store works'}"
+        hint = _hint(reason)
+        if hint is None and re.search(UNREACHABLE, reason):
+            hint = "the store cannot be reached: check the endpoint and the network, then start again"
+        return f"{self.url}: {what}: {reason}; {hint or 'start again when the store works'}"
 
 
 class _Store:
@@ -224,9 +224,9 @@ def _parsed(url: str) -> tuple[_Store, str]:
     location, _, query = url[match.end() :].partition("?")
     bucket, _, path = location.partition("/")
     if "@" in bucket or ":" in bucket:
-        law = "a storage URL names a bucket, and neither user, password nor port"
+        bounds = "a storage URL names a bucket, and neither user, password nor port"
         raise InputError(
-            f"{scheme}:// URL with '@' or ':' before its path: {law}; {CREDENTIALS[scheme]}; a server is named by ?endpoint_override="
+            f"{scheme}:// URL with '@' or ':' before its path: {bounds}; {CREDENTIALS[scheme]}; a server is named by ?endpoint_override="
         )
     if not _BUCKET_NAME.fullmatch(bucket):
         raise InputError(
@@ -380,9 +380,9 @@ def _sizes(store: _Store, top: str) -> dict[str, int]:
     return sizes
 
 
-def _way_out(reason: str) -> str | None:
+def _hint(reason: str) -> str | None:
     """What to do about a failure that does not pass by itself; None for one that may."""
-    return next((way_out for pattern, way_out in LASTING if re.search(pattern, reason, re.IGNORECASE)), None)
+    return next((hint for pattern, hint in LASTING if re.search(pattern, reason, re.IGNORECASE)), None)
 
 
 def _first_line(error: BaseException) -> str:

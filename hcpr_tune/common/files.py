@@ -32,7 +32,7 @@ MARKS = (
 """What editors on some systems put in front of a text, and the encoding that it tells of."""
 
 
-def read_text(path: Path, way_out: str = "give the path of a text file", named: str = "") -> str:
+def read_text(path: Path, hint: str = "give the path of a text file", named: str = "") -> str:
     """The text of a file that a person may have written, with plain line ends. Raises `InputError`, which says `named` for the path.
 
     UTF-8 with and without a mark in front, and UTF-16 and UTF-32 with one, as editors save them.
@@ -42,20 +42,20 @@ def read_text(path: Path, way_out: str = "give the path of a text file", named: 
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # a path may hold what no path can
-        raise InputError(f"{named} cannot be read: {error}; {way_out}") from None
+        raise InputError(f"{named} cannot be read: {error}; {hint}") from None
     if len(data) > MOST_BYTES:
         raise InputError(
-            f"{named} cannot be read: it is larger than the {MOST_BYTES // 2**20} MiB that are read of a text; {way_out}"
+            f"{named} cannot be read: it is larger than the {MOST_BYTES // 2**20} MiB that are read of a text; {hint}"
         )
     encoding = next((encoding for mark, encoding in MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{named} cannot be read: it is no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8, or {way_out}"
+            f"{named} cannot be read: it is no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8, or {hint}"
         ) from None
     if "\0" in text:
-        raise InputError(f"{named} cannot be read: it is no text, a byte of it is 0; save it as UTF-8, or {way_out}")
+        raise InputError(f"{named} cannot be read: it is no text, a byte of it is 0; save it as UTF-8, or {hint}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -29,7 +29,7 @@ def looked_at(path: Path, where: str) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise InputError(f"{where} cannot be looked at: {_reason(error)}; {_way_out(error)}") from None
+        raise InputError(f"{where} cannot be looked at: {_reason(error)}; {_hint(error)}") from None
     except ValueError as error:
         raise InputError(f"{where} is no path: {error}; choose another") from None
 
@@ -65,38 +65,38 @@ def reading(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{where} cannot be read: {_reason(error)}; {_way_out(error)}") from None
+        raise InputError(f"{where} cannot be read: {_reason(error)}; {_hint(error)}") from None
 
 
-def check_writable(path: Path, where: str, way_out: str) -> None:
+def check_writable(path: Path, where: str, hint: str) -> None:
     """Find out before any work whether a file or a folder can be made there, perhaps with the folders above it. Raises `InputError`."""
     looked_at(path, where)
     above = next(one for one in path.absolute().parents if exists(one, where))
     if not is_dir(above, where) or not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"{where} cannot be written: {above} is no folder that you may write to; {way_out}")
+        raise InputError(f"{where} cannot be written: {above} is no folder that you may write to; {hint}")
 
 
-def check_new_file(path: Path, where: str, way_out: str = "choose another file") -> None:
+def check_new_file(path: Path, where: str, hint: str = "choose another file") -> None:
     """The same for a file of a folder that is there, and which holds none of this name. Raises `InputError`."""
     if exists(path, where):
-        raise InputError(f"{where} exists; {way_out}, or delete it")
-    check_folder_of(path, where, way_out)
+        raise InputError(f"{where} exists; {hint}, or delete it")
+    check_folder_of(path, where, hint)
 
 
-def check_folder_of(path: Path, where: str, way_out: str = "choose another file") -> None:
+def check_folder_of(path: Path, where: str, hint: str = "choose another file") -> None:
     """The same for a file that may be written over. Raises `InputError`."""
     found = looked_at(path, where)
     if found is not None and not stat.S_ISREG(found.st_mode):
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "no file to write into"  # a device, a pipe
-        raise InputError(f"{where} is {what}; {way_out}")
+        raise InputError(f"{where} is {what}; {hint}")
     if not exists(path.absolute().parent, where):
-        raise InputError(f"{where}: there is no folder {path.absolute().parent}; make it, or {way_out}")
-    check_writable(path, where, way_out)
+        raise InputError(f"{where}: there is no folder {path.absolute().parent}; make it, or {hint}")
+    check_writable(path, where, hint)
 
 
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _way_out(error: OSError) -> str:
+def _hint(error: OSError) -> str:
     return "ask whom it belongs to, or choose another" if isinstance(error, PermissionError) else "choose another"

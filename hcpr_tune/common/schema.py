@@ -24,13 +24,13 @@ class Shape(Protocol):
         """Raises `Wrong` where the value called `name` breaks the law."""
 
 
-def refuse(name: str, law: str, value: Any) -> Wrong:
+def refuse(name: str, bounds: str, value: Any) -> Wrong:
     """The error for a value, shown in a readable length."""
     try:
         shown = json.dumps(value)
     except (TypeError, ValueError, RecursionError):
         shown = type(value).__name__
-    return Wrong(f"{name} must be {law}, got {shown if len(shown) <= MOST_SHOWN else shown[:MOST_SHOWN] + '...'}")
+    return Wrong(f"{name} must be {bounds}, got {shown if len(shown) <= MOST_SHOWN else shown[:MOST_SHOWN] + '...'}")
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Number:
 
     low: float = -LARGEST
     high: float = LARGEST
-    whole: bool = False
+    integer: bool = False
 
     def check(self, value: Any, name: str) -> None:
-        right = isinstance(value, int) if self.whole else isinstance(value, int | float)
+        right = isinstance(value, int) if self.integer else isinstance(value, int | float)
         # Not a number compares false with everything.
         if not right or isinstance(value, bool) or not self.low <= value <= self.high:
-            kind = "a whole number" if self.whole else "a finite number"
+            kind = "a whole number" if self.integer else "a finite number"
             bounds = [f"at least {self.low:.15g}"] * (self.low > -LARGEST)
             bounds += [f"at most {self.high:.15g}"] * (self.high < LARGEST)
             raise refuse(name, " ".join([kind, " and ".join(bounds)]).strip(), value)
@@ -136,9 +136,9 @@ def _part(name: str, key: str) -> str:
 
 MODEL_INPUTS = Table(
     needed={
-        "channels": Number(1, 1000, whole=True),
-        "classes": Number(1, 10**5, whole=True),
-        "image_size": Row(Number(1, 10**5, whole=True), 2),
+        "channels": Number(1, 1000, integer=True),
+        "classes": Number(1, 10**5, integer=True),
+        "image_size": Row(Number(1, 10**5, integer=True), 2),
     },
     known={"class_names": Row(Text())},
 )

@@ -24,7 +24,7 @@ S = TypeVar("S", bound="Settings")
 
 
 @dataclass(frozen=True)
-class Law:
+class Bounds:
     """What a value must obey, in a form that can be checked and said."""
 
     above: float | None = None
@@ -76,8 +76,8 @@ def setting(
     choices: Iterable[str] | None = None,
 ) -> Any:
     """One field of a `Settings` class: its default, one sentence of documentation, and its law."""
-    law = Law(above, at_least, below, at_most, tuple(choices) if choices is not None else None)
-    return field(default=default, metadata={"doc": doc, "law": law})
+    bounds = Bounds(above, at_least, below, at_most, tuple(choices) if choices is not None else None)
+    return field(default=default, metadata={"doc": doc, "bounds": bounds})
 
 
 class Settings:
@@ -96,21 +96,23 @@ class Settings:
 
 def check(name: str, value: Any, item: dataclasses.Field[Any], instead: Any = None) -> None:
     """Raise `InputError` where `value` breaks the law of the field `item`; `name` is how the message calls it, `instead` what it may offer."""
-    law: Law = item.metadata["law"]
+    bounds: Bounds = item.metadata["bounds"]
     for element in value if isinstance(value, tuple) else (value,):
-        if not law.holds(element):
-            raise InputError(f"{name} must be {_law_words(law, element)}, got {show(value)}" + _way_out(item, instead))
+        if not bounds.holds(element):
+            raise InputError(
+                f"{name} must be {_bounds_words(bounds, element)}, got {show(value)}" + _hint(item, instead)
+            )
 
 
-def _law_words(law: Law, value: Plain) -> str:
+def _bounds_words(bounds: Bounds, value: Plain) -> str:
     """What a value must be: the law of its field, and what holds for all values of its kind."""
     if isinstance(value, str):
-        return str(law) or "text without a byte of 0 that UTF-8 can hold"
+        return str(bounds) or "text without a byte of 0 that UTF-8 can hold"
     if isinstance(value, float) and not math.isfinite(value):
-        return f"a finite number {law}".strip()
-    if not exists(value) and law.holds_between(value):
-        return f"{law} and a whole number of 64 bits".removeprefix(" and ")
-    return str(law)
+        return f"a finite number {bounds}".strip()
+    if not exists(value) and bounds.holds_between(value):
+        return f"{bounds} and a whole number of 64 bits".removeprefix(" and ")
+    return str(bounds)
 
 
 def exists(value: float) -> bool:
@@ -118,12 +120,12 @@ def exists(value: float) -> bool:
     return -(2**63) <= value < 2**64 if isinstance(value, int) else math.isfinite(value)
 
 
-def _way_out(item: dataclasses.Field[Any], instead: Any = None) -> str:
+def _hint(item: dataclasses.Field[Any], instead: Any = None) -> str:
     """The value that can be had for nothing: `instead`, what a space has where the command line gives another, else the default."""
     if item.default is dataclasses.MISSING or is_dataclass(item.default):
         return ""
     fits = type(instead) is type(item.default) or (isinstance(instead, int | float) and isinstance(item.default, str))
-    if fits and item.metadata["law"].holds(instead):
+    if fits and item.metadata["bounds"].holds(instead):
         return f"; the space has {show(instead)}"
     return f"; the default is {show(item.default)}"
 
@@ -230,54 +232,54 @@ def unknown_key(
 
 
 def _convert(
-    hint: Any, value: Any, item: dataclasses.Field[Any], where: str, dotted: str, instead: Mapping[str, Any]
+    annotation: Any, value: Any, item: dataclasses.Field[Any], where: str, dotted: str, instead: Mapping[str, Any]
 ) -> Any:
-    way_out = _way_out(item, instead.get(dotted))
-    if isinstance(hint, type) and issubclass(hint, Settings):
-        shorthand = getattr(hint, "from_plain", None)
+    hint = _hint(item, instead.get(dotted))
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        shorthand = getattr(annotation, "from_plain", None)
         if shorthand is not None and not isinstance(value, Mapping):
-            number = _number(value, dotted, float, way_out)
+            number = _number(value, dotted, float, hint)
             try:
                 return shorthand(number)
             except InputError as error:
                 raise InputError(f"{dotted}.{error}") from None
         if not isinstance(value, Mapping):
             raise InputError(f"{dotted} must be a table of settings, got {show(value)}")
-        return read(hint, value, where, dotted + ".", instead)
-    if typing.get_origin(hint) is tuple:
+        return read(annotation, value, where, dotted + ".", instead)
+    if typing.get_origin(annotation) is tuple:
         if not isinstance(value, list | tuple):
-            raise InputError(f"{dotted} must be a list, got {show(value)}" + way_out)
-        kind = typing.get_args(hint)[0]
+            raise InputError(f"{dotted} must be a list, got {show(value)}" + hint)
+        kind = typing.get_args(annotation)[0]
         converted: Any = tuple(_convert(kind, element, item, where, dotted, instead) for element in value)
-    elif typing.get_origin(hint) is typing.Union:
-        converted = _number_or_word(typing.get_args(hint), value, dotted, way_out)
-    elif hint in (int, float):
-        converted = _number(value, dotted, hint, way_out)
-    elif isinstance(value, hint):
+    elif typing.get_origin(annotation) is typing.Union:
+        converted = _number_or_word(typing.get_args(annotation), value, dotted, hint)
+    elif annotation in (int, float):
+        converted = _number(value, dotted, annotation, hint)
+    elif isinstance(value, annotation):
         converted = value
     else:
-        raise InputError(f"{dotted} must be {_TYPE_WORDS[hint]}, got {show(value)}" + way_out)
+        raise InputError(f"{dotted} must be {_TYPE_WORDS[annotation]}, got {show(value)}" + hint)
     check(dotted, converted, item, instead.get(dotted))
     return converted
 
 
-def _number_or_word(options: tuple[Any, ...], value: Any, dotted: str, way_out: str) -> Any:
+def _number_or_word(options: tuple[Any, ...], value: Any, dotted: str, hint: str) -> Any:
     """For `float | Literal["auto"]`: the word itself, or else the number."""
     kind, literal = options
     (word,) = typing.get_args(literal)
     if value == word:
         return word
     if isinstance(value, str):
-        raise InputError(f"{dotted} must be {_TYPE_WORDS[kind]} or {show(word)}, got {show(value)}" + way_out)
-    return _number(value, dotted, kind, way_out)
+        raise InputError(f"{dotted} must be {_TYPE_WORDS[kind]} or {show(word)}, got {show(value)}" + hint)
+    return _number(value, dotted, kind, hint)
 
 
 _TYPE_WORDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
-def _number(value: Any, dotted: str, kind: type, way_out: str = "") -> float | int:
+def _number(value: Any, dotted: str, kind: type, hint: str = "") -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and not isinstance(value, int)):
-        raise InputError(f"{dotted} must be {_TYPE_WORDS[kind]}, got {show(value)}" + way_out)
+        raise InputError(f"{dotted} must be {_TYPE_WORDS[kind]}, got {show(value)}" + hint)
     return value if kind is int else as_float(value, dotted)
 
 

@@ -94,7 +94,7 @@ class Tally:
             self._states[number], self._seconds[number] = trial.state, trial_seconds(trial)
             self._running.pop(number, None)
             if number in history.running_jobs:
-                self._running[number] = trial.seen
+                self._running[number] = trial.last_heartbeat
         self._offered, self._workers = history.worker_seconds_offered, history.workers
 
     def judge(self, history: History) -> None:

@@ -32,7 +32,7 @@ class Halt(BaseException):
         self.cause = cause
 
 
-class Bridge(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is untyped
+class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is untyped
     """Asks its subclass what a free worker does, and tells it what was reported. Whatever the subclass decides it records before the worker starts."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class Bridge(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is untyped
 class Ends(Stopper):  # type: ignore[misc]  # Ray is untyped
     """Asks the searcher after each report whether the job ends with it, and in between whether all of it does."""
 
-    def __init__(self, searcher: Bridge[Any]) -> None:
+    def __init__(self, searcher: RayTuneAdapter[Any]) -> None:
         self._searcher = searcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -18,14 +18,14 @@ from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import Listener, Record, Segments
 from hcpr_tune.search.record.results import ResultFiles, StudyFolder
 from hcpr_tune.search.spec.study import Study, study_to_plain
-from hcpr_tune.search.storage.bucket_sync import Mirror
+from hcpr_tune.search.storage.bucket_sync import BucketSync
 from hcpr_tune.search.storage.inbox import clear_stops
-from hcpr_tune.search.storage.lease import Lead
+from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.search.storage.object_store import storage_error
 from hcpr_tune.version import VERSION
 
 if TYPE_CHECKING:
-    from hcpr_tune.execution.ray_tune import Bridge
+    from hcpr_tune.execution.ray_tune import RayTuneAdapter
 
 NAMED_VERSIONS = ("torch", "ray", "optuna", "numpy", "scikit-learn")
 MOST_PENDING = 10_000
@@ -47,14 +47,14 @@ def recording(
     one has led it since `history` was read.
     """
     with ExitStack() as stack:
-        lead = Lead(folder.place, folder.address, patience)
-        stack.callback(lead.close)
+        lease = Lease(folder.objects, folder.address, patience)
+        stack.callback(lease.close)
         if folder.record_bytes() != history.bytes_read:
             raise MovedOn(f"{folder.address} was searched by another process in this moment; start again")
         sweep(folder.root)
-        clear_stops(folder.place)
-        segments = None if folder.bucket is None else Segments(folder.bucket, lead.check)
-        record = stack.enter_context(Record(folder.record, history, segments=segments, leading=lead.check))
+        clear_stops(folder.objects)
+        segments = None if folder.bucket is None else Segments(folder.bucket, lease.check)
+        record = stack.enter_context(Record(folder.record, history, segments=segments, leading=lease.check))
         record.append(_begin(study, history, workers, requests, record.clock()))
         with ending(record):
             yield record
@@ -126,21 +126,21 @@ def run(
         except OSError as error:
             raise storage_error(f"{folder.root} cannot be written", error) from error
         if folder.bucket is not None:
-            record.listeners.append(Mirror(folder.root, folder.bucket, record.leading))
+            record.listeners.append(BucketSync(folder.root, folder.bucket, record.leading))
         _search(folder, study, record, share, trainable)
     return history
 
 
 def _search(folder: StudyFolder, study: Study, record: Record[History], share: Share, trainable: type | None) -> None:
-    from hcpr_tune.execution.search_adapter import JobSearcher
+    from hcpr_tune.execution.search_adapter import SearchAdapter
     from hcpr_tune.execution.trainable import TrainJob
 
     most = study.settings.resources.workers
-    searcher = JobSearcher(study, record, folder, Capacity(share, most))
+    searcher = SearchAdapter(study, record, folder, Capacity(share, most))
     run_on_ray(folder.root.name, searcher, trainable or TrainJob, share, most)
 
 
-def run_on_ray(name: str, searcher: Bridge[Any], trainable: type, share: Share, most: int = 0) -> None:
+def run_on_ray(name: str, searcher: RayTuneAdapter[Any], trainable: type, share: Share, most: int = 0) -> None:
     """Have Ray Tune do the jobs of `searcher` by `trainable`, under `name`; an autoscaler is asked for room for `most` at once.
 
     Raises `Interrupted` where somebody asked for the end, `StorageError` where nothing more can be recorded or kept, `ClusterLost` where Ray is gone.

@@ -8,26 +8,26 @@ from typing import Any, Literal
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.errors import StorageError
 from hcpr_tune.execution.capacity import Capacity
-from hcpr_tune.execution.ray_tune import Bridge, Halt
+from hcpr_tune.execution.ray_tune import Halt, RayTuneAdapter
 from hcpr_tune.execution.trainable import UNWRITABLE
 from hcpr_tune.search.record.history import Event, History, Job
 from hcpr_tune.search.record.record import Record
 from hcpr_tune.search.record.results import StudyFolder, recipe_of_job, training_name
-from hcpr_tune.search.scheduling.scheduler import Policy
+from hcpr_tune.search.scheduling.scheduler import Scheduler
 from hcpr_tune.search.spec.space import Params
 from hcpr_tune.search.spec.study import Study
 from hcpr_tune.search.storage.inbox import STOP, Inbox
 from hcpr_tune.search.suggestion.sampler import Suggester
 
 
-class JobSearcher(Bridge[Job]):
+class SearchAdapter(RayTuneAdapter[Job]):
     """Does what the policy decides, which is in the record before the worker starts."""
 
     def __init__(self, study: Study, record: Record[History], folder: StudyFolder, capacity: Capacity) -> None:
         super().__init__()
         self._study, self._record, self._folder, self._capacity = study, record, folder, capacity
-        self._policy = Policy(study, record.history, Suggester(study), self._write, record.clock)
-        self._inbox = Inbox(folder.place)
+        self._scheduler = Scheduler(study, record.history, Suggester(study), self._write, record.clock)
+        self._inbox = Inbox(folder.objects)
 
     def look(self) -> None:
         for request in self._inbox.take(self._study, self._record.history):
@@ -35,18 +35,18 @@ class JobSearcher(Bridge[Job]):
             if kind == STOP:
                 self.halt = Halt(None)
             else:
-                self._policy.write(kind, **request)
-        self._policy.has(self._capacity.now())
+                self._scheduler.write(kind, **request)
+        self._scheduler.has(self._capacity.now())
 
     def has_room(self) -> bool:
         return len(self.jobs) < self._record.history.workers
 
     def next_work(self) -> Job | Literal["wait", "finished"]:
-        return self._policy.next_work()
+        return self._scheduler.next_work()
 
     def hand_out(self, work: Job) -> dict[str, Any]:
         """What the worker needs to know."""
-        reported = self._policy.begin(work)
+        reported = self._scheduler.begin(work)
         trial = self._record.history.trials[work.trial]
         recipe = recipe_of_job(self._study, trial, work)
         return {
@@ -57,7 +57,9 @@ class JobSearcher(Bridge[Job]):
             "start": work.start,
             "end": work.end,
             "reported": reported,
-            "checkpoints": self._folder.store.where(training_name(work.trial, work.end, self._study.restarted)),
+            "checkpoints": self._folder.checkpoint_store.where(
+                training_name(work.trial, work.end, self._study.restarted)
+            ),
             "checkpoint_every": self._study.settings.resources.checkpoint_every,
             "gpus": self._capacity.share.gpus_per_trial,
         }
@@ -67,13 +69,13 @@ class JobSearcher(Bridge[Job]):
         return f"study {self._folder.root.name}: {job.name} (rung {job.end})"
 
     def take(self, work: Job, report: dict[str, Any]) -> None:
-        self._policy.take(work, report, ends=report["status"] not in ("training", UNWRITABLE))
+        self._scheduler.take(work, report, ends=report["status"] not in ("training", UNWRITABLE))
 
     def died(self, work: Job) -> None:
-        self._policy.died(work)
+        self._scheduler.died(work)
 
     def broken_off(self, work: Job) -> bool:
-        return self._policy.broken_off(work)
+        return self._scheduler.broken_off(work)
 
     def _write(self, event: Event) -> None:
         if self.halt is not None:

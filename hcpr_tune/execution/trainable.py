@@ -99,7 +99,7 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         from hcpr_tune.search.storage.checkpoint_store import workspace
         from hcpr_tune.training import gpu_memory
         from hcpr_tune.training.recipe import recipe_from_plain
-        from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_stretch
+        from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_segment
 
         job = self._job
         # A trial that was given no GPU sees them all the same.
@@ -109,8 +109,8 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         worker = f"{get_node_ip_address()}:{os.getpid()}"
         with workspace(job["checkpoints"]) as space:
             lost = kept(lambda: space.fetch(job["end"]))
-            stretch = job["start"], job["end"], job["reported"], job["checkpoint_every"]
-            for report in train_stretch(recipe, self._shelf, space.folder, *stretch):
+            segment = job["start"], job["end"], job["reported"], job["checkpoint_every"]
+            for report in train_segment(recipe, self._shelf, space.folder, *segment):
                 kept(space.push)
                 report |= {"worker": worker, "losses": lost + report["losses"]}
                 lost = []

@@ -57,7 +57,7 @@ class VerdictJob(TrainJob):
         """One report per attack of the ladder, from where an earlier attempt broke off."""
         from ray.util import get_node_ip_address
 
-        from hcpr_tune.training.attacks.cascade import Step, climb
+        from hcpr_tune.training.attacks.cascade import Step, run_cascade
         from hcpr_tune.training.attacks.evaluation import scored_positions
         from hcpr_tune.training.session import model_inputs
 
@@ -69,7 +69,9 @@ class VerdictJob(TrainJob):
         chunk = positions.split(job["chunk_size"])[job["chunk"]]
         images, labels = split.fetch(chunk), split.labels[chunk.to(split.labels.device)]
         begun = None if job["begun"] is None else Step(job["begun"]["attack"], tuple(job["begun"]["classes"]))
-        steps = climb(model, images, labels, recipe.task, job["ladder"], data.classes, recipe.evaluation.seed, begun)
+        steps = run_cascade(
+            model, images, labels, recipe.task, job["cascade"], data.classes, recipe.evaluation.seed, begun
+        )
         # Part of the result, and the same for a training and for what judges it.
         for step in threaded(steps, recipe.threads):
             yield {
@@ -90,7 +92,7 @@ class VerdictJob(TrainJob):
         return open_test(recipe.task).to(data.validation.labels.device)
 
     def _look(self) -> Iterator[dict[str, Any]]:
-        """What attacks on a rival's model do to this one, and for a model from elsewhere the masking alarm."""
+        """What attacks on a baseline's model do to this one, and for a model from elsewhere the masking alarm."""
         import torch
 
         from hcpr_tune.training.attacks.cascade import transfer
@@ -105,11 +107,11 @@ class VerdictJob(TrainJob):
             if job["with_masking"]:
                 counted = masking(model, data.validation, recipe.task, recipe.evaluation)
                 found["masking"] = asdict(counted) | {"alarms": list(counted.alarms)}
-            if job["rival"] is not None:
+            if job["baseline"] is not None:
                 from hcpr_tune.training.recipe import recipe_from_plain
 
-                of_rival = recipe_from_plain(job["rival"]["recipe"], "the rival's recipe")
-                other = self._model(of_rival, data, job["rival"]["training"], job["rival"]["epoch"])
+                of_baseline = recipe_from_plain(job["baseline"]["recipe"], "the baseline's recipe")
+                other = self._model(of_baseline, data, job["baseline"]["training"], job["baseline"]["epoch"])
                 positions = scored_positions(data.validation, replace(recipe.evaluation, images=job["images"]))
                 chunk = positions.split(job["chunk_size"])[0]
                 labels = data.validation.labels[chunk.to(data.validation.labels.device)]

@@ -78,7 +78,7 @@ class Played:
     def to_plain(self) -> dict[str, Any]:
         return {
             "variant": self.variant.name,
-            "workers": self.variant.fleet.workers,
+            "workers": self.variant.worker_pool.workers,
             **{name: self.estimate(name).to_plain() for name in FIGURES},
             "rungs": self.rungs(),
             "busy": [[round(time, 3), round(jobs, 3)] for time, jobs in self.outcomes[0].busy],
@@ -122,7 +122,9 @@ def compare(
         play = curves.play(epochs, trials, one)
         for result in results:
             variant = result.variant
-            result.outcomes.append(played(repeated(variant.study, repeat), curves, play, costs, variant.fleet, one))
+            result.outcomes.append(
+                played(repeated(variant.study, repeat), curves, play, costs, variant.worker_pool, one)
+            )
         told(repeat + 1)
     return results
 

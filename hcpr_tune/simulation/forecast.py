@@ -15,7 +15,7 @@ def with_foreseen(study: Study, played: Played) -> Study:
         return played.estimate(name).mean
 
     foreseen = Foreseen(
-        workers=played.variant.fleet.workers,
+        workers=played.variant.worker_pool.workers,
         hours=round(mean("wall_clock_seconds") / 3600, 5),
         worker_hours=round(mean("worker_seconds") / 3600, 5),
         use=round(min(1.0, mean("use")), 4),

@@ -69,7 +69,7 @@ def _driver(results: Sequence[Played]) -> str:
 
 
 def _idle_workers(results: Sequence[Played]) -> str:
-    concerned = [one for one in results if one.variant.fleet.workers > one.variant.study.settings.budget.trials]
+    concerned = [one for one in results if one.variant.worker_pool.workers > one.variant.study.settings.budget.trials]
     if not concerned:
         return ""
     return f"there are more workers than trials: some never have work{_named(results, concerned)}"

@@ -15,7 +15,7 @@ from hcpr_tune.simulation.curves.curves import Curve, Curves, Play
 from hcpr_tune.simulation.simulation import Simulation
 from hcpr_tune.simulation.suggesting import suggester_of
 from hcpr_tune.simulation.timing import PlannedTiming
-from hcpr_tune.simulation.worker_pool import Fleet, Lives
+from hcpr_tune.simulation.worker_pool import FailureModel, WorkerPool
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Outcome:
         return self.best - self.score
 
 
-def played(study: Study, curves: Curves, play: Play, costs: Costs, fleet: Fleet, seed: int) -> Outcome:
+def played(study: Study, curves: Curves, play: Play, costs: Costs, worker_pool: WorkerPool, seed: int) -> Outcome:
     """Play one search and look at what came of it."""
-    timing = PlannedTiming(costs, study, fleet.workers)
-    lives = Lives(fleet, seed) if fleet.deaths_per_hour else None
-    simulation = Simulation(study, play, timing, fleet, suggester_of(study, curves), lives)
+    timing = PlannedTiming(costs, study, worker_pool.workers)
+    lives = FailureModel(worker_pool, seed) if worker_pool.deaths_per_hour else None
+    simulation = Simulation(study, play, timing, worker_pool, suggester_of(study, curves), lives)
     history = simulation.run()
     place = {epoch: index for index, epoch in enumerate(play.epochs)}
     true = {number: worth_at(study, curve, place[study.rungs[-1]]) for number, curve in simulation.curves.items()}
@@ -117,7 +117,7 @@ def _rung(
 ) -> RungOutcome:
     reached = [trial for trial in history.trials.values() if rung in trial.rungs]
     stopped = [trial for trial in reached if trial.last_rung == rung and not trial.lost]
-    worth = end_of(history, study.rungs, rung)
+    rung_correlation = end_of(history, study.rungs, rung)
     correlation = None
     if len(reached) >= FEWEST_POINTS:
         seen = [study.goal.values(trial.scores[rung])[0] for trial in reached]
@@ -127,8 +127,8 @@ def _rung(
         len(reached),
         len(stopped),
         correlation,
-        worth.rho,
-        worth.halves(study.settings.early_stopping.least_worth),
+        rung_correlation.rho,
+        rung_correlation.halves(study.settings.early_stopping.min_rank_correlation),
         len(stopped) * _to_the_end(study, rung, timing),
         any(trial.number == best for trial in stopped),
     )

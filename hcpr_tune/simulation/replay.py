@@ -17,7 +17,7 @@ from hcpr_tune.simulation.curves.costs import trained_seconds
 from hcpr_tune.simulation.curves.curves import Curve
 from hcpr_tune.simulation.curves.recorded import OldStudy
 from hcpr_tune.simulation.simulation import Simulation
-from hcpr_tune.simulation.worker_pool import Fleet
+from hcpr_tune.simulation.worker_pool import WorkerPool
 
 OUTSIDE = ("enqueue", "kill", "workers")
 """Events that come from outside; a session's beginning brings its own."""
@@ -182,7 +182,7 @@ def replay(old: OldStudy) -> Replay:
         study=old.study,
         play=AsRecorded(old.history, old.study.rungs, scored[0]["total_validation"]),
         timing=RecordedTiming(events),
-        fleet=Fleet(most),
+        worker_pool=WorkerPool(most),
         suggester=Suggester(old.study),
         outside=[event for event in events if event["event"] in OUTSIDE],
         opening=events[0],

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from hcpr_tune.search.record.history import Event, History, Job
-from hcpr_tune.search.scheduling.scheduler import Policy, Suggests
+from hcpr_tune.search.scheduling.scheduler import Scheduler, Suggests
 from hcpr_tune.search.spec.study import Study
 from hcpr_tune.simulation.curves.costs import has_checkpoint
 from hcpr_tune.simulation.curves.curves import Curve, Play
-from hcpr_tune.simulation.worker_pool import Fleet, Idle, Lives
+from hcpr_tune.simulation.worker_pool import FailureModel, Idle, WorkerPool
 
 
 class Timing(Protocol):
@@ -73,9 +73,9 @@ class Simulation:
     study: Study
     play: Play
     timing: Timing
-    fleet: Fleet
+    worker_pool: WorkerPool
     suggester: Suggests
-    lives: Lives | None = None
+    lives: FailureModel | None = None
     """Draws how long workers live; None: they die of what the timing says."""
     outside: Sequence[Event] = ()
     """What comes from outside at its time: requests, nodes that come and go."""
@@ -103,8 +103,8 @@ class Simulation:
     def __post_init__(self) -> None:
         self.history = History(self.study.recipe.epochs, self.study.goal)
         self._now = self._driver_free = 0.0
-        self._policy = Policy(self.study, self.history, self.suggester, self._write, lambda: self._now)
-        self._workers = [Worker(self.fleet.speed(number)) for number in range(self.fleet.workers)]
+        self._scheduler = Scheduler(self.study, self.history, self.suggester, self._write, lambda: self._now)
+        self._workers = [Worker(self.worker_pool.speed(number)) for number in range(self.worker_pool.workers)]
         self._queue: list[tuple[float, int, Kind, Any, int]] = []
         self._order = itertools.count()
         self._idle, self._there, self._running = Idle(), 0, 0
@@ -118,14 +118,14 @@ class Simulation:
 
     def run(self) -> History:
         """Play the search to its end."""
-        early = sum(self.fleet.joins_at(number) <= 0 for number in range(self.fleet.workers))
+        early = sum(self.worker_pool.joins_at(number) <= 0 for number in range(self.worker_pool.workers))
         begin = {"event": "begin", "time": 0.0, "workers": early, "versions": {}, "fingerprint": ""}
         self.history.apply(self.opening or begin)
-        for number in range(self.fleet.workers):
+        for number in range(self.worker_pool.workers):
             if number < early:
                 self._join(number)
             else:
-                self._push(self.fleet.joins_at(number), "join", number)
+                self._push(self.worker_pool.joins_at(number), "join", number)
         for event in self.outside:
             self._push(event["time"], "outside", event)
         self._wake()
@@ -140,11 +140,11 @@ class Simulation:
         if kind == "ask":
             self._ask()
         elif kind == "outside":
-            self._policy.write(kind=what["event"], **{k: v for k, v in what.items() if k not in ("event", "time")})
+            self._scheduler.write(kind=what["event"], **{k: v for k, v in what.items() if k not in ("event", "time")})
             self._wake()
         elif kind == "join":
             self._join(what)
-            self._policy.has(self._there)
+            self._scheduler.has(self._there)
             self._wake()
         elif self._workers[what].life == life:
             (self._report if kind == "report" else self._die)(what)
@@ -178,12 +178,12 @@ class Simulation:
         self._asking = False
         if not self._idle or self._running >= self.history.workers:
             return
-        work = self._policy.next_work()
+        work = self._scheduler.next_work()
         self._finished = work == "finished"
         if not isinstance(work, Job):
             return
         self._serve(self.timing.handing_out())
-        reported = self._policy.begin(work)
+        reported = self._scheduler.begin(work)
         number = self._idle.pop()
         worker = self._workers[number]
         trial = self.history.trials[work.trial]
@@ -224,7 +224,7 @@ class Simulation:
         self._serve(self.timing.answering())
         if worker.epoch == curve.lost_at:
             status, reason = curve.lost_as
-            self._policy.take(work, {"status": status, "reason": reason}, ends=True)
+            self._scheduler.take(work, {"status": status, "reason": reason}, ends=True)
             self._free(number)
             return
         again = worker.epoch <= self.history.trials[work.trial].last_epoch
@@ -241,8 +241,8 @@ class Simulation:
         }
         if ends if self.study.restarted else worker.epoch in self._rungs:
             report |= self._scores(curve, worker.epoch)
-        self._policy.take(work, report | {"status": "reached", "reason": ""} if ends else report, ends)
-        if ends or self._policy.broken_off(work):
+        self._scheduler.take(work, report | {"status": "reached", "reason": ""} if ends else report, ends)
+        if ends or self._scheduler.broken_off(work):
             self._free(number)
         else:
             self._train(number, begins=False)
@@ -274,12 +274,12 @@ class Simulation:
         self.deaths += 1
         if worker.work is not None:
             self.lost_seconds += self._now - worker.since
-            self._policy.died(worker.work)
+            self._scheduler.died(worker.work)
             self._free(number)
         self._idle.discard(number)
         worker.there, self._there = False, self._there - 1
-        if self.fleet.back_seconds:
-            self._policy.has(self._there)
-            self._push(self._now + self.fleet.back_seconds, "join", number)
+        if self.worker_pool.back_seconds:
+            self._scheduler.has(self._there)
+            self._push(self._now + self.worker_pool.back_seconds, "join", number)
         else:
             self._join(number)

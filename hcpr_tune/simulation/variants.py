@@ -11,7 +11,7 @@ from typing import Any
 from hcpr_tune.common.settings import parse_assignment
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.study import Study
-from hcpr_tune.simulation.worker_pool import Fleet
+from hcpr_tune.simulation.worker_pool import WorkerPool
 
 WORKERS = "workers"
 VARIED = ("budget.", "early_stopping.", "sampler.", "seed", WORKERS)
@@ -27,10 +27,12 @@ class Variant:
 
     name: str
     study: Study
-    fleet: Fleet
+    worker_pool: WorkerPool
 
 
-def variants_of(vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]], Study], fleet: Fleet) -> list[Variant]:
+def variants_of(
+    vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]], Study], worker_pool: WorkerPool
+) -> list[Variant]:
     """The study as it is, and each combination of the values that vary: `KEY=V1,V2,V3`. Raises `InputError`.
 
     `read` gives the study with further values of dotted names laid over it.
@@ -43,20 +45,20 @@ def variants_of(vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]],
     count = math.prod(map(len, axes))
     if count > MOST_VARIANTS:
         raise InputError(f"--vary makes {count} variants, at most {MOST_VARIANTS} can be compared; give fewer values")
-    base = Variant(AS_IT_IS, read(()), fleet)
+    base = Variant(AS_IT_IS, read(()), worker_pool)
     found = [base]
     for values in itertools.product(*axes) if axes else ():
         settings = tuple((name, value) for name, value in values if name != WORKERS)
         study = read(settings)
-        workers = check_workers(f"--vary {WORKERS}", dict(values).get(WORKERS, fleet.workers), study)
+        workers = check_workers(f"--vary {WORKERS}", dict(values).get(WORKERS, worker_pool.workers), study)
         name = ", ".join(f"{name}={_word(value)}" for name, value in values)
-        as_it_is = (study, workers) == (base.study, fleet.workers)
+        as_it_is = (study, workers) == (base.study, worker_pool.workers)
         if WORKERS in names:
             study = _with_workers(study, workers)
         if as_it_is:
-            found[0] = Variant(f"{name} ({AS_IT_IS})", study, fleet)
+            found[0] = Variant(f"{name} ({AS_IT_IS})", study, worker_pool)
         else:
-            found.append(Variant(name, study, replace(fleet, workers=workers)))
+            found.append(Variant(name, study, replace(worker_pool, workers=workers)))
     return found
 
 
@@ -88,8 +90,8 @@ def _values(text: str) -> list[tuple[str, Any]]:
 def check_workers(option: str, value: Any, study: Study) -> int:
     """Raises `InputError` for what is no number of workers, and for more than the study would use."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
-        law = f"at most {MOST_WORKERS}" if isinstance(value, int) and value > MOST_WORKERS else "at least 1"
-        raise InputError(f"{option} must be a whole number of {law}, got {value}; one GPU is one worker")
+        bounds = f"at most {MOST_WORKERS}" if isinstance(value, int) and value > MOST_WORKERS else "at least 1"
+        raise InputError(f"{option} must be a whole number of {bounds}, got {value}; one GPU is one worker")
     most = study.settings.resources.workers
     if most and value > most:
         raise InputError(

@@ -11,7 +11,7 @@ from hcpr_tune.common.seeds import derive_seed
 
 
 @dataclass(frozen=True)
-class Fleet:
+class WorkerPool:
     """`workers` that differ as `speeds` say, dealt out in turn."""
 
     workers: int
@@ -31,15 +31,15 @@ class Fleet:
         return self.join_seconds * worker / max(1, self.workers - 1)
 
 
-class Lives:
+class FailureModel:
     """Draws how long each life of each worker lasts, from a seed."""
 
-    def __init__(self, fleet: Fleet, seed: int) -> None:
-        self._fleet, self._draws = fleet, random.Random(derive_seed(seed, "deaths"))
+    def __init__(self, worker_pool: WorkerPool, seed: int) -> None:
+        self._worker_pool, self._draws = worker_pool, random.Random(derive_seed(seed, "deaths"))
 
     def seconds(self) -> float:
         """Of one life; infinite where nobody dies."""
-        rate = self._fleet.deaths_per_hour
+        rate = self._worker_pool.deaths_per_hour
         return self._draws.expovariate(rate / 3600) if rate else math.inf
 
 

@@ -1,7 +1,7 @@
 """One training's state at an epoch's end, written whole or not at all.
 
 A checkpoint is a folder `epoch_0009` with `state.pt` (weights, optimiser, averages, epoch: plain tensors, read with weights_only),
-`report.json` (what was measured in the epochs of the stretch so far, so that what was not told or was lost is told again), where a stretch ends
+`report.json` (what was measured in the epochs of the segment so far, so that what was not told or was lost is told again), where a segment ends
 `model.safetensors` to take away, and `manifest.json` with the size and the SHA-256 of each. `examples.png` is for people: nothing goes on from
 it, so that the manifest does not know it, and without it a checkpoint is whole. Random draws are derived from the seed and the epoch, so
 there is no generator to hold.

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.errors import Diverged
 from hcpr_tune.training.attacks.evaluation import Accuracies, Masking, evaluate, masking
-from hcpr_tune.training.attacks.pgd import Classifier, evaluating, maximise, uniform_noise
+from hcpr_tune.training.attacks.pgd import Classifier, evaluating, pgd, uniform_noise
 from hcpr_tune.training.data.dataset import Data, batches
 from hcpr_tune.training.methods.method import Method, method_of
 from hcpr_tune.training.methods.schedules import at_epoch, attack_steps, learning_rate
 from hcpr_tune.training.methods.weight_perturbation import perturbed
 from hcpr_tune.training.models.averaging import Averaged
-from hcpr_tune.training.models.classifier import build_model, for_attack, project
+from hcpr_tune.training.models.classifier import build_model, fuse_conv_bn, normalise_head
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.training.seeds import generator
 
@@ -36,7 +36,7 @@ class Epoch:
     epoch: int
     is_rung: bool
     loss: float
-    accuracy_loss: float
+    classification_loss: float
     consistency_loss: float
     lr: float
     pace: float
@@ -213,10 +213,10 @@ def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) ->
         clock.mark("data")
     clock.mark("evaluation")
     weights_finite = torch.stack([parameter.isfinite().all() for parameter in state.model.parameters()]).all()
-    accuracy_loss, consistency_loss = (sums / seen).tolist()
-    if not (math.isfinite(accuracy_loss) and math.isfinite(consistency_loss)):
+    classification_loss, consistency_loss = (sums / seen).tolist()
+    if not (math.isfinite(classification_loss) and math.isfinite(consistency_loss)):
         raise Diverged(
-            f"the loss is not finite in epoch {epoch} (accuracy {accuracy_loss}, consistency {consistency_loss})"
+            f"the loss is not finite in epoch {epoch} (accuracy {classification_loss}, consistency {consistency_loss})"
         )
     if not weights_finite:
         raise Diverged(f"a weight is not finite after epoch {epoch}")
@@ -227,8 +227,8 @@ def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) ->
     return Epoch(
         epoch=epoch,
         is_rung=epoch in recipe.rung_epochs,
-        loss=accuracy_loss + now.consistency_factor * consistency_loss,
-        accuracy_loss=accuracy_loss,
+        loss=classification_loss + now.consistency_factor * consistency_loss,
+        classification_loss=classification_loss,
         consistency_loss=consistency_loss,
         lr=now.lr,
         pace=now.pace,
@@ -262,7 +262,7 @@ def measure(recipe: Recipe, data: Data, state: TrainingState) -> tuple[Accuracie
     """The scored model on validation, in float32; the masking alarm after the last epoch."""
     if state.epoch not in recipe.rung_epochs and state.epoch % recipe.evaluation.period:
         return None, None
-    model = for_attack(state.scored_model())
+    model = fuse_conv_bn(state.scored_model())
     validation = evaluate(model, data.validation, recipe.task, recipe.evaluation, data.classes)
     last = state.epoch == recipe.last_epoch
     return validation, masking(model, data.validation, recipe.task, recipe.evaluation) if last else None
@@ -303,7 +303,7 @@ def attack(
     """
     settings = recipe.attack
     with evaluating(model):
-        forward = forward_of(recipe, for_attack(model) if compiled is None else compiled)
+        forward = forward_of(recipe, fuse_conv_bn(model) if compiled is None else compiled)
         natural = None
         if method.attack_uses_natural:
             with torch.no_grad():
@@ -314,7 +314,7 @@ def attack(
             start = settings.initial_noise * torch.randn(
                 images.shape, generator=noise, device=images.device, dtype=images.dtype
             )
-        return maximise(
+        return pgd(
             forward,
             images,
             method.attack_objective(recipe, natural, labels),
@@ -359,7 +359,7 @@ def update(
     if recipe.optimiser.clip_norm:
         nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip_norm)
     state.optimiser.step()
-    project(model)
+    normalise_head(model)
     if state.averaged is not None:
         state.averaged.update(model)
     return torch.stack((accuracy, consistency)).detach()

@@ -22,7 +22,7 @@ from hcpr_tune.training.loop import (
     update,
 )
 from hcpr_tune.training.methods.method import method_of
-from hcpr_tune.training.models.classifier import for_attack
+from hcpr_tune.training.models.classifier import fuse_conv_bn
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.training.seeds import generator
 from hcpr_tune.training.session import DataShelf
@@ -114,7 +114,7 @@ def _evaluated(recipe: Recipe, data: Data, model: torch.nn.Module, latest: float
     """Seconds of one evaluation of all scored images, and the robust accuracy, from ever larger subsets of them while the time allows."""
     validation = data.validation
     total = len(scored_positions(validation, recipe.evaluation))
-    attacked = for_attack(model)
+    attacked = fuse_conv_bn(model)
     images = min(total, 32)
     while True:
         began = _now(validation.labels.device)

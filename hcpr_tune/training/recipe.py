@@ -24,7 +24,7 @@ HEADS = ("cosine", "linear", "auto")
 NORMS = ("linf", "l2")
 STARTS = ("normal", "uniform")
 SHAPES = ("constant", "linear", "cosine")
-SPANS = ("trial", "stretch")
+SPANS = ("trial", "segment")
 LR_MODES = ("single", "annealed", "restarted")
 RETURNS = ("keep", "reset")
 LR_SHAPES = ("steps", "cosine", "cyclic")
@@ -135,7 +135,7 @@ class Schedule(Settings):
     end: float = setting(1.0, "Value from the last epoch of the ramp on.", at_least=0)
     ramp: float = setting(0.0, "Fraction of the span's epochs that the ramp takes.", at_least=0, at_most=1)
     shape: str = setting("constant", "How it moves; constant means `end` from the first epoch on.", choices=SHAPES)
-    over: str = setting("trial", "The span: the whole trial, or each stretch between two rungs anew.", choices=SPANS)
+    over: str = setting("trial", "The span: the whole trial, or each segment between two rungs anew.", choices=SPANS)
 
     @classmethod
     def from_plain(cls, value: float) -> Schedule:
@@ -224,13 +224,13 @@ class LrSchedule(Settings):
     """How the learning rate moves, and what a rung is.
 
     `single` is one schedule over the whole training, so that a rung scores a model in the middle of it. `annealed` anneals within each
-    stretch between rungs, and the next stretch returns to the full rate. `restarted` makes each rung a whole training of so many
+    segment between rungs, and the next segment returns to the full rate. `restarted` makes each rung a whole training of so many
     epochs: what goes on from it begins anew, and every schedule spans that training.
     """
 
     mode: str = setting(
         "single",
-        "One schedule over the training, one over each stretch between rungs, or a whole training for each rung.",
+        "One schedule over the training, one over each segment between rungs, or a whole training for each rung.",
         choices=LR_MODES,
     )
     shape: str = setting(
@@ -294,7 +294,7 @@ class Evaluation(Settings):
     )
     relative_step_size: float = setting(0.125, "Length of one step as a fraction of task.epsilon.", above=0, at_most=2)
     seed: int = setting(0, "Draws the random starts, one fixed start per image and restart.", at_least=0)
-    period: int = setting(1, "Evaluate after every so many epochs, and always where a stretch ends.", at_least=1)
+    period: int = setting(1, "Evaluate after every so many epochs, and always where a segment ends.", at_least=1)
     batch_size: int = setting(512, "Images per batch.", at_least=1, at_most=1_000_000)
     masking_images: int = setting(
         128, "Images that the masking alarm looks at after the last epoch; 0: none.", at_least=0
@@ -310,8 +310,8 @@ class Recipe(Settings):
     seed: int = setting(0, "Draws the initial weights, the order of the images and the attack's noise.", at_least=0)
     threads: int = setting(1, "Torch threads on the CPU: they are part of the result.", at_least=1, at_most=1024)
     epochs: int = setting(100, "Length of the training.", at_least=1, at_most=MOST_EPOCHS)
-    stretch_ends: tuple[int, ...] = setting(
-        (), "Epochs at which stretches end before the last one: the rungs.", at_least=1
+    segment_ends: tuple[int, ...] = setting(
+        (), "Epochs at which segments end before the last one: the rungs.", at_least=1
     )
     stop_epoch: int = setting(
         0, "End the training at this rung, schedules as for all epochs; 0: at the last one.", at_least=0
@@ -348,10 +348,10 @@ class Recipe(Settings):
             raise InputError(
                 f"pace must be at most 1, got {max(self.pace.start, self.pace.end):g}; 1 is the published reweighting, 0 is none of it"
             )
-        ends = self.stretch_ends
+        ends = self.segment_ends
         if list(ends) != sorted(set(ends)) or (ends and ends[-1] > self.epochs):
             raise InputError(
-                f"stretch_ends must rise and end at most at epochs = {self.epochs}, got {list(ends)}; drop the ones beyond it"
+                f"segment_ends must rise and end at most at epochs = {self.epochs}, got {list(ends)}; drop the ones beyond it"
             )
 
         if self.stop_epoch and self.stop_epoch not in self.rungs:
@@ -367,11 +367,11 @@ class Recipe(Settings):
     @property
     def rungs(self) -> tuple[int, ...]:
         """The epochs at which trials are compared, the last epoch included."""
-        return self.stretch_ends if self.epochs in self.stretch_ends else (*self.stretch_ends, self.epochs)
+        return self.segment_ends if self.epochs in self.segment_ends else (*self.segment_ends, self.epochs)
 
     @property
     def rung_epochs(self) -> tuple[int, ...]:
-        """The epochs at which a stretch of this training ends: its rungs, or only its end where each rung is a training of its own."""
+        """The epochs at which a segment of this training ends: its rungs, or only its end where each rung is a training of its own."""
         return (self.last_epoch,) if self.lr_schedule.mode == "restarted" else self.rungs
 
     @property

@@ -1,4 +1,4 @@
-"""A stretch of one training with its checkpoints: what a worker does for a job, and what `hcpr_tune train` does for a recipe."""
+"""A segment of one training with its checkpoints: what a worker does for a job, and what `hcpr_tune train` does for a recipe."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_trainable(recipe: Recipe, shelf: DataShelf) -> tuple[str, ...]:
     return data.notes
 
 
-def train_stretch(
+def train_segment(
     recipe: Recipe, shelf: DataShelf, folder: Path, start: int, end: int, reported: int = 0, checkpoint_every: int = 1
 ) -> Iterator[Report]:
     """Train from the end of epoch `start` to the end of epoch `end`, with a checkpoint below `folder` after every so many epochs, at every rung and
@@ -79,7 +79,7 @@ def train_stretch(
         reports, losses = checkpoints.load_latest(folder, end, state, recipe_name)
     reports = [report for report in reports if report["epoch"] > start]
     for report in reports:
-        # The last one always comes: with it the stretch ends.
+        # The last one always comes: with it the segment ends.
         if report["epoch"] > reported or report["epoch"] == end:
             yield report | {"losses": losses}
             losses = []
@@ -113,7 +113,7 @@ def _drop_between_rungs(recipe: Recipe, folder: Path, epoch: Epoch) -> None:
 def identity(recipe: Recipe) -> str:
     """A hash of all that determines a training's states; how long it goes on does not."""
     plain = to_plain(recipe)
-    for name in ("epochs", "stretch_ends", "stop_epoch"):
+    for name in ("epochs", "segment_ends", "stop_epoch"):
         del plain[name]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Fair rivals: another method, searched for as many worker-seconds as the study was, over its own coefficients and what is common to all."""
+"""Fair baselines: another method, searched for as many worker-seconds as the study was, over its own coefficients and what is common to all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.space import field_of
 from hcpr_tune.search.spec.study import Study, find_space, study_from_plain, study_to_plain
 from hcpr_tune.training.recipe import METHODS
-from hcpr_tune.verdict.plan import COEFFICIENTS, Entrant, entrant_of
+from hcpr_tune.verdict.plan import COEFFICIENTS, Candidate, candidate_of
 
 BASELINES = "baselines"
 """The space that has the coefficients of each method, and each as it was published."""
@@ -18,8 +18,8 @@ MANY = 100_000
 """Trials: the time ends the search."""
 
 
-def rival_name(name: str, method: str) -> str:
-    """What the rival's study is called: an ordinary one beside the study that it is compared with."""
+def baseline_name(name: str, method: str) -> str:
+    """What the baseline's study is called: an ordinary one beside the study that it is compared with."""
     return f"{name}-vs-{method}"
 
 
@@ -33,8 +33,8 @@ def check_methods(methods: list[str], study: Study) -> None:
             )
 
 
-def rival_study(study: Study, history: History, name: str, method: str) -> Study:
-    """The study of a rival: the same task, network, length and rungs, and the same worker-seconds.
+def baseline_study(study: Study, history: History, name: str, method: str) -> Study:
+    """The study of a baseline: the same task, network, length and rungs, and the same worker-seconds.
 
     Searched are its own coefficients, as `search_spaces/baselines.toml` has them, and those dimensions of the study that belong to no method.
     What the study fixes is fixed to the same value. Trial 0 is the method as it was published.
@@ -58,14 +58,14 @@ def rival_study(study: Study, history: History, name: str, method: str) -> Study
     # 0 would be no limit.
     budget = {"trials": MANY, "hours": 0.0, "worker_hours": max(1.0, history.worker_seconds) / 3600}
     changes: dict[str, Any] = {
-        "description": f"{method}, the rival of {name}, in as many worker-seconds",
+        "description": f"{method}, the baseline of {name}, in as many worker-seconds",
         "recipe": recipe,
         "search": common | own,
         "budget": budget,
         "first_points": [],
         "verdict": tables["verdict"] | {"seconds_at_end": 0.0},
     }
-    return study_from_plain(tables | changes, f"the space of {rival_name(name, method)}")
+    return study_from_plain(tables | changes, f"the space of {baseline_name(name, method)}")
 
 
 def _own(search: dict[str, Any], method: str) -> dict[str, Any]:
@@ -102,10 +102,10 @@ def _without_method(table: dict[str, Any]) -> dict[str, Any]:
     return _unconditional(table) | ({"when": when} if when else {})
 
 
-def rival_entrant(study: Study, history: History, method: str) -> Entrant | None:
-    """The best trial of a rival's search; None where none came to its end."""
+def baseline_candidate(study: Study, history: History, method: str) -> Candidate | None:
+    """The best trial of a baseline's search; None where none came to its end."""
     complete = [trial for trial in history.ranked() if trial.status == "completed"]
     if not complete:
         return None
-    found = entrant_of(study, complete[0])
-    return Entrant(f"{method}, {found.name}", "compared", found.recipe, found.trial, found.score, found.params)
+    found = candidate_of(study, complete[0])
+    return Candidate(f"{method}, {found.name}", "compared", found.recipe, found.trial, found.score, found.params)

@@ -27,7 +27,7 @@ class Curves:
     def _file(self, model: str, state: State) -> EventFile:
         if model not in self._files:
             known = state.models[model]
-            name = re.sub(r"[^A-Za-z0-9]+", "-", f"{known.entrant}-seed-{known.seed}").strip("-")
+            name = re.sub(r"[^A-Za-z0-9]+", "-", f"{known.candidate}-seed-{known.seed}").strip("-")
             self._files[model] = EventFile(self._folder / name)
         return self._files[model]
 

@@ -56,7 +56,7 @@ def _tables(plain: Mapping[str, Any]) -> Iterator[str]:
         numbers = plain["splits"].get(split)
         if numbers is None:
             continue
-        if not numbers["entrants"]:
+        if not numbers["candidates"]:
             yield from (f"## On {split} images", "", "No image was attacked on all models.", "")
             continue
         yield f"## On {numbers['images']} {split} images"
@@ -72,16 +72,17 @@ def _tables(plain: Mapping[str, Any]) -> Iterator[str]:
 def _mcnemar(plain: Mapping[str, Any]) -> Iterator[str]:
     for split in ("test", "validation"):
         found = plain["splits"].get(split, {}).get("mcnemar", {})
-        of_rival = found.get(plain["rival"])
-        if not of_rival:
+        of_baseline = found.get(plain["baseline"])
+        if not of_baseline:
             continue
         yield f"## Model against model, {split} images"
         yield ""
         rows = [
-            [str(one["seed"]), str(one["only_first"]), str(one["only_second"]), p_words(one["p"])] for one in of_rival
+            [str(one["seed"]), str(one["only_first"]), str(one["only_second"]), p_words(one["p"])]
+            for one in of_baseline
         ]
         yield from table(
-            ("seed", f"only {plain['winner']} survives", f"only {plain['rival']} survives", "McNemar's p"), rows
+            ("seed", f"only {plain['winner']} survives", f"only {plain['baseline']} survives", "McNemar's p"), rows
         )
 
 
@@ -93,7 +94,7 @@ def _optimism(plain: Mapping[str, Any]) -> Iterator[str]:
             percent(one["optimism"]["again"]),
             f"{one['optimism']['points']:+.1f}",
         ]
-        for one in plain["entrants"]
+        for one in plain["candidates"]
         if one["optimism"] is not None
     ]
     if rows:
@@ -101,7 +102,7 @@ def _optimism(plain: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield "Robust accuracy on validation under the search's own attack: in the search, and as the mean of the models that were trained again."
         yield ""
-        yield from table(("entrant", "in the search", "trained again", "points too high"), rows)
+        yield from table(("candidate", "in the search", "trained again", "points too high"), rows)
 
 
 def _pairs(plain: Mapping[str, Any]) -> Iterator[str]:
@@ -118,12 +119,12 @@ def _pairs(plain: Mapping[str, Any]) -> Iterator[str]:
         was = [with_interval(before["by_class"][name])] if before else []
         marks = " (worst)" if name == after["worst_class"] else ""
         rows.append([name + marks, *was, with_interval(after["by_class"][name])])
-    yield from table(("class", *([f"{plain['rival']}"] if before else []), str(plain["winner"])), rows)
+    yield from table(("class", *([f"{plain['baseline']}"] if before else []), str(plain["winner"])), rows)
     rows = [
         [f"{one['true']} taken for {one['taken_for']}", _pair_of(before, one), with_interval(one)]
         for one in after["hard_pairs"]
     ]
-    yield from table(("hard pair, share of the class", str(plain["rival"]), str(plain["winner"])), rows)
+    yield from table(("hard pair, share of the class", str(plain["baseline"]), str(plain["winner"])), rows)
 
 
 def _pair_of(before: Mapping[str, Any] | None, pair: Mapping[str, Any]) -> str:
@@ -139,7 +140,7 @@ def _pair_of(before: Mapping[str, Any] | None, pair: Mapping[str, Any]) -> str:
 def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
     yield "## Can the numbers be believed"
     yield ""
-    bad = [one for one in plain["entrants"] if one["unreliable"]]
+    bad = [one for one in plain["candidates"] if one["unreliable"]]
     for one in bad:
         name, reasons = plain_text(one["name"]), plain_text("; ".join(one["unreliable"]))
         yield f"- **{name} is unreliable and {barred_words(plain, one)}**: {reasons}."
@@ -158,7 +159,7 @@ CHECKS = {
 
 def _unmasked(plain: Mapping[str, Any]) -> Iterator[str]:
     """Which checks found nothing, on how many images; which were not made is said too."""
-    checked = {one["name"]: one.get("checked_images", {}) for one in plain["entrants"] if one["models"]}
+    checked = {one["name"]: one.get("checked_images", {}) for one in plain["candidates"] if one["models"]}
     images = {check: [of.get(check, 0) for of in checked.values()] for check in CHECKS}
     made = [
         f"{words} ({sum(images[check])} images)"
@@ -181,18 +182,18 @@ def _how(plain: Mapping[str, Any]) -> Iterator[str]:
     yield "## How it was done"
     yield ""
     yield f"- Data: {plain_text(task['dataset'])}, split seed {task['split_seed']}; threat: {task['norm']} ball of radius {task['epsilon']:g}, images in [0, 1]."
-    trained = [one for one in plain["entrants"] if not one["elsewhere"] and one["models"]]
+    trained = [one for one in plain["candidates"] if not one["elsewhere"] and one["models"]]
     if trained:
         yield f"- Training: {plain['schedule']}. Seeds from {plain['seeds']['first']}, none of them the search's."
     if len(trained) > 1 and plain["winner"] is not None:
         yield (
-            f"- The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each entrant; it and its rival have {plain['seeds']['winner_and_rival']},"
+            f"- The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each candidate; it and its baseline have {plain['seeds']['winner_and_baseline']},"
             " those among them."
         )
     attacks = [f"{split}: {words}" for split, words in plain["attacks"].items() if plain["splits"][split]["images"]]
     if attacks:
         yield f"- Attacks: {'; '.join(attacks)}; each on what the ones before left."
-    for one in plain["entrants"]:
+    for one in plain["candidates"]:
         values = ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in one["params"].items()
@@ -236,7 +237,7 @@ def folder_of(plain: Mapping[str, Any]) -> str:
 
 def is_elsewhere(plain: Mapping[str, Any]) -> bool:
     """Whether the winner was not trained here."""
-    return any(one["elsewhere"] for one in plain["entrants"] if one["name"] == plain["winner"])
+    return any(one["elsewhere"] for one in plain["candidates"] if one["name"] == plain["winner"])
 
 
 def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str) -> str:
@@ -312,10 +313,10 @@ def _card_training(plain: Mapping[str, Any]) -> str:
 
 
 def _card_doubts(plain: Mapping[str, Any]) -> Iterator[str]:
-    of_winner = next((one for one in plain["entrants"] if one["name"] == plain["winner"]), None)
+    of_winner = next((one for one in plain["candidates"] if one["name"] == plain["winner"]), None)
     if not is_elsewhere(plain) and of_winner is not None and len(of_winner["models"]) > 1:
         yield "- Of the seeds of its recipe this model withstands most on validation; expect the mean over seeds on new images."
-    for one in plain["entrants"]:
+    for one in plain["candidates"]:
         if one["name"] == plain["winner"] and one["unreliable"]:
             yield f"- **Its numbers are not to be relied on**: {plain_text('; '.join(one['unreliable']))}."
 
@@ -323,7 +324,7 @@ def _card_doubts(plain: Mapping[str, Any]) -> Iterator[str]:
 def _card_numbers(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
     rows = []
     for split, numbers in plain["splits"].items():
-        of = numbers["entrants"].get(plain["winner"])
+        of = numbers["candidates"].get(plain["winner"])
         if of is None or chosen["seed"] not in of["seeds"]:
             continue
         robust, clean, place = of["robust_accuracy"], of["clean_accuracy"], of["seeds"].index(chosen["seed"])

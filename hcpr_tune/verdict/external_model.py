@@ -15,8 +15,8 @@ from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import Study
 from hcpr_tune.training import manifest
 from hcpr_tune.training.recipe import COSINE_METHODS, Recipe
-from hcpr_tune.verdict.evaluator import training_name
-from hcpr_tune.verdict.plan import Entrant, changed
+from hcpr_tune.verdict.adapter import training_name
+from hcpr_tune.verdict.plan import Candidate, changed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +29,7 @@ PREFIX = "module."
 """What torch's DataParallel puts before each name."""
 
 
-def given_entrant(
+def given_candidate(
     study: Study,
     path: Path,
     architecture: str,
@@ -37,8 +37,8 @@ def given_entrant(
     scratch: Path,
     classes: Sequence[str] = (),
     say: Callable[[str], None] = lambda words: None,
-) -> tuple[Entrant, Path]:
-    """The entrant, and its weights as safetensors in `scratch`. Raises `InputError` where the file or the architecture does not fit the task.
+) -> tuple[Candidate, Path]:
+    """The candidate, and its weights as safetensors in `scratch`. Raises `InputError` where the file or the architecture does not fit the task.
 
     `classes`: those of the model in the order of its outputs, where that is not the task's. Nothing in the weights tells: `say` is told what is taken.
     """
@@ -77,7 +77,7 @@ def given_entrant(
             f"classes      the model's outputs are taken in this order: {_listed(data.class_names)}; another one is given by --classes"
         )
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return Entrant(f"model {path.stem}", "compared", recipe, weights=digest), weights
+    return Candidate(f"model {path.stem}", "compared", recipe, weights=digest), weights
 
 
 def _as_safetensors(path: Path) -> bytes:
@@ -148,9 +148,9 @@ def _is_weight(item: tuple[Any, Any]) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
 
 
-def keep(own: StudyFolder, entrant: Entrant, weights: Path) -> None:
+def keep(own: StudyFolder, candidate: Candidate, weights: Path) -> None:
     """Put the weights where workers look for those of a training."""
-    training = training_name(entrant.model(0).id)
+    training = training_name(candidate.model(0).id)
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_") as scratch:
         folder = Path(scratch) / "epoch_0000"
         folder.mkdir()

@@ -12,9 +12,9 @@ from hcpr_tune.errors import StorageError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.training.recipe import recipe_from_plain, recipe_to_toml
+from hcpr_tune.verdict.adapter import training_name
 from hcpr_tune.verdict.decision.conclusion import best_model
 from hcpr_tune.verdict.documents import model_card, verdict_md
-from hcpr_tune.verdict.evaluator import training_name
 from hcpr_tune.views.verdicts import read_verdict
 
 WEIGHTS, RECIPE, METRICS, CARD = "model.safetensors", "recipe.toml", "metrics.json", "model_card.md"
@@ -72,7 +72,7 @@ def write_model(own: StudyFolder, plain: Mapping[str, Any], program: str) -> str
             (own.root / name).unlink(missing_ok=True)
     if chosen is None:
         return "" if plain["winner"] is None else "no model of the winner is there"
-    wrong = own.store.copy_weights(training_name(chosen["id"]), chosen["epoch"], own.root / WEIGHTS)
+    wrong = own.checkpoint_store.copy_weights(training_name(chosen["id"]), chosen["epoch"], own.root / WEIGHTS)
     if wrong:
         (own.root / WEIGHTS).unlink(missing_ok=True)
         return f"the winner's weights: {wrong}; run it again, and they are trained again"
@@ -89,13 +89,13 @@ def model_metrics(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[s
         "model_inputs": plain["model_inputs"],
         "study": plain["study"],
         "study_fingerprint": plain["fingerprint"],
-        "entrant": plain["winner"],
+        "candidate": plain["winner"],
         "seed": chosen["seed"],
         "epoch_of_score": chosen["epoch"],
         "versions": plain["versions"],
     }
     for split, numbers in plain["splits"].items():
-        of = numbers["entrants"].get(plain["winner"])
+        of = numbers["candidates"].get(plain["winner"])
         if of is not None and chosen["seed"] in of["seeds"]:
             metrics[f"robust_accuracy_{split}"] = of["of_each_seed"][of["seeds"].index(chosen["seed"])]
             metrics[f"robust_accuracy_{split}_over_seeds"] = of["robust_accuracy"]

@@ -26,7 +26,7 @@ COEFFICIENTS = ("method", "hcpr", "trades", "mart", "hypersphere", "pace", "cons
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Candidate:
     """A recipe that is judged. `score` is its robust accuracy on validation in the search, `params` its searched values there.
 
     A model that was trained elsewhere has `weights`, the hash of its file. It can win only where it is judged alone, with role `given`: a study's winner is
@@ -55,9 +55,9 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Model:
-    """An entrant's recipe with a seed: what is trained and attacked."""
+    """An candidate's recipe with a seed: what is trained and attacked."""
 
-    entrant: str
+    candidate: str
     seed: int
     recipe: Recipe
     weights: str = ""
@@ -71,14 +71,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Plan:
-    """`entrants` are in the order in which they are begun.
+    """`candidates` are in the order in which they are begun.
 
-    seeds: for the winner and its rival; other_seeds: for the others. ladder: which attacks pick the winner on validation (see `training.ladder`).
+    seeds: for the winner and its baseline; other_seeds: for the others. ladder: which attacks pick the winner on validation (see `training.ladder`).
     images, test_images: how many are attacked, 0 for all; chunk: images per job. test: whether the test images are opened at the end.
     seconds, worker_seconds: when it is broken off.
     """
 
-    entrants: tuple[Entrant, ...]
+    candidates: tuple[Candidate, ...]
     goal: Goal
     seeds: int = 5
     other_seeds: int = 3
@@ -86,7 +86,7 @@ class Plan:
     images: int = 0
     test_images: int = 0
     chunk: int = 100
-    ladder: str = "strong"
+    cascade: str = "strong"
     ablations: bool = False
     test: bool = False
     worker_deaths: int = 3
@@ -101,9 +101,9 @@ class Plan:
         """The seeds, none of which is the search's own."""
         return range(self.first_seed, self.first_seed + count)
 
-    def models(self, entrant: Entrant, count: int) -> list[Model]:
-        """An entrant's models of so many seeds; one that was given is one."""
-        return [entrant.model(seed) for seed in (range(1) if entrant.weights else self.seed_numbers(count))]
+    def models(self, candidate: Candidate, count: int) -> list[Model]:
+        """An candidate's models of so many seeds; one that was given is one."""
+        return [candidate.model(seed) for seed in (range(1) if candidate.weights else self.seed_numbers(count))]
 
 
 def full_length(recipe: Recipe) -> Recipe:
@@ -111,15 +111,15 @@ def full_length(recipe: Recipe) -> Recipe:
     return replace(recipe, stop_epoch=0)
 
 
-def published(study: Study, history: History) -> Entrant:
+def published(study: Study, history: History) -> Candidate:
     """Trial 0."""
     trial = history.trials.get(0)
     score = trial.score if trial is not None else None
     params = trial.params if trial is not None else None
-    return Entrant(PUBLISHED, "published", full_length(study.recipe), 0, score, params)
+    return Candidate(PUBLISHED, "published", full_length(study.recipe), 0, score, params)
 
 
-def finalists(study: Study, history: History, count: int) -> list[Entrant]:
+def finalists(study: Study, history: History, count: int) -> list[Candidate]:
     """The best `count` trials that came to their end; of a Pareto study points of the front, spread along it.
 
     The published recipe is judged anyway and is none of them. Raises `InputError` where there are too few.
@@ -137,7 +137,7 @@ def finalists(study: Study, history: History, count: int) -> list[Entrant]:
     if len(study.settings.objective) > 1:
         on_front = _spread([trial for trial in front(study, history) if trial in others], count)
         others = on_front + [trial for trial in others if trial not in on_front]
-    return [entrant_of(study, trial) for trial in others[:count]]
+    return [candidate_of(study, trial) for trial in others[:count]]
 
 
 def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:
@@ -148,17 +148,17 @@ def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:
     return [trials[place] for place in dict.fromkeys(places)]
 
 
-def entrant_of(study: Study, trial: Trial) -> Entrant:
+def candidate_of(study: Study, trial: Trial) -> Candidate:
     """A trial as a finalist."""
     recipe = full_length(with_params(study.recipe, trial.params))
-    return Entrant(f"trial {trial.number}", "finalist", recipe, trial.number, trial.score, trial.params)
+    return Candidate(f"trial {trial.number}", "finalist", recipe, trial.number, trial.score, trial.params)
 
 
-def full_plan(study: Study, history: History, test: bool, others: Sequence[Entrant] = ()) -> Plan:
+def full_plan(study: Study, history: History, test: bool, others: Sequence[Candidate] = ()) -> Plan:
     """The plan that the study's settings give: finalists, the published recipe, and `others`. Raises `InputError` where there are too few finalists."""
     settings = study.settings.verdict
-    entrants = (*finalists(study, history, settings.finalists), published(study, history), *others)
-    plan = _plan(study, entrants)
+    candidates = (*finalists(study, history, settings.finalists), published(study, history), *others)
+    plan = _plan(study, candidates)
     return replace(
         plan,
         other_seeds=min(settings.other_seeds, settings.seeds),
@@ -168,10 +168,10 @@ def full_plan(study: Study, history: History, test: bool, others: Sequence[Entra
     )
 
 
-def _plan(study: Study, entrants: tuple[Entrant, ...]) -> Plan:
+def _plan(study: Study, candidates: tuple[Candidate, ...]) -> Plan:
     settings = study.settings.verdict
     return Plan(
-        entrants,
+        candidates,
         study.goal,
         seeds=settings.seeds,
         other_seeds=settings.seeds,
@@ -183,7 +183,7 @@ def _plan(study: Study, entrants: tuple[Entrant, ...]) -> Plan:
     )
 
 
-def given_plan(study: Study, given: Entrant, test: bool) -> Plan:
+def given_plan(study: Study, given: Candidate, test: bool) -> Plan:
     """A model that was trained elsewhere, alone."""
     return replace(_plan(study, (replace(given, role="given"),)), test=test)
 
@@ -202,36 +202,36 @@ def small_plan(study: Study, history: History) -> Plan | None:
     limit, best = study.settings.verdict.seconds_at_end, winner(study, history)
     if not limit or best is None or best.status != "completed":
         return None
-    entrants = (*([entrant_of(study, best)] if best.number else []), published(study, history))
+    candidates = (*([candidate_of(study, best)] if best.number else []), published(study, history))
     longest = max(trial.seconds for trial in history.trials.values() if trial.status == "completed")
-    if longest * math.ceil(len(entrants) / max(1, history.workers)) > TRAINING_SHARE * limit:
+    if longest * math.ceil(len(candidates) / max(1, history.workers)) > TRAINING_SHARE * limit:
         return None
-    small = replace(_plan(study, entrants), seeds=1, other_seeds=1, images=SMALL_IMAGES, chunk=SMALL_CHUNK)
+    small = replace(_plan(study, candidates), seeds=1, other_seeds=1, images=SMALL_IMAGES, chunk=SMALL_CHUNK)
     # An attack that is running then ends first.
-    return replace(small, ladder="autoattack", ablations=False, seconds=BEGINNING_SHARE * limit)
+    return replace(small, cascade="autoattack", ablations=False, seconds=BEGINNING_SHARE * limit)
 
 
-def ablations(plan: Plan, chosen: Entrant) -> list[Entrant]:
+def ablations(plan: Plan, chosen: Candidate) -> list[Candidate]:
     """What the gain is made of: the published coefficients with the winner's common values, and the winner without the pace.
 
-    One that is the same recipe as another entrant is left out.
+    One that is the same recipe as another candidate is left out.
     """
-    base = next((one for one in plan.entrants if one.role == "published"), None)
+    base = next((one for one in plan.candidates if one.role == "published"), None)
     if base is None or chosen.role in ("published", "given"):
         return []
     plain, best = to_plain(base.recipe), to_plain(chosen.recipe)
     common = {name: value for name, value in best.items() if name not in COEFFICIENTS}
     made = [
-        Entrant(PUBLISHED_COEFFICIENTS, "ablation", recipe_from_plain({**plain, **common}, PUBLISHED_COEFFICIENTS)),
-        Entrant(PACE_0, "ablation", replace(chosen.recipe, pace=Schedule(0.0, 0.0))),
+        Candidate(PUBLISHED_COEFFICIENTS, "ablation", recipe_from_plain({**plain, **common}, PUBLISHED_COEFFICIENTS)),
+        Candidate(PACE_0, "ablation", replace(chosen.recipe, pace=Schedule(0.0, 0.0))),
     ]
     if chosen.recipe.method != "hcpr":
         made = made[:1]
-    known = {entrant.model(0).id for entrant in plan.entrants}
+    known = {candidate.model(0).id for candidate in plan.candidates}
     unpaced = chosen.recipe.pace
     if unpaced.end == 0 and (unpaced.shape == "constant" or unpaced.start == 0):
         made = made[:1]
-    return [entrant for entrant in made if entrant.model(0).id not in known]
+    return [candidate for candidate in made if candidate.model(0).id not in known]
 
 
 def changed(recipe: Recipe, values: Sequence[tuple[str, Any]], where: str) -> Recipe:

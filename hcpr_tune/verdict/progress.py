@@ -27,7 +27,7 @@ class Progress:
         if event["event"] != "job_end":
             return
         model = history.models[event["model"]]
-        who = {"entrant": model.entrant, "seed": model.seed}
+        who = {"candidate": model.candidate, "seed": model.seed}
         if event["status"] not in ("reached", "broken off"):
             self._tell({"news": "trouble", **who, "what": f"{event['status']}: {event['reason']}"})
         elif event["kind"] == "train" and model.finished:
@@ -60,7 +60,7 @@ def news_words(news: dict[str, Any]) -> str:
     clock = time.strftime("%H:%M:%S")
     if news["news"] == "opening":
         return f"{clock} the test images are opened, for the {news['number']}. time; the study's record says so"
-    who = f"{news['entrant']}, seed {news['seed']}"
+    who = f"{news['candidate']}, seed {news['seed']}"
     if news["news"] == "trouble":
         return f"{clock} TROUBLE   {who}: {news['what']}"
     share = news["robust_accuracy"]

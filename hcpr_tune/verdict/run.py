@@ -15,7 +15,7 @@ from hcpr_tune.search.record.record import Hearing, Record, Segments, read_segme
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import Study
 from hcpr_tune.search.storage.inbox import clear_stops
-from hcpr_tune.search.storage.lease import Lead
+from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.verdict.curves import Curves
 from hcpr_tune.verdict.decision.conclusion import conclude
 from hcpr_tune.verdict.model_export import retell, write_verdict
@@ -60,27 +60,27 @@ def carry_out(
     """
     own, most = verdict_folder(folder), study.settings.resources.workers
     with ExitStack() as stack:
-        lead = Lead(folder.place, folder.address, patience)
-        stack.callback(lead.close)
+        lease = Lease(folder.objects, folder.address, patience)
+        stack.callback(lease.close)
         if history.bytes_read and folder.record_bytes() != history.bytes_read:
             raise MovedOn(f"{folder.address} was changed by another process in this moment; start again")
         history.bytes_read = 0  # from here on it is written by this process alone
         sweep(own.root)
-        clear_stops(folder.place)
+        clear_stops(folder.objects)
         state = known_state(folder)
         own.root.mkdir(parents=True, exist_ok=True)
-        segments = None if own.bucket is None else Segments(own.bucket, lead.check)
-        record = stack.enter_context(Record(own.record, state, [*listeners, Curves(own.root)], segments, lead.check))
+        segments = None if own.bucket is None else Segments(own.bucket, lease.check)
+        record = stack.enter_context(Record(own.record, state, [*listeners, Curves(own.root)], segments, lease.check))
         # However it ends, what is written says how often the test images were seen.
         stack.callback(retell, folder, history, program)
         record.append(_begin(share.workers, record.clock()))
-        open_test = OpenTest(folder, history, record, lead, command)
+        open_test = OpenTest(folder, history, record, lease, command)
         with ending(record):
             # Ray is loaded only where something is trained or attacked.
             from hcpr_tune.execution.verdict_trainable import VerdictJob
-            from hcpr_tune.verdict.evaluator import Judge
+            from hcpr_tune.verdict.adapter import VerdictAdapter
 
-            judge = Judge(plan, record, own, folder.place, Capacity(share, most), open_test)
+            judge = VerdictAdapter(plan, record, own, folder.objects, Capacity(share, most), open_test)
             run_on_ray(f"{folder.root.name}-verdict", judge, VerdictJob, share, most)
         return settle(folder, study, history, plan, record, program)
 
@@ -92,8 +92,8 @@ def settle(
     state = record.history
     plain = conclude(study, history, folder.root.name, plan, state)
     if plain["settled"] and plan.test and state.openings and not state.openings[-1]["closed"]:
-        entrants = plain["splits"]["test"]["entrants"]
-        numbers = {name: one["robust_accuracy"]["mean"] for name, one in entrants.items()}
+        candidates = plain["splits"]["test"]["candidates"]
+        numbers = {name: one["robust_accuracy"]["mean"] for name, one in candidates.items()}
         write_seen(folder, history, state.openings[-1]["number"], numbers)
         plain["openings"] = history.openings
         record.append({"event": "closing", "time": record.clock()})

@@ -26,7 +26,7 @@ ChunkKey = tuple[str, str, int]
 class Trained:
     """A model that is being trained, or was. `scores` are its accuracies on validation by rung, as a search has them."""
 
-    entrant: str
+    candidate: str
     seed: int
     recipe: dict[str, Any]
     weights: str = ""
@@ -105,7 +105,7 @@ class State:
             self._check_step(event)
         elif "model_inputs" in event and self.totals:
             classes = event["model_inputs"]["classes"]
-            Number(self.classes, self.classes, whole=True).check(classes, "model_inputs.classes")
+            Number(self.classes, self.classes, integer=True).check(classes, "model_inputs.classes")
 
     def _check_step(self, event: Event) -> None:
         """Attacks follow each other as in a ladder, on the same images for every model."""
@@ -114,11 +114,11 @@ class State:
         if labels != tuple(event["labels"]):
             raise Wrong("labels must be those of the chunk's earlier attacks")
         if self.totals:
-            Number(self.classes, self.classes, whole=True).check(event["of_classes"], "of_classes")
+            Number(self.classes, self.classes, integer=True).check(event["of_classes"], "of_classes")
         if scope in self.totals:
-            Number(self.totals[scope], self.totals[scope], whole=True).check(event["total"], "total")
-        Row(Number(0, event["of_classes"] - 1, whole=True)).check(event["labels"], "labels")
-        Row(Number(-1, event["of_classes"] - 1, whole=True)).check(event["classes"], "classes")
+            Number(self.totals[scope], self.totals[scope], integer=True).check(event["total"], "total")
+        Row(Number(0, event["of_classes"] - 1, integer=True)).check(event["labels"], "labels")
+        Row(Number(-1, event["of_classes"] - 1, integer=True)).check(event["classes"], "classes")
         chunk = self.chunks.get((event["model"], scope, event["chunk"]))
         known = 0 if chunk is None else len(chunk.steps)
         # One that is known already says nothing new.
@@ -147,7 +147,7 @@ class State:
         self.workers = event["workers"]
 
     def _on_model(self, event: Event) -> None:
-        model = Trained(event["entrant"], event["seed"], event["recipe"], event["weights"])
+        model = Trained(event["candidate"], event["seed"], event["recipe"], event["weights"])
         model.finished = bool(model.weights)
         self.models.setdefault(event["model"], model)
 
@@ -176,7 +176,7 @@ class State:
 
     def _on_look(self, event: Event) -> None:
         self._hold(event)
-        self.looks[event["model"], event["rival"]] = event
+        self.looks[event["model"], event["baseline"]] = event
 
     def _on_job_end(self, event: Event) -> None:
         self._hold(event)
@@ -214,7 +214,7 @@ def read_state(path: Path) -> State:
     state = State()
     if not path.is_file():
         return state
-    way_out = f"move the folder {path.parent} away to judge anew, nothing of the study is touched"
-    fold(path, read_lines(path).events, state, way_out)
+    hint = f"move the folder {path.parent} away to judge anew, nothing of the study is touched"
+    fold(path, read_lines(path).events, state, hint)
     state.bytes_read = path.stat().st_size
     return state

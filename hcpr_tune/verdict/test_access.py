@@ -13,7 +13,7 @@ from hcpr_tune.common.shell import storage_of, typed
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import Record, Segments
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.storage.lease import Lead
+from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.search.storage.studies import COPY_OF, reopen
 from hcpr_tune.verdict.model_export import retell
 from hcpr_tune.verdict.state import State
@@ -24,9 +24,11 @@ Seen = Callable[[dict[str, float]], None]
 class OpenTest:
     """Writes down, before a test image is attacked, that the test images are opened: in the study's record, and in the verdict's."""
 
-    def __init__(self, folder: StudyFolder, history: History, record: Record[State], lead: Lead, command: str) -> None:
+    def __init__(
+        self, folder: StudyFolder, history: History, record: Record[State], lease: Lease, command: str
+    ) -> None:
         self._folder, self._history, self._record = folder, history, record
-        self._leading, self._command = lead.check, command
+        self._leading, self._command = lease.check, command
 
     def __call__(self, models: Collection[str], scope: str) -> None:
         """`models`: all that will be attacked on the images of `scope`. One that was broken off goes on, for the same models and images only."""
@@ -77,11 +79,11 @@ def opened(model: Path, command: str) -> Iterator[Seen]:
     mark = root / COPY_OF
     address = read_text(mark).strip() if mark.is_file() else str(root)
     folder, _, history = reopen(storage_of(address)[0], root.name, "--model ")
-    lead = Lead(folder.place, folder.address)
+    lease = Lease(folder.objects, folder.address)
     try:
-        number = write_opening(folder, history, command, lead.check)
+        number = write_opening(folder, history, command, lease.check)
         retell(folder, history, typed())
         yield lambda numbers: write_seen(folder, history, number, numbers)
         retell(folder, history, typed())
     finally:
-        lead.close()
+        lease.close()

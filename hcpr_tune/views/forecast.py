@@ -10,7 +10,7 @@ from typing import Any
 
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import most_checkpoints
-from hcpr_tune.search.scheduling.asha import most_epochs, usual_epochs, usual_stretches
+from hcpr_tune.search.scheduling.asha import most_epochs, usual_epochs, usual_segments
 from hcpr_tune.search.spec.study import Study
 from hcpr_tune.training.methods.schedules import attack_steps
 
@@ -38,7 +38,7 @@ def disk_words(study: Study, history: History, workers: int, checkpoint_bytes: i
 def plan_lines(study: Study) -> list[str]:
     """Rungs, trials, calibration and epochs."""
     settings = study.settings
-    usual = usual_epochs(study.rules, study.calibration)
+    usual = usual_epochs(study.asha_config, study.calibration)
     full = sum(study.rungs) if study.restarted else study.rungs[-1]
     calibrated = min(study.calibration, settings.budget.trials) * full
     startup = min(settings.budget.trials, settings.sampler.startup_trials)
@@ -46,7 +46,7 @@ def plan_lines(study: Study) -> list[str]:
         f"rungs: epochs {', '.join(map(str, study.rungs))}",
         f"trials: {settings.budget.trials}, {len(study.space)} searched dimensions, fingerprint {study.fingerprint}",
         f"ends with: {budget_words(study)}",
-        f"cost: at most {most_epochs(study.rules)} epochs, usually about {usual}",
+        f"cost: at most {most_epochs(study.asha_config)} epochs, usually about {usual}",
         f"calibration: {study.calibration} trials run to the end whatever their scores, {100 * calibrated / usual:.0f} % of the usual epochs",
         f"start-up of the sampler: the first {startup} of {settings.budget.trials} trials are drawn without a model",
     ]
@@ -57,14 +57,14 @@ def plan_lines(study: Study) -> list[str]:
 
 def probe_lines(study: Study, workers: int, probes: Sequence[dict[str, Any]]) -> list[str]:
     """Worker-hours, wall-clock, disk, and the difference that the search could see, from what the probe measured."""
-    stretches = [
-        (stretch_seconds(study, probes, start, end), times)
-        for start, end, times in usual_stretches(study.rules, study.calibration)
+    segments = [
+        (segment_seconds(study, probes, start, end), times)
+        for start, end, times in usual_segments(study.asha_config, study.calibration)
     ]
-    training, evaluation = (sum(seconds[part] for seconds, _ in stretches) for part in (0, 1))
-    worker_seconds = sum(sum(seconds) * times for seconds, times in stretches)
+    training, evaluation = (sum(seconds[part] for seconds, _ in segments) for part in (0, 1))
+    worker_seconds = sum(sum(seconds) * times for seconds, times in segments)
     worker_seconds += study.settings.budget.trials * fmean(probe["seconds_startup"] for probe in probes)
-    limit = min(study.rules.worker_seconds, study.rules.seconds * workers)
+    limit = min(study.asha_config.worker_seconds, study.asha_config.seconds * workers)
     ended = f", more than the {hours(limit)} that its budget allows" if worker_seconds > limit else ""
     megabytes = fmean(probe["checkpoint_bytes"] for probe in probes) / 1e6
     kept = most_checkpoints(study, History(study.recipe.epochs, study.goal), workers)
@@ -80,7 +80,7 @@ def probe_lines(study: Study, workers: int, probes: Sequence[dict[str, Any]]) ->
     ]
 
 
-def stretch_seconds(study: Study, probes: Sequence[dict[str, Any]], start: int, end: int) -> tuple[float, float]:
+def segment_seconds(study: Study, probes: Sequence[dict[str, Any]], start: int, end: int) -> tuple[float, float]:
     """Seconds of training and of evaluation from the end of epoch `start` to the end of epoch `end`, at the attack steps of each epoch."""
     recipe = study.recipe
     if study.restarted:

@@ -104,11 +104,11 @@ def _saving(one: Result, base: Result, unit: str, size: float) -> str:
     work = _saved(one, base, "worker_seconds", lambda seconds: f"{amount(seconds / size)} {unit}", "")
     gain = one["gain_over_base"]
     points = 100 * gain["mean"]
-    lead = "the same" if abs(points) < 0.05 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
+    lease = "the same" if abs(points) < 0.05 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
     shown = gain["low_95"] > 0 or gain["high_95"] < 0
     limits = f" ({100 * gain['low_95']:+.1f} to {100 * gain['high_95']:+.1f})" if interval(gain) else ""
     doubt = "" if shown or not limits else ", which shows no difference"
-    score = f"its score is {lead}{limits}{doubt}"
+    score = f"its score is {lease}{limits}{doubt}"
     return f"Against the study as the space has it, it takes {clock} and {work}; {score}."
 
 
@@ -161,11 +161,11 @@ def plan_lines(results: Sequence[Result], chosen: str) -> list[str]:
 
 def _rung_line(rung: Mapping[str, Any], unit: str, size: float) -> str:
     reached, stopped = rung["reached"], rung["stopped"]
-    worth = rung["correlation_with_truth"]
+    rung_correlation = rung["correlation_with_truth"]
     return (
         f"rung at epoch {rung['epoch']}: {_counted(reached, 'trial')} {'reaches' if reached == 1 else 'reach'} it,"
         f" {amount(stopped)} {'stops' if stopped == 1 else 'stop'} there and {'saves' if stopped == 1 else 'save'} {amount(rung['saved_worker_seconds'] / size)} {unit};"
-        f" its rank correlation with the truth is {correlation_words(worth)},"
+        f" its rank correlation with the truth is {correlation_words(rung_correlation)},"
         f" as the search measures it {correlation_words(rung['correlation_measured'])}{_stops_words(rung['stops'])};"
         f" the best trial is stopped there in {100 * rung['lost_the_best']:.0f} % of the repeats"
     )
@@ -178,10 +178,10 @@ def _stops_words(share: float) -> str:
     return ": too little to stop anybody" + (f" in {100 * (1 - share):.0f} % of the repeats" if share else "")
 
 
-def correlation_words(worth: Estimate | None) -> str:
+def correlation_words(rung_correlation: Estimate | None) -> str:
     """A rank correlation with its interval; few trials have none."""
     return (
         "not known, of too few trials"
-        if worth is None
-        else f"{worth['mean']:.2f}{interval(within(worth, -1, 1), digits=2)}"
+        if rung_correlation is None
+        else f"{rung_correlation['mean']:.2f}{interval(within(rung_correlation, -1, 1), digits=2)}"
     )

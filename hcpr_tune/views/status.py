@@ -11,7 +11,7 @@ from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.results import StudyFolder, rung_accuracies, rungs_plain, trial_metrics
 from hcpr_tune.search.scheduling.asha import hopeless, next_decision, over_budget, usual_epochs
 from hcpr_tune.search.spec.study import Study
-from hcpr_tune.search.storage.lease import Holder
+from hcpr_tune.search.storage.lease import LeaseHolder
 from hcpr_tune.views.summary import Alarm, alarms, gain_points, judged, stopped_at
 from hcpr_tune.views.verdicts import read_verdict, short
 
@@ -35,7 +35,7 @@ OPTIMISTIC = "the best trial was chosen by the images that it is measured on, an
 Plain = dict[str, Any]
 
 
-def state_of(study: Study, history: History, holder: Holder | None) -> str:
+def state_of(study: Study, history: History, holder: LeaseHolder | None) -> str:
     """One of `STATES`; `holder` is the process that searches it at the moment."""
     if holder is not None:
         return "running"
@@ -47,20 +47,20 @@ def state_of(study: Study, history: History, holder: Holder | None) -> str:
         return history.ended
     if hopeless(history):
         return "given up"
-    if over_budget(history, study.rules):
+    if over_budget(history, study.asha_config):
         return "out of time"
     # A session that only begins a study, for a cluster to go on with it, finishes too.
-    return "finished" if next_decision(history, study.rules) == "finished" else "unfinished"
+    return "finished" if next_decision(history, study.asha_config) == "finished" else "unfinished"
 
 
-def holder_plain(holder: Holder | None, now: float) -> Plain | None:
+def holder_plain(holder: LeaseHolder | None, now: float) -> Plain | None:
     """Who leads a study."""
     if holder is None:
         return None
     return {"host": holder.host, "process": holder.process, "seconds_since_heard_of": round(holder.silence(now), 1)}
 
 
-def standing(study: Study, history: History, alive: bool = True) -> Plain:
+def study_status(study: Study, history: History, alive: bool = True) -> Plain:
     """Everything that is shown of a study: nothing in it changes when the history goes on. `alive`: somebody searches it at the moment."""
     ranked, (best, members), published = history.ranked(), judged(study, history), history.trials.get(0)
     running = sorted(history.running, key=lambda trial: trial.number) if alive else []
@@ -91,7 +91,7 @@ def standing(study: Study, history: History, alive: bool = True) -> Plain:
 
 def answer(folder: StudyFolder, study: Study, history: History, alive: bool) -> Plain:
     """The standing with where the time went and where everything lies."""
-    account = ledger(history, study.rules)
+    account = ledger(history, study.asha_config)
     totals = {name: value for name, value in account.items() if name != "trials"}
     more = {
         "ledger": totals,
@@ -99,7 +99,7 @@ def answer(folder: StudyFolder, study: Study, history: History, alive: bool) -> 
         "verdict": short(read_verdict(folder.root)),
         "test_openings": history.openings,
     }
-    return standing(study, history, alive) | more
+    return study_status(study, history, alive) | more
 
 
 def paths(folder: StudyFolder) -> Plain:
@@ -173,7 +173,7 @@ def share_done(study: Study, history: History) -> float:
 
 def expected_epochs(study: Study) -> int:
     """The epochs that the search takes where each rung promotes exactly its quota."""
-    return usual_epochs(study.rules, study.calibration)
+    return usual_epochs(study.asha_config, study.calibration)
 
 
 def seconds_left(study: Study, history: History) -> float | None:
@@ -185,6 +185,8 @@ def seconds_left(study: Study, history: History) -> float | None:
     to_begin = study.settings.budget.trials - len(history.trials)
     epochs = max(running, expected_epochs(study) - trained) if to_begin > 0 else running
     worker_seconds = sum(trial.seconds for trial in history.trials.values()) / trained * epochs
-    rules, workers = study.rules, max(1, history.workers)
-    in_budget = min(rules.seconds - history.seconds, (rules.worker_seconds - history.worker_seconds) / workers)
+    asha_config, workers = study.asha_config, max(1, history.workers)
+    in_budget = min(
+        asha_config.seconds - history.seconds, (asha_config.worker_seconds - history.worker_seconds) / workers
+    )
     return max(0.0, min(worker_seconds / workers, in_budget))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.results import front, masking_of
-from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, rung_worths
+from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, rung_correlations
 from hcpr_tune.search.spec.study import Study
 
 
@@ -37,17 +37,17 @@ def stopped_at(history: History) -> dict[int, int]:
 
 def rung_lines(study: Study, history: History) -> list[str]:
     """What each rung is worth, in words."""
-    least = study.settings.early_stopping.least_worth
+    least = study.settings.early_stopping.min_rank_correlation
     lines = []
-    for rung, worth in rung_worths(history, study.rungs).items():
-        known = f"rung {rung}: rank correlation with epoch {worth.end.later} {worth.end}"
-        if worth.end.rho is None:
+    for rung, rung_correlation in rung_correlations(history, study.rungs).items():
+        known = f"rung {rung}: rank correlation with epoch {rung_correlation.end.later} {rung_correlation.end}"
+        if rung_correlation.end.rho is None:
             lines.append(
-                f"rung {rung}: what it is worth is not known yet ({worth.end.trials} of {FEWEST_POINTS} trials)"
+                f"rung {rung}: what it is worth is not known yet ({rung_correlation.end.trials} of {FEWEST_POINTS} trials)"
             )
-        elif worth.end.rho >= least:
+        elif rung_correlation.end.rho >= least:
             lines.append(f"{known}; it stops trials")
-        elif worth.halves(least):
+        elif rung_correlation.halves(least):
             lines.append(
                 f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out to be wrong"
             )

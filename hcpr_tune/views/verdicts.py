@@ -38,7 +38,7 @@ MEAN = Table(needed={"mean": Number(), "per_seed": Row(Number()), "standard_devi
 DIFFERENCE = Table(
     needed={
         **dict.fromkeys(("low_95", "difference", "high_95", "p_holm"), Number()),
-        "seeds": Number(whole=True),
+        "seeds": Number(integer=True),
         "found": Truth(),
     }
 )
@@ -48,16 +48,16 @@ ENTRANT = Table(
         "role": Text(),
         "elsewhere": Truth(),
         "unreliable": Row(Text()),
-        "lost": Row(Table(needed={"seed": Number(whole=True), "reason": Text()})),
+        "lost": Row(Table(needed={"seed": Number(integer=True), "reason": Text()})),
         "models": Row(Table()),
         "optimism": Maybe(Table(needed=dict.fromkeys(("search", "again", "points"), Number()))),
     }
 )
 SPLIT = Table(
     needed={
-        "images": Number(0, whole=True),
-        "of": Maybe(Number(0, whole=True)),
-        "entrants": Table(others=Table(needed={"robust_accuracy": MEAN, "clean_accuracy": MEAN})),
+        "images": Number(0, integer=True),
+        "of": Maybe(Number(0, integer=True)),
+        "candidates": Table(others=Table(needed={"robust_accuracy": MEAN, "clean_accuracy": MEAN})),
         "differences": Table(others=DIFFERENCE),
     }
 )
@@ -70,22 +70,22 @@ VERDICT = Table(
         "attacks_replaced": Text(),
         "failed_jobs": Table(others=Text()),
         "winner": Maybe(Text()),
-        "rival": Maybe(Text()),
-        "entrants": Row(ENTRANT),
+        "baseline": Maybe(Text()),
+        "candidates": Row(ENTRANT),
         "splits": Table(needed={"validation": SPLIT}, others=SPLIT),
         "attacks": Table(others=Text()),
-        "openings": Row(Table(needed={"time": Number(0), "number": Number(0, whole=True), "command": Text()})),
+        "openings": Row(Table(needed={"time": Number(0), "number": Number(0, integer=True), "command": Text()})),
     }
 )
 """What is read of verdict.json; a file that was changed by hand is none."""
 
 
 def short(plain: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A verdict in a few values: who wins, and by how much over its rival on each split."""
+    """A verdict in a few values: who wins, and by how much over its baseline on each split."""
     if plain is None:
         return None
-    leads = {split: numbers["differences"].get(plain["rival"]) for split, numbers in plain["splits"].items()}
-    return {name: plain[name] for name in ("size", "settled", "winner", "rival")} | {"winner_minus_rival": leads}
+    leads = {split: numbers["differences"].get(plain["baseline"]) for split, numbers in plain["splits"].items()}
+    return {name: plain[name] for name in ("size", "settled", "winner", "baseline")} | {"winner_minus_baseline": leads}
 
 
 def percent(share: float) -> str:
@@ -123,48 +123,48 @@ def _failures(plain: Mapping[str, Any]) -> Iterator[str]:
     attacks = {reason for job, reason in plain["failed_jobs"].items() if not job.startswith("train ")}
     for reason in sorted(attacks):
         yield f"LOST         attacks failed, and their images do not count: {reason}"
-    for one in plain["entrants"]:
+    for one in plain["candidates"]:
         for lost in one["lost"]:
             yield f"LOST         {one['name']}, seed {lost['seed']}: {lost['reason']}"
 
 
 def _no_winner(plain: Mapping[str, Any]) -> str:
     """Why there is no winner."""
-    if any(one["unreliable"] for one in plain["entrants"]):
-        return "No winner: no entrant has numbers that can be believed."
+    if any(one["unreliable"] for one in plain["candidates"]):
+        return "No winner: no candidate has numbers that can be believed."
     why = f": {plain['unfinished']}" if plain["unfinished"] else ""
     return f"No winner: no model was trained and attacked{why}."
 
 
 def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
-    winner, rival = plain["winner"], plain["rival"]
+    winner, baseline = plain["winner"], plain["baseline"]
     if winner is None:
         yield _no_winner(plain)
         return
-    on_validation = plain["splits"]["validation"]["entrants"]
-    finalists = [one["name"] for one in plain["entrants"] if one["role"] == "finalist"]
-    is_published = any(one["role"] == "published" and one["name"] == winner for one in plain["entrants"])
+    on_validation = plain["splits"]["validation"]["candidates"]
+    finalists = [one["name"] for one in plain["candidates"] if one["role"] == "finalist"]
+    is_published = any(one["role"] == "published" and one["name"] == winner for one in plain["candidates"])
     if is_published and finalists and all(name in on_validation for name in finalists):
         yield "No finalist withstands more than the published recipe."
     for split in SPLITS:
         numbers = plain["splits"].get(split)
-        if numbers is None or winner not in numbers["entrants"]:
+        if numbers is None or winner not in numbers["candidates"]:
             continue
-        own = numbers["entrants"][winner]["robust_accuracy"]
+        own = numbers["candidates"][winner]["robust_accuracy"]
         images = f"{numbers['images']} {split} images"
         if numbers["of"] and numbers["images"] < numbers["of"]:
             images += f" (of {numbers['of']})"
         yield f"{winner} on {images}, {plain['attacks'][split]}: {mean_words(own)} robust."
         for name, difference in numbers["differences"].items():
-            theirs = mean_words(numbers["entrants"][name]["robust_accuracy"])
-            if name == rival or split == "test":
+            theirs = mean_words(numbers["candidates"][name]["robust_accuracy"])
+            if name == baseline or split == "test":
                 yield f"  against {name}, {theirs}: {difference_words(difference)}."
-        if rival is not None and rival not in numbers["entrants"]:
-            yield f"  against {rival}: not known, no model of it was attacked on these images."
+        if baseline is not None and baseline not in numbers["candidates"]:
+            yield f"  against {baseline}: not known, no model of it was attacked on these images."
 
 
 def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
-    for one in plain["entrants"]:
+    for one in plain["candidates"]:
         if one["unreliable"]:
             yield f"UNRELIABLE   {one['name']} {barred_words(plain, one)}: {'; '.join(one['unreliable'])}."
         if one["elsewhere"]:
@@ -175,14 +175,14 @@ def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
         yield f"NOTE         {plain['attacks_replaced']}."
 
 
-def barred_words(plain: Mapping[str, Any], entrant: Mapping[str, Any]) -> str:
-    """What doubts about an entrant's numbers amount to. Those from a winner's further seeds or from the test images come after the choice."""
-    return "was chosen before this was seen" if entrant["name"] == plain["winner"] else "cannot win"
+def barred_words(plain: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
+    """What doubts about a candidate's numbers amount to. Those from a winner's further seeds or from the test images come after the choice."""
+    return "was chosen before this was seen" if candidate["name"] == plain["winner"] else "cannot win"
 
 
 def _notes(plain: Mapping[str, Any]) -> Iterator[str]:
     scored = [
-        one for one in plain["entrants"] if one["optimism"] is not None and one["role"] in ("finalist", "published")
+        one for one in plain["candidates"] if one["optimism"] is not None and one["role"] in ("finalist", "published")
     ]
     if scored:
         # What the search chose: it is that choice which flatters.
@@ -206,23 +206,23 @@ def openings_words(openings: list[dict[str, Any]]) -> str:
 
 
 def table_rows(plain: Mapping[str, Any], split: str) -> list[list[str]]:
-    """A row for each entrant on a split, the winner first: name, robust, clean, the winner's lead over it, what speaks against it."""
+    """A row for each candidate on a split, the winner first: name, robust, clean, the winner's lead over it, what speaks against it."""
     numbers = plain["splits"][split]
-    roles = {one["name"]: one for one in plain["entrants"]}
+    roles = {one["name"]: one for one in plain["candidates"]}
     rows = []
-    for name, of in sorted(numbers["entrants"].items(), key=lambda one: one[0] != plain["winner"]):
-        lead = numbers["differences"].get(name)
+    for name, of in sorted(numbers["candidates"].items(), key=lambda one: one[0] != plain["winner"]):
+        lease = numbers["differences"].get(name)
         doubts = roles[name]["unreliable"] if name in roles else []
         rows.append(
             [
                 name + (" (winner)" if name == plain["winner"] else ""),
                 mean_words(of["robust_accuracy"]),
                 mean_words(of["clean_accuracy"]),
-                difference_words(lead) if lead else "",
+                difference_words(lease) if lease else "",
                 "unreliable" if doubts else "",
             ]
         )
     return rows
 
 
-TABLE_TITLES = ("entrant", "robust accuracy", "clean accuracy", "the winner minus it", "")
+TABLE_TITLES = ("candidate", "robust accuracy", "clean accuracy", "the winner minus it", "")

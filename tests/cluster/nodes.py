@@ -148,7 +148,7 @@ class Nodes:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self.environment = ours | token | HEALTH
         try:
-            self.address = self._lead(cpus, dashboard)
+            self.address = self._lease(cpus, dashboard)
             names = [f"worker{number}" for number in range(1, workers + 1)]
             for name in names:
                 self._follow(name, cpus)
@@ -199,7 +199,7 @@ class Nodes:
             for name in self._started:
                 rest.callback(self._end, name)
 
-    def _lead(self, cpus: int, dashboard: bool) -> str:
+    def _lease(self, cpus: int, dashboard: bool) -> str:
         self.ips[HEAD] = address = self._network.join(HEAD)
         port = 6379 if self.apart else _free_port(address)
         options = ["--head", f"--port={port}", f"--include-dashboard={str(dashboard).lower()}"]

@@ -24,7 +24,7 @@ from hcpr_tune.search.storage.studies import check_new, create
 from hcpr_tune.views.trackers.trackers import TrackerView
 from tests.cluster.test_detach import asked
 from tests.cluster.test_search import in_folder
-from tests.views.test_ray_metrics import names_in_board
+from tests.execution.test_ray_metrics import names_in_board
 from tests.views.test_trackers import as_recorded, mlflow_runs, wandb_runs
 
 pytestmark = pytest.mark.cluster

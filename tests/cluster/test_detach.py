@@ -138,7 +138,7 @@ def test_logs_ask_nobody_whom_only_a_file_names(tmp_path, small_study, dashboard
 
     folder = check_new(tmp_path / "results", "here")
     create(folder, small_study)
-    folder.place.write("job.json", json.dumps({"dashboard": dashboard, "job": "raysubmit_x"}).encode())
+    folder.objects.write("job.json", json.dumps({"dashboard": dashboard, "job": "raysubmit_x"}).encode())
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "module.py").write_text("open('ran', 'w')")
     done = hcpr_tune(tmp_path, "logs", "here")

@@ -201,7 +201,7 @@ def test_a_damaged_checkpoint_is_found_named_and_done_without(how, fault_round, 
     process = background(
         "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "hurt", *ONE_WORKER
     )
-    # Trial 0 in the middle of its last stretch, from epoch 2 to 4.
+    # Trial 0 in the middle of its last segment, from epoch 2 to 4.
     follow(
         tmp_path / "results" / "hurt" / "record.jsonl",
         lambda events: any((e["trial"], e["epoch"]) == (0, 3) for e in epochs_in(events)),

@@ -19,7 +19,7 @@ from rich.console import Console
 from hcpr_tune.execution import runner
 from hcpr_tune.execution.capacity import Share
 from hcpr_tune.execution.cluster import connected
-from hcpr_tune.execution.ray_tune import Bridge
+from hcpr_tune.execution.ray_tune import RayTuneAdapter
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import read_history
 from hcpr_tune.search.spec.study import Study, read_study
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.cluster
 CONDITIONAL = SMALL_SPACE + (
     '"method" = { choices = ["hcpr", "trades"] }\n'
     '"trades.beta" = { low = 1.0, high = 12.0, log = true, when = { method = "trades" } }\n'
-    '"averaging.half_life" = { low = 0.1, high = 4.0, log = true, also = [0.0] }\n'
+    '"averaging.half_life" = { low = 0.1, high = 4.0, log = true, extra_values = [0.0] }\n'
 )
 
 
@@ -85,7 +85,7 @@ def test_each_sampler_runs_a_search(sampler, local_ray, tmp_path):
 @pytest.mark.long
 def test_ray_does_not_write_its_own_state_again_and_again(local_ray, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(Bridge, "save", lambda self, path: written.append(time.monotonic()))
+    monkeypatch.setattr(RayTuneAdapter, "save", lambda self, path: written.append(time.monotonic()))
     space = SMALL_SPACE.replace("steps = 2", "steps = 60").replace("epochs = 4", "epochs = 40")
     began = time.monotonic()
     searched(space, tmp_path, local_ray, ("budget.trials", 2), ("budget.worker_hours", 40 / 3600))
@@ -130,7 +130,7 @@ def test_a_search_whose_time_is_up_ends_with_its_epoch_and_can_be_extended(tmp_p
 
 
 def test_a_finished_search_gets_more_trials_a_new_top_rung_and_an_audit(local_ray, tmp_path):
-    _, first = searched(SMALL_SPACE, tmp_path, local_ray, ("pace.over", "stretch"))
+    _, first = searched(SMALL_SPACE, tmp_path, local_ray, ("pace.over", "segment"))
     assert len(first.trials) == 4
     done = search(tmp_path, "--resume", "one", "--quiet", "--trials", "+3", "--epochs", "8")
     assert done.returncode == 0, done.stderr

@@ -69,8 +69,8 @@ def judged(folder: Path, *arguments: str | Path) -> dict[str, Any]:
 def numbers(plain: dict[str, Any]) -> dict[str, Any]:
     """What must not depend on when and where a verdict was made."""
     kept = {name: value for name, value in plain.items() if name not in UNLIKE and name != "news"}
-    for entrant in kept["entrants"]:
-        for model in entrant["models"]:
+    for candidate in kept["candidates"]:
+        for model in candidate["models"]:
             model.pop("seconds", None)
     return kept
 
@@ -110,8 +110,8 @@ def test_a_search_ends_with_a_small_verdict_on_validation_images(searched):
     assert plain["settled"] or "seconds are spent" in plain["unfinished"]
     assert list(plain["splits"]) == ["validation"]
     assert plain["splits"]["validation"]["of"] == 100
-    assert {len(one["models"]) for one in plain["entrants"]} == {1}
-    assert {model["seed"] for one in plain["entrants"] for model in one["models"]} == {1}, (
+    assert {len(one["models"]) for one in plain["candidates"]} == {1}
+    assert {model["seed"] for one in plain["candidates"] for model in one["models"]} == {1}, (
         "the search trained with seed 0"
     )
     assert "AutoAttack on 100 validation images" in done.stdout
@@ -129,9 +129,9 @@ def test_the_test_images_are_opened_once_last_and_on_record(whole):
     last_on_validation = max(e["time"] for e in steps if e["scope"].startswith("validation"))
     first_on_test = min(e["time"] for e in steps if e["scope"].startswith("test"))
     assert last_on_validation <= opened["time"] <= first_on_test
-    shown = plain["splits"]["test"]["entrants"]
+    shown = plain["splits"]["test"]["candidates"]
     assert seen["numbers"] == {name: one["robust_accuracy"]["mean"] for name, one in shown.items()}
-    assert set(shown) == {plain["winner"], plain["rival"]}
+    assert set(shown) == {plain["winner"], plain["baseline"]}
 
 
 @pytest.mark.long
@@ -149,7 +149,7 @@ def test_what_was_done_is_not_done_again_and_more_counts_as_another_opening(whol
         assert "seen 2 times" in path.read_text()
     jobs = [event["job"] for event in events_of(own) if event["event"] == "job"]
     assert len(set(jobs)) == len(jobs), "something was done twice"
-    assert {len(one["of_each_seed"]) for one in more["splits"]["test"]["entrants"].values()} == {2}
+    assert {len(one["of_each_seed"]) for one in more["splits"]["test"]["candidates"].values()} == {2}
 
 
 def test_looking_at_the_test_images_by_evaluate_counts_too(whole, tmp_path, command):
@@ -178,13 +178,13 @@ def test_what_one_takes_away_is_the_winner_and_can_be_trained_again(whole, tmp_p
     model = hcpr_tune.load_model(own)
     metrics = json.loads((own / "metrics.json").read_text())
     recipe = recipe_from_plain(
-        next(one["recipe"] for one in plain["entrants"] if one["name"] == plain["winner"]), "winner"
+        next(one["recipe"] for one in plain["candidates"] if one["name"] == plain["winner"]), "winner"
     )
     data = load_data(recipe.task)
     images = data.validation.fetch(torch.arange(32))
     assert not model.training
     assert model(images).equal(model(images))
-    best = max(plain["splits"]["validation"]["entrants"][plain["winner"]]["robust_accuracy"]["per_seed"])
+    best = max(plain["splits"]["validation"]["candidates"][plain["winner"]]["robust_accuracy"]["per_seed"])
     assert metrics["robust_accuracy_validation"]["share"] == best
     done = command("train", "--recipe", own / "recipe.toml", "--out", tmp_path / "again")
     assert done.returncode == 0, done.stderr
@@ -222,7 +222,7 @@ def test_damaged_weights_are_trained_again(whole, tmp_path):
         path.write_bytes(path.read_bytes()[:-7])
     plain = judged(folder, "one", *few(images=20))
     assert plain["settled"]
-    assert not any(one["lost"] for one in plain["entrants"])
+    assert not any(one["lost"] for one in plain["candidates"])
     assert (own / "model.safetensors").is_file()
     assert any(e.get("status") == "weights damaged" for e in events_of(own))
 
@@ -264,7 +264,7 @@ def test_a_planted_masked_recipe_that_wins_under_cross_entropy_is_caught(tmp_pat
     done = search(folder, "--space", "small.toml", "--name", "one", "--set", "epochs=8")
     assert done.returncode == 0, done.stderr
     plain = judged(folder, "one", *few(finalists=2, images=60, chunk=60))
-    honest, planted = (next(e for e in plain["entrants"] if e["trial"] == number) for number in (0, 1))
+    honest, planted = (next(e for e in plain["candidates"] if e["trial"] == number) for number in (0, 1))
     assert naive(folder, planted) > naive(folder, honest) + 0.1, (
         "cross-entropy is not fooled: there is nothing to catch"
     )
@@ -274,9 +274,9 @@ def test_a_planted_masked_recipe_that_wins_under_cross_entropy_is_caught(tmp_pat
     assert f"{planted['name']} is unreliable and cannot win" in (folder / "results/one/verdict/verdict.md").read_text()
 
 
-def naive(folder: Path, entrant: dict[str, Any]) -> float:
+def naive(folder: Path, candidate: dict[str, Any]) -> float:
     """The share that survives PGD on cross-entropy."""
-    recipe, model = recipe_from_plain(entrant["recipe"], "entrant"), entrant["models"][0]
+    recipe, model = recipe_from_plain(candidate["recipe"], "candidate"), candidate["models"][0]
     data = load_data(recipe.task)
     network = build_model(recipe.network, data.channels, data.classes, 0, data.image_size)
     weights = (
@@ -297,19 +297,19 @@ def test_a_model_from_elsewhere_is_judged_on_its_own(whole, tmp_path):
     assert plain["winner"] == "model mine"
     assert plain["splits"]["test"]["images"] == 20
     assert len(plain["openings"]) == 1
-    assert plain["entrants"][0]["unreliable"] == []
+    assert plain["candidates"][0]["unreliable"] == []
     model = hcpr_tune.load_model(folder / "results" / plain["study"] / "verdict")
     assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
 
 
 @pytest.mark.long
-def test_a_rival_gets_the_same_worker_seconds(whole, tmp_path):
+def test_a_baseline_gets_the_same_worker_seconds(whole, tmp_path):
     folder = copied(whole[0], tmp_path, with_verdict=True)
     plain = judged(folder, "one", *QUICK, *NOTHING_SURVIVES, "--compare", "trades")
     ours, theirs = (hcpr_tune.load(folder / "results" / name) for name in ("one", "one-vs-trades"))
     assert theirs.history.worker_seconds >= ours.history.worker_seconds
     assert theirs.study.recipe.method == "trades"
-    compared = [one for one in plain["entrants"] if one["role"] == "compared"]
+    compared = [one for one in plain["candidates"] if one["role"] == "compared"]
     assert [one["name"].split(",")[0] for one in compared] == ["trades"]
     assert compared[0]["name"] in plain["splits"]["validation"]["differences"]
 

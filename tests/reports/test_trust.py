@@ -10,7 +10,8 @@ import sys
 import pytest
 
 import hcpr_tune
-from hcpr_tune.cli.main import begun, main
+from hcpr_tune.cli import begun
+from hcpr_tune.cli.main import main
 from hcpr_tune.errors import InputError
 from hcpr_tune.training import plugins
 from tests.reports.foreign import foreign_model, foreign_study, module_in

@@ -38,7 +38,7 @@ def epoch(
         "epoch": number,
         "is_rung": robust is not None,
         "loss": 1.0,
-        "accuracy_loss": 0.75,
+        "classification_loss": 0.75,
         "consistency_loss": 0.25,
         "lr": 0.1,
         "pace": 1.0,

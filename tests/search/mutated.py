@@ -51,7 +51,7 @@ SEARCHED = [
 ]
 ALL_FIELDS = list(dotted_names(Recipe))
 SETTINGS = list(dotted_names(StudySettings))
-LAWS = {name: item.metadata["law"] for name, (_, item) in dotted_names(Recipe).items()}
+LAWS = {name: item.metadata["bounds"] for name, (_, item) in dotted_names(Recipe).items()}
 
 
 def spaces(seed: int, first: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -84,9 +84,9 @@ def a_number(draw: random.Random, name: str) -> float:
     """Mostly one that the field of the recipe can have."""
     if draw.random() < 0.03:
         return draw.choice(NUMBERS)
-    law = LAWS[name]
-    low = (law.above or 0) + 1e-12 if law.above is not None else law.at_least or 0
-    high = min(one for one in (law.below, law.at_most, 10.0 ** draw.randint(-2, 12)) if one is not None)
+    bounds = LAWS[name]
+    low = (bounds.above or 0) + 1e-12 if bounds.above is not None else bounds.at_least or 0
+    high = min(one for one in (bounds.below, bounds.at_most, 10.0 ** draw.randint(-2, 12)) if one is not None)
     value = draw.choice((low, high, low + (high - low) * draw.random(), high * 10.0 ** draw.uniform(-30, 0), high / 2))
     return max(math.ceil(low), int(value)) if dotted_names(Recipe)[name][0] is int else float(value)
 
@@ -108,14 +108,14 @@ def a_range(draw: random.Random, tables: dict[str, Any], name: str) -> dict[str,
     if draw.random() < (0.6 if ends[0] else 0.03):
         entry["log"] = True
     if draw.random() < 0.2:
-        entry["also"] = [a_number(draw, name) for _ in range(draw.randint(1, 4))]
+        entry["extra_values"] = [a_number(draw, name) for _ in range(draw.randint(1, 4))]
     return entry
 
 
 def a_choice(draw: random.Random, tables: dict[str, Any], name: str) -> dict[str, Any]:
     hint, item = dotted_names(Recipe)[name]
     own = published(tables, name)
-    known = {"method": METHODS, "model.name": MODELS}.get(name, item.metadata["law"].choices or ())
+    known = {"method": METHODS, "model.name": MODELS}.get(name, item.metadata["bounds"].choices or ())
     if hint is bool:
         return {"choices": [True, False]}
     if hint is str:
@@ -206,8 +206,8 @@ def change_a_setting(draw: random.Random, tables: dict[str, Any]) -> None:
         if not isinstance(table, dict):
             return
     hint, item = dotted_names(StudySettings)[name]
-    law = item.metadata["law"]
-    bounds: list[float] = [bound for word in BOUNDS if (bound := getattr(law, word)) is not None]
+    allowed = item.metadata["bounds"]
+    bounds: list[float] = [bound for word in BOUNDS if (bound := getattr(allowed, word)) is not None]
     near = [bound + step for bound in bounds for step in (-1, 0, 1e-9, 1)]
     value: Any = draw.choice([*near, *NUMBERS]) if hint in (int, float) else any_value(draw)
     table[last] = int(value) if hint is int and isinstance(value, float) and math.isfinite(value) else value

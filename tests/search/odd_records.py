@@ -50,7 +50,13 @@ def base_events(study: Study, trials: int = 6) -> list[Event]:
     after: list[Event] = [
         {"event": "trial", "time": job["time"], "trial": number, "params": params, "source": "enqueued"},
         {"event": "job", **job},
-        {"event": "job_end", **job, "status": "worker died", "reason": "its worker process died", "stillborn": False},
+        {
+            "event": "job_end",
+            **job,
+            "status": "worker died",
+            "reason": "its worker process died",
+            "failed_start": False,
+        },
         {"event": "job", **job},
         {"event": "kill", "time": job["time"], "request": "b.json", "trial": number},
         {"event": "audit", "time": job["time"], "trials": [1, 2]},

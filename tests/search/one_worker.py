@@ -11,11 +11,11 @@ import torch
 
 from hcpr_tune.execution.runner import recording
 from hcpr_tune.search.record.results import ResultFiles, StudyFolder, recipe_of_job, training_name
-from hcpr_tune.search.scheduling.scheduler import Policy
+from hcpr_tune.search.scheduling.scheduler import Scheduler
 from hcpr_tune.search.spec.study import Study
 from hcpr_tune.search.storage.studies import check_new, create
 from hcpr_tune.search.suggestion.sampler import Suggester
-from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_stretch
+from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_segment
 
 
 def search(study: Study, storage: Path, name: str) -> StudyFolder:
@@ -25,16 +25,16 @@ def search(study: Study, storage: Path, name: str) -> StudyFolder:
     shelf = DataShelf(on_gpu=False)
     with recording(folder, study, history, workers=1) as record:
         record.listeners = [ResultFiles(folder, study, history)]
-        policy = Policy(study, history, Suggester(study), record.append, record.clock)
-        while not isinstance(job := policy.next_work(), str):
-            reported = policy.begin(job)
+        scheduler = Scheduler(study, history, Suggester(study), record.append, record.clock)
+        while not isinstance(job := scheduler.next_work(), str):
+            reported = scheduler.begin(job)
             recipe = recipe_of_job(study, history.trials[job.trial], job)
             place = folder.checkpoints / training_name(job.trial, job.end, study.restarted)
-            for report in train_stretch(recipe, shelf, place, job.start, job.end, reported):
+            for report in train_segment(recipe, shelf, place, job.start, job.end, reported):
                 ends = report["epoch"] == job.end
                 data = shelf.get(recipe.task)
                 more = {"splits": split_hashes(data), "model_inputs": model_inputs(data)} if ends else {}
-                policy.take(job, report | {"worker": "one", "status": "reached", "reason": ""} | more, ends)
+                scheduler.take(job, report | {"worker": "one", "status": "reached", "reason": ""} | more, ends)
     return folder
 
 

@@ -7,13 +7,13 @@ import pytest
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.space import params_of
 from hcpr_tune.search.storage.inbox import Inbox, checked, clear_stops, post
-from hcpr_tune.search.storage.object_store import Folder
+from hcpr_tune.search.storage.object_store import FolderObjectStore
 from tests.search.histories import history_of, lost, published, suggested
 
 
 @pytest.fixture
 def place(tmp_path):
-    return Folder(tmp_path)
+    return FolderObjectStore(tmp_path)
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from hcpr_tune.search.record.ledger import against_plan, audit, ledger, plan_plain
-from hcpr_tune.search.scheduling.asha import Rules
+from hcpr_tune.search.scheduling.asha import AshaConfig
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.spec.study import Foreseen
 from hcpr_tune.search.storage.studies import audit_event
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, published, reached, suggested
 
-RULES = Rules((3, 9, 27), 9)
+RULES = AshaConfig((3, 9, 27), 9)
 
 
 def test_each_second_of_the_workers_has_its_place():

@@ -24,7 +24,7 @@ from hcpr_tune.search.record.results import (
 )
 from hcpr_tune.search.scheduling.asha import next_decision
 from hcpr_tune.search.spec.space import with_params
-from hcpr_tune.search.storage.lease import living_holder
+from hcpr_tune.search.storage.lease import living_lease_holder
 from hcpr_tune.search.storage.studies import create, reopen
 from hcpr_tune.search.suggestion.sampler import Suggester
 from hcpr_tune.search.suggestion.warm_start import warm_start
@@ -33,7 +33,7 @@ from hcpr_tune.simulation.replay import driver_waits
 from hcpr_tune.verdict.decision.conclusion import conclude
 from hcpr_tune.verdict.state import read_state
 from hcpr_tune.views.forecast import plan_lines
-from hcpr_tune.views.report.report import Told, report_html
+from hcpr_tune.views.report.report import ReportContext, report_html
 from hcpr_tune.views.status import answer
 from hcpr_tune.views.terminal.live_view import view_of
 from tests.search.histories import history_of
@@ -59,9 +59,9 @@ def look(folder: StudyFolder, page: bool) -> None:
     json.dumps(one, allow_nan=False)
     assert one["state"] != "unreadable", one["reason"]
     json.dumps(answer(folder, study, history, alive=False), allow_nan=False)
-    Console(file=StringIO(), width=100).print(view_of(study, history, living_holder(folder.place) is not None))
+    Console(file=StringIO(), width=100).print(view_of(study, history, living_lease_holder(folder.objects) is not None))
     trials_csv(study, history)
-    json.dumps(ledger(history, study.rules), allow_nan=False)
+    json.dumps(ledger(history, study.asha_config), allow_nan=False)
     list(plan_lines(study))
     for trial in history.trials.values():
         with_params(study.recipe, trial.params)
@@ -70,13 +70,13 @@ def look(folder: StudyFolder, page: bool) -> None:
         trained_recipe(study, best)
     kept_checkpoints(study, history)
     if page:
-        report_html(Told(folder, study, history))
+        report_html(ReportContext(folder, study, history))
         warm_start(folder.root, study, 0.0)
         old = read_old(folder.root)
         measured(old, study)
         recorded_curves([old], study)
         driver_waits(old.events)
-    next_decision(history, study.rules)
+    next_decision(history, study.asha_config)
     if page:
         Suggester(study).suggest(len(history.trials), history)
 

@@ -24,7 +24,7 @@ from hcpr_tune.search.record.record import (
     sealed_row,
     unsealed,
 )
-from hcpr_tune.search.storage.object_store import Folder
+from hcpr_tune.search.storage.object_store import FolderObjectStore
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, reached, suggested
 from tests.search.odd_records import resealed
 
@@ -132,7 +132,7 @@ def test_who_lost_the_lead_writes_nothing(tmp_path):
 
 def test_a_record_in_segments_reads_as_one(tmp_path, monkeypatch):
     monkeypatch.setattr("hcpr_tune.search.record.record.SEGMENT_BYTES", 1500)
-    place = Folder(tmp_path / "bucket")
+    place = FolderObjectStore(tmp_path / "bucket")
     for session in range(2):
         record = Record(tmp_path / "record.jsonl", History(27), segments=Segments(place))
         for event in EVENTS:
@@ -143,7 +143,7 @@ def test_a_record_in_segments_reads_as_one(tmp_path, monkeypatch):
     assert read_segments(place) == (tmp_path / "record.jsonl").read_bytes()
 
 
-class Counted(Folder):
+class Counted(FolderObjectStore):
     """A place that knows how often it was written."""
 
     writes = 0
@@ -174,7 +174,7 @@ def test_in_a_bucket_epochs_wait_for_each_other_and_a_jobs_end_for_nobody(tmp_pa
 
 
 def test_in_a_bucket_an_epoch_is_there_soon_though_nothing_follows(tmp_path):
-    place, path = Folder(tmp_path / "bucket"), tmp_path / "record.jsonl"
+    place, path = FolderObjectStore(tmp_path / "bucket"), tmp_path / "record.jsonl"
     record = in_segments(path, place)
     for event in (begin(), suggested(0), job(0, 0, 3), epoch(0, 1), epoch(0, 2)):
         record.append(event)
@@ -186,7 +186,7 @@ def test_in_a_bucket_an_epoch_is_there_soon_though_nothing_follows(tmp_path):
 
 
 def test_what_waits_is_not_written_once_another_process_leads_the_study(tmp_path):
-    place, path, lost_to = Folder(tmp_path / "bucket"), tmp_path / "record.jsonl", []
+    place, path, lost_to = FolderObjectStore(tmp_path / "bucket"), tmp_path / "record.jsonl", []
 
     def leading():
         if lost_to:
@@ -273,22 +273,22 @@ def test_time_runs_on_over_sessions_but_not_between_them():
 
 
 def test_deaths_are_counted_for_the_present_job_and_those_of_dead_processes_apart():
-    def died(stillborn, time):
-        return {**job_end(0, 0, 3, "worker died", "x", time), "stillborn": stillborn}
+    def died(failed_start, time):
+        return {**job_end(0, 0, 3, "worker died", "x", time), "failed_start": failed_start}
 
     events = [suggested(0), job(0, 0, 3), epoch(0, 1, time=5.0), died(False, 6.0), job(0, 0, 3, time=6.0)]
     events += [died(True, 6.1), job(0, 0, 3, time=6.2), epoch(0, 1, time=9.2)]
     trial = history_of(*events).trials[0]
-    assert (trial.deaths, trial.stillborn, trial.status, trial.fresh) == (1, 1, "running", False)
+    assert (trial.deaths, trial.failed_starts, trial.status, trial.fresh) == (1, 1, "running", False)
     assert len(trial.epochs) == 1
     assert trial.startup == pytest.approx(4.0 + 3.0)
     ended = history_of(*events, epoch(0, 2), epoch(0, 3, 500), job_end(0, 0, 3)).trials[0]
-    assert (ended.deaths, ended.stillborn) == (0, 0)
+    assert (ended.deaths, ended.failed_starts) == (0, 0)
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:-9] + b"?" + data[-8:]])
 def test_a_damaged_last_line_of_a_segment_is_cut_before_the_next_one(tmp_path, damage):
-    place, path = Folder(tmp_path / "bucket"), tmp_path / "record.jsonl"
+    place, path = FolderObjectStore(tmp_path / "bucket"), tmp_path / "record.jsonl"
     record = Record(path, History(27), segments=Segments(place))
     for event in EVENTS:
         record.append(event)
@@ -521,14 +521,14 @@ def test_a_line_that_is_nested_without_end_is_damaged(tmp_path):
 
 
 def test_what_a_bucket_did_not_take_is_written_before_what_follows(tmp_path, monkeypatch):
-    place, path = Folder(tmp_path / "bucket"), tmp_path / "record.jsonl"
+    place, path = FolderObjectStore(tmp_path / "bucket"), tmp_path / "record.jsonl"
     record = in_segments(path, place)
     record.append(begin())
 
     def refuse(self, key, data):
         raise StorageError("the store is away")
 
-    monkeypatch.setattr(Folder, "write", refuse)
+    monkeypatch.setattr(FolderObjectStore, "write", refuse)
     record.append(suggested(0))
     with pytest.raises(StorageError, match="away"):
         record.append(job(0, 0, 3))

@@ -125,7 +125,7 @@ def test_a_taken_name_and_an_unwritable_storage_are_refused(small_study, tmp_pat
 
 def test_a_study_that_was_extended_twice_keeps_every_rung(small_study, tmp_path):
     study = replace(
-        small_study, recipe=replace(small_study.recipe, pace=replace(small_study.recipe.pace, over="stretch"))
+        small_study, recipe=replace(small_study.recipe, pace=replace(small_study.recipe.pace, over="segment"))
     )
     folder = check_new(tmp_path, "one")
     record = Record(folder.record, create(folder, study))
@@ -148,7 +148,7 @@ def test_a_study_that_was_extended_twice_keeps_every_rung(small_study, tmp_path)
     ],
 )
 def test_a_top_rung_that_would_change_what_was_trained_is_refused(space_file, change, words):
-    study = read_study(space_file, [("pace.over", "stretch"), *change.items()])
+    study = read_study(space_file, [("pace.over", "segment"), *change.items()])
     with pytest.raises(InputError, match=words):
         extend(study, {"epochs": 8})
     with pytest.raises(InputError, match="--epochs must be above the 4 epochs"):

@@ -13,7 +13,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import PRIOR
 from hcpr_tune.search.spec.space import Choice, Range, params_of, with_params
 from hcpr_tune.search.spec.study import SAMPLERS, Sampler, find_space, read_study, study_from_plain
-from hcpr_tune.search.suggestion.optuna_adapter import Told, common_rung, export
+from hcpr_tune.search.suggestion.optuna_adapter import OptunaAdapter, common_rung, export
 from hcpr_tune.search.suggestion.sampler import KINDS, Suggester, check_sampler
 from tests.search.histories import begin, history_of, job, lost, published, reached, suggested
 
@@ -26,7 +26,7 @@ CONDITIONAL = {
         "trades.beta": {"low": 1.0, "high": 12.0, "when": {"method": ["trades"]}},
         "optimiser.lr@hcpr": {"low": 0.03, "high": 0.2, "log": True, "when": {"method": "hcpr"}},
         "optimiser.lr@trades": {"low": 0.003, "high": 0.1, "log": True, "when": {"method": "trades"}},
-        "averaging.half_life": {"low": 0.1, "high": 4.0, "log": True, "also": [0.0]},
+        "averaging.half_life": {"low": 0.1, "high": 4.0, "log": True, "extra_values": [0.0]},
     },
 }
 
@@ -95,7 +95,7 @@ FIGURES = {
 def test_samplers_that_learn_nothing_give_the_points_that_they_always_gave_and_are_told_nothing(
     conditional, name, monkeypatch
 ):
-    monkeypatch.setattr(Told, "trials", None)
+    monkeypatch.setattr(OptunaAdapter, "trials", None)
     study, history = with_sampler(conditional, name), history_of()
     suggester = Suggester(study)
     for number in range(21):
@@ -108,9 +108,9 @@ def test_samplers_that_learn_nothing_give_the_points_that_they_always_gave_and_a
 def test_random_points_are_those_of_optunas_random_sampler(default, conditional):
     kinds = {
         "float": Range(low=-1.5, high=3.0),
-        "log": Range(low=0.001, high=0.7, log=True, also=(0.0, 5.0)),
-        "whole": Range(low=2, high=5, whole=True),
-        "log_whole": Range(low=1, high=64, log=True, whole=True, also=(0,)),
+        "log": Range(low=0.001, high=0.7, log=True, extra_values=(0.0, 5.0)),
+        "whole": Range(low=2, high=5, integer=True),
+        "log_whole": Range(low=1, high=64, log=True, integer=True, extra_values=(0,)),
         "one": Choice(choices=("only",)),
         "narrow": Range(low=4.0, high=4.0),
         "some": Choice(choices=("a", "b", "c")),
@@ -189,7 +189,7 @@ def test_parallel_workers_do_not_get_the_same_point_of_a_small_space():
 
 
 def told(study, *events, **more):
-    return Told(study, **more).trials(history_of(*events, goal=study.goal))
+    return OptunaAdapter(study, **more).trials(history_of(*events, goal=study.goal))
 
 
 def test_optuna_is_told_how_far_each_trial_got(default):
@@ -258,7 +258,10 @@ def test_a_bad_published_recipe_that_ran_to_the_end_does_not_pass_for_the_best(d
 
 def test_what_was_told_once_is_told_anew_when_it_changes(default):
     params = params_of(default.recipe, default.space)
-    told_so_far, history = Told(default), history_of(published(params), *reached(0, 0, 3, 300), suggested(1, params))
+    told_so_far, history = (
+        OptunaAdapter(default),
+        history_of(published(params), *reached(0, 0, 3, 300), suggested(1, params)),
+    )
     assert [trial.state.name for trial in told_so_far.trials(history)] == ["PRUNED", "RUNNING"]
     for event in reached(1, 0, 3, 200):
         history.apply(event)
@@ -319,7 +322,7 @@ def test_an_earlier_study_gives_its_best_points_first_and_is_told_at_its_fidelit
     history = history_of(OLD | {"trials": trials}, published(params_of(default.recipe, default.space)))
     params, source = Suggester(default).suggest(1, history)
     assert (params["hcpr.scale"], source) == (9.0, "warm start")
-    states = [trial.state.name for trial in Told(default).trials(history)]
+    states = [trial.state.name for trial in OptunaAdapter(default).trials(history)]
     assert states == ["PRUNED", "COMPLETE", "COMPLETE", "FAIL", "RUNNING"]
     model = with_sampler(default, "tpe", startup_trials=2)
     assert Suggester(model).suggest(1, history)[0] == params

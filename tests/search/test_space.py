@@ -22,7 +22,7 @@ SHARED = {
     "optimiser.lr@mart": {"low": 0.003, "high": 0.1, "log": True, "when": {"method": "mart"}},
     "pace.shape": {"choices": ["constant", "linear"], "when": {"method": "hcpr"}},
     "pace.ramp": {"low": 0.1, "high": 0.8, "when": {"pace": {"shape": "linear"}}},
-    "averaging.half_life": {"low": 0.1, "high": 4.0, "log": True, "also": [0.0]},
+    "averaging.half_life": {"low": 0.1, "high": 4.0, "log": True, "extra_values": [0.0]},
 }
 RECIPE = {"model": {"head": "auto"}}
 
@@ -68,9 +68,9 @@ def test_the_condition_may_be_read_back_from_the_resolved_study(tmp_path):
 def test_each_share_of_a_dimension_is_a_value_of_it(share):
     for dimension in (
         Range(4.0, 16.0, log=True),
-        Range(1, 5, whole=True),
-        Range(1, 300, log=True, whole=True),
-        Range(0.1, 4.0, log=True, also=(0.0,)),
+        Range(1, 5, integer=True),
+        Range(1, 300, log=True, integer=True),
+        Range(0.1, 4.0, log=True, extra_values=(0.0,)),
         Choice((True, False)),
     ):
         value = dimension.at(share)
@@ -82,9 +82,9 @@ def test_shares_spread_evenly_over_a_dimension():
     shares = [(n + 0.5) / 1000 for n in range(1000)]
     below = [Range(4.0, 16.0, log=True).at(share) < 8 for share in shares]
     assert sum(below) == 500
-    numbers = [Range(1, 4, whole=True).at(share) for share in shares]
+    numbers = [Range(1, 4, integer=True).at(share) for share in shares]
     assert [numbers.count(n) for n in (1, 2, 3, 4)] == [250] * 4
-    assert [Range(0.1, 4.0, also=(0.0,)).at(share) for share in shares].count(0.0) == 250
+    assert [Range(0.1, 4.0, extra_values=(0.0,)).at(share) for share in shares].count(0.0) == 250
 
 
 def test_a_point_may_name_the_field_of_a_labelled_dimension():
@@ -135,12 +135,12 @@ BAD = {
         "search.optimiser.lr and search.optimiser.lr@b set the same field and can hold together",
     ),
     "also inside": (
-        {"averaging.half_life": {"low": 0.0, "high": 4.0, "also": [0.0]}},
-        "search.averaging.half_life.also must lie outside 0 to 4",
+        {"averaging.half_life": {"low": 0.0, "high": 4.0, "extra_values": [0.0]}},
+        "search.averaging.half_life.extra_values must lie outside 0 to 4",
     ),
     "also breaks the law": (
-        {"averaging.half_life": {"low": 0.1, "high": 4.0, "also": [-1.0]}},
-        "search.averaging.half_life.also must be at least 0",
+        {"averaging.half_life": {"low": 0.1, "high": 4.0, "extra_values": [-1.0]}},
+        "search.averaging.half_life.extra_values must be at least 0",
     ),
     "prior outside": (
         {"hcpr.margin": {**LOW_HIGH, "prior": {"centre": 1.0, "strength": 0.5}}},
@@ -285,7 +285,7 @@ def test_conditions_are_read_back_in_whatever_order_they_were_written():
     when = {"pace.shape": "linear", "method": "hcpr", "pace.over": "trial"}
     search = {
         **SHARED,
-        "pace.over": {"choices": ["trial", "stretch"]},
+        "pace.over": {"choices": ["trial", "segment"]},
         "pace.ramp": {"low": 0.0, "high": 0.8, "when": when},
     }
     assert study_of(search) == study_of(
@@ -297,13 +297,13 @@ UNEQUAL = {
     "a whole number and the same float": {"choices": [8, 8.0]},
     "one float": {"choices": [0.0, 8.0, -0.0]},
     "beyond what a float can hold": {"choices": [8.0, 2**53 + 1]},
-    "both ends of 0": {"low": 0.5, "high": 8.0, "also": [0.0, -0.0]},
+    "both ends of 0": {"low": 0.5, "high": 8.0, "extra_values": [0.0, -0.0]},
     "a number far too small": {"low": 5e-324, "high": 8.0, "log": True},
     "a number far too large": {"low": 1.2, "high": 1.7976931348623157e308, "log": True},
     "a number of hundreds of digits": {"low": 1.2, "high": 10**400},
     "not a number": {"low": 1.2, "high": float("nan")},
     "thousands of choices": {"choices": [float(n) for n in range(20_000)]},
-    "many values beside": {"low": 1.2, "high": 8.0, "also": [9.0 + n for n in range(200)]},
+    "many values beside": {"low": 1.2, "high": 8.0, "extra_values": [9.0 + n for n in range(200)]},
 }
 
 
@@ -324,10 +324,10 @@ def test_a_label_is_a_word(label):
 def test_values_beside_a_range_that_read_alike_stay_apart():
     from hcpr_tune.search.suggestion.optuna_adapter import kinds_of, to_optuna
 
-    dimension = Range(0.1, 4.0, also=(20.0000001, 20.0000002))
+    dimension = Range(0.1, 4.0, extra_values=(20.0000001, 20.0000002))
     assert len(set(kinds_of(dimension))) == 3
     assert to_optuna({"a": 20.0000002}, {"a": dimension}) == {"a kind": "20.0000002"}
-    assert kinds_of(Range(0.1, 4.0, also=(0.0,))) == ["range", "0"]
+    assert kinds_of(Range(0.1, 4.0, extra_values=(0.0,))) == ["range", "0"]
 
 
 def test_the_corners_are_bounded():
@@ -343,7 +343,7 @@ def test_a_chain_of_conditions_is_looked_at_in_no_time():
     choices = [
         ["normal", "uniform"],
         *[["constant", "linear", "cosine"]] * 2,
-        *[["trial", "stretch"]] * 2,
+        *[["trial", "segment"]] * 2,
         [True, False],
     ]
     search = {name: {"choices": values} for name, values in zip(names, choices, strict=True)}

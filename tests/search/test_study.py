@@ -104,13 +104,13 @@ def test_whole_numbers_and_booleans_can_be_searched(space_file):
     study = overridden(
         space_file, "search.batch_size={low=32,high=256,log=true}", "search.model.head_bias={choices=[true,false]}"
     )
-    assert study.space["batch_size"] == Range(32, 256, log=True, whole=True)
+    assert study.space["batch_size"] == Range(32, 256, log=True, integer=True)
     assert study.space["model.head_bias"] == Choice((True, False))
 
 
 def test_seed_threads_and_rungs_of_the_recipe_follow_from_the_study(space_file):
     recipe = overridden(space_file, "seed=7", "resources.cpus_per_trial=2").recipe
-    assert (recipe.seed, recipe.threads, recipe.stretch_ends) == (7, 2, (1, 2))
+    assert (recipe.seed, recipe.threads, recipe.segment_ends) == (7, 2, (1, 2))
     assert recipe.rung_epochs == (1, 2, 4)
 
 
@@ -173,7 +173,7 @@ BAD = {
         "search.hcpr.margin={low=0.3,high=0.4}",
         "recipe.hcpr.margin = 0.2 lies outside search.hcpr.margin (0.3 to 0.4)",
     ),
-    "derived": ("recipe.stretch_ends=[1]", "recipe.stretch_ends is not stated in a study: it follows from"),
+    "derived": ("recipe.segment_ends=[1]", "recipe.segment_ends is not stated in a study: it follows from"),
     "recipe no table": ("recipe=3", "recipe must be a table, got 3"),
     "gpus": (
         "resources.gpus_per_trial='all'",

@@ -215,7 +215,7 @@ def test_closeness_is_one_where_all_agree_and_zero_where_chance_would_do():
     assert closeness(even, 0.0, [1.0, 0.5]) == 0
     log = Range(1.0, 100.0, log=True)
     assert closeness(log, 10.0, [10**1.2, 10**0.8]) == pytest.approx(0.7)
-    beside = Range(1.0, 100.0, log=True, also=(0.0,))
+    beside = Range(1.0, 100.0, log=True, extra_values=(0.0,))
     assert closeness(beside, 10.0, [10.0, 0.0]) == 0
     assert closeness(beside, 0.0, [0.0, 0.0]) == 1
     assert closeness(beside, 0.0, [0.0, 10.0]) == pytest.approx(1 / 3)

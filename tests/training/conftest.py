@@ -51,7 +51,7 @@ def tiny_recipe() -> Recipe:
         task=Task(epsilon=0.1),
         model=Model(width=4),
         epochs=4,
-        stretch_ends=(2,),
+        segment_ends=(2,),
         batch_size=64,
         pace=Schedule(0.2, 1.0, ramp=1.0, shape="linear"),
         consistency=Schedule(0.5, 1.0, ramp=1.0, shape="cosine"),

@@ -8,7 +8,7 @@ from torch import nn
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.models.architectures import CosineHead
-from hcpr_tune.training.models.classifier import build_model, for_attack, project
+from hcpr_tune.training.models.classifier import build_model, fuse_conv_bn, normalise_head
 from hcpr_tune.training.models.export import load_model
 from hcpr_tune.training.recipe import Model
 
@@ -68,7 +68,7 @@ def test_the_model_that_is_attacked_is_the_same_function(name):
     size = 64 if name.startswith("torchvision") else 16
     model = unsettle(build_model(Model(name=name), 3, 10, 0, (size, size)).double()).eval()
     images = torch.rand(2, 3, size, size, dtype=torch.float64, requires_grad=True)
-    quick = for_attack(model)
+    quick = fuse_conv_bn(model)
     logits, found = model(images), quick(images)
     torch.testing.assert_close(found, logits, rtol=0, atol=1e-9)
     gradients = [torch.autograd.grad(one.square().sum(), images)[0] for one in (logits, found)]
@@ -80,7 +80,7 @@ def test_the_model_that_is_attacked_is_the_same_function(name):
 def test_folding_leaves_the_model_as_it_was():
     model = unsettle(build_model(Model(), 1, 10, 0, (8, 8))).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    quick = for_attack(model)
+    quick = fuse_conv_bn(model)
     assert model.training
     assert not quick.training
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -109,7 +109,7 @@ def test_torchvisions_classifiers_take_a_cosine_head(name):
     model = build_model(Model(name=f"torchvision:{name}"), 1, 4, 0, (64, 64))
     assert model(torch.rand(2, 1, 64, 64)).shape == (2, 4)
     (head,) = [module for module in model.modules() if isinstance(module, CosineHead)]
-    project(model)
+    normalise_head(model)
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(4))
 
 

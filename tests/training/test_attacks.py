@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hcpr_tune.training.attacks.pgd import evaluating, into_ball, margin_attack, maximise
+from hcpr_tune.training.attacks.pgd import evaluating, margin_attack, pgd, project
 from hcpr_tune.training.loop import attack
 from hcpr_tune.training.methods.losses import misclassification_margin, pair_consistency
 from hcpr_tune.training.methods.method import method_of
@@ -83,7 +83,7 @@ def condition(model: nn.Module) -> tuple[list[bool], list[bool]]:
 def test_attacked_images_lie_in_the_ball_and_in_the_box(seed, epsilon, relative_step, steps, noise):
     images, model = draw(seed, 5, 1, 3, 3), linear_model(seed, 3)
     labels = torch.arange(5) % 3
-    adversarial = maximise(
+    adversarial = pgd(
         model,
         images,
         lambda logits: misclassification_margin(logits, labels),
@@ -115,7 +115,7 @@ def test_every_image_that_a_model_is_shown_lies_in_the_ball_and_in_the_box():
 def test_projection_keeps_what_is_inside_and_is_the_nearest_point():
     images = torch.tensor([0.0, 0.5, 0.5, 1.0, 0.95])
     moved = torch.tensor([-0.05, 0.55, 0.9, 0.7, 1.2])
-    torch.testing.assert_close(into_ball(moved, images, 0.1), torch.tensor([0.0, 0.55, 0.6, 0.9, 1.0]))
+    torch.testing.assert_close(project(moved, images, 0.1), torch.tensor([0.0, 0.55, 0.6, 0.9, 1.0]))
 
 
 def test_the_model_is_left_as_found(digits):
@@ -140,7 +140,7 @@ def test_the_model_is_left_as_found_when_the_objective_raises(digits):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        maximise(model, images, broken, epsilon=EPSILON, steps=2, step_size=0.05, start=images)
+        pgd(model, images, broken, epsilon=EPSILON, steps=2, step_size=0.05, start=images)
     assert condition(model) == before
     with pytest.raises(ZeroDivisionError):
         margin_attack(model, images, labels, broken, epsilon=EPSILON, steps=2, step_size=0.05, start=images)
@@ -155,7 +155,7 @@ def test_during_the_attack_all_is_in_eval_mode_and_no_parameter_wants_a_gradient
         seen.append(condition(model))
         return logits.amax(1)
 
-    maximise(model, images, objective, epsilon=EPSILON, steps=3, step_size=0.05, start=images)
+    pgd(model, images, objective, epsilon=EPSILON, steps=3, step_size=0.05, start=images)
     assert len(seen) == 3
     assert not any(any(modes) or any(wanting) for modes, wanting in seen)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -198,7 +198,7 @@ def test_on_a_linear_model_the_ascent_reaches_the_closed_form_optimum(seed, box)
     images, model = draw(seed, 6, 1, 3, 3), linear_model(seed, 2)
     if box == "free":
         images = 0.1 + 0.8 * images
-    adversarial = maximise(
+    adversarial = pgd(
         model,
         images,
         lambda logits: logits[:, 1] - logits[:, 0],

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.data.dataset import Data, Split, batches, load_data, sources, split_indices
+from hcpr_tune.training.data import sources
+from hcpr_tune.training.data.dataset import Data, Split, batches, load_data, split_indices
 from hcpr_tune.training.data.heldout import open_test
 from hcpr_tune.training.loop import initial_state, train
 from hcpr_tune.training.recipe import Task
@@ -138,7 +139,7 @@ def test_loaded_data_hold_no_test_images(digits):
 
 def test_training_sees_its_training_images_and_no_others(tiny_recipe, digits):
     # With the validation labels turned round the weights stay the same: validation measures and nothing else.
-    recipe = dataclasses.replace(tiny_recipe, epochs=1, stretch_ends=())
+    recipe = dataclasses.replace(tiny_recipe, epochs=1, segment_ends=())
     turned = dataclasses.replace(digits.validation, labels=digits.validation.labels.flip(0))
     weights = []
     for data in (digits, dataclasses.replace(digits, validation=turned)):

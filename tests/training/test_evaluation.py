@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hcpr_tune.common.intervals import wilson_interval
 from hcpr_tune.training.attacks.evaluation import evaluate, random_starts
-from hcpr_tune.training.attacks.pgd import evaluating, maximise
+from hcpr_tune.training.attacks.pgd import evaluating, pgd
 from hcpr_tune.training.data.dataset import Split
 from hcpr_tune.training.recipe import Evaluation, Task
 
@@ -156,7 +156,7 @@ def test_starts_are_fixed_per_image_and_fill_the_ball(digits):
 
 def cross_entropy_survivors(model: nn.Module, images: Tensor, labels: Tensor, start: Tensor) -> int:
     """What a search must not score with: how many images survive PGD on the cross-entropy."""
-    adversarial = maximise(
+    adversarial = pgd(
         model,
         images,
         lambda logits: F.cross_entropy(logits, labels, reduction="none"),

@@ -19,21 +19,21 @@ from hcpr_tune.training.attacks.evaluation import scored_positions, scoring_atta
 from hcpr_tune.training.attacks.examples import MOST_BYTES, SHOWN, Examples, draw_examples, examples_png, find_examples
 from hcpr_tune.training.loop import initial_state
 from hcpr_tune.training.recipe import Averaging, Evaluation, Task
-from hcpr_tune.training.session import DataShelf, train_stretch
+from hcpr_tune.training.session import DataShelf, train_segment
 
 TASK, SETTINGS = Task(epsilon=0.1), Evaluation(steps=5)
 
 
 @pytest.fixture(scope="module")
 def recipe(tiny_recipe):
-    return replace(tiny_recipe, epochs=2, stretch_ends=(1,))
+    return replace(tiny_recipe, epochs=2, segment_ends=(1,))
 
 
 @pytest.fixture(scope="module")
 def whole(recipe, tmp_path_factory):
     """A training to the end: its folder and its reports."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, list(train_stretch(recipe, DataShelf(), folder, 0, 2))
+    return folder, list(train_segment(recipe, DataShelf(), folder, 0, 2))
 
 
 def weights(folder, epoch):
@@ -44,11 +44,11 @@ def weights(folder, epoch):
 def test_the_training_is_the_same_bit_for_bit_without_it(recipe, tmp_path, monkeypatch, half_life):
     recipe = replace(recipe, averaging=Averaging(half_life=half_life))
     torch.manual_seed(7)
-    drawn = list(train_stretch(recipe, DataShelf(), tmp_path / "drawn", 0, 2))
+    drawn = list(train_segment(recipe, DataShelf(), tmp_path / "drawn", 0, 2))
     after = torch.get_rng_state()
     monkeypatch.setattr(session, "examples_png", lambda *_: b"")
     torch.manual_seed(7)
-    plain = list(train_stretch(recipe, DataShelf(), tmp_path / "plain", 0, 2))
+    plain = list(train_segment(recipe, DataShelf(), tmp_path / "plain", 0, 2))
     assert torch.equal(after, torch.get_rng_state())
     for epoch in (1, 2):
         assert weights(tmp_path / "drawn", epoch) == weights(tmp_path / "plain", epoch)
@@ -136,7 +136,7 @@ def test_what_is_wrong_before_the_attack_is_not_attacked(digits):
 
 
 def test_only_rungs_have_a_picture(recipe, tmp_path):
-    for report in train_stretch(replace(recipe, epochs=3), DataShelf(), tmp_path, 0, 3):
+    for report in train_segment(replace(recipe, epochs=3), DataShelf(), tmp_path, 0, 3):
         path = checkpoints.folder_of(tmp_path, report["epoch"]) / "examples.png"
         assert path.exists() == report["is_rung"]
     assert png_size(path.read_bytes()) is not None
@@ -149,7 +149,7 @@ def test_nothing_goes_on_from_it(recipe, whole, tmp_path, damage):
     data = path.read_bytes()
     changed = {"cut off": data[:40], "empty": b"", "altered": data[:-9] + b"?" + data[-8:]}
     path.write_bytes(changed[damage]) if damage in changed else path.unlink()
-    (again,) = train_stretch(recipe, DataShelf(), tmp_path, 1, 2)
+    (again,) = train_segment(recipe, DataShelf(), tmp_path, 1, 2)
     assert (again["epoch"], again["losses"]) == (2, [])
     assert weights(tmp_path, 2) == weights(whole[0], 2)
     assert again["loss"] == whole[1][-1]["loss"]

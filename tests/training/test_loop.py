@@ -77,7 +77,7 @@ def test_the_same_recipe_gives_the_same_bits(tiny_recipe, digits, trained):
 
 
 def test_the_callers_thread_count_does_not_change_the_result(tiny_recipe, digits):
-    recipe, before = replace(tiny_recipe, epochs=1, stretch_ends=()), torch.get_num_threads()
+    recipe, before = replace(tiny_recipe, epochs=1, segment_ends=()), torch.get_num_threads()
     alone, _ = run(recipe, digits)
     torch.set_num_threads(before + 1)
     try:
@@ -88,7 +88,7 @@ def test_the_callers_thread_count_does_not_change_the_result(tiny_recipe, digits
 
 
 def test_another_seed_gives_another_training(tiny_recipe, digits, trained):
-    _, epochs = run(replace(tiny_recipe, epochs=1, stretch_ends=(), seed=1), digits)
+    _, epochs = run(replace(tiny_recipe, epochs=1, segment_ends=(), seed=1), digits)
     assert epochs[0].loss != trained.epochs[0].loss
 
 
@@ -108,8 +108,8 @@ def test_epochs_differ_in_order(tiny_recipe, digits):
     still = replace(tiny_recipe.optimiser, lr=1e-30, weight_decay=0.0)
     recipe = replace(tiny_recipe, epochs=2, optimiser=still, pace=Schedule(), consistency=Schedule())
     _, (first, second) = run(recipe, digits)
-    assert first.accuracy_loss != second.accuracy_loss
-    assert first.accuracy_loss == pytest.approx(second.accuracy_loss, rel=0.05)
+    assert first.classification_loss != second.classification_loss
+    assert first.classification_loss == pytest.approx(second.classification_loss, rel=0.05)
 
 
 def test_global_generators_and_threads_are_left_as_found(tiny_recipe, digits):
@@ -134,7 +134,9 @@ def test_an_epoch_tells_what_its_schedules_were(trained):
         assert epoch.lr == learning_rate(recipe, number)
         assert epoch.pace == at_epoch(recipe, recipe.pace, number)
         assert epoch.consistency_factor == at_epoch(recipe, recipe.consistency, number)
-        assert epoch.loss == pytest.approx(epoch.accuracy_loss + epoch.consistency_factor * epoch.consistency_loss)
+        assert epoch.loss == pytest.approx(
+            epoch.classification_loss + epoch.consistency_factor * epoch.consistency_loss
+        )
         assert min(epoch.seconds_attack, epoch.seconds_update, epoch.seconds_evaluation) > 0
 
 
@@ -144,7 +146,7 @@ def test_the_optimiser_ran_at_the_scheduled_rate(trained):
 
 def test_rungs_are_always_evaluated_and_other_epochs_at_the_period(tiny_recipe, digits):
     evaluation = replace(tiny_recipe.evaluation, period=3)
-    recipe = replace(tiny_recipe, epochs=5, stretch_ends=(1,), evaluation=evaluation)
+    recipe = replace(tiny_recipe, epochs=5, segment_ends=(1,), evaluation=evaluation)
     _, epochs = run(recipe, digits)
     assert [epoch.epoch for epoch in epochs if epoch.validation is not None] == [1, 3, 5]
     assert [epoch.epoch for epoch in epochs if epoch.is_rung] == [1, 5]
@@ -215,16 +217,16 @@ def test_head_rows_are_unit_after_training(trained):
 
 
 def test_the_consistency_factor_changes_the_training(tiny_recipe, digits, trained):
-    recipe = replace(tiny_recipe, epochs=1, stretch_ends=(), consistency=Schedule(0.0, 0.0))
+    recipe = replace(tiny_recipe, epochs=1, segment_ends=(), consistency=Schedule(0.0, 0.0))
     _, epochs = run(recipe, digits)
-    assert epochs[0].loss == epochs[0].accuracy_loss
+    assert epochs[0].loss == epochs[0].classification_loss
     assert epochs[0].consistency_loss > trained.epochs[0].consistency_loss
 
 
 def test_a_compiled_model_trains_as_the_plain_one(tiny_recipe, digits, monkeypatch):
     # torch's own tracing without code generation, which would need a C++ compiler and a minute.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    recipe = replace(tiny_recipe, epochs=2, stretch_ends=())
+    recipe = replace(tiny_recipe, epochs=2, segment_ends=())
     _, plain = run(recipe, digits)
     state, compiled = run(replace(recipe, precision=Precision(compile=True)), digits)
     assert state.compiled is not None

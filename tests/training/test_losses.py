@@ -15,7 +15,7 @@ from hcpr_tune.training.methods.losses import (
     misclassification_margin,
     modulated_logits,
     pair_consistency,
-    self_paced_accuracy,
+    self_paced_cross_entropy,
 )
 
 
@@ -62,7 +62,7 @@ def test_accuracy_loss_and_gradient_are_the_published_ones(reference, case):
     logits = torch.from_numpy(reference[f"{case}_natural_logits"]).requires_grad_(True)
     labels = torch.from_numpy(reference[f"{case}_labels"])
     scale, margin = float(reference[f"{case}_scale"]), float(reference[f"{case}_margin"])
-    loss = self_paced_accuracy(logits, labels, scale, margin).mean()
+    loss = self_paced_cross_entropy(logits, labels, scale, margin).mean()
     (gradient,) = torch.autograd.grad(loss, logits)
     np.testing.assert_allclose(loss.item(), reference[f"{case}_accuracy_loss"], rtol=0, atol=1e-9)
     np.testing.assert_allclose(gradient, reference[f"{case}_accuracy_loss_grad_natural"], rtol=0, atol=1e-9)
@@ -89,7 +89,7 @@ SETTINGS = list(product(range(3), (1.0, 8.0, 20.0), (0.0, 0.2, 0.5)))
 def test_accuracy_loss_is_the_double_loop(seed, scale, margin, pace):
     logits, _, labels = draw(seed)
     expected = accuracy_by_loop(logits.numpy(), labels.numpy(), scale, margin, pace)
-    losses = self_paced_accuracy(logits, labels, scale, margin, pace)
+    losses = self_paced_cross_entropy(logits, labels, scale, margin, pace)
     assert losses.shape == (7,)
     np.testing.assert_allclose(losses, expected, rtol=1e-11, atol=1e-12)
 
@@ -129,7 +129,7 @@ def test_consistency_stays_finite_where_softmax_underflows():
 def test_pace_zero_is_the_cross_entropy_of_scaled_cosines(seed):
     logits, _, labels = draw(seed)
     expected = F.cross_entropy(8 * logits, labels, reduction="none")
-    torch.testing.assert_close(self_paced_accuracy(logits, labels, 8.0, 0.2, pace=0.0), expected)
+    torch.testing.assert_close(self_paced_cross_entropy(logits, labels, 8.0, 0.2, pace=0.0), expected)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -140,7 +140,7 @@ def test_pace_one_is_the_published_modulation_and_the_default(seed):
     factors[rows, labels] = 1.2 - logits[rows, labels]
     torch.testing.assert_close(modulated_logits(logits, labels, 8.0, 0.2, 1.0), 8 * factors * logits)
     assert torch.equal(
-        self_paced_accuracy(logits, labels, 8.0, 0.2), self_paced_accuracy(logits, labels, 8.0, 0.2, 1.0)
+        self_paced_cross_entropy(logits, labels, 8.0, 0.2), self_paced_cross_entropy(logits, labels, 8.0, 0.2, 1.0)
     )
 
 
@@ -148,7 +148,7 @@ def test_pace_one_is_the_published_modulation_and_the_default(seed):
 def test_gradient_of_the_accuracy_loss_is_that_of_its_value(pace):
     logits, _, labels = draw(5)
     assert torch.autograd.gradcheck(
-        lambda z: self_paced_accuracy(z, labels, 8.0, 0.2, pace), logits.requires_grad_(True)
+        lambda z: self_paced_cross_entropy(z, labels, 8.0, 0.2, pace), logits.requires_grad_(True)
     )
 
 
@@ -171,7 +171,7 @@ def test_accuracy_loss_has_its_known_floor(scale, margin, classes, floor):
     label = torch.tensor([0])
     optimum = torch.full((1, classes), -margin / 2, dtype=torch.float64)
     optimum[0, 0] = (1 + margin) / 2
-    at_optimum = self_paced_accuracy(optimum, label, scale, margin).item()
+    at_optimum = self_paced_cross_entropy(optimum, label, scale, margin).item()
     assert at_optimum == pytest.approx(floor, rel=5e-3)
 
     generator = torch.Generator().manual_seed(0)
@@ -180,7 +180,7 @@ def test_accuracy_loss_has_its_known_floor(scale, margin, classes, floor):
 
     def closure() -> Tensor:
         solver.zero_grad()
-        loss = self_paced_accuracy(logits, label, scale, margin).sum()
+        loss = self_paced_cross_entropy(logits, label, scale, margin).sum()
         loss.backward()
         return loss
 

@@ -17,7 +17,7 @@ from hcpr_tune.training.methods.losses import (
     margin_logits,
     misclassification_aware_kl,
     modulated_logits,
-    self_paced_accuracy,
+    self_paced_cross_entropy,
 )
 from hcpr_tune.training.methods.method import METHODS, method_of
 from hcpr_tune.training.recipe import METHODS as NAMED
@@ -67,8 +67,8 @@ def hcpr_row(natural, adversarial, label):
 
 def mart_row(natural, adversarial, label):
     q, p = softmax(adversarial), softmax(natural)
-    rival = max(q[j] for j in range(len(q)) if j != label)
-    return smoothed_ce(adversarial, label, 0.1) - np.log(1 - rival), 2.5 * kl(natural, adversarial) * (1 - p[label])
+    baseline = max(q[j] for j in range(len(q)) if j != label)
+    return smoothed_ce(adversarial, label, 0.1) - np.log(1 - baseline), 2.5 * kl(natural, adversarial) * (1 - p[label])
 
 
 def scaled_kl(n, a):
@@ -138,12 +138,12 @@ def test_gradients_are_those_of_the_functions():
 def test_detached_factors_are_constants_to_the_gradient():
     logits, _, labels = logits_of(5)
     logits.requires_grad_(True)
-    (found,) = torch.autograd.grad(self_paced_accuracy(logits, labels, 8, 0.2, 0.7, detached=True).sum(), logits)
+    (found,) = torch.autograd.grad(self_paced_cross_entropy(logits, labels, 8, 0.2, 0.7, detached=True).sum(), logits)
     factors = (modulated_logits(logits, labels, 8, 0.2, 0.7) / logits).detach()
     (expected,) = torch.autograd.grad(cross_entropy(factors * logits, labels).sum(), logits)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    attached = self_paced_accuracy(logits, labels, 8, 0.2, 0.7)
-    torch.testing.assert_close(attached, self_paced_accuracy(logits, labels, 8, 0.2, 0.7, detached=True))
+    attached = self_paced_cross_entropy(logits, labels, 8, 0.2, 0.7)
+    torch.testing.assert_close(attached, self_paced_cross_entropy(logits, labels, 8, 0.2, 0.7, detached=True))
     (other,) = torch.autograd.grad(attached.sum(), logits)
     assert not torch.allclose(found, other)
 
@@ -194,7 +194,7 @@ def test_a_users_own_method_trains(tiny_recipe, digits, tmp_path, monkeypatch):
         "def averaged(natural, adversarial, labels):\n    return F.cross_entropy(adversarial, labels)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    recipe = replace(tiny_recipe, epochs=1, stretch_ends=(), method="my_losses:plain")
+    recipe = replace(tiny_recipe, epochs=1, segment_ends=(), method="my_losses:plain")
     assert len(list(train(recipe, digits, initial_state(recipe, digits)))) == 1
     wrong = replace(recipe, method="my_losses:averaged")
     with pytest.raises(InputError, match=r"method my_losses:averaged must return .* one value per image, .* got \(\)"):

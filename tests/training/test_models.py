@@ -14,7 +14,7 @@ from hcpr_tune.training.models.classifier import (
     CosineHead,
     build_model,
     load_weights,
-    project,
+    normalise_head,
     save_weights,
 )
 from hcpr_tune.training.recipe import MODELS, Model
@@ -41,7 +41,7 @@ def head_with(weight: Tensor, bias: Tensor | None) -> CosineHead:
 def test_the_head_gives_cosines_plus_bias(with_bias):
     features, weight, bias = random(6, 5), 3 * random(4, 5, seed=1), random(4, seed=2)
     head = head_with(weight, bias if with_bias else None)
-    project(head)
+    normalise_head(head)
     logits = head(features)
     for i in range(6):
         for j in range(4):
@@ -60,7 +60,7 @@ def test_projection_makes_unit_rows_of_the_same_direction_and_touches_nothing_el
     model = nn.Sequential(nn.Linear(5, 5).double(), head_with(3 * random(4, 5), random(4, seed=1)))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     parameter = model[1].weight
-    project(model)
+    normalise_head(model)
     assert model[1].weight is parameter
     assert parameter.requires_grad
     torch.testing.assert_close(parameter.detach(), before["1.weight"] / before["1.weight"].norm(dim=1, keepdim=True))
@@ -69,9 +69,9 @@ def test_projection_makes_unit_rows_of_the_same_direction_and_touches_nothing_el
 
 def test_projecting_twice_changes_nothing_but_rounding():
     head = head_with(random(4, 5), None)
-    project(head)
+    normalise_head(head)
     once = head.weight.detach().clone()
-    project(head)
+    normalise_head(head)
     torch.testing.assert_close(head.weight.detach(), once, rtol=0, atol=1e-15)
 
 
@@ -82,7 +82,7 @@ def test_projection_leaves_the_momentum_alone():
     optimiser.step()
     buffer = optimiser.state[head.weight]["momentum_buffer"]
     before = buffer.clone()
-    project(head)
+    normalise_head(head)
     assert optimiser.state[head.weight]["momentum_buffer"] is buffer
     assert torch.equal(buffer, before)
 
@@ -90,7 +90,7 @@ def test_projection_leaves_the_momentum_alone():
 def test_no_gradient_passes_through_the_norm_of_the_rows():
     # Through the norm the gradient would be orthogonal to the row; without it, it is the plain sum of unit features.
     head, features = head_with(random(4, 5), None), random(6, 5, seed=1)
-    project(head)
+    normalise_head(head)
     upstream = random(6, 4, seed=2)
     (gradient,) = torch.autograd.grad((head(features) * upstream).sum(), head.weight)
     torch.testing.assert_close(gradient, upstream.T @ (features / features.norm(dim=1, keepdim=True)))

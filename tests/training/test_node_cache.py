@@ -647,7 +647,7 @@ def test_torchvisions_files_are_looked_at(tmp_path, name):
 
 
 def test_a_training_is_the_same_with_and_without_the_cache(folder, tiny_recipe):
-    recipe = dataclasses.replace(tiny_recipe, epochs=2, stretch_ends=())
+    recipe = dataclasses.replace(tiny_recipe, epochs=2, segment_ends=())
     ends = []
     for cache in (None, NodeCache(folder), NodeCache(folder)):
         data = load_data(recipe.task, cache, shared_from=0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hcpr_tune.search.spec.study import read_study
 from hcpr_tune.training.probe import probe
 from hcpr_tune.training.session import DataShelf
-from hcpr_tune.views.forecast import detectable, hours, plan_lines, probe_lines, stretch_seconds
+from hcpr_tune.views.forecast import detectable, hours, plan_lines, probe_lines, segment_seconds
 
 
 def test_a_probe_measures_at_least_one_step_however_little_time_there_is(tiny_recipe):
@@ -38,12 +38,12 @@ MEASURED = {
 
 def test_a_trial_costs_the_attack_steps_of_each_epoch_and_its_evaluations(small_study):
     # 2 epochs of 2 steps of 0.5 s and 1 s; an evaluation of 2 s after each.
-    assert stretch_seconds(small_study, [MEASURED], 2, 4) == (2 * 2.0, 2 * 2.0)
+    assert segment_seconds(small_study, [MEASURED], 2, 4) == (2 * 2.0, 2 * 2.0)
     ramp = replace(small_study.recipe.attack.steps, start=2.0, end=4.0, ramp=1.0, shape="linear")
     recipe = replace(small_study.recipe, attack=replace(small_study.recipe.attack, steps=ramp))
     # Steps 2, 3, 3, 4.
-    assert stretch_seconds(replace(small_study, recipe=recipe), [MEASURED], 0, 2) == (5 * 0.5 + 2, 4.0)
-    assert stretch_seconds(replace(small_study, recipe=recipe), [MEASURED], 2, 4) == (7 * 0.5 + 2, 4.0)
+    assert segment_seconds(replace(small_study, recipe=recipe), [MEASURED], 0, 2) == (5 * 0.5 + 2, 4.0)
+    assert segment_seconds(replace(small_study, recipe=recipe), [MEASURED], 2, 4) == (7 * 0.5 + 2, 4.0)
 
 
 def test_the_forecast_in_words(small_study, space_file):

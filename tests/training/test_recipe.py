@@ -32,7 +32,7 @@ POSITIVE = st.floats(1e-6, 1)
 
 
 def schedules(values: st.SearchStrategy[float]) -> st.SearchStrategy[Schedule]:
-    shapes, spans = st.sampled_from(("constant", "linear", "cosine")), st.sampled_from(("trial", "stretch"))
+    shapes, spans = st.sampled_from(("constant", "linear", "cosine")), st.sampled_from(("trial", "segment"))
     return st.builds(Schedule, start=values, end=values, ramp=UNIT, shape=shapes, over=spans)
 
 
@@ -42,7 +42,7 @@ RECIPES = st.builds(
     model=st.builds(Model, width=st.integers(1, 64), head_bias=st.booleans()),
     seed=st.integers(0, 2**63),
     epochs=st.integers(50, 500),
-    stretch_ends=st.sets(st.integers(1, 50)).map(lambda ends: tuple(sorted(ends))),
+    segment_ends=st.sets(st.integers(1, 50)).map(lambda ends: tuple(sorted(ends))),
     hcpr=st.builds(Hcpr, scale=st.floats(1e-3, 1000), margin=UNIT, kl_weight=POSITIVE, square_weight=st.floats(0, 1e9)),
     pace=schedules(UNIT),
     consistency=schedules(st.floats(0, 100)),
@@ -63,7 +63,7 @@ def all_fields(cls: type[Settings], prefix: str = "") -> Iterator[tuple[str, dat
 
 def test_defaults_are_the_published_recipe():
     recipe = Recipe()
-    assert (recipe.epochs, recipe.batch_size, recipe.stretch_ends) == (100, 128, ())
+    assert (recipe.epochs, recipe.batch_size, recipe.segment_ends) == (100, 128, ())
     assert recipe.optimiser == Optimiser(lr=0.1, momentum=0.9, weight_decay=2e-4)
     assert recipe.lr_schedule == LrSchedule(mode="single", shape="steps", milestones=(0.75, 0.9), factor=0.1)
     assert recipe.attack == Attack(epsilon=0.031, steps=Schedule(10, 10), step_size=0.007, initial_noise=0.001)
@@ -161,12 +161,12 @@ BAD = [
     ("[optimiser]\nlr = -inf", ["optimiser.lr must be a finite number", "got -inf"]),
     (f"[hcpr]\nscale = {LONG}", ["hcpr.scale must be"]),
     (f"[model]\nwidth = {LONG}", ["model.width must be at least 1 and at most 1024"]),
-    ("stretch_ends = 3", ["stretch_ends must be a list", "got 3"]),
-    ("stretch_ends = [1, 2.5]", ["stretch_ends must be a whole number", "got 2.5"]),
-    ("stretch_ends = [0, 2]", ["stretch_ends must be at least 1", "got 0"]),
-    ("stretch_ends = [5, 2]", ["stretch_ends must rise", "[5, 2]"]),
-    ("stretch_ends = [3, 3]", ["stretch_ends must rise", "[3, 3]"]),
-    ("epochs = 9\nstretch_ends = [3, 10]", ["stretch_ends must", "epochs = 9", "[3, 10]"]),
+    ("segment_ends = 3", ["segment_ends must be a list", "got 3"]),
+    ("segment_ends = [1, 2.5]", ["segment_ends must be a whole number", "got 2.5"]),
+    ("segment_ends = [0, 2]", ["segment_ends must be at least 1", "got 0"]),
+    ("segment_ends = [5, 2]", ["segment_ends must rise", "[5, 2]"]),
+    ("segment_ends = [3, 3]", ["segment_ends must rise", "[3, 3]"]),
+    ("epochs = 9\nstretch_ends = [3, 10]", ["segment_ends must", "epochs = 9", "[3, 10]"]),
     ("[lr_schedule]\nmilestones = [0.5, 1.5]", ["lr_schedule.milestones must be above 0 and at most 1", "got 1.5"]),
     ("[hcpr]\nkl_weight = 0\nsquare_weight = 0", ["hcpr.kl_weight and square_weight must not both be 0"]),
     (
@@ -224,7 +224,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
         ("budget.trials=8", ("budget.trials", 8)),
         (" task.epsilon = 0.1 ", ("task.epsilon", 0.1)),
         ("model.head_bias=false", ("model.head_bias", False)),
-        ("stretch_ends=[1, 3]", ("stretch_ends", [1, 3])),
+        ("segment_ends=[1, 3]", ("segment_ends", [1, 3])),
         ('task.dataset="digits"', ("task.dataset", "digits")),
         ("task.dataset=digits", ("task.dataset", "digits")),
         ("name=a=b", ("name", "a=b")),

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hcpr_tune.training.attacks.pgd import evaluating, maximise
+from hcpr_tune.training.attacks.pgd import evaluating, pgd
 from hcpr_tune.training.loop import EpochSettings, TrainingState, attack, update
 from hcpr_tune.training.methods.losses import pair_consistency
 from hcpr_tune.training.methods.method import method_of
-from hcpr_tune.training.models.classifier import CosineHead, project
+from hcpr_tune.training.models.classifier import CosineHead, normalise_head
 from hcpr_tune.training.recipe import Attack, Hcpr, Recipe, Schedule
 
 BETA, OFFSET = 6.0, 0.2
@@ -56,7 +56,7 @@ def published(reference: dict[str, np.ndarray], case: str, stage: str) -> dict[s
 def start(reference: dict[str, np.ndarray], case: str) -> TrainingState:
     model = MODELS[case]().double()
     model.load_state_dict(published(reference, case, "initial"))
-    project(model)
+    normalise_head(model)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
     return TrainingState(model, optimiser, None, epoch=0)
 
@@ -66,7 +66,7 @@ def step(state: TrainingState, images: Tensor, labels: Tensor, noise: Tensor) ->
     hcpr, settings = RECIPE.hcpr, RECIPE.attack
     with evaluating(state.model), torch.no_grad():
         natural = state.model(images)
-    adversarial = maximise(
+    adversarial = pgd(
         state.model,
         images,
         lambda logits: pair_consistency(natural, logits, hcpr.scale, hcpr.kl_weight, hcpr.square_weight),

@@ -8,7 +8,7 @@ import torch
 
 from hcpr_tune.training.loop import initial_state, train
 from hcpr_tune.training.recipe import Averaging, LrSchedule
-from hcpr_tune.training.session import DataShelf, train_stretch
+from hcpr_tune.training.session import DataShelf, train_segment
 
 
 def weights_of(recipe, digits, upto):
@@ -25,7 +25,7 @@ def same(one, other):
 
 def test_a_rung_of_its_own_is_the_short_training(tiny_recipe, digits):
     restarted = replace(tiny_recipe, stop_epoch=2, lr_schedule=LrSchedule(mode="restarted", shape="cosine"))
-    short = replace(tiny_recipe, epochs=2, stretch_ends=(), lr_schedule=LrSchedule(mode="single", shape="cosine"))
+    short = replace(tiny_recipe, epochs=2, segment_ends=(), lr_schedule=LrSchedule(mode="single", shape="cosine"))
     assert same(weights_of(restarted, digits, 2).model, weights_of(short, digits, 2).model)
     assert not same(weights_of(replace(restarted, stop_epoch=0), digits, 2).model, weights_of(short, digits, 2).model)
 
@@ -56,9 +56,9 @@ def test_a_return_survives_a_checkpoint(tiny_recipe, tmp_path):
         lr_schedule=LrSchedule(mode="annealed", shape="cosine", momentum_at_return="reset"),
     )
     shelf = DataShelf()
-    whole = [report["robust_correct_validation"] for report in train_stretch(recipe, shelf, tmp_path / "whole", 0, 4)]
-    halves = list(train_stretch(recipe, shelf, tmp_path / "halves", 0, 2))
-    halves += list(train_stretch(recipe, shelf, tmp_path / "halves", 2, 4))
+    whole = [report["robust_correct_validation"] for report in train_segment(recipe, shelf, tmp_path / "whole", 0, 4)]
+    halves = list(train_segment(recipe, shelf, tmp_path / "halves", 0, 2))
+    halves += list(train_segment(recipe, shelf, tmp_path / "halves", 2, 4))
     assert [report["robust_correct_validation"] for report in halves] == whole
     assert (tmp_path / "whole/epoch_0004/model.safetensors").read_bytes() == (
         tmp_path / "halves/epoch_0004/model.safetensors"

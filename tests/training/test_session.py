@@ -11,35 +11,35 @@ import torch
 from hcpr_tune.errors import InputError
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.recipe import Model
-from hcpr_tune.training.session import DataShelf, train_stretch
+from hcpr_tune.training.session import DataShelf, train_segment
 
 
-def stretch(recipe, folder, start, end):
-    return list(train_stretch(recipe, DataShelf(), folder, start, end))
+def segment(recipe, folder, start, end):
+    return list(train_segment(recipe, DataShelf(), folder, start, end))
 
 
 @pytest.fixture
 def recipe(tiny_recipe):
-    return replace(tiny_recipe, epochs=4, stretch_ends=(1,))
+    return replace(tiny_recipe, epochs=4, segment_ends=(1,))
 
 
 def test_rungs_keep_their_checkpoints_and_the_others_go(recipe, tmp_path):
-    stretch(recipe, tmp_path, 0, 4)
+    segment(recipe, tmp_path, 0, 4)
     assert checkpoints.saved_epochs(tmp_path) == [1, 4]
     assert all((checkpoints.folder_of(tmp_path, epoch) / "model.safetensors").is_file() for epoch in (1, 4))
     assert not list(tmp_path.glob(".epoch*"))
 
 
 def test_between_rungs_the_latest_two_are_kept(recipe, tmp_path):
-    trained = train_stretch(recipe, DataShelf(), tmp_path, 0, 4)
+    trained = train_segment(recipe, DataShelf(), tmp_path, 0, 4)
     kept = [checkpoints.saved_epochs(tmp_path) for _ in trained]
     assert kept == [[1], [1, 2], [1, 2, 3], [1, 4]]
 
 
 def test_with_fewer_checkpoints_what_lies_between_is_trained_again(recipe, tmp_path):
-    recipe = replace(recipe, epochs=8, stretch_ends=(1, 6))
-    whole = list(train_stretch(recipe, DataShelf(), tmp_path / "whole", 0, 6))
-    trained = train_stretch(recipe, DataShelf(), tmp_path / "fewer", 0, 6, 0, 2)
+    recipe = replace(recipe, epochs=8, segment_ends=(1, 6))
+    whole = list(train_segment(recipe, DataShelf(), tmp_path / "whole", 0, 6))
+    trained = train_segment(recipe, DataShelf(), tmp_path / "fewer", 0, 6, 0, 2)
     kept = []
     for report in trained:
         kept.append(checkpoints.saved_epochs(tmp_path / "fewer"))
@@ -48,7 +48,7 @@ def test_with_fewer_checkpoints_what_lies_between_is_trained_again(recipe, tmp_p
             break
     trained.close()
     assert kept == [[1], [1, 2], [1, 2], [1, 2, 4], [1, 2, 4]]
-    again = list(train_stretch(recipe, DataShelf(), tmp_path / "fewer", 1, 6, 5, 2))
+    again = list(train_segment(recipe, DataShelf(), tmp_path / "fewer", 1, 6, 5, 2))
     assert [report["epoch"] for report in again] == [5, 6]
     assert [report["loss"] for report in again] == [report["loss"] for report in whole[4:]]
     assert checkpoints.saved_epochs(tmp_path / "fewer") == [1, 6]
@@ -63,15 +63,15 @@ DAMAGES = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(recipe, tmp_path, name):
-    whole = stretch(recipe, tmp_path / "whole", 0, 4)
+    whole = segment(recipe, tmp_path / "whole", 0, 4)
     damage, words = DAMAGES[name]
-    trained = train_stretch(recipe, DataShelf(), tmp_path / "hurt", 0, 4)
+    trained = train_segment(recipe, DataShelf(), tmp_path / "hurt", 0, 4)
     for _ in range(3):
         next(trained)
     trained.close()
     path = checkpoints.folder_of(tmp_path / "hurt", 3) / "state.pt"
     path.write_bytes(damage(path.read_bytes()))
-    again = stretch(recipe, tmp_path / "hurt", 1, 4)
+    again = segment(recipe, tmp_path / "hurt", 1, 4)
     assert [report["epoch"] for report in again] == [2, 3, 4]
     assert again[0]["losses"] == [
         f"the checkpoint {path.parent} was damaged ({words}); it goes on from what is left before it"
@@ -82,69 +82,69 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(recipe, tmp_pa
 
 @pytest.mark.parametrize("name", ["report.json", "manifest.json", "model.safetensors"])
 def test_every_file_of_a_checkpoint_is_watched(recipe, tmp_path, name):
-    stretch(recipe, tmp_path, 0, 1)
+    segment(recipe, tmp_path, 0, 1)
     path = checkpoints.folder_of(tmp_path, 1) / name
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    (report,) = stretch(recipe, tmp_path, 0, 1)
+    (report,) = segment(recipe, tmp_path, 0, 1)
     assert f"{name} was altered" in report["losses"][0]
     path.unlink()
-    (report,) = stretch(recipe, tmp_path, 0, 1)
+    (report,) = segment(recipe, tmp_path, 0, 1)
     assert f"{name} is missing" in report["losses"][0]
 
 
 def test_what_was_not_told_of_the_stretch_is_told_again(recipe, tmp_path):
     """A driver may have lost more than the last report."""
-    whole = stretch(recipe, tmp_path / "whole", 0, 4)
-    stretch(recipe, tmp_path / "told", 0, 1)
-    trained = train_stretch(recipe, DataShelf(), tmp_path / "told", 1, 4)
+    whole = segment(recipe, tmp_path / "whole", 0, 4)
+    segment(recipe, tmp_path / "told", 0, 1)
+    trained = train_segment(recipe, DataShelf(), tmp_path / "told", 1, 4)
     first, second = next(trained), next(trained)
     trained.close()
     for reported, told in ((1, [2, 3, 4]), (2, [3, 4]), (3, [4])):
         folder = tmp_path / f"after_{reported}"
         shutil.copytree(tmp_path / "told", folder)
-        again = list(train_stretch(recipe, DataShelf(), folder, 1, 4, reported))
+        again = list(train_segment(recipe, DataShelf(), folder, 1, 4, reported))
         assert [report["epoch"] for report in again] == told
         assert [report["loss"] for report in again] == [report["loss"] for report in whole[reported:]]
     assert (first["epoch"], second["epoch"]) == (2, 3)
-    # The end of a stretch is told whatever is known: with it the job ends.
-    assert [report["epoch"] for report in train_stretch(recipe, DataShelf(), folder, 1, 4, 4)] == [4]
+    # The end of a segment is told whatever is known: with it the job ends.
+    assert [report["epoch"] for report in train_segment(recipe, DataShelf(), folder, 1, 4, 4)] == [4]
 
 
 @pytest.mark.parametrize("change", ["model", "lr"])
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(recipe, tmp_path, change):
-    stretch(recipe, tmp_path, 0, 1)
+    segment(recipe, tmp_path, 0, 1)
     wider, faster = Model(width=recipe.model.width + 1), replace(recipe.optimiser, lr=0.01)
     other = replace(recipe, model=wider) if change == "model" else replace(recipe, optimiser=faster)
-    reports = stretch(other, tmp_path, 1, 4)
+    reports = segment(other, tmp_path, 1, 4)
     assert [report["epoch"] for report in reports] == [1, 2, 3, 4]
     assert "epoch_0001 was damaged (it is of another recipe)" in reports[0]["losses"][0]
 
 
 def test_a_longer_training_goes_on_from_a_shorter_one(recipe, tmp_path):
-    stretch(replace(recipe, stop_epoch=1), tmp_path, 0, 1)
-    longer = replace(recipe, epochs=8, stretch_ends=(1, 4))
-    assert [report["epoch"] for report in stretch(longer, tmp_path, 1, 4)] == [2, 3, 4]
+    segment(replace(recipe, stop_epoch=1), tmp_path, 0, 1)
+    longer = replace(recipe, epochs=8, segment_ends=(1, 4))
+    assert [report["epoch"] for report in segment(longer, tmp_path, 1, 4)] == [2, 3, 4]
 
 
 def test_what_a_killed_process_left_half_written_is_cleared(recipe, tmp_path):
     left = tmp_path / ".epoch_0001.4321"
     left.mkdir()
     (left / "state.pt").write_bytes(b"half")
-    stretch(recipe, tmp_path, 0, 1)
+    segment(recipe, tmp_path, 0, 1)
     assert not left.exists()
 
 
 def test_a_checkpoint_holds_nothing_but_tensors_and_plain_values(recipe, tmp_path):
-    stretch(recipe, tmp_path, 0, 1)
+    segment(recipe, tmp_path, 0, 1)
     state = torch.load(checkpoints.folder_of(tmp_path, 1) / "state.pt", weights_only=True)
     assert set(state) == {"epoch", "model", "optimiser"}
 
 
 def test_the_stop_epoch_ends_a_training_with_the_schedules_of_the_whole(recipe, tmp_path):
-    whole = stretch(recipe, tmp_path / "whole", 0, 4)
+    whole = segment(recipe, tmp_path / "whole", 0, 4)
     stopped = replace(recipe, stop_epoch=1)
     assert stopped.last_epoch == 1
-    (only,) = stretch(stopped, tmp_path / "stopped", 0, stopped.last_epoch)
+    (only,) = segment(stopped, tmp_path / "stopped", 0, stopped.last_epoch)
     assert only["loss"] == whole[0]["loss"]
     assert only["lr"] == whole[0]["lr"]
     with pytest.raises(InputError, match=r"stop_epoch must be 0 or a rung, one of \[1, 4\], got 3"):
@@ -156,7 +156,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_training(recipe, tmp_path, monk
         raise RuntimeError("no picture")
 
     monkeypatch.setattr("hcpr_tune.training.session.examples_png", broken)
-    reports = stretch(recipe, tmp_path, 0, 4)
+    reports = segment(recipe, tmp_path, 0, 4)
     assert [report["epoch"] for report in reports] == [1, 2, 3, 4]
     assert [report.get("picture_failed") for report in reports] == [
         "RuntimeError: no picture",

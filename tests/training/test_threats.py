@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hcpr_tune.training.attacks.evaluation import evaluate, masking, random_starts, scored_positions
-from hcpr_tune.training.attacks.pgd import attacked_classes, into_ball, maximise, uniform_noise
+from hcpr_tune.training.attacks.pgd import pgd, predict_under_attack, project, uniform_noise
 from hcpr_tune.training.data.dataset import fixed_subset
 from hcpr_tune.training.methods.losses import misclassification_margin
 from hcpr_tune.training.recipe import Evaluation, Task
@@ -31,26 +31,26 @@ def lengths(images: Tensor) -> Tensor:
 def test_an_l2_attack_stays_in_both_sets(seed):
     images = torch.rand(6, 1, 4, 4, generator=generator(seed))
     moved = images + torch.randn(images.shape, generator=generator(seed + 10))
-    inside = into_ball(moved, images, 0.5, "l2")
+    inside = project(moved, images, 0.5, "l2")
     assert (lengths(inside - images) <= 0.5 + 1e-6).all()
     assert inside.min() >= 0
     assert inside.max() <= 1
     near = images + 0.01 * torch.randn(images.shape, generator=generator(seed))
-    torch.testing.assert_close(into_ball(near, images, 0.5, "l2"), near.clamp(0, 1))
+    torch.testing.assert_close(project(near, images, 0.5, "l2"), near.clamp(0, 1))
 
 
 def test_on_a_linear_model_the_l2_ascent_reaches_the_closed_form_optimum():
     weight = torch.randn(1, 16, generator=generator(), dtype=torch.float64)
     images = 0.4 + 0.2 * torch.rand(5, 1, 4, 4, generator=generator(1), dtype=torch.float64)
     model = lambda x: x.flatten(1) @ weight.T  # noqa: E731 - a classifier is any function
-    found = maximise(model, images, lambda z: z[:, 0], epsilon=0.3, steps=8, step_size=0.1, start=images, norm="l2")
+    found = pgd(model, images, lambda z: z[:, 0], epsilon=0.3, steps=8, step_size=0.1, start=images, norm="l2")
     expected = images + (0.3 * weight / weight.norm()).view(1, 1, 4, 4)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
 def test_an_image_without_gradient_does_not_move_in_l2():
     images = torch.rand(2, 1, 4, 4)
-    found = maximise(
+    found = pgd(
         lambda x: 0 * x.flatten(1),
         images,
         lambda z: z.sum(1),
@@ -123,7 +123,7 @@ def test_the_class_of_a_broken_image_is_the_wrong_one_that_it_is_taken_for(train
         digits.validation.fetch(torch.arange(60)),
         digits.validation.labels[:60],
     )
-    clean, found = attacked_classes(
+    clean, found = predict_under_attack(
         model, images, labels, misclassification_margin, epsilon=0.15, steps=0, step_size=0.1, starts=[images]
     )
     assert torch.equal(found, model.eval()(images).argmax(1))

@@ -1,4 +1,4 @@
-"""Verdicts without trainings and attacks: plans of made-up entrants, and a record with the events that `Judge` writes."""
+"""Verdicts without trainings and attacks: plans of made-up candidates, and a record with the events that `Judge` writes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hcpr_tune.common.settings import to_plain
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of
 from hcpr_tune.training.recipe import Hcpr, LrSchedule, Optimiser, Recipe, Schedule
-from hcpr_tune.verdict.decision.agenda import Task, ladder_of, rival_of
-from hcpr_tune.verdict.plan import Entrant, Model, Plan, Role
+from hcpr_tune.verdict.decision.agenda import Task, baseline_of, cascade_of
+from hcpr_tune.verdict.plan import Candidate, Model, Plan, Role
 from hcpr_tune.verdict.state import State
 
-BASE = Recipe(epochs=4, stretch_ends=(2,), lr_schedule=LrSchedule(mode="annealed", shape="cosine"))
+BASE = Recipe(epochs=4, segment_ends=(2,), lr_schedule=LrSchedule(mode="annealed", shape="cosine"))
 INPUTS = {"channels": 1, "classes": 10, "image_size": [8, 8], "class_names": [*map(str, range(9)), "<script>n|ne"]}
 HONEST = {
     "images": 100,
@@ -31,18 +31,18 @@ HONEST = {
 MASKED = HONEST | {"survive_margin_10": 80, "alarms": ["50 steps break 21.0 points more than 10 (above 3)"]}
 
 
-def entrant(name: str, role: Role = "finalist", **more: Any) -> Entrant:
-    """An entrant whose recipe is like no other name's; its pace and its learning rate are not the published ones."""
+def candidate(name: str, role: Role = "finalist", **more: Any) -> Candidate:
+    """An candidate whose recipe is like no other name's; its pace and its learning rate are not the published ones."""
     scale = 4.0 + sum(map(ord, name)) / 1000
     recipe = replace(BASE, hcpr=Hcpr(scale=scale), pace=Schedule(0.3, 0.9, 0.5, "linear"), optimiser=Optimiser(lr=0.05))
-    return Entrant(name, role, recipe, **{"score": 0.75, "params": {"hcpr.scale": scale}} | more)
+    return Candidate(name, role, recipe, **{"score": 0.75, "params": {"hcpr.scale": scale}} | more)
 
 
-def plan_of(*names: str, published: bool = True, more: Sequence[Entrant] = (), **settings: Any) -> Plan:
+def plan_of(*names: str, published: bool = True, more: Sequence[Candidate] = (), **settings: Any) -> Plan:
     """Finalists of these names, the published recipe, and `more`."""
-    base = [Entrant("published", "published", BASE, 0, 0.7, {})] if published else []
-    entrants = (*map(entrant, names), *base, *more)
-    return Plan(entrants, **{"goal": Goal(), "seeds": 3, "other_seeds": 2, "images": 40, "chunk": 20} | settings)
+    base = [Candidate("published", "published", BASE, 0, 0.7, {})] if published else []
+    candidates = (*map(candidate, names), *base, *more)
+    return Plan(candidates, **{"goal": Goal(), "seeds": 3, "other_seeds": 2, "images": 40, "chunk": 20} | settings)
 
 
 class Facts:
@@ -56,7 +56,7 @@ class Facts:
         classes: int = 10,
         masking: Mapping[str, Any] = HONEST,
     ) -> None:
-        """`shares`: what share of the images each entrant's models survive with; `totals`: images of a split; `masking`: what the alarm counts."""
+        """`shares`: what share of the images each candidate's models survive with; `totals`: images of a split; `masking`: what the alarm counts."""
         self.plan, self.state, self.events = plan, State(classes=classes), list[dict[str, Any]]()
         self.shares = shares or {}
         self.totals = {"validation": plan.images or 50, "test": plan.test_images or 30} | dict(totals or {})
@@ -94,12 +94,12 @@ class Facts:
 
     def model(self, model: Model) -> None:
         if model.id not in self.state.models:
-            about = {"model": model.id, "entrant": model.entrant, "seed": model.seed, "weights": model.weights}
+            about = {"model": model.id, "candidate": model.candidate, "seed": model.seed, "weights": model.weights}
             self.write("model", **about, recipe=to_plain(model.recipe))
 
     def trained(self, model: Model) -> None:
         """All its epochs; in the last one it is best."""
-        share = self.shares.get(model.entrant, 0.5)
+        share = self.shares.get(model.candidate, 0.5)
         for epoch in range(1, 5):
             right = round(200 * share * (epoch / 4))
             self.write(
@@ -117,9 +117,9 @@ class Facts:
                 **({"masking_validation": dict(self.masking)} if epoch == 4 else {}),
             )
 
-    def in_place(self, entrant: Entrant, count: int = 0) -> list[Model]:
-        """So many models of an entrant, trained."""
-        models = self.plan.models(entrant, count or self.plan.other_seeds)
+    def in_place(self, candidate: Candidate, count: int = 0) -> list[Model]:
+        """So many models of a candidate, trained."""
+        models = self.plan.models(candidate, count or self.plan.other_seeds)
         for model in models:
             self.model(model)
             if not model.weights:
@@ -133,7 +133,7 @@ class Facts:
 
     def survivors(self, model: Model, split: str, chunk: int) -> list[bool]:
         """Which images survive: the same ones are hard for all, a few differ by model."""
-        share, own = self.shares.get(model.entrant, 0.5), np.random.default_rng([model.seed, len(split), 7])
+        share, own = self.shares.get(model.candidate, 0.5), np.random.default_rng([model.seed, len(split), 7])
         hardness = np.random.default_rng([len(split), 3]).random(self.totals[split])
         moved = hardness + 0.05 * own.standard_normal(self.totals[split])
         return [bool(moved[place] < share) for place in self.chunk_of(split, chunk)]
@@ -149,23 +149,23 @@ class Facts:
         wrong: int = 0,
     ) -> None:
         """A chunk goes through its ladder. `by_square` more images are broken by the last attack alone; the first `wrong` were wrong from the beginning."""
-        ladder = ladder_of(self.plan, split, chunk)
+        cascade = cascade_of(self.plan, split, chunk)
         places = self.chunk_of(split, chunk)
         labels = [place % self.classes for place in places]
         left = list(self.survivors(model, split, chunk) if survive is None else survive)
         broken = [(label + 1) % self.classes for label in labels]
         after = [label if one else other for label, one, other in zip(labels, left, broken, strict=True)]
-        attacks = attacks_of(ladder, self.classes)
+        attacks = attacks_of(cascade, self.classes)
         for attack in (CLEAN, *attacks):
             classes = [*broken[:wrong], *labels[wrong:]] if attack == CLEAN else list(after)
             if attack == "square":
-                standing = [place for place, one in enumerate(left) if one][:by_square]
-                for place in standing:
+                study_status = [place for place, one in enumerate(left) if one][:by_square]
+                for place in study_status:
                     classes[place] = broken[place]
             self.write(
                 "step",
                 model=model.id,
-                job=Task("attack", model, split, chunk, ladder).key,
+                job=Task("attack", model, split, chunk, cascade).key,
                 scope=self.plan.scope(split),
                 chunk=chunk,
                 attack=attack,
@@ -187,12 +187,12 @@ class Facts:
 
     def looked(self, model: Model, broken: int = 0, images: int = 20, masking: Mapping[str, Any] | None = None) -> None:
         """The transfer attack on it found nothing, or `broken` images."""
-        rival = rival_of(self.plan, model)
+        baseline = baseline_of(self.plan, model)
         if masking is None and model.weights:
             masking = HONEST
         values = {"broken": broken, "images": images, "masking": dict(masking) if masking else None}
-        job = Task("look", model, rival=rival).key
-        self.write("look", model=model.id, job=job, rival=rival.id if rival else "", **values)
+        job = Task("look", model, baseline=baseline).key
+        self.write("look", model=model.id, job=job, baseline=baseline.id if baseline else "", **values)
 
     def opened(self, closed: bool = True) -> None:
         self.write("opening", number=1, command="hcpr_tune verdict x --test")
@@ -206,7 +206,7 @@ class Facts:
 def judged(plan: Plan, shares: Mapping[str, float], **more: Any) -> Facts:
     """All that the first stage of a plan asks for."""
     facts = Facts(plan, shares, **more)
-    for one in plan.entrants:
+    for one in plan.candidates:
         models = facts.in_place(one)
         facts.attacked_all(models)
         for model in models:

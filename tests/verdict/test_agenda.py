@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcpr_tune.verdict.decision.agenda import Task, is_settled, next_task, open_tasks, stages
-from hcpr_tune.verdict.decision.selection import contest
+from hcpr_tune.verdict.decision.selection import select
 from hcpr_tune.verdict.state import State
-from tests.verdict.facts import MASKED, Facts, entrant, plan_of
+from tests.verdict.facts import MASKED, Facts, candidate, plan_of
 
 SHARES = {"a": 0.4, "b": 0.7, "c": 0.55, "published": 0.5}
 MOST = 2000
@@ -76,13 +76,13 @@ def test_a_plan_ends_with_all_models_and_the_test_images_last(workers):
     handed = carry_out(facts, workers)
     assert is_settled(facts.plan, facts.state)
     assert max(Counter(task.key for task in handed).values()) == 1
-    trained = Counter(task.model.entrant for task in handed if task.kind == "train")
+    trained = Counter(task.model.candidate for task in handed if task.kind == "train")
     parts = {"published coefficients": 2, "pace 0": 2}
     assert trained == {"a": 2, "b": 3, "c": 2, "published": 3, **parts}
     on_test = [task.split == "test" for task in handed]
     assert on_test == sorted(on_test), "a validation task came after the first of the test images"
-    assert {task.model.entrant for task in handed if task.split == "test"} == {"b", "published"}
-    # Two chunks for each of three seeds of two entrants.
+    assert {task.model.candidate for task in handed if task.split == "test"} == {"b", "published"}
+    # Two chunks for each of three seeds of two candidates.
     assert sum(on_test) == 12
 
 
@@ -92,7 +92,7 @@ def test_the_facts_do_not_depend_on_the_workers(workers, seed, deaths):
     pool, alone = Facts(whole(), SHARES), undisturbed()
     carry_out(pool, workers, seed, deaths=deaths)
     assert known(pool.state) == known(alone.state)
-    assert contest(pool.plan, pool.state) == contest(alone.plan, alone.state)
+    assert select(pool.plan, pool.state) == select(alone.plan, alone.state)
 
 
 @given(workers=st.integers(1, 6), seed=st.integers(0, 10**6))
@@ -126,21 +126,21 @@ def test_whatever_fails_a_plan_ends(workers, seed):
 
 def test_where_every_training_fails_it_ends_and_no_test_image_is_opened():
     plan = whole()
-    every = {Task("train", model).key for one in plan.entrants for model in plan.models(one, plan.seeds)}
+    every = {Task("train", model).key for one in plan.candidates for model in plan.models(one, plan.seeds)}
     facts = Facts(plan, SHARES)
     handed = carry_out(facts, 2, failing=every)
-    # Two seeds of four entrants.
+    # Two seeds of four candidates.
     assert len(handed) == 8
     assert is_settled(plan, facts.state)
 
 
 def test_where_nobody_can_win_no_more_is_trained_and_the_test_images_stay_shut():
-    plan = plan_of("a", more=[entrant("trades", "compared")], test=True, test_images=30)
+    plan = plan_of("a", more=[candidate("trades", "compared")], test=True, test_images=30)
     facts = Facts(plan, SHARES, masking=MASKED)
     handed = carry_out(facts)
     assert is_settled(plan, facts.state)
     assert {task.split for task in handed} == {"", "validation"}
-    assert max(task.model.seed for task in handed if task.model.entrant != "trades") == plan.other_seeds
+    assert max(task.model.seed for task in handed if task.model.candidate != "trades") == plan.other_seeds
 
 
 @given(stops=st.lists(st.integers(1, 40), max_size=4), seed=st.integers(0, 10**6))
@@ -171,7 +171,7 @@ def test_a_larger_plan_does_only_what_a_smaller_one_did_not():
     after = {task.key for task in carry_out(facts)}
     assert not before & after
     fresh = Facts(large, SHARES)
-    # The smaller one gave its winner and its rival a third seed, which the larger one gives to all.
+    # The smaller one gave its winner and its baseline a third seed, which the larger one gives to all.
     assert after == {task.key for task in carry_out(fresh)} - before
     assert known(facts.state) == known(fresh.state)
 
@@ -197,13 +197,13 @@ def test_time_that_is_spent_ends_it(workers):
 
 
 def test_where_it_is_broken_off_all_models_were_attacked_on_nearly_the_same_images():
-    plan = plan_of("a", "b", "c", seeds=1, other_seeds=1, images=100, chunk=20, ladder="autoattack")
+    plan = plan_of("a", "b", "c", seeds=1, other_seeds=1, images=100, chunk=20, cascade="autoattack")
     facts = Facts(plan, SHARES)
     for stop in range(5, 80, 5):
         facts = Facts(plan, SHARES)
         carry_out(facts, 1, stop_after=stop)
         done = Counter(model for model, _, _ in facts.state.chunks)
-        if len(done) == len(plan.entrants):
+        if len(done) == len(plan.candidates):
             assert max(done.values()) - min(done.values()) <= 1
     assert is_settled(plan, facts.state)
 
@@ -230,8 +230,8 @@ def next_and_start(facts):
 
 def test_the_first_chunk_of_validation_goes_through_all_of_autoattack_and_the_test_images_too():
     handed = carry_out(Facts(whole(), SHARES))
-    ladders = {(task.split, task.chunk): task.ladder for task in handed if task.kind == "attack"}
-    assert ladders == {
+    cascades = {(task.split, task.chunk): task.cascade for task in handed if task.kind == "attack"}
+    assert cascades == {
         ("validation", 0): "autoattack",
         ("validation", 1): "strong",
         ("test", 0): "autoattack",
@@ -241,13 +241,13 @@ def test_the_first_chunk_of_validation_goes_through_all_of_autoattack_and_the_te
 
 def test_each_model_is_attacked_from_the_published_one_and_that_from_another():
     handed = carry_out(Facts(plan_of("a", "b"), SHARES))
-    looks = {task.model.entrant: task.rival.entrant for task in handed if task.kind == "look"}
+    looks = {task.model.candidate: task.baseline.candidate for task in handed if task.kind == "look"}
     assert looks == {"a": "published", "b": "published", "published": "a"}
-    assert all(task.rival.seed == 1 for task in handed if task.kind == "look")
+    assert all(task.baseline.seed == 1 for task in handed if task.kind == "look")
 
 
 def test_a_model_from_elsewhere_is_attacked_and_looked_at_but_not_trained():
-    given_one = entrant("mine", "given", weights="abc")
+    given_one = candidate("mine", "given", weights="abc")
     alone = Facts(plan_of(published=False, more=[given_one], test=True, test_images=20), {"mine": 0.4})
     handed = carry_out(alone)
     assert [(task.kind, task.split) for task in handed] == [
@@ -257,25 +257,25 @@ def test_a_model_from_elsewhere_is_attacked_and_looked_at_but_not_trained():
         ("attack", "test"),
     ]
     assert is_settled(alone.plan, alone.state)
-    assert contest(alone.plan, alone.state).winner.name == "mine"
+    assert select(alone.plan, alone.state).winner.name == "mine"
     beside = Facts(plan_of("a", more=[given_one]), SHARES | {"mine": 0.9})
     kinds = Counter(task.kind for task in carry_out(beside, 2) if task.model.weights)
     assert kinds == {"attack": 2, "look": 1}
 
 
-def test_a_model_from_elsewhere_is_looked_at_where_its_rival_is_lost():
-    plan = plan_of(more=[entrant("mine", "given", weights="abc")])
+def test_a_model_from_elsewhere_is_looked_at_where_its_baseline_is_lost():
+    plan = plan_of(more=[candidate("mine", "given", weights="abc")])
     facts = Facts(plan, {"mine": 0.4})
-    every = {Task("train", model).key for model in plan.models(plan.entrants[0], plan.seeds)}
+    every = {Task("train", model).key for model in plan.models(plan.candidates[0], plan.seeds)}
     handed = carry_out(facts, failing=every)
-    assert [task.rival for task in handed if task.kind == "look"] == [None]
+    assert [task.baseline for task in handed if task.kind == "look"] == [None]
     assert is_settled(plan, facts.state)
 
 
 def test_one_that_is_compared_gets_all_seeds_and_is_shown_the_test_images():
-    plan = plan_of("a", more=[entrant("trades", "compared")], test=True, test_images=20)
+    plan = plan_of("a", more=[candidate("trades", "compared")], test=True, test_images=20)
     handed = carry_out(Facts(plan, SHARES | {"trades": 0.3}), 2)
-    assert Counter(task.model.entrant for task in handed if task.split == "test") == {
+    assert Counter(task.model.candidate for task in handed if task.split == "test") == {
         "a": 3,
         "published": 3,
         "trades": 3,
@@ -284,7 +284,7 @@ def test_one_that_is_compared_gets_all_seeds_and_is_shown_the_test_images():
 
 def test_a_model_whose_training_failed_is_tried_again_by_the_next_session():
     plan = plan_of("a")
-    lost = Task("train", plan.models(plan.entrants[0], 1)[0])
+    lost = Task("train", plan.models(plan.candidates[0], 1)[0])
     facts = Facts(plan, SHARES)
     carry_out(facts, failing={lost.key})
     assert facts.state.models[lost.model.id].lost == "it broke"
@@ -301,7 +301,7 @@ def whole_of(plan):
 
 def test_weights_that_are_damaged_are_trained_again_once():
     plan = plan_of("a")
-    model = plan.models(plan.entrants[0], 1)[0]
+    model = plan.models(plan.candidates[0], 1)[0]
     attack = Task("attack", model, "validation", 1, "strong")
     facts = Facts(plan, SHARES)
     handed = carry_out(facts, damaged={attack.key})
@@ -326,21 +326,21 @@ def test_what_fails_on_the_test_images_changes_neither_the_winner_nor_who_is_att
         assert isinstance(task, Task)
         facts.start(task)
         if task.split == "test":
-            before = before or contest(facts.plan, facts.state).winner
+            before = before or select(facts.plan, facts.state).winner
             facts.over(task, "failed", "out of memory")
         else:
             facts.finish(task)
     assert before is not None
-    assert contest(facts.plan, facts.state).winner == before
+    assert select(facts.plan, facts.state).winner == before
     attacked = {event["job"] for event in facts.events if event["event"] == "job" and " test " in event["job"]}
-    judged_here = {one.id for seed in (1, 2, 3) for one in (before.model(seed), facts.plan.entrants[-1].model(seed))}
+    judged_here = {one.id for seed in (1, 2, 3) for one in (before.model(seed), facts.plan.candidates[-1].model(seed))}
     assert {job.split()[1] for job in attacked} == judged_here
 
 
 def test_seeds_that_cannot_be_trained_bar_a_recipe():
     facts = Facts(whole(), SHARES)
-    best = facts.plan.entrants[1]
+    best = facts.plan.candidates[1]
     carry_out(facts, failing={Task("train", facts.plan.models(best, 2)[0]).key})
-    found = contest(facts.plan, facts.state)
+    found = select(facts.plan, facts.state)
     assert found.winner is not None
     assert found.winner.name == "c", "a mean over the seeds that are left would flatter b"

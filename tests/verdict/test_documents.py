@@ -13,15 +13,15 @@ from hcpr_tune.cli import main as cli
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.training import manifest
 from hcpr_tune.training.recipe import load_recipe
+from hcpr_tune.verdict.adapter import training_name
 from hcpr_tune.verdict.decision.agenda import Task
 from hcpr_tune.verdict.decision.conclusion import best_model, conclude
 from hcpr_tune.verdict.documents import model_card, verdict_md
-from hcpr_tune.verdict.evaluator import training_name
 from hcpr_tune.verdict.model_export import whereabouts, write_verdict
 from hcpr_tune.views.verdicts import difference_words, mean_words, p_words, percent, verdict_lines
 from hcpr_tune.views.wording import with_interval
 from tests.search.histories import history_of
-from tests.verdict.facts import INPUTS, MASKED, Facts, entrant, judged, plan_of
+from tests.verdict.facts import INPUTS, MASKED, Facts, candidate, judged, plan_of
 from tests.verdict.test_agenda import carry_out
 
 SHARES = {"a": 0.45, "b": 0.85, "published": 0.3, "twin": 0.85}
@@ -64,24 +64,24 @@ def rows(text):
 def test_the_answer_stands_first_with_its_numbers(plain):
     text = verdict_md(plain, "hcpr_tune")
     numbers = plain["splits"]["test"]
-    own, theirs = (numbers["entrants"][name]["robust_accuracy"] for name in ("b", "published"))
+    own, theirs = (numbers["candidates"][name]["robust_accuracy"] for name in ("b", "published"))
     first, second = text.splitlines()[2:4]
     assert first == (f"- b on 40 test images, AutoAttack (apgd-ce, apgd-t, fab-t, square): {mean_words(own)} robust.")
     words = difference_words(numbers["differences"]["published"])
     assert second == f"  - against published, {mean_words(theirs)}: {words}."
 
 
-def test_every_entrant_has_its_row_with_means_deviations_and_the_difference(plain):
+def test_every_candidate_has_its_row_with_means_deviations_and_the_difference(plain):
     text = verdict_md(plain, "hcpr_tune")
     for split, count in (("test", 2), ("validation", 5)):
         numbers = plain["splits"][split]
         table = rows(section(text, f"On {numbers['images']} {split} images"))
         assert len(table) == 1 + count
-        for name, robust, clean, lead, doubt in table[1:]:
-            of = numbers["entrants"][name.removesuffix(" (winner)")]
+        for name, robust, clean, lease, doubt in table[1:]:
+            of = numbers["candidates"][name.removesuffix(" (winner)")]
             assert (robust, clean) == (mean_words(of["robust_accuracy"]), mean_words(of["clean_accuracy"]))
-            assert name.endswith("(winner)") == (lead == "") == name.startswith("b ")
-            assert lead == "" or lead == difference_words(numbers["differences"][name])
+            assert name.endswith("(winner)") == (lease == "") == name.startswith("b ")
+            assert lease == "" or lease == difference_words(numbers["differences"][name])
             assert doubt == ""
 
 
@@ -94,7 +94,7 @@ def test_no_difference_found_stands_exactly_where_holms_p_is_5_per_cent_or_more(
     }
     assert len({one["found"] for one in differences.values()}) == 2, "one is found, the other one is not"
     table = rows(section(verdict_md(told, "x"), "On 60 validation images"))
-    said = {name: "no difference found" in lead for name, _, _, lead, _ in table[1:] if lead}
+    said = {name: "no difference found" in lease for name, _, _, lease, _ in table[1:] if lease}
     assert said == {name: one["p_holm"] >= 0.05 for name, one in differences.items()}
 
 
@@ -150,11 +150,11 @@ def test_openings_are_counted_with_what_they_showed(plain):
         assert "The test images were not looked at." in document
 
 
-def test_unreliable_entrants_are_named_with_the_reasons(small_study):
+def test_unreliable_candidates_are_named_with_the_reasons(small_study):
     told = plain_of(small_study, judged(plan_of("a"), SHARES, masking=MASKED))
     text = verdict_md(told, "x")
-    assert text.splitlines()[2] == "- No winner: no entrant has numbers that can be believed."
-    for one in told["entrants"]:
+    assert text.splitlines()[2] == "- No winner: no candidate has numbers that can be believed."
+    for one in told["candidates"]:
         reasons = "; ".join(one["unreliable"])
         assert reasons.startswith("50 steps break 21.0 points more than 10")
         assert f"- **{one['name']} is unreliable and cannot win**: {reasons}." in section(text, "Can the numbers")
@@ -171,7 +171,7 @@ def test_without_doubts_it_is_said_what_was_looked_at(plain):
 
 
 def test_a_check_that_was_not_made_on_all_is_not_said_to_have_found_nothing(plain):
-    one = next(one for one in plain["entrants"] if one["name"] == "a")
+    one = next(one for one in plain["candidates"] if one["name"] == "a")
     one["checked_images"] |= {"transfer": 0}
     text = section(verdict_md(plain, "x"), "Can the numbers")
     assert "images attacked on another model" not in text.partition("Not made on")[0]
@@ -180,15 +180,15 @@ def test_a_check_that_was_not_made_on_all_is_not_said_to_have_found_nothing(plai
 
 UNMEASURED = {
     "nothing was begun": lambda facts: None,
-    "nothing was attacked": lambda facts: [facts.in_place(one) for one in facts.plan.entrants],
+    "nothing was attacked": lambda facts: [facts.in_place(one) for one in facts.plan.candidates],
     "attacks failed": lambda facts: [
         facts.over(Task("attack", model, "validation", 0, "autoattack"), "failed", "RuntimeError: view size")
-        for one in facts.plan.entrants
+        for one in facts.plan.candidates
         for model in facts.in_place(one)
     ],
     "nothing could be trained": lambda facts: [
         (facts.model(model), facts.over(Task("train", model), "failed", "RuntimeError: out of memory"))
-        for one in facts.plan.entrants
+        for one in facts.plan.candidates
         for model in facts.plan.models(one, 2)
     ],
 }
@@ -220,9 +220,9 @@ def test_nothing_is_claimed_of_what_was_not_measured(small_study, what, tmp_path
     assert sorted(path.name for path in own.root.iterdir() if path.is_file()) == ["verdict.json", "verdict.md"]
 
 
-def test_a_rival_without_numbers_is_not_passed_over(small_study):
+def test_a_baseline_without_numbers_is_not_passed_over(small_study):
     facts = Facts(plan_of("a"), SHARES)
-    finalist = facts.plan.entrants[0]
+    finalist = facts.plan.candidates[0]
     for model in facts.in_place(finalist):
         facts.attacked(model)
     told = plain_of(small_study, facts)
@@ -231,7 +231,7 @@ def test_a_rival_without_numbers_is_not_passed_over(small_study):
 
 
 def test_a_winner_that_is_doubted_after_the_choice_is_not_said_to_be_unable_to_win(plain):
-    winner = next(one for one in plain["entrants"] if one["name"] == "b")
+    winner = next(one for one in plain["candidates"] if one["name"] == "b")
     winner["unreliable"] = ["Square breaks much"]
     text = verdict_md(plain, "x")
     assert "**b is unreliable and was chosen before this was seen**: Square breaks much." in text
@@ -276,7 +276,7 @@ def test_the_card_says_data_threat_numbers_limits_and_how_to_load(plain):
     test, validation = plain["splits"]["test"], plain["splits"]["validation"]
     table = {row[0]: row for row in rows(section(text, "Numbers"))}
     for split, numbers in (("test", test), ("validation", validation)):
-        of = numbers["entrants"]["b"]
+        of = numbers["candidates"]["b"]
         place = of["seeds"].index(chosen["seed"])
         row = table[f"{numbers['images']} {split} images"]
         assert row[1] == percent(of["clean_accuracy"]["per_seed"][place])
@@ -289,7 +289,7 @@ def test_the_card_says_data_threat_numbers_limits_and_how_to_load(plain):
 
 
 def test_the_model_to_take_away_withstands_most_on_validation(plain):
-    of = plain["splits"]["validation"]["entrants"]["b"]["robust_accuracy"]["per_seed"]
+    of = plain["splits"]["validation"]["candidates"]["b"]["robust_accuracy"]["per_seed"]
     chosen = best_model(plain)
     assert of[chosen["seed"] - 1] == max(of)
     assert best_model(plain | {"winner": None}) is None
@@ -297,7 +297,7 @@ def test_the_model_to_take_away_withstands_most_on_validation(plain):
 
 def test_numbers_of_a_seed_that_was_not_shown_the_test_images_are_of_no_other_seed(plain):
     chosen = best_model(plain)
-    of = plain["splits"]["test"]["entrants"]["b"]
+    of = plain["splits"]["test"]["candidates"]["b"]
     place = of["seeds"].index(chosen["seed"])
     for values in (of["seeds"], of["of_each_seed"], of["robust_accuracy"]["per_seed"]):
         values.pop(place)
@@ -308,13 +308,13 @@ def test_numbers_of_a_seed_that_was_not_shown_the_test_images_are_of_no_other_se
 @pytest.mark.parametrize("document", ["verdict", "card"])
 def test_nothing_in_data_becomes_markup_or_a_cell_of_its_own(small_study, document):
     evil = "x | <script>alert(1)</script>\n## y"
-    mine = entrant(evil, "compared", params={"model.name": evil})
+    mine = candidate(evil, "compared", params={"model.name": evil})
     plan = plan_of("a", more=[mine])
     told = plain_of(small_study, judged(plan, {"a": 0.5, evil: 0.4, "published": 0.3}))
     told["task"]["dataset"] = f"folder:{evil}"
     # A winner, a class and a reason with the same name.
     told = json.loads(json.dumps(told).replace('"a"', json.dumps(evil + "a")))
-    told["entrants"][0] |= {"unreliable": [evil], "lost": [{"seed": 9, "reason": evil}]}
+    told["candidates"][0] |= {"unreliable": [evil], "lost": [{"seed": 9, "reason": evil}]}
     text = verdict_md(told, "x") if document == "verdict" else model_card(told, best_model(told), "x")
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
@@ -354,7 +354,7 @@ def test_what_is_taken_away_is_written_whole(plain, tmp_path):
     ]
     assert load_recipe(own.root / "recipe.toml").seed == chosen["seed"]
     metrics = json.loads((own.root / "metrics.json").read_text())
-    of = plain["splits"]["test"]["entrants"]["b"]
+    of = plain["splits"]["test"]["candidates"]["b"]
     assert metrics["robust_accuracy_test"] == of["of_each_seed"][of["seeds"].index(chosen["seed"])]
     assert json.loads((own.root / "verdict.json").read_text()) == plain
 
@@ -374,7 +374,7 @@ def test_damaged_weights_are_not_taken_away(plain, tmp_path):
 def test_where_nobody_wins_no_earlier_model_is_left(plain, tmp_path):
     own, _ = write(tmp_path / "verdict", plain)
     write_verdict(own, plain, "x")
-    write_verdict(own, plain | {"winner": None, "rival": None}, "x")
+    write_verdict(own, plain | {"winner": None, "baseline": None}, "x")
     left = sorted(path.name for path in own.root.iterdir() if path.is_file())
     assert left == ["verdict.json", "verdict.md"]
 

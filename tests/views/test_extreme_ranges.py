@@ -12,7 +12,7 @@ from hcpr_tune.views.report.figures import FIGURES
 from tests.search.histories import begin, reached, suggested
 
 WIDEST = {
-    "hcpr.kl_weight": {"low": LEAST_BOUND, "high": MOST_BOUND, "log": True, "also": [0.0]},
+    "hcpr.kl_weight": {"low": LEAST_BOUND, "high": MOST_BOUND, "log": True, "extra_values": [0.0]},
     "hcpr.square_weight": {"low": LEAST_BOUND, "high": MOST_BOUND, "log": True},
     "trades.beta": {"low": 0.0, "high": MOST_BOUND},
     "optimiser.clip_norm": {"choices": [0.0, 1e300, 5e-324]},

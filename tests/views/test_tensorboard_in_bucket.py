@@ -10,7 +10,7 @@ import hcpr_tune.common.bucket
 from hcpr_tune.common.bucket import Bucket
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import find_space, read_study
-from hcpr_tune.search.storage.bucket_sync import Mirror
+from hcpr_tune.search.storage.bucket_sync import BucketSync
 from hcpr_tune.search.storage.checkpoint_store import BucketStore, FolderStore, Scratch
 from hcpr_tune.training import manifest
 from hcpr_tune.views.tensorboard.writer import EXAMPLES, TensorBoardView
@@ -42,7 +42,7 @@ def uploaded(folder, tmp_path, number, at, png):
     (path / "state.pt").write_bytes(b"state")
     manifest.write(path)
     (path / "examples.png").write_bytes(png)
-    Scratch(path.parent, Bucket(folder.store.where(f"trial_{number:04d}"))).push()
+    Scratch(path.parent, Bucket(folder.checkpoint_store.where(f"trial_{number:04d}"))).push()
 
 
 def shown(folder, number):
@@ -66,7 +66,7 @@ def test_a_small_file_of_a_checkpoint_is_read_from_both_stores(folder, tmp_path)
 def test_a_checkpoint_that_is_fetched_again_goes_on_with_its_picture_or_without(folder, tmp_path):
     for number, png in ((0, picture()), (1, b"no picture")):
         uploaded(folder, tmp_path, number, 3, png)
-        scratch = Scratch(tmp_path / f"again_{number}", Bucket(folder.store.where(f"trial_{number:04d}")))
+        scratch = Scratch(tmp_path / f"again_{number}", Bucket(folder.checkpoint_store.where(f"trial_{number:04d}")))
         assert scratch.fetch(9) == []
         assert (scratch.folder / "epoch_0003" / "state.pt").read_bytes() == b"state"
 
@@ -74,7 +74,7 @@ def test_a_checkpoint_that_is_fetched_again_goes_on_with_its_picture_or_without(
 def test_pictures_come_from_the_bucket_and_are_found_again_from_another_machine(folder, study, tmp_path):
     history = history_of()
     view = TensorBoardView(folder, study, history)
-    mirror = Mirror(folder.root, folder.bucket, lambda: None, every=1e6)
+    mirror = BucketSync(folder.root, folder.bucket, lambda: None, every=1e6)
     for number in (0, 1):
         tell(view, history, suggested(number), job(number, 0, 3))
     uploaded(folder, tmp_path, 0, 3, picture(1))
@@ -83,7 +83,7 @@ def test_pictures_come_from_the_bucket_and_are_found_again_from_another_machine(
     view.close()
     mirror.close()
     # The checkpoint goes, and so does the machine; it had recorded trial 1's rung and not brought its picture.
-    folder.store.drop("trial_0000", 3)
+    folder.checkpoint_store.drop("trial_0000", 3)
     uploaded(folder, tmp_path, 1, 3, picture(2))
     history.apply(rung(1, 3, 60))
     shutil.rmtree(folder.root)
@@ -111,10 +111,10 @@ def test_the_copy_has_one_file_of_a_trial_after_a_resume(folder, study):
     history = history_of()
     first = TensorBoardView(folder, study, history)
     tell(first, history, suggested(0), job(0, 0, 3), rung(0, 3, 50))
-    Mirror(folder.root, folder.bucket, lambda: None, every=1e6).close()
+    BucketSync(folder.root, folder.bucket, lambda: None, every=1e6).close()
     history.apply(begin(1.0))
     view = TensorBoardView(folder, study, history)
-    mirror = Mirror(folder.root, folder.bucket, lambda: None, every=1e6)
+    mirror = BucketSync(folder.root, folder.bucket, lambda: None, every=1e6)
     mirror.sync()
     tell(view, history, {"event": "end", "time": 2.0, "reason": "finished"})
     # In the order in which a record closes its listeners.

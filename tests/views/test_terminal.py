@@ -68,7 +68,7 @@ def test_every_kind_of_study_fits_every_terminal(name, width, height):
     assert all(len(line) <= width and line.isprintable() for line in lines)
     if height >= 24:
         assert any("LOSS" in line for line in lines)
-        assert any("ALARM" in line for line in lines) == bool(view_of(study, history).standing["alarms"])
+        assert any("ALARM" in line for line in lines) == bool(view_of(study, history).study_status["alarms"])
 
 
 @pytest.mark.parametrize("name", KINDS)

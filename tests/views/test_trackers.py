@@ -26,8 +26,9 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import Study
+from hcpr_tune.views.trackers import trackers
 from hcpr_tune.views.trackers.tracked import points_of
-from hcpr_tune.views.trackers.trackers import TRACKERS, Service, TrackerView, check_tracker, harmless, trackers
+from hcpr_tune.views.trackers.trackers import TRACKERS, Service, TrackerView, check_tracker, harmless
 from tests.search.histories import begin, job, job_end
 from tests.views.recorded import recorded, written
 from tests.views.wandb_server import wandb_server

@@ -21,7 +21,7 @@ from hcpr_tune.views.verdicts import (
     table_rows,
     verdict_lines,
 )
-from tests.verdict.facts import MASKED, Facts, entrant, judged, plan_of
+from tests.verdict.facts import MASKED, Facts, candidate, judged, plan_of
 from tests.verdict.test_agenda import carry_out
 from tests.views.recorded import history_like
 from tests.views.test_report import Text
@@ -113,9 +113,9 @@ def test_the_page_stays_one_that_fetches_nothing(study, history, plain, tmp_path
 
 def test_nothing_in_a_verdict_becomes_markup(study, history, tmp_path):
     evil = "x|<script>alert(1)</script>"
-    facts = judged(plan_of("a", more=[entrant(evil, "compared")]), SHARES | {evil: 0.4}, masking=MASKED)
+    facts = judged(plan_of("a", more=[candidate(evil, "compared")]), SHARES | {evil: 0.4}, masking=MASKED)
     plain = concluded(study, history, facts)
-    plain["entrants"][0]["lost"] = [{"seed": 3, "reason": evil}]
+    plain["candidates"][0]["lost"] = [{"seed": 3, "reason": evil}]
     plain["unfinished"] = evil
     put(tmp_path, plain)
     page = page_of(tmp_path, study, history)
@@ -129,7 +129,7 @@ def test_the_lines_begin_with_the_answer_and_end_with_the_openings(plain):
     numbers = plain["splits"]["test"]
     assert lines[0].startswith("b on 20 test images, AutoAttack")
     assert lines[1] == (
-        f"  against published, {mean_words(numbers['entrants']['published']['robust_accuracy'])}:"
+        f"  against published, {mean_words(numbers['candidates']['published']['robust_accuracy'])}:"
         f" {difference_words(numbers['differences']['published'])}."
     )
     assert lines[-1] == openings_words(plain["openings"]) == "The test images were not looked at."
@@ -144,7 +144,7 @@ def test_a_published_recipe_that_wins_is_said_first(study, history):
 
 def test_fewer_images_than_there_are_are_told(study, history):
     facts = Facts(plan_of("a", "b"), SHARES)
-    for one in facts.plan.entrants:
+    for one in facts.plan.candidates:
         for model in facts.in_place(one):
             facts.attacked(model)
     assert verdict_lines(concluded(study, history, facts))[0].startswith("b on 20 validation images (of 40), ")
@@ -155,8 +155,8 @@ def test_in_short_it_is_who_wins_and_by_how_much(plain):
         "size": "full",
         "settled": True,
         "winner": "b",
-        "rival": "published",
-        "winner_minus_rival": {
+        "baseline": "published",
+        "winner_minus_baseline": {
             split: plain["splits"][split]["differences"]["published"] for split in ("validation", "test")
         },
     }
@@ -171,8 +171,8 @@ def test_one_seed_has_no_deviation():
 ODD = {
     "no winner said": lambda plain: plain.pop("winner"),
     "splits are a list": lambda plain: plain.update(splits=[]),
-    "a mean is text": lambda plain: plain["splits"]["validation"]["entrants"]["b"].update(robust_accuracy="much"),
-    "an entrant has no name": lambda plain: plain["entrants"][0].pop("name"),
+    "a mean is text": lambda plain: plain["splits"]["validation"]["candidates"]["b"].update(robust_accuracy="much"),
+    "a candidate has no name": lambda plain: plain["candidates"][0].pop("name"),
     "an opening has no time": lambda plain: plain.update(openings=[{"number": 1}]),
 }
 

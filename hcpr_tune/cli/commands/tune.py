@@ -329,7 +329,7 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
         )
         return
     console.print(result_table(study, history))
-    if over_budget(history, study.rules):
+    if over_budget(history, study.asha_config):
         more = f"{way_on(folder, study, history, 'out of time', typed('hcpr_tune'))} goes on"
         print_lines(console, [f"the budget of time is spent: {budget_words(study)}; {more}"])
     lines = (

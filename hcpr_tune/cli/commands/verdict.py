@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import Study
-    from hcpr_tune.verdict.plan import Entrant, Plan
+    from hcpr_tune.verdict.plan import Candidate, Plan
 
 SETTINGS = ("finalists", "seeds", "other_seeds", "images", "test_images", "chunk", "worker_hours")
 """Flags that stand for a key of the table [verdict]."""
@@ -77,8 +77,8 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
         ):
             share = allot(study.settings.resources, cluster, str(folder.study), options.wait)
             for method in methods:
-                rival = searched_rival(options, folder, study, history, method, share, console)
-                others += [] if rival is None else [rival]
+                baseline = searched_baseline(options, folder, study, history, method, share, console)
+                others += [] if baseline is None else [baseline]
             if methods:  # hours have passed
                 folder, study, history = judged_study(options)
             if given is not None:
@@ -134,7 +134,7 @@ def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histor
             f"name a study, for instance {command('verdict NAME', *storage_words(options.storage))}, or give --model PATH --arch NAME"
         )
     if options.compare:
-        raise InputError("--compare goes with the NAME of a study, whose time the rivals get")
+        raise InputError("--compare goes with the NAME of a study, whose time the baselines get")
     path = Path(options.model)
     if not is_file(path, f"--model {path}"):
         raise InputError(
@@ -172,17 +172,17 @@ def with_settings(study: Study, options: argparse.Namespace) -> Study:
     return replace(study, settings=replace(study.settings, verdict=verdict))
 
 
-def the_given(options: argparse.Namespace, study: Study, scratch: Path) -> tuple[Entrant, Path] | None:
+def the_given(options: argparse.Namespace, study: Study, scratch: Path) -> tuple[Candidate, Path] | None:
     """The model of --model, and its weights as safetensors."""
     if options.model is None:
         return None
     from hcpr_tune.common.settings import parse_assignments
-    from hcpr_tune.verdict.external_model import given_entrant
+    from hcpr_tune.verdict.external_model import given_candidate
 
     values = parse_assignments(options.set)
     told = (lambda words: None) if options.quiet or options.json else say
     classes = given_classes(options.classes)
-    return given_entrant(study, Path(options.model), options.arch, values, scratch, classes, told)
+    return given_candidate(study, Path(options.model), options.arch, values, scratch, classes, told)
 
 
 def given_classes(text: str | None) -> list[str]:
@@ -190,7 +190,7 @@ def given_classes(text: str | None) -> list[str]:
     return [] if text is None else [name.strip() for name in next(csv.reader([text]), [])]
 
 
-def keep_given(folder: StudyFolder, study: Study, given: tuple[Entrant, Path]) -> None:
+def keep_given(folder: StudyFolder, study: Study, given: tuple[Candidate, Path]) -> None:
     """Put the given weights where workers look for them, and begin the empty study where there is none."""
     from hcpr_tune.search.storage.studies import exists
     from hcpr_tune.verdict.external_model import keep
@@ -202,7 +202,7 @@ def keep_given(folder: StudyFolder, study: Study, given: tuple[Entrant, Path]) -
 
 
 def plan_of(
-    options: argparse.Namespace, folder: StudyFolder, study: Study, history: History, others: list[Entrant]
+    options: argparse.Namespace, folder: StudyFolder, study: Study, history: History, others: list[Candidate]
 ) -> Plan:
     """The plan. Raises `InputError` where there are too few finalists."""
     from hcpr_tune.verdict.plan import full_plan, given_plan
@@ -217,10 +217,10 @@ def plan_of(
 
 
 def check_free(folder: StudyFolder) -> None:
-    """Raises `InputError` where another process leads the study, before rivals are searched for hours."""
-    from hcpr_tune.search.storage.lease import living_holder, refusal
+    """Raises `InputError` where another process leads the study, before baselines are searched for hours."""
+    from hcpr_tune.search.storage.lease import living_lease_holder, refusal
 
-    holder = living_holder(folder.place)
+    holder = living_lease_holder(folder.objects)
     if holder is not None:
         raise refusal(folder.address, holder)
 
@@ -233,7 +233,7 @@ def check_test(options: argparse.Namespace, study: Study) -> None:
         open_test(study.recipe.task)
 
 
-def searched_rival(
+def searched_baseline(
     options: argparse.Namespace,
     folder: StudyFolder,
     study: Study,
@@ -241,50 +241,50 @@ def searched_rival(
     method: str,
     share: Share,
     console: Console,
-) -> Entrant | None:
-    """The best that a rival's own search found; the search is run, or gone on with, where it is not over."""
+) -> Candidate | None:
+    """The best that a baseline's own search found; the search is run, or gone on with, where it is not over."""
     from hcpr_tune.cli.commands.tune import search_view
     from hcpr_tune.common.settings import parse_assignments
     from hcpr_tune.execution import runner
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.spec.study import extend
     from hcpr_tune.search.storage.studies import exists, reopen, study_folder
-    from hcpr_tune.verdict.baselines import rival_entrant, rival_name, rival_study
+    from hcpr_tune.verdict.baselines import baseline_candidate, baseline_name, baseline_study
     from hcpr_tune.verdict.plan import changed
     from hcpr_tune.views.tensorboard.writer import TensorBoardView
 
-    name = rival_name(folder.root.name, method)
-    rival = rival_study(study, history, folder.root.name, method)
-    place, found = study_folder(options.storage, name), History(rival.recipe.epochs, rival.goal)
+    name = baseline_name(folder.root.name, method)
+    baseline = baseline_study(study, history, folder.root.name, method)
+    place, found = study_folder(options.storage, name), History(baseline.recipe.epochs, baseline.goal)
     requests: tuple[dict[str, Any], ...] = ()
     if exists(place):
-        needed = rival.settings.budget.worker_hours
-        place, rival, found = reopen(options.storage, name, "--compare ")
-        trust_study(options, place, rival, found, named_in_study(study))
-        if needed > rival.settings.budget.worker_hours:  # the study was searched further since
+        needed = baseline.settings.budget.worker_hours
+        place, baseline, found = reopen(options.storage, name, "--compare ")
+        trust_study(options, place, baseline, found, named_in_study(study))
+        if needed > baseline.settings.budget.worker_hours:  # the study was searched further since
             budget = {"worker_hours": needed}
-            requests, rival = ({"event": "extend", "time": time.time(), "budget": budget},), extend(rival, budget)
+            requests, baseline = ({"event": "extend", "time": time.time(), "budget": budget},), extend(baseline, budget)
     if found.ended != "finished" or requests:
         seconds = history.worker_seconds
         if not options.quiet and not options.json:
             console.print(
-                f"rival        {name}: {method}, searched for {seconds:.0f} worker-seconds as {folder.root.name} was"
+                f"baseline        {name}: {method}, searched for {seconds:.0f} worker-seconds as {folder.root.name} was"
             )
         if not exists(place):
-            begin(place, rival)
+            begin(place, baseline)
 
         def listeners() -> list[Any]:
-            shown = [] if options.quiet else [search_view(rival, console, found, options.json)]
-            return [TensorBoardView(place, rival, found), *shown]
+            shown = [] if options.quiet else [search_view(baseline, console, found, options.json)]
+            return [TensorBoardView(place, baseline, found), *shown]
 
-        runner.run(place, rival, found, share, listeners, requests)
-    entrant = rival_entrant(rival, found, method)
-    if entrant is not None:  # the same schedule for all, also where the rival was searched under another one
+        runner.run(place, baseline, found, share, listeners, requests)
+    candidate = baseline_candidate(baseline, found, method)
+    if candidate is not None:  # the same schedule for all, also where the baseline was searched under another one
         values = parse_assignments(options.set)
-        entrant = replace(entrant, recipe=changed(entrant.recipe, values, "--set"))
-    if entrant is None and not options.quiet:
+        candidate = replace(candidate, recipe=changed(candidate.recipe, values, "--set"))
+    if candidate is None and not options.quiet:
         print(f"hcpr_tune: no trial of {name} came to its end: {method} is left out", file=sys.stderr)
-    return entrant
+    return candidate
 
 
 def carry_out(
@@ -359,7 +359,7 @@ def small_verdict(
     if plan is None or history.ended != "finished" or (earlier is not None and earlier["size"] == "full"):
         return None
     if not options.quiet and not options.json:
-        names = " and ".join(entrant.name for entrant in plan.entrants)
+        names = " and ".join(candidate.name for candidate in plan.candidates)
         words = f"{names}, a fresh seed each, AutoAttack on {plan.images} validation images, at most {plan.seconds:g} seconds"
         print_lines(console, [f"verdict      {words}"])
     history.bytes_read = 0  # this process has written it until now

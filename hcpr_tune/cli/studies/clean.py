@@ -13,21 +13,21 @@ from hcpr_tune.errors import InputError
 def run(options: argparse.Namespace) -> int:
     """Delete checkpoints, and say what that freed and what it costs."""
     from hcpr_tune.search.record.results import best_checkpoints, training_name
-    from hcpr_tune.search.storage.lease import living_holder
+    from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import reopen
     from hcpr_tune.verdict.run import verdict_folder
     from hcpr_tune.views.next_commands import about
 
     folder, study, history = reopen(options.storage, options.name, "clean ")
-    holder = living_holder(folder.place, sure=True)
+    holder = living_lease_holder(folder.objects, sure=True)
     if holder is not None:
         raise InputError(
             f"clean {options.name}: {folder.address} is being searched by {holder.words(time.time())}; stop it first, by {about('stop', folder)}"
         )
     best = best_checkpoints(study, history) if options.keep_best else set()
     kept = {(training_name(number, rung, study.restarted), rung) for number, rung in best}
-    going = [(folder.store, one) for one in folder.store.listed() if one[:2] not in kept]
-    of_verdict = verdict_folder(folder).store
+    going = [(folder.checkpoint_store, one) for one in folder.checkpoint_store.listed() if one[:2] not in kept]
+    of_verdict = verdict_folder(folder).checkpoint_store
     going += [(of_verdict, one) for one in of_verdict.listed() if not options.keep_best]
     for store, (training, epoch, _) in going if not options.dry_run else ():
         store.drop(training, epoch)

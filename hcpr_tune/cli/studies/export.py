@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_optuna(options: argparse.Namespace) -> int:
-    from hcpr_tune.search.storage.lease import living_holder
+    from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import reopen
 
     folder, study, history = reopen(options.storage, options.name, "export ")
@@ -47,7 +47,7 @@ def _write_optuna(options: argparse.Namespace) -> int:
                 f"--optuna {target}: the address of an SQLite file cannot hold {' or '.join(sorted(odd))}; choose another file"
             )
         storage = RDBStorage(f"sqlite:///{target.absolute()}")
-    export(study, history, storage, folder.root.name, still_running=living_holder(folder.place) is not None)
+    export(study, history, storage, folder.root.name, still_running=living_lease_holder(folder.objects) is not None)
     say(f"{len(history.trials)} trials written to {target}; look at them with: optuna-dashboard {quoted(target)}")
     return COMPLETED
 

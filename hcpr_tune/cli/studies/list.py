@@ -18,7 +18,7 @@ from hcpr_tune.common.text import named
 if TYPE_CHECKING:
     from rich.console import Console, OverflowMethod
 
-    from hcpr_tune.search.storage.object_store import Place
+    from hcpr_tune.search.storage.object_store import ObjectStore
 
 AT_ONCE = 8
 """Studies that are read at a time: a bucket makes one wait for each of its objects."""
@@ -57,12 +57,12 @@ def told(storage: str, name: str) -> dict[str, Any] | None:
     """What the list says of a study; None where there is none, but something else below its name."""
     from hcpr_tune.common.bucket import Bucket, is_bucket
     from hcpr_tune.search.record.record import read_segments
-    from hcpr_tune.search.storage.object_store import Folder
+    from hcpr_tune.search.storage.object_store import FolderObjectStore
 
     try:
         if not is_bucket(storage):
             root = Path(storage) / name
-            return told_of(storage, name, Folder(root), str(root), modified(root))
+            return told_of(storage, name, FolderObjectStore(root), str(root), modified(root))
         place = Bucket(storage).child(name)
         study = place.read("study.toml")
         if study is None:
@@ -78,10 +78,10 @@ def told(storage: str, name: str) -> dict[str, Any] | None:
         return unreadable(name, f"{storage}/{name}", None, named(error))
 
 
-def told_of(storage: str, name: str, place: Place, address: str, when: float | None) -> dict[str, Any]:
+def told_of(storage: str, name: str, place: ObjectStore, address: str, when: float | None) -> dict[str, Any]:
     """The same of a study in a folder of this machine, or of its copy; `when` it was last written, where its record does not say."""
     from hcpr_tune.errors import HcprTuneError
-    from hcpr_tune.search.storage.lease import living_holder
+    from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import reopen
     from hcpr_tune.views.status import counts, done, holder_plain, scored, state_of
     from hcpr_tune.views.summary import gain_points, judged
@@ -91,7 +91,7 @@ def told_of(storage: str, name: str, place: Place, address: str, when: float | N
     except HcprTuneError as error:
         reason = str(error).replace(str(Path(storage) / name), address)
         return unreadable(name, address, when, reason)
-    holder, now = living_holder(place), time.time()
+    holder, now = living_lease_holder(place), time.time()
     count = counts(study, history, holder is not None)
     last = history.heard or when
     return {

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """Write the report of a search, running or not, and say where it is."""
     from hcpr_tune.errors import InputError
-    from hcpr_tune.search.storage.lease import living_holder
+    from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import reopen
     from hcpr_tune.views.report.report import write_report
     from hcpr_tune.views.wording import printable
 
     folder, study, history = reopen(options.storage, options.name, "report ", with_best=True)
     bring_picture(folder, study, history)
-    running = living_holder(folder.place) is not None
+    running = living_lease_holder(folder.objects) is not None
     target = None if options.out is None else Path(options.out)
     if target is not None:
         check_folder_of(target, f"--out {target}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import Study
-    from hcpr_tune.search.storage.lease import Holder
+    from hcpr_tune.search.storage.lease import LeaseHolder
 
 WIDE = 500
 """Characters of a line that goes into a pipe or a file: nothing that matters is cut off there."""
@@ -22,14 +22,14 @@ WIDE = 500
 
 def run(options: argparse.Namespace) -> int:
     """Print who leads the search, where it stands, and how to go on."""
-    from hcpr_tune.search.storage.lease import living_holder
+    from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import reopen
     from hcpr_tune.views.status import answer, holder_plain, state_of
     from hcpr_tune.views.terminal.live_view import view_of
     from hcpr_tune.views.wording import printable
 
     folder, study, history = reopen(options.storage, options.name, "status ")
-    holder, console = living_holder(folder.place), make_console()
+    holder, console = living_lease_holder(folder.objects), make_console()
     if options.json:
         state = {"state": state_of(study, history, holder), "holder": holder_plain(holder, time.time())}
         plain = {"study": folder.address, **state, **answer(folder, study, history, holder is not None)}
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     return COMPLETED
 
 
-def state_words(folder: StudyFolder, study: Study, history: History, holder: Holder | None) -> str:
+def state_words(folder: StudyFolder, study: Study, history: History, holder: LeaseHolder | None) -> str:
     """The state of a study in words, with the way on."""
     from hcpr_tune.views.next_commands import way_on
     from hcpr_tune.views.status import STATES, state_of

@@ -30,13 +30,13 @@ Schema = Mapping[str, Table]
 TIME = Number(0, 1e11)
 """Seconds since 1970; a calendar goes no further than some thousand years."""
 SECONDS = Number(0, 1e10)
-COUNT = Number(0, 10**12, whole=True)
-TRIAL = Number(0, 10**9, whole=True)
-EPOCH = Number(1, 10**9, whole=True)
-WORKERS = Number(0, 10**6, whole=True)
-SEED = Number(-(2**64), 2**64, whole=True)
-CLASS = Number(0, 10**6, whole=True)
-ANSWER = Number(-1, 10**6, whole=True)
+COUNT = Number(0, 10**12, integer=True)
+TRIAL = Number(0, 10**9, integer=True)
+EPOCH = Number(1, 10**9, integer=True)
+WORKERS = Number(0, 10**6, integer=True)
+SEED = Number(-(2**64), 2**64, integer=True)
+CLASS = Number(0, 10**6, integer=True)
+ANSWER = Number(-1, 10**6, integer=True)
 """A class, -1 for logits that are not numbers."""
 SHARE = Number(0, 1)
 FINITE = Number()
@@ -54,14 +54,14 @@ SPENT = {"seconds_attack": SECONDS, "seconds_update": SECONDS, "seconds_evaluati
 MEASURED: dict[str, Shape] = {
     "robust_correct_validation": COUNT,
     "clean_correct_validation": COUNT,
-    "total_validation": Number(1, 10**12, whole=True),
-    "attacked_pairs_validation": Row(Row(Number(-1, 10**12, whole=True), 3)),
+    "total_validation": Number(1, 10**12, integer=True),
+    "attacked_pairs_validation": Row(Row(Number(-1, 10**12, integer=True), 3)),
     "class_totals_validation": Row(COUNT),
     "masking_validation": MASKING,
 }
 COUNTED = ("robust_correct_validation", "clean_correct_validation", "total_validation")
 TRAINED: dict[str, Shape] = {
-    **dict.fromkeys(("loss", "accuracy_loss", "consistency_loss", "lr", "pace", "consistency_factor"), FINITE),
+    **dict.fromkeys(("loss", "classification_loss", "consistency_loss", "lr", "pace", "consistency_factor"), FINITE),
     "attack_steps": COUNT,
     "images": COUNT,
     "device": TEXT,
@@ -76,7 +76,7 @@ BESIDE_EPOCH: dict[str, Shape] = {
 }
 BUDGET = Table(
     known={
-        "trials": Number(1, 10**9, whole=True),
+        "trials": Number(1, 10**9, integer=True),
         "epochs": Number(1, 10**9),
         "hours": Number(0, 10**7),
         "worker_hours": Number(0, 10**9),
@@ -115,7 +115,7 @@ SEARCH: Schema = {
     ),
     "job_end": Table(
         needed={"trial": TRIAL, "start": COUNT, "end": EPOCH, "status": Text(ENDS), "reason": TEXT},
-        known={"stillborn": TRUTH, "traceback": TEXT, "splits": Table(others=TEXT), "model_inputs": MODEL_INPUTS},
+        known={"failed_start": TRUTH, "traceback": TEXT, "splits": Table(others=TEXT), "model_inputs": MODEL_INPUTS},
     ),
 }
 AT_BEGINNING = ("loss", "extend", "warm_start", "enqueue", "kill", "audit")
@@ -126,7 +126,7 @@ VERDICT: Schema = {
     "begin": Table(needed={"format": COUNT, "workers": WORKERS, "versions": VERSIONS}),
     "end": Table(needed={"reason": TEXT}),
     "workers": Table(needed={"workers": WORKERS}),
-    "model": Table(needed={"model": TEXT, "entrant": TEXT, "seed": SEED, "recipe": Table(), "weights": TEXT}),
+    "model": Table(needed={"model": TEXT, "candidate": TEXT, "seed": SEED, "recipe": Table(), "weights": TEXT}),
     "job": Table(needed={"job": TEXT}),
     "epoch": Table(
         needed={**OF_JOB, "epoch": EPOCH, "is_rung": TRUTH, **SPENT},
@@ -142,11 +142,11 @@ VERDICT: Schema = {
             "classes": Row(ANSWER),
             "warnings": Row(TEXT),
             "total": COUNT,
-            "of_classes": Number(1, 10**6, whole=True),
+            "of_classes": Number(1, 10**6, integer=True),
         }
     ),
     "look": Table(
-        needed={**OF_JOB, "rival": TEXT, "broken": COUNT, "images": COUNT}, known={"masking": Maybe(WHOLE_MASKING)}
+        needed={**OF_JOB, "baseline": TEXT, "broken": COUNT, "images": COUNT}, known={"masking": Maybe(WHOLE_MASKING)}
     ),
     "job_end": Table(
         needed={**OF_JOB, "kind": TEXT, "status": TEXT, "reason": TEXT},
@@ -177,14 +177,14 @@ def _check_parts(kind: str, event: Event, schema: Schema, name: str) -> None:
     if kind == "epoch":
         _check_counts(event)
     elif kind == "job" and "start" in event:
-        Number(event["start"] + 1, whole=True).check(event["end"], "end")
+        Number(event["start"] + 1, integer=True).check(event["end"], "end")
     elif kind == "step":
         Row(ANSWER, len(event["labels"])).check(event["classes"], "classes")
     elif kind == "job_end":
         if "model_inputs" in event:
             check_model_inputs(event["model_inputs"], "model_inputs")
         if schema is SEARCH and event["status"] == "worker died":
-            TRUTH.check(event.get("stillborn"), "stillborn")
+            TRUTH.check(event.get("failed_start"), "failed_start")
     elif kind == "warm_start":
         for place, old in enumerate(event["trials"]):
             _check_rungs(old["scores"], f"trials[{place}].scores")
@@ -203,15 +203,15 @@ def _check_counts(event: Event) -> None:
     if wanted:
         total.check(event.get("total_validation"), "total_validation")
         for name in COUNTED[:2]:
-            Number(0, event["total_validation"], whole=True).check(event.get(name), name)
+            Number(0, event["total_validation"], integer=True).check(event.get(name), name)
     if "attacked_pairs_validation" in event:
         # Without totals the classes are as many as any data have.
         classes = len(event["class_totals_validation"]) if "class_totals_validation" in event else 10**6
         for place, (true, attacked, count) in enumerate(event["attacked_pairs_validation"]):
             name = f"attacked_pairs_validation[{place}]"
-            Number(0, classes - 1, whole=True).check(true, f"{name}[0]")
-            Number(-1, classes - 1, whole=True).check(attacked, f"{name}[1]")
-            Number(1, event.get("total_validation", 10**12), whole=True).check(count, f"{name}[2]")
+            Number(0, classes - 1, integer=True).check(true, f"{name}[0]")
+            Number(-1, classes - 1, integer=True).check(attacked, f"{name}[1]")
+            Number(1, event.get("total_validation", 10**12), integer=True).check(count, f"{name}[2]")
 
 
 def _check_rungs(scores: Mapping[str, Any], name: str) -> None:

@@ -66,29 +66,29 @@ class Trial:
     """When it was suggested."""
     seconds: float = 0.0
     """Of attack, update and evaluation."""
-    held: float = 0.0
+    worker_seconds: float = 0.0
     """Seconds that its jobs held a worker."""
-    seen: float = 0.0
+    last_heartbeat: float = 0.0
     """When its running job was last heard of."""
     startup: float = 0.0
     """Seconds from handing a job out to the beginning of its first epoch: a process and its imports where it is new, data, model."""
     fresh: bool = False
     """Nothing was heard of its running job yet."""
-    before: int = 0
+    epoch_offset: int = 0
     """Epochs of its trainings before the present one, where each rung is a training of its own."""
     positions: dict[int, int] = field(default_factory=dict)
     """Rung -> position in `epochs` of its report."""
-    unwanted: bool = False
+    kill_requested: bool = False
     """Somebody asked to end it."""
     deaths: int = 0
     """How often a worker died with its present job."""
-    stillborn: int = 0
+    failed_starts: int = 0
     """How often its present job was handed to a worker that was dead already."""
 
     @property
     def last_epoch(self) -> int:
         """The latest epoch of the present training."""
-        return max(self.epochs, default=0) - self.before if self.epochs else 0
+        return max(self.epochs, default=0) - self.epoch_offset if self.epochs else 0
 
     @property
     def last_rung(self) -> int:
@@ -205,15 +205,15 @@ class History:
         for number in event["trials"] if kind == "audit" else [event["trial"]] if "trial" in event else []:
             known = len(self.trials)
             if kind == "trial":
-                Number(known, known, whole=True).check(number, "trial")
+                Number(known, known, integer=True).check(number, "trial")
             elif number not in self.trials:
                 raise Wrong(f"trial must be one of the {known} that are recorded before it, got {number}")
         if kind == "trial" and event["source"] == ENQUEUED and not self.queue:
             raise Wrong(f'source must not be "{ENQUEUED}" where nothing is enqueued')
         if kind == "test_opened":
-            Number(len(self.openings) + 1, len(self.openings) + 1, whole=True).check(event["number"], "number")
+            Number(len(self.openings) + 1, len(self.openings) + 1, integer=True).check(event["number"], "number")
         elif kind == "test_seen":
-            Number(1, len(self.openings), whole=True).check(event["number"], "number")
+            Number(1, len(self.openings), integer=True).check(event["number"], "number")
 
     def apply(self, event: Event) -> bool:
         """Fold one event in. False where it says nothing new (an epoch that ran twice counts once).
@@ -285,7 +285,7 @@ class History:
         trial = self.trials[event["trial"]]
         if trial.ended:
             return False
-        trial.unwanted = True
+        trial.kill_requested = True
         if trial.job is None:
             trial.status, trial.reason = "killed", "killed on request"
             self.touched.add(trial.number)
@@ -313,16 +313,16 @@ class History:
     def _on_job(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
         trial.job, trial.status = Job(trial.number, event["start"], event["end"]), "running"
-        trial.target, trial.seen, trial.fresh = event["end"], event["time"], True
+        trial.target, trial.last_heartbeat, trial.fresh = event["end"], event["time"], True
         self.running_jobs[trial.number] = trial
         self.touched.add(trial.number)
         if event["start"] < trial.last_rung:
-            trial.before = sum(trial.rungs)
+            trial.epoch_offset = sum(trial.rungs)
 
     def _on_epoch(self, event: Event) -> bool:
         trial = self.trials[event["trial"]]
         waited = self._hold(trial, event["time"])
-        position = trial.before + event["epoch"]
+        position = trial.epoch_offset + event["epoch"]
         if position in trial.epochs:
             # One that was trained again, after its checkpoint was damaged.
             trial.startup += waited if trial.fresh else 0.0
@@ -359,10 +359,10 @@ class History:
         self._hold(trial, event["time"])
         trial.reason = event["reason"]
         if event["status"] == WORKER_DIED:
-            trial.deaths += not event["stillborn"]
-            trial.stillborn += event["stillborn"]
+            trial.deaths += not event["failed_start"]
+            trial.failed_starts += event["failed_start"]
         else:
-            trial.deaths = trial.stillborn = 0
+            trial.deaths = trial.failed_starts = 0
         self.splits = event.get("splits", self.splits)
         self.model_inputs = event.get("model_inputs", self.model_inputs)
         if event["status"] in ("reached", "broken off", WORKER_DIED):
@@ -378,17 +378,17 @@ class History:
         """Account for the time since the job was last heard of, and return it."""
         if trial.job is None:
             return 0.0
-        waited = max(0.0, time - trial.seen)
-        trial.held += waited
+        waited = max(0.0, time - trial.last_heartbeat)
+        trial.worker_seconds += waited
         self.worker_seconds += waited
-        trial.seen = time
+        trial.last_heartbeat = time
         return waited
 
     def _reached(self, trial: Trial) -> None:
         trial.job = None
         self.running_jobs.pop(trial.number, None)
         trial.status = "completed" if trial.last_rung >= self.last_epoch else "waiting"
-        if trial.unwanted and trial.status == "waiting":
+        if trial.kill_requested and trial.status == "waiting":
             trial.status = "killed"
         self.touched.add(trial.number)
 

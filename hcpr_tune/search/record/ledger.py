@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.scheduling.config import Rules
+from hcpr_tune.search.scheduling.config import AshaConfig
 from hcpr_tune.search.spec.study import Study
 
 MEASURED = ("attack", "update", "evaluation", "checkpoint")
@@ -16,10 +16,10 @@ def trial_seconds(trial: Trial) -> dict[str, float]:
     """Seconds of one trial by purpose; `other` is what its jobs held a worker for beside these: reports, and epochs that ran twice."""
     parts = {part: sum(event.get(f"seconds_{part}", 0.0) for event in trial.epochs.values()) for part in MEASURED}
     parts["startup"] = trial.startup
-    return {**parts, "other": max(0.0, trial.held - sum(parts.values())), "held": trial.held}
+    return {**parts, "other": max(0.0, trial.worker_seconds - sum(parts.values())), "held": trial.worker_seconds}
 
 
-def ledger(history: History, rules: Rules) -> dict[str, Any]:
+def ledger(history: History, asha_config: AshaConfig) -> dict[str, Any]:
     """The whole account, in seconds. `idle` is what workers were there for and not held by a job, the start of a session included."""
     trials = {number: trial_seconds(trial) for number, trial in history.trials.items()}
     names = (*PARTS, "other", "held")
@@ -30,7 +30,7 @@ def ledger(history: History, rules: Rules) -> dict[str, Any]:
         "workers": history.workers,
         "wall_clock": history.seconds,
         "total": _rounded(total),
-        "saved_by_halving": round(saved_seconds(history, rules), 3),
+        "saved_by_halving": round(saved_seconds(history, asha_config), 3),
         "audit": audit(history),
         "trials": {str(number): _rounded(one) for number, one in trials.items()},
     }
@@ -40,13 +40,13 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in seconds.items()}
 
 
-def saved_seconds(history: History, rules: Rules) -> float:
+def saved_seconds(history: History, asha_config: AshaConfig) -> float:
     """What it would have cost to run the stopped trials to the end, each at its own pace so far."""
     saved = 0.0
     for trial in history.trials.values():
         if trial.state == "stopped":
-            later = [rung for rung in rules.rungs if rung > trial.last_rung]
-            epochs = sum(later) if rules.restarted else rules.rungs[-1] - trial.last_rung
+            later = [rung for rung in asha_config.rungs if rung > trial.last_rung]
+            epochs = sum(later) if asha_config.restarted else asha_config.rungs[-1] - trial.last_rung
             saved += epochs * trial.seconds / len(trial.epochs)
     return saved
 

@@ -28,7 +28,7 @@ from hcpr_tune.search.record.clock import SessionClock
 from hcpr_tune.search.record.events import Event
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.objectives import Goal
-from hcpr_tune.search.storage.object_store import Place, storage_error
+from hcpr_tune.search.storage.object_store import ObjectStore, storage_error
 
 SEALED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}\r?')
 """A line; an editor or a transfer may have given it the end that lines have on Windows."""
@@ -78,7 +78,7 @@ class Segments:
     written lately.
     """
 
-    def __init__(self, place: Place, leading: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, place: ObjectStore, leading: Callable[[], None] = lambda: None) -> None:
         """`leading` raises where another process has taken the study over."""
         self._place, self._leading = place, leading
         self._data = self._held = b""
@@ -149,7 +149,7 @@ class Segments:
                 self._timer.cancel()
 
 
-def read_segments(place: Place) -> bytes:
+def read_segments(place: ObjectStore) -> bytes:
     """The record that lies in a bucket, whole."""
     return b"".join(place.read(key) or b"" for key in place.keys(SEGMENTS))
 
@@ -370,7 +370,7 @@ def read_lines(path: Path) -> Lines:
     return Lines(events, good, latest, f"line {len(lines) + 1} of {path}, the last one, was cut off" if half else "")
 
 
-def fold(path: Path, events: Iterable[Event], history: Fold, way_out: str) -> None:
+def fold(path: Path, events: Iterable[Event], history: Fold, hint: str) -> None:
     """Fold the events of a record file. Raises `InputError` that names the line, the field, its law and the value where one makes no sense."""
     for number, event in enumerate(events, start=1):
         try:
@@ -378,7 +378,7 @@ def fold(path: Path, events: Iterable[Event], history: Fold, way_out: str) -> No
             history.apply(event)
         except Exception as error:  # whatever an odd line breaks, it is the line that is to be named
             words = str(error) if isinstance(error, ValueError) else repr(error)
-            raise InputError(f"{path}, line {number} makes no sense to this version: {words}; {way_out}") from None
+            raise InputError(f"{path}, line {number} makes no sense to this version: {words}; {hint}") from None
 
 
 def read_history(path: Path, last_epoch: int, goal: Goal | None = None) -> History:

@@ -15,12 +15,12 @@ from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.search.record.history import Event, History, Job, Trial
 from hcpr_tune.search.record.ledger import ledger, plan_plain
 from hcpr_tune.search.record.record import SEGMENTS
-from hcpr_tune.search.scheduling.rung_correlation import rung_worths
+from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
 from hcpr_tune.search.spec.objectives import fronts
 from hcpr_tune.search.spec.space import with_params
 from hcpr_tune.search.spec.study import Study
 from hcpr_tune.search.storage.checkpoint_store import BucketStore, CheckpointStore, FolderStore
-from hcpr_tune.search.storage.object_store import Folder, Place
+from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 from hcpr_tune.training.recipe import Recipe, recipe_to_toml
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ class StudyFolder:
         return str(self.root) if self.bucket is None else self.bucket.url
 
     @property
-    def place(self) -> Place:
+    def objects(self) -> ObjectStore:
         """Where record, holder and requests are."""
-        return Folder(self.root) if self.bucket is None else self.bucket
+        return FolderObjectStore(self.root) if self.bucket is None else self.bucket
 
     @property
-    def store(self) -> CheckpointStore:
+    def checkpoint_store(self) -> CheckpointStore:
         return FolderStore(self.checkpoints) if self.bucket is None else BucketStore(self.bucket.child("checkpoints"))
 
     @property
@@ -208,10 +208,10 @@ class ResultFiles:
         began = time.monotonic()
         write_whole(self._folder.table, trials_csv(self._study, history))
         write_json(self._folder.rungs, rungs_plain(self._study, history))
-        account = ledger(history, self._study.rules) | {"plan": plan_plain(self._study, history)}
+        account = ledger(history, self._study.asha_config) | {"plan": plan_plain(self._study, history)}
         write_json(self._folder.ledger, account)
         self._export_best(history)
-        drop_checkpoints(self._folder.store, self._study, history)
+        drop_checkpoints(self._folder.checkpoint_store, self._study, history)
         self._settled = time.monotonic()
         self._settling = self._settled - began
 
@@ -231,7 +231,7 @@ class ResultFiles:
         """Bring the weights of the best rung to best/, or say what is wrong with them: then there are none, since others would not fit the recipe."""
         target = self._folder.best / "model.safetensors"
         training = training_name(best.number, best.best_rung, self._study.restarted)
-        wrong = self._folder.store.copy_weights(training, best.best_rung, target)
+        wrong = self._folder.checkpoint_store.copy_weights(training, best.best_rung, target)
         if wrong and self._holds(best):
             return ""  # somebody cleared the checkpoints of a study that is over
         if wrong:
@@ -299,18 +299,18 @@ def _stopped_at(study: Study, trial: Trial, epoch: int) -> Recipe:
 
 def rungs_plain(study: Study, history: History) -> dict[str, Any]:
     """What each rung was worth in this search, and whether it stopped trials."""
-    least = study.settings.early_stopping.least_worth
+    least = study.settings.early_stopping.min_rank_correlation
     return {
-        "least_worth": least,
+        "min_rank_correlation": least,
         "rungs": [
             {
                 "epoch": rung,
                 "trials": sum(rung in trial.rungs for trial in history.trials.values()),
-                "stops": worth.halves(least),
-                "with_next": worth.next.to_plain(),
-                "with_end": worth.end.to_plain(),
+                "stops": rung_correlation.halves(least),
+                "with_next": rung_correlation.next.to_plain(),
+                "with_end": rung_correlation.end.to_plain(),
             }
-            for rung, worth in rung_worths(history, study.rungs).items()
+            for rung, rung_correlation in rung_correlations(history, study.rungs).items()
         ],
     }
 

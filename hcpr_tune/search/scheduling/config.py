@@ -10,7 +10,7 @@ from hcpr_tune.search.record.history import CALIBRATION, ENQUEUED, PUBLISHED, Hi
 
 
 @dataclass(frozen=True)
-class Rules:
+class AshaConfig:
     """What halving needs to know of a study. `rungs` end with the last epoch; `trials` leaves out the enqueued ones."""
 
     rungs: tuple[int, ...]
@@ -19,7 +19,7 @@ class Rules:
     method: str = "asha"
     """asha promotes the best of a rung, random draws them: the baseline that shows what the scores are good for."""
     brackets: int = 1
-    least_worth: float = 0.5
+    min_rank_correlation: float = 0.5
     seed: int = 0
     restarted: bool = False
     """Each rung is a training of its own, so that a promotion starts from scratch."""
@@ -40,22 +40,22 @@ def always_promoted(trial: Trial, history: History) -> bool:
     return trial.source in (PUBLISHED, CALIBRATION) or trial.number in history.audited
 
 
-def bracket_of(trial: Trial, rules: Rules) -> int:
+def bracket_of(trial: Trial, asha_config: AshaConfig) -> int:
     """The bracket that a trial is in, drawn from the study's seed: bracket b begins at rung b.
 
-    A bracket's chance falls with the epochs of its first stretch, so that all of them cost the same there.
+    A bracket's chance falls with the epochs of its first segment, so that all of them cost the same there.
     """
-    if rules.brackets == 1 or trial.source in (PUBLISHED, CALIBRATION, ENQUEUED):
+    if asha_config.brackets == 1 or trial.source in (PUBLISHED, CALIBRATION, ENQUEUED):
         return 0
-    draw = derive_seed(rules.seed, "bracket", trial.number) / 2**63
-    for bracket, share in enumerate(bracket_shares(rules)):
+    draw = derive_seed(asha_config.seed, "bracket", trial.number) / 2**63
+    for bracket, share in enumerate(bracket_shares(asha_config)):
         draw -= share
         if draw < 0:
             return bracket
-    return rules.brackets - 1
+    return asha_config.brackets - 1
 
 
-def bracket_shares(rules: Rules) -> list[float]:
+def bracket_shares(asha_config: AshaConfig) -> list[float]:
     """The chance of each bracket."""
-    weights = [1 / rung for rung in rules.rungs[: rules.brackets]]
+    weights = [1 / rung for rung in asha_config.rungs[: asha_config.brackets]]
     return [weight / sum(weights) for weight in weights]

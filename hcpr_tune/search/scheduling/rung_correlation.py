@@ -80,7 +80,7 @@ class Correlation:
 
 
 @dataclass(frozen=True)
-class Worth:
+class RungCorrelation:
     """What one rung says of the next one and of the end.
 
     Between the two a later rung may have picked too: then the figures are cautious.
@@ -98,10 +98,10 @@ class Worth:
         return self.end.halves(least)
 
 
-def rung_worths(history: History, rungs: Sequence[int]) -> dict[int, Worth]:
+def rung_correlations(history: History, rungs: Sequence[int]) -> dict[int, RungCorrelation]:
     """The worth of every rung below the last."""
     return {
-        rung: Worth(_correlation(history, rung, following), end_of(history, rungs, rung))
+        rung: RungCorrelation(_correlation(history, rung, following), end_of(history, rungs, rung))
         for rung, following in pairwise(rungs)
     }
 

@@ -13,13 +13,13 @@ from heapq import heappop, heappush, heappushpop
 
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.scheduling.config import Rules, always_promoted, bracket_of
+from hcpr_tune.search.scheduling.config import AshaConfig, always_promoted, bracket_of
 
 Key = tuple[float, float, int]
 """What trials of a rung are ordered by, the least first; the trial's number is its last part, so that no two are equal."""
 
 
-class Quota:
+class Rung:
     """The trials of one bracket at one rung: who was recorded, who waits there, and whom the rung promotes.
 
     The rung promotes the top 1 / reduction_factor of the recorded ones. A trial that was lost on its way to the rung counts as the
@@ -87,7 +87,7 @@ class Quota:
         return bool(self._inside) and self._key(trial) <= _negated(self._inside[0])
 
 
-class Fronts(Quota):
+class Fronts(Rung):
     """A rung's trials where two objectives order them: by fronts, and within a front by the room that a trial has for itself.
 
     One more trial can change the place of every other, so that this cannot be kept up in O(log n): the trials are sorted anew, in
@@ -135,18 +135,18 @@ def _negated(key: Key) -> Key:
     return -key[0], -key[1], -key[2]
 
 
-class Ladder:
+class RungSystem:
     """Where all trials of a history stand under one set of rules."""
 
-    def __init__(self, history: History, rules: Rules) -> None:
-        self.rules = rules
-        self.quotas = {
-            (rung, bracket): _quota(history, rules, rung)
-            for rung in rules.rungs[:-1]
-            for bracket in range(rules.brackets)
+    def __init__(self, history: History, asha_config: AshaConfig) -> None:
+        self.asha_config = asha_config
+        self.rungs = {
+            (rung, bracket): _rung(history, asha_config, rung)
+            for rung in asha_config.rungs[:-1]
+            for bracket in range(asha_config.brackets)
         }
         self._brackets: dict[int, int] = {}
-        self._waits_at: dict[int, Quota] = {}
+        self._waits_at: dict[int, Rung] = {}
         self._broken_off: set[int] = set()
         self._oldest_broken_off: list[int] = []
         for trial in history.trials.values():
@@ -161,10 +161,10 @@ class Ladder:
 
     def bracket(self, trial: Trial) -> int:
         """`bracket_of`, drawn once a trial."""
-        if self.rules.brackets == 1:
+        if self.asha_config.brackets == 1:
             return 0
         if (bracket := self._brackets.get(trial.number)) is None:
-            bracket = self._brackets[trial.number] = bracket_of(trial, self.rules)
+            bracket = self._brackets[trial.number] = bracket_of(trial, self.asha_config)
         return bracket
 
     def broken_off(self) -> int | None:
@@ -176,11 +176,11 @@ class Ladder:
     def _place(self, trial: Trial, history: History) -> None:
         number, bracket = trial.number, self.bracket(trial)
         for rung in trial.rungs:
-            quota = self.quotas.get((rung, bracket))
-            if quota is not None and number not in quota.recorded:
-                quota.record(trial)
-        if trial.lost and trial.target not in trial.rungs and (trial.target, bracket) in self.quotas:
-            self.quotas[trial.target, bracket].lose(number)
+            rung_places = self.rungs.get((rung, bracket))
+            if rung_places is not None and number not in rung_places.recorded:
+                rung_places.record(trial)
+        if trial.lost and trial.target not in trial.rungs and (trial.target, bracket) in self.rungs:
+            self.rungs[trial.target, bracket].lose(number)
         if (left := self._waits_at.pop(number, None)) is not None:
             left.waiting.discard(number)
         self._broken_off.discard(number)
@@ -189,28 +189,28 @@ class Ladder:
         if not trial.target or trial.target > trial.last_rung:
             self._broken_off.add(number)
             heappush(self._oldest_broken_off, number)
-        elif (stands := self.quotas.get((trial.last_rung, bracket))) is not None:
+        elif (stands := self.rungs.get((trial.last_rung, bracket))) is not None:
             stands.wait(trial, always_promoted(trial, history))
             self._waits_at[number] = stands
 
 
-def _quota(history: History, rules: Rules, rung: int) -> Quota:
+def _rung(history: History, asha_config: AshaConfig, rung: int) -> Rung:
     goal = history.goal
-    if rules.method == "random":
-        return Quota(
-            rules.reduction_factor,
-            lambda trial: (derive_seed(rules.seed, "promotion", rung, trial.number), 0, trial.number),
+    if asha_config.method == "random":
+        return Rung(
+            asha_config.reduction_factor,
+            lambda trial: (derive_seed(asha_config.seed, "promotion", rung, trial.number), 0, trial.number),
         )
     if len(goal.objectives) > 1:
-        return Fronts(rules.reduction_factor, lambda trials: goal.order(trials, rung))
-    return Quota(rules.reduction_factor, lambda trial: (*goal.place(trial.scores[rung]), trial.number))
+        return Fronts(asha_config.reduction_factor, lambda trials: goal.order(trials, rung))
+    return Rung(asha_config.reduction_factor, lambda trial: (*goal.place(trial.scores[rung]), trial.number))
 
 
-def ladder_of(history: History, rules: Rules) -> Ladder:
+def rung_system_of(history: History, asha_config: AshaConfig) -> RungSystem:
     """The history's ladder, up to date. Built anew where the rules are others than the last time."""
-    ladder: Ladder | None = history.lasting.get("ladder")
-    if ladder is None or (ladder.rules is not rules and ladder.rules != rules):
-        ladder = history.lasting["ladder"] = Ladder(history, rules)
+    rung_system: RungSystem | None = history.lasting.get("ladder")
+    if rung_system is None or (rung_system.asha_config is not asha_config and rung_system.asha_config != asha_config):
+        rung_system = history.lasting["ladder"] = RungSystem(history, asha_config)
     elif history.touched:
-        ladder.catch_up(history)
-    return ladder
+        rung_system.catch_up(history)
+    return rung_system

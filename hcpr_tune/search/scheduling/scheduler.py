@@ -16,7 +16,7 @@ from hcpr_tune.search.spec.study import Study
 
 JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs", "losses")
 """Keys of a report that belong to the job, not to the epoch."""
-STILLBORN_SECONDS = 1.0
+FAILED_START_SECONDS = 1.0
 """A new process takes longer than this to begin with a job; one that fails sooner was dead."""
 
 
@@ -26,7 +26,7 @@ class Suggests(Protocol):
     def suggest(self, number: int, history: History) -> tuple[Params, Source]: ...
 
 
-class Policy:
+class Scheduler:
     """Takes what happened and says what comes next. `write` appends an event to the record and folds it into `history`."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Policy:
         write: Callable[[Event], object],
         clock: Callable[[], float],
     ) -> None:
-        self._study, self._rules, self._history = study, study.rules, history
+        self._study, self._asha_config, self._history = study, study.asha_config, history
         self._suggester, self._append, self._clock = suggester, write, clock
         self._decided: tuple[int, Decision] | None = None
 
@@ -49,14 +49,14 @@ class Policy:
     def _decide(self) -> Decision:
         """Ray asks again and again while workers are free; without news the answer is the same."""
         if self._decided is None or self._decided[0] != self._history.version:
-            self._decided = self._history.version, next_decision(self._history, self._rules)
+            self._decided = self._history.version, next_decision(self._history, self._asha_config)
         return self._decided[1]
 
     def _open(self, new: NewTrial) -> Job:
         """Record a new trial and return its first job."""
         params, source = self._suggester.suggest(new.number, self._history)
         self.write("trial", trial=new.number, params=params, source=source)
-        return first_job(self._history.trials[new.number], self._rules)
+        return first_job(self._history.trials[new.number], self._asha_config)
 
     def begin(self, work: Job) -> int:
         """Record that a worker begins with a job; returns the latest epoch that is known of it already."""
@@ -76,9 +76,9 @@ class Policy:
     def died(self, work: Job) -> None:
         """The job is handed out again, unless that happened too often."""
         trial = self._history.trials[work.trial]
-        stillborn = trial.fresh and self._clock() - trial.seen < STILLBORN_SECONDS
+        failed_start = trial.fresh and self._clock() - trial.last_heartbeat < FAILED_START_SECONDS
         # Each worker may have been dead before this job came to it; that says nothing of the job.
-        counted = trial.deaths + (not stillborn) + max(0, trial.stillborn + stillborn - self._history.workers)
+        counted = trial.deaths + (not failed_start) + max(0, trial.failed_starts + failed_start - self._history.workers)
         allowed = self._study.settings.resources.worker_deaths
         if counted > allowed:
             self._end(
@@ -87,13 +87,13 @@ class Policy:
                 reason=f"its worker process died {counted} times; resources.worker_deaths allows {allowed}",
             )
         else:
-            self._end(work, status=WORKER_DIED, reason="its worker process died", stillborn=stillborn)
+            self._end(work, status=WORKER_DIED, reason="its worker process died", failed_start=failed_start)
 
     def broken_off(self, work: Job) -> bool:
         """End the job where somebody killed its trial, the budget is spent, or there is no hope."""
-        if self._history.trials[work.trial].unwanted:
+        if self._history.trials[work.trial].kill_requested:
             self._end(work, status="killed", reason="killed on request")
-        elif over_budget(self._history, self._rules):
+        elif over_budget(self._history, self._asha_config):
             self._end(work, status="broken off", reason="the budget is spent")
         elif reason := hopeless(self._history):
             self._end(work, status="broken off", reason=f"the search was given up: {reason}")

@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from typing import Any
 
-from hcpr_tune.common.settings import Law, Settings, dotted_names
+from hcpr_tune.common.settings import Bounds, Settings, dotted_names
 from hcpr_tune.search.spec.space import FIXED
 from hcpr_tune.search.spec.study import DERIVED, StudySettings
 from hcpr_tune.training.recipe import Recipe, Task
@@ -56,7 +56,7 @@ def dimension() -> dict[str, Any]:
             "low": {"type": "number", "description": "Lower end."},
             "high": {"type": "number", "description": "Upper end."},
             "log": {"type": "boolean", "description": "Draw evenly in the logarithm."},
-            "also": {
+            "extra_values": {
                 "type": "array",
                 "items": {"type": "number"},
                 "description": "Values beside the range, such as 0 for off.",
@@ -98,23 +98,23 @@ def entry(hint: Any, item: dataclasses.Field[Any]) -> dict[str, Any]:
     if isinstance(hint, type) and issubclass(hint, Settings):
         inner = table(hint)
         return doc | ({"anyOf": [inner, {"type": "number"}]} if hasattr(hint, "from_plain") else inner)
-    law = laws(item.metadata["law"])
+    bounds = bounds_words(item.metadata["bounds"])
     if typing.get_origin(hint) is tuple:
         default: Any = item.default
         return doc | {
             "type": "array",
-            "items": {"type": TYPES[typing.get_args(hint)[0]], **law},
+            "items": {"type": TYPES[typing.get_args(hint)[0]], **bounds},
             "default": list(default),
         }
     if typing.get_origin(hint) is typing.Union:
         kind, word = typing.get_args(hint)
-        kinds = [{"type": TYPES[kind], **law}, {"enum": list(typing.get_args(word))}]
+        kinds = [{"type": TYPES[kind], **bounds}, {"enum": list(typing.get_args(word))}]
         return doc | {"anyOf": kinds, "default": item.default}
-    return doc | {"type": TYPES[hint], **law, "default": item.default}
+    return doc | {"type": TYPES[hint], **bounds, "default": item.default}
 
 
-def laws(law: Law) -> dict[str, Any]:
+def bounds_words(bounds: Bounds) -> dict[str, Any]:
     """A setting's law in the schema's words."""
-    if law.choices is not None:
-        return {"enum": list(law.choices)}
-    return {word: getattr(law, name) for name, word in BOUNDS.items() if getattr(law, name) is not None}
+    if bounds.choices is not None:
+        return {"enum": list(bounds.choices)}
+    return {word: getattr(bounds, name) for name, word in BOUNDS.items() if getattr(bounds, name) is not None}

@@ -29,15 +29,15 @@ Value = bool | int | float | str
 Params = dict[str, Value]
 """Searched values by the dimension's name; dimensions whose condition does not hold are left out."""
 
-FIXED = ("task.", "evaluation.", "epochs", "stretch_ends", "stop_epoch", "threads", "seed", "lr_schedule.mode")
+FIXED = ("task.", "evaluation.", "epochs", "segment_ends", "stop_epoch", "threads", "seed", "lr_schedule.mode")
 """Recipe fields that cannot be searched: scores would not be comparable, or the study sets them."""
 
-MOST_DIMENSIONS, MOST_CHOICES, MOST_ALSO, MOST_CORNERS = 200, 1000, 100, 20_000
+MOST_DIMENSIONS, MOST_CHOICES, MOST_EXTRA_VALUES, MOST_CORNERS = 200, 1000, 100, 20_000
 """What a space may have at most: no search learns from more, and whether all combinations make sense is looked at before anything starts."""
 LEAST_BOUND, MOST_BOUND = 1e-30, 1e30
 """How close to 0 and how large the ends of a range may be: float32, in which trainings and the report's forests compute, has no more."""
 
-KEYS = ("low", "high", "log", "also", "choices", "when", "prior")
+KEYS = ("low", "high", "log", "extra_values", "choices", "when", "prior")
 """What the table of a dimension may hold."""
 
 
@@ -103,24 +103,24 @@ class Range(Dimension):
     low: float
     high: float
     log: bool = False
-    whole: bool = False
-    also: tuple[float, ...] = ()
+    integer: bool = False
+    extra_values: tuple[float, ...] = ()
 
     def fitted(self, value: Any) -> Value | None:
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+        if isinstance(value, bool) or not isinstance(value, int if self.integer else int | float):
             return None
-        if not (self.low <= value <= self.high or value in self.also):
+        if not (self.low <= value <= self.high or value in self.extra_values):
             return None
-        return value if self.whole else float(value)
+        return value if self.integer else float(value)
 
     def ends(self) -> tuple[Value, ...]:
-        return self.low, self.high, *self.also
+        return self.low, self.high, *self.extra_values
 
     def at(self, share: float) -> Value:
-        if share < self.share_also:
-            return self.also[int(share / self.share_also * len(self.also))]
-        share = (share - self.share_also) / (1 - self.share_also)
-        if self.whole:
+        if share < self.share_of_extra_values:
+            return self.extra_values[int(share / self.share_of_extra_values * len(self.extra_values))]
+        share = (share - self.share_of_extra_values) / (1 - self.share_of_extra_values)
+        if self.integer:
             # Each whole number has the same room.
             low, high = (self.low, self.high + 1) if not self.log else (self.low - 0.5, self.high + 0.5)
             value = low * (high / low) ** share if self.log else low + (high - low) * share
@@ -129,19 +129,19 @@ class Range(Dimension):
         return min(self.high, max(self.low, value))
 
     @property
-    def share_also(self) -> float:
+    def share_of_extra_values(self) -> float:
         """The share of draws that are one of the values beside the range: a quarter each, at most a half."""
-        return min(0.5, 0.25 * len(self.also))
+        return min(0.5, 0.25 * len(self.extra_values))
 
     def to_plain(self) -> dict[str, Any]:
         plain: dict[str, Any] = {"low": self.low, "high": self.high}
         plain |= {"log": True} if self.log else {}
-        plain |= {"also": list(self.also)} if self.also else {}
+        plain |= {"extra_values": list(self.extra_values)} if self.extra_values else {}
         return plain | super().to_plain()
 
     def __str__(self) -> str:
         words = f"{self.low:g} to {self.high:g}" + (" (log)" if self.log else "")
-        return words + "".join(f" or {value:g}" for value in self.also) + self.condition()
+        return words + "".join(f" or {value:g}" for value in self.extra_values) + self.condition()
 
 
 @dataclass(frozen=True)
@@ -463,7 +463,7 @@ def _choice(
 ) -> Choice:
     choices = entry["choices"]
     kinds = (int, float) if hint is float else (hint,)
-    if not isinstance(choices, list) or len(choices) < 2 or {"low", "high", "log", "also"} & set(entry):
+    if not isinstance(choices, list) or len(choices) < 2 or {"low", "high", "log", "extra_values"} & set(entry):
         raise _no_choices(name, choices, where)
     if len(choices) > MOST_CHOICES:
         raise InputError(
@@ -522,21 +522,23 @@ def _range(
         raise InputError(
             f"search.{name}.low must be above 0 with log = true, got {low:g}; raise it or drop log ({where})"
         )
-    listed = entry.get("also", [])
+    listed = entry.get("extra_values", [])
     if not isinstance(listed, list):
-        raise InputError(f"search.{name}.also must be a list of numbers, got {show(listed)} ({where})")
-    also = tuple(_bound(f"search.{name}.also", value, hint, item, where, example) for value in listed)
-    if len(set(also)) < len(also):
-        raise InputError(f"search.{name}.also must be different values, got {show(listed)}; give each once ({where})")
-    if len(also) > MOST_ALSO:
+        raise InputError(f"search.{name}.extra_values must be a list of numbers, got {show(listed)} ({where})")
+    extra_values = tuple(_bound(f"search.{name}.extra_values", value, hint, item, where, example) for value in listed)
+    if len(set(extra_values)) < len(extra_values):
         raise InputError(
-            f"search.{name}.also must be at most {MOST_ALSO} values, got {len(also)}; widen the range ({where})"
+            f"search.{name}.extra_values must be different values, got {show(listed)}; give each once ({where})"
         )
-    if any(low <= value <= high for value in also):
+    if len(extra_values) > MOST_EXTRA_VALUES:
         raise InputError(
-            f"search.{name}.also must lie outside {low:g} to {high:g}, got {show(listed)}; drop it ({where})"
+            f"search.{name}.extra_values must be at most {MOST_EXTRA_VALUES} values, got {len(extra_values)}; widen the range ({where})"
         )
-    return Range(low, high, log, hint is int, also)
+    if any(low <= value <= high for value in extra_values):
+        raise InputError(
+            f"search.{name}.extra_values must lie outside {low:g} to {high:g}, got {show(listed)}; drop it ({where})"
+        )
+    return Range(low, high, log, hint is int, extra_values)
 
 
 def _bound(name: str, bound: Any, hint: Any, item: Any, where: str, example: str) -> float:

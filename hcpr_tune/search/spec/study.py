@@ -29,7 +29,7 @@ from hcpr_tune.common.settings import (
     unknown_key,
 )
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.scheduling.config import Rules
+from hcpr_tune.search.scheduling.config import AshaConfig
 from hcpr_tune.search.spec.objectives import OBJECTIVES, Goal
 from hcpr_tune.search.spec.space import Params, Space, field_of, nested, read_points, read_space
 from hcpr_tune.training.recipe import FUNCTION, Recipe, Schedule, Task, check_name, recipe_from_plain
@@ -66,7 +66,7 @@ class EarlyStopping(Settings):
         f" whatever their scores, to measure what the rungs are worth; auto: {CALIBRATION_TRIALS}, or all where there are fewer.",
         at_least=1,
     )
-    least_worth: float = setting(
+    min_rank_correlation: float = setting(
         0.5,
         "A rung whose rank correlation with the end is measured below this stops nobody; -1: every rung stops.",
         at_least=-1,
@@ -139,7 +139,7 @@ class Verdict(Settings):
     finalists: int = setting(
         3, "How many of the best trials `hcpr_tune verdict` trains again.", at_least=1, at_most=1000
     )
-    seeds: int = setting(5, "Seeds for the winner and its rival.", at_least=1, at_most=1000)
+    seeds: int = setting(5, "Seeds for the winner and its baseline.", at_least=1, at_most=1000)
     other_seeds: int = setting(
         3, "Seeds for the others; the winner is chosen by so many of each.", at_least=1, at_most=1000
     )
@@ -240,15 +240,15 @@ class Study:
         return self.recipe.lr_schedule.mode == "restarted"
 
     @property
-    def rules(self) -> Rules:
+    def asha_config(self) -> AshaConfig:
         stopping, budget = self.settings.early_stopping, self.settings.budget
-        return Rules(
+        return AshaConfig(
             rungs=self.rungs,
             trials=budget.trials,
             reduction_factor=stopping.reduction_factor,
             method=stopping.method,
             brackets=min(stopping.brackets, len(self.rungs)),
-            least_worth=stopping.least_worth,
+            min_rank_correlation=stopping.min_rank_correlation,
             seed=self.settings.seed,
             restarted=self.restarted,
             seconds=3600 * budget.hours or math.inf,
@@ -308,7 +308,7 @@ def find_space(name: str, option: str = "--space") -> Path:
 
 
 DERIVED = {
-    "stretch_ends": "it follows from early_stopping.first_rung, early_stopping.reduction_factor and recipe.epochs",
+    "segment_ends": "it follows from early_stopping.first_rung, early_stopping.reduction_factor and recipe.epochs",
     "stop_epoch": "early stopping decides it",
     "threads": "it follows from resources.cpus_per_trial",
     "seed": "every trial trains with the study's seed; set that",
@@ -435,7 +435,7 @@ def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, A
         raise located(error, where) from None
     derived = {
         "task": task,
-        "stretch_ends": [rung for rung in rungs if rung < epochs],
+        "segment_ends": [rung for rung in rungs if rung < epochs],
         "threads": max(1, int(settings.resources.cpus_per_trial)),
         "seed": settings.seed,
     }
@@ -501,7 +501,7 @@ def _with_top_rung(study: Study, epochs: int) -> Recipe:
             f"--epochs cannot extend this study: its {what}, so that longer trials would have been trained otherwise from the beginning;"
             " begin a new study with --warm-start"
         )
-    return replace(recipe, epochs=epochs, stretch_ends=recipe.rungs)
+    return replace(recipe, epochs=epochs, segment_ends=recipe.rungs)
 
 
 def _read_recipe(values: dict[str, Any], where: str, instead: Mapping[str, Any]) -> Recipe:

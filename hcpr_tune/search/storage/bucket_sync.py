@@ -15,7 +15,7 @@ OWN_WAYS = ("record/", "inbox/", "checkpoints/", "holder.json", "job.json", "stu
 """Keys that others write."""
 
 
-class Mirror:
+class BucketSync:
     """A listener with a thread of its own, so that the search does not wait for uploads of tables and curves."""
 
     def __init__(self, root: Path, bucket: Bucket, leading: Callable[[], None], every: float = EVERY_SECONDS) -> None:

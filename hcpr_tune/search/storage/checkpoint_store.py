@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hcpr_tune.common.files import copy_whole
-from hcpr_tune.search.storage.object_store import Folder
+from hcpr_tune.search.storage.object_store import FolderObjectStore
 from hcpr_tune.training import manifest
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class FolderStore:
         return _copy_weights(self.root / training / f"epoch_{epoch:04d}", target)
 
     def read(self, training: str, epoch: int, name: str) -> bytes | None:
-        return Folder(self.root).read(f"{training}/epoch_{epoch:04d}/{name}")
+        return FolderObjectStore(self.root).read(f"{training}/epoch_{epoch:04d}/{name}")
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.space import point_params
 from hcpr_tune.search.spec.study import Study
-from hcpr_tune.search.storage.object_store import Folder, Place
+from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 
 ENQUEUE, KILL, STOP = "enqueue", "kill", "stop"
 INBOX = "inbox"
@@ -21,14 +21,14 @@ LOOK_EVERY = {False: 0.3, True: 2.0}
 """Seconds between two looks into a folder, and into a bucket, where each costs: Ray asks for work many times a second."""
 
 
-def post(place: Place, request: dict[str, Any]) -> str:
+def post(place: ObjectStore, request: dict[str, Any]) -> str:
     """Leave a request {"kind": "enqueue", "params": ...}, {"kind": "kill", "trial": ...} or {"kind": "stop"}; returns its key."""
     key = f"{INBOX}/{time.time_ns()}-{os.getpid()}.json"
     place.write(key, json.dumps(request).encode())
     return key
 
 
-def requests_in(place: Place) -> Iterator[tuple[str, Any]]:
+def requests_in(place: ObjectStore) -> Iterator[tuple[str, Any]]:
     """Keys and contents of the requests, oldest first; None for what is no JSON."""
     for key in place.keys(INBOX):
         if key.endswith(".json"):
@@ -38,7 +38,7 @@ def requests_in(place: Place) -> Iterator[tuple[str, Any]]:
                 yield key, None
 
 
-def clear_stops(place: Place) -> None:
+def clear_stops(place: ObjectStore) -> None:
     """A request to stop was for the session before this one."""
     for key, request in requests_in(place):
         if isinstance(request, dict) and request.get("kind") == STOP:
@@ -48,8 +48,8 @@ def clear_stops(place: Place) -> None:
 class Inbox:
     """The driver's end."""
 
-    def __init__(self, place: Place) -> None:
-        self._place, self._every = place, LOOK_EVERY[not isinstance(place, Folder)]
+    def __init__(self, place: ObjectStore) -> None:
+        self._place, self._every = place, LOOK_EVERY[not isinstance(place, FolderObjectStore)]
         self._looked = -self._every
 
     def take(self, study: Study, history: History) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from hcpr_tune.common.files import machine_id, process_began
 from hcpr_tune.common.shell import storage_of, study_command
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search.record.clock import elapsed
-from hcpr_tune.search.storage.object_store import Folder, Place
+from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 
 KEY = "holder.json"
 BEAT_SECONDS = 10.0
@@ -35,7 +35,7 @@ SETTLE_SECONDS = {False: 0.1, True: 2.0}
 
 
 @dataclass(frozen=True)
-class Holder:
+class LeaseHolder:
     """A process that leads, or led, a study. `machine` tells hosts and process namespaces apart, `began` processes of one number."""
 
     host: str
@@ -70,7 +70,7 @@ class Holder:
         return f"process {self.process} on {self.host}, {heard}"
 
 
-def read_holder(place: Place) -> Holder | None:
+def read_lease_holder(place: ObjectStore) -> LeaseHolder | None:
     """Who the file says leads the study, alive or not."""
     data = place.read(KEY)
     try:
@@ -79,19 +79,19 @@ def read_holder(place: Place) -> Holder | None:
         plain = json.loads(data)
         # What a later version adds is not needed to know who it is.
         words = [str(plain[name]) for name in ("host", "machine", "began", "token")]
-        return Holder(words[0], int(plain["process"]), words[1], words[2], words[3], float(plain["heartbeat"]))
+        return LeaseHolder(words[0], int(plain["process"]), words[1], words[2], words[3], float(plain["heartbeat"]))
     except (ValueError, TypeError, KeyError):
         return None
 
 
-def living_holder(
-    place: Place, now: Callable[[], float] = time.time, watch: float = WATCH_SECONDS, sure: bool = False
-) -> Holder | None:
+def living_lease_holder(
+    place: ObjectStore, now: Callable[[], float] = time.time, watch: float = WATCH_SECONDS, sure: bool = False
+) -> LeaseHolder | None:
     """The process that searches the study at the moment.
 
     One whose heartbeat lies in the future is watched for up to `watch` seconds; `sure`: so is one of another machine that was not heard of for long.
     """
-    holder = read_holder(place)
+    holder = read_lease_holder(place)
     if holder is None:
         return None
     lives = holder.lives(now())
@@ -100,19 +100,19 @@ def living_holder(
     return holder if lives else None
 
 
-def seen_to_beat(place: Place, first: Holder, seconds: float) -> Holder | None:
+def seen_to_beat(place: ObjectStore, first: LeaseHolder, seconds: float) -> LeaseHolder | None:
     """Who leads the study, seen to live by a heartbeat other than `first`; None where there is none within so many seconds."""
     until = elapsed() + seconds
     while True:
-        holder = read_holder(place)
+        holder = read_lease_holder(place)
         if holder is None or holder != first:
             return holder
         if (left := until - elapsed()) <= 0:
             return None
-        time.sleep(min(left, LOOK_EVERY[not isinstance(place, Folder)]))
+        time.sleep(min(left, LOOK_EVERY[not isinstance(place, FolderObjectStore)]))
 
 
-def refusal(name: str, holder: Holder, address: str = "") -> InputError:
+def refusal(name: str, holder: LeaseHolder, address: str = "") -> InputError:
     """What the second driver of a study is told; `address`: the study's, where its `name` for people is another."""
     storage, study = storage_of(address or name)
     return InputError(
@@ -121,12 +121,12 @@ def refusal(name: str, holder: Holder, address: str = "") -> InputError:
     )
 
 
-class Lead:
+class Lease:
     """The right to lead a study, from construction to `close`, kept up by a heartbeat from a thread of its own."""
 
     def __init__(
         self,
-        place: Place,
+        place: ObjectStore,
         name: str,
         patience: float = 0.0,
         beat: float = BEAT_SECONDS,
@@ -139,7 +139,7 @@ class Lead:
         """
         self._place, self._name, self._watch = place, name, watch
         process, token = os.getpid(), uuid.uuid4().hex
-        self._own = Holder(platform.node(), process, machine_id(), process_began(process), token, time.time())
+        self._own = LeaseHolder(platform.node(), process, machine_id(), process_began(process), token, time.time())
         self._lost, self._beaten = "", elapsed()
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._take(patience)
@@ -148,7 +148,7 @@ class Lead:
 
     def _take(self, patience: float) -> None:
         """Write the file once nobody leads the study, and see that it stands."""
-        settle = SETTLE_SECONDS[not isinstance(self._place, Folder)]
+        settle = SETTLE_SECONDS[not isinstance(self._place, FolderObjectStore)]
         self._wait(patience)
         # A disk that is busy for a moment is no reason to give up.
         for _ in range(SETTLE_TRIES):
@@ -157,7 +157,7 @@ class Lead:
             slow = time.monotonic() - began > settle
             # Of two that begin in the same moment the later file stands, and the other one sees it, unless writing takes longer than it waits.
             time.sleep(settle)
-            holder = read_holder(self._place)
+            holder = read_lease_holder(self._place)
             if holder is not None and holder.token != self._own.token:
                 raise refusal(self._name, holder)
             if not slow:
@@ -167,7 +167,7 @@ class Lead:
 
     def _wait(self, patience: float) -> None:
         """Until nobody leads the study. A holder whose heart beats on is refused at once."""
-        first = read_holder(self._place)
+        first = read_lease_holder(self._place)
         if first is None or (first.is_here and not first.lives(time.time())):
             return
         now = time.time()
@@ -178,7 +178,7 @@ class Lead:
         enough = quiet <= patience or first.is_ahead(now)
         holder = seen_to_beat(self._place, first, quiet + self._watch if enough else patience)
         if holder is None and not enough:
-            holder = read_holder(self._place)
+            holder = read_lease_holder(self._place)
         if holder is not None:
             raise refusal(self._name, holder)
 
@@ -198,7 +198,7 @@ class Lead:
 
     def _renew(self) -> None:
         with self._lock:
-            holder = read_holder(self._place)
+            holder = read_lease_holder(self._place)
             if holder is not None and holder.token != self._own.token:
                 self._lost = f"{self._name} was taken over by {holder.words(time.time())}"
             else:
@@ -216,5 +216,9 @@ class Lead:
         """Give the study back."""
         self._stop.set()
         self._thread.join()
-        if not self._lost and (holder := read_holder(self._place)) is not None and holder.token == self._own.token:
+        if (
+            not self._lost
+            and (holder := read_lease_holder(self._place)) is not None
+            and holder.token == self._own.token
+        ):
             self._place.delete(KEY)

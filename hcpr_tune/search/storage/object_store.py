@@ -11,7 +11,7 @@ from hcpr_tune.common.files import write_bytes_whole
 from hcpr_tune.errors import StorageError
 
 
-class Place(Protocol):
+class ObjectStore(Protocol):
     """Files that are read and replaced whole. Each method raises `StorageError`. `hcpr_tune.common.bucket.Bucket` is one too."""
 
     def read(self, key: str) -> bytes | None:
@@ -27,7 +27,7 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderObjectStore:
     """A place on a disk of this machine, or on one that several share."""
 
     root: Path
@@ -61,8 +61,8 @@ class Folder:
 def storage_error(what: str, error: OSError) -> StorageError:
     """The error for a disk that does not do what it should, with the way out."""
     reason = error.strerror or str(error)
-    way_out = "make space there" if is_full(error) else "mend that"
-    return StorageError(f"{what}: {reason}; {way_out}, then go on by --resume")
+    hint = "make space there" if is_full(error) else "mend that"
+    return StorageError(f"{what}: {reason}; {hint}, then go on by --resume")
 
 
 def is_full(error: OSError) -> bool:

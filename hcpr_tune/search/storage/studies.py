@@ -29,7 +29,7 @@ from hcpr_tune.search.spec.study import (
     study_from_plain,
     study_to_toml,
 )
-from hcpr_tune.search.storage.lease import read_holder
+from hcpr_tune.search.storage.lease import read_lease_holder
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 """What a study may be called."""
@@ -83,7 +83,7 @@ def _in_use(path: Path) -> bool:
 
 def exists(folder: StudyFolder) -> bool:
     """Whether a study was begun there."""
-    return folder.place.read("study.toml") is not None
+    return folder.objects.read("study.toml") is not None
 
 
 def create(folder: StudyFolder, study: Study) -> History:
@@ -187,7 +187,7 @@ def _fetch(folder: StudyFolder, with_best: bool) -> None:
     """Bring study and record from a bucket; the rest of the copy is rebuilt from them."""
     if folder.bucket is None:
         return
-    holder = read_holder(folder.place)
+    holder = read_lease_holder(folder.objects)
     if holder is not None and holder.is_here and holder.lives(time.time()) and folder.record.exists():
         return  # the copy is the leading process's own
     folder.root.mkdir(parents=True, exist_ok=True)

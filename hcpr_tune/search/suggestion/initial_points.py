@@ -107,16 +107,16 @@ def _drawn(dimension: Dimension, draw: Callable[[], float]) -> Value:
     if isinstance(dimension, Choice):
         return dimension.choices[_highest(len(dimension.choices), draw)]
     assert isinstance(dimension, Range)
-    if dimension.also and (which := _highest(1 + len(dimension.also), draw)):
-        return dimension.also[which - 1]
+    if dimension.extra_values and (which := _highest(1 + len(dimension.extra_values), draw)):
+        return dimension.extra_values[which - 1]
     low, high, log = dimension.low, dimension.high, dimension.log
     if low == high:
-        return int(low) if dimension.whole else low
+        return int(low) if dimension.integer else low
     # Each whole number has the same room, in its own scale.
-    room = 0.5 if dimension.whole else 0.0
+    room = 0.5 if dimension.integer else 0.0
     begin, end = (math.log(low - room), math.log(high + room)) if log else (low - room, high + room)
     value = begin + (end - begin) * draw()
-    if dimension.whole:
+    if dimension.integer:
         whole = round(math.exp(value)) if log else math.floor(value - low + 0.5) + int(low)
         return min(max(whole, int(low)), int(high))
     below = math.nextafter(high, high - 1)
@@ -140,11 +140,11 @@ def best_old_points(study: Study, history: History) -> list[Params]:
     published, points = params_of(study.recipe, study.space), list[Params]()
     scored = [old for old in history.old_trials if old.scores and not old.lost]
 
-    def worth(old: OldTrial) -> tuple[float, ...]:
+    def rung_correlation(old: OldTrial) -> tuple[float, ...]:
         last = max(old.scores)
         return (-last, study.goal.shortfall(old.scores[last]), -study.goal.values(old.scores[last])[0])
 
-    for old in sorted(scored, key=worth):
+    for old in sorted(scored, key=rung_correlation):
         if len(points) < WARM_STARTS and old.params not in (*points, published):
             points.append(old.params)
     history.lasting[key] = points
@@ -189,7 +189,7 @@ PRIOR_SPREAD = 0.15
 
 def prior_draw(dimension: Dimension, prior: Prior, drawn: random.Random) -> Value:
     """Near the centre: a normal draw in the dimension's own scale; of choices the centre in one half of the draws."""
-    if isinstance(dimension, Choice) or (isinstance(dimension, Range) and prior.centre in dimension.also):
+    if isinstance(dimension, Choice) or (isinstance(dimension, Range) and prior.centre in dimension.extra_values):
         return prior.centre if drawn.random() < 0.5 else dimension.at(drawn.random())
     centre = _share_of(dimension, float(prior.centre))
     # About one in two at least lies inside, wherever the centre is.
@@ -202,7 +202,7 @@ def prior_draw(dimension: Dimension, prior: Prior, drawn: random.Random) -> Valu
 
 def _share_of(dimension: Dimension, value: float) -> float:
     """The inverse of `Dimension.at`, by bisection: `at` rises with the share."""
-    low, high = getattr(dimension, "share_also", 0.0), 1.0
+    low, high = getattr(dimension, "share_of_extra_values", 0.0), 1.0
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if float(dimension.at(middle)) < value else (low, middle)

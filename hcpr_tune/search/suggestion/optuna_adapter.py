@@ -23,7 +23,7 @@ KIND = " kind"
 IN_RANGE = "range"
 
 
-class Told:
+class OptunaAdapter:
     """The recorded trials of one study as Optuna has them; those that have not changed since the last time are kept.
 
     With `rungs`, Optuna is told how far each trial got on its own merits: COMPLETE only at full length, PRUNED with its rung values where
@@ -36,7 +36,7 @@ class Told:
     def __init__(self, study: Study, rungs: bool = True, generation_of: int = 0, on_merits: bool = True) -> None:
         """`generation_of`: size of a genetic sampler's population, 0 for others. Not `on_merits`: as far as each trial really ran."""
         self._study, self._rungs, self._generation_of, self._on_merits = study, rungs, generation_of, on_merits
-        self._rules = study.rules
+        self._asha_config = study.asha_config
         self._kept: dict[int, tuple[tuple[Any, ...], FrozenTrial]] = {}
 
     def trials(self, history: History) -> list[FrozenTrial]:
@@ -66,14 +66,14 @@ class Told:
     def _rungs_of(self, trial: Trial, history: History, common: int) -> list[int]:
         if not self._rungs:
             return [common] * (common in trial.rungs)
-        return earned_rungs(history, trial, self._rules) if self._on_merits else sorted(trial.rungs)
+        return earned_rungs(history, trial, self._asha_config) if self._on_merits else sorted(trial.rungs)
 
     def _state(self, trial: Trial, rungs: Sequence[int]) -> TrialState:
         if trial.lost or (not rungs and (trial.status == "killed" or trial.rungs)):
             return TrialState.FAIL
         if not rungs:
             return TrialState.RUNNING
-        complete = not self._rungs or rungs[-1] == self._rules.rungs[-1]
+        complete = not self._rungs or rungs[-1] == self._asha_config.rungs[-1]
         return TrialState.COMPLETE if complete else TrialState.PRUNED
 
     def _old(self, old: OldTrial, number: int, common: int) -> FrozenTrial:
@@ -137,7 +137,7 @@ def _count_generations(told: Sequence[FrozenTrial], size: int) -> None:
         trial.system_attrs["NSGAIISampler:generation"] = index // size
 
 
-class ToldStorage(InMemoryStorage):
+class OptunaAdapterStorage(InMemoryStorage):
     """Optuna's storage in memory with trials that were told before: they are handed in as a list, whatever their number."""
 
     def __init__(self, told: list[FrozenTrial]) -> None:
@@ -165,10 +165,10 @@ def to_optuna(params: Params, space: Space) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, value in params.items():
         dimension = space[name]
-        if not isinstance(dimension, Range) or not dimension.also:
+        if not isinstance(dimension, Range) or not dimension.extra_values:
             told[name] = value
-        elif value in dimension.also:
-            told[name + KIND] = kinds_of(dimension)[1 + dimension.also.index(float(value))]
+        elif value in dimension.extra_values:
+            told[name + KIND] = kinds_of(dimension)[1 + dimension.extra_values.index(float(value))]
         else:
             told |= {name + KIND: IN_RANGE, name: value}
     return told
@@ -187,16 +187,16 @@ def distributions_of(params: Params, space: Space) -> dict[str, BaseDistribution
 
 def kinds_of(dimension: Dimension) -> list[str]:
     """The range and each value beside it in words, in full where two would read the same."""
-    also: tuple[float, ...] = getattr(dimension, "also", ())
-    short = [f"{value:g}" for value in also]
-    return [IN_RANGE, *(short if len(set(short)) == len(short) else map(str, also))]
+    extra_values: tuple[float, ...] = getattr(dimension, "extra_values", ())
+    short = [f"{value:g}" for value in extra_values]
+    return [IN_RANGE, *(short if len(set(short)) == len(short) else map(str, extra_values))]
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
     if isinstance(dimension, Choice):
         return CategoricalDistribution(dimension.choices)
     assert isinstance(dimension, Range)
-    if dimension.whole:
+    if dimension.integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
@@ -215,12 +215,12 @@ def _ask(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
         chosen: Value = trial.suggest_categorical(name, dimension.choices)  # type: ignore[assignment]  # never None
         return chosen
     assert isinstance(dimension, Range)
-    if dimension.also:
+    if dimension.extra_values:
         kinds = kinds_of(dimension)
         kind = trial.suggest_categorical(name + KIND, kinds)
         if kind != IN_RANGE:
-            return dimension.also[kinds.index(kind) - 1]
-    if dimension.whole:
+            return dimension.extra_values[kinds.index(kind) - 1]
+    if dimension.integer:
         whole: int = trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
         return whole
     number: float = trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
@@ -231,7 +231,9 @@ def export(study: Study, history: History, storage: Any, name: str, still_runnin
     """Write the trials into an Optuna storage as a study `name`. What is not running any more is not left RUNNING."""
     model = optuna.create_study(study_name=name, storage=storage, directions=directions(study))
     epoch_began = datetime.fromtimestamp
-    for frozen, trial in zip(Told(study, on_merits=False).trials(_own(history)), history.trials.values(), strict=True):
+    for frozen, trial in zip(
+        OptunaAdapter(study, on_merits=False).trials(_own(history)), history.trials.values(), strict=True
+    ):
         if frozen.state is TrialState.RUNNING and not (still_running and trial.job is not None):
             frozen.state = TrialState.FAIL
         times = [event["time"] for event in trial.epochs.values()]

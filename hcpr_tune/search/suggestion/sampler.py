@@ -30,7 +30,7 @@ from hcpr_tune.search.suggestion.initial_points import (
 if TYPE_CHECKING:
     import optuna
 
-    from hcpr_tune.search.suggestion.optuna_adapter import Told
+    from hcpr_tune.search.suggestion.optuna_adapter import OptunaAdapter
 
     Build = Callable[[Study, int], optuna.samplers.BaseSampler]
 
@@ -52,7 +52,7 @@ def _tpe(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     import optuna
 
     # Groups are for dimensions that do not always exist.
-    conditional = any(dimension.when or getattr(dimension, "also", ()) for dimension in study.space.values())
+    conditional = any(dimension.when or getattr(dimension, "extra_values", ()) for dimension in study.space.values())
     startup = study.settings.sampler.startup_trials
     return optuna.samplers.TPESampler(
         n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True, seed=seed
@@ -130,7 +130,7 @@ class Suggester:
 
     def __init__(self, study: Study) -> None:
         self._study, self._kind = study, kind_of(study)
-        self._told: Told | None = None
+        self._told: OptunaAdapter | None = None
 
     def suggest(self, number: int, history: History) -> tuple[Params, Source]:
         """The searched values of trial `number`, given what is recorded of the trials before it, and where they come from."""
@@ -167,7 +167,7 @@ class Suggester:
         assert self._kind.build is not None
         import optuna
 
-        from hcpr_tune.search.suggestion.optuna_adapter import ToldStorage, asked, directions
+        from hcpr_tune.search.suggestion.optuna_adapter import OptunaAdapterStorage, asked, directions
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         seed = _seed(self._study, number, attempt)
@@ -175,18 +175,20 @@ class Suggester:
             # Multivariate TPE and the constant liar are marked experimental; they are chosen on purpose.
             warnings.simplefilter("ignore")
             sampler = self._kind.build(self._study, seed)
-            storage = ToldStorage(self._tell().trials(history))
+            storage = OptunaAdapterStorage(self._tell().trials(history))
             model = optuna.create_study(storage=storage, sampler=sampler, directions=directions(self._study))
             return asked(model.ask(), self._study.space)
 
-    def _tell(self) -> Told:
-        from hcpr_tune.search.suggestion.optuna_adapter import Told
+    def _tell(self) -> OptunaAdapter:
+        from hcpr_tune.search.suggestion.optuna_adapter import OptunaAdapter
 
         if self._told is None:
             settings = self._study.settings
             # Optuna has no pruning with several objectives: then every sampler is told values at a common rung.
             rungs = self._kind.understands_rungs and len(settings.objective) == 1
-            self._told = Told(self._study, rungs, population_size(settings.sampler) if self._kind.genetic else 0)
+            self._told = OptunaAdapter(
+                self._study, rungs, population_size(settings.sampler) if self._kind.genetic else 0
+            )
         return self._told
 
 

@@ -180,19 +180,19 @@ def _strength(study: Study, history: History, trial: Trial, name: str) -> float:
 
 def closeness(dimension: Dimension, centre: Value, others: Sequence[Value]) -> float:
     """1 where all `others` equal `centre`, 0 where they lie no closer to it than chance puts them."""
-    if isinstance(dimension, Range) and centre not in dimension.also:
+    if isinstance(dimension, Range) and centre not in dimension.extra_values:
         distances = [_distance(dimension, float(centre), float(other)) for other in others]
         return max(0.0, 1 - sum(distances) / len(distances) / CHANCE_DISTANCE)
     chance = 1 / len(dimension.ends())
     if isinstance(dimension, Range):
-        chance = dimension.share_also / len(dimension.also)
+        chance = dimension.share_of_extra_values / len(dimension.extra_values)
     agreeing = sum(other == centre for other in others) / len(others)
     return max(0.0, (agreeing - chance) / (1 - chance))
 
 
 def _distance(dimension: Range, one: float, other: float) -> float:
     """As a share of the range, in its own scale; a value beside the range is the whole range away."""
-    if other in dimension.also:
+    if other in dimension.extra_values:
         return 1.0
     if dimension.log:
         return abs(math.log(one / other)) / math.log(dimension.high / dimension.low)

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hcpr_tune.training.attacks.pgd import Classifier, attacked_classes, evaluating, uniform_noise
+from hcpr_tune.training.attacks.pgd import Classifier, evaluating, predict_under_attack, uniform_noise
 from hcpr_tune.training.methods.losses import misclassification_margin
 from hcpr_tune.training.recipe import Task
 from hcpr_tune.training.seeds import generator
 
 CLEAN = "clean"
 STRONG, AUTOATTACK = ("apgd-ce", "apgd-t"), ("apgd-ce", "apgd-t", "fab-t", "square")
-LADDERS = {"strong": STRONG, "autoattack": AUTOATTACK}
+CASCADES = {"strong": STRONG, "autoattack": AUTOATTACK}
 """Which attacks, in order. The strong ones are AutoAttack's first two: APGD on cross-entropy, and on the targeted DLR loss."""
 FEWEST_CLASSES_FOR_TARGETS = 4
 """The targeted DLR loss compares the right logit with three others."""
@@ -48,11 +48,11 @@ class Step:
     warnings: tuple[str, ...] = ()
 
 
-def attacks_of(ladder: str, classes: int) -> tuple[str, ...]:
+def attacks_of(cascade: str, classes: int) -> tuple[str, ...]:
     """The attacks of a ladder for so many classes."""
     if classes >= FEWEST_CLASSES_FOR_TARGETS:
-        return LADDERS[ladder]
-    return tuple(IN_PLACE_OF.get(attack, attack) for attack in LADDERS[ladder])
+        return CASCADES[cascade]
+    return tuple(IN_PLACE_OF.get(attack, attack) for attack in CASCADES[cascade])
 
 
 def replaced_attacks(classes: int) -> str:
@@ -63,12 +63,12 @@ def replaced_attacks(classes: int) -> str:
     return f"{classes} classes are too few for the targeted attacks of AutoAttack ({', '.join(AUTOATTACK)}); {ran} ran instead"
 
 
-def climb(
+def run_cascade(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     task: Task,
-    ladder: str,
+    cascade: str,
     classes: int,
     seed: int,
     begun: Step | None = None,
@@ -78,7 +78,7 @@ def climb(
     `begun`: the latest step of an earlier attempt, which it goes on from. The images that an attack breaks are checked for themselves to lie in
     the ball: one that does not survives.
     """
-    attacks = (CLEAN, *attacks_of(ladder, classes))
+    attacks = (CLEAN, *attacks_of(cascade, classes))
     found = labels.clone() if begun is None else torch.tensor(begun.classes, device=labels.device)
     # A step beyond this ladder's last one is of a longer ladder: there is nothing left to do.
     done = 0 if begun is None else attacks.index(begun.attack) + 1 if begun.attack in attacks else len(attacks)
@@ -137,13 +137,13 @@ def _row_major(model: Classifier) -> Classifier:
 
 
 def transfer(
-    model: nn.Module, rival: nn.Module, images: Tensor, labels: Tensor, task: Task, classes: int, seed: int
+    model: nn.Module, baseline: nn.Module, images: Tensor, labels: Tensor, task: Task, classes: int, seed: int
 ) -> int:
-    """How many of these images, which `model` classifies rightly under attack, break when they are attacked on `rival` (APGD on cross-entropy)."""
+    """How many of these images, which `model` classifies rightly under attack, break when they are attacked on `baseline` (APGD on cross-entropy)."""
     if not len(images):
         return 0
-    with evaluating(model), evaluating(rival), _warnings():
-        attacked = _attack("worst for cross-entropy", rival, images, labels, task, classes, seed)
+    with evaluating(model), evaluating(baseline), _warnings():
+        attacked = _attack("worst for cross-entropy", baseline, images, labels, task, classes, seed)
         return int((_in_ball_classes(model, attacked, images, labels, task) != labels).sum())
 
 
@@ -192,7 +192,7 @@ def _margin(model: nn.Module, images: Tensor, labels: Tensor, task: Task, seed: 
     noise = [
         uniform_noise(images.shape, task.epsilon, task.norm, drawn).to(images.device) for _ in range(MARGIN_STARTS)
     ]
-    attacked_classes(
+    predict_under_attack(
         model,
         images,
         labels,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hcpr_tune.training.attacks.pgd import Classifier, attacked_classes, evaluating, uniform_noise
+from hcpr_tune.training.attacks.pgd import Classifier, evaluating, predict_under_attack, uniform_noise
 from hcpr_tune.training.data.dataset import Split, fixed_subset
 from hcpr_tune.training.methods.losses import cross_entropy, misclassification_margin
 from hcpr_tune.training.recipe import Evaluation, Task
@@ -93,7 +93,7 @@ def scoring_attack(
     shown: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`attacked_classes` of the images at `positions` of a split, as every evaluation attacks them."""
-    return attacked_classes(
+    return predict_under_attack(
         model,
         images,
         labels,
@@ -171,7 +171,7 @@ def masking(model: Classifier, split: Split, task: Task, settings: Evaluation) -
     step_size = MASKING_STEP * task.epsilon
 
     def survivors(objective: str, steps: int) -> int:
-        _, attacked = attacked_classes(
+        _, attacked = predict_under_attack(
             model,
             images,
             labels,

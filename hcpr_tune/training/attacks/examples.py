@@ -31,7 +31,7 @@ from hcpr_tune.training.attacks.evaluation import scored_positions, scoring_atta
 from hcpr_tune.training.attacks.pgd import Classifier
 from hcpr_tune.training.data.dataset import Data, Split, fixed_subset
 from hcpr_tune.training.loop import TrainingState, number_formats, torch_threads
-from hcpr_tune.training.models.classifier import for_attack
+from hcpr_tune.training.models.classifier import fuse_conv_bn
 from hcpr_tune.training.recipe import Evaluation, Recipe, Task
 
 SHOWN = 6
@@ -61,7 +61,7 @@ def examples_png(recipe: Recipe, data: Data, state: TrainingState) -> bytes:
         torch_threads(recipe.threads),
         number_formats(recipe, device),
     ):
-        model = for_attack(state.scored_model())
+        model = fuse_conv_bn(state.scored_model())
         found = find_examples(model, data.validation, recipe.task, recipe.evaluation)
     picture = draw_examples(found, recipe.task, recipe.evaluation, data.class_names, state.epoch)
     png = as_png(picture)

@@ -48,7 +48,7 @@ def evaluating(model: Classifier) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def ascend(
+def pgd_step(
     model: Classifier,
     adversarial: Tensor,
     images: Tensor,
@@ -68,7 +68,7 @@ def ascend(
         (gradient,) = torch.autograd.grad(objective(logits).sum(), adversarial)
     with torch.no_grad():
         moved = adversarial + step_size * DIRECTIONS[norm](gradient)
-        return into_ball(moved, images, epsilon, norm), logits.detach()
+        return project(moved, images, epsilon, norm), logits.detach()
 
 
 def _unit_l2(gradient: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def _lengths(images: Tensor) -> Tensor:
 DIRECTIONS: dict[str, Callable[[Tensor], Tensor]] = {"linf": torch.sign, "l2": _unit_l2}
 
 
-def into_ball(moved: Tensor, images: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
+def project(moved: Tensor, images: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
     """Project to the ball of radius epsilon around `images` and to [0, 1], which never leads out of the ball."""
     if norm == "linf":
         return torch.minimum(torch.maximum(moved, images - epsilon), images + epsilon).clamp_(0, 1)
@@ -105,7 +105,7 @@ def uniform_noise(shape: torch.Size | tuple[int, ...], epsilon: float, norm: str
     return epsilon * direction * share ** (1 / math.prod(shape[1:]))
 
 
-def maximise(
+def pgd(
     model: Classifier,
     images: Tensor,
     objective: Objective,
@@ -124,11 +124,11 @@ def maximise(
     adversarial = start
     with evaluating(model):
         for _ in range(steps):
-            adversarial, _ = ascend(model, adversarial, images, objective, epsilon, step_size, norm)
+            adversarial, _ = pgd_step(model, adversarial, images, objective, epsilon, step_size, norm)
     return adversarial
 
 
-def attacked_classes(
+def predict_under_attack(
     model: Classifier,
     images: Tensor,
     labels: Tensor,
@@ -170,12 +170,12 @@ def attacked_classes(
         with torch.no_grad():
             clean = sift(model(images), images)
         for start in starts:
-            adversarial = into_ball(start[survivors], images[survivors], epsilon, norm)
+            adversarial = project(start[survivors], images[survivors], epsilon, norm)
             for _ in range(steps):
                 if not len(survivors):
                     break
                 raised = partial(objective, labels=labels[survivors])
-                moved, logits = ascend(model, adversarial, images[survivors], raised, epsilon, step_size, norm)
+                moved, logits = pgd_step(model, adversarial, images[survivors], raised, epsilon, step_size, norm)
                 adversarial = moved[sift(logits, adversarial)]
             if len(survivors):
                 with torch.no_grad():
@@ -187,5 +187,5 @@ def margin_attack(
     model: Classifier, images: Tensor, labels: Tensor, margin: Margin, *, start: Tensor, **settings: Any
 ) -> Tensor:
     """Which images survive `attacked_classes` from one start, (B,) bool."""
-    _, classes = attacked_classes(model, images, labels, margin, starts=[start], **settings)
+    _, classes = predict_under_attack(model, images, labels, margin, starts=[start], **settings)
     return classes == labels

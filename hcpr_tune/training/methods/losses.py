@@ -1,7 +1,7 @@
 """Losses: pure functions of logits, one value per image; the caller averages.
 
 The HCPR losses are those of SPAT (AAAI-23, arXiv 2210.15068), on cosine logits z in (B, K) with a bias: z_j = <w_j/|w_j|, f/|f|> + b_j.
-`scale` is the paper's s, `margin` its m. The rivals' losses name their papers.
+`scale` is the paper's s, `margin` its m. The baselines' losses name their papers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def modulated_logits(
     return scale * logits * (1 + pace * (factors - 1))
 
 
-def self_paced_accuracy(
+def self_paced_cross_entropy(
     logits: Tensor,
     labels: Tensor,
     scale: float,
@@ -82,8 +82,8 @@ def boosted_cross_entropy(adversarial: Tensor, labels: Tensor, label_smoothing: 
     is near 1.
     """
     log_p = F.log_softmax(adversarial, dim=1)
-    rival = adversarial.scatter(1, labels[:, None], -torch.inf).argmax(dim=1, keepdim=True)
-    log_rest = log_p.scatter(1, rival, -torch.inf).logsumexp(dim=1)
+    baseline = adversarial.scatter(1, labels[:, None], -torch.inf).argmax(dim=1, keepdim=True)
+    log_rest = log_p.scatter(1, baseline, -torch.inf).logsumexp(dim=1)
     return cross_entropy(adversarial, labels, label_smoothing) - log_rest
 
 

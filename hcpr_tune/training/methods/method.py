@@ -19,7 +19,7 @@ from hcpr_tune.training.methods.losses import (
     margin_logits,
     misclassification_aware_kl,
     pair_consistency,
-    self_paced_accuracy,
+    self_paced_cross_entropy,
 )
 from hcpr_tune.training.recipe import Recipe
 
@@ -57,7 +57,7 @@ def _hcpr_objective(recipe: Recipe, natural: Tensor, labels: Tensor) -> Objectiv
 def _hcpr_terms(recipe: Recipe, natural: Tensor, adversarial: Tensor, labels: Tensor, pace: float) -> Terms:
     hcpr = recipe.hcpr
     return Terms(
-        self_paced_accuracy(natural, labels, hcpr.scale, hcpr.margin, pace, hcpr.detached, recipe.label_smoothing),
+        self_paced_cross_entropy(natural, labels, hcpr.scale, hcpr.margin, pace, hcpr.detached, recipe.label_smoothing),
         pair_consistency(natural, adversarial, hcpr.scale, hcpr.kl_weight, hcpr.square_weight),
     )
 

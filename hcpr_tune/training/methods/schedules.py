@@ -8,7 +8,7 @@ from hcpr_tune.training.recipe import LrSchedule, Recipe, Schedule
 
 
 def span(recipe: Recipe, epoch: int, over: str) -> tuple[int, int]:
-    """Position of `epoch` in its span, from 1, and the span's length: the trial, or the stretch between rungs around it."""
+    """Position of `epoch` in its span, from 1, and the span's length: the trial, or the segment between rungs around it."""
     if over == "trial":
         return epoch, recipe.span_epochs
     before = 0
@@ -58,7 +58,7 @@ def lr_factor(schedule: LrSchedule, position: int, length: int) -> float:
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
     """The learning rate of `epoch`."""
-    over = "stretch" if recipe.lr_schedule.mode == "annealed" else "trial"
+    over = "segment" if recipe.lr_schedule.mode == "annealed" else "trial"
     return recipe.optimiser.lr * lr_factor(recipe.lr_schedule, *span(recipe, epoch, over))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hcpr_tune.training.models.classifier import project
+from hcpr_tune.training.models.classifier import normalise_head
 
 
 class Averaged:
@@ -42,7 +42,7 @@ class Averaged:
     def model(self) -> nn.Module:
         """The averaged model, in eval mode. Averaged unit rows are shorter than 1, so its head is projected; the mean itself is not."""
         self._model.load_state_dict(self._mean)
-        project(self._model)
+        normalise_head(self._model)
         return self._model
 
     def restart(self) -> None:

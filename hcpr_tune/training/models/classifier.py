@@ -40,7 +40,7 @@ ARCHITECTURES: dict[str, Callable[[int, HeadFactory], nn.Module]] = {
 
 
 @torch.no_grad()
-def project(model: nn.Module) -> None:
+def normalise_head(model: nn.Module) -> None:
     """Overwrite the rows of every cosine head in `model` by unit rows."""
     for module in model.modules():
         if isinstance(module, CosineHead):
@@ -98,7 +98,7 @@ def build_model(
         torch.default_generator.manual_seed(seed)
         network = _network(settings, channels, classes, image_size)
         model: nn.Module = Normalised(network, settings.mean, settings.std) if settings.mean else network
-        project(model)
+        normalise_head(model)
         # A network with dropout or the like may draw: that is part of its building.
         _check_logits(settings.name, model, channels, classes, image_size)
         # Convolutions are faster on images whose channels lie together, on the CPU and on the GPU. A user's own network may take views that only
@@ -205,7 +205,7 @@ def _check_logits(name: str, model: nn.Module, channels: int, classes: int, imag
 
 
 @torch.no_grad()
-def for_attack(model: nn.Module) -> nn.Module:
+def fuse_conv_bn(model: nn.Module) -> nn.Module:
     """The same function in eval mode, quicker: every convolution that a batch normalisation follows takes it in.
 
     Equal to rounding (1e-9 in float64). Where nothing can be folded it is the model itself. The copy shares what is not folded, and is
@@ -264,12 +264,12 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill `model` from a safetensors file. Raises `InputError` where the file is damaged or of another architecture."""
-    way_out = "give the recipe that it was trained with, or an undamaged copy"
+    hint = "give the recipe that it was trained with, or an undamaged copy"
     try:
         stored = load_file(path)
     except Exception as error:
         reason = first_line(error)
-        raise InputError(f"{path} cannot be read as safetensors: {reason}; {way_out}") from error
+        raise InputError(f"{path} cannot be read as safetensors: {reason}; {hint}") from error
     wanted = model.state_dict()
     differing = sorted(
         name
@@ -278,6 +278,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
     )
     if differing:
         raise InputError(
-            f"{path} does not hold the weights of this recipe's model: {len(differing)} of {len(wanted)} tensors differ, {differing[0]} first; {way_out}"
+            f"{path} does not hold the weights of this recipe's model: {len(differing)} of {len(wanted)} tensors differ, {differing[0]} first; {hint}"
         )
     model.load_state_dict(stored)

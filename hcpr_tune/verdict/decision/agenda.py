@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hcpr_tune.training.attacks.cascade import attacks_of
-from hcpr_tune.verdict.decision.selection import Contest, contest, masking_of
-from hcpr_tune.verdict.plan import Entrant, Model, Plan, ablations
+from hcpr_tune.verdict.decision.selection import Selection, masking_of, select
+from hcpr_tune.verdict.plan import Candidate, Model, Plan, ablations
 from hcpr_tune.verdict.state import State
 
 Kind = Literal["train", "attack", "look"]
@@ -18,30 +18,30 @@ VALIDATION, TEST = "validation", "test"
 
 @dataclass(frozen=True)
 class Task:
-    """A job: train a model, attack it on one chunk of a split, or look whether what a rival's model is attacked with breaks it."""
+    """A job: train a model, attack it on one chunk of a split, or look whether what a baseline's model is attacked with breaks it."""
 
     kind: Kind
     model: Model
     split: str = ""
     chunk: int = 0
-    ladder: str = ""
-    rival: Model | None = None
+    cascade: str = ""
+    baseline: Model | None = None
 
     @property
     def key(self) -> str:
         """Its name in the record."""
         if self.kind == "attack":
-            return f"attack {self.model.id} {self.split} {self.chunk} {self.ladder}"
-        return f"{self.kind} {self.model.id}" + (f" {self.rival.id}" if self.rival else "")
+            return f"attack {self.model.id} {self.split} {self.chunk} {self.cascade}"
+        return f"{self.kind} {self.model.id}" + (f" {self.baseline.id}" if self.baseline else "")
 
     @property
     def words(self) -> str:
         """What people are told."""
-        who = f"{self.model.entrant}, seed {self.model.seed}"
+        who = f"{self.model.candidate}, seed {self.model.seed}"
         if self.kind == "train":
             return f"train {who}"
         if self.kind == "look":
-            return f"transfer attack on {who}" + (f" from {self.rival.entrant}" if self.rival else "")
+            return f"transfer attack on {who}" + (f" from {self.baseline.candidate}" if self.baseline else "")
         return f"attack {who}, {self.split} images, chunk {self.chunk}"
 
 
@@ -73,45 +73,45 @@ def is_settled(plan: Plan, state: State) -> bool:
 def stages(plan: Plan, state: State) -> Iterator[Stage]:
     """The stages in order; a later one depends on what the earlier ones gave, and comes once they are over."""
     yield Stage(tuple(first_models(plan)), VALIDATION)
-    found = contest(plan, state)
+    found = select(plan, state)
     yield Stage(tuple(later_models(plan, found)), VALIDATION)
     if plan.test:
         yield Stage(tuple(opened_models(plan, found)), TEST)
 
 
 def first_models(plan: Plan) -> Iterator[Model]:
-    """So many seeds of each entrant that all have the same."""
+    """So many seeds of each candidate that all have the same."""
     for seed in range(plan.other_seeds):
-        for entrant in plan.entrants:
-            models = plan.models(entrant, plan.other_seeds)
+        for candidate in plan.candidates:
+            models = plan.models(candidate, plan.other_seeds)
             if seed < len(models):
                 yield models[seed]
 
 
-def later_models(plan: Plan, found: Contest) -> Iterator[Model]:
-    """The other seeds of the winner and its rivals, and what separates the gain."""
-    finalists = [entrant for entrant in judged(plan, found) if not entrant.weights]
+def later_models(plan: Plan, found: Selection) -> Iterator[Model]:
+    """The other seeds of the winner and its baselines, and what separates the gain."""
+    finalists = [candidate for candidate in judged(plan, found) if not candidate.weights]
     made = ablations(plan, found.winner) if plan.ablations and found.winner else []
     for seed in range(plan.seeds):
-        for entrant in finalists:
-            yield plan.models(entrant, plan.seeds)[seed]
-        for entrant in made if seed < plan.other_seeds else ():
-            yield plan.models(entrant, plan.other_seeds)[seed]
+        for candidate in finalists:
+            yield plan.models(candidate, plan.seeds)[seed]
+        for candidate in made if seed < plan.other_seeds else ():
+            yield plan.models(candidate, plan.other_seeds)[seed]
 
 
-def judged(plan: Plan, found: Contest) -> list[Entrant]:
-    """Who gets all seeds, and is shown the test images: the winner, its rival, and all that it was to be compared with."""
-    chosen = [found.winner, found.rival, *(one for one in plan.entrants if one.role in ("compared", "given"))]
-    return list({entrant.name: entrant for entrant in chosen if entrant is not None}.values())
+def judged(plan: Plan, found: Selection) -> list[Candidate]:
+    """Who gets all seeds, and is shown the test images: the winner, its baseline, and all that it was to be compared with."""
+    chosen = [found.winner, found.baseline, *(one for one in plan.candidates if one.role in ("compared", "given"))]
+    return list({candidate.name: candidate for candidate in chosen if candidate is not None}.values())
 
 
-def opened_models(plan: Plan, found: Contest) -> Iterator[Model]:
+def opened_models(plan: Plan, found: Selection) -> Iterator[Model]:
     """All seeds of those. Where nobody can win the test images stay shut: there is nothing that they could confirm."""
     if found.winner is None:
         return
     for seed in range(plan.seeds):
-        for entrant in judged(plan, found):
-            models = plan.models(entrant, plan.seeds)
+        for candidate in judged(plan, found):
+            models = plan.models(candidate, plan.seeds)
             if seed < len(models):
                 yield models[seed]
 
@@ -138,9 +138,9 @@ def _seed_place(plan: Plan, model: Model) -> int:
     return max(0, model.seed - plan.first_seed)
 
 
-def ladder_of(plan: Plan, split: str, chunk: int) -> str:
+def cascade_of(plan: Plan, split: str, chunk: int) -> str:
     """Which attacks a chunk goes through: on the first chunk of validation all, to see what the last ones still break."""
-    return "autoattack" if split == TEST or chunk == 0 else plan.ladder
+    return "autoattack" if split == TEST or chunk == 0 else plan.cascade
 
 
 def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Task]:
@@ -148,10 +148,10 @@ def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Tas
     # How many there are is known once one was attacked.
     total = state.totals.get(scope, 1)
     for chunk in range(math.ceil(total / plan.chunk)):
-        task = Task("attack", model, split, chunk, ladder_of(plan, split, chunk))
+        task = Task("attack", model, split, chunk, cascade_of(plan, split, chunk))
         done = state.chunks.get((model.id, scope, chunk))
         if (
-            done is None or done.after(attacks_of(task.ladder, state.classes)[-1]) is None
+            done is None or done.after(attacks_of(task.cascade, state.classes)[-1]) is None
         ) and task.key not in state.failed:
             yield task
 
@@ -159,27 +159,27 @@ def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Tas
 def _look(plan: Plan, state: State, model: Model) -> Task | None:
     """The transfer attack, once both models are there and the first chunk was attacked.
 
-    A model from elsewhere is looked at without a rival too: nobody has counted yet whether it masks its gradients.
+    A model from elsewhere is looked at without a baseline too: nobody has counted yet whether it masks its gradients.
     """
     first = state.chunks.get((model.id, plan.scope(VALIDATION), 0))
     if first is None or first.after(attacks_of("strong", state.classes)[-1]) is None:
         return None
-    rival = rival_of(plan, model)
-    other = state.models.get(rival.id) if rival is not None else None
-    if rival is not None and (other is None or not (other.finished or other.lost)):
+    baseline = baseline_of(plan, model)
+    other = state.models.get(baseline.id) if baseline is not None else None
+    if baseline is not None and (other is None or not (other.finished or other.lost)):
         return None  # it may come
     if other is not None and other.lost:
-        rival = None
-    if rival is None and (not model.weights or masking_of(state, model) is not None):
+        baseline = None
+    if baseline is None and (not model.weights or masking_of(state, model) is not None):
         return None
-    task = Task("look", model, rival=rival)
-    known = (model.id, rival.id if rival is not None else "") in state.looks
+    task = Task("look", model, baseline=baseline)
+    known = (model.id, baseline.id if baseline is not None else "") in state.looks
     return None if known or task.key in state.failed else task
 
 
-def rival_of(plan: Plan, model: Model) -> Model | None:
-    """Whose attacked images are tried on a model: the published recipe's, and on that the first other entrant's, of the first seed."""
-    published = next((one for one in plan.entrants if one.role == "published"), None)
-    others = [one for one in plan.entrants if one.name != model.entrant]
-    chosen = published if published is not None and published.name != model.entrant else next(iter(others), None)
+def baseline_of(plan: Plan, model: Model) -> Model | None:
+    """Whose attacked images are tried on a model: the published recipe's, and on that the first other candidate's, of the first seed."""
+    published = next((one for one in plan.candidates if one.role == "published"), None)
+    others = [one for one in plan.candidates if one.name != model.candidate]
+    chosen = published if published is not None and published.name != model.candidate else next(iter(others), None)
     return plan.models(chosen, plan.other_seeds)[0] if chosen is not None else None

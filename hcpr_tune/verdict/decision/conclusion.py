@@ -15,22 +15,22 @@ from hcpr_tune.search.record.history import COUNTS, History
 from hcpr_tune.search.spec.study import Study
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, replaced_attacks
 from hcpr_tune.training.recipe import Recipe
+from hcpr_tune.verdict.adapter import best_epoch
 from hcpr_tune.verdict.decision.agenda import TEST, VALIDATION, is_settled, judged
 from hcpr_tune.verdict.decision.selection import (
-    Contest,
+    Selection,
     checked_images,
     chosen_attack,
     classes_after,
     common_chunks,
-    contest,
     living,
     lost_words,
+    select,
     survive,
     unreliable,
 )
 from hcpr_tune.verdict.decision.statistics import differences, mcnemar, mean_over_seeds
-from hcpr_tune.verdict.evaluator import best_epoch
-from hcpr_tune.verdict.plan import Entrant, Model, Plan, ablations
+from hcpr_tune.verdict.plan import Candidate, Model, Plan, ablations
 from hcpr_tune.verdict.state import State
 from hcpr_tune.views.verdicts import FORMAT
 
@@ -39,25 +39,25 @@ MOST_PAIRS = 8
 
 @dataclass(frozen=True)
 class Judged:
-    """An entrant with its models that are there."""
+    """An candidate with its models that are there."""
 
-    entrant: Entrant
+    candidate: Candidate
     models: tuple[Model, ...]
 
 
 def conclude(study: Study, history: History, name: str, plan: Plan, state: State) -> dict[str, Any]:
     """Everything that is known now, whether the verdict is over or not."""
-    found = contest(plan, state)
-    listed = [*plan.entrants, *(ablations(plan, found.winner) if plan.ablations and found.winner else [])]
-    rivals = judged(plan, found)
+    found = select(plan, state)
+    listed = [*plan.candidates, *(ablations(plan, found.winner) if plan.ablations and found.winner else [])]
+    baselines = judged(plan, found)
 
-    def with_models(entrant: Entrant, split: str) -> Judged:
-        count = plan.seeds if entrant in rivals else plan.other_seeds
-        return Judged(entrant, tuple(living(plan, state, entrant, count, split)))
+    def with_models(candidate: Candidate, split: str) -> Judged:
+        count = plan.seeds if candidate in baselines else plan.other_seeds
+        return Judged(candidate, tuple(living(plan, state, candidate, count, split)))
 
-    entrants = [with_models(one, VALIDATION) for one in listed]
-    splits: dict[str, Any] = {VALIDATION: of_split(plan, state, found, entrants, VALIDATION)}
-    opened = [with_models(one, TEST) for one in rivals]
+    candidates = [with_models(one, VALIDATION) for one in listed]
+    splits: dict[str, Any] = {VALIDATION: of_split(plan, state, found, candidates, VALIDATION)}
+    opened = [with_models(one, TEST) for one in baselines]
     # What was seen is shown, whether this verdict asked for it or an earlier one.
     if plan.test or any(one.models for one in opened):
         splits[TEST] = of_split(plan, state, found, opened, TEST)
@@ -67,7 +67,7 @@ def conclude(study: Study, history: History, name: str, plan: Plan, state: State
         "study": name,
         "fingerprint": study.fingerprint,
         "written": time.time(),
-        "size": "small" if plan.seeds == 1 and plan.ladder == "autoattack" else "full",
+        "size": "small" if plan.seeds == 1 and plan.cascade == "autoattack" else "full",
         "settled": settled,
         "unfinished": "" if settled else _why_unfinished(plan, state),
         "failed_jobs": dict(state.failed),
@@ -76,10 +76,10 @@ def conclude(study: Study, history: History, name: str, plan: Plan, state: State
         "schedule": schedule_words(study.recipe),
         "attacks": {split: attack_words(plan, state, split) for split in splits},
         "attacks_replaced": replaced_attacks(state.classes),
-        "seeds": {"winner_and_rival": plan.seeds, "others": plan.other_seeds, "first": plan.first_seed},
+        "seeds": {"winner_and_baseline": plan.seeds, "others": plan.other_seeds, "first": plan.first_seed},
         "winner": found.winner.name if found.winner else None,
-        "rival": found.rival.name if found.rival else None,
-        "entrants": [entrant_plain(plan, state, one) for one in entrants],
+        "baseline": found.baseline.name if found.baseline else None,
+        "candidates": [candidate_plain(plan, state, one) for one in candidates],
         "splits": splits,
         "openings": history.openings,
         "versions": state.versions,
@@ -90,9 +90,9 @@ def conclude(study: Study, history: History, name: str, plan: Plan, state: State
 
 def attack_words(plan: Plan, state: State, split: str) -> str:
     """The attacks that count on a split."""
-    ladder = "autoattack" if split == TEST else plan.ladder
-    names = ", ".join(attacks_of(ladder, state.classes))
-    return f"AutoAttack ({names})" if ladder == "autoattack" else f"AutoAttack's first two attacks ({names})"
+    cascade = "autoattack" if split == TEST else plan.cascade
+    names = ", ".join(attacks_of(cascade, state.classes))
+    return f"AutoAttack ({names})" if cascade == "autoattack" else f"AutoAttack's first two attacks ({names})"
 
 
 def _why_unfinished(plan: Plan, state: State) -> str:
@@ -109,35 +109,35 @@ def schedule_words(recipe: Recipe) -> str:
     """The one schedule under which all are trained."""
     lr = recipe.lr_schedule
     return (
-        f"{recipe.epochs} epochs, learning rate {lr.mode} ({lr.shape}), stretches end at epochs {', '.join(map(str, recipe.rung_epochs))};"
+        f"{recipe.epochs} epochs, learning rate {lr.mode} ({lr.shape}), segments end at epochs {', '.join(map(str, recipe.rung_epochs))};"
         " of these the one with the best robust accuracy on validation under the search's attack is kept"
     )
 
 
-def entrant_plain(plan: Plan, state: State, one: Judged) -> dict[str, Any]:
-    """One entrant: its recipe, its models, what speaks against its numbers, and by how much the search overrated it."""
-    entrant = one.entrant
+def candidate_plain(plan: Plan, state: State, one: Judged) -> dict[str, Any]:
+    """One candidate: its recipe, its models, what speaks against its numbers, and by how much the search overrated it."""
+    candidate = one.candidate
     again = [_margin_score(plan, state, model) for model in one.models]
     mean = float(np.mean(again)) if again and None not in again else None  # type: ignore[arg-type]
     optimism = None
-    if entrant.score is not None and mean is not None:
-        optimism = {"search": entrant.score, "again": mean, "points": 100 * (entrant.score - mean)}
-    wanted = plan.models(entrant, max(plan.seeds, plan.other_seeds))
+    if candidate.score is not None and mean is not None:
+        optimism = {"search": candidate.score, "again": mean, "points": 100 * (candidate.score - mean)}
+    wanted = plan.models(candidate, max(plan.seeds, plan.other_seeds))
     lost = {
         model.seed: state.models[model.id].lost
         for model in wanted
         if model.id in state.models and state.models[model.id].lost
     }
     return {
-        "name": entrant.name,
-        "role": entrant.role,
-        "trial": entrant.trial,
-        "elsewhere": bool(entrant.weights),
-        "params": dict(entrant.params or {}),
-        "recipe": to_plain(entrant.recipe),
+        "name": candidate.name,
+        "role": candidate.role,
+        "trial": candidate.trial,
+        "elsewhere": bool(candidate.weights),
+        "params": dict(candidate.params or {}),
+        "recipe": to_plain(candidate.recipe),
         "models": [model_plain(plan, state, model) for model in one.models],
         "lost": [{"seed": seed, "reason": reason} for seed, reason in lost.items()],
-        "unreliable": [*lost_words(plan, state, entrant), *unreliable(plan, state, one.models)],
+        "unreliable": [*lost_words(plan, state, candidate), *unreliable(plan, state, one.models)],
         "checked_images": checked_images(plan, state, one.models),
         "optimism": optimism,
     }
@@ -162,22 +162,22 @@ def model_plain(plan: Plan, state: State, model: Model) -> dict[str, Any]:
     return {"id": model.id, "seed": model.seed, "epoch": epoch, "seconds": round(known.seconds, 1), **counts}
 
 
-def of_split(plan: Plan, state: State, found: Contest, entrants: Sequence[Judged], split: str) -> dict[str, Any]:
+def of_split(plan: Plan, state: State, found: Selection, candidates: Sequence[Judged], split: str) -> dict[str, Any]:
     """All numbers on one split. Only images that all of these models were attacked on count."""
-    there = [one for one in entrants if one.models]
+    there = [one for one in candidates if one.models]
     chunks = common_chunks(plan, state, [model for one in there for model in one.models], split)
     total = state.totals.get(plan.scope(split))
     if not chunks or not there:
-        return {"images": 0, "of": total, "entrants": {}, "differences": {}, "mcnemar": {}, "pairs": {}}
-    robust = {one.entrant.name: survive(plan, state, one.models, split, chunks) for one in there}
-    clean = {one.entrant.name: survive(plan, state, one.models, split, chunks, CLEAN) for one in there}
-    models = {one.entrant.name: one.models for one in there}
-    winner, rival = found.winner, found.rival
+        return {"images": 0, "of": total, "candidates": {}, "differences": {}, "mcnemar": {}, "pairs": {}}
+    robust = {one.candidate.name: survive(plan, state, one.models, split, chunks) for one in there}
+    clean = {one.candidate.name: survive(plan, state, one.models, split, chunks, CLEAN) for one in there}
+    models = {one.candidate.name: one.models for one in there}
+    winner, baseline = found.winner, found.baseline
     images = next(iter(robust.values())).shape[1]
     plain: dict[str, Any] = {
         "images": images,
         "of": total,
-        "entrants": {
+        "candidates": {
             name: {
                 "robust_accuracy": mean_over_seeds(robust[name]).to_plain(),
                 "clean_accuracy": mean_over_seeds(clean[name]).to_plain(),
@@ -201,14 +201,14 @@ def of_split(plan: Plan, state: State, found: Contest, entrants: Sequence[Judged
         ]
         for name, (_, values) in others.items()
     }
-    for title, entrant in (("after", winner), ("before", rival)):
-        if entrant is not None and entrant.name in models:
-            plain["pairs"][title] = pairs_plain(plan, state, models[entrant.name], split, chunks)
+    for title, candidate in (("after", winner), ("before", baseline)):
+        if candidate is not None and candidate.name in models:
+            plain["pairs"][title] = pairs_plain(plan, state, models[candidate.name], split, chunks)
     return plain
 
 
 def same_seeds(own: Sequence[Model], others: Sequence[Model]) -> list[tuple[int, int]]:
-    """Places of the models of two entrants that have the same seed, so that a lost one shifts no pair; of models from elsewhere the only one."""
+    """Places of the models of two candidates that have the same seed, so that a lost one shifts no pair; of models from elsewhere the only one."""
     if any(model.weights for model in (*own, *others)):
         return [(0, 0)]
     place = {model.seed: index for index, model in enumerate(others)}
@@ -254,11 +254,11 @@ def over_seeds(count: int, total: int, seeds: int) -> dict[str, Any]:
 
 def best_model(plain: Mapping[str, Any]) -> dict[str, Any] | None:
     """The model to take away: of the winner's, the one that withstands most on validation, the first of equals."""
-    entrant = next((one for one in plain["entrants"] if one["name"] == plain["winner"]), None)
-    of = plain["splits"][VALIDATION]["entrants"].get(plain["winner"])
-    if entrant is None or of is None:
+    candidate = next((one for one in plain["candidates"] if one["name"] == plain["winner"]), None)
+    of = plain["splits"][VALIDATION]["candidates"].get(plain["winner"])
+    if candidate is None or of is None:
         return None
     shares = of["robust_accuracy"]["per_seed"]
     place = max(range(len(shares)), key=lambda index: (shares[index], -index))
-    model: dict[str, Any] = entrant["models"][place]
-    return model | {"recipe": entrant["recipe"]}
+    model: dict[str, Any] = candidate["models"][place]
+    return model | {"recipe": candidate["recipe"]}

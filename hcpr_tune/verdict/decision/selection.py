@@ -10,7 +10,7 @@ import numpy as np
 
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, points_without_gradient
 from hcpr_tune.training.attacks.evaluation import MOST_WITHOUT_GRADIENT, Masking
-from hcpr_tune.verdict.plan import Entrant, Model, Plan
+from hcpr_tune.verdict.plan import Candidate, Model, Plan
 from hcpr_tune.verdict.state import Chunk, State
 
 MOST_SQUARE, MOST_TRANSFER = 0.01, 0.01
@@ -20,63 +20,67 @@ FEWEST_IMAGES = 3
 
 
 @dataclass(frozen=True)
-class Contest:
-    """What validation says: the winner and its rival, the published recipe; for that the best other finalist. Where nobody can win there is neither."""
+class Selection:
+    """What validation says: the winner and its baseline, the published recipe; for that the best other finalist. Where nobody can win there is neither."""
 
-    winner: Entrant | None
-    rival: Entrant | None
-    order: tuple[Entrant, ...]
+    winner: Candidate | None
+    baseline: Candidate | None
+    order: tuple[Candidate, ...]
     """All that could win, best first."""
 
 
-def contest(plan: Plan, state: State) -> Contest:
+def select(plan: Plan, state: State) -> Selection:
     """Rank finalists and the published recipe by the first seeds, the same number for each. One that is unreliable, or has no model, cannot win.
 
     The test images have no say in it: what they show does not change who wins.
     """
     candidates = []
-    for entrant in plan.entrants:
-        models = living(plan, state, entrant, plan.other_seeds)
-        if entrant.role in ("finalist", "published", "given") and models and not doubts(plan, state, entrant, models):
-            candidates.append((entrant, models))
+    for candidate in plan.candidates:
+        models = living(plan, state, candidate, plan.other_seeds)
+        if (
+            candidate.role in ("finalist", "published", "given")
+            and models
+            and not doubts(plan, state, candidate, models)
+        ):
+            candidates.append((candidate, models))
     chunks = common_chunks(plan, state, [model for _, models in candidates for model in models], "validation")
     ranked = []
-    for place, (entrant, models) in enumerate(candidates):
+    for place, (candidate, models) in enumerate(candidates):
         if not chunks:
             break
         robust = survive(plan, state, models, "validation", chunks).mean()
         clean = survive(plan, state, models, "validation", chunks, CLEAN).mean()
         scores = {"robust_accuracy": float(robust), "clean_accuracy": float(clean)}
-        ranked.append(((plan.goal.shortfall(scores), -plan.goal.values(scores)[0], place), entrant))
-    order = tuple(entrant for _, entrant in sorted(ranked, key=lambda one: one[0]))
+        ranked.append(((plan.goal.shortfall(scores), -plan.goal.values(scores)[0], place), candidate))
+    order = tuple(candidate for _, candidate in sorted(ranked, key=lambda one: one[0]))
     winner = order[0] if order else None
-    published = next((one for one in plan.entrants if one.role == "published"), None)
+    published = next((one for one in plan.candidates if one.role == "published"), None)
     others = [one for one in order if one is not winner]
-    rival = published if winner is not published else next(iter(others), None)
+    baseline = published if winner is not published else next(iter(others), None)
     if winner is None:
-        rival = None
-    return Contest(winner, rival, order)
+        baseline = None
+    return Selection(winner, baseline, order)
 
 
-def doubts(plan: Plan, state: State, entrant: Entrant, models: Sequence[Model]) -> list[str]:
-    """What keeps an entrant from winning: unreliable numbers on validation, of whichever seeds are there, and seeds that could not be trained."""
-    more = [model for model in living(plan, state, entrant, plan.seeds) if model not in models]
-    return [*lost_words(plan, state, entrant), *unreliable(plan, state, [*models, *more], ("validation",))]
+def doubts(plan: Plan, state: State, candidate: Candidate, models: Sequence[Model]) -> list[str]:
+    """What keeps a candidate from winning: unreliable numbers on validation, of whichever seeds are there, and seeds that could not be trained."""
+    more = [model for model in living(plan, state, candidate, plan.seeds) if model not in models]
+    return [*lost_words(plan, state, candidate), *unreliable(plan, state, [*models, *more], ("validation",))]
 
 
-def lost_words(plan: Plan, state: State, entrant: Entrant) -> list[str]:
+def lost_words(plan: Plan, state: State, candidate: Candidate) -> list[str]:
     """How many of the seeds that it is chosen by came to nothing: a mean over the others would flatter it."""
-    wanted = plan.models(entrant, plan.other_seeds)
+    wanted = plan.models(candidate, plan.other_seeds)
     lost = [reason for model in wanted if model.id in state.models and (reason := state.models[model.id].lost)]
     return [f"{len(lost)} of {len(wanted)} seeds could not be trained ({lost[0]})"] if lost else []
 
 
-def living(plan: Plan, state: State, entrant: Entrant, count: int, split: str = "validation") -> list[Model]:
-    """An entrant's models that are there and were attacked on at least one chunk of a split."""
+def living(plan: Plan, state: State, candidate: Candidate, count: int, split: str = "validation") -> list[Model]:
+    """An candidate's models that are there and were attacked on at least one chunk of a split."""
     attack, scope = chosen_attack(plan, split, state.classes), plan.scope(split)
     begun = {one for (one, at, _), chunk in state.chunks.items() if at == scope and chunk.after(attack) is not None}
     found = []
-    for model in plan.models(entrant, count):
+    for model in plan.models(candidate, count):
         known = state.models.get(model.id)
         if known is not None and known.finished and not known.lost and model.id in begun:
             found.append(model)
@@ -85,7 +89,7 @@ def living(plan: Plan, state: State, entrant: Entrant, count: int, split: str = 
 
 def chosen_attack(plan: Plan, split: str, classes: int) -> str:
     """The last attack of those that count on a split."""
-    return attacks_of("autoattack" if split == "test" else plan.ladder, classes)[-1]
+    return attacks_of("autoattack" if split == "test" else plan.cascade, classes)[-1]
 
 
 def common_chunks(plan: Plan, state: State, models: Sequence[Model], split: str, attack: str = "") -> list[int]:
@@ -124,7 +128,7 @@ def survive(
 def unreliable(
     plan: Plan, state: State, models: Sequence[Model], splits: Collection[str] = ("validation", "test")
 ) -> list[str]:
-    """Why the numbers of an entrant's models cannot be believed, all its seeds together; empty where nothing speaks against them."""
+    """Why the numbers of a candidate's models cannot be believed, all its seeds together; empty where nothing speaks against them."""
     chunks = _chunks_of(plan, state, models, splits)
     found = list(_masking_alarms(state, models))
     found += _own_warnings(chunks)

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hcpr_tune.common.settings import get_dotted, to_plain
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.scheduling.rung_correlation import rung_worths
+from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
 from hcpr_tune.search.spec.objectives import OBJECTIVES
 from hcpr_tune.search.spec.space import Choice, Dimension, Params, Range, Value, field_of
 from hcpr_tune.search.spec.study import Study
@@ -41,7 +41,7 @@ def _axis(dimension: Dimension, values: Sequence[Value]) -> BaseDistribution:
     ends = [float(value) for value in (*dimension.ends(), *values)]
     low, high = min(ends), max(ends)
     log = dimension.log and low > 0
-    return IntDistribution(int(low), int(high), log=log) if dimension.whole else FloatDistribution(low, high, log=log)
+    return IntDistribution(int(low), int(high), log=log) if dimension.integer else FloatDistribution(low, high, log=log)
 
 
 def common_epoch(history: History, rungs: Sequence[int], enough: int) -> int:
@@ -58,7 +58,7 @@ def compared_at(history: History, epoch: int, rungs: Sequence[int]) -> str:
     if epoch == rungs[-1]:
         return f"at the last epoch, {epoch}"
     words = f"at epoch {epoch} of {rungs[-1]}"
-    end = rung_worths(history, rungs)[epoch].end
+    end = rung_correlations(history, rungs)[epoch].end
     known = "is not known yet" if end.rho is None else f"at epoch {end.later} is {end.rho:.2f}"
     return (
         f"{words} (whose rank correlation with the scores {known})"

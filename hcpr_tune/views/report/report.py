@@ -53,7 +53,7 @@ LEAD = {
 
 
 @dataclass(frozen=True)
-class Told:
+class ReportContext:
     """What a report is about: the study, its record so far, where it lies and who writes."""
 
     folder: StudyFolder
@@ -89,13 +89,13 @@ def write_report(
 ) -> Path:
     """Write the report, whole, to `path` (report.html in the study's folder by default) and return where it is. Raises `OSError`."""
     path = path or folder.root / NAME
-    page = report_html(Told(folder, study, history, alive, program, time.time()))
+    page = report_html(ReportContext(folder, study, history, alive, program, time.time()))
     # A name that no text can hold comes from a file system.
     write_bytes_whole(path, page.encode("utf-8", "replace"))
     return path
 
 
-def report_html(told: Told) -> str:
+def report_html(told: ReportContext) -> str:
     """The whole page."""
     drawn = {name: draw(told.study, told.history) for name, (_, draw) in FIGURES.items()}
     more = {"costs": foreseen(told)}
@@ -108,7 +108,7 @@ def report_html(told: Told) -> str:
     return whole_page(f"{told.name}: hcpr_tune report", header(told), [*before, *figures, *after], drawn)
 
 
-def header(told: Told) -> str:
+def header(told: ReportContext) -> str:
     """Which study, how it stands, when this was written."""
     history, study = told.history, told.study
     count = counts(study, history, told.alive)
@@ -129,7 +129,7 @@ def header(told: Told) -> str:
     )
 
 
-def answer(told: Told) -> Section:
+def answer(told: ReportContext) -> Section:
     """The best recipe and its numbers beside the published one, what they are worth, and the commands that go on."""
     best = winner(told.study, told.history)
     if best is None:
@@ -142,7 +142,7 @@ def answer(told: Told) -> Section:
     return Section("answer", "Answer", "".join(body) + next_steps(told, best))
 
 
-def nothing_yet(told: Told) -> str:
+def nothing_yet(told: ReportContext) -> str:
     """Why there is no best recipe."""
     if told.alive or not told.history.trials:
         return "No trial has reached its first rung yet: there is no answer."
@@ -150,7 +150,7 @@ def nothing_yet(told: Told) -> str:
     return "No trial reached its first rung: there is no answer. " + "; ".join(reasons)
 
 
-def verdict(told: Told, best: Trial) -> str:
+def verdict(told: ReportContext, best: Trial) -> str:
     """The answer in a few sentences."""
     accuracies = rung_accuracies(best) or {}
     words = f"Trial {best.number}: {accuracies[ROBUST]} robust accuracy, {accuracies[CLEAN]} clean (95 % intervals), on {accuracies[ROBUST].total} validation images."
@@ -165,7 +165,7 @@ def verdict(told: Told, best: Trial) -> str:
     return f"{words} {gain_words(told, best)}"
 
 
-def gain_words(told: Told, best: Trial) -> str:
+def gain_words(told: ReportContext, best: Trial) -> str:
     """What the best trial is ahead of the published recipe by."""
     published = told.history.trials[0]
     gain = gain_points(told.study, told.history)
@@ -179,7 +179,7 @@ def gain_words(told: Told, best: Trial) -> str:
     return f"Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{none})."
 
 
-def what_it_is_worth(told: Told, best: Trial) -> str:
+def what_it_is_worth(told: ReportContext, best: Trial) -> str:
     """What the numbers are not."""
     candidates = sum(bool(trial.rungs) for trial in told.history.trials.values())
     opened = openings_words(told.history.openings)
@@ -192,7 +192,7 @@ def what_it_is_worth(told: Told, best: Trial) -> str:
     return f"{words} {opened}"
 
 
-def comparison(told: Told, best: Trial) -> str:
+def comparison(told: ReportContext, best: Trial) -> str:
     """A table: accuracies and every searched value, best beside published."""
     published = told.history.trials[0]
     members = front(told.study, told.history)[:MOST_MEMBERS] if len(told.study.settings.objective) > 1 else [best]
@@ -222,7 +222,7 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
-def next_steps(told: Told, best: Trial | None) -> str:
+def next_steps(told: ReportContext, best: Trial | None) -> str:
     """What to type next; only what works with the files that are there."""
     folder, lines = told.folder, []
     if best is not None and there(folder.best / "recipe.toml"):
@@ -251,7 +251,7 @@ def next_steps(told: Told, best: Trial | None) -> str:
     return f"<h3>What to do next</h3>{commands(lines)}"
 
 
-def verdict_section(told: Told) -> list[Section]:
+def verdict_section(told: ReportContext) -> list[Section]:
     """What `hcpr_tune verdict` found, where it was run, or the small one that the search ended with."""
     plain = read_verdict(told.folder.root)
     if plain is None:
@@ -260,15 +260,15 @@ def verdict_section(told: Told) -> list[Section]:
     body = [f'<p class="lead">{escape(lines[0])}</p>' if lines else ""]
     body.append(f"<ul>{''.join(f'<li>{escape(line.strip())}</li>' for line in lines[1:])}</ul>")
     for split in SPLITS:
-        if plain["splits"].get(split, {}).get("entrants"):
+        if plain["splits"].get(split, {}).get("candidates"):
             body.append(f"<h3>On {plain['splits'][split]['images']} {split} images</h3>{_verdict_table(plain, split)}")
     body.append(f"<p class='dim'>{escape(''.join(_source(told, plain)))}</p>")
     return [Section("verdict", "Verdict", "".join(body))]
 
 
-def _source(told: Told, plain: dict[str, Any]) -> Iterator[str]:
+def _source(told: ReportContext, plain: dict[str, Any]) -> Iterator[str]:
     """How the verdict's numbers were made, where there are any, and which of its files are there."""
-    if any(split["entrants"] for split in plain["splits"].values()):
+    if any(split["candidates"] for split in plain["splits"].values()):
         yield (
             "Models trained again on fresh seeds; means and standard deviations over them, differences with 95 % intervals by a bootstrap over seeds"
             " (where there are several) and images, p after Holm. "
@@ -283,7 +283,7 @@ def _verdict_table(plain: dict[str, Any], split: str) -> str:
     return table(TABLE_TITLES, table_rows(plain, split), f"The verdict on {split} images")
 
 
-def foreseen(told: Told) -> str:
+def foreseen(told: ReportContext) -> str:
     """The search against its plan, where it had one."""
     rows = foreseen_rows(told.study, told.history)
     if not rows:
@@ -291,7 +291,7 @@ def foreseen(told: Told) -> str:
     return f"<h3>What was foreseen</h3>{table(TITLES, rows, 'The search against its plan')}<p class='dim'>{escape(SENTENCE)}</p>"
 
 
-def alarm_section(told: Told) -> Section:
+def alarm_section(told: ReportContext) -> Section:
     """What a person should look at."""
     found = alarms(told.study, told.history)
     items = [f'<li class="{escape(alarm.kind)}">{escape(alarm.words)}</li>' for alarm in found]
@@ -300,7 +300,7 @@ def alarm_section(told: Told) -> Section:
     return Section("alarms", "Alarms", body)
 
 
-def no_alarm_words(told: Told) -> str:
+def no_alarm_words(told: ReportContext) -> str:
     """What was looked at without finding anything."""
     trials = told.history.trials.values()
     if not any(trial.epochs for trial in trials):
@@ -317,7 +317,7 @@ def no_alarm_words(told: Told) -> str:
     return f"{words}. No model was checked for masked gradients: {reason}."
 
 
-def examples_section(told: Told) -> list[Section]:
+def examples_section(told: ReportContext) -> list[Section]:
     """What the attack does to images, where the best trial's worker drew it."""
     best = winner(told.study, told.history)
     path = told.folder.trial(best.number) / f"examples_epoch_{best.best_rung:04d}.png" if best is not None else None
@@ -329,7 +329,7 @@ def examples_section(told: Told) -> list[Section]:
     return [Section("examples", "What the attack does", body)]
 
 
-def trials_section(told: Told) -> Section:
+def trials_section(told: ReportContext) -> Section:
     """A table of all trials that sorts by any column."""
     ranked = told.history.ranked()
     scored = {trial.number for trial in ranked}
@@ -347,7 +347,7 @@ def trials_section(told: Told) -> Section:
     return Section("trials", "All trials", sortable(titles, rows, "All trials") + more)
 
 
-def _row(told: Told, trial: Trial, place: int, best: Trial | None) -> str:
+def _row(told: ReportContext, trial: Trial, place: int, best: Trial | None) -> str:
     metrics = trial_metrics(trial)
     accuracies = rung_accuracies(trial)
     robust, clean = (accuracies[ROBUST], accuracies[CLEAN]) if accuracies else (None, None)
@@ -371,7 +371,7 @@ def _row(told: Told, trial: Trial, place: int, best: Trial | None) -> str:
     return f"<tr{style}>{''.join(cells)}</tr>"
 
 
-def reproduce_section(told: Told) -> Section:
+def reproduce_section(told: ReportContext) -> Section:
     """Everything that says which numbers these are."""
     history, study = told.history, told.study
     space, seed = option("--space", told.folder.study), option("--seed", study.settings.seed)
@@ -396,7 +396,7 @@ def _changes(history: History) -> Iterator[str]:
         yield "trials run to the end for the audit: " + ", ".join(map(str, sorted(history.audited)))
 
 
-def _facts(told: Told) -> Iterator[tuple[str, str]]:
+def _facts(told: ReportContext) -> Iterator[tuple[str, str]]:
     history, study = told.history, told.study
     yield "study", told.folder.address
     yield "fingerprint", study.fingerprint

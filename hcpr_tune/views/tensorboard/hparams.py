@@ -93,7 +93,7 @@ def session_end(trial: Trial) -> list[Any]:
     """How a trial ended, for now: a stopped one may be promoted. Nothing for one that is to go on."""
     if trial.state not in ENDS:
         return []
-    end = SessionEndInfo(status=ENDS[trial.state], end_time_secs=trial.seen)
+    end = SessionEndInfo(status=ENDS[trial.state], end_time_secs=trial.last_heartbeat)
     return _value(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
 
 

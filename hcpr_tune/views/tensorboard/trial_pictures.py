@@ -67,7 +67,7 @@ class TrialPictures:
             if self._folder.bucket is not None and key in copied:
                 png = self._folder.bucket.read(key)
             else:
-                png = self._folder.store.read(training, rung, EXAMPLES)
+                png = self._folder.checkpoint_store.read(training, rung, EXAMPLES)
         except StorageError:
             return
         if png is not None and png_size(png) is not None:

@@ -15,7 +15,7 @@ from hcpr_tune.views.tensorboard.trial_pictures import TrialPictures, best_rung_
 
 CURVES = {
     "loss": "loss/total",
-    "accuracy_loss": "loss/accuracy",
+    "classification_loss": "loss/accuracy",
     "consistency_loss": "loss/consistency",
     "lr": "schedule/lr",
     "pace": "schedule/pace",
@@ -84,7 +84,7 @@ class TensorBoardView:
             trial = history.trials[event["trial"]]
             if event["is_rung"]:
                 self._pictures.bring(trial.number, event["epoch"])
-            self._add(history, trial, trial.before + event["epoch"])
+            self._add(history, trial, trial.epoch_offset + event["epoch"])
         elif event["event"] == "job_end":
             self._end(history, history.trials[event["trial"]])
         elif event["event"] == "end":
@@ -136,7 +136,7 @@ class TensorBoardView:
         values = hparams.session_end(trial)
         if values:
             self._ends[trial.number] = trial.state
-            self._file(trial.number).write(trial.seen, max(trial.epochs, default=0), values)
+            self._file(trial.number).write(trial.last_heartbeat, max(trial.epochs, default=0), values)
 
     def _file(self, number: int) -> EventFile:
         if number not in self._open:

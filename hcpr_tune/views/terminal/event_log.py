@@ -23,7 +23,7 @@ TOLD_AS_THEY_ARE = {"loss": "what", "workers": "workers"}
 NUMBER = re.compile(r"[-+.\w]*\d[-+.\w]*|nan|inf")
 
 
-class News:
+class EventLog:
     """Makes news of events: a rung that was reached, a trial that ended without one, an alarm, something lost, workers that came or went."""
 
     def __init__(self, study: Study, history: History) -> None:
@@ -90,7 +90,7 @@ class PlainLines:
     """A line of `key=value` for each piece of news."""
 
     def __init__(self, study: Study, console: Console, history: History | None = None) -> None:
-        self._news, self._console = News(study, history or History(study.recipe.epochs, study.goal)), console
+        self._news, self._console = EventLog(study, history or History(study.recipe.epochs, study.goal)), console
 
     def on_event(self, event: Event, history: History) -> None:
         for news in self._news.of(event, history):
@@ -121,7 +121,7 @@ class JsonLines:
     """A JSON object for each piece of news."""
 
     def __init__(self, study: Study, console: Console, history: History) -> None:
-        self._news, self._console = News(study, history), console
+        self._news, self._console = EventLog(study, history), console
 
     def on_event(self, event: Event, history: History) -> None:
         for news in self._news.of(event, history):

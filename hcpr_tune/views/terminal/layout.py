@@ -29,20 +29,20 @@ class View:
     `bounded` to the terminal's height, it leaves out what matters less and cuts long lines off; otherwise they are folded.
     """
 
-    standing: Plain
+    study_status: Plain
     columns: tuple[Column, ...]
     since: float = 0.0
     bounded: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
-        lines = head_lines(self.standing)
+        lines = head_lines(self.study_status)
         # One line is the clock's, one stays free: a full screen would scroll.
         room = options.max_height - len(lines) - 2 if self.bounded else 10**6
         wanted = [len(part.draw(self, width, part.most)) for part in PARTS]
         for part, most in zip(PARTS, allotted(wanted, room), strict=True):
             lines += part.draw(self, width, most) if most else []
-        yield time_line(self.standing, self.since, width)
+        yield time_line(self.study_status, self.since, width)
         for line in lines if self.bounded else folded(lines, width):
             line.no_wrap, line.overflow = True, "ellipsis"
             yield line
@@ -56,14 +56,14 @@ def folded(lines: Sequence[Text], width: int) -> Iterator[Text]:
         yield from (Text(part, style=line.style) for part in parts)
 
 
-def time_line(standing: Plain, since: float, width: int) -> Table:
+def time_line(study_status: Plain, since: float, width: int) -> Table:
     """How much of the search is done, by its clock."""
-    elapsed, left = standing["seconds"] + since, standing["seconds_left"]
+    elapsed, left = study_status["seconds"] + since, study_status["seconds_left"]
     left = None if left is None else max(0.0, left - since)
     words = f"elapsed {clock(elapsed)}"
-    if left != 0 or standing["running"]:
+    if left != 0 or study_status["running"]:
         words += f", about {'?' if left is None else clock(left)} left"
-    share = standing["share_done"]
+    share = study_status["share_done"]
     if share is None:  # it runs
         share = 0.0 if left is None else elapsed / max(elapsed + left, 1e-9)
     line = Table.grid(padding=(0, 2))
@@ -72,27 +72,27 @@ def time_line(standing: Plain, since: float, width: int) -> Table:
     return line
 
 
-def head_lines(standing: Plain) -> list[Text]:
+def head_lines(study_status: Plain) -> list[Text]:
     """How many trials are in which state; what the search has brought."""
-    count, objectives = standing["trials"], standing["objective"]
+    count, objectives = study_status["trials"], study_status["objective"]
     words = ", ".join(f"{count[state]} {state}" for state in TRIAL_STATES if count[state] or state == "running")
-    lines = [Text(f"{count['suggested']} of {count['budget']} trials: {words}"), gain_line(standing)]
+    lines = [Text(f"{count['suggested']} of {count['budget']} trials: {words}"), gain_line(study_status)]
     if len(objectives) > 1:
-        front, scored = len(standing["front"]), standing["chosen_from"]
+        front, scored = len(study_status["front"]), study_status["chosen_from"]
         lines.append(
             labelled("front", f"{front} of {scored} trials with a score: none of the others beats them in both")
         )
     return lines
 
 
-def gain_line(standing: Plain) -> Text:
+def gain_line(study_status: Plain) -> Text:
     """What the search has brought, and that it looks better than it is."""
-    gain, best = standing["gain_points"], standing["best"]
+    gain, best = study_status["gain_points"], study_status["best"]
     if best is None:
         return labelled("gain", "not known: no trial has reached a rung")
     if gain is None:
         return labelled("gain", "not known: the published recipe, trial 0, has no score")
-    if len(standing["objective"]) > 1:
+    if len(study_status["objective"]) > 1:
         return labelled(
             "gain", f"{gain:+.1f} points of robust accuracy over the published recipe, trial 0 (optimistic)"
         )
@@ -132,22 +132,22 @@ def host_words(jobs: list[Plain]) -> str:
     return f"{len(jobs)} {'trials' if len(jobs) > 1 else 'trial'}, {places}"
 
 
-def rung_lines(standing: Plain, most: int) -> list[Text]:
+def rung_lines(study_status: Plain, most: int) -> list[Text]:
     """How many were stopped at each rung, and what its scores are worth."""
-    worths, stopped = standing["rungs_worth"], standing["stopped_at"]
+    worths, stopped = study_status["rungs_worth"], study_status["stopped_at"]
     if not worths["rungs"]:
         return []
     lines = [labelled("rung", f"{'trials':>6} {'stopped':>8}  rank correlation with a later epoch", "dim")]
     for rung in worths["rungs"]:
         counted = f"{rung['trials']:>6} {stopped.get(str(rung['epoch']), 0):>8}"
-        words = f"{counted}  {worth_words(rung, worths['least_worth'])}"
+        words = f"{counted}  {rung_correlation_words(rung, worths['min_rank_correlation'])}"
         lines.append(labelled(f"epoch {rung['epoch']}", words, "dim"))
     if len(lines) > most > 2:
         lines[most - 1 :] = [labelled("", f"and {len(lines) - most + 1} more rungs", "dim")]
     return lines[:most]
 
 
-def worth_words(rung: Plain, least: float) -> str:
+def rung_correlation_words(rung: Plain, least: float) -> str:
     """What a rung is worth, and what follows."""
     end = rung["with_end"]
     rho = end["rank_correlation"]
@@ -197,12 +197,15 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part(lambda view, width, most: leader_lines(view.standing["leaders"], view.columns, width, most), 4, 8, 13),
-    Part(lambda view, width, most: alarm_lines(view.standing["alarms"], most), 1, 3, 4),
-    Part(lambda view, width, most: running_lines(view.standing["running"], most), 1, 4, 8),
-    Part(lambda view, width, most: rung_lines(view.standing, most), 2, 4, 8),
+    Part(lambda view, width, most: leader_lines(view.study_status["leaders"], view.columns, width, most), 4, 8, 13),
+    Part(lambda view, width, most: alarm_lines(view.study_status["alarms"], most), 1, 3, 4),
+    Part(lambda view, width, most: running_lines(view.study_status["running"], most), 1, 4, 8),
+    Part(lambda view, width, most: rung_lines(view.study_status, most), 2, 4, 8),
     Part(
-        lambda view, width, most: [Text(line, "yellow") for line in loss_lines(view.standing["losses"], most)], 1, 2, 4
+        lambda view, width, most: [Text(line, "yellow") for line in loss_lines(view.study_status["losses"], most)],
+        1,
+        2,
+        4,
     ),
 )
 

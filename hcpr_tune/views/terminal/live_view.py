@@ -15,7 +15,7 @@ from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.results import front, masking_of, rung_accuracies
 from hcpr_tune.search.spec.study import Study
 from hcpr_tune.views.plan_progress import foreseen_line
-from hcpr_tune.views.status import alarm_plain, standing
+from hcpr_tune.views.status import alarm_plain, study_status
 from hcpr_tune.views.summary import alarms, rung_lines
 from hcpr_tune.views.terminal.layout import View, alarm_lines
 from hcpr_tune.views.terminal.leaderboard import columns_of
@@ -27,7 +27,7 @@ SHARE, AT_ONCE = 1 / 20, 0.5
 
 def view_of(study: Study, history: History, alive: bool = True) -> View:
     """The view of a study at this moment; `alive`: somebody searches it."""
-    return View(standing(study, history, alive), columns_of(study.space))
+    return View(study_status(study, history, alive), columns_of(study.space))
 
 
 class LiveView:
@@ -86,7 +86,7 @@ def result_table(study: Study, history: History) -> RenderableType:
 
 def ledger_lines(study: Study, history: History) -> list[str]:
     """Where the time went, and what was foreseen of it, in three lines at most."""
-    account = ledger(history, study.rules)
+    account = ledger(history, study.asha_config)
     total = account["total"]
     there = max(1e-9, history.worker_seconds_offered)
     names = {"attack": "attack", "update": "update", "evaluation": "evaluation", "startup": "start-up", "idle": "idle"}

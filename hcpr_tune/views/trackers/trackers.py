@@ -91,7 +91,7 @@ class TrackerView:
             self._ends.pop(trial.number, None)
             self._tasks.put(lambda tracker: tracker.open(run, points))
         elif kind == "epoch":
-            self._add(run, point_of(history, trial, trial.before + event["epoch"]))
+            self._add(run, point_of(history, trial, trial.epoch_offset + event["epoch"]))
             for point in self._curve.add(event, history):
                 self._add(self._study, point)
         else:
@@ -107,7 +107,7 @@ class TrackerView:
     def _bring(self, history: History, trial: Trial) -> None:
         """Copy a trial that does not run, where that is not done."""
         run, points = self._runs.of_trial(trial), points_of(history, trial)
-        steps, state, ended = max(trial.epochs, default=0), trial.state, trial.seen or trial.began
+        steps, state, ended = max(trial.epochs, default=0), trial.state, trial.last_heartbeat or trial.began
 
         def bring(tracker: Tracker) -> None:
             if not tracker.has(run, steps, state):

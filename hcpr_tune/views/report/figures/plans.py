@@ -190,12 +190,12 @@ def rungs(results: Sequence[Result], chosen: str) -> Shown:
 def _rungs_words(best: Result) -> str:
     if not best["rungs"]:
         return "The chosen variant has one rung only and stops nothing early; drawn is the study as the space has it."
-    said = "; ".join(f"at epoch {rung['epoch']} {_worth(rung)}" for rung in best["rungs"])
+    said = "; ".join(f"at epoch {rung['epoch']} {_correlation_words(rung)}" for rung in best["rungs"])
     nobody = "" if any(rung["stopped"] for rung in best["rungs"]) else " It stops nobody at any of them."
     return f"How far the scores at each rung order the trials as what they are truly worth at the end does, in the chosen variant: {said}.{nobody}"
 
 
-def _worth(rung: Mapping[str, Any]) -> str:
+def _correlation_words(rung: Mapping[str, Any]) -> str:
     return correlation_words(rung["correlation_with_truth"])
 
 
@@ -220,10 +220,10 @@ def _draw_rungs(figure: go.Figure, one: Result, colour: str, size: float) -> Non
     figure.add_trace(go_on, row=1, col=1)
     points = go.Scatter(
         x=[str(rung["epoch"]) for rung in known],
-        y=[worth["mean"] for worth in worths],
+        y=[rung_correlation["mean"] for rung_correlation in worths],
         error_y={
-            "array": [worth["high_95"] - worth["mean"] for worth in worths],
-            "arrayminus": [worth["mean"] - worth["low_95"] for worth in worths],
+            "array": [rung_correlation["high_95"] - rung_correlation["mean"] for rung_correlation in worths],
+            "arrayminus": [rung_correlation["mean"] - rung_correlation["low_95"] for rung_correlation in worths],
             "thickness": 1.5,
         },
         mode="lines+markers",

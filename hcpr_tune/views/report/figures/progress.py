@@ -13,7 +13,7 @@ from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.results import rung_accuracies, winner
-from hcpr_tune.search.scheduling.rung_correlation import rung_worths
+from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
 from hcpr_tune.search.spec.objectives import fronts
 from hcpr_tune.search.spec.study import Study
 from hcpr_tune.views.report.figures.shown import (
@@ -200,12 +200,12 @@ def _lines(kind: str, points: dict[int, list[tuple[int, float, float]]], history
 
 def rungs(study: Study, history: History) -> Shown:
     """The score at each rung against the score further on: what the rung foretells."""
-    worths = rung_worths(history, study.rungs)
+    worths = rung_correlations(history, study.rungs)
     if not worths:
         return Shown("There is one rung only: nothing is stopped early.")
     pairs = {
-        rung: [one for one in history.trials.values() if {rung, worth.end.later} <= one.scores.keys()]
-        for rung, worth in worths.items()
+        rung: [one for one in history.trials.values() if {rung, rung_correlation.end.later} <= one.scores.keys()]
+        for rung, rung_correlation in worths.items()
     }
     total = max(map(len, pairs.values()))
     pairs = {rung: few(study, history, trials) for rung, trials in pairs.items()}
@@ -252,7 +252,7 @@ PURPOSES = {
 
 def costs(study: Study, history: History) -> Shown:
     """Where the workers' time went, and what early stopping saved."""
-    account = ledger(history, study.rules)
+    account = ledger(history, study.asha_config)
     total, saved = account["total"], account["saved_by_halving"]
     there = sum(total[name] for name in PURPOSES)
     if not there:

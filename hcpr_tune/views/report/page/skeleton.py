@@ -61,14 +61,14 @@ def figures_json(drawn: Mapping[str, Shown]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def figure_section(name: str, title: str, lead: str, drawn: Shown, more: str = "") -> Section:
+def figure_section(name: str, title: str, lease: str, drawn: Shown, more: str = "") -> Section:
     """A picture with what it says under it, which is its alternative text too, and what else belongs there, as HTML. `lead`: why one looks at it."""
     says = escape(drawn.says)
     if drawn.figure is None:
         return Section(name, title, f"<p>{says}</p>{more}")
     picture = f'<div class="plot" id="plot-{name}" role="img" aria-label="{says}" style="min-width: {drawn.least_width}px"></div>'
     figure = f"<figure>{wide(picture, title)}<figcaption>{says}</figcaption></figure>"
-    return Section(name, title, f'<p class="dim">{escape(lead)}</p>{figure}{more}')
+    return Section(name, title, f'<p class="dim">{escape(lease)}</p>{figure}{more}')
 
 
 def wide(body: str, label: str, kind: str = "wide") -> str:
