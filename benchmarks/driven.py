@@ -89,7 +89,7 @@ def drive(options: argparse.Namespace) -> Plain:
     from hcpr_tune.errors import Interrupted
     from hcpr_tune.execution import runner
     from hcpr_tune.execution.capacity import Share
-    from hcpr_tune.search.record.record import read_history, sealed
+    from hcpr_tune.search.record.record import read_history, sealed_row
     from hcpr_tune.search.storage.studies import check_new, create
 
     study, workers = study_of(options), options.workers
@@ -97,7 +97,7 @@ def drive(options: argparse.Namespace) -> Plain:
         at = check_new(Path(scratch), "driven")
         history = create(at, study)
         if options.recorded:
-            at.record.write_bytes(b"".join(sealed(event) for event in made_up(study, options.recorded)))
+            at.record.write_bytes(sealed_row(made_up(study, options.recorded)))
             history = read_history(at.record, study.recipe.epochs, study.goal)
         gate = Path(scratch) / "gate"
         gate.mkdir()

@@ -29,14 +29,14 @@ TUNE = [sys.executable, str(ROOT / "launch" / "tune.py")]
 
 def begun(folder: Path, trials: int) -> Path:
     """A study of the default space with so many trials, all ended or stopped; returns its record."""
-    from hcpr_tune.search.record.record import sealed
+    from hcpr_tune.search.record.record import sealed_row
     from hcpr_tune.search.spec.study import find_space, read_study
     from hcpr_tune.search.storage.studies import check_new, create
 
     study = read_study(find_space("default"), [("budget.trials", trials), ("sampler.name", "random")])
     at = check_new(folder / "results", "begun")
     create(at, study)
-    at.record.write_bytes(b"".join(sealed(event) for event in made_up(study, trials)))
+    at.record.write_bytes(sealed_row(made_up(study, trials)))
     return at.record
 
 

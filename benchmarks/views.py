@@ -115,13 +115,13 @@ def report(options: argparse.Namespace) -> Plain:
 
 def stored(root: Path, study: Any, trials: int) -> None:
     """The made-up study in a folder."""
-    from hcpr_tune.search.record.record import sealed
+    from hcpr_tune.search.record.record import sealed_row
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.storage.studies import create
 
     folder = StudyFolder(root)
     create(folder, study)
-    folder.record.write_bytes(b"".join(sealed(event) for event in made_up(study, trials)))
+    folder.record.write_bytes(sealed_row(made_up(study, trials)))
 
 
 def opening(page: Path, repeats: int) -> Plain:

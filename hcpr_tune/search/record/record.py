@@ -1,8 +1,7 @@
 """The study's append-only record, the only truth: one JSON object per line, written before a decision takes effect.
 
 Each line ends with the checksum of the line before it and one of its own, so that a damaged one is found, and one that was doubled, deleted
-or moved. Lines of earlier versions have only their own; they are read, and those that are written after them follow them. In a bucket, where
-nothing can be appended to, the record is a row of segments, and a file beside the results is a copy of it.
+or moved. In a bucket, where nothing can be appended to, the record is a row of segments, and a file beside the results is a copy of it.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from hcpr_tune.search.record.events import Event
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.storage.object_store import ObjectStore, storage_error
+from hcpr_tune.version import VERSION
 
 SEALED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}\r?')
 """A line; an editor or a transfer may have given it the end that lines have on Windows."""
@@ -280,14 +280,13 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def sealed(event: Event, after: str = "") -> bytes:
-    """An event as a line of the record, with its checksum. `after`: that of the line before, `BEGINS` for the first; none as earlier versions wrote."""
+def sealed(event: Event, after: str = BEGINS) -> bytes:
+    """An event as a line of the record, with its checksum. `after`: that of the line before, `BEGINS` for the first."""
     return _seal(json.dumps(event, allow_nan=False).encode(), after)
 
 
 def _seal(body: bytes, after: str) -> bytes:
-    if after:
-        body = body[:-1] + f', "after": "{after}"}}'.encode()
+    body = body[:-1] + f', "after": "{after}"}}'.encode()
     return body[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(body)
 
 
@@ -310,7 +309,7 @@ class Line(NamedTuple):
 
     event: Event
     after: str
-    """The checksum of the line before; empty where an earlier version wrote it."""
+    """The checksum of the line before."""
     checksum: str
 
 
@@ -351,7 +350,7 @@ def read_lines(path: Path) -> Lines:
     # Split as bytes: a damaged line must not keep the others from being read.
     *lines, half = path.read_bytes().split(b"\n")
     events: list[Event] = []
-    good, latest, chained = 0, BEGINS, False
+    good, latest = 0, BEGINS
     for number, whole in enumerate(lines, start=1):
         try:
             line = read_line(whole.removeprefix(BYTE_ORDER_MARK) if number == 1 else whole)
@@ -361,13 +360,25 @@ def read_lines(path: Path) -> Lines:
             raise InputError(
                 f"{path}, line {number} is damaged ({error}); restore the file from a copy, or start a new study"
             ) from None
-        if line.after != latest if line.after else chained:
+        if number == 1:
+            _check_version(path, line.event)
+        if line.after != latest:
             raise InputError(
                 f"{path}, line {number} does not follow the line before it: one was doubled, deleted or moved; restore the file from a copy, or start a new study"
             )
         events.append(line.event)
-        good, latest, chained = good + len(whole) + 1, line.checksum, bool(line.after)
+        good, latest = good + len(whole) + 1, line.checksum
     return Lines(events, good, latest, f"line {len(lines) + 1} of {path}, the last one, was cut off" if half else "")
+
+
+def _check_version(path: Path, begin: Event) -> None:
+    """Raises `InputError` where an earlier version began the record, whose events and settings have other names."""
+    versions = begin.get("versions")
+    earlier = str(versions.get("hcpr_tune", "")) if isinstance(versions, dict) else ""
+    if earlier.startswith("0.1."):
+        raise InputError(
+            f"{path} was begun by hcpr_tune {earlier}, whose studies this version, {VERSION}, cannot read; go on with hcpr_tune {earlier}, or start a new study"
+        )
 
 
 def fold(path: Path, events: Iterable[Event], history: Fold, hint: str) -> None:
