@@ -21,14 +21,14 @@ from hcpr_tune.execution.access import is_loopback
 from hcpr_tune.execution.jobs import DASHBOARD, job_client, on_head
 
 if TYPE_CHECKING:
-    from hcpr_tune.cli.run_request import Plan
+    from hcpr_tune.cli.run_request import RunRequest
 
 KEY = "job.json"
 """Where the cluster's dashboard and the job are named."""
 BEGIN_SECONDS = 120.0
 
 
-def detach(options: argparse.Namespace, plan: Plan) -> int:
+def detach(options: argparse.Namespace, request: RunRequest) -> int:
     """Begin or extend the study, hand it to the cluster, and return once its driver leads it."""
     from hcpr_tune.common.bucket import is_bucket
     from hcpr_tune.execution.cluster import connected, shipped
@@ -36,7 +36,7 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
     from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import exists
 
-    folder, study = plan.folder, plan.study
+    folder, study = request.folder, request.study
     storage = options.storage if is_bucket(options.storage) else str(Path(options.storage).absolute())
     with connected(options.address) as cluster:
         if not cluster.dashboard_url:
@@ -52,7 +52,7 @@ def detach(options: argparse.Namespace, plan: Plan) -> int:
                 f"--detach: the cluster's head does not see {folder.root.absolute()}, which was just made; choose a --storage that is shared with it, or a bucket"
             )
     # What comes first goes into the record now: the job only goes on with it.
-    with recording(folder, study, plan.history, 0, plan.requests, plan.patience):
+    with recording(folder, study, request.history, 0, request.requests, request.patience):
         pass
     name = folder.root.name
     command = [

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from hcpr_tune.cli.console import BAD_INPUT, INTERRUPTED, NOT_READ, NOTHING_COMPLETED
+from hcpr_tune.cli.flags import BUDGET, SEARCH, VERDICT, add_settings
 from hcpr_tune.cli.numbers import MOST, whole
 from hcpr_tune.common.output import Unheard, kept_for_us, open_streams, outlets
 from hcpr_tune.common.text import clean
@@ -147,13 +148,8 @@ def add_tune(commands: Any) -> None:
         help="with --name: go on with the study where it was begun, else begin it, so that one command can be run again and again",
     )
     add_storage(tune)
-    tune.add_argument("--trials", metavar="N", help="number of recipes to try (budget.trials); with --resume, N or +N")
-    tune.add_argument("--hours", metavar="H", help="end after so many hours (budget.hours); with --resume, H or +H")
-    tune.add_argument(
-        "--worker-hours",
-        metavar="H",
-        help="end when trials have held workers for so many hours (budget.worker_hours); with --resume, H or +H",
-    )
+    extending = dict.fromkeys(BUDGET, "; with --resume, N or +N")
+    add_settings(tune, SEARCH, extending)
     tune.add_argument("--epochs", metavar="N", help="with --resume: a new top rung, N or +N")
     tune.add_argument(
         "--audit", metavar="K", help="with --resume: run K of the stopped trials to the end, to see what stopping cost"
@@ -161,7 +157,6 @@ def add_tune(commands: Any) -> None:
     tune.add_argument(
         "--warm-start", metavar="DIR", help="learn from an earlier study of the same task, for instance results/OLD"
     )
-    tune.add_argument("--seed", metavar="N", help="seed of the suggestions and of every training (seed)")
     add_set(tune, "a key of the space by dotted name, or a field of the recipe, which is then fixed and not searched")
     add_ray(tune)
     tune.add_argument(
@@ -175,12 +170,6 @@ def add_tune(commands: Any) -> None:
         default=[],
         choices=("mlflow", "wandb"),
         help="copy values and curves there as the search goes; may be given twice",
-    )
-    tune.add_argument("--cpus-per-trial", metavar="N", help="CPU cores per trial (resources.cpus_per_trial)")
-    tune.add_argument(
-        "--gpus-per-trial",
-        metavar="N",
-        help="GPUs per trial (resources.gpus_per_trial; default: 1 where there are any)",
     )
     tune.add_argument(
         "--dry-run", action="store_true", help="print the resolved study and what it could cost, and train nothing"
@@ -206,11 +195,7 @@ def add_plan(commands: Any) -> None:
     plan.add_argument(
         "--workers", type=any_whole_number, metavar="N", help="trials at once (default: as many as this machine holds)"
     )
-    plan.add_argument("--trials", metavar="N", help="number of recipes to try (budget.trials)")
-    plan.add_argument("--hours", metavar="H", help="end after so many hours (budget.hours)")
-    plan.add_argument(
-        "--worker-hours", metavar="H", help="end when trials have held workers so long (budget.worker_hours)"
-    )
+    add_settings(plan, {**BUDGET, "seed": "seed"})
     add_set(plan, "a key of the space by dotted name, or a field of the recipe, for all variants")
     plan.add_argument(
         "--vary",
@@ -253,7 +238,6 @@ def add_plan(commands: Any) -> None:
     plan.add_argument(
         "--seconds", default="40", metavar="S", help="play fewer repeats where they take longer in all (default: 40)"
     )
-    plan.add_argument("--seed", metavar="N", help="seed of the study")
     plan.add_argument(
         "--write", metavar="NAME|PATH", help="write the chosen variant as a new space, with what was foreseen of it"
     )
@@ -331,13 +315,7 @@ def add_verdict(commands: Any) -> None:
         action="store_true",
         help="at the end open the test images, for the winner, its published baseline and what they are compared with; the study keeps count",
     )
-    verdict.add_argument("--finalists", metavar="K", help="how many of the best trials (verdict.finalists)")
-    verdict.add_argument("--seeds", metavar="N", help="seeds for the winner and its baseline (verdict.seeds)")
-    verdict.add_argument("--other-seeds", metavar="N", help="seeds for the others (verdict.other_seeds)")
-    verdict.add_argument("--images", metavar="N", help="only so many validation images (verdict.images)")
-    verdict.add_argument("--test-images", metavar="N", help="only so many test images (verdict.test_images)")
-    verdict.add_argument("--chunk", metavar="N", help="images that a worker attacks at once (verdict.chunk)")
-    verdict.add_argument("--worker-hours", metavar="H", help="hours that it may hold workers (verdict.worker_hours)")
+    add_settings(verdict, VERDICT)
     verdict.add_argument(
         "--compare",
         default="",

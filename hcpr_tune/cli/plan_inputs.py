@@ -151,7 +151,7 @@ def probed(options: argparse.Namespace, study: Study) -> list[Plain]:
     """Train a little, here or on a cluster."""
     from dataclasses import asdict
 
-    from hcpr_tune.cli.commands.tune import check_recipe, interruptible
+    from hcpr_tune.cli.console import check_recipe, interruptible
 
     if options.address is not None:
         from hcpr_tune.execution.cluster import allot, connected

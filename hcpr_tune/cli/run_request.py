@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.cli.flags import BUDGET, SEARCH, flag_of
 from hcpr_tune.cli.numbers import real, whole
 from hcpr_tune.cli.trust import named_in_study, trust_space, trust_study
 from hcpr_tune.errors import InputError
@@ -17,16 +18,7 @@ if TYPE_CHECKING:
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import Study
 
-FLAGS = {
-    "trials": "budget.trials",
-    "hours": "budget.hours",
-    "worker_hours": "budget.worker_hours",
-    "seed": "seed",
-    "cpus_per_trial": "resources.cpus_per_trial",
-    "gpus_per_trial": "resources.gpus_per_trial",
-}
-"""Flags that stand for a key of the study."""
-EXTENDING = ("trials", "hours", "worker_hours", "epochs")
+EXTENDING = (*BUDGET, "epochs")
 """Flags that extend a study with --resume: a number, or +N for so much more."""
 
 
@@ -36,17 +28,17 @@ def overrides_of(options: argparse.Namespace) -> tuple[list[tuple[str, Any]], st
 
     overrides = parse_assignments(options.set, below="recipe.")
     given = [f"--set {shorten(text)}" for text in options.set]
-    for flag, dotted in FLAGS.items():
+    for flag, dotted in SEARCH.items():
         value = getattr(options, flag, None)
         if value is not None:
             check_given_once([name for name, _ in overrides], dotted)
             overrides.append(parse_assignment(f"{dotted}={value}"))
-            given.append(f"--{flag.replace('_', '-')} {shorten(str(value))}")
+            given.append(f"{flag_of(flag)} {shorten(str(value))}")
     return overrides, " ".join(given)
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunRequest:
     """What is to be run: a study, new or begun before, and the events that come first."""
 
     folder: StudyFolder
@@ -59,11 +51,11 @@ class Plan:
     """Seconds to wait for a driver that may be dead."""
 
 
-def plan_of(options: argparse.Namespace) -> Plan:
+def run_request(options: argparse.Namespace) -> RunRequest:
     """What the arguments ask for. Raises `InputError`, and then nothing was started or written."""
     if options.go_on:
-        return continued_plan(options)
-    return new_plan(options) if options.resume is None else resumed_plan(options)
+        return continued_request(options)
+    return new_request(options) if options.resume is None else resumed_request(options)
 
 
 def given_study(options: argparse.Namespace) -> tuple[Study, str, str]:
@@ -77,7 +69,7 @@ def given_study(options: argparse.Namespace) -> tuple[Study, str, str]:
     return study, f"{path} with {given}" if given else str(path), path.stem
 
 
-def new_plan(options: argparse.Namespace) -> Plan:
+def new_request(options: argparse.Namespace) -> RunRequest:
     """A new study from a space file and the command line."""
     from hcpr_tune.common.files import new_name
     from hcpr_tune.search.record.history import History
@@ -95,10 +87,10 @@ def new_plan(options: argparse.Namespace) -> Plan:
     check_reopens(study, where)
     requests = () if options.warm_start is None else (warm_start(Path(options.warm_start), study, time.time()),)
     folder = check_new(options.storage, new_name(stem) if options.name is None else options.name)
-    return Plan(folder, study, History(study.recipe.epochs, study.goal), where, requests)
+    return RunRequest(folder, study, History(study.recipe.epochs, study.goal), where, requests)
 
 
-def continued_plan(options: argparse.Namespace) -> Plan:
+def continued_request(options: argparse.Namespace) -> RunRequest:
     """The study `--name`, begun by the space and the command line unless it was begun by them before."""
     from hcpr_tune.search.storage.lease import STALE_SECONDS
     from hcpr_tune.search.storage.studies import budget_of_file, exists, reopen, study_folder
@@ -109,7 +101,7 @@ def continued_plan(options: argparse.Namespace) -> Plan:
             "--continue goes with --name NAME and without --resume: it goes on with that study, or begins it"
         )
     if not exists(study_folder(options.storage, options.name)):
-        return new_plan(options)
+        return new_request(options)
     if any(value is not None for value in (options.epochs, options.audit)) or options.probe:
         raise InputError(
             "--epochs, --audit and --probe do not go with --continue; give them with --resume NAME, or --dry-run"
@@ -119,14 +111,14 @@ def continued_plan(options: argparse.Namespace) -> Plan:
     trust_study(options, folder, study, history, named_in_study(today))
     budget = budget_of_file(today, history, study, where)
     # Where this follows a kill, its machine may have died with it: then its heartbeat must first run out.
-    plan = Plan(folder, study, history, where, patience=STALE_SECONDS + 10)
+    request = RunRequest(folder, study, history, where, patience=STALE_SECONDS + 10)
     if options.warm_start is not None and not history.trials and not history.old_trials:
         # It was killed before its record had begun.
-        plan = replace(plan, requests=(warm_start(Path(options.warm_start), study, time.time()),))
-    return with_budget(plan, budget)
+        request = replace(request, requests=(warm_start(Path(options.warm_start), study, time.time()),))
+    return with_budget(request, budget)
 
 
-def resumed_plan(options: argparse.Namespace) -> Plan:
+def resumed_request(options: argparse.Namespace) -> RunRequest:
     """A study that was begun before, with what its file and the command line extend it by."""
     from hcpr_tune.search.spec.study import read_study
     from hcpr_tune.search.storage.lease import living_lease_holder, refusal
@@ -138,13 +130,13 @@ def resumed_plan(options: argparse.Namespace) -> Plan:
     holder = living_lease_holder(folder.objects)
     if holder is not None:
         raise refusal(f"--resume {options.resume}: {folder.address}", holder, folder.address)
-    plan = Plan(folder, study, history, str(folder.study))
-    plan = with_budget(plan, budget_of_file(read_study(folder.study), history, study, str(folder.study)))
-    plan = with_budget(plan, extension_of(options, plan.study, history))
+    request = RunRequest(folder, study, history, str(folder.study))
+    request = with_budget(request, budget_of_file(read_study(folder.study), history, study, str(folder.study)))
+    request = with_budget(request, extension_of(options, request.study, history))
     if options.audit is not None:
-        event = audit_event(plan.study, history, positive(options.audit, "--audit"))
-        plan = replace(plan, requests=(*plan.requests, event))
-    return plan
+        event = audit_event(request.study, history, positive(options.audit, "--audit"))
+        request = replace(request, requests=(*request.requests, event))
+    return request
 
 
 def refuse_settings(options: argparse.Namespace) -> None:
@@ -164,14 +156,14 @@ def refuse_settings(options: argparse.Namespace) -> None:
         )
 
 
-def with_budget(plan: Plan, budget: dict[str, float]) -> Plan:
-    """The plan with its study extended."""
+def with_budget(request: RunRequest, budget: dict[str, float]) -> RunRequest:
+    """The request with its study extended."""
     from hcpr_tune.search.spec.study import extend
 
     if not budget:
-        return plan
+        return request
     event: Event = {"event": "extend", "time": time.time(), "budget": budget}
-    return replace(plan, study=extend(plan.study, budget), requests=(*plan.requests, event))
+    return replace(request, study=extend(request.study, budget), requests=(*request.requests, event))
 
 
 def extension_of(options: argparse.Namespace, study: Study, history: History) -> dict[str, float]:
@@ -186,7 +178,7 @@ def extension_of(options: argparse.Namespace, study: Study, history: History) ->
         text = getattr(options, flag)
         if text is None:
             continue
-        option, counted = f"--{flag.replace('_', '-')}", flag in ("trials", "epochs")
+        option, counted = flag_of(flag), flag in ("trials", "epochs")
         number = whole(option, text) if counted else real(option, text)
         wanted[flag] = now[flag] + number if text.startswith("+") else number
         if flag == "trials" and wanted[flag] < now[flag]:

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from hcpr_tune.cli.commands.tune import interruptible
+from hcpr_tune.cli.console import interruptible
 
 NAMES = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

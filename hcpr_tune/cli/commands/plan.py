@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.cli.console import COMPLETED, NOTHING_COMPLETED, make_console
+from hcpr_tune.cli.console import COMPLETED, NOTHING_COMPLETED, make_console, print_lines
 from hcpr_tune.cli.new_space import new_space, write_space
 from hcpr_tune.cli.plan_inputs import (
     check_numbers,
@@ -194,7 +194,6 @@ def planned_space(stem: str, results: Sequence[Played]) -> str:
 
 def show(options: argparse.Namespace, plain: Plain, page: Path, written: Path | None) -> None:
     """The answer, the table, what the rungs are worth, what is to be known of it, and where things lie."""
-    from hcpr_tune.cli.commands.tune import print_lines
     from hcpr_tune.views.plan_words import answer_lines, plan_lines, plan_table
 
     console = make_console()

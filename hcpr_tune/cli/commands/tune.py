@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import signal
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.cli.console import COMPLETED, INTERRUPTED, NOTHING_COMPLETED, make_console, tell_notes
-from hcpr_tune.cli.run_request import Plan, plan_of
+from hcpr_tune.cli.console import (
+    COMPLETED,
+    INTERRUPTED,
+    NOTHING_COMPLETED,
+    check_recipe,
+    interruptible,
+    make_console,
+    print_lines,
+    search_view,
+    tell_notes,
+)
+from hcpr_tune.cli.run_request import RunRequest, run_request
 from hcpr_tune.cli.trust import begin, named_in_study, option_again
 from hcpr_tune.common.output import outlets, say
 from hcpr_tune.common.paths import there
@@ -23,11 +30,8 @@ if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import Study
-    from hcpr_tune.training.recipe import Recipe
     from hcpr_tune.views.report.report_file import ReportFile
 
-COPIED = ("tensorboard ", "train again ", "full verdict ", "report ", "written ")
-"""How the lines begin that hold a command."""
 LOOPBACK = "127.0.0.1"
 """Where the dashboard listens unless another place was given."""
 
@@ -54,15 +58,15 @@ def act(options: argparse.Namespace) -> int:
     from hcpr_tune.common.settings import located
     from hcpr_tune.search.suggestion.sampler import check_sampler
 
-    plan = plan_of(options)
+    request = run_request(options)
     try:
-        check_sampler(plan.study)
+        check_sampler(request.study)
         if options.address is None and not options.dry_run:
-            check_recipe(plan.study.recipe)
+            check_recipe(request.study.recipe)
     except InputError as error:
-        raise located(error, plan.where) from None
+        raise located(error, request.where) from None
     if options.dry_run:
-        return dry_run(options, plan)
+        return dry_run(options, request)
     if options.log_to and not options.detach:
         from hcpr_tune.views.trackers.trackers import check_tracker
 
@@ -71,36 +75,36 @@ def act(options: argparse.Namespace) -> int:
     if options.detach:
         from hcpr_tune.cli.detach import detach
 
-        return detach(options, plan)
-    return search(options, plan)
+        return detach(options, request)
+    return search(options, request)
 
 
-def dry_run(options: argparse.Namespace, plan: Plan) -> int:
+def dry_run(options: argparse.Namespace, request: RunRequest) -> int:
     """Print the resolved study and what it could cost; with --probe, after training a little on this cluster."""
     from hcpr_tune.views.forecast import plan_lines, probe_lines
 
-    print_study(plan.study)
-    for line in plan_lines(plan.study):
+    print_study(request.study)
+    for line in plan_lines(request.study):
         say(f"# {line}")
     if options.probe:
         from hcpr_tune.execution.cluster import allot, connected
         from hcpr_tune.execution.probing import probe_cluster
 
-        check_recipe(plan.study.recipe)
-        with connected(options.address, named_in_study(plan.study)) as cluster, interruptible():
-            share = allot(plan.study.settings.resources, cluster, plan.where, options.wait)
-            probes = probe_cluster(plan.study, share)
-        for line in probe_lines(plan.study, share.workers, probes):
+        check_recipe(request.study.recipe)
+        with connected(options.address, named_in_study(request.study)) as cluster, interruptible():
+            share = allot(request.study.settings.resources, cluster, request.where, options.wait)
+            probes = probe_cluster(request.study, share)
+        for line in probe_lines(request.study, share.workers, probes):
             say(f"# {line}")
     say("# nothing was searched (--dry-run)" if options.probe else "# nothing was trained (--dry-run)")
     return COMPLETED
 
 
 @outlets(forgiving=True)
-def search(options: argparse.Namespace, plan: Plan) -> int:
+def search(options: argparse.Namespace, request: RunRequest) -> int:
     """Run the search and print where to look, the search, and the answer."""
-    from hcpr_tune.cli.commands.verdict import small_verdict
     from hcpr_tune.cli.sizes import measuring
+    from hcpr_tune.cli.verdicts import small_verdict
     from hcpr_tune.common.files import node_folder
     from hcpr_tune.execution import runner
     from hcpr_tune.execution.cluster import allot, connected
@@ -112,7 +116,7 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
     from hcpr_tune.views.report.report_file import ReportFile
     from hcpr_tune.views.tensorboard.writer import TensorBoardView
 
-    folder, study, history = plan.folder, plan.study, plan.history
+    folder, study, history = request.folder, request.study, request.history
     console = make_console()
     page = ReportFile(folder, study, typed("hcpr_tune"))
     watchers: list[Any] = []
@@ -139,14 +143,14 @@ def search(options: argparse.Namespace, plan: Plan) -> int:
             connected(options.address, named_in_study(study), options.dashboard_host, folder.root.name) as cluster,
             interruptible(),
         ):
-            share = allot(study.settings.resources, cluster, plan.where, options.wait)
+            share = allot(study.settings.resources, cluster, request.where, options.wait)
             if not options.quiet:
-                print_start(console, plan, dashboard_of(cluster, options), share.workers, size(), options.json)
+                print_start(console, request, dashboard_of(cluster, options), share.workers, size(), options.json)
             if not studies.exists(folder):
                 if options.address is not None:
                     tell_notes(check_data(study, share))
                 begin(folder, study)
-            runner.run(folder, study, history, share, listeners, plan.requests, plan.patience)
+            runner.run(folder, study, history, share, listeners, request.requests, request.patience)
             judged = small_verdict(folder, study, history, share, console, options)
     except (Interrupted, KeyboardInterrupt) as error:
         interrupted = str(error) or "interrupted"
@@ -187,56 +191,6 @@ def resume_command(options: argparse.Namespace, folder: StudyFolder, study: Stud
     return about("tune --resume", folder, *more, option_again(folder, study).strip())
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Find out before Ray starts whether the data can be read and the model built; on a cluster both may be elsewhere.
-
-    The embedded digits and the built-in models are known to work, and the import of torch is saved.
-    """
-    from hcpr_tune.training.recipe import METHODS, MODELS, Task
-
-    usual = Task(split_seed=recipe.task.split_seed, norm=recipe.task.norm, epsilon=recipe.task.epsilon)
-    if recipe.task == usual and recipe.model.name in MODELS and recipe.method in METHODS and not recipe.model.mean:
-        return
-    from hcpr_tune.training.session import DataShelf, check_trainable
-
-    tell_notes(check_trainable(recipe, DataShelf()))
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM (a Slurm preemption, `kill`), SIGHUP (the terminal was closed) and Ctrl-C end the block with KeyboardInterrupt; a second one ends the process at once.
-
-    Whoever ignores SIGHUP, as `nohup` does, goes on ignoring it.
-    """
-
-    def interrupt(number: int, frame: Any) -> None:
-        for name in before:
-            # A terminal that is closed says so twice, by the shell and by the system: that is no second wish.
-            signal.signal(name, signal.SIG_IGN if name == signal.SIGHUP else signal.SIG_DFL)
-        raise KeyboardInterrupt
-
-    names = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        names.append(signal.SIGHUP)
-    before = {name: signal.signal(name, interrupt) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-
-def search_view(study: Study, console: Console, history: History, json: bool) -> Any:
-    """The live view on a terminal that can redraw it, plain lines elsewhere; JSON for whoever wants it."""
-    from hcpr_tune.views.terminal.event_log import JsonLines, PlainLines
-    from hcpr_tune.views.terminal.live_view import LiveView
-
-    if json:
-        return JsonLines(study, console, history)
-    live = console.is_terminal and not console.is_dumb_terminal
-    return LiveView(study, console, history) if live else PlainLines(study, console, history)
-
-
 def print_study(study: Study) -> None:
     """The resolved study, as a file that can be given as --space."""
     from hcpr_tune.search.spec.study import study_to_toml
@@ -253,13 +207,13 @@ def dashboard_of(cluster: Cluster, options: argparse.Namespace) -> str:
 
 
 def print_start(
-    console: Console, plan: Plan, dashboard: str, workers: int, checkpoint_bytes: int, json: bool = False
+    console: Console, request: RunRequest, dashboard: str, workers: int, checkpoint_bytes: int, json: bool = False
 ) -> None:
     """The addresses to look at, what it may take of the disk, and what was lost before, before anything runs."""
     from hcpr_tune.views.forecast import budget_words, disk_words
     from hcpr_tune.views.terminal.event_log import start_news, tell
 
-    folder, study, history = plan.folder, plan.study, plan.history
+    folder, study, history = request.folder, request.study, request.history
     if json:
         tell(console, start_news(folder, study, history, workers, checkpoint_bytes, dashboard))
         return
@@ -285,19 +239,6 @@ def best_words(history: History) -> str:
     """The best score so far."""
     ranked = history.ranked()
     return f"{100 * (ranked[0].score or 0.0):.1f} % by trial {ranked[0].number}" if ranked else "none yet"
-
-
-def print_lines(console: Console, lines: Iterable[str]) -> None:
-    """Words are folded between words; what may be copied is left to the terminal, where it stays whole."""
-    from rich.text import Text
-
-    from hcpr_tune.views.wording import printable
-
-    for line in lines:
-        if line.startswith(COPIED):
-            console.out(printable(line), highlight=False)
-        else:
-            console.print(Text(printable(line)))
 
 
 def print_json_result(console: Console, folder: StudyFolder, study: Study, history: History, code: int) -> None:

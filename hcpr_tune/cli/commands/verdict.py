@@ -13,13 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.cli.commands.tune import check_recipe, interruptible, print_lines
-from hcpr_tune.cli.console import COMPLETED, NOTHING_COMPLETED, make_console
+from hcpr_tune.cli.console import (
+    COMPLETED,
+    NOTHING_COMPLETED,
+    check_recipe,
+    interruptible,
+    make_console,
+    print_lines,
+    search_view,
+)
+from hcpr_tune.cli.flags import VERDICT, flag_of
 from hcpr_tune.cli.trust import begin, named_as_model, named_in_study, trust_space, trust_study
+from hcpr_tune.cli.verdicts import run_verdict, write_report
 from hcpr_tune.common.output import outlets, say
 from hcpr_tune.common.paths import is_file, reading, there
-from hcpr_tune.common.shell import command, same_again, storage_words, typed
-from hcpr_tune.common.text import named
+from hcpr_tune.common.shell import command, same_again, storage_words
 from hcpr_tune.errors import ClusterLost, InputError, Interrupted, MovedOn, StorageError
 
 if TYPE_CHECKING:
@@ -30,9 +38,6 @@ if TYPE_CHECKING:
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import Study
     from hcpr_tune.verdict.plan import Candidate, Plan
-
-SETTINGS = ("finalists", "seeds", "other_seeds", "images", "test_images", "chunk", "worker_hours")
-"""Flags that stand for a key of the table [verdict]."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -84,13 +89,13 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
             if given is not None:
                 keep_given(folder, study, given)
             plan = plan_of(options, folder, study, history, others)
-            plain = carry_out(folder, study, history, plan, share, console, options)
+            plain = run_verdict(folder, study, history, plan, share, console, options)
     except (Interrupted, KeyboardInterrupt) as error:
         reason = str(error) or "interrupted"
         raise Interrupted(f"{reason}; all that was done is kept; go on with: {same_again()}") from None
     except (StorageError, ClusterLost) as error:
         raise type(error)(f"{error} ({same_again()})") from None
-    report = redrawn(folder, study, history)
+    report = write_report(folder, study, history)
     show(console, folder, plain, report, options)
     return COMPLETED if plain["winner"] is not None else NOTHING_COMPLETED
 
@@ -164,10 +169,10 @@ def with_settings(study: Study, options: argparse.Namespace) -> Study:
 
     given = {
         name: parse_assignment(f"{name}={value}")[1]
-        for name in SETTINGS
+        for name in VERDICT
         if (value := getattr(options, name)) is not None
     }
-    where = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+    where = " ".join(f"{flag_of(name)} {value}" for name, value in given.items())
     verdict = read(Verdict, to_plain(study.settings.verdict) | given, where or "verdict")
     return replace(study, settings=replace(study.settings, verdict=verdict))
 
@@ -243,7 +248,6 @@ def searched_baseline(
     console: Console,
 ) -> Candidate | None:
     """The best that a baseline's own search found; the search is run, or gone on with, where it is not over."""
-    from hcpr_tune.cli.commands.tune import search_view
     from hcpr_tune.common.settings import parse_assignments
     from hcpr_tune.execution import runner
     from hcpr_tune.search.record.history import History
@@ -287,39 +291,6 @@ def searched_baseline(
     return candidate
 
 
-def carry_out(
-    folder: StudyFolder,
-    study: Study,
-    history: History,
-    plan: Plan,
-    share: Share,
-    console: Console,
-    options: argparse.Namespace,
-) -> dict[str, Any]:
-    """Do what the plan asks for and is not done yet, write everything into the verdict's folder, and return it as plain values."""
-    from hcpr_tune.verdict.progress import Progress, news_words
-    from hcpr_tune.verdict.run import carry_out
-    from hcpr_tune.views.terminal.event_log import tell
-
-    def say(news: dict[str, Any]) -> None:
-        if options.json:
-            tell(console, news)
-        elif not options.quiet:
-            print_lines(console, [news_words(news)])
-
-    return carry_out(folder, study, history, plan, share, same_again(), typed("hcpr_tune"), [Progress(plan, say)])
-
-
-def redrawn(folder: StudyFolder, study: Study, history: History) -> str:
-    """Draw the study's report anew, which has the verdict in it, and say where it is."""
-    from hcpr_tune.views.report.report import write_report
-
-    try:
-        return str(write_report(folder, study, history, program=typed("hcpr_tune")))
-    except Exception as error:  # nobody loses a verdict for a page
-        return f"could not be drawn ({named(error)})"
-
-
 def show(
     console: Console, folder: StudyFolder, plain: dict[str, Any], report: str, options: argparse.Namespace
 ) -> None:
@@ -345,24 +316,3 @@ def where_lines(folder: StudyFolder, plain: dict[str, Any]) -> list[str]:
     elif plain["winner"] is not None:
         lines.append(f"model        none: {plain['model_missing']}")
     return lines
-
-
-def small_verdict(
-    folder: StudyFolder, study: Study, history: History, share: Share, console: Console, options: argparse.Namespace
-) -> dict[str, Any] | None:
-    """What a finished search ends with; None where it is too long for one, or none is wanted."""
-    from hcpr_tune.verdict.plan import small_plan
-    from hcpr_tune.views.verdicts import read_verdict
-
-    plan, earlier = small_plan(study, history), read_verdict(folder.root)
-    # A full verdict from before is not overwritten by a small one.
-    if plan is None or history.ended != "finished" or (earlier is not None and earlier["size"] == "full"):
-        return None
-    if not options.quiet and not options.json:
-        names = " and ".join(candidate.name for candidate in plan.candidates)
-        words = f"{names}, a fresh seed each, AutoAttack on {plan.images} validation images, at most {plan.seconds:g} seconds"
-        print_lines(console, [f"verdict      {words}"])
-    history.bytes_read = 0  # this process has written it until now
-    judged = carry_out(folder, study, history, plan, share, console, options)
-    redrawn(folder, study, history)
-    return judged
