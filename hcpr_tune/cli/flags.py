@@ -33,6 +33,9 @@ def add_settings(command: Any, flags: Mapping[str, str], more: Mapping[str, str]
     known = dotted_names(StudySettings)
     for name, dotted in flags.items():
         _, setting = known[dotted]
-        words = f"{setting.metadata['doc'].rstrip('.')} ({dotted})" + (more or {}).get(name, "")
+        text = setting.metadata["doc"].rstrip(".")
+        if text[1:2].islower():  # argparse's own texts begin so; not "CPU cores"
+            text = text[0].lower() + text[1:]
+        words = f"{text} ({dotted})" + (more or {}).get(name, "")
         metavar = "H" if name.endswith("hours") else "N"
         command.add_argument(flag_of(name), metavar=metavar, help=words.replace("%", "%%"))
