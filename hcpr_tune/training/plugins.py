@@ -160,7 +160,9 @@ def did(error: BaseException) -> str:
 
 def _place_of(error: BaseException) -> str:
     """The file and the line that raised it: a model's forward says nothing else of where it stands."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = list(traceback.extract_tb(error.__traceback__))
+    # Packages such as wandb put a function of theirs in the place of sys.exit.
+    frames = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     return f" ({clean(Path(frames[-1].filename).name)}, line {frames[-1].lineno})" if frames else ""
 
 

@@ -54,7 +54,7 @@ def test_a_folder_of_jpegs_is_searched_trained_and_attacked_without_code(command
 
 def test_a_training_goes_on_where_it_was_stopped(command, tmp_path, background):
     recipe = "[task]\nepsilon = 0.15\n[model]\nwidth = 4\n[attack]\nsteps = 1\n[evaluation]\nsteps = 1\nperiod = 100\n"
-    (tmp_path / "recipe.toml").write_text("epochs = 12\nstretch_ends = [4]\n" + recipe)
+    (tmp_path / "recipe.toml").write_text("epochs = 12\nsegment_ends = [4]\n" + recipe)
     whole = command("train", "--recipe", "recipe.toml", "--out", "whole")
     assert whole.returncode == 0, whole.stderr
     process = background("train", "--recipe", "recipe.toml", "--out", "cut")

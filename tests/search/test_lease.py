@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from hcpr_tune.errors import InputError, StorageError
-from hcpr_tune.search.storage import lease
+from hcpr_tune.search.storage import lease as lease_module
 from hcpr_tune.search.storage.lease import (
     KEY,
     STALE_SECONDS,
@@ -105,7 +105,7 @@ def test_who_slept_for_long_looks_before_it_writes(place, monkeypatch):
     write(place, elsewhere(time.time() + 100))
     lease.check()
     now = time.time()
-    monkeypatch.setattr(lease.time, "time", lambda: now + STALE_SECONDS)
+    monkeypatch.setattr(lease_module.time, "time", lambda: now + STALE_SECONDS)
     with pytest.raises(StorageError, match="was taken over"):
         lease.check()
     lease.close()
@@ -167,7 +167,7 @@ def test_a_holder_of_a_later_version_is_one(place):
 @pytest.mark.parametrize("ahead", [30.0, 86400.0, 1e15])
 def test_a_heartbeat_in_the_future_holds_nothing_unless_it_moves(place, monkeypatch, ahead):
     """The clock of a machine ran ahead, and the machine died."""
-    monkeypatch.setattr(lease, "STALE_SECONDS", 0.4)
+    monkeypatch.setattr(lease_module, "STALE_SECONDS", 0.4)
     left = elsewhere(time.time() + ahead)
     write(place, left)
     assert living_lease_holder(place, watch=0.2) is None
@@ -195,9 +195,9 @@ def test_a_living_holder_whose_clock_is_ahead_is_seen_by_its_heartbeat(place):
 def test_a_clock_that_is_set_ahead_is_no_silence_of_ones_own(place, monkeypatch):
     lease = Lease(place, "results/one", beat=0.02)
     now = time.time()
-    monkeypatch.setattr(lease.time, "time", lambda: now + 86400)
+    monkeypatch.setattr(lease_module.time, "time", lambda: now + 86400)
     lease.check()
-    monkeypatch.setattr(lease.time, "time", lambda: now - 86400)
+    monkeypatch.setattr(lease_module.time, "time", lambda: now - 86400)
     lease.check()
     lease.close()
     assert read_lease_holder(place) is None

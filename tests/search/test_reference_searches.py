@@ -19,6 +19,8 @@ from tests.search.one_worker import arithmetic, search, summary
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "searches.json"
 CASES = [(space, seed) for space in ("default", "wide", "pareto") for seed in range(3)]
+SHORT = [("default", 0), ("wide", 1), ("pareto", 2)]
+"""What `make test` plays; `make test-faults` plays them all."""
 SMALL = (
     ("budget.trials", 12), ("sampler.startup_trials", 4), ("recipe.epochs", 8), ("early_stopping.first_rung", 2),
     ("early_stopping.reduction_factor", 2), ("early_stopping.calibration", 2), ("recipe.batch_size", 256),
@@ -31,7 +33,9 @@ def played(space: str, seed: int, folder: Path) -> dict[str, Any]:
         return summary(search(read_study(find_space(space), [("seed", seed), *SMALL]), folder, space))
 
 
-@pytest.mark.parametrize(("space", "seed"), CASES)
+@pytest.mark.parametrize(
+    ("space", "seed"), [case if case in SHORT else pytest.param(*case, marks=pytest.mark.long) for case in CASES]
+)
 def test_a_search_is_what_it_was(space, seed, tmp_path):
     reference = json.loads(REFERENCE.read_text(encoding="utf-8"))
     found = json.loads(json.dumps(played(space, seed, tmp_path)))

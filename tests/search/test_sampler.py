@@ -162,7 +162,7 @@ def test_another_number_or_seed_gives_another_suggestion(default, name):
     assert len({tuple(params.items()) for params in drawn}) == 3
 
 
-@pytest.mark.parametrize("name", ["tpe", "gp", "nsgaii"])
+@pytest.mark.parametrize("name", ["tpe", pytest.param("gp", marks=pytest.mark.long), "nsgaii"])
 def test_a_model_learns_from_the_record(default, name):
     study = with_sampler(default, name, startup_trials=8)
     history = recorded(study, 40, near_5)

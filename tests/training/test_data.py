@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.data import sources
@@ -29,6 +32,14 @@ def splits(task: Task) -> dict[str, Split]:
 
 def drawn(split: Split, batch_size: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return list(batches(split, batch_size, torch.Generator().manual_seed(seed)))
+
+
+def test_the_digits_are_scikit_learns_without_its_import():
+    code = "import sys; from hcpr_tune.training.data.sources import digits; digits(); print('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    bunch, pool = load_digits(), sources.digits()
+    assert (pool.decode(range(1797))[:, 0] == bunch.images).all()
+    assert (pool.labels == bunch.target).all()
 
 
 def test_digits_have_their_known_sizes(digits):

@@ -166,7 +166,7 @@ BAD = [
     ("segment_ends = [0, 2]", ["segment_ends must be at least 1", "got 0"]),
     ("segment_ends = [5, 2]", ["segment_ends must rise", "[5, 2]"]),
     ("segment_ends = [3, 3]", ["segment_ends must rise", "[3, 3]"]),
-    ("epochs = 9\nstretch_ends = [3, 10]", ["segment_ends must", "epochs = 9", "[3, 10]"]),
+    ("epochs = 9\nsegment_ends = [3, 10]", ["segment_ends must", "epochs = 9", "[3, 10]"]),
     ("[lr_schedule]\nmilestones = [0.5, 1.5]", ["lr_schedule.milestones must be above 0 and at most 1", "got 1.5"]),
     ("[hcpr]\nkl_weight = 0\nsquare_weight = 0", ["hcpr.kl_weight and square_weight must not both be 0"]),
     (
