@@ -115,7 +115,7 @@ def test_a_search_ends_with_a_small_verdict_on_validation_images(searched):
         "the search trained with seed 0"
     )
     assert "AutoAttack on 100 validation images" in done.stdout
-    assert "The test images were not looked at." in done.stdout
+    assert "The test images were not used." in done.stdout
     assert not [e for e in events_of(folder / "results" / "one") if e["event"].startswith("test_")]
 
 
