@@ -1,29 +1,29 @@
-"""The errors that callers catch. Everything else that is raised is a fault of the program."""
+"""The errors that callers catch. Any other exception is a bug."""
 
 
 class HcprTuneError(Exception):
-    """Base of the project's own errors. The message is one line: what, where, the law, the way out."""
+    """Base of the project's errors. The message is one line: what is wrong, where, what is allowed, what to do."""
 
 
 class InputError(HcprTuneError):
-    """Something that the user gave cannot be used; nothing has been started or written."""
+    """The user's input cannot be used; nothing has been started or written."""
 
 
 class MovedOn(InputError):
-    """Another process has gone on with the study since it was read; it must be read again."""
+    """Another process has continued the study since it was read; it must be read again."""
 
 
 class Diverged(HcprTuneError):
-    """A training met a number that is not finite; the message says which, and in which epoch."""
+    """Training produced a non-finite number; the message says which one and in which epoch."""
 
 
 class Interrupted(HcprTuneError):
-    """The user or the system asked the search to stop; what was reached is kept."""
+    """The user or the system asked the search to stop; results so far are kept."""
 
 
 class StorageError(HcprTuneError):
-    """The storage of a study cannot be read or written; what was recorded before is kept."""
+    """A study's storage cannot be read or written; what was recorded before is kept."""
 
 
 class ClusterLost(HcprTuneError):
-    """The Ray that did the work is gone; what was recorded before is kept."""
+    """The Ray cluster is gone; what was recorded before is kept."""

@@ -1,4 +1,4 @@
-"""What a program calls: train a recipe, evaluate a model, download data, begin a study file for own images.
+"""Functions for programs: train a recipe, evaluate a model, download data, create a starter space for own images.
 
 May import `views`, `search`, `training` and `common`.
 """

@@ -1,4 +1,4 @@
-"""Fetch a data set before a training needs it. A training itself never downloads."""
+"""Download a data set before training; training itself never downloads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ DOWNLOADABLE = ("fashion_mnist", "cifar10", "cifar100", "svhn")
 
 
 def download(name: str, root: Path, report: Callable[[str], None]) -> None:
-    """Put the files of data set `name` under `root`, by torchvision and with its progress bar; files that are there stay.
+    """Download data set `name` to `root` with torchvision and its progress bar; existing files are kept.
 
-    Raises `InputError` for a name that cannot be downloaded, a folder that cannot be written, and a host that cannot be reached.
+    Raises `InputError` for a name that cannot be downloaded, a folder that cannot be written, and a host that cannot be
+    reached.
     """
     if name == "digits":
         report("digits are part of scikit-learn: nothing to download")
         return
     if name not in DOWNLOADABLE:
         raise InputError(
-            f"data {name} cannot be downloaded; known: digits, {', '.join(DOWNLOADABLE)}; a folder of your own is given as folder:PATH"
+            f"data {name} cannot be downloaded; known: digits, {', '.join(DOWNLOADABLE)}; use folder:PATH for a folder"
+            " of your own"
         )
     import torchvision
 
@@ -30,13 +32,13 @@ def download(name: str, root: Path, report: Callable[[str], None]) -> None:
         for part in PARTS[name]:
             READERS[name](torchvision.datasets)(str(root), download=True, **part)
     except OSError as error:
-        # urllib's errors are OSErrors too: the folder or the host.
+        # urllib's errors are OSErrors too, so this is the folder or the host.
         raise InputError(
             f"data {name}: {error}; check --root {root} and the network, or copy the files there by hand"
         ) from None
     except RuntimeError as error:
         raise InputError(
-            f"data {name}: {error}; check the network, delete what is broken under {root}, and run it again"
+            f"data {name}: {error}; check the network, delete damaged files under {root}, and run it again"
         ) from None
     report(f"{name} is in {root}; train with task.root = {root}")
 

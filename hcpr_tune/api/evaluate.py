@@ -1,4 +1,4 @@
-"""Attack a trained model and count what survives, on validation or, when asked for, on the test images."""
+"""Attack a trained model and count the images that survive, on validation or, on request, on the test images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class HardPair:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What survived: counts of `split`, the pairs that the attack turned into each other, worst first, and its warnings."""
+    """The result of an attack on `split`: counts, the hard pairs of classes, worst first, and the attack's warnings."""
 
     split: str
     attack: str
@@ -59,8 +59,8 @@ class Judgement:
 def judge(folder: Path, attack: str, split_name: str, images: int = 0) -> Judgement:
     """Attack the model in `folder` (recipe.toml, model.safetensors, metrics.json) in its task's ball.
 
-    `images` limits the attack to a fixed subset in equal shares per class; 0: all of the split. Raises `InputError` where the folder
-    holds no model.
+    `images` limits the attack to a fixed subset in equal shares per class; 0: all of the split. Raises `InputError` if
+    the folder holds no model.
     """
     check_model(folder)
     recipe = load_recipe(folder / "recipe.toml")
@@ -70,8 +70,9 @@ def judge(folder: Path, attack: str, split_name: str, images: int = 0) -> Judgem
     known = class_names(folder)
     if known and known != tuple(data.class_names):
         raise InputError(
-            f"--model {folder} was trained on the classes {listed(known)}, and {recipe.task.dataset} has {listed(data.class_names)}: its numbers would be of"
-            f" other classes; give the data that it was trained on, under their old names"
+            f"--model {folder} was trained on the classes {listed(known)}, and {recipe.task.dataset} has"
+            f" {listed(data.class_names)}: its numbers would be of other classes; use the data that it was trained on,"
+            f" with the same class names"
         )
     split = (open_test(recipe.task) if split_name == "test" else data.validation).to(device)
     settings = replace(recipe.evaluation, images=images)
@@ -86,12 +87,12 @@ def judge(folder: Path, attack: str, split_name: str, images: int = 0) -> Judgem
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
-    """The first of the names, and how many more there are."""
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_model(folder: Path) -> None:
-    """Raises `InputError` where the folder holds no model."""
+    """Raises `InputError` if the folder holds no model."""
     for name in FILES:
         if not is_file(folder / name, f"--model {folder}"):
             raise InputError(f"--model {folder} holds no {name}; give a folder such as results/NAME/best")

@@ -1,4 +1,4 @@
-"""A starter space for a folder of class folders: looked at, and filled into a commented file."""
+"""A starter space for a folder of class folders, as a commented file filled in from a look at its images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZES = (8, 16, 32, 64, 128, 224)
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen in the folder. `images` counts those of the training part, `parts` says what other parts there are."""
+    """What is in the folder. `images`: their number in the training part; `parts`: the other parts, in words."""
 
     images: int
     classes: tuple[str, ...]
@@ -32,12 +32,12 @@ class Look:
 
 
 def look(folder: Path) -> Look:
-    """Look at every image of the training part, and of the validation part where there is one. Raises `InputError` that names what is wrong.
+    """Look at every image of the training part, and of the validation part if there is one.
 
-    Of a test part only the names, and the beginnings of the files, are looked at.
+    Of a test part only file names and headers are read. Raises `InputError` that names what is wrong.
     """
     parts = layout(dataset_folder(f"folder:{folder}"))
-    # Any size will do to read the folder: the sizes themselves are asked for next.
+    # Any size will do to read the folder; the actual sizes are found next.
     pool = folder_pool(_task(folder, SMALL_IMAGES), parts)
     seen = pool.sizes[: pool.own_validation]
     sizes = Counter(pool.sizes)
@@ -57,12 +57,12 @@ def look(folder: Path) -> Look:
 
 
 def _task(folder: Path, image_size: int) -> Task:
-    _toml(str(folder))  # says in its own words what a study file cannot hold
+    _toml(str(folder))  # raises a clear error for a path that a study file cannot hold
     return Task(dataset=f"folder:{folder}", image_size=image_size)
 
 
 def _test_has_size(folder: Path, pool: Pool, size: int) -> bool:
-    """Whether the images of a test part need no resizing either; what else is wrong with them is found out after that."""
+    """Whether the test part's images need no resizing either. Other errors in them are found later."""
     try:
         check_test_part(_task(folder, 0), pool.class_names, (pool.shape[0], size, size))
     except InputError:
@@ -71,7 +71,7 @@ def _test_has_size(folder: Path, pool: Pool, size: int) -> bool:
 
 
 def starter_space(folder: Path, seen: Look | None = None) -> str:
-    """The text of a search space for the folder, from what `look` saw in it."""
+    """The text of a search space for the folder, from the result of `look`."""
     seen = seen or look(folder)
     epsilon, reason = _epsilon(seen)
     model, width = _model(seen)
@@ -98,7 +98,7 @@ def starter_space(folder: Path, seen: Look | None = None) -> str:
 
 
 def _toml(text: str) -> str:
-    """A string as TOML writes it. Raises `InputError` for a name whose bytes are no UTF-8."""
+    """A string in TOML. Raises `InputError` for a name that is not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -125,7 +125,7 @@ def _model(seen: Look) -> tuple[str, int]:
 
 
 TEMPLATE = """\
-# A starter space, written after a look at the folder: {images} {kind} images of {size}, {classes} classes ({names}).{parts}
+# A starter space for the folder's {images} {kind} images of {size}, {classes} classes ({names}).{parts}
 # `hcpr_tune tune --space THIS --dry-run` prints it with every default filled in. Change what you know better.
 
 description = "HCPR on your own images"
@@ -136,7 +136,7 @@ trials = 24
 
 [task]
 dataset = {folder}{image_size}
-epsilon = {epsilon} # {reason}; the attack that must be survived
+epsilon = {epsilon} # {reason}; the radius of the attack
 
 [recipe]
 epochs = 27 # gives rungs at 3, 9 and 27; raise it, and first_rung with it, if trials still gain at the end
@@ -149,7 +149,7 @@ name = "{model}"{width}
 {augmentation}
 
 [recipe.attack]
-epsilon = {epsilon} # trained at the radius that is judged
+epsilon = {epsilon} # the same radius in training as in the evaluation
 step_size = {step_size}
 
 [recipe.lr_schedule]

@@ -1,4 +1,4 @@
-"""Train one recipe from the beginning to the end, in a folder of its own with the files of a trial."""
+"""Train one recipe from start to end, in a folder with the files of a trial."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hcpr_tune.views.tensorboard.writer import curve_values
 
 @dataclass(frozen=True)
 class BestRung:
-    """The rung with the highest robust accuracy on validation, the later one of equals, as for a trial of a search."""
+    """The rung with the highest robust accuracy on validation, the later in a tie, as for a trial of a search."""
 
     epoch: int
     robust: Proportion
@@ -37,11 +37,11 @@ class BestRung:
 def retrain(
     recipe: Recipe, folder: Path, resume: bool = False, tell: Callable[[tuple[str, ...]], None] = lambda notes: None
 ) -> Iterator[tuple[dict[str, Any], BestRung | None]]:
-    """Train `recipe`; yields each epoch's report and the best rung so far. `tell` is given what is to be told of the data.
+    """Train `recipe`; yields each epoch's report and the best rung so far. `tell` is called with notes on the data.
 
-    Leaves recipe.toml, metrics.jsonl, TensorBoard events, and metrics.json and model.safetensors of the best rung. With `resume`
-    goes on from the latest checkpoint in `folder`. Raises `Diverged`, and `InputError` where the folder cannot be written or
-    holds another recipe.
+    Writes recipe.toml, metrics.jsonl, TensorBoard events, and metrics.json and model.safetensors of the best rung. With
+    `resume` continues from the latest checkpoint in `folder`. Raises `Diverged`, and `InputError` if the folder cannot
+    be written or holds another recipe.
     """
     shelf = DataShelf()
     tell(check_trainable(recipe, shelf))
@@ -77,12 +77,12 @@ def retrain(
 
 
 def _earlier_epochs(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
-    """The epochs that `folder` has measured; a last line cut off by a kill is dropped."""
+    """The epochs recorded in `folder`; drops a last line that was cut off by a kill."""
     if not is_file(folder / "recipe.toml", f"--out {folder}"):
         raise InputError(f"--resume: {folder} holds no recipe.toml; start without --resume")
     if load_recipe(folder / "recipe.toml") != recipe:
         raise InputError(
-            f"--resume: {folder} was begun with another recipe; go on with its recipe.toml, or choose another --out"
+            f"--resume: {folder} was started with another recipe; use its recipe.toml, or choose another --out"
         )
     path = folder / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if is_file(path, f"--out {folder}") else []
@@ -91,14 +91,14 @@ def _earlier_epochs(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
 
 
 def _report_of(line: str, where: str) -> dict[str, Any]:
-    """What a line says of an epoch. Raises `InputError`."""
+    """The report in a line. Raises `InputError`."""
     try:
         report: dict[str, Any] = json.loads(line)
         Table().check(report, "the line")
         check_event({**report, "event": "epoch", "trial": 0}, SEARCH)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{where} makes no sense ({error}); restore the file from a copy, or choose another --out"
+            f"{where} is invalid ({error}); restore the file from a copy, or choose another --out"
         ) from None
     return report
 

@@ -1,4 +1,4 @@
-"""Ray: a cluster is found or started, jobs are handed out through Ray Tune and done by its workers. Nothing else imports ray.
+"""Find or start a Ray cluster, and run jobs on its workers through Ray Tune. Only this package imports ray.
 
 May import `views.summary`, `search`, `training` and `common`.
 """

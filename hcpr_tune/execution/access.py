@@ -1,4 +1,7 @@
-"""Who may be asked for a cluster, and with which token: whoever gets it runs code on the cluster, and whoever poses as the cluster gets it."""
+"""Which addresses may be joined, and with which token.
+
+Anyone who has the token can run code on the cluster, and a process that poses as the cluster receives the token.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,18 @@ from hcpr_tune.execution.local_ray import MARK
 
 AUTO, LOCAL = "auto", "local"
 CURRENT = "ray_current_cluster"
-"""In Ray's folder for temporary files: the address of the cluster that was last started on this machine by `ray start`."""
+"""File in Ray's temporary folder with the address of the cluster that `ray start` last started on this machine."""
 RAYLET = b"/raylet/raylet"
 
 
 def ensure_token(folder: Path) -> Path | None:
-    """Token authentication for the cluster that is started here, with a token that nobody else on this machine can read.
+    """Set up token authentication for the cluster that is started here, with a token only this user can read.
 
-    Where the home takes none, it lies in `folder`, a private one, and its path is returned. Raises `InputError`.
+    If the home directory is not writable, the token goes into the private `folder` and its path is returned.
+    Raises `InputError`.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        # Unset, Ray turns it on for what it starts here, also where it was imported before.
+        # With this unset, Ray turns authentication on for clusters it starts, even if ray was imported earlier.
         del os.environ["RAY_AUTH_MODE"]
     if has_token():
         path = token_path()
@@ -41,11 +45,11 @@ def ensure_token(folder: Path) -> Path | None:
         draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
         _write(draft, text)
     except OSError:
-        # A home that cannot be written, or none. Ray reads the token once in a process, so it stays for the next cluster of this one.
+        # No home directory, or it is read-only. Ray reads the token once per process, so later clusters reuse it.
         os.environ["RAY_AUTH_TOKEN"] = text
         _write(folder / "token", text)
         return folder / "token"
-    # A link is made whole or not at all, and by one of several searches that begin in the same moment.
+    # Linking is atomic: if several searches start at the same time, exactly one of them creates the file.
     with contextlib.suppress(FileExistsError):
         path.hardlink_to(draft)
     draft.unlink()
@@ -64,7 +68,7 @@ def _only_mine(path: Path) -> None:
 
 
 def token_path() -> Path | None:
-    """Where Ray looks for a token that is not in the environment; None where the user has no home."""
+    """Where Ray looks for a token that is not in the environment; None if the user has no home directory."""
     if named := os.environ.get("RAY_AUTH_TOKEN_PATH", ""):
         return Path(named)
     try:
@@ -74,7 +78,7 @@ def token_path() -> Path | None:
 
 
 def has_token() -> bool:
-    """Whether there is a token. Raises `InputError` for one that cannot be used, which Ray would only fail by."""
+    """Whether there is a token. Raises `InputError` for an unusable one, on which Ray itself would crash."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return True
     path = token_path()
@@ -87,15 +91,16 @@ def has_token() -> bool:
     except IsADirectoryError:
         fault = "is a folder"
     except UnicodeDecodeError:
-        fault = "is no text"
+        fault = "is not text"
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        if not _seen(path):  # it is the home that cannot be looked at
+        if not _seen(path):  # the home directory itself is not accessible
             return False
         fault = f"cannot be read: {error.strerror}"
     raise InputError(
-        f"the token file {path} {fault}; delete it, and a search on this machine alone makes one, or copy the cluster's there (`ray get-auth-token` prints it)"
+        f"the token file {path} {fault}; delete it (a search on this machine alone creates a new one), or copy the"
+        " cluster's token there (`ray get-auth-token` prints it)"
     )
 
 
@@ -108,8 +113,10 @@ def _seen(path: Path) -> bool:
 
 
 def checked_address(address: str) -> str:
-    """The address that is meant, `auto` found out. Raises `InputError` for one that nobody answers at, for one outside this machine where no token is at hand, and
-    for one that another user of this machine may have written down.
+    """The address to join, with `auto` resolved.
+
+    Raises `InputError` if nothing answers there, if it is outside this machine and there is no token, and if another
+    user of this machine may have written it.
     """
     named = "--address auto" if address == AUTO else f"--address {address}"
     if address == AUTO:
@@ -122,10 +129,11 @@ def checked_address(address: str) -> str:
         )
     if not is_loopback(host) and not has_token():
         raise InputError(
-            f"{named} is outside this machine and there is no token: whoever reaches an open cluster can run code on it; start the"
-            " cluster with RAY_AUTH_MODE=token, and put its token (`ray get-auth-token` there) into RAY_AUTH_TOKEN or ~/.ray/auth_token here"
+            f"{named} is outside this machine and there is no token: anyone who reaches an open cluster can run code on"
+            " it; start the cluster with RAY_AUTH_MODE=token, and put its token (`ray get-auth-token` there) into"
+            " RAY_AUTH_TOKEN or ~/.ray/auth_token here"
         )
-    # Knock first: Ray itself would try for minutes and print on the way.
+    # Try a plain connection first: Ray itself would retry for minutes and print while doing so.
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, UnicodeError) as error:
@@ -136,7 +144,10 @@ def checked_address(address: str) -> str:
 
 
 def _current_address() -> str:
-    """What `auto` means: RAY_ADDRESS, as in jobs of a cluster, else the cluster that this user, or the administrator, last started on this machine."""
+    """What `auto` means: RAY_ADDRESS, as set in a cluster's jobs, else the cluster last started on this machine.
+
+    That cluster must have been started by this user or by root. Raises `InputError`.
+    """
     if (named := os.environ.get("RAY_ADDRESS", "")) not in ("", AUTO, LOCAL):
         return named
     path = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray" / CURRENT  # where Ray looks
@@ -149,13 +160,17 @@ def _current_address() -> str:
     if status.st_uid not in (0, os.getuid()) or status.st_mode & 0o022:
         whose = "may have been written by other users" if status.st_uid in (0, os.getuid()) else "is another user's"
         raise InputError(
-            f"--address auto: {path} {whose}, who would get this cluster's token and code; name the cluster that you mean: --address HOST:PORT"
+            f"--address auto: {path} {whose}, who would get this cluster's token and code; name the cluster that you"
+            " mean: --address HOST:PORT"
         )
     return text
 
 
 def _running_address() -> str:
-    """The cluster of this user's that has a node on this machine, but for the Rays that searches have started for themselves. Raises `InputError` where it is not one."""
+    """The one cluster of this user that has a node on this machine; Rays that searches started do not count.
+
+    Raises `InputError` if there is none, or more than one.
+    """
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -168,7 +183,8 @@ def _running_address() -> str:
         return found.pop()
     many = f"several Ray clusters of yours run on this machine ({', '.join(sorted(found))})"
     raise InputError(
-        f"--address auto: {many if found else 'no Ray cluster of yours runs on this machine'}; name one by --address HOST:PORT, or drop --address"
+        f"--address auto: {many if found else 'no Ray cluster of yours runs on this machine'}; name one by"
+        " --address HOST:PORT, or drop --address"
     )
 
 

@@ -1,4 +1,4 @@
-"""How many trials the cluster holds at the moment: nodes join and leave while a search runs."""
+"""How many trials the cluster can run right now: nodes join and leave while a search runs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from typing import Any
 from hcpr_tune.errors import ClusterLost
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks: Ray asks for work many times a second."""
+"""Minimum seconds between two queries of the cluster: Ray asks for work many times a second."""
 SHARE_OF_TIME, AT_LATEST = 0.05, 10.0
-"""What looks may take of the time: with a thousand nodes one takes a good part of a second, in which the search does nothing else. But a node that is gone, or new,
-is found out within so many seconds.
+"""The share of the driver's time that queries may take (with a thousand nodes one takes a good part of a second), and
+the most seconds until a node that joined or left is noticed.
 """
 SILENT_SECONDS = 40.0
-"""How long a head may not answer. After 60 Ray would end the process by itself, without a word of how to go on."""
+"""How long the head may not answer. After 60 s Ray would kill the process without saying how to go on."""
 TELL_EVERY = 60.0
-"""Seconds between two words of waiting."""
+"""Seconds between two messages while waiting."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What Ray gives the study: so many trials at once, each with so many CPUs and GPUs."""
+    """The study's share of the cluster: the number of concurrent trials, and the CPUs and GPUs of each."""
 
     workers: int
     cpus_per_trial: float
     gpus_per_trial: float
 
     def fitting(self, nodes: Iterable[Mapping[str, float]]) -> int:
-        """How many trials these nodes hold; a trial lies on one node, so that two halves of a GPU on two nodes are none."""
+        """How many trials fit on these nodes. A trial runs on one node: halves of a GPU on two nodes do not add up."""
         return sum(self._fitting(node) for node in nodes)
 
     def _fitting(self, node: Mapping[str, float]) -> int:
@@ -49,19 +49,22 @@ class Share:
 
 
 def _shares(gpus: float, amount: float) -> int:
-    """A share of a GPU lies on one GPU: two GPUs have room for two shares of 0.6."""
+    """How many trials fit on whole GPUs if each takes a fraction of one: two GPUs have room for two shares of 0.6."""
     return math.floor(gpus) * math.floor(1 / amount + 1e-9)
 
 
 def living_nodes() -> list[dict[str, float]]:
-    """The resources of each node of the connected cluster. Raises `ClusterLost` where this process has started it and it is dead, or its head is gone."""
+    """The resources of each node of the connected cluster.
+
+    Raises `ClusterLost` if this process started the cluster and it is dead, or if its head is gone.
+    """
     import ray
 
-    # Over Ray's client there is none.
+    # Ray's client has no address.
     address = str(getattr(getattr(ray._private.worker.global_worker, "gcs_client", None), "address", "") or "")
 
     check_own_ray()
-    # Asked while the head does not answer, Ray would wait for it as long as it can, and the process end with that.
+    # While the head does not answer, ray.nodes() would block until Ray kills the process.
     if not address or HEAD.answers(address):
         HEAD.nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return HEAD.nodes
@@ -69,14 +72,14 @@ def living_nodes() -> list[dict[str, float]]:
 
 @dataclass
 class Head:
-    """The head of the connected cluster, and what it last said of its nodes."""
+    """The head of the connected cluster, and the nodes it last reported."""
 
     clock: Callable[[], float] = time.monotonic
     nodes: list[dict[str, float]] = field(default_factory=list)
     _silent: tuple[str, float] | None = None
 
     def answers(self, address: str) -> bool:
-        """Whether somebody listens there at the moment. Raises `ClusterLost` once nobody has for long."""
+        """Whether the head accepts connections. Raises `ClusterLost` after `SILENT_SECONDS` without an answer."""
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=3).close()
@@ -88,7 +91,8 @@ class Head:
                 return False
             self._silent = None
             raise ClusterLost(
-                f"the head of the Ray cluster at {address} has not answered for {seconds:.0f} seconds ({error}): start the cluster again, and go on"
+                f"the head of the Ray cluster at {address} has not answered for {seconds:.0f} seconds ({error}):"
+                " start the cluster again, and go on"
             ) from None
         self._silent = None
         return True
@@ -98,15 +102,19 @@ HEAD = Head()
 
 
 def check_own_ray() -> None:
-    """Raises `ClusterLost` where the Ray that this process has started is dead."""
+    """Raises `ClusterLost` if the Ray that this process started is dead."""
     if dead := lost_process():
         raise ClusterLost(
-            f"Ray's {dead} on this machine has died, or somebody ended it (out of memory? `dmesg` may know), and nothing can be trained without it"
+            f"Ray's {dead} on this machine has died or was killed (out of memory? check `dmesg`), and nothing can be"
+            " trained without it"
         )
 
 
 def lost_process() -> str:
-    """Which process has died without which the Ray that this process has started can do nothing; empty while all is well, or where it started none."""
+    """The essential process that has died of the Ray started by this process.
+
+    Empty if all of them run, or if this process started no Ray.
+    """
     import ray
 
     node: Any = ray._private.worker._global_node
@@ -117,7 +125,7 @@ def lost_process() -> str:
 
 
 def to_stderr(words: str) -> None:
-    """Tell it beside what the search tells, which may be JSON or a live view; a terminal that has gone does not matter."""
+    """Write to stderr, as stdout may carry JSON or a live view. Ignores a terminal that is gone."""
     with suppress(OSError, ValueError):
         sys.stderr.write(f"hcpr_tune: {words}\n")
         sys.stderr.flush()
@@ -125,7 +133,7 @@ def to_stderr(words: str) -> None:
 
 @dataclass
 class Waiting:
-    """Tells every minute what is waited for, as long as no node has room for a trial."""
+    """Says every minute what it waits for, as long as no node has room for a trial."""
 
     share: Share
     clock: Callable[[], float] = time.monotonic
@@ -134,7 +142,7 @@ class Waiting:
     _told: float = 0.0
 
     def look(self, room: int) -> None:
-        """There is room for so many trials at the moment."""
+        """Note that there is room for `room` trials now."""
         now = self.clock()
         if room:
             self._since = None
@@ -144,14 +152,14 @@ class Waiting:
             self._told = now
             minutes = (now - self._since) / 60
             self.say(
-                f"waiting for {minutes:.0f} min: no node has room for a trial ({self.share.cpus_per_trial:g} CPUs, {self.share.gpus_per_trial:g} GPUs); it goes on"
-                " as soon as one joins the cluster, and Ctrl-C ends it"
+                f"waiting for {minutes:.0f} min: no node has room for a trial ({self.share.cpus_per_trial:g} CPUs,"
+                f" {self.share.gpus_per_trial:g} GPUs); it goes on as soon as one joins the cluster, and Ctrl-C ends it"
             )
 
 
 @dataclass
 class Capacity:
-    """`share.workers` trials at the beginning; later what the cluster holds, up to `limit` (0: no limit)."""
+    """The number of trials the cluster can run now, up to `limit` (0: no limit); queried at most every second."""
 
     share: Share
     limit: int = 0
@@ -165,7 +173,7 @@ class Capacity:
         self._waiting = Waiting(self.share, self.clock, self.say)
 
     def now(self) -> int:
-        """How many trials fit. Raises `ClusterLost` where none ever will."""
+        """How many trials fit. Raises `ClusterLost` if the cluster is gone."""
         began = self.clock()
         if began >= self._next:
             fitting = self.share.fitting(self.nodes())
@@ -178,7 +186,10 @@ class Capacity:
 
 @contextmanager
 def requested(share: Share, trials: int) -> Iterator[None]:
-    """Ask an autoscaler for room for so many trials as long as the block lasts; 0: ask for nothing. A cluster without one takes no notice."""
+    """Ask the autoscaler for room for `trials` trials while the block runs (0: do not ask).
+
+    A cluster without an autoscaler ignores the request.
+    """
     if not trials:
         yield
         return

@@ -1,4 +1,4 @@
-"""Join a Ray cluster or start one on this machine, and say what was found. What runs on a cluster's port runs code, so it is never open."""
+"""Join a Ray cluster or start one on this machine. A cluster runs any code it is sent, so it is never left open."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from hcpr_tune.execution.local_ray import end_processes, private_folder, restore
 from hcpr_tune.search.spec.study import Resources
 
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
-"""Trials exchange reports of a few hundred bytes; Ray would set aside 30 % of the memory."""
+"""Trials exchange reports of a few hundred bytes; by default Ray would reserve 30 % of the memory."""
 LOOPBACK = "127.0.0.1"
 MOST_WORDS = 300
-"""Characters of a message of Ray's that are told."""
+"""At most this many characters of one of Ray's messages are shown."""
 NO_DASHBOARD = "none"
-"""In place of an address: a Ray that is started here without its dashboard, which is several processes."""
+"""Given as the dashboard's host: start Ray without its dashboard, which takes several processes."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a search can use: the resources of each node at the moment, and where the dashboard is.
+    """The current resources of each node, and the dashboard's URL.
 
-    `token`: the file with what it asks for, where that is not the user's usual one.
+    `token`: the token file, if it is not in Ray's usual place.
     """
 
     dashboard_url: str
@@ -42,7 +42,7 @@ class Cluster:
     token: Path | None = None
 
     def most(self, name: str) -> float:
-        """What the largest node has of a resource."""
+        """The largest amount of a resource on any one node."""
         return max((node.get(name, 0.0) for node in self.nodes), default=0.0)
 
 
@@ -50,14 +50,15 @@ class Cluster:
 def connected(
     address: str | None, plugins: Iterable[str] = (), dashboard_host: str = LOOPBACK, name: str = ""
 ) -> Iterator[Cluster]:
-    """Ray running, joined at `address` or started here for as long as the block lasts. Raises `InputError` where it cannot be.
+    """Connect to Ray while the block runs: join the cluster at `address`, or start one here.
 
-    A cluster gets this package's code, and the modules `plugins` (package.module:name) where they are the user's own: its nodes need neither.
-    `name`: what this driver is called among the cluster's jobs.
+    A joined cluster is sent this package's code and the user's own modules among `plugins` (package.module:name), so
+    its nodes need neither installed. `name`: this driver's name among the cluster's jobs.
+    Raises `InputError` if Ray cannot be joined or started.
     """
     # Ray reads these when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What befalls a worker is in the record, and told; Ray's own words about it would stand among the results, or frighten people beside them.
+    # What happens to workers is recorded and reported anyway; Ray's messages about it would mix with the results.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
     with ExitStack() as stack:
         token = None
@@ -76,7 +77,7 @@ def connected(
 
 def _quiet(name: str) -> dict[str, Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if name:  # Ray's client has no way for it
+    if name:  # Ray's client does not support it
         from ray.job_config import JobConfig
 
         quiet["job_config"] = JobConfig(metadata={"job_name": name})
@@ -84,11 +85,11 @@ def _quiet(name: str) -> dict[str, Any]:
 
 
 def _joined(address: str, plugins: Iterable[str], quiet: dict[str, Any]) -> Any:
-    """The cluster at `address`. Nothing is sent to an address before it is checked."""
+    """Join the cluster at `address`. Nothing is sent to an address before it is checked."""
     checked = checked_address(address)
     import ray
 
-    # Of a cluster that is found by itself Ray takes for granted that it wants a token.
+    # If Ray finds the cluster itself, it assumes that it requires a token.
     before = os.environ.get("RAY_ADDRESS")
     if address == AUTO:
         os.environ["RAY_ADDRESS"] = checked
@@ -96,7 +97,8 @@ def _joined(address: str, plugins: Iterable[str], quiet: dict[str, Any]) -> Any:
         return ray.init(address=address, runtime_env=shipped(plugins), **quiet)
     except ConnectionError as error:
         raise InputError(
-            f"no Ray cluster could be reached at --address {address}: {_reason(error)}; look whether it runs, start one with `ray start --head`, or drop --address"
+            f"no Ray cluster could be reached at --address {address}: {_reason(error)}; check that it runs, start one"
+            " with `ray start --head`, or drop --address"
         ) from None
     except Exception as error:
         raise InputError(f"the Ray cluster at --address {address} could not be joined: {_reason(error)}") from None
@@ -106,16 +108,16 @@ def _joined(address: str, plugins: Iterable[str], quiet: dict[str, Any]) -> Any:
 
 
 def _started(folder: Path, dashboard_host: str, quiet: dict[str, Any]) -> Any:
-    """A Ray on this machine, in the private `folder`. On a busy one its server does not always come up in time: then once more.
+    """Start Ray on this machine, in the private `folder`. Tries twice: on a busy machine its server may time out.
 
-    Ray says so by a bare `Exception`, or by what its next step stumbled over: whatever it is, it is no fault of this program.
+    Ray reports that as a bare `Exception`, or fails in a later step, so any exception counts as a failed start.
     """
     import ray
 
     for last in (False, True):
         try:
             with starting(folder) as temporary:
-                # Without "local" Ray would join whatever cluster was last started on this machine, dead or alive.
+                # Without "local" Ray would join the cluster last started on this machine, dead or alive.
                 return ray.init(
                     address=LOCAL,
                     include_dashboard=dashboard_host != NO_DASHBOARD,
@@ -128,26 +130,27 @@ def _started(folder: Path, dashboard_host: str, quiet: dict[str, Any]) -> Any:
             with contextlib.suppress(Exception):
                 ray.shutdown()
             end_processes(folder)
-            # A setting that Ray refuses, or a disk that is full, is the same the second time.
+            # A setting that Ray refuses, or a full disk, would fail again.
             lasting = isinstance(error, (ValueError, OSError)) and not isinstance(
                 error, (ConnectionError, TimeoutError)
             )
             if last or lasting:
                 raise InputError(
-                    f"Ray could not be started on this machine: {_reason(error)}; look for room on the disk of {folder.parent} and in memory, and try again"
+                    f"Ray could not be started on this machine: {_reason(error)}; make sure that there is room on the"
+                    f" disk of {folder.parent} and in memory, and try again"
                 ) from None
     raise AssertionError
 
 
 def _reason(error: Exception) -> str:
-    """What Ray says, which may be long: its beginning."""
+    """Ray's message in one line, cut to `MOST_WORDS` characters."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= MOST_WORDS else f"{words[:MOST_WORDS]}..."
 
 
 def shipped(plugins: Iterable[str]) -> dict[str, Any]:
-    """Ray's runtime environment with the code that a cluster's nodes may lack. Nothing is downloaded for it."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # this driver was submitted together with its code
+    """A Ray runtime environment with the code that the nodes may lack. Downloads nothing."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # the driver was submitted with its code
         return {}
     modules = {Path(__file__).parents[1]}
     for plugin in plugins:
@@ -160,7 +163,7 @@ def shipped(plugins: Iterable[str]) -> dict[str, Any]:
 
 
 def _installed(path: Path) -> bool:
-    """Whether a module came with Python or with a package manager, so that nodes have it as they have torch."""
+    """Whether a module is part of Python or an installed package, so that the nodes have it as they have torch."""
     places = [*site.getsitepackages(), site.getusersitepackages(), sys.base_prefix]
     return any(path.resolve().is_relative_to(Path(place).resolve()) for place in places)
 
@@ -168,9 +171,9 @@ def _installed(path: Path) -> bool:
 def allot(
     resources: Resources, cluster: Cluster, where: str, patience: float = 0.0, nodes: Callable[[], Any] = living_nodes
 ) -> Share:
-    """Share the cluster out, waiting up to `patience` seconds for the first node that has room for a trial.
+    """The study's share of the cluster. Waits up to `patience` seconds for a node that has room for a trial.
 
-    Raises `InputError` that names `where` the settings stand if not even one trial fits.
+    Raises `InputError` that names `where` the settings come from if not even one trial fits.
     """
     until, waiting = time.monotonic() + patience, None
     while True:
@@ -195,9 +198,10 @@ def _too_large(share: Share, cluster: Cluster, where: str) -> InputError:
         there = cluster.most(name.upper().rstrip("S"))
         if wanted > there:
             return InputError(
-                f"resources.{name}_per_trial must be at most the {there:g} {name.upper().rstrip('S')}s that the largest node has, got {wanted:g};"
-                f" lower it, or leave it out, or --wait for nodes ({where})"
+                f"resources.{name}_per_trial must be at most the {there:g} {name.upper().rstrip('S')}s that the largest"
+                f" node has, got {wanted:g}; lower it, or leave it out, or --wait for nodes ({where})"
             )
     return InputError(
-        f"no node has {share.cpus_per_trial:g} CPUs and {share.gpus_per_trial:g} GPUs at once; lower resources.cpus_per_trial or resources.gpus_per_trial ({where})"
+        f"no node has {share.cpus_per_trial:g} CPUs and {share.gpus_per_trial:g} GPUs at once; lower"
+        f" resources.cpus_per_trial or resources.gpus_per_trial ({where})"
     )

@@ -1,4 +1,4 @@
-"""Ray's Job API: searches that a cluster runs by itself."""
+"""Ray's Job API, for searches whose driver runs on the cluster."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hcpr_tune.common.text import first_line
 from hcpr_tune.errors import InputError
 
 DASHBOARD = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):\d+/?")
-"""Ray would import a module that another scheme names."""
+"""URLs that may be passed to Ray: for other schemes it would import a module of that name."""
 
 
 def on_head(path: Path | None) -> tuple[str, bool]:
-    """The Python that Ray runs on the cluster's head, and whether `path` is there."""
+    """The path of Python on the cluster's head, and whether `path` exists there."""
     import ray
 
     def look(text: str | None) -> tuple[str, bool]:
@@ -23,14 +23,14 @@ def on_head(path: Path | None) -> tuple[str, bool]:
 
         return sys.executable, text is None or os.path.exists(text)  # noqa: PTH110  # it must not need this package
 
-    # Only the head has a little of this resource.
+    # Only the head has this resource.
     remote = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(look)
     found: tuple[str, bool] = ray.get(remote.remote(None if path is None else str(path)), timeout=60)
     return found
 
 
 def job_client(dashboard: str) -> Any:
-    """Ray's client for jobs. It takes the token from where Ray does. Raises `InputError`."""
+    """Ray's client for jobs, which looks for the token where Ray does. Raises `InputError`."""
     import logging
 
     url = dashboard if "://" in dashboard else f"http://{dashboard}"
@@ -44,5 +44,6 @@ def job_client(dashboard: str) -> Any:
     except (RuntimeError, ConnectionError, ValueError) as error:
         reason = first_line(error)
         raise InputError(
-            f"the cluster's dashboard at {url} does not take jobs: {reason}; look whether it runs and whether RAY_AUTH_TOKEN is its token"
+            f"the cluster's dashboard at {url} does not take jobs: {reason}; check that it runs and that RAY_AUTH_TOKEN"
+            " is its token"
         ) from None

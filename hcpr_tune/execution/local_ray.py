@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine: a folder that nobody else can enter, on loopback alone, and nothing of it left when its driver is gone."""
+"""A Ray on this machine: in a folder only this user can enter, on loopback only, cleaned up after its driver."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ from hcpr_tune.errors import InputError
 
 PREFIX = "hcpr_tune-ray-"
 LOCK, INSIDE = "driver", "r"
-"""In a Ray's folder: what its driver holds locked while it lives, and what Ray itself is given."""
+"""In a Ray's folder: the file that its driver keeps locked, and the folder that Ray itself uses."""
 MARK = "HCPR_TUNE_RAY_FOLDER"
-"""The environment variable by which the processes of a Ray are known, whatever name and group they have taken."""
+"""An environment variable that marks all processes of a Ray, even those that change their name or group."""
 LONGEST_SOCKET = 107
-"""Bytes in the name of a Unix socket; a byte less than Linux takes, and for macOS still 4 too many, whose /tmp is short."""
+"""Bytes in the path of a Unix socket. Linux takes 108; macOS takes 103, but its /tmp is short."""
 BELOW = "/xxxxxxxx/r/session_2026-01-31_23-59-59_999999_1234567/sockets/plasma_store"
-"""What stands after the folder's prefix in the longest name of a socket."""
+"""What follows the folder's prefix in the longest socket path."""
 YOUNG_SECONDS = 600.0
-"""A folder that has no lock yet is being made, unless it is older."""
+"""A folder without a lock that is younger than this is still being created."""
 MOST_FILES = 65536
 LOCAL_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Off, Ray uses loopback for everything, as it does by itself on macOS and Windows; an address of the loopback that it is given it replaces."""
+"""If 0, Ray uses loopback for everything, as on macOS and Windows. Passing a loopback address instead has no effect:
+Ray replaces it.
+"""
 
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder for one Ray, for as long as the block lasts; what an earlier driver of ours left is ended first. Raises `InputError`."""
+    """A folder for one Ray while the block runs. Cleans up after killed drivers first. Raises `InputError`."""
     end_leftovers()
     root, lock = _made()
     try:
@@ -48,19 +50,20 @@ def private_folder() -> Iterator[Path]:
 
 @contextmanager
 def starting(root: Path) -> Iterator[Path]:
-    """What Ray is to take for its temporary files, for as long as the block lasts, in which it is started: on loopback alone, its processes marked.
+    """Yields the folder for Ray's temporary files. A Ray started in the block uses loopback only and is marked.
 
-    Ray opens that folder to all users of the machine (mode 0777), and workers run code from it: so it lies inside of one that only this user can enter.
+    Ray makes that folder accessible to all users (mode 0777), and workers run code from it, so it is inside a folder
+    that only this user can enter.
     """
     from ray._private import ray_constants
 
     settings = {MARK: str(root), LOCAL_ONLY: "0"}
     if not _fits(Path(tempfile.gettempdir()).absolute()):
-        settings["TMPDIR"] = str(root.parent)  # the dashboard's processes and a trial's own make sockets there
+        settings["TMPDIR"] = str(root.parent)  # the dashboard's processes and the trials create sockets there
     before, known = {name: os.environ.get(name) for name in settings}, ray_constants.ENABLE_RAY_CLUSTER
     os.environ.update(settings)
     _more_files()
-    ray_constants.ENABLE_RAY_CLUSTER = False  # where Ray was imported before
+    ray_constants.ENABLE_RAY_CLUSTER = False  # in case ray was imported before
     try:
         yield root / INSIDE
         _show(root / INSIDE)
@@ -71,7 +74,7 @@ def starting(root: Path) -> Iterator[Path]:
 
 
 def _more_files() -> None:
-    """As many open files as this user may have, up to what Ray is content with: its processes hold a connection each to all others."""
+    """Raise the limit on open files as far as allowed, up to what Ray asks for: its processes are all connected."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -80,7 +83,7 @@ def _more_files() -> None:
 
 
 def _show(temporary: Path) -> None:
-    """A link of a fixed name to the latest Ray's folder, for a Prometheus that follows it; without a home that can be written there is none."""
+    """Link ~/.hcpr_tune/ray to the latest Ray's folder, for Prometheus. Skipped if the home is not writable."""
     with contextlib.suppress(OSError, RuntimeError):
         link = Path.home() / ".hcpr_tune" / "ray"
         link.parent.mkdir(mode=0o700, exist_ok=True)
@@ -90,7 +93,10 @@ def _show(temporary: Path) -> None:
 
 
 def end_leftovers() -> int:
-    """End, by their ids, the processes that drivers of this user left on this machine when they were killed, and delete their folders. Returns how many processes."""
+    """Kill the processes that this user's killed drivers left behind, and delete their folders.
+
+    Returns the number of processes.
+    """
     ended = 0
     for parent in _places():
         for root in parent.glob(f"{PREFIX}*"):
@@ -112,14 +118,14 @@ def _end_leftover(root: Path) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return _end(root)
-    except BlockingIOError:  # its driver lives
+    except BlockingIOError:  # its driver is alive
         return 0
     finally:
         os.close(lock)
 
 
 def _made() -> tuple[Path, int]:
-    """A new folder and its lock, held. The system lets go of a lock however its process ends."""
+    """A new folder, and its lock, held. The system releases the lock however the process ends."""
     places = _places()
     for parent in places:
         try:
@@ -134,18 +140,16 @@ def _made() -> tuple[Path, int]:
         return root, lock
     tried = reason if places else "none of them is short enough and safe from other users"
     raise InputError(
-        f"Ray needs a folder for temporary files, and there is none in TMPDIR, /tmp or /var/tmp ({tried}); make space, or name another one by TMPDIR,"
-        f" of at most {LONGEST_SOCKET - len(BELOW) - len(PREFIX) - 1} characters"
+        f"Ray needs a folder for temporary files, and there is none in TMPDIR, /tmp or /var/tmp ({tried}); make space,"
+        f" or set TMPDIR to another folder, of at most {LONGEST_SOCKET - len(BELOW) - len(PREFIX) - 1} characters"
     )
 
 
 def _places() -> list[Path]:
-    """Where such a folder can lie: with room for the names of sockets, and where nobody else can put another one in its place."""
+    """Candidate parent folders: short enough for socket paths, and where other users cannot replace the folder."""
     with contextlib.suppress(OSError):
         tempfile.gettempdir()
-    named = [
-        Path(text) for text in (tempfile.tempdir, "/tmp", "/var/tmp") if text
-    ]  # mkdtemp makes a name that cannot be guessed
+    named = [Path(text) for text in (tempfile.tempdir, "/tmp", "/var/tmp") if text]  # mkdtemp's names cannot be guessed
     return [place.absolute() for place in dict.fromkeys(named) if _fits(place.absolute())]
 
 
@@ -161,14 +165,14 @@ def _fits(place: Path) -> bool:
 
 
 def _end(root: Path) -> int:
-    """End what still runs in the folder, and delete it."""
+    """Kill the processes that belong to the folder, and delete it."""
     ended = end_processes(root)
     shutil.rmtree(root, ignore_errors=True)
     return ended
 
 
 def end_processes(root: Path) -> int:
-    """End, by their ids, what runs of the Ray in `root`; returns how many processes that were."""
+    """Kill the processes of the Ray in `root`; returns their number."""
     left = processes_of(root)
     for process in left:
         with contextlib.suppress(OSError):
@@ -180,7 +184,7 @@ def end_processes(root: Path) -> int:
 
 
 def processes_of(root: Path) -> list[int]:
-    """The ids of this user's processes that belong to the Ray in `root`, this one not counted. Empty where the system has no /proc."""
+    """The ids of this user's processes that belong to the Ray in `root`, except this one. Empty without /proc."""
     found, mark = [], f"{MARK}={root}".encode()
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

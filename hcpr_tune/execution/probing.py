@@ -1,4 +1,4 @@
-"""Run the probe on the cluster: on as many workers at once as a search would use, up to a few."""
+"""Run the probe on the cluster, on as many workers at once as a search would use, up to `MOST_WORKERS`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hcpr_tune.execution.capacity import Share
 from hcpr_tune.search.spec.study import Study
 
 PROBE_SECONDS = 80.0
-"""Beside Ray's start and imports, so that the whole stays within two minutes."""
+"""Together with Ray's start and imports this stays within two minutes."""
 MOST_WORKERS = 8
 LOOK_SECONDS = 120.0
-"""For names and headers; a folder that takes longer is left to the trials."""
+"""Limit for reading file names and headers; a folder that takes longer is left to the trials."""
 
 
 def probe_cluster(study: Study, share: Share) -> list[dict[str, Any]]:
@@ -28,22 +28,24 @@ def probe_cluster(study: Study, share: Share) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = ray.get(tasks, timeout=2 * PROBE_SECONDS)
     except ray.exceptions.GetTimeoutError:
         raise InputError(
-            f"the probe had no answer from the cluster within {2 * PROBE_SECONDS:.0f} seconds: it may be busy with other work; try again later, or leave --probe out"
+            f"the probe had no answer from the cluster within {2 * PROBE_SECONDS:.0f} seconds: it may be busy with"
+            " other work; try again later, or leave --probe out"
         ) from None
     except ray.exceptions.RayTaskError as error:
-        raise InputError(f"the probe failed on a worker: {error.cause!r}; mend that before you search") from None
+        raise InputError(f"the probe failed on a worker: {error.cause!r}; fix that before you search") from None
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"the probe's worker was lost: {reason}; look at the memory of the machine, and try again"
+            f"the probe's worker was lost: {reason}; check the memory of the machine, and try again"
         ) from None
     return found
 
 
 def check_data(study: Study, share: Share) -> tuple[str, ...]:
-    """Let a worker look at a folder of images, which the driver may not see, before the study is begun: names and headers of files alone.
+    """Before the study starts, have a worker check a folder of images, which the driver may not see.
 
-    Returns what it has to say of it; nothing where no worker answers in time. Raises `InputError` for what would stop the search or its verdict.
+    Reads only file names and headers. Returns notes for the user, or nothing if no worker answers in time.
+    Raises `InputError` for anything that would stop the search or its verdict.
     """
     import ray
 
@@ -57,7 +59,7 @@ def check_data(study: Study, share: Share) -> tuple[str, ...]:
         ray.cancel(answer, force=True)
         return ()
     except ray.exceptions.RayError:
-        # Whatever it was, the first trials will meet it, and say it.
+        # The first trials will run into the same error and report it.
         return ()
     if refusal:
         raise InputError(refusal)
@@ -65,7 +67,7 @@ def check_data(study: Study, share: Share) -> tuple[str, ...]:
 
 
 def _check_data(recipe: dict[str, Any]) -> tuple[str, list[str]]:
-    # On the worker: why the data cannot be used, and what is to be told of them.
+    # On the worker: why the data cannot be used, and notes for the user.
     from hcpr_tune.training.data.sources import check_parts
     from hcpr_tune.training.recipe import recipe_from_plain
 

@@ -1,4 +1,4 @@
-"""What a search amounts to, as metrics of the Ray cluster that it runs on: for Prometheus and Grafana, where there are any.
+"""Metrics of a search, for Prometheus and Grafana.
 
 Ray exports them, with the prefix `ray_`, at the metrics port of the node where the search runs.
 """
@@ -22,12 +22,12 @@ from hcpr_tune.views.summary import gain_points
 STATES = ("running", "stopped", "interrupted", "completed", "diverged", "failed", "killed")
 PACE_SECONDS = 60.0
 REFRESH_SECONDS = 1.0
-"""Ray exports no more often than every few seconds, and forgets a gauge that is not set anew within about 20 s; an epoch may take longer."""
+"""Ray exports every few seconds, and drops a gauge that is not set again within about 20 s; epochs may take longer."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric that Ray exports; a total only grows, the others may fall. `tag`: what it is divided by beside the study."""
+    """A metric that Ray exports: a counter if `total`, else a gauge. `tag`: a tag in addition to the study."""
 
     says: str
     total: bool = False
@@ -40,28 +40,28 @@ PACE, EPOCHS = "hcpr_tune_epochs_per_second", "hcpr_tune_epochs_total"
 WORKER_SECONDS, GPU_SECONDS = "hcpr_tune_worker_seconds_total", "hcpr_tune_gpu_seconds_total"
 METRICS = {
     BEST: Metric("Robust accuracy on validation of the best trial, a share"),
-    GAIN: Metric("Points of robust accuracy on validation that the best trial is ahead of the published recipe"),
+    GAIN: Metric("Gain of the best trial over the published recipe, in points of robust accuracy on validation"),
     TRIALS: Metric("Trials by state", tag="state"),
     WORKERS: Metric("Trials that the cluster has room for at once"),
-    PACE: Metric("Epochs of all trials per second, over the last minute, or longer where epochs take long"),
-    EPOCHS: Metric("Epochs trained, those of earlier sessions included", total=True),
-    WORKER_SECONDS: Metric("Seconds of workers, by what they went for", total=True, tag="purpose"),
-    GPU_SECONDS: Metric("Seconds that trials held workers, times the GPUs of a trial", total=True),
+    PACE: Metric("Epochs of all trials per second, over the last minute, or longer if epochs take long"),
+    EPOCHS: Metric("Epochs trained, including earlier sessions", total=True),
+    WORKER_SECONDS: Metric("Worker seconds by purpose", total=True, tag="purpose"),
+    GPU_SECONDS: Metric("Seconds that trials held workers, times the GPUs per trial", total=True),
 }
 
 Values = dict[tuple[str, str], float]
-"""(metric, value of its tag or nothing) -> value."""
+"""(metric, value of its tag or "") -> value."""
 
 
 class Tally:
-    """What the values of all metrics come from, kept event by event: what an event costs does not grow with the study."""
+    """The state behind the metrics, updated event by event: the cost of an event does not grow with the study."""
 
     def __init__(self, study: Study, history: History, gpus_per_trial: float) -> None:
         self._study, self._gpus = study, gpus_per_trial
         self._states: dict[int, str] = {}
         self._seconds: dict[int, dict[str, float]] = {}
         self._running: dict[int, float] = {}
-        """When each running job was last heard of."""
+        """The last heartbeat of each running job."""
         self._offered, self._workers = 0.0, 0
         self._epochs: deque[float] = deque()
         self._best: Values = {}
@@ -71,9 +71,9 @@ class Tally:
         self.judge(history)
 
     def add(self, event: Event, history: History) -> None:
-        """Take an event in that the history has taken in."""
+        """Take in an event that the history already has."""
         number = event.get("trial")
-        # An event that names no trial may have changed any.
+        # An event without a trial may have changed any trial.
         self._take(history, [number] if number in history.trials else history.trials)
         if event["event"] == "epoch":
             self._trained += 1
@@ -88,7 +88,7 @@ class Tally:
             self.judge(history)
 
     def _take(self, history: History, numbers: Iterable[int]) -> None:
-        """Note how these trials stand, and the workers."""
+        """Update the state of these trials, and the workers."""
         for number in numbers:
             trial = history.trials[number]
             self._states[number], self._seconds[number] = trial.state, trial_seconds(trial)
@@ -98,7 +98,10 @@ class Tally:
         self._offered, self._workers = history.worker_seconds_offered, history.workers
 
     def judge(self, history: History) -> None:
-        """Who is best changes with a rung only. It takes longer as the study grows; it may take a twentieth of the driver's time."""
+        """Find the best trial, which only a rung changes.
+
+        This takes longer as the study grows; `add` keeps it to a twentieth of the driver's time.
+        """
         began = time.monotonic()
         best, gain = winner(self._study, history), gain_points(self._study, history)
         known = {BEST: None if best is None else best.score, GAIN: gain}
@@ -107,15 +110,15 @@ class Tally:
         self._judging = self._judged - began
 
     def latest_epochs(self) -> Sequence[float]:
-        """When the latest epochs ended: those that the pace is taken from."""
+        """End times of the latest epochs, from which the pace is computed."""
         return tuple(self._epochs)
 
     def values(self, now: float) -> Values:
-        """All that is known `now`, except for the pace. What this costs grows with the number of trials."""
+        """All values at the time `now`, except for the pace. The cost grows with the number of trials."""
         states = Counter(self._states.values())
         seconds = {part: sum(one[part] for one in self._seconds.values()) for part in (*PARTS, "other", "held")}
         held = seconds.pop("held")
-        # Time is booked to a running job when it is heard of; till then it is not idle.
+        # A running job's time is booked with its next heartbeat; until then it does not count as idle.
         unbooked = sum(max(0.0, now - seen) for seen in self._running.values())
         seconds["idle"] = max(0.0, self._offered - held - unbooked)
         return {
@@ -134,9 +137,10 @@ def pace(epochs: Sequence[float], now: float) -> float:
 
 
 class RayMetrics:
-    """A listener that tells Ray the values. `trouble` says what went wrong, if anything did: the search goes on without them.
+    """A listener that exports the values through Ray. On an error the search goes on without, and `trouble` says why.
 
-    Told from a thread of its own, again and again: the search waits for no sums over all trials, and without news the pace falls.
+    A separate thread exports them periodically, so that the search does not wait for sums over all trials, and the
+    pace falls when no epochs end.
     """
 
     def __init__(self, folder: StudyFolder, study: Study, history: History, gpus_per_trial: float) -> None:
@@ -163,13 +167,13 @@ class RayMetrics:
             self._give_up(error)
 
     def close(self) -> None:
-        """Tell the last values."""
+        """Export the last values."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _tell(self, now: float) -> None:
-        """Time that is not booked yet is counted up to the latest event; the pace up to `now`."""
+        """Export the values as of the latest event, and the pace as of `now`."""
         with self._lock:
             values, epochs = self._tally.values(self._heard), self._tally.latest_epochs()
         self._ray.add(values)
@@ -190,10 +194,10 @@ class RayMetrics:
 
 
 class Exported:
-    """Ray's own side of the metrics, under the study's name."""
+    """The metric objects of Ray, tagged with the study's name."""
 
     added: ClassVar[dict[tuple[str, ...], float]] = {}
-    """What this process has added to each total: Ray adds up for as long as the process is connected, over all searches in it."""
+    """What this process has added to each counter: Ray's counters live as long as the connection, across searches."""
 
     def __init__(self, study: str) -> None:
         import ray
@@ -207,13 +211,13 @@ class Exported:
         }
 
     def set(self, values: Values) -> None:
-        """Tell Ray the values that may fall."""
+        """Set the gauges."""
         for (name, part), value in values.items():
             if not METRICS[name].total:
                 self._metrics[name].set(value, self._tagged(name, part))
 
     def add(self, values: Values) -> None:
-        """Tell Ray how far the totals have grown."""
+        """Increase the counters by what they have grown."""
         for (name, part), value in values.items():
             if METRICS[name].total:
                 key = (self._process, self._study, name, part)

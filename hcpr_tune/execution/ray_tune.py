@@ -1,6 +1,6 @@
-"""The bridge to Ray Tune: a Searcher that hands out jobs, whatever they are, and takes what comes back.
+"""The bridge to Ray Tune: a Searcher that hands out jobs of any kind and takes their reports.
 
-Each job runs as a Ray trial of its own on a reused process, and nothing is paused. Ray's ids mean nothing outside this file.
+Each job runs as a separate Ray trial on a reused process, and no trial is paused. Ray's ids are not used elsewhere.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ Work = TypeVar("Work")
 
 
 class Halt(BaseException):
-    """Ends the search at once, running jobs and all; no `Exception`, so that Ray does not first wait for them."""
+    """Ends the search and its running jobs at once. Not an `Exception`, so that Ray does not first wait for jobs."""
 
     def __init__(self, cause: StorageError | ClusterLost | PluginError | None) -> None:
-        """`cause`: what went wrong with the storage, the cluster, or the user's own sampler; None where somebody asked for the end."""
+        """`cause`: the error of the storage, the cluster or the user's sampler; None if a stop was requested."""
         super().__init__(str(cause or "asked to stop"))
         self.cause = cause
 
 
 class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is untyped
-    """Asks its subclass what a free worker does, and tells it what was reported. Whatever the subclass decides it records before the worker starts."""
+    """Asks its subclass for a free worker's next job, and passes on what workers report.
+
+    The subclass records its decisions before the worker starts.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +46,7 @@ class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is u
 
     @abstractmethod
     def look(self) -> None:
-        """Take notice of what happened outside: requests, nodes that came or went."""
+        """Check for requests, and for nodes that joined or left."""
 
     @abstractmethod
     def has_room(self) -> bool:
@@ -51,11 +54,11 @@ class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is u
 
     @abstractmethod
     def next_work(self) -> Work | Literal["wait", "finished"]:
-        """What a free worker does; `wait` where only running jobs can bring something new."""
+        """The next job for a free worker; `wait` if it depends on running jobs."""
 
     @abstractmethod
     def hand_out(self, work: Work) -> dict[str, Any]:
-        """Record that the job begins, and return the order that its worker gets, with a `name`."""
+        """Record that the job begins, and return its order for the worker, with a `name`."""
 
     @abstractmethod
     def take(self, work: Work, report: dict[str, Any]) -> None:
@@ -67,10 +70,10 @@ class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is u
 
     @abstractmethod
     def broken_off(self, work: Work) -> bool:
-        """Whether the job ends with this report all the same, which is then recorded."""
+        """Whether to stop the job after this report; if so, that is recorded."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next job for Ray's trial `trial_id`; None while all workers are busy, or only running jobs can bring something new."""
+        """The next job for Ray's trial `trial_id`; None while all workers are busy or the next job must wait."""
         with self._halting():
             self.look()
             work = self.next_work() if self.has_room() else "wait"
@@ -85,8 +88,9 @@ class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is u
 
     @contextmanager
     def _halting(self) -> Iterator[None]:
-        """What the storage does not let be recorded ends the search, by `check`, and so does a user's sampler that gives no point: Ray takes
-        a raise here for the trial's own fault.
+        """Errors of the storage, the cluster and the user's sampler end the search through `check`.
+
+        Ray would blame an exception raised here on the trial.
         """
         try:
             yield
@@ -96,12 +100,12 @@ class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is u
             self.halt = self.halt or Halt(storage_error("the results cannot be written", error))
 
     def check(self) -> None:
-        """Raises `Halt` where the search cannot go on, or somebody asked for its end."""
+        """Raises `Halt` if the search cannot go on, or a stop was requested."""
         if self.halt is not None:
             raise self.halt
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Record what a worker reported: a step of its job, and with the last one the job's end."""
+        """Record a worker's report: a step of its job or, with the last one, its end."""
         with self._halting():
             self._absorb(trial_id, result)
 
@@ -118,8 +122,9 @@ class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is u
             raise StorageError(report["reason"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Ray hands a job's last report only to this method. Without one, its worker died: Ray's own retries are off, since it does not
-        retry where a process that it kept for reuse has died.
+        """Ray passes a job's last report only to this method; without one, the job's worker died.
+
+        Ray's retries are off, since it does not retry if a process kept for reuse has died.
         """
         with self._halting():
             if not error:
@@ -129,7 +134,7 @@ class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is u
                 self.died(work)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Ray asks this first at each report: whether the job ends with this one."""
+        """Whether to stop the job after this report. Ray calls this before `on_trial_result`."""
         with self._halting():
             self._absorb(trial_id, result)
             self.look()
@@ -144,18 +149,18 @@ class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is u
         return self.jobs.pop(trial_id, None)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray pickles its searchers, but the record is the state."""
+        """Empty: Ray pickles its searchers, but the record is the state."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the record is the state."""
+        """Does nothing: the record is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: a resumed search is built anew from the record."""
+        """Does nothing: a resumed search is rebuilt from the record."""
 
 
 class Ends(Stopper):  # type: ignore[misc]  # Ray is untyped
-    """Asks the searcher after each report whether the job ends with it, and in between whether all of it does."""
+    """Asks the searcher after each report whether to stop the job, and in between whether to stop everything."""
 
     def __init__(self, searcher: RayTuneAdapter[Any]) -> None:
         self._searcher = searcher

@@ -1,4 +1,4 @@
-"""Run a study: lead it, keep its record, hand its jobs to Ray Tune, and write what is left at the end."""
+"""Run a study: take its lease, keep its record, run its jobs on Ray Tune, and write its result files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NAMED_VERSIONS = ("torch", "ray", "optuna", "numpy", "scikit-learn")
 MOST_PENDING = 10_000
-"""Ray's own bound on trials that wait for an actor: the searcher hands out no more than there are workers."""
+"""Ray's limit on pending trials, out of the way: the searcher hands out no more jobs than there are workers."""
 
 
 @contextmanager
@@ -41,16 +41,16 @@ def recording(
     requests: Sequence[Event] = (),
     patience: float = 0.0,
 ) -> Iterator[Record[History]]:
-    """A session of the study: its lead, and its record with the session's beginning, the events `requests` and its end.
+    """One session of the study: holds its lease, and records the session's begin, the events `requests` and its end.
 
-    Waits up to `patience` seconds for a driver that may be dead. Raises `InputError` where another process leads the study, and `MovedOn` where
-    one has led it since `history` was read.
+    Waits up to `patience` seconds for a driver that may be dead. Raises `InputError` if another process holds the
+    lease, and `MovedOn` if another process has written to the record since `history` was read.
     """
     with ExitStack() as stack:
         lease = Lease(folder.objects, folder.address, patience)
         stack.callback(lease.close)
         if folder.record_bytes() != history.bytes_read:
-            raise MovedOn(f"{folder.address} was searched by another process in this moment; start again")
+            raise MovedOn(f"{folder.address} was just searched by another process; start again")
         sweep(folder.root)
         clear_stops(folder.objects)
         segments = None if folder.bucket is None else Segments(folder.bucket, lease.check)
@@ -62,7 +62,7 @@ def recording(
 
 @contextmanager
 def ending(record: Record[Any]) -> Iterator[None]:
-    """Record at the end of the block why it ended. Ctrl-C is `Interrupted` then."""
+    """Record why the block ended. Turns Ctrl-C into `Interrupted`."""
     reason = "failed"
     try:
         yield
@@ -77,13 +77,13 @@ def ending(record: Record[Any]) -> Iterator[None]:
         reason = "storage"
         raise
     finally:
-        # Where the storage is what failed, the record ends without its end.
+        # If the storage failed, the end event may not be written.
         with suppress(StorageError) if reason == "storage" else nullcontext():
             record.append({"event": "end", "time": record.clock(), "reason": reason})
 
 
 def driver_facts(packages: Iterable[str]) -> Event:
-    """Which process on which host leads a session, with which versions."""
+    """The driver's host, process id and package versions."""
     versions = {name: version(name) for name in packages}
     return {
         "host": platform.node(),
@@ -115,10 +115,12 @@ def run(
     patience: float = 0.0,
     trainable: type | None = None,
 ) -> History:
-    """Run the study to its end on the connected Ray, from where `history` is, the events `requests` first.
+    """Run the study on the connected Ray until it ends. Continues from `history`, after the events `requests`.
 
-    `listeners` are made once this process leads the study: they write its files anew. `trainable`: what does the jobs, `TrainJob` unless another class is given that reports as it does.
-    Raises `Interrupted` on Ctrl-C, SIGTERM and `hcpr_tune stop`, `StorageError` where nothing more can be recorded or kept, `ClusterLost` where Ray is gone.
+    `listeners` is called once this process holds the lease, since listeners rewrite the study's files. `trainable`:
+    the class that runs the jobs (default: `TrainJob`).
+    Raises `Interrupted` on Ctrl-C, SIGTERM and `hcpr_tune stop`, `StorageError` if the storage can no longer be
+    written, and `ClusterLost` if Ray is gone.
     """
     with recording(folder, study, history, share.workers, requests, patience) as record:
         try:
@@ -141,27 +143,29 @@ def _search(folder: StudyFolder, study: Study, record: Record[History], share: S
 
 
 def run_on_ray(name: str, searcher: RayTuneAdapter[Any], trainable: type, share: Share, most: int = 0) -> None:
-    """Have Ray Tune do the jobs of `searcher` by `trainable`, under `name`; an autoscaler is asked for room for `most` at once.
+    """Run the jobs of `searcher` on Ray Tune with `trainable`; asks an autoscaler for room for `most` at once.
 
-    Raises `Interrupted` where somebody asked for the end, `StorageError` where nothing more can be recorded or kept, `ClusterLost` where Ray is gone.
+    Raises `Interrupted` if a stop was requested, `StorageError` if the storage can no longer be written, and
+    `ClusterLost` if Ray is gone.
     """
     # Ctrl-C must end the search at once; Tune's own handler would first wait for running epochs.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    # The driver writes what people look at; Ray's copies would cost time and disk.
+    # The driver writes the result files itself; Ray's copies would cost time and disk.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     # Of Ray's two reporters only the older one is silent at verbose=0.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING)
-    # Ray's own state is thrown away; to write it, all jobs of the search anew each time, would take up to a twentieth of the driver's time.
+    # Tune's own state is discarded; each snapshot of it would rewrite all jobs and take up to 5 % of the driver's time.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
-    # What befalls a job is in the record; Ray's errors about it would frighten people on the terminal. What ends the search is raised.
+    # Job failures are in the record, so Ray's messages about them are redundant. Errors that end the search are raised.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     from ray import tune
     from ray.tune.execution import class_cache
 
     from hcpr_tune.execution.ray_tune import Ends, Halt
 
-    # Ray Tune would send the driver's keys for S3 to its workers, through a log that all users of a machine can read. Processes have those of their own node.
+    # Tune would send the driver's S3 keys to its workers, through a log that all users of a machine can read.
+    # Workers use the keys of their own node.
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not _secret(name)}
 
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable, requested(share, most):
@@ -189,7 +193,7 @@ def run_on_ray(name: str, searcher: RayTuneAdapter[Any], trainable: type, share:
         except Halt as halt:
             raise halt.cause or Interrupted("stopped on request") from None
         except Exception:
-            check_own_ray()  # where Ray itself has died, that is what is wrong
+            check_own_ray()  # if Ray itself has died, that is the cause
             raise
 
 
@@ -198,7 +202,7 @@ def _secret(name: str) -> bool:
 
 
 def _worker_class(trainable: type, share: Share) -> type:
-    """What Ray makes workers of, under its own name: dashboard and process list would show that of Ray Tune's wrapper."""
+    """`trainable` with its resources. Keeps its name, so that Ray's dashboard does not show that of Tune's wrapper."""
     from ray import tune
 
     worker: type = tune.with_resources(trainable, {"CPU": share.cpus_per_trial, "GPU": share.gpus_per_trial})
@@ -207,6 +211,6 @@ def _worker_class(trainable: type, share: Share) -> type:
 
 
 def _job_name(trial: object) -> str:
-    """The job's name as Ray's own logs have it."""
+    """The job's name in Ray's logs."""
     name: str = getattr(trial, "config", {}).get("name", "job")
     return name

@@ -1,4 +1,4 @@
-"""A search's end of the bridge to Ray Tune: asks the policy what a free worker does, and hands it what comes back."""
+"""The search's Ray Tune adapter: asks the scheduler for jobs, and passes reports on to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hcpr_tune.search.suggestion.sampler import Suggester
 
 
 class SearchAdapter(RayTuneAdapter[Job]):
-    """Does what the policy decides, which is in the record before the worker starts."""
+    """Runs what the scheduler decides; each decision is recorded before the worker starts."""
 
     def __init__(self, study: Study, record: Record[History], folder: StudyFolder, capacity: Capacity) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class SearchAdapter(RayTuneAdapter[Job]):
         return self._scheduler.next_work()
 
     def hand_out(self, work: Job) -> dict[str, Any]:
-        """What the worker needs to know."""
+        """Record that the job begins, and return what its worker needs to know."""
         reported = self._scheduler.begin(work)
         trial = self._record.history.trials[work.trial]
         recipe = recipe_of_job(self._study, trial, work)
@@ -65,7 +65,7 @@ class SearchAdapter(RayTuneAdapter[Job]):
         }
 
     def _name(self, job: Job) -> str:
-        """What Ray calls a job, and the worker in its log: one cluster may run several studies."""
+        """The job's name in Ray and in the worker's log; includes the study, as a cluster may run several."""
         return f"study {self._folder.root.name}: {job.name} (rung {job.end})"
 
     def take(self, work: Job, report: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ class SearchAdapter(RayTuneAdapter[Job]):
 
 
 def values_words(params: Params) -> str:
-    """A trial's values in one line, each by the last part of its name where no other one ends so."""
+    """A trial's values in one line. Names are shortened to their last part where that is unambiguous."""
     last = Counter(name.rpartition(".")[2] for name in params)
     short = {name: name.rpartition(".")[2] for name in params}
     named = {name if last[short[name]] > 1 else short[name]: value for name, value in params.items()}

@@ -1,4 +1,4 @@
-"""The work on a worker: a job becomes a recipe, is trained, and each epoch is reported. The process is reused for the next job."""
+"""What a worker runs: it trains a job's recipe and reports each epoch. The process is reused for the next job."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ if TYPE_CHECKING:
     from hcpr_tune.training.session import DataShelf
 
 REPORT = "report"
-"""The key of a Ray result that holds what is reported, as JSON: Ray would flatten a table and cannot hold None."""
+"""The key of a Ray result that holds the report as JSON: Ray would flatten nested dicts and cannot hold None."""
 
 UNWRITABLE = "unwritable"
-"""The status of a job whose checkpoint could not be kept: the fault of the storage, not of the trial."""
+"""The status of a job whose checkpoint could not be stored: an error of the storage, not of the trial."""
 
 
 class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
-    """Trains one job at a time. What goes wrong in training is reported, not raised: Ray retries only the death of a process.
+    """Trains one job at a time. Errors in training are reported, not raised.
 
     The configuration is {"job": JSON of {study, name, values, recipe, start, end, reported, checkpoints,
-    checkpoint_every, gpus}}: `name` and `values` say in
-    the worker's log what runs, `reported` is the latest epoch that is known, `checkpoints` a folder or a bucket's URL, `gpus` the trial's
-    share of GPUs.
+    checkpoint_every, gpus}}: `name` and `values` go into the worker's log, `reported` is the latest recorded epoch,
+    `checkpoints` is a folder or a bucket's URL, `gpus` is the number of GPUs per trial.
     """
 
     def __repr__(self) -> str:
-        """What Ray's dashboard calls the process and its tasks. Ray asks once, so it names nothing that changes with the job."""
+        """The process's name in Ray's dashboard. Ray asks for it only once, so it contains nothing about the job."""
         return f"{self._job['study']} worker {os.getpid()}"
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -56,7 +55,7 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         self._reports: Iterator[dict[str, Any]] | None = None
 
     def step(self) -> dict[str, Any]:
-        """One epoch, and with the last one the end of the job."""
+        """Train one epoch, or report the end of the job."""
         try:
             if self._reports is None:
                 log(f"{self._job['name']}: {self._job['values']}")
@@ -72,11 +71,11 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         if report["status"] != "training":
             log(f"{self._job['name']}: {end_words(report)}")
             self._end()
-        # A report is recorded for good, and there may be somebody's text in any part of it.
+        # Any part of a report may contain text from user code that cannot be encoded.
         return {REPORT: json.dumps(encodable(report), allow_nan=False), "done": report["status"] != "training"}
 
     def cleanup(self) -> None:
-        """The process ends. The last one on a node that held shared images deletes them."""
+        """Called when the process ends. The last process on a node deletes the shared images."""
         import gc
 
         from hcpr_tune.training.data.node_cache import release
@@ -86,7 +85,7 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         release(node_folder())
 
     def _end(self) -> None:
-        """Give back what the job held; on a GPU its memory too, for whoever shares it."""
+        """Release what the job held, including GPU memory, which other trials may share."""
         self._reports = None
         if "torch" in sys.modules:
             from hcpr_tune.training import gpu_memory
@@ -95,14 +94,14 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
 
     def _train(self) -> Iterator[dict[str, Any]]:
         """The job's epochs; the last one has the status `reached`."""
-        # torch comes late: the driver imports this module too, to ship the class.
+        # torch is imported late: the driver imports this module too, to ship the class.
         from hcpr_tune.search.storage.checkpoint_store import workspace
         from hcpr_tune.training import gpu_memory
         from hcpr_tune.training.recipe import recipe_from_plain
         from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_segment
 
         job = self._job
-        # A trial that was given no GPU sees them all the same.
+        # A trial without a GPU share still sees the GPUs.
         self._shelf = self._shelf or DataShelf(on_gpu=job["gpus"] > 0, cache=node_folder())
         gpu_memory.claim(self._shelf.device, job["gpus"])
         recipe = recipe_from_plain(job["recipe"], "the job's recipe")
@@ -123,31 +122,31 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
 
 
 def log(line: str) -> None:
-    """One line for this process's page in Ray's dashboard; the driver's terminal shows none of it. A full disk is no fault of the job."""
+    """Write one line to this process's log in Ray's dashboard, not to the driver's terminal. Ignores a full disk."""
     with suppress(OSError):
         sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {one_line(line)}\n")
         sys.stdout.flush()
 
 
 def end_words(report: dict[str, Any]) -> str:
-    """How a job ended, with what it reached or why it did not."""
+    """How a job ended: with its robust accuracy, or the reason if it did not reach its rung."""
     if report["status"] != "reached" or "robust_correct_validation" not in report:
         return f"{report['status']}: {report['reason']}".removesuffix(": ")
     return f"reached, robust accuracy {100 * report['robust_correct_validation'] / report['total_validation']:.1f} %"
 
 
 def kept(action: Callable[[], Any]) -> Any:
-    """What brings checkpoints from the storage or to it: the fault of a disk is none of the trial."""
+    """Run `action`, which reads or writes checkpoints. Turns an `OSError` into a `StorageError`."""
     try:
         return action()
     except OSError as error:
         raise StorageError(
-            f"checkpoints cannot be kept on {platform.node()}: {first_line(error)}; mend that, then go on by --resume"
+            f"checkpoints cannot be kept on {platform.node()}: {first_line(error)}; fix that, then go on with --resume"
         ) from error
 
 
 def why_failed(error: Exception) -> str:
-    """Why a training failed, with the way out where it is known."""
+    """Why a training failed, with a hint where one is known."""
     if isinstance(error, Ended):
         return f"the model or the method {error}"
     if isinstance(error, ImportError):

@@ -1,4 +1,4 @@
-"""The work on a worker: train a model as a search does, or attack one on a chunk of images, an attack at a time."""
+"""What a verdict's worker runs: train a model as a search does, or attack one on a chunk of images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from hcpr_tune.training.recipe import Recipe
 
 DAMAGED = "weights damaged"
-"""The status of a job whose model cannot be read: it is trained again."""
+"""The status of a job whose model's weights are damaged: the model is trained again."""
 
 
 class VerdictJob(TrainJob):
-    """Does one job at a time. The configuration is {"job": JSON}: for a training as for a search, else the keys that `Judge` writes."""
+    """Runs one job at a time. The configuration is {"job": JSON}, with the keys that `VerdictAdapter` writes."""
 
     def _train(self) -> Iterator[dict[str, Any]]:
         if self._job["kind"] == "train":
@@ -38,7 +38,7 @@ class VerdictJob(TrainJob):
             yield {"status": DAMAGED, "reason": first_line(error), "training": error.training, "of_epoch": error.epoch}
         except OSError as error:
             raise StorageError(
-                f"the models to attack cannot be read: {first_line(error)}; mend that, and run it again"
+                f"the models to attack cannot be read: {first_line(error)}; fix that, and run it again"
             ) from error
 
     def _ready(self) -> tuple[Recipe, Data]:
@@ -54,7 +54,7 @@ class VerdictJob(TrainJob):
         return recipe, self._shelf.get(recipe.task)
 
     def _attack(self) -> Iterator[dict[str, Any]]:
-        """One report per attack of the ladder, from where an earlier attempt broke off."""
+        """One report per attack of the cascade, continuing from where an earlier attempt stopped."""
         from ray.util import get_node_ip_address
 
         from hcpr_tune.training.attacks.cascade import Step, run_cascade
@@ -72,7 +72,7 @@ class VerdictJob(TrainJob):
         steps = run_cascade(
             model, images, labels, recipe.task, job["cascade"], data.classes, recipe.evaluation.seed, begun
         )
-        # Part of the result, and the same for a training and for what judges it.
+        # The number of threads affects results; it is the same for training and evaluation.
         for step in threaded(steps, recipe.threads):
             yield {
                 "status": "training",
@@ -92,7 +92,7 @@ class VerdictJob(TrainJob):
         return open_test(recipe.task).to(data.validation.labels.device)
 
     def _look(self) -> Iterator[dict[str, Any]]:
-        """What attacks on a baseline's model do to this one, and for a model from elsewhere the masking alarm."""
+        """Attack this model with adversarial examples transferred from a baseline's model, and check for masking."""
         import torch
 
         from hcpr_tune.training.attacks.cascade import transfer
@@ -122,7 +122,7 @@ class VerdictJob(TrainJob):
         yield {"status": "reached", "reason": "", "look": {"broken": 0, "images": 0} | found}
 
     def _model(self, recipe: Recipe, data: Data, training: str, epoch: int) -> nn.Module:
-        """The weights of a rung, in eval mode on the job's device. Raises `DamagedWeights`."""
+        """The model with a rung's weights, in eval mode on the job's device. Raises `DamagedWeights`."""
         from hcpr_tune.search.storage.checkpoint_store import store_at
         from hcpr_tune.training.models.classifier import build_model, load_weights
 
@@ -138,7 +138,7 @@ class VerdictJob(TrainJob):
 
 
 class DamagedWeights(Exception):
-    """Weights that were written once are not what was written."""
+    """Stored weights are missing, or do not match what was written."""
 
     def __init__(self, training: str, epoch: int, wrong: str) -> None:
         super().__init__(f"{training}, epoch {epoch}: {wrong}")
@@ -146,7 +146,7 @@ class DamagedWeights(Exception):
 
 
 def threaded(steps: Iterator[Any], threads: int) -> Iterator[Any]:
-    """Each item made with so many torch threads; in between there are as many as before."""
+    """Produce each item with `threads` torch threads; between items the number is as before."""
     from hcpr_tune.training.loop import torch_threads
 
     while True:

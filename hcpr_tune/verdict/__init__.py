@@ -1,4 +1,4 @@
-"""Whether the best trial of a search beats its baselines, trained again on new seeds and attacked by AutoAttack.
+"""The verdict: whether a search's best trial beats its baselines, trained again on new seeds, under AutoAttack.
 
 May import `execution`, `views`, `search`, `training` and `common`.
 """

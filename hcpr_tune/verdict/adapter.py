@@ -1,4 +1,4 @@
-"""A verdict's end of the bridge to Ray Tune: what a free worker does follows from plan and record; what comes back is recorded."""
+"""The verdict's Ray Tune adapter: hands out the tasks that follow from plan and record, and records the reports."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from hcpr_tune.verdict.plan import Model, Plan
 from hcpr_tune.verdict.state import State, Trained
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks for a request to stop."""
+"""Seconds between two checks for a stop request."""
 DIED, BROKEN_OFF = "worker died", "broken off"
 
 
 class VerdictAdapter(RayTuneAdapter[Task]):
-    """Hands out what the agenda says. `open_test` is called before the first test image is attacked: it writes that down, or raises."""
+    """Hands out the agenda's tasks. `open_test` is called before the first test image is attacked: it records the test
+    access, or raises.
+    """
 
     def __init__(
         self,
@@ -40,7 +42,7 @@ class VerdictAdapter(RayTuneAdapter[Task]):
         capacity: Capacity,
         open_test: Callable[[Collection[str], str], None],
     ) -> None:
-        """`folder`: the verdict's own; `requests`: where somebody may ask for its end."""
+        """`folder`: the verdict's folder; `requests`: where stop requests arrive."""
         super().__init__()
         self._plan, self._record, self._folder, self._requests = plan, record, folder, requests
         self._capacity, self._open_test = capacity, open_test
@@ -144,7 +146,7 @@ class VerdictAdapter(RayTuneAdapter[Task]):
         }
 
     def _not_counted_yet(self, model: Model) -> bool:
-        """Whether nobody has looked for masked gradients of the weights that are attacked: a training does so after its last epoch."""
+        """Whether the attacked weights were not checked for masked gradients yet. Training checks its last epoch's."""
         known = self._state.models[model.id]
         return masking_of(self._state, model) is None or best_epoch(self._plan, known) != known.last_epoch
 
@@ -172,23 +174,25 @@ class VerdictAdapter(RayTuneAdapter[Task]):
                 self._drop_all_but_the_best(work.model)
 
     def _drop_all_but_the_best(self, model: Model) -> None:
-        """Of a model that is trained only the rung that is judged is needed."""
+        """Drop the checkpoints of all rungs but the one that is evaluated."""
         best = best_epoch(self._plan, self._state.models[model.id])
         for epoch in model.recipe.rung_epochs:
             if epoch != best:
                 self._folder.checkpoint_store.drop(training_name(model.id), epoch)
 
     def _damaged(self, task: Task, report: dict[str, Any]) -> None:
-        """The damaged model, which may be the baseline's, is trained again from before the damage; one from elsewhere cannot be."""
+        """Train the damaged model (or baseline) again from before the damage; an external model cannot be."""
         both = [task.model] if task.baseline is None else [task.model, task.baseline]
         model = next(one for one in both if training_name(one.id) == report["training"])
         known = self._state.models[model.id]
         if known.weights:
-            reason = f"the weights of {model.candidate} are damaged ({report['reason']}); run it again, and they are copied again"
+            reason = (
+                f"the weights of {model.candidate} are damaged ({report['reason']}); run it again to copy them again"
+            )
             self._end(replace(task, model=model), "given up", reason, job=task.key)
             return
         if not known.finished:
-            # Another job found it out before, and its training is on its way.
+            # Another job has already found the damage, and the model is being trained again.
             self._end(task, BROKEN_OFF, report["reason"])
             return
         for epoch in range(report["of_epoch"], known.last_epoch + 1):
@@ -196,7 +200,7 @@ class VerdictAdapter(RayTuneAdapter[Task]):
         self._end(replace(task, model=model), DAMAGED, report["reason"], job=task.key)
 
     def died(self, work: Task) -> None:
-        """The job goes on from what is recorded, unless its workers died too often."""
+        """Let the job continue from what is recorded, unless its workers died too often."""
         deaths = self._state.deaths.get(work.key, 0) + 1
         if deaths > self._plan.worker_deaths:
             reason = (
@@ -224,7 +228,7 @@ class VerdictAdapter(RayTuneAdapter[Task]):
 
 STEP_KEYS = ("attack", "classes", "warnings", "labels", "total", "of_classes", "worker")
 NOT_KEPT = ("status", "reason", "splits", "model_inputs", "losses", "recipe", "attacked_pairs_validation")
-"""What of an epoch's report is not needed of a model that is trained again."""
+"""Keys of an epoch's report that a verdict does not record."""
 
 
 def training_name(model: str) -> str:
@@ -233,7 +237,10 @@ def training_name(model: str) -> str:
 
 
 def best_epoch(plan: Plan, known: Trained) -> int:
-    """The rung whose weights are judged: the best on validation under the search's attack, as in a search; 0 for a model from elsewhere."""
+    """The rung whose weights are evaluated: as in a search, the best on validation under the search's attack.
+
+    0 for an external model.
+    """
     if known.weights:
         return 0
     recipe = recipe_from_plain(known.recipe, "the model's recipe")

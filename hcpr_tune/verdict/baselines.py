@@ -1,4 +1,7 @@
-"""Fair baselines: another method, searched for as many worker-seconds as the study was, over its own coefficients and what is common to all."""
+"""Fair baselines: another method, searched for as many worker-seconds as the study.
+
+The search covers that method's coefficients and the study's dimensions that are common to all methods.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ from hcpr_tune.training.recipe import METHODS
 from hcpr_tune.verdict.plan import COEFFICIENTS, Candidate, candidate_of
 
 BASELINES = "baselines"
-"""The space that has the coefficients of each method, and each as it was published."""
+"""The space with the coefficients of each method, and their published values."""
 MANY = 100_000
-"""Trials: the time ends the search."""
+"""Trials, more than any search runs: the time ends the search."""
 
 
 def baseline_name(name: str, method: str) -> str:
-    """What the baseline's study is called: an ordinary one beside the study that it is compared with."""
+    """The name of the baseline's study, an ordinary study next to the one it is compared with."""
     return f"{name}-vs-{method}"
 
 
 def check_methods(methods: list[str], study: Study) -> None:
-    """Raises `InputError` for a method that is not known, or is the study's own."""
+    """Raises `InputError` for a method that is unknown, or is the study's own."""
     known = [name for name in METHODS if name != study.recipe.method]
     for method in methods:
         if method not in known:
@@ -36,12 +39,12 @@ def check_methods(methods: list[str], study: Study) -> None:
 def baseline_study(study: Study, history: History, name: str, method: str) -> Study:
     """The study of a baseline: the same task, network, length and rungs, and the same worker-seconds.
 
-    Searched are its own coefficients, as `search_spaces/baselines.toml` has them, and those dimensions of the study that belong to no method.
-    What the study fixes is fixed to the same value. Trial 0 is the method as it was published.
+    Its search space has the method's coefficients, from `search_spaces/baselines.toml`, and the study's dimensions that
+    belong to no method. Fixed values are those of the study. Trial 0 is the method as published.
     """
     baselines = read_toml(find_space(BASELINES))
     tables = study_to_plain(study)
-    # The ramp of the consistency weights is a coefficient of HCPR, and acts on the weights of others too.
+    # The ramp of the consistency weights is a coefficient of HCPR, but other methods' weights use it too.
     of_all = {field_of(one) for one, table in baselines["search"].items() if not table.get("when")} - {"method"}
     common = {
         field_of(one): _unconditional(table)
@@ -55,7 +58,7 @@ def baseline_study(study: Study, history: History, name: str, method: str) -> St
         if point["method"] == method:
             for one, value in point.items():
                 set_dotted(recipe, field_of(one), value)
-    # 0 would be no limit.
+    # 0 would mean no limit.
     budget = {"trials": MANY, "hours": 0.0, "worker_hours": max(1.0, history.worker_seconds) / 3600}
     changes: dict[str, Any] = {
         "description": f"{method}, the baseline of {name}, in as many worker-seconds",
@@ -69,7 +72,7 @@ def baseline_study(study: Study, history: History, name: str, method: str) -> St
 
 
 def _own(search: dict[str, Any], method: str) -> dict[str, Any]:
-    """The dimensions that exist for this method and not for HCPR, MART's own learning rate among them; for HCPR its coefficients."""
+    """The method's dimensions that HCPR does not have, such as MART's learning rate; for HCPR its coefficients."""
     found: dict[str, Any] = {}
     for one, table in search.items():
         methods = _methods(table)
@@ -77,18 +80,18 @@ def _own(search: dict[str, Any], method: str) -> dict[str, Any]:
         if method in methods and ("hcpr" not in methods or (method == "hcpr" and of_a_method)):
             found[one] = table
         elif not methods and table.get("when") and set(table["when"]) <= set(found):
-            found[one] = table  # the pace has a start only where it moves
+            found[one] = table  # e.g. the pace has a start only if it changes
     return found
 
 
 def _methods(table: dict[str, Any]) -> list[str]:
-    """The methods that a dimension is said to exist for."""
+    """The methods named in a dimension's condition."""
     methods = table.get("when", {}).get("method", [])
     return [methods] if isinstance(methods, str) else list(methods)
 
 
 def _exists(table: dict[str, Any], method: str) -> bool:
-    """Whether a dimension exists for a method, whatever else is drawn."""
+    """Whether a dimension exists for a method, whatever the other values are."""
     return not table.get("when") or (set(table["when"]) == {"method"} and method in _methods(table))
 
 
@@ -97,13 +100,13 @@ def _unconditional(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_method(table: dict[str, Any]) -> dict[str, Any]:
-    """The dimension with its other conditions."""
+    """The dimension without its condition on the method."""
     when = {name: values for name, values in table.get("when", {}).items() if name != "method"}
     return _unconditional(table) | ({"when": when} if when else {})
 
 
 def baseline_candidate(study: Study, history: History, method: str) -> Candidate | None:
-    """The best trial of a baseline's search; None where none came to its end."""
+    """The best trial of a baseline's search; None if no trial completed."""
     complete = [trial for trial in history.ranked() if trial.status == "completed"]
     if not complete:
         return None

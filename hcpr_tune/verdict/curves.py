@@ -1,4 +1,4 @@
-"""The trainings of a verdict in TensorBoard, beside those of the search."""
+"""The trainings of a verdict in TensorBoard, next to those of the search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hcpr_tune.views.tensorboard.writer import curve_values
 
 
 class Curves:
-    """A listener: the run `verdict/curves/trial-7-seed-2` for each model that is trained, gone on with after a kill."""
+    """A listener that writes a run such as `verdict/curves/trial-7-seed-2` for each training, also across restarts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "curves"

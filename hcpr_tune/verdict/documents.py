@@ -47,7 +47,10 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def plain_text(text: str) -> str:
-    """Text from data on one line of Markdown, where it is no markup: many viewers let HTML through. A folder's name need not be text at all."""
+    """Text on one line of Markdown, with HTML escaped, which many viewers let through.
+
+    Replaces what cannot be encoded, as folder names may contain any bytes.
+    """
     return html.escape(" ".join(text.split()), quote=False).encode("utf-8", "replace").decode("utf-8")
 
 
@@ -65,7 +68,10 @@ def _tables(plain: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield from table(TABLE_TITLES, table_rows(plain, split))
         if numbers["differences"]:
-            yield "Intervals at 95 % and p by a bootstrap over seeds (where there are several) and images; p adjusted by Holm for the comparisons of the table."
+            yield (
+                "Intervals at 95 % and p by a bootstrap over seeds (if there are several) and images;"
+                " p adjusted by Holm for the comparisons of the table."
+            )
             yield ""
 
 
@@ -98,9 +104,12 @@ def _optimism(plain: Mapping[str, Any]) -> Iterator[str]:
         if one["optimism"] is not None
     ]
     if rows:
-        yield "## How much the search flattered"
+        yield "## How optimistic the search was"
         yield ""
-        yield "Robust accuracy on validation under the search's own attack: in the search, and as the mean of the models that were trained again."
+        yield (
+            "Robust accuracy on validation under the search's own attack: in the search, and as the mean of the models"
+            " that were trained again."
+        )
         yield ""
         yield from table(("candidate", "in the search", "trained again", "points too high"), rows)
 
@@ -138,7 +147,7 @@ def _pair_of(before: Mapping[str, Any] | None, pair: Mapping[str, Any]) -> str:
 
 
 def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
-    yield "## Can the numbers be believed"
+    yield "## Are the numbers reliable"
     yield ""
     bad = [one for one in plain["candidates"] if one["unreliable"]]
     for one in bad:
@@ -154,11 +163,11 @@ CHECKS = {
     "square": "Square after APGD",
     "transfer": "images attacked on another model",
 }
-"""What is looked at for masked gradients, by its name in `checked_images`."""
+"""The checks for masked gradients, by their names in `checked_images`."""
 
 
 def _unmasked(plain: Mapping[str, Any]) -> Iterator[str]:
-    """Which checks found nothing, on how many images; which were not made is said too."""
+    """Which checks found nothing, on how many images, and which were not made."""
     checked = {one["name"]: one.get("checked_images", {}) for one in plain["candidates"] if one["models"]}
     images = {check: [of.get(check, 0) for of in checked.values()] for check in CHECKS}
     made = [
@@ -169,7 +178,7 @@ def _unmasked(plain: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"No sign of masked gradients in {'; '.join(made)}."
         if made
-        else "Nobody knows: no model was checked for masked gradients."
+        else "Unknown: no model was checked for masked gradients."
     )
     for check, words in CHECKS.items():
         left_out = [name for name, of in checked.items() if not of.get(check, 0)]
@@ -181,25 +190,31 @@ def _how(plain: Mapping[str, Any]) -> Iterator[str]:
     task = plain["task"]
     yield "## How it was done"
     yield ""
-    yield f"- Data: {plain_text(task['dataset'])}, split seed {task['split_seed']}; threat: {task['norm']} ball of radius {task['epsilon']:g}, images in [0, 1]."
+    yield (
+        f"- Data: {plain_text(task['dataset'])}, split seed {task['split_seed']}; threat: {task['norm']} ball of radius"
+        f" {task['epsilon']:g}, images in [0, 1]."
+    )
     trained = [one for one in plain["candidates"] if not one["elsewhere"] and one["models"]]
     if trained:
         yield f"- Training: {plain['schedule']}. Seeds from {plain['seeds']['first']}, none of them the search's."
     if len(trained) > 1 and plain["winner"] is not None:
         yield (
-            f"- The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each candidate; it and its baseline have {plain['seeds']['winner_and_baseline']},"
-            " those among them."
+            f"- The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each candidate;"
+            f" it and its baseline have {plain['seeds']['winner_and_baseline']}, including those."
         )
     attacks = [f"{split}: {words}" for split, words in plain["attacks"].items() if plain["splits"][split]["images"]]
     if attacks:
-        yield f"- Attacks: {'; '.join(attacks)}; each on what the ones before left."
+        yield f"- Attacks: {'; '.join(attacks)}; each on the images that survived the ones before."
     for one in plain["candidates"]:
         values = ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in one["params"].items()
         )
         yield plain_text(f"- {one['name']}: {values or 'see verdict.json'}")
-    yield f"- {plain['worker_seconds']:.0f} worker-seconds; {', '.join(f'{name} {version}' for name, version in plain['versions'].items())}."
+    yield (
+        f"- {plain['worker_seconds']:.0f} worker-seconds;"
+        f" {', '.join(f'{name} {version}' for name, version in plain['versions'].items())}."
+    )
     yield ""
 
 
@@ -226,22 +241,22 @@ def _again(plain: Mapping[str, Any], program: str) -> Iterator[str]:
 
 
 def storage_of(plain: Mapping[str, Any]) -> str:
-    """Where the study lies, as `--storage` has it."""
+    """The study's storage, as given to `--storage`."""
     return str(plain.get("storage", USUAL))
 
 
 def folder_of(plain: Mapping[str, Any]) -> str:
-    """Where the verdict and its model lie on this machine."""
+    """The folder of the verdict and its model on this machine."""
     return str(plain.get("folder", f"{USUAL}/{plain['study']}/verdict"))
 
 
 def is_elsewhere(plain: Mapping[str, Any]) -> bool:
-    """Whether the winner was not trained here."""
+    """Whether the winner is an external model."""
     return any(one["elsewhere"] for one in plain["candidates"] if one["name"] == plain["winner"])
 
 
 def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str) -> str:
-    """The card of the model to take away: data, threat model, numbers, limits, how to load and how to make it again."""
+    """The exported model's card: data, threat model, numbers, limits, how to load it and how to train it again."""
     task, inputs = plain["task"], plain["model_inputs"]
     folder = folder_of(plain)
     export = study_command("export", plain["study"], storage_of(plain), "--onnx model.onnx", program=program)
@@ -254,12 +269,14 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
         "",
         "## Data",
         "",
-        f"{plain_text(task['dataset'])}: {inputs.get('channels')} x {height} x {width} pixels in [0, 1], {inputs.get('classes')} classes ({', '.join(names[:20])}{', ...' if len(names) > 20 else ''}).",
+        f"{plain_text(task['dataset'])}: {inputs.get('channels')} x {height} x {width} pixels in [0, 1],"
+        f" {inputs.get('classes')} classes ({', '.join(names[:20])}{', ...' if len(names) > 20 else ''}).",
         _card_training(plain),
         "",
         "## Threat model",
         "",
-        f"An attacker who knows the model and changes each image within a {task['norm']} ball of radius {task['epsilon']:g}. Other changes (larger, other norms, rotations, patches, corruptions) were not tried.",
+        f"An attacker who knows the model and changes each image within a {task['norm']} ball of radius"
+        f" {task['epsilon']:g}. Other changes (larger, other norms, rotations, patches, corruptions) were not tried.",
         "",
         "## Numbers",
         "",
@@ -278,12 +295,14 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
         "```python",
         "from hcpr_tune import load_model",
         "",
-        f"model = load_model({json.dumps(folder, ensure_ascii=False)})  # images (B, C, H, W) in [0, 1] -> logits (B, K); eval mode",
+        f"model = load_model({json.dumps(folder, ensure_ascii=False)})"
+        "  # images (B, C, H, W) in [0, 1] -> logits (B, K); eval mode",
         "```",
         "",
-        f"Files: `model.safetensors` (weights), `recipe.toml` ({'its network' if is_elsewhere(plain) else 'how it was trained'}), `metrics.json`. As ONNX: `{export}`.",
+        "Files: `model.safetensors` (weights), `recipe.toml`"
+        f" ({'its network' if is_elsewhere(plain) else 'how it was trained'}), `metrics.json`. As ONNX: `{export}`.",
         "",
-        "## Attack it, or make it again",
+        "## Attack it, or train it again",
         "",
         f"    {command('evaluate', option('--model', folder), '--attack autoattack', program=program)}",
         *(
@@ -306,7 +325,7 @@ def _card_origin(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
 
 def _card_training(plain: Mapping[str, Any]) -> str:
     if is_elsewhere(plain):
-        return "What it was trained on is not known here: perhaps on images that are for validation here."
+        return "What it was trained on is not known here; it may include images that are for validation here."
     task = plain["task"]
     held_out = f"{100 * task['validation_fraction']:g} % held out for validation (split seed {task['split_seed']})"
     return f"Trained on the training part without the {held_out}."
@@ -315,10 +334,13 @@ def _card_training(plain: Mapping[str, Any]) -> str:
 def _card_doubts(plain: Mapping[str, Any]) -> Iterator[str]:
     of_winner = next((one for one in plain["candidates"] if one["name"] == plain["winner"]), None)
     if not is_elsewhere(plain) and of_winner is not None and len(of_winner["models"]) > 1:
-        yield "- Of the seeds of its recipe this model withstands most on validation; expect the mean over seeds on new images."
+        yield (
+            "- Of the seeds of its recipe this is the most robust model on validation; on new images expect the mean"
+            " over seeds."
+        )
     for one in plain["candidates"]:
         if one["name"] == plain["winner"] and one["unreliable"]:
-            yield f"- **Its numbers are not to be relied on**: {plain_text('; '.join(one['unreliable']))}."
+            yield f"- **Its numbers are unreliable**: {plain_text('; '.join(one['unreliable']))}."
 
 
 def _card_numbers(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
@@ -345,4 +367,7 @@ def _worst(plain: Mapping[str, Any]) -> Iterator[str]:
     after = plain["splits"].get(split, {}).get("pairs", {}).get("after")
     if after:
         worst = after["worst_class"]
-        yield f"- The weakest class of its recipe is {plain_text(worst)}: {with_interval(after['by_class'][worst])} robust on {split} images."
+        yield (
+            f"- The weakest class of its recipe is {plain_text(worst)}: {with_interval(after['by_class'][worst])}"
+            f" robust on {split} images."
+        )

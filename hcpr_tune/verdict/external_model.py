@@ -1,4 +1,4 @@
-"""A model that was trained elsewhere: its weights become a checkpoint of the verdict, and are judged like the others."""
+"""A model that was trained elsewhere: its weights become a checkpoint of the verdict, evaluated like the others."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 NESTED = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which files of other projects hold the weights."""
 MOST_LISTED = 20
-"""Classes that a line names."""
+"""At most this many classes are listed in a message."""
 PREFIX = "module."
-"""What torch's DataParallel puts before each name."""
+"""torch's DataParallel puts this before each name."""
 
 
 def given_candidate(
@@ -38,9 +38,11 @@ def given_candidate(
     classes: Sequence[str] = (),
     say: Callable[[str], None] = lambda words: None,
 ) -> tuple[Candidate, Path]:
-    """The candidate, and its weights as safetensors in `scratch`. Raises `InputError` where the file or the architecture does not fit the task.
+    """The candidate, and its weights as safetensors in `scratch`.
 
-    `classes`: those of the model in the order of its outputs, where that is not the task's. Nothing in the weights tells: `say` is told what is taken.
+    `classes`: the model's classes in the order of its outputs, if that is not the task's order. The weights do not
+    contain it, so `say` gets the order that is assumed.
+    Raises `InputError` if the file or the architecture does not fit the task.
     """
     from hcpr_tune.training.data.dataset import load_data
     from hcpr_tune.training.models.classifier import build_model, load_weights
@@ -51,7 +53,7 @@ def given_candidate(
         )
     settings = [("model.name", architecture), ("model.head", "linear"), *values]
     if dict(settings)["model.head"] == "linear" and dict(settings).get("method", study.recipe.method) in COSINE_METHODS:
-        # The study's method would not take such a head; of the recipe only the network and the evaluation are used.
+        # The study's method does not allow this head; only the recipe's network and evaluation are used.
         settings.append(("method", "pgd_at"))
     recipe: Recipe = changed(study.recipe, settings, f"--arch {architecture}")
     data = load_data(recipe.task)
@@ -66,15 +68,17 @@ def given_candidate(
             f"{reason}; give the --arch that it was trained with, and --set model.head=cosine or other fields of it"
         ) from None
     if not any(name == "model.head" for name, _ in values) and _has_unit_rows(model):
-        # Linear and cosine heads have the same tensors: nothing else would tell them apart, and the numbers would be of no model.
+        # Linear and cosine heads have the same tensors, and with the wrong head the numbers would be meaningless.
         raise InputError(
-            f"--model {path} has a head with rows of length 1, as cosine heads do; say which it is by --set model.head=cosine or model.head=linear"
+            f"--model {path} has a head with rows of length 1, as cosine heads do; say which it is by"
+            " --set model.head=cosine or model.head=linear"
         )
     if classes:
         weights.write_bytes(_in_order(model, classes, data.class_names))
     else:
         say(
-            f"classes      the model's outputs are taken in this order: {_listed(data.class_names)}; another one is given by --classes"
+            f"classes      the model's outputs are taken in this order: {_listed(data.class_names)};"
+            " use --classes for another one"
         )
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     return Candidate(f"model {path.stem}", "compared", recipe, weights=digest), weights
@@ -92,21 +96,22 @@ def _as_safetensors(path: Path) -> bytes:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
-            f"--model {path} cannot be read as weights alone: {first_line(error)[:200]}; save model.state_dict(), or safetensors"
+            f"--model {path} cannot be read as weights alone: {first_line(error)[:200]}; save model.state_dict(),"
+            " or safetensors"
         ) from None
     for key in NESTED:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not loaded or not all(map(_is_weight, loaded.items())):
         raise InputError(
-            f"--model {path} holds no state dict, a table of tensors by name; save model.state_dict(), or safetensors"
+            f"--model {path} is not a state dict (tensors by name); save model.state_dict(), or safetensors"
         )
-    # Copies: safetensors refuses tensors that share memory, as tied ones and views do.
+    # Copies, as safetensors refuses tensors that share memory, such as tied weights and views.
     return save({name.removeprefix(PREFIX): tensor.clone().contiguous() for name, tensor in loaded.items()})
 
 
 def _in_order(model: nn.Module, given: Sequence[str], wanted: Sequence[str]) -> bytes:
-    """The weights of the model with its outputs in the order that is `wanted`. Raises `InputError`."""
+    """The weights of the model with its outputs reordered from `given` to `wanted`. Raises `InputError`."""
     from safetensors.torch import save
 
     from hcpr_tune.training.models.classifier import head_parameters
@@ -114,13 +119,14 @@ def _in_order(model: nn.Module, given: Sequence[str], wanted: Sequence[str]) -> 
     if sorted(given) != sorted(wanted):
         wrong = sorted(set(given) ^ set(wanted)) or [name for name in wanted if list(given).count(name) > 1]
         raise InputError(
-            f"--classes must name each class of the task once, {_listed(wanted)}; look at {_listed(wrong)}, in the order of the model's outputs"
+            f"--classes must name each class of the task once, {_listed(wanted)}; look at {_listed(wrong)}, in the"
+            " order of the model's outputs"
         )
     order = [list(given).index(name) for name in wanted]
     last = list(head_parameters(model))
     if not last or any(len(one) != len(wanted) for one in last):
         raise InputError(
-            "--classes: the last layer of this --arch cannot be put into another order; order its outputs before you save it"
+            "--classes: the last layer of this --arch cannot be reordered; order its outputs before you save it"
         )
     for one in last:
         one.data = one.data[order].clone()
@@ -149,7 +155,7 @@ def _is_weight(item: tuple[Any, Any]) -> bool:
 
 
 def keep(own: StudyFolder, candidate: Candidate, weights: Path) -> None:
-    """Put the weights where workers look for those of a training."""
+    """Store the weights like a training's checkpoint, where workers look for it."""
     training = training_name(candidate.model(0).id)
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_") as scratch:
         folder = Path(scratch) / "epoch_0000"

@@ -1,4 +1,4 @@
-"""What one takes away: the winner's weights with the recipe that trains them again, what was measured, and a card that says what it is good for."""
+"""Export the winner's model: its weights, the recipe to train it again, its metrics, and a model card."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ PLAIN, WORDS = "verdict.json", "verdict.md"
 
 
 def write_verdict(own: StudyFolder, plain: dict[str, Any], program: str) -> str:
-    """Write verdict.json and verdict.md into the verdict's folder, and the winner's model beside them; returns what is wrong with that, if anything.
+    """Write verdict.json, verdict.md and the winner's model into the verdict's folder.
 
-    `program`: how the commands in them are called. Raises `StorageError`.
+    Returns what is wrong with the model, if anything. `program`: the program's name in the commands that are shown.
+    Raises `StorageError`.
     """
     plain |= whereabouts(own)
     try:
@@ -37,13 +38,13 @@ def write_verdict(own: StudyFolder, plain: dict[str, Any], program: str) -> str:
                     own.bucket.upload(own.root / name, name)
     except OSError as error:
         raise StorageError(
-            f"the verdict cannot be written to {own.root}: {error}; mend that, and run it again"
+            f"the verdict cannot be written to {own.root}: {error}; fix that, and run it again"
         ) from error
     return wrong
 
 
 def retell(folder: StudyFolder, history: History, program: str) -> None:
-    """Write verdict.json, verdict.md and the card anew, where they are, with the openings of the test images so far."""
+    """Update verdict.json, verdict.md and the card, if they exist, with the accesses to the test images so far."""
     plain = read_verdict(folder.root)
     if plain is None or plain["openings"] == history.openings:
         return
@@ -60,22 +61,22 @@ def retell(folder: StudyFolder, history: History, program: str) -> None:
 
 
 def whereabouts(own: StudyFolder) -> dict[str, str]:
-    """Where the study and the verdict's `own` folder lie, for the commands in what is written."""
+    """The study's storage and the verdict's `own` folder, for the commands in the written files."""
     return {"storage": storage_of(storage_of(own.address)[0])[0], "folder": str(own.root)}
 
 
 def write_model(own: StudyFolder, plain: Mapping[str, Any], program: str) -> str:
-    """The winner's model that withstands most on validation. None that is not the winner's is left there."""
+    """Write the winner's most robust model on validation, or delete an earlier one if there is no winner."""
     chosen = best_model(plain)
     for name in (WEIGHTS, RECIPE, METRICS, CARD):
         if chosen is None:
             (own.root / name).unlink(missing_ok=True)
     if chosen is None:
-        return "" if plain["winner"] is None else "no model of the winner is there"
+        return "" if plain["winner"] is None else "there is no model of the winner"
     wrong = own.checkpoint_store.copy_weights(training_name(chosen["id"]), chosen["epoch"], own.root / WEIGHTS)
     if wrong:
         (own.root / WEIGHTS).unlink(missing_ok=True)
-        return f"the winner's weights: {wrong}; run it again, and they are trained again"
+        return f"the winner's weights: {wrong}; run it again to train them again"
     recipe = recipe_from_plain(chosen["recipe"] | {"seed": chosen["seed"]}, "the winner's recipe")
     write_whole(own.root / RECIPE, recipe_to_toml(recipe))
     write_json(own.root / METRICS, model_metrics(plain, chosen))
@@ -84,7 +85,7 @@ def write_model(own: StudyFolder, plain: Mapping[str, Any], program: str) -> str
 
 
 def model_metrics(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of this very model, beside the mean over the seeds of its recipe."""
+    """The metrics of this model, and the mean over the seeds of its recipe."""
     metrics: dict[str, Any] = {
         "model_inputs": plain["model_inputs"],
         "study": plain["study"],

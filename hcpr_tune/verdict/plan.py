@@ -1,4 +1,4 @@
-"""What a verdict judges, and by which rules. From the plan and the record alone follows what is done next (`agenda.py`)."""
+"""What a verdict evaluates, and by which rules. Plan and record alone determine what to do next (`agenda.py`)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from hcpr_tune.training.recipe import Recipe, Schedule, recipe_from_plain
 Role = Literal["finalist", "published", "ablation", "compared", "given"]
 PUBLISHED, PUBLISHED_COEFFICIENTS, PACE_0 = "published", "published coefficients", "pace 0"
 COEFFICIENTS = ("method", "hcpr", "trades", "mart", "hypersphere", "pace", "consistency", "attack", "model")
-"""Tables and fields of a recipe that belong to a method; what else is searched is common to all methods: optimiser, averaging and the like."""
+"""Tables and fields of a recipe that belong to a method. The others (optimiser, averaging, ...) are common to all."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe that is judged. `score` is its robust accuracy on validation in the search, `params` its searched values there.
+    """A recipe to evaluate. `score` and `params`: its robust accuracy on validation and its values in the search.
 
-    A model that was trained elsewhere has `weights`, the hash of its file. It can win only where it is judged alone, with role `given`: a study's winner is
-    a recipe that can be trained again.
+    An external model has `weights`, the hash of its file. It can win only if it is evaluated alone, with role `given`:
+    a study's winner is a recipe that can be trained again.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Candidate:
     weights: str = ""
 
     def model(self, seed: int) -> Model:
-        """Its model of one seed, each time the same object, which then knows its id."""
+        """The model of one seed, always the same object, so that its id is computed once."""
         if seed not in self._models:
             recipe = self.recipe if self.weights else replace(self.recipe, seed=seed)
             self._models[seed] = Model(self.name, seed, recipe, self.weights)
@@ -55,7 +55,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Model:
-    """An candidate's recipe with a seed: what is trained and attacked."""
+    """A candidate's recipe with a seed: what is trained and attacked."""
 
     candidate: str
     seed: int
@@ -64,18 +64,18 @@ class Model:
 
     @cached_property
     def id(self) -> str:
-        """A hash of all that determines the model, so that none is trained twice. The agenda asks for it at every turn."""
+        """A hash of everything that determines the model, so that none is trained twice. Cached: it is used often."""
         text = json.dumps([to_plain(self.recipe), self.weights], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`candidates` are in the order in which they are begun.
+    """What to train and attack. `candidates` are started in this order.
 
-    seeds: for the winner and its baseline; other_seeds: for the others. ladder: which attacks pick the winner on validation (see `training.ladder`).
-    images, test_images: how many are attacked, 0 for all; chunk: images per job. test: whether the test images are opened at the end.
-    seconds, worker_seconds: when it is broken off.
+    seeds: for the winner and its baseline; other_seeds: for the others. cascade: the attacks that pick the winner on
+    validation (see `training.attacks.cascade`). images, test_images: how many are attacked, 0 for all; chunk: images
+    per job. test: whether to attack the test images at the end. seconds, worker_seconds: limits after which it stops.
     """
 
     candidates: tuple[Candidate, ...]
@@ -94,7 +94,7 @@ class Plan:
     worker_seconds: float = math.inf
 
     def scope(self, split: str) -> str:
-        """Which chunks those of a split are: results of other chunks cannot be used."""
+        """Identifies a split's chunks: results on differently cut chunks cannot be used."""
         return f"{split}/{self.images if split == 'validation' else self.test_images}/{self.chunk}"
 
     def seed_numbers(self, count: int) -> range:
@@ -102,12 +102,12 @@ class Plan:
         return range(self.first_seed, self.first_seed + count)
 
     def models(self, candidate: Candidate, count: int) -> list[Model]:
-        """An candidate's models of so many seeds; one that was given is one."""
+        """A candidate's models of the first `count` seeds; an external model has only one."""
         return [candidate.model(seed) for seed in (range(1) if candidate.weights else self.seed_numbers(count))]
 
 
 def full_length(recipe: Recipe) -> Recipe:
-    """The recipe trained to its end, whatever halving said."""
+    """The recipe trained to its last epoch, even if ASHA stopped it."""
     return replace(recipe, stop_epoch=0)
 
 
@@ -120,18 +120,17 @@ def published(study: Study, history: History) -> Candidate:
 
 
 def finalists(study: Study, history: History, count: int) -> list[Candidate]:
-    """The best `count` trials that came to their end; of a Pareto study points of the front, spread along it.
+    """The best `count` completed trials; in a Pareto study, trials spread along the front.
 
-    The published recipe is judged anyway and is none of them. Raises `InputError` where there are too few.
+    The published recipe is evaluated anyway, so it is not included. Raises `InputError` if there are too few.
     """
     complete = [trial for trial in history.ranked() if trial.status == "completed"]
     if not complete:
-        raise InputError(
-            "no trial of this study came to its last epoch, so that there is no finalist; search it further"
-        )
+        raise InputError("no trial of this study reached its last epoch, so there is no finalist; search it further")
     if count > len(complete):
         raise InputError(
-            f"--finalists must be at most the {len(complete)} trials that came to their last epoch, got {count}; lower it, or search further"
+            f"--finalists must be at most the {len(complete)} trials that reached their last epoch, got {count}; lower"
+            " it, or search further"
         )
     others = [trial for trial in complete if trial.number]
     if len(study.settings.objective) > 1:
@@ -141,7 +140,7 @@ def finalists(study: Study, history: History, count: int) -> list[Candidate]:
 
 
 def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:
-    """`count` of them at even steps, both ends included."""
+    """`count` trials at even steps, including both ends."""
     if len(trials) <= count:
         return list(trials)
     places = [round(index * (len(trials) - 1) / max(1, count - 1)) for index in range(count)]
@@ -155,7 +154,10 @@ def candidate_of(study: Study, trial: Trial) -> Candidate:
 
 
 def full_plan(study: Study, history: History, test: bool, others: Sequence[Candidate] = ()) -> Plan:
-    """The plan that the study's settings give: finalists, the published recipe, and `others`. Raises `InputError` where there are too few finalists."""
+    """The plan for the study's settings: finalists, the published recipe, and `others`.
+
+    Raises `InputError` if there are too few finalists.
+    """
     settings = study.settings.verdict
     candidates = (*finalists(study, history, settings.finalists), published(study, history), *others)
     plan = _plan(study, candidates)
@@ -184,20 +186,22 @@ def _plan(study: Study, candidates: tuple[Candidate, ...]) -> Plan:
 
 
 def given_plan(study: Study, given: Candidate, test: bool) -> Plan:
-    """A model that was trained elsewhere, alone."""
+    """The plan for an external model alone."""
     return replace(_plan(study, (replace(given, role="given"),)), test=test)
 
 
 BEGINNING_SHARE, TRAINING_SHARE = 0.9, 0.75
-"""Of the time for a small verdict: after the first nothing more is begun, and where training alone takes more than the second there is none."""
+"""Shares of the time for a small verdict: after the first no job is started; if training alone takes more than the
+second, there is no verdict.
+"""
 SMALL_IMAGES, SMALL_CHUNK = 100, 50
-"""Chunks of a small verdict are small, so that where it is broken off all models were attacked on nearly the same images."""
+"""Small chunks, so that all models were attacked on nearly the same images if the verdict runs out of time."""
 
 
 def small_plan(study: Study, history: History) -> Plan | None:
-    """What a search ends with: its winner and the published recipe, a fresh seed each, AutoAttack on a few validation images.
+    """The verdict at the end of a search: winner and published recipe, one new seed each, on a few validation images.
 
-    None where there is no winner at full length, or where training alone would take too much of the time that the study gives to it.
+    None if the winner was not trained to its last epoch, or if training alone would take too much of the time limit.
     """
     limit, best = study.settings.verdict.seconds_at_end, winner(study, history)
     if not limit or best is None or best.status != "completed":
@@ -207,14 +211,14 @@ def small_plan(study: Study, history: History) -> Plan | None:
     if longest * math.ceil(len(candidates) / max(1, history.workers)) > TRAINING_SHARE * limit:
         return None
     small = replace(_plan(study, candidates), seeds=1, other_seeds=1, images=SMALL_IMAGES, chunk=SMALL_CHUNK)
-    # An attack that is running then ends first.
+    # Below the limit, since an attack that is running then still has to end.
     return replace(small, cascade="autoattack", ablations=False, seconds=BEGINNING_SHARE * limit)
 
 
 def ablations(plan: Plan, chosen: Candidate) -> list[Candidate]:
-    """What the gain is made of: the published coefficients with the winner's common values, and the winner without the pace.
+    """Ablations: the published coefficients with the winner's common values, and the winner without the pace.
 
-    One that is the same recipe as another candidate is left out.
+    An ablation with the same recipe as another candidate is left out.
     """
     base = next((one for one in plan.candidates if one.role == "published"), None)
     if base is None or chosen.role in ("published", "given"):
@@ -235,7 +239,7 @@ def ablations(plan: Plan, chosen: Candidate) -> list[Candidate]:
 
 
 def changed(recipe: Recipe, values: Sequence[tuple[str, Any]], where: str) -> Recipe:
-    """The recipe with fields by dotted name laid over it."""
+    """The recipe with some fields changed, given by dotted name."""
     plain = to_plain(recipe)
     for name, value in values:
         set_dotted(plain, name, value)

@@ -1,4 +1,4 @@
-"""What is told while a verdict is on its way."""
+"""Progress messages of a running verdict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 class Progress:
-    """A listener that tells of each model that is trained, and of each that was attacked on all chunks of a split."""
+    """A listener that reports each trained model, and each model that was attacked on all chunks of a split."""
 
     def __init__(self, plan: Plan, tell: Tell) -> None:
         self._plan, self._tell = plan, tell
@@ -56,10 +56,10 @@ class Progress:
 
 
 def news_words(news: dict[str, Any]) -> str:
-    """A piece of news on a line."""
+    """A piece of news in one line."""
     clock = time.strftime("%H:%M:%S")
     if news["news"] == "opening":
-        return f"{clock} the test images are opened, for the {news['number']}. time; the study's record says so"
+        return f"{clock} access {news['number']} to the test images begins; it is noted in the study's record"
     who = f"{news['candidate']}, seed {news['seed']}"
     if news["news"] == "trouble":
         return f"{clock} TROUBLE   {who}: {news['what']}"

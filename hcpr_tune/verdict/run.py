@@ -1,4 +1,4 @@
-"""Carry a verdict out: lead the study meanwhile, keep the verdict's own record, hand the jobs to Ray Tune."""
+"""Run a verdict: hold the study's lease, keep the verdict's record, and run the jobs on Ray Tune."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from hcpr_tune.verdict.state import FORMAT, State, read_state
 from hcpr_tune.verdict.test_access import OpenTest, write_seen
 
 FOLDER = "verdict"
-"""Of a study's folder."""
+"""Inside the study's folder."""
 MORE_NAMED = ("pyautoattack", "safetensors")
 
 
 def verdict_folder(folder: StudyFolder) -> StudyFolder:
-    """The verdict's own folder or bucket, which lies in the study's."""
+    """The verdict's folder or bucket, inside the study's."""
     return StudyFolder(folder.root / FOLDER, None if folder.bucket is None else folder.bucket.child(FOLDER))
 
 
 def known_state(folder: StudyFolder) -> State:
-    """What was found so far. Raises `InputError` for the record of another version."""
+    """The results so far. Raises `InputError` for the record of another version."""
     own = verdict_folder(folder)
     if own.bucket is not None and (data := read_segments(own.bucket)):
         own.root.mkdir(parents=True, exist_ok=True)
@@ -53,30 +53,31 @@ def carry_out(
     listeners: Sequence[Hearing[State]] = (),
     patience: float = 0.0,
 ) -> dict[str, Any]:
-    """Carry `plan` out on the connected Ray, from what is recorded, write everything into the verdict's folder, and return it as plain values.
+    """Run `plan` on the connected Ray, continuing from what is recorded. Writes the results and returns them.
 
-    `command`: what somebody typed, for the record of openings; `program`: how commands are called in what is written. Raises `Interrupted`, `StorageError`,
-    `InputError` where another process leads the study, and `MovedOn` where one has led it since `history` was read.
+    `command`: the user's command, to record with a test access; `program`: the program's name in the commands that are
+    shown. Raises `Interrupted`, `StorageError`, `InputError` if another process holds the lease, and `MovedOn` if
+    another process has written to the study's record since `history` was read.
     """
     own, most = verdict_folder(folder), study.settings.resources.workers
     with ExitStack() as stack:
         lease = Lease(folder.objects, folder.address, patience)
         stack.callback(lease.close)
         if history.bytes_read and folder.record_bytes() != history.bytes_read:
-            raise MovedOn(f"{folder.address} was changed by another process in this moment; start again")
-        history.bytes_read = 0  # from here on it is written by this process alone
+            raise MovedOn(f"{folder.address} was just changed by another process; start again")
+        history.bytes_read = 0  # from here on only this process writes it
         sweep(own.root)
         clear_stops(folder.objects)
         state = known_state(folder)
         own.root.mkdir(parents=True, exist_ok=True)
         segments = None if own.bucket is None else Segments(own.bucket, lease.check)
         record = stack.enter_context(Record(own.record, state, [*listeners, Curves(own.root)], segments, lease.check))
-        # However it ends, what is written says how often the test images were seen.
+        # However the verdict ends, the written files say how often the test images were seen.
         stack.callback(retell, folder, history, program)
         record.append(_begin(share.workers, record.clock()))
         open_test = OpenTest(folder, history, record, lease, command)
         with ending(record):
-            # Ray is loaded only where something is trained or attacked.
+            # Imported late, so that Ray is loaded only if something is trained or attacked.
             from hcpr_tune.execution.verdict_trainable import VerdictJob
             from hcpr_tune.verdict.adapter import VerdictAdapter
 
@@ -88,7 +89,7 @@ def carry_out(
 def settle(
     folder: StudyFolder, study: Study, history: History, plan: Plan, record: Record[State], program: str
 ) -> dict[str, Any]:
-    """Draw the conclusion, write it down, and close an opening of the test images once all was attacked that it was for."""
+    """Write the conclusion, and close a test access once everything it was for has been attacked."""
     state = record.history
     plain = conclude(study, history, folder.root.name, plan, state)
     if plain["settled"] and plan.test and state.openings and not state.openings[-1]["closed"]:

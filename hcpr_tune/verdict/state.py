@@ -1,7 +1,7 @@
-"""The record of a verdict, folded: which models were trained, what each attack left of each chunk of images.
+"""The state of a verdict, folded from its record: trained models, and which images of each chunk survived each attack.
 
-The record only holds facts, each under what it is a fact of (a recipe with its seed, the images of a chunk), so that a larger verdict, or one
-that was broken off, goes on from whatever is there.
+The record holds only facts, keyed by what they are about (a recipe with its seed, the images of a chunk), so that a
+larger verdict, or one that was interrupted, can reuse them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from hcpr_tune.search.record.record import fold, read_lines
 from hcpr_tune.training.attacks.cascade import CLEAN, Step, attacks_of
 
 FORMAT = 1
-"""Of the record. Raise it when an older one can no longer be read."""
+"""Version of the record's format. Increase it when older records can no longer be read."""
 ChunkKey = tuple[str, str, int]
 """Model, scope, number of the chunk."""
 
 
 @dataclass
 class Trained:
-    """A model that is being trained, or was. `scores` are its accuracies on validation by rung, as a search has them."""
+    """A model in training or trained. `scores`: its accuracies on validation by rung, as in a search."""
 
     candidate: str
     seed: int
@@ -34,7 +34,7 @@ class Trained:
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
     finished: bool = False
     lost: str = ""
-    """Why there is no such model; empty while there may be."""
+    """Why the model cannot be had; empty otherwise."""
     seconds: float = 0.0
 
     @property
@@ -43,47 +43,47 @@ class Trained:
 
     @property
     def masking(self) -> dict[str, Any] | None:
-        """What the masking alarm counted after its last epoch."""
+        """The counts of the masking alarm after the last epoch."""
         found = [event["masking_validation"] for event in self.epochs.values() if event.get("masking_validation")]
         return found[-1] if found else None
 
 
 @dataclass
 class Chunk:
-    """What attacks left of a chunk of images: labels, and a step for each attack so far."""
+    """A chunk of attacked images: labels, and a step for each attack so far."""
 
     labels: tuple[int, ...]
     steps: list[Step] = field(default_factory=list)
 
     def after(self, attack: str) -> Step | None:
-        """The state after an attack; after the last one where nothing was left to attack in between."""
+        """The step of this attack; None if it was not run yet."""
         return next((step for step in self.steps if step.attack == attack), None)
 
 
 @dataclass
 class State:
-    """All facts so far. `failed` says why a job cannot be done, `deaths` how often workers died with it."""
+    """All facts so far. `failed`: why a job cannot be done; `deaths`: how often its workers died."""
 
     models: dict[str, Trained] = field(default_factory=dict)
     chunks: dict[ChunkKey, Chunk] = field(default_factory=dict)
     labels: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
-    """Of the images of a scope's chunk, once one was attacked."""
+    """Labels by (scope, chunk), known once a model was attacked on the chunk."""
     totals: dict[str, int] = field(default_factory=dict)
-    """Images of a scope, once a worker has told."""
+    """Number of images by scope, known once a worker has reported it."""
     looks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     running: dict[str, float] = field(default_factory=dict)
-    """Jobs by key, and when each was last heard of."""
+    """Time of the last event of each running job, by key."""
     failed: dict[str, str] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
     openings: list[dict[str, Any]] = field(default_factory=list)
-    """Each time that the test images were opened for this verdict; `closed` once all was attacked that it was opened for."""
+    """Accesses to the test images for this verdict; `closed` once everything the access was for has been attacked."""
     model_inputs: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     classes: int = 10
-    """Of the task, once a worker has told."""
+    """Number of classes of the task; a guess until a worker has reported it."""
     workers: int = 0
     seconds: float = 0.0
-    """Wall-clock seconds of the present session."""
+    """Wall-clock seconds of the current session."""
     worker_seconds: float = 0.0
     """Seconds that jobs held workers, over all sessions."""
     ended: str = ""
@@ -92,7 +92,7 @@ class State:
     _began: float = 0.0
 
     def check(self, event: Event) -> None:
-        """Raises `Wrong` where an event is none, or cannot follow what is recorded."""
+        """Raises `Wrong` if an event is malformed, or cannot follow what is recorded."""
         check_event(event, VERDICT)
         kind = event["event"]
         if kind == "begin" and event["format"] != FORMAT:
@@ -108,7 +108,7 @@ class State:
             Number(self.classes, self.classes, integer=True).check(classes, "model_inputs.classes")
 
     def _check_step(self, event: Event) -> None:
-        """Attacks follow each other as in a ladder, on the same images for every model."""
+        """Check that attacks follow the order of the cascade, on the same images for every model."""
         scope = event["scope"]
         labels = self.labels.get((scope, event["chunk"]), tuple(event["labels"]))
         if labels != tuple(event["labels"]):
@@ -121,7 +121,7 @@ class State:
         Row(Number(-1, event["of_classes"] - 1, integer=True)).check(event["classes"], "classes")
         chunk = self.chunks.get((event["model"], scope, event["chunk"]))
         known = 0 if chunk is None else len(chunk.steps)
-        # One that is known already says nothing new.
+        # An attack that is already known may be repeated.
         Text((CLEAN, *attacks_of("autoattack", event["of_classes"]))[: known + 1]).check(event["attack"], "attack")
 
     def apply(self, event: Event) -> bool:
@@ -134,7 +134,7 @@ class State:
     def _on_begin(self, event: Event) -> None:
         self._began, self.seconds, self.ended = event["time"], 0.0, ""
         self.workers, self.versions = event["workers"], event["versions"]
-        # What could not be done may be possible now; what ran died with its session.
+        # Failed jobs may be possible now; running ones died with their session.
         self.running, self.failed, self.deaths = {}, {}, {}
         for model in self.models.values():
             model.lost = ""
@@ -189,11 +189,11 @@ class State:
         elif event["status"] == "worker died":
             self.deaths[event["job"]] = self.deaths.get(event["job"], 0) + 1
         elif event["status"] == "weights damaged":
-            # Trained again, from whatever checkpoint is whole.
+            # It is trained again from the latest intact checkpoint.
             model.finished, model.epochs, model.scores = False, {}, {}
         elif event["status"] != "broken off":
             self.failed[event["job"]] = event["reason"]
-            # An attack that fails says nothing of the model, least of all one on test images, which have no say in who wins.
+            # A failed attack does not rule out the model; attacks on test images must not affect who wins.
             model.lost = event["reason"] if event["kind"] == "train" or event["status"] == "given up" else model.lost
 
     def _on_opening(self, event: Event) -> None:
@@ -203,18 +203,18 @@ class State:
         self.openings[-1]["closed"] = True
 
     def _hold(self, event: Event) -> None:
-        """Account for the time since the job was last heard of."""
+        """Account for the time since the job's last event."""
         if (seen := self.running.get(event["job"])) is not None:
             self.worker_seconds += max(0.0, event["time"] - seen)
             self.running[event["job"]] = event["time"]
 
 
 def read_state(path: Path) -> State:
-    """Fold the record of a verdict; an empty state where there is none. Raises `InputError` for one of another version."""
+    """Fold the record of a verdict; an empty state if there is none. Raises `InputError` for one of another version."""
     state = State()
     if not path.is_file():
         return state
-    hint = f"move the folder {path.parent} away to judge anew, nothing of the study is touched"
+    hint = f"move the folder {path.parent} away to start a new verdict; the study itself is not touched"
     fold(path, read_lines(path).events, state, hint)
     state.bytes_read = path.stat().st_size
     return state

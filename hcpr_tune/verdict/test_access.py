@@ -1,4 +1,4 @@
-"""The test images of a study are opened on the record: when, by which command, and what it showed. Each opening counts."""
+"""Every access to a study's test images is recorded: when, by which command, and what it showed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Seen = Callable[[dict[str, float]], None]
 
 
 class OpenTest:
-    """Writes down, before a test image is attacked, that the test images are opened: in the study's record, and in the verdict's."""
+    """Records a test access, before any test image is attacked, in the study's record and in the verdict's."""
 
     def __init__(
         self, folder: StudyFolder, history: History, record: Record[State], lease: Lease, command: str
@@ -31,7 +31,10 @@ class OpenTest:
         self._leading, self._command = lease.check, command
 
     def __call__(self, models: Collection[str], scope: str) -> None:
-        """`models`: all that will be attacked on the images of `scope`. One that was broken off goes on, for the same models and images only."""
+        """`models`: all models that will be attacked on the images of `scope`.
+
+        An access that is still open is continued, if models and images are the same; otherwise a new one begins.
+        """
         openings = self._record.history.openings
         latest = openings[-1] if openings else None
         if latest and not latest["closed"] and set(models) <= set(latest["models"]) and scope == latest["scope"]:
@@ -44,7 +47,7 @@ class OpenTest:
 def write_opening(
     folder: StudyFolder, history: History, command: str, leading: Callable[[], None] = lambda: None
 ) -> int:
-    """Record in the study that its test images are opened; returns which one it is."""
+    """Record a test access in the study; returns its number."""
     number = len(history.openings) + 1
     _append(
         folder, history, {"event": "test_opened", "time": time.time(), "number": number, "command": command}, leading
@@ -53,7 +56,7 @@ def write_opening(
 
 
 def write_seen(folder: StudyFolder, history: History, number: int, numbers: dict[str, float]) -> None:
-    """Record in the study what opening `number` showed: robust accuracy by who was attacked."""
+    """Record in the study what test access `number` showed: robust accuracy by candidate."""
     event = {"event": "test_seen", "time": time.time(), "number": number, "numbers": numbers}
     _append(folder, history, event, lambda: None)
 
@@ -69,8 +72,9 @@ def _append(folder: StudyFolder, history: History, event: Event, leading: Callab
 
 @contextmanager
 def opened(model: Path, command: str) -> Iterator[Seen]:
-    """The test images are opened for a model in `model`; what is called with the numbers that it showed records them. Nothing is recorded where the
-    model belongs to no study. Raises `InputError` where another process leads the study.
+    """Record a test access for the model in the folder `model`; yields a function that records the numbers it showed.
+
+    Records nothing if the model belongs to no study. Raises `InputError` if another process holds the study's lease.
     """
     root = model.absolute().parent
     if not all(is_file(root / name, f"--model {model}") for name in ("study.toml", "record.jsonl")):

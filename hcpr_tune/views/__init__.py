@@ -1,4 +1,4 @@
-"""What people look at, all of it from a study's record: plain values here, one package for each kind of view below.
+"""Views of a study, all from its record: plain values here, one subpackage for each kind of view.
 
 May import `search`, `training` and `common`.
 """

@@ -1,4 +1,4 @@
-"""What a search will do and cost, in words, before it runs."""
+"""A forecast of what a search will do and cost, in words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def budget_words(study: Study) -> str:
 
 
 def disk_words(study: Study, history: History, workers: int, checkpoint_bytes: int) -> str:
-    """What its checkpoints take at most; `checkpoint_bytes` of one, 0 where that is not known."""
+    """The most disk space that checkpoints take; `checkpoint_bytes`: the size of one, 0 if unknown."""
     most = most_checkpoints(study, history, workers)
     size = (
         f", {most * checkpoint_bytes / 1e6:.0f} MB ({checkpoint_bytes / 1e6:.2f} MB each)" if checkpoint_bytes else ""
@@ -47,7 +47,8 @@ def plan_lines(study: Study) -> list[str]:
         f"trials: {settings.budget.trials}, {len(study.space)} searched dimensions, fingerprint {study.fingerprint}",
         f"ends with: {budget_words(study)}",
         f"cost: at most {most_epochs(study.asha_config)} epochs, usually about {usual}",
-        f"calibration: {study.calibration} trials run to the end whatever their scores, {100 * calibrated / usual:.0f} % of the usual epochs",
+        f"calibration: {study.calibration} trials run to the end whatever their scores,"
+        f" {100 * calibrated / usual:.0f} % of the usual epochs",
         f"start-up of the sampler: the first {startup} of {settings.budget.trials} trials are drawn without a model",
     ]
     if len(study.rungs) == 1:
@@ -56,7 +57,7 @@ def plan_lines(study: Study) -> list[str]:
 
 
 def probe_lines(study: Study, workers: int, probes: Sequence[dict[str, Any]]) -> list[str]:
-    """Worker-hours, wall-clock, disk, and the difference that the search could see, from what the probe measured."""
+    """Worker-hours, wall-clock time, disk space and detectable difference, from what the probe measured."""
     segments = [
         (segment_seconds(study, probes, start, end), times)
         for start, end, times in usual_segments(study.asha_config, study.calibration)
@@ -72,16 +73,19 @@ def probe_lines(study: Study, workers: int, probes: Sequence[dict[str, Any]]) ->
     steps = sum(probe["steps"] for probe in probes)
     return [
         f"probe: {steps} optimiser steps of the published recipe on {len(probes)} workers at once",
-        f"one trial to the end: {hours(training + evaluation)} on one worker, {100 * evaluation / (training + evaluation):.0f} % of it evaluation",
-        f"the search: {hours(worker_seconds)} of workers' time, about {hours(worker_seconds / workers)} on {workers} workers{ended}",
+        f"one trial to the end: {hours(training + evaluation)} on one worker,"
+        f" {100 * evaluation / (training + evaluation):.0f} % of it evaluation",
+        f"the search: {hours(worker_seconds)} of workers' time, about {hours(worker_seconds / workers)} on {workers}"
+        f" workers{ended}",
         f"disk: at most about {kept * megabytes:.0f} MB of checkpoints, {megabytes:.1f} MB each",
-        f"difference between two recipes that {images} validation images show (95 %, power 80 %): {detectable(images, 0.1):.1f} points where the two"
-        f" disagree on 10 % of the images, {detectable(images, 0.3):.1f} where on 30 %",
+        f"difference between two recipes that {images} validation images show (95 %, power 80 %):"
+        f" {detectable(images, 0.1):.1f} points if the two disagree on 10 % of the images,"
+        f" {detectable(images, 0.3):.1f} if on 30 %",
     ]
 
 
 def segment_seconds(study: Study, probes: Sequence[dict[str, Any]], start: int, end: int) -> tuple[float, float]:
-    """Seconds of training and of evaluation from the end of epoch `start` to the end of epoch `end`, at the attack steps of each epoch."""
+    """Seconds of training and of evaluation for the epochs after `start` up to `end`, at the attack steps of each."""
     recipe = study.recipe
     if study.restarted:
         recipe = replace(recipe, stop_epoch=end if end < recipe.epochs else 0)
@@ -95,12 +99,15 @@ def segment_seconds(study: Study, probes: Sequence[dict[str, Any]], start: int, 
 
 
 def detectable(images: int, disagreement: float) -> float:
-    """Points of accuracy between two models that a paired test on `images` images finds in 80 % of cases (Connor, Biometrics 43, 1987, to first order)."""
+    """Points of accuracy between two models that a paired test on `images` images finds in 80 % of cases.
+
+    Connor, Biometrics 43, 1987, to first order.
+    """
     return 100 * (TWO_SIDED_95 + POWER_80) * math.sqrt(disagreement / images)
 
 
 def hours(seconds: float) -> str:
-    """A duration in the unit that suits it."""
+    """A duration in a suitable unit."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     if seconds < 5400:

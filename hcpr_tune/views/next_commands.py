@@ -1,4 +1,4 @@
-"""What to type next, as commands that work where they are read."""
+"""Suggestions for the next command, with the study's storage filled in."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from hcpr_tune.search.spec.study import Study
 
 
 def about(verb: str, folder: StudyFolder, *more: str, program: str = "") -> str:
-    """A command about the study in `folder`, wherever that is."""
+    """A command about the study in `folder`."""
     return study_command(verb, folder.root.name, storage_of_folder(folder), *more, program=program)
 
 
 def storage_of_folder(folder: StudyFolder) -> str:
-    """What `--storage` says of the study in `folder`."""
+    """The value of `--storage` for the study in `folder`."""
     return str(folder.root.parent) if folder.bucket is None else storage_of(folder.bucket.url)[0]
 
 
 def way_on(folder: StudyFolder, study: Study, history: History, state: str, program: str) -> str:
-    """The command that goes on with a study that is not running; `state` is one of `standing.STATES`."""
+    """The command that continues a study that is not running; `state` is one of `status.STATES`."""
     return about("tune --resume", folder, _more(study, history, state), program=program)
 
 
 def _more(study: Study, history: History, state: str) -> str:
-    """What it lacks to go on."""
+    """The budget to add so that it can continue."""
     if state == "finished":
         return "--trials +20"
     if state != "out of time":

@@ -1,6 +1,6 @@
-"""A plan in words: its answer, a table of its variants for the terminal, what each rung of the chosen one is worth.
+"""A plan in words: its answer, a table of its variants for the terminal, and the rungs of the chosen one.
 
-Everything here takes plain values, `Result`, as `hcpr_tune plan` has them in its JSON.
+Everything here takes plain values, `Result`, as in the JSON of `hcpr_tune plan`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from rich.text import Text
 from hcpr_tune.views.wording import amount, disk, lasting, printable
 
 Result = Mapping[str, Any]
-"""What came of a variant: its name as `variant`, `workers`, means with their 95 % intervals (`mean`, `low_95`, `high_95`) by the names of
-`planning.comparison.FIGURES`, and `rungs`. For the answer also `gain_over_base`, the lead of its score over the first variant's in pairs;
-for the page `busy`, (seconds, running jobs) of the first repeat. The first result is the study as the space has it.
+"""The results of a variant: its name as `variant`, `workers`, means with their 95 % intervals (`mean`, `low_95`,
+`high_95`) under the names of `planning.comparison.FIGURES`, and `rungs`. The answer also needs `gain_over_base`, the
+paired difference of its score to the first variant's; the page needs `busy`, (seconds, running jobs) of the first
+repeat. The first result is the study as the space has it.
 """
 Estimate = Mapping[str, float]
 DOTTED = re.compile(r"\b[a-z_.]+\.(?=[a-z_]+=)")
@@ -32,48 +33,50 @@ def named(results: Sequence[Result], name: str) -> Result:
 
 
 def short(name: str) -> str:
-    """A variant's name with the last parts of its dotted names, where there is little room."""
+    """A variant's name with dotted names shortened to their last parts."""
     return DOTTED.sub("", printable(name))
 
 
 def work_unit(results: Sequence[Result]) -> tuple[str, float]:
-    """What the workers' time is counted in, and how many seconds that has: one unit for all that stand beside each other."""
+    """The unit of the workers' time and its seconds: the same for all results that are shown together."""
     return HOURS if max(one["worker_seconds"]["mean"] for one in results) >= 3600 else MINUTES
 
 
 def percent_words(value: Estimate) -> str:
-    """A share in per cent with its interval, where there is one."""
+    """A share in per cent with its interval, if there is one."""
     return f"{100 * value['mean']:.1f} %{interval(within(value, 0, 1), 100)}"
 
 
 def points_words(value: Estimate) -> str:
-    """A difference of shares in points with its interval, where there is one."""
+    """A difference of shares in points with its interval, if there is one."""
     return f"{100 * value['mean']:.1f}{interval(value, 100)}"
 
 
 def within(value: Estimate, least: float, most: float) -> Estimate:
-    """An estimate whose interval ends where values do; Student's knows nothing of that."""
+    """An estimate with its interval clipped to the possible values, which Student's interval may exceed."""
     return {**value, "low_95": max(least, value["low_95"]), "high_95": min(most, value["high_95"])}
 
 
 def interval(value: Estimate, scale: float = 1.0, digits: int = 1) -> str:
-    """` (low to high)`; nothing for a single repeat, which has none."""
+    """` (low to high)`; empty for a single repeat, which has no interval."""
     if value["low_95"] == value["high_95"]:
         return ""
     return f" ({scale * value['low_95']:.{digits}f} to {scale * value['high_95']:.{digits}f})"
 
 
 def answer_lines(results: Sequence[Result], unbeaten: Collection[str], chosen: str, objective: str) -> list[str]:
-    """Which variant to take, why, and what it saves: a sentence each."""
+    """Which variant to take, why, and what it saves, one sentence each."""
     one, (unit, size) = named(results, chosen), work_unit(results)
     loss = 100 * one["loss"]["mean"]
     below = f"{loss:.1f} points{interval(one['loss'], 100)} below" if loss >= 0.05 else "as good as"
     take = (
-        f"Take {'the study as the space has it' if one is results[0] else chosen}: {lasting(one['wall_clock_seconds']['mean'])} on {_counted(one['workers'], 'worker')}, {amount(one['worker_seconds']['mean'] / size)} {unit},"
-        f" and an expected {objective.replace('_', ' ')} of {percent_words(one['score'])}, {below} the best trial that it begins."
+        f"Take {'the study as the space has it' if one is results[0] else chosen}:"
+        f" {lasting(one['wall_clock_seconds']['mean'])} on {_counted(one['workers'], 'worker')},"
+        f" {amount(one['worker_seconds']['mean'] / size)} {unit}, and an expected {objective.replace('_', ' ')} of"
+        f" {percent_words(one['score'])}, {below} the best trial that it starts."
     )
     if len(results) == 1:
-        return [take, "It is the only variant that was played; --vary KEY=VALUE,VALUE compares it with others."]
+        return [take, "It is the only variant that was simulated; --vary KEY=VALUE,VALUE compares it with others."]
     base = results[0]
     lines = [take, _why(results, unbeaten, one)]
     return lines if base is one else [*lines, _saving(one, base, unit, size)]
@@ -93,13 +96,13 @@ def _why(results: Sequence[Result], unbeaten: Collection[str], one: Result) -> s
     if one["score"]["mean"] >= max(other["score"]["mean"] for other in left):
         return f"{best_of}; of these it scores highest."
     return (
-        f"{best_of}. It is not shown to score lower than the best of these, and of those that are not it takes the fewest"
-        " worker-hours."
+        f"{best_of}. It is not shown to score lower than the best of these, and of those that are not it takes the"
+        " fewest worker-hours."
     )
 
 
 def _saving(one: Result, base: Result, unit: str, size: float) -> str:
-    """What it saves against the study as the space has it, and what that costs in score."""
+    """What it saves compared to the study as the space has it, and what that costs in score."""
     clock = _saved(one, base, "wall_clock_seconds", lasting, "on the clock")
     work = _saved(one, base, "worker_seconds", lambda seconds: f"{amount(seconds / size)} {unit}", "")
     gain = one["gain_over_base"]
@@ -109,7 +112,7 @@ def _saving(one: Result, base: Result, unit: str, size: float) -> str:
     limits = f" ({100 * gain['low_95']:+.1f} to {100 * gain['high_95']:+.1f})" if interval(gain) else ""
     doubt = "" if shown or not limits else ", which shows no difference"
     score = f"its score is {lease}{limits}{doubt}"
-    return f"Against the study as the space has it, it takes {clock} and {work}; {score}."
+    return f"Compared to the study as the space has it, it takes {clock} and {work}; {score}."
 
 
 def _saved(one: Result, base: Result, name: str, words: Any, where: str) -> str:
@@ -123,7 +126,7 @@ def _counted(count: float, what: str) -> str:
 
 
 def plan_table(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> RenderableType:
-    """The variants by their numbers within 80 columns, and their names below."""
+    """The variants by number, within 80 columns, and their names below."""
     unit, size = work_unit(results)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
@@ -154,7 +157,7 @@ def mark(one: Result, unbeaten: Collection[str], chosen: str) -> str:
 
 
 def plan_lines(results: Sequence[Result], chosen: str) -> list[str]:
-    """What each rung of the chosen variant is worth."""
+    """Each rung of the chosen variant: its trials, its rank correlation, what it saves and what it may lose."""
     one, (unit, size) = named(results, chosen), work_unit(results)
     return [_rung_line(rung, unit, size) for rung in one["rungs"]]
 
@@ -164,7 +167,8 @@ def _rung_line(rung: Mapping[str, Any], unit: str, size: float) -> str:
     rung_correlation = rung["correlation_with_truth"]
     return (
         f"rung at epoch {rung['epoch']}: {_counted(reached, 'trial')} {'reaches' if reached == 1 else 'reach'} it,"
-        f" {amount(stopped)} {'stops' if stopped == 1 else 'stop'} there and {'saves' if stopped == 1 else 'save'} {amount(rung['saved_worker_seconds'] / size)} {unit};"
+        f" {amount(stopped)} {'stops' if stopped == 1 else 'stop'} there and {'saves' if stopped == 1 else 'save'}"
+        f" {amount(rung['saved_worker_seconds'] / size)} {unit};"
         f" its rank correlation with the truth is {correlation_words(rung_correlation)},"
         f" as the search measures it {correlation_words(rung['correlation_measured'])}{_stops_words(rung['stops'])};"
         f" the best trial is stopped there in {100 * rung['lost_the_best']:.0f} % of the repeats"
@@ -172,16 +176,16 @@ def _rung_line(rung: Mapping[str, Any], unit: str, size: float) -> str:
 
 
 def _stops_words(share: float) -> str:
-    """Where that is too little for a rung to stop anybody."""
+    """Whether the rank correlation is too low for the rung to stop trials."""
     if share == 1:
         return ""
-    return ": too little to stop anybody" + (f" in {100 * (1 - share):.0f} % of the repeats" if share else "")
+    return ": too low to stop trials" + (f" in {100 * (1 - share):.0f} % of the repeats" if share else "")
 
 
 def correlation_words(rung_correlation: Estimate | None) -> str:
-    """A rank correlation with its interval; few trials have none."""
+    """A rank correlation with its interval, if it is known."""
     return (
-        "not known, of too few trials"
+        "not known, with too few trials"
         if rung_correlation is None
         else f"{rung_correlation['mean']:.2f}{interval(within(rung_correlation, -1, 1), digits=2)}"
     )

@@ -1,4 +1,4 @@
-"""How a study stands, as plain values that JSON can hold: what the terminal draws and `--json` prints. Names are those of best/metrics.json."""
+"""The status of a study as plain values, for the terminal and for `--json`. Names are those of best/metrics.json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIAL_STATES = ("running", "completed", "stopped", "interrupted", "diverged", "f
 STATES = {
     "running": "running",
     "finished": "finished",
-    "out of time": "its budget of time is spent",
+    "out of time": "its time budget is spent",
     "given up": "given up: all trials were lost for one reason",
     "interrupted": "interrupted",
     "died": "its process died",
@@ -29,14 +29,17 @@ STATES = {
     "unfinished": "its budget is not used up",
     "not begun": "not begun",
 }
-"""How a study may stand, and the words for it."""
-OPTIMISTIC = "the best trial was chosen by the images that it is measured on, and the published recipe, trial 0, is one of those that it was chosen from"
+"""The states of a study, and the words for them."""
+OPTIMISTIC = (
+    "the best trial was chosen by the images that it is measured on, and the published recipe, trial 0, is one of the"
+    " trials that it was chosen from"
+)
 
 Plain = dict[str, Any]
 
 
 def state_of(study: Study, history: History, holder: LeaseHolder | None) -> str:
-    """One of `STATES`; `holder` is the process that searches it at the moment."""
+    """One of `STATES`; `holder` is the process that holds the lease."""
     if holder is not None:
         return "running"
     if not history.fingerprint:
@@ -49,19 +52,19 @@ def state_of(study: Study, history: History, holder: LeaseHolder | None) -> str:
         return "given up"
     if over_budget(history, study.asha_config):
         return "out of time"
-    # A session that only begins a study, for a cluster to go on with it, finishes too.
+    # A session that only creates a study, for a cluster to continue it, also ends as finished.
     return "finished" if next_decision(history, study.asha_config) == "finished" else "unfinished"
 
 
 def holder_plain(holder: LeaseHolder | None, now: float) -> Plain | None:
-    """Who leads a study."""
+    """The holder of a study's lease."""
     if holder is None:
         return None
     return {"host": holder.host, "process": holder.process, "seconds_since_heard_of": round(holder.silence(now), 1)}
 
 
 def study_status(study: Study, history: History, alive: bool = True) -> Plain:
-    """Everything that is shown of a study: nothing in it changes when the history goes on. `alive`: somebody searches it at the moment."""
+    """A snapshot of everything that is shown of a study. `alive`: whether a search is running."""
     ranked, (best, members), published = history.ranked(), judged(study, history), history.trials.get(0)
     running = sorted(history.running, key=lambda trial: trial.number) if alive else []
     return {
@@ -90,7 +93,7 @@ def study_status(study: Study, history: History, alive: bool = True) -> Plain:
 
 
 def answer(folder: StudyFolder, study: Study, history: History, alive: bool) -> Plain:
-    """The standing with where the time went and where everything lies."""
+    """The status, with the time account, the paths and the verdict."""
     account = ledger(history, study.asha_config)
     totals = {name: value for name, value in account.items() if name != "trials"}
     more = {
@@ -103,7 +106,7 @@ def answer(folder: StudyFolder, study: Study, history: History, alive: bool) -> 
 
 
 def paths(folder: StudyFolder) -> Plain:
-    """The files of a study on this machine; None for one that is not there."""
+    """The files of a study on this machine; None for those that do not exist."""
     files = {
         "study": folder.study,
         "record": folder.record,
@@ -120,13 +123,13 @@ def paths(folder: StudyFolder) -> Plain:
 
 
 def metrics(trial: Trial, alive: bool) -> Plain:
-    """What a trial reached. Of a search that has ended nothing runs, whatever its process was about when it was killed."""
+    """A trial's metrics. If no search is running, a trial that was running when it was killed is interrupted."""
     plain = trial_metrics(trial)
     return plain if alive or trial.state != "running" else plain | {"status": "interrupted"}
 
 
 def counts(study: Study, history: History, alive: bool = True) -> dict[str, int]:
-    """How many trials are in which state; a waiting trial is stopped unless it is promoted later."""
+    """The number of trials in each state; a waiting trial counts as stopped unless it is promoted later."""
     result = {"suggested": len(history.trials), "budget": study.settings.budget.trials} | dict.fromkeys(TRIAL_STATES, 0)
     for trial in history.trials.values():
         result[trial.state if alive or trial.state != "running" else "interrupted"] += 1
@@ -134,7 +137,7 @@ def counts(study: Study, history: History, alive: bool = True) -> dict[str, int]
 
 
 def done(count: dict[str, int]) -> int:
-    """How many trials came to an end, of their own or by halving."""
+    """The number of trials that have ended, including those that ASHA stopped."""
     return count["suggested"] - count["running"] - count["interrupted"]
 
 
@@ -144,7 +147,7 @@ def leading(ranked: list[Trial]) -> list[tuple[int, Trial]]:
 
 
 def scored(trial: Trial | None) -> Plain | None:
-    """What a trial is judged by, in short."""
+    """The score of a trial: its number, epoch and accuracies."""
     accuracies = None if trial is None else rung_accuracies(trial)
     if trial is None or accuracies is None:
         return None
@@ -153,18 +156,18 @@ def scored(trial: Trial | None) -> Plain | None:
 
 
 def alarm_plain(alarm: Alarm) -> Plain:
-    """An alarm as JSON has it."""
+    """An alarm for JSON."""
     return {"kind": alarm.kind, "words": alarm.words, "trials": list(alarm.trials)}
 
 
 def running_plain(trial: Trial) -> Plain:
-    """What runs where: `worker` is the IP address and the process that last reported, None until its first epoch."""
+    """A running trial. `worker`: IP address and process id of the last report, None until its first epoch."""
     worker = None if trial.fresh or not trial.epochs else trial.epochs[max(trial.epochs)].get("worker")
     return {"trial": trial.number, "epoch": trial.last_epoch, "target": trial.target, "worker": worker}
 
 
 def share_done(study: Study, history: History) -> float:
-    """How much of a search is done that nobody goes on with at the moment; 1 only where nothing is left to do."""
+    """The share of a search that is done, if it is not running; 1 only if nothing is left to do."""
     if state_of(study, history, None) in ("finished", "out of time"):
         return 1.0
     trained = sum(len(trial.epochs) for trial in history.trials.values())
@@ -172,12 +175,12 @@ def share_done(study: Study, history: History) -> float:
 
 
 def expected_epochs(study: Study) -> int:
-    """The epochs that the search takes where each rung promotes exactly its quota."""
+    """The epochs that the search takes if each rung promotes exactly its quota."""
     return usual_epochs(study.asha_config, study.calibration)
 
 
 def seconds_left(study: Study, history: History) -> float | None:
-    """An estimate: the usual number of epochs less those that are done, at their pace, and no more than the budget of time leaves."""
+    """An estimate: the usual number of epochs minus those done, at their pace, within the time budget."""
     trained = sum(len(trial.epochs) for trial in history.trials.values())
     if not trained:
         return None

@@ -1,4 +1,4 @@
-"""What a study amounts to so far, as plain values: shared by the terminal, the metrics, the report and the notebook."""
+"""A summary of a study so far, shared by the terminal, the metrics, the report and the notebook."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hcpr_tune.search.spec.study import Study
 
 
 def judged(study: Study, history: History) -> tuple[Trial | None, list[Trial]]:
-    """The best trial, as `results.winner` has it, and the front: worked out once for each state of the history."""
+    """The best trial, as in `results.winner`, and the front; computed once for each state of the history."""
     kept: tuple[Trial | None, list[Trial]] | None = history.derived.get("judged")
     if kept is None:
         members = front(study, history)
@@ -22,7 +22,10 @@ def judged(study: Study, history: History) -> tuple[Trial | None, list[Trial]]:
 
 
 def gain_points(study: Study, history: History) -> float | None:
-    """Points of robust accuracy on validation that the best trial is ahead of the published recipe; None while one of them has no score."""
+    """Gain of the best trial over the published recipe, in points of robust accuracy on validation.
+
+    None while one of them has no score.
+    """
     (best, _), published = judged(study, history), history.trials.get(0)
     if best is None or published is None or best.score is None or published.score is None:
         return None
@@ -30,35 +33,36 @@ def gain_points(study: Study, history: History) -> float | None:
 
 
 def stopped_at(history: History) -> dict[int, int]:
-    """How many trials were stopped early at which rung, by the rung's epoch in rising order."""
+    """The number of trials stopped early at each rung, by the rung's epoch in ascending order."""
     found = Counter(trial.last_rung for trial in history.trials.values() if trial.state == "stopped")
     return dict(sorted(found.items()))
 
 
 def rung_lines(study: Study, history: History) -> list[str]:
-    """What each rung is worth, in words."""
+    """Each rung's rank correlation with a later epoch, in words."""
     least = study.settings.early_stopping.min_rank_correlation
     lines = []
     for rung, rung_correlation in rung_correlations(history, study.rungs).items():
         known = f"rung {rung}: rank correlation with epoch {rung_correlation.end.later} {rung_correlation.end}"
         if rung_correlation.end.rho is None:
             lines.append(
-                f"rung {rung}: what it is worth is not known yet ({rung_correlation.end.trials} of {FEWEST_POINTS} trials)"
+                f"rung {rung}: rank correlation not known yet ({rung_correlation.end.trials} of {FEWEST_POINTS} trials)"
             )
         elif rung_correlation.end.rho >= least:
             lines.append(f"{known}; it stops trials")
         elif rung_correlation.halves(least):
             lines.append(
-                f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out to be wrong"
+                f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out"
+                " to be wrong"
             )
         else:
-            lines.append(f"{known}, below {least:g}: it foretells too little and stops nobody")
+            lines.append(f"{known}, below {least:g}: it predicts too little and stops no trials")
     return lines
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """Something that a person should look at: `kind` is `masking`, `diverged`, `failed` or `floor`."""
+    """Something that the user should look at: `kind` is `masking`, `diverged`, `failed` or `floor`."""
 
     kind: str
     words: str
@@ -66,7 +70,7 @@ class Alarm:
 
 
 def alarms(study: Study, history: History) -> list[Alarm]:
-    """Signs of masked gradients, best trial first; trials that were lost, by their reason; a floor that nothing reaches."""
+    """Signs of masked gradients, best trial first; lost trials, by their reason; a floor that no trial reaches."""
     found = [
         Alarm("masking", f"trial {trial.number} may mask its gradients: {words}", (trial.number,))
         for trial in history.ranked()

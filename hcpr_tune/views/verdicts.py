@@ -1,4 +1,4 @@
-"""A verdict in words. It is read from results/NAME/verdict/verdict.json, plain values that `hcpr_tune verdict` writes."""
+"""A verdict in words, from the plain values in results/NAME/verdict/verdict.json that `hcpr_tune verdict` writes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hcpr_tune.common.schema import Maybe, Number, Row, Table, Text, Truth, Wron
 from hcpr_tune.common.text import encodable
 
 FORMAT = 1
-"""Of verdict.json. Raise it when what its values mean changes."""
+"""Version of verdict.json. Increase it when the meaning of its values changes."""
 VERDICT_JSON = "verdict/verdict.json"
 SPLITS = ("test", "validation")
-"""The test images, where they were opened, say more: nothing was chosen by them."""
+"""Test images first, as nothing was chosen by them."""
 
 
 def read_verdict(folder: Path) -> dict[str, Any] | None:
-    """The plain values in a study's folder; None where there is no verdict, or one of another version."""
+    """The plain values in a study's folder; None without a verdict of this version."""
     try:
         text = (folder / VERDICT_JSON).read_text(encoding="utf-8")
         plain = json.loads(text)
@@ -77,11 +77,11 @@ VERDICT = Table(
         "openings": Row(Table(needed={"time": Number(0), "number": Number(0, integer=True), "command": Text()})),
     }
 )
-"""What is read of verdict.json; a file that was changed by hand is none."""
+"""The schema of what is read from verdict.json; a file that does not match is ignored."""
 
 
 def short(plain: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A verdict in a few values: who wins, and by how much over its baseline on each split."""
+    """A verdict in a few values: the winner, and its difference to its baseline on each split."""
     if plain is None:
         return None
     leads = {split: numbers["differences"].get(plain["baseline"]) for split, numbers in plain["splits"].items()}
@@ -101,11 +101,11 @@ def mean_words(mean: Mapping[str, Any]) -> str:
 
 
 def difference_words(difference: Mapping[str, Any]) -> str:
-    """A difference with its interval, and whether there is one."""
+    """A difference with its interval, and whether a difference was found."""
     low, value, high = (100 * difference[name] for name in ("low_95", "difference", "high_95"))
     words = f"{value:+.1f} points ({low:+.1f} to {high:+.1f}, p {p_words(difference['p_holm'])})"
     if difference["seeds"] == 1:
-        return f"{words} over images alone: one seed says nothing of the recipes"
+        return f"{words} over images alone: one seed says nothing about the recipes"
     return words if difference["found"] else f"{words}: no difference found"
 
 
@@ -131,7 +131,7 @@ def _failures(plain: Mapping[str, Any]) -> Iterator[str]:
 def _no_winner(plain: Mapping[str, Any]) -> str:
     """Why there is no winner."""
     if any(one["unreliable"] for one in plain["candidates"]):
-        return "No winner: no candidate has numbers that can be believed."
+        return "No winner: no candidate has reliable numbers."
     why = f": {plain['unfinished']}" if plain["unfinished"] else ""
     return f"No winner: no model was trained and attacked{why}."
 
@@ -145,7 +145,7 @@ def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
     finalists = [one["name"] for one in plain["candidates"] if one["role"] == "finalist"]
     is_published = any(one["role"] == "published" and one["name"] == winner for one in plain["candidates"])
     if is_published and finalists and all(name in on_validation for name in finalists):
-        yield "No finalist withstands more than the published recipe."
+        yield "No finalist is more robust than the published recipe."
     for split in SPLITS:
         numbers = plain["splits"].get(split)
         if numbers is None or winner not in numbers["candidates"]:
@@ -168,15 +168,18 @@ def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
         if one["unreliable"]:
             yield f"UNRELIABLE   {one['name']} {barred_words(plain, one)}: {'; '.join(one['unreliable'])}."
         if one["elsewhere"]:
-            yield f"NOTE         {one['name']} was trained elsewhere, perhaps on these validation images: only the test images say how it compares."
+            yield (
+                f"NOTE         {one['name']} was trained elsewhere, perhaps on these validation images: only the test"
+                " images show how it compares."
+            )
     if plain["unfinished"] and plain["winner"] is not None:
-        yield f"UNFINISHED   {plain['unfinished']}: the numbers are of what was done until then."
+        yield f"UNFINISHED   {plain['unfinished']}: the numbers cover what was done until then."
     if plain["attacks_replaced"]:
         yield f"NOTE         {plain['attacks_replaced']}."
 
 
 def barred_words(plain: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
-    """What doubts about a candidate's numbers amount to. Those from a winner's further seeds or from the test images come after the choice."""
+    """The consequence of doubts about a candidate. A winner's doubts come from later seeds or from the test images."""
     return "was chosen before this was seen" if candidate["name"] == plain["winner"] else "cannot win"
 
 
@@ -185,28 +188,35 @@ def _notes(plain: Mapping[str, Any]) -> Iterator[str]:
         one for one in plain["candidates"] if one["optimism"] is not None and one["role"] in ("finalist", "published")
     ]
     if scored:
-        # What the search chose: it is that choice which flatters.
+        # The trial that the search chose, as it is the choice that makes its score optimistic.
         best = max(scored, key=lambda one: float(one["optimism"]["search"]))
         optimism = best["optimism"]
         yield (
-            f"The search's best, {best['name']}, had {percent(optimism['search'])} there; trained again, under the same attack, it is {percent(optimism['again'])}:"
-            f" {abs(optimism['points']):.1f} points too {'optimistic' if optimism['points'] >= 0 else 'pessimistic'}."
+            f"The search's best, {best['name']}, had {percent(optimism['search'])} there; trained again, under the same"
+            f" attack, it has {percent(optimism['again'])}: {abs(optimism['points']):.1f} points too"
+            f" {'optimistic' if optimism['points'] >= 0 else 'pessimistic'}."
         )
     yield openings_words(plain["openings"])
 
 
 def openings_words(openings: list[dict[str, Any]]) -> str:
-    """How often the test images of a study were seen."""
+    """How often the test images of a study were used."""
     if not openings:
-        return "The test images were not looked at."
+        return "The test images were not used."
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(openings[0]["time"]))
     if len(openings) == 1:
-        return f"The test images were seen once, on {when}."
-    return f"The test images were seen {len(openings)} times, first on {when}: what was chosen after that was chosen with them in sight."
+        return f"The test images were used once, on {when}."
+    return (
+        f"The test images were used {len(openings)} times, first on {when}: later choices were made with their results"
+        " known."
+    )
 
 
 def table_rows(plain: Mapping[str, Any], split: str) -> list[list[str]]:
-    """A row for each candidate on a split, the winner first: name, robust, clean, the winner's lead over it, what speaks against it."""
+    """A row for each candidate on a split, the winner first.
+
+    Columns: name, robust and clean accuracy, the winner's difference to it, and whether it is unreliable.
+    """
     numbers = plain["splits"][split]
     roles = {one["name"]: one for one in plain["candidates"]}
     rows = []

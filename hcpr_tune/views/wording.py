@@ -1,11 +1,11 @@
-"""Values as people read them: durations, shares with their intervals, searched values, text that nobody vouches for."""
+"""Format values for people: durations, shares with their intervals, searched values, untrusted text."""
 
 from __future__ import annotations
 
 from typing import Any
 
 NUMBER_WIDTH = 6
-"""What `brief` needs at most for the numbers that are searched."""
+"""The most characters that `brief` uses for a searched number."""
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -17,7 +17,7 @@ def clock(seconds: float) -> str:
 
 
 def age(seconds: float | None) -> str:
-    """A duration in its largest unit; None is not known."""
+    """A duration in its largest unit; `?` for None."""
     if seconds is None:
         return "?"
     size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), UNITS[-1])
@@ -25,14 +25,14 @@ def age(seconds: float | None) -> str:
 
 
 def lasting(seconds: float) -> str:
-    """A duration that is only foreseen, or compared with one: two digits in the unit that suits it."""
+    """An estimated duration: two digits, in a suitable unit."""
     size, unit = next(((size, unit) for size, unit in UNITS if seconds >= 1.5 * size), UNITS[-1])
     value = seconds / size
     return f"{value:.1f} {unit}" if 0 < value < 9.95 and unit != "s" else f"{value:.0f} {unit}"
 
 
 def amount(value: float) -> str:
-    """A mean of counts or hours: so many digits as say something."""
+    """A mean of counts or hours, with a sensible number of digits."""
     if abs(value) >= 99.95 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
@@ -44,12 +44,12 @@ def counted(count: int, what: str) -> str:
 
 
 def working(seconds: float) -> str:
-    """Time of workers; nobody counts it in days."""
+    """Workers' time, in hours or minutes."""
     return f"{amount(seconds / 3600)} worker-hours" if seconds >= 3600 else f"{amount(seconds / 60)} worker-minutes"
 
 
 def disk(size: float) -> str:
-    """Bytes in the unit that suits them."""
+    """Bytes in a suitable unit."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size >= 0.9995 * scale:
             return f"{size / scale:.3g} {unit}"
@@ -57,7 +57,7 @@ def disk(size: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Text from a file or an error without what would steer a terminal."""
+    """Text from a file or an error, without terminal control characters."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
@@ -68,7 +68,7 @@ def with_interval(accuracy: dict[str, float]) -> str:
 
 
 def brief(value: Any) -> str:
-    """A searched value in few characters: three digits where they fit, else two."""
+    """A searched value in few characters: three digits if they fit, else two."""
     if not isinstance(value, float):
         return printable(str(value))
     texts = [f"{value:.3g}", f"{value:.2g}", f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")]

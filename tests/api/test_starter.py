@@ -74,7 +74,7 @@ def test_a_training_goes_on_where_it_was_stopped(command, tmp_path, background):
     ).read_bytes()
     other = command("train", "--recipe", "recipe.toml", "--out", "cut", "--resume", "--set", "hcpr.scale=5")
     assert other.returncode == 2
-    assert "was begun with another recipe" in other.stderr
+    assert "was started with another recipe" in other.stderr
 
 
 @pytest.mark.parametrize(

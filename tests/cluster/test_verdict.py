@@ -115,7 +115,7 @@ def test_a_search_ends_with_a_small_verdict_on_validation_images(searched):
         "the search trained with seed 0"
     )
     assert "AutoAttack on 100 validation images" in done.stdout
-    assert "The test images were not looked at." in done.stdout
+    assert "The test images were not used." in done.stdout
     assert not [e for e in events_of(folder / "results" / "one") if e["event"].startswith("test_")]
 
 
@@ -317,7 +317,7 @@ def test_a_baseline_gets_the_same_worker_seconds(whole, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["one", "--finalists", "9"], "--finalists must be at most the 3 trials that came to their last epoch, got 9"),
+        (["one", "--finalists", "9"], "--finalists must be at most the 3 trials that reached their last epoch, got 9"),
         (["one", "--compare", "sgd"], "--compare must name methods of"),
         (["one", "--compare", "hcpr"], "--compare must name methods of"),
         (["one", "--model", "nothing.pt", "--arch", "small_cnn"], "--model nothing.pt: there is no such file"),
@@ -359,5 +359,5 @@ def test_a_verdict_of_another_version_and_a_study_without_a_complete_trial_are_r
     Path("results/one/record.jsonl").write_bytes(sealed_row(events))
     shutil.rmtree(record.parent)
     assert main(["verdict", "one"]) == 2
-    assert "no trial of this study came to its last epoch" in capsys.readouterr().err
+    assert "no trial of this study reached its last epoch" in capsys.readouterr().err
     assert not record.parent.exists()

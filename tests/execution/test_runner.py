@@ -53,7 +53,7 @@ def test_a_study_that_another_process_went_on_with_is_read_again(folder, tmp_pat
         pass
     before = folder.record.read_bytes()
     with (
-        pytest.raises(MovedOn, match="was searched by another process in this moment"),
+        pytest.raises(MovedOn, match="was just searched by another process"),
         recording(folder, study, early, 9),
     ):
         pass

@@ -117,12 +117,12 @@ def test_mcnemars_table_has_a_row_for_each_seed(plain):
 
 
 def test_optimism_is_told_in_points_too_high(plain):
-    table = rows(section(verdict_md(plain, "x"), "How much the search flattered"))
+    table = rows(section(verdict_md(plain, "x"), "How optimistic the search was"))
     assert ["b", "75.0 %", "85.0 %", "-10.0"] in table
     assert ["a", "75.0 %", "45.0 %", "+30.0"] in table
     line = next(line for line in verdict_lines(plain) if "The search's best" in line)
     assert line.startswith("The search's best, a, had 75.0 % there")
-    assert line.endswith("it is 45.0 %: 30.0 points too optimistic.")
+    assert line.endswith("it has 45.0 %: 30.0 points too optimistic.")
 
 
 def test_worst_classes_and_hard_pairs_have_their_shares(plain):
@@ -140,40 +140,42 @@ def test_worst_classes_and_hard_pairs_have_their_shares(plain):
 def test_openings_are_counted_with_what_they_showed(plain):
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(0.0))
     text = section(verdict_md(plain, "x"), "The test images")
-    assert f"The test images were seen once, on {when}." in text
+    assert f"The test images were used once, on {when}." in text
     assert "`hcpr_tune verdict x --test`, which showed: b 75.0 %" in text
     again = plain | {"openings": plain["openings"] * 3}
     for document in (verdict_md(again, "x"), model_card(again, best_model(again), "x")):
-        assert f"The test images were seen 3 times, first on {when}" in document
+        assert f"The test images were used 3 times, first on {when}" in document
     none = plain | {"openings": []}
     for document in (verdict_md(none, "x"), model_card(none, best_model(none), "x")):
-        assert "The test images were not looked at." in document
+        assert "The test images were not used." in document
 
 
 def test_unreliable_candidates_are_named_with_the_reasons(small_study):
     told = plain_of(small_study, judged(plan_of("a"), SHARES, masking=MASKED))
     text = verdict_md(told, "x")
-    assert text.splitlines()[2] == "- No winner: no candidate has numbers that can be believed."
+    assert text.splitlines()[2] == "- No winner: no candidate has reliable numbers."
     for one in told["candidates"]:
         reasons = "; ".join(one["unreliable"])
         assert reasons.startswith("50 steps break 21.0 points more than 10")
-        assert f"- **{one['name']} is unreliable and cannot win**: {reasons}." in section(text, "Can the numbers")
+        assert f"- **{one['name']} is unreliable and cannot win**: {reasons}." in section(
+            text, "Are the numbers reliable"
+        )
         assert f"- UNRELIABLE {one['name']} cannot win: {reasons}." in text
     assert {row[4] for row in rows(section(text, "On 40"))[1:]} == {"unreliable"}
 
 
 def test_without_doubts_it_is_said_what_was_looked_at(plain):
-    text = section(verdict_md(plain, "x"), "Can the numbers")
+    text = section(verdict_md(plain, "x"), "Are the numbers reliable")
     assert re.search(
         r"No sign of masked gradients in 10 against 50 steps, .* \(\d+ images\); AutoAttack's own checks \(", text
     )
-    assert "Nobody knows" not in text
+    assert "Unknown" not in text
 
 
 def test_a_check_that_was_not_made_on_all_is_not_said_to_have_found_nothing(plain):
     one = next(one for one in plain["candidates"] if one["name"] == "a")
     one["checked_images"] |= {"transfer": 0}
-    text = section(verdict_md(plain, "x"), "Can the numbers")
+    text = section(verdict_md(plain, "x"), "Are the numbers reliable")
     assert "images attacked on another model" not in text.partition("Not made on")[0]
     assert "Not made on a: images attacked on another model." in text
 
@@ -206,7 +208,7 @@ def test_nothing_is_claimed_of_what_was_not_measured(small_study, what, tmp_path
     for claim in (
         "No sign of",
         "On 0 ",
-        "withstands more",
+        "is more robust",
         "was chosen on validation",
         "Attacks:",
         "recipe.toml",
@@ -365,7 +367,7 @@ def test_damaged_weights_are_not_taken_away(plain, tmp_path):
         path.write_bytes(b"wei")
     assert (
         write_verdict(own, plain, "x")
-        == "the winner's weights: model.safetensors is cut off; run it again, and they are trained again"
+        == "the winner's weights: model.safetensors is cut off; run it again to train them again"
     )
     assert not (own.root / "model.safetensors").exists()
     assert (own.root / "verdict.md").is_file()

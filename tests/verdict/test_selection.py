@@ -301,7 +301,7 @@ def test_a_full_plan_has_the_best_trials_and_the_published_recipe(small_study):
 
 
 def test_a_full_plan_needs_as_many_complete_trials_as_finalists(small_study):
-    with pytest.raises(InputError, match="no trial of this study came to its last epoch"):
+    with pytest.raises(InputError, match="no trial of this study reached its last epoch"):
         full_plan(small_study, history_of(suggested(0), *reached(0, 0, 1, 500), last_epoch=4), test=False)
     with pytest.raises(InputError, match="--finalists must be at most the 2 trials"):
         full_plan(small_study, history_like(small_study, [500, 600]), test=False)

@@ -132,7 +132,7 @@ def test_no_alarm_is_claimed_of_what_was_not_looked_at(tmp_path):
     path = write_report(StudyFolder(tmp_path / "one"), study, history)
     said = Text(path.read_text(encoding="utf-8")).sections["alarms"]
     assert "None" not in said
-    assert "No model was checked for masked gradients: no trial has come to its last epoch." in said
+    assert "No model was checked for masked gradients: no trial has reached its last epoch." in said
 
 
 def test_where_all_failed_the_page_says_why(tmp_path):
@@ -218,7 +218,7 @@ def test_a_pareto_study_names_its_front(tmp_path):
     text = Text(page).sections
     assert f"of the {len(members)} trials on the front" in text["answer"]
     assert all(f"front, trial {trial.number}" in text["answer"] for trial in members) or len(members) == 1
-    assert f"{len(members)} of them no other one beats in both" in text["accuracies"]
+    assert f"{len(members)} of them are not beaten by another in both" in text["accuracies"]
     assert "no trial beat it" not in text["answer"]
 
 
@@ -344,9 +344,9 @@ def test_the_costs_are_held_against_the_plan(tmp_path):
     assert f"epochs trained90{epochs}" in text
     assert "time on the clock30 min" in text
     assert f"score of the best trialnot known{100 * winner(study, history).score:.1f} %" in text
-    assert "optimistic beside it" in text
+    assert "optimistic in comparison" in text
     unplanned = write_report(StudyFolder(tmp_path), study_of(3), history_like(study_of(3), 3))
-    assert "What was foreseen" not in unplanned.read_text(encoding="utf-8")
+    assert "Compared with the plan" not in unplanned.read_text(encoding="utf-8")
 
 
 def test_the_interval_of_a_difference_is_newcombe_s():
@@ -361,7 +361,7 @@ def test_pictures_of_many_trials_draw_a_bounded_number_and_say_so(small_study, m
 
     monkeypatch.setattr(pictures, "MOST_DRAWN", 40)
     history = history_like(small_study, 120)
-    words = re.compile(r"Of (\d+) trials 40 are drawn: the best, the front, the published recipe, and a fixed sample")
+    words = re.compile(r"Of (\d+) trials 40 are shown: the best, the front, the published recipe, and a fixed sample")
     for name in ("accuracies", "curves", "parallel"):
         assert words.search(FIGURES[name][1](small_study, history).says), name
     scored = history.ranked()

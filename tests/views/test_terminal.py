@@ -174,7 +174,7 @@ def test_the_answer_names_the_gain_and_that_it_is_optimistic(small_study, events
     assert re.search(r"best +1 +1 +60\.0 % \(56\.9 to 63\.0\)", text)
     assert re.search(r"published +0 +4 +50\.0 % \(46\.9 to 53\.1\)", text)
     assert "Gain over the published recipe: +10.0 points" in text
-    assert "chosen from 2 trials by these very images" in text
+    assert "chosen from 2 trials by these same images" in text
     assert "optimistic" in text
     assert "ALARM        trial 2 diverged: the loss is not finite" in text
 
@@ -206,8 +206,8 @@ def test_the_end_says_what_the_plan_had_foreseen(small_study, events):
     plan = Foreseen(workers=2, hours=0.2, worker_hours=0.3, score=0.62)
     study = replace(small_study, settings=replace(small_study.settings, plan=plan))
     assert ledger_lines(study, history)[-1] == (
-        "plan         12 min foreseen on 2 workers, 13 min taken on 2; 18 worker-minutes foreseen, 0 worker-minutes taken;"
-        " score 62.0 % foreseen, 60.0 % measured"
+        "plan         12 min planned on 2 workers, 13 min taken on 2; 18 worker-minutes planned, 0 worker-minutes taken;"
+        " score 62.0 % planned, 60.0 % measured"
     )
 
 

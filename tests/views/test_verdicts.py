@@ -132,12 +132,12 @@ def test_the_lines_begin_with_the_answer_and_end_with_the_openings(plain):
         f"  against published, {mean_words(numbers['candidates']['published']['robust_accuracy'])}:"
         f" {difference_words(numbers['differences']['published'])}."
     )
-    assert lines[-1] == openings_words(plain["openings"]) == "The test images were not looked at."
+    assert lines[-1] == openings_words(plain["openings"]) == "The test images were not used."
 
 
 def test_a_published_recipe_that_wins_is_said_first(study, history):
     lines = verdict_lines(concluded(study, history, judged(plan_of("a", "b"), SHARES | {"published": 0.95})))
-    assert lines[0] == "No finalist withstands more than the published recipe."
+    assert lines[0] == "No finalist is more robust than the published recipe."
     assert lines[1].startswith("published on 40 validation images, AutoAttack's first two attacks (apgd-ce, apgd-t): 9")
     assert lines[2].startswith("  against b, ")
 

@@ -1,4 +1,7 @@
-"""What is done next, as a pure function of the plan and the record: train, attack on validation, choose, more seeds and ablations, and the test images last."""
+"""What to do next, as a pure function of the plan and the record.
+
+Train, attack on validation, choose the winner, train more seeds and ablations, and attack the test images last.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ VALIDATION, TEST = "validation", "test"
 
 @dataclass(frozen=True)
 class Task:
-    """A job: train a model, attack it on one chunk of a split, or look whether what a baseline's model is attacked with breaks it."""
+    """A job: train a model, attack it on one chunk of a split, or try a transfer attack from a baseline ("look")."""
 
     kind: Kind
     model: Model
@@ -29,14 +32,14 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Its name in the record."""
+        """The task's name in the record."""
         if self.kind == "attack":
             return f"attack {self.model.id} {self.split} {self.chunk} {self.cascade}"
         return f"{self.kind} {self.model.id}" + (f" {self.baseline.id}" if self.baseline else "")
 
     @property
     def words(self) -> str:
-        """What people are told."""
+        """The task's description for users."""
         who = f"{self.model.candidate}, seed {self.model.seed}"
         if self.kind == "train":
             return f"train {who}"
@@ -47,14 +50,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Stage:
-    """Models of which all must be trained and attacked on a split before the next stage begins."""
+    """Models that must all be trained and attacked on a split before the next stage begins."""
 
     models: tuple[Model, ...]
     split: str
 
 
 def next_task(plan: Plan, state: State, seconds: float) -> Task | Literal["wait", "finished"]:
-    """What a free worker does, `seconds` into the session."""
+    """The next task for a free worker, `seconds` into the session."""
     if seconds >= plan.seconds or state.worker_seconds >= plan.worker_seconds:
         return "finished"
     for stage in stages(plan, state):
@@ -66,12 +69,12 @@ def next_task(plan: Plan, state: State, seconds: float) -> Task | Literal["wait"
 
 
 def is_settled(plan: Plan, state: State) -> bool:
-    """Whether all of the plan was done, or was found to be impossible."""
+    """Whether everything in the plan is done or has failed."""
     return not any(open_tasks(plan, state, stage) for stage in stages(plan, state))
 
 
 def stages(plan: Plan, state: State) -> Iterator[Stage]:
-    """The stages in order; a later one depends on what the earlier ones gave, and comes once they are over."""
+    """The stages in order. A stage depends on the results of earlier ones, and begins once they are done."""
     yield Stage(tuple(first_models(plan)), VALIDATION)
     found = select(plan, state)
     yield Stage(tuple(later_models(plan, found)), VALIDATION)
@@ -80,7 +83,7 @@ def stages(plan: Plan, state: State) -> Iterator[Stage]:
 
 
 def first_models(plan: Plan) -> Iterator[Model]:
-    """So many seeds of each candidate that all have the same."""
+    """The first `other_seeds` seeds of every candidate."""
     for seed in range(plan.other_seeds):
         for candidate in plan.candidates:
             models = plan.models(candidate, plan.other_seeds)
@@ -89,7 +92,7 @@ def first_models(plan: Plan) -> Iterator[Model]:
 
 
 def later_models(plan: Plan, found: Selection) -> Iterator[Model]:
-    """The other seeds of the winner and its baselines, and what separates the gain."""
+    """The remaining seeds of the winner and its baselines, and the ablations."""
     finalists = [candidate for candidate in judged(plan, found) if not candidate.weights]
     made = ablations(plan, found.winner) if plan.ablations and found.winner else []
     for seed in range(plan.seeds):
@@ -100,13 +103,13 @@ def later_models(plan: Plan, found: Selection) -> Iterator[Model]:
 
 
 def judged(plan: Plan, found: Selection) -> list[Candidate]:
-    """Who gets all seeds, and is shown the test images: the winner, its baseline, and all that it was to be compared with."""
+    """The candidates with all seeds and test images: the winner, its baseline, and all those it is compared with."""
     chosen = [found.winner, found.baseline, *(one for one in plan.candidates if one.role in ("compared", "given"))]
     return list({candidate.name: candidate for candidate in chosen if candidate is not None}.values())
 
 
 def opened_models(plan: Plan, found: Selection) -> Iterator[Model]:
-    """All seeds of those. Where nobody can win the test images stay shut: there is nothing that they could confirm."""
+    """All their seeds. Empty without a winner: the test images would have nothing to confirm."""
     if found.winner is None:
         return
     for seed in range(plan.seeds):
@@ -117,7 +120,7 @@ def opened_models(plan: Plan, found: Selection) -> Iterator[Model]:
 
 
 def open_tasks(plan: Plan, state: State, stage: Stage) -> list[Task]:
-    """What a stage still needs, running or not, in the order in which it is begun."""
+    """The tasks that a stage still needs, running or not, in the order in which they start."""
     tasks: list[tuple[tuple[int, int], Task]] = []
     for place, model in enumerate(stage.models):
         known = state.models.get(model.id)
@@ -130,7 +133,7 @@ def open_tasks(plan: Plan, state: State, stage: Stage) -> list[Task]:
         look = _look(plan, state, model)
         if look is not None and stage.split == VALIDATION:
             tasks.append(((_seed_place(plan, model), place), look))
-    # Chunk by chunk over all models of a seed: where it is broken off, they were attacked on nearly the same images.
+    # Chunk by chunk over all models of a seed, so that all have seen nearly the same images if it is interrupted.
     return [task for _, task in sorted(tasks, key=lambda one: one[0])]
 
 
@@ -139,13 +142,13 @@ def _seed_place(plan: Plan, model: Model) -> int:
 
 
 def cascade_of(plan: Plan, split: str, chunk: int) -> str:
-    """Which attacks a chunk goes through: on the first chunk of validation all, to see what the last ones still break."""
+    """A chunk's cascade. The first chunk of validation gets all attacks, to see what the last ones still break."""
     return "autoattack" if split == TEST or chunk == 0 else plan.cascade
 
 
 def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Task]:
     scope = plan.scope(split)
-    # How many there are is known once one was attacked.
+    # The number of images is known once a chunk was attacked.
     total = state.totals.get(scope, 1)
     for chunk in range(math.ceil(total / plan.chunk)):
         task = Task("attack", model, split, chunk, cascade_of(plan, split, chunk))
@@ -157,9 +160,9 @@ def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Tas
 
 
 def _look(plan: Plan, state: State, model: Model) -> Task | None:
-    """The transfer attack, once both models are there and the first chunk was attacked.
+    """The transfer attack, once both models exist and the first chunk was attacked.
 
-    A model from elsewhere is looked at without a baseline too: nobody has counted yet whether it masks its gradients.
+    An external model gets this task even without a baseline, since it was not checked for masked gradients yet.
     """
     first = state.chunks.get((model.id, plan.scope(VALIDATION), 0))
     if first is None or first.after(attacks_of("strong", state.classes)[-1]) is None:
@@ -167,7 +170,7 @@ def _look(plan: Plan, state: State, model: Model) -> Task | None:
     baseline = baseline_of(plan, model)
     other = state.models.get(baseline.id) if baseline is not None else None
     if baseline is not None and (other is None or not (other.finished or other.lost)):
-        return None  # it may come
+        return None  # the baseline may still be trained
     if other is not None and other.lost:
         baseline = None
     if baseline is None and (not model.weights or masking_of(state, model) is not None):
@@ -178,7 +181,7 @@ def _look(plan: Plan, state: State, model: Model) -> Task | None:
 
 
 def baseline_of(plan: Plan, model: Model) -> Model | None:
-    """Whose attacked images are tried on a model: the published recipe's, and on that the first other candidate's, of the first seed."""
+    """The source of a model's transfer attack: the published recipe or, for that, the first other one; one seed."""
     published = next((one for one in plan.candidates if one.role == "published"), None)
     others = [one for one in plan.candidates if one.name != model.candidate]
     chosen = published if published is not None and published.name != model.candidate else next(iter(others), None)

@@ -1,4 +1,4 @@
-"""What a verdict amounts to, as plain values: the documents, the terminal, the report and programs show these and nothing else."""
+"""The results of a verdict as plain values, from which documents, terminal and report are made."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ MOST_PAIRS = 8
 
 @dataclass(frozen=True)
 class Judged:
-    """An candidate with its models that are there."""
+    """A candidate with the models that exist of it."""
 
     candidate: Candidate
     models: tuple[Model, ...]
 
 
 def conclude(study: Study, history: History, name: str, plan: Plan, state: State) -> dict[str, Any]:
-    """Everything that is known now, whether the verdict is over or not."""
+    """All results so far, whether the verdict is finished or not."""
     found = select(plan, state)
     listed = [*plan.candidates, *(ablations(plan, found.winner) if plan.ablations and found.winner else [])]
     baselines = judged(plan, found)
@@ -58,7 +58,7 @@ def conclude(study: Study, history: History, name: str, plan: Plan, state: State
     candidates = [with_models(one, VALIDATION) for one in listed]
     splits: dict[str, Any] = {VALIDATION: of_split(plan, state, found, candidates, VALIDATION)}
     opened = [with_models(one, TEST) for one in baselines]
-    # What was seen is shown, whether this verdict asked for it or an earlier one.
+    # Test results are shown even if only an earlier verdict asked for them.
     if plan.test or any(one.models for one in opened):
         splits[TEST] = of_split(plan, state, found, opened, TEST)
     settled = is_settled(plan, state)
@@ -106,16 +106,17 @@ def _why_unfinished(plan: Plan, state: State) -> str:
 
 
 def schedule_words(recipe: Recipe) -> str:
-    """The one schedule under which all are trained."""
+    """The schedule under which all candidates are trained."""
     lr = recipe.lr_schedule
     return (
-        f"{recipe.epochs} epochs, learning rate {lr.mode} ({lr.shape}), segments end at epochs {', '.join(map(str, recipe.rung_epochs))};"
+        f"{recipe.epochs} epochs, learning rate {lr.mode} ({lr.shape}), segments end at epochs"
+        f" {', '.join(map(str, recipe.rung_epochs))};"
         " of these the one with the best robust accuracy on validation under the search's attack is kept"
     )
 
 
 def candidate_plain(plan: Plan, state: State, one: Judged) -> dict[str, Any]:
-    """One candidate: its recipe, its models, what speaks against its numbers, and by how much the search overrated it."""
+    """One candidate: its recipe, its models, doubts about its numbers, and by how much the search overestimated it."""
     candidate = one.candidate
     again = [_margin_score(plan, state, model) for model in one.models]
     mean = float(np.mean(again)) if again and None not in again else None  # type: ignore[arg-type]
@@ -151,7 +152,7 @@ def _margin_score(plan: Plan, state: State, model: Model) -> float | None:
 
 
 def model_plain(plan: Plan, state: State, model: Model) -> dict[str, Any]:
-    """One model: where it lies, and its own counts on validation under the search's attack."""
+    """One model, with its counts on validation under the search's attack."""
     known = state.models[model.id]
     epoch = best_epoch(plan, known)
     event = known.epochs.get(epoch)
@@ -163,7 +164,7 @@ def model_plain(plan: Plan, state: State, model: Model) -> dict[str, Any]:
 
 
 def of_split(plan: Plan, state: State, found: Selection, candidates: Sequence[Judged], split: str) -> dict[str, Any]:
-    """All numbers on one split. Only images that all of these models were attacked on count."""
+    """All numbers on one split, over the images on which all of these models were attacked."""
     there = [one for one in candidates if one.models]
     chunks = common_chunks(plan, state, [model for one in there for model in one.models], split)
     total = state.totals.get(plan.scope(split))
@@ -208,7 +209,7 @@ def of_split(plan: Plan, state: State, found: Selection, candidates: Sequence[Ju
 
 
 def same_seeds(own: Sequence[Model], others: Sequence[Model]) -> list[tuple[int, int]]:
-    """Places of the models of two candidates that have the same seed, so that a lost one shifts no pair; of models from elsewhere the only one."""
+    """Pairs of indices of models with the same seed, so that a lost model shifts no pair. External models: (0, 0)."""
     if any(model.weights for model in (*own, *others)):
         return [(0, 0)]
     place = {model.seed: index for index, model in enumerate(others)}
@@ -216,9 +217,9 @@ def same_seeds(own: Sequence[Model], others: Sequence[Model]) -> list[tuple[int,
 
 
 def pairs_plain(plan: Plan, state: State, models: Sequence[Model], split: str, chunks: Sequence[int]) -> dict[str, Any]:
-    """Robust accuracy by class, the worst one, and the hardest pairs: which class the attack turns into which.
+    """Robust accuracy by class, the worst class, and the hardest pairs: which class the attack turns into which.
 
-    Means over the seeds; the intervals are those of the images, of which there are no more for there being several models.
+    Means over the seeds; the intervals are over images, and more seeds do not add images.
     """
     seeds = len(models)
     attack = chosen_attack(plan, split, state.classes)
@@ -248,12 +249,12 @@ def pairs_plain(plan: Plan, state: State, models: Sequence[Model], split: str, c
 
 
 def over_seeds(count: int, total: int, seeds: int) -> dict[str, Any]:
-    """A share of images, counted on the same ones for each seed, with the interval that so many images give."""
+    """A share of images, counted over seeds on the same images, with the interval for the images of one seed."""
     return Proportion(round(count / seeds), total // seeds).to_plain() | {"share": count / total}
 
 
 def best_model(plain: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The model to take away: of the winner's, the one that withstands most on validation, the first of equals."""
+    """The model to export: the winner's most robust model on validation, the first in a tie."""
     candidate = next((one for one in plain["candidates"] if one["name"] == plain["winner"]), None)
     of = plain["splits"][VALIDATION]["candidates"].get(plain["winner"])
     if candidate is None or of is None:

@@ -1,4 +1,4 @@
-"""Who wins on validation, and whose numbers cannot be believed."""
+"""Which candidate wins on validation, and whose numbers are unreliable."""
 
 from __future__ import annotations
 
@@ -14,25 +14,32 @@ from hcpr_tune.verdict.plan import Candidate, Model, Plan
 from hcpr_tune.verdict.state import Chunk, State
 
 MOST_SQUARE, MOST_TRANSFER = 0.01, 0.01
-"""Shares of images that Square, which needs no gradient, and images attacked on another model may break after APGD has failed on them; both need at least
-three images. AutoAttack warns of Square from 0.2 % on, which ordinary models of Fashion-MNIST reach (11 of 24 on 400 images, see docs/benchmarks.md)."""
+"""The largest shares of images that the gradient-free Square attack and a transfer attack may break after APGD failed.
+
+AutoAttack warns about Square from 0.2 %, which ordinary models of Fashion-MNIST reach (11 of 24 on 400 images, see
+docs/benchmarks.md).
+"""
 FEWEST_IMAGES = 3
+"""Fewer broken images than this raise no alarm."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What validation says: the winner and its baseline, the published recipe; for that the best other finalist. Where nobody can win there is neither."""
+    """The winner on validation, and its baseline: the published recipe, or the best other candidate if that one wins.
+
+    Both are None if no candidate can win.
+    """
 
     winner: Candidate | None
     baseline: Candidate | None
     order: tuple[Candidate, ...]
-    """All that could win, best first."""
+    """All candidates that could win, best first."""
 
 
 def select(plan: Plan, state: State) -> Selection:
-    """Rank finalists and the published recipe by the first seeds, the same number for each. One that is unreliable, or has no model, cannot win.
+    """Rank finalists and the published recipe by their first seeds, the same number for each.
 
-    The test images have no say in it: what they show does not change who wins.
+    A candidate that is unreliable, or has no model, cannot win. The test images do not affect the choice.
     """
     candidates = []
     for candidate in plan.candidates:
@@ -63,20 +70,20 @@ def select(plan: Plan, state: State) -> Selection:
 
 
 def doubts(plan: Plan, state: State, candidate: Candidate, models: Sequence[Model]) -> list[str]:
-    """What keeps a candidate from winning: unreliable numbers on validation, of whichever seeds are there, and seeds that could not be trained."""
+    """What keeps a candidate from winning: unreliable numbers on validation of any seed, and lost seeds."""
     more = [model for model in living(plan, state, candidate, plan.seeds) if model not in models]
     return [*lost_words(plan, state, candidate), *unreliable(plan, state, [*models, *more], ("validation",))]
 
 
 def lost_words(plan: Plan, state: State, candidate: Candidate) -> list[str]:
-    """How many of the seeds that it is chosen by came to nothing: a mean over the others would flatter it."""
+    """How many of the seeds used for the choice were lost: a mean over the others would be too optimistic."""
     wanted = plan.models(candidate, plan.other_seeds)
     lost = [reason for model in wanted if model.id in state.models and (reason := state.models[model.id].lost)]
     return [f"{len(lost)} of {len(wanted)} seeds could not be trained ({lost[0]})"] if lost else []
 
 
 def living(plan: Plan, state: State, candidate: Candidate, count: int, split: str = "validation") -> list[Model]:
-    """An candidate's models that are there and were attacked on at least one chunk of a split."""
+    """A candidate's trained models that were attacked on at least one chunk of a split."""
     attack, scope = chosen_attack(plan, split, state.classes), plan.scope(split)
     begun = {one for (one, at, _), chunk in state.chunks.items() if at == scope and chunk.after(attack) is not None}
     found = []
@@ -93,7 +100,7 @@ def chosen_attack(plan: Plan, split: str, classes: int) -> str:
 
 
 def common_chunks(plan: Plan, state: State, models: Sequence[Model], split: str, attack: str = "") -> list[int]:
-    """The chunks on which all of these models have gone through the attacks that count."""
+    """The chunks on which all of these models have been through the attacks that count."""
     attack, scope = attack or chosen_attack(plan, split, state.classes), plan.scope(split)
     of = {model.id for model in models}
     done: dict[int, set[str]] = {}
@@ -119,7 +126,7 @@ def classes_after(plan: Plan, state: State, model: Model, split: str, chunks: It
 def survive(
     plan: Plan, state: State, models: Sequence[Model], split: str, chunks: Sequence[int], attack: str = ""
 ) -> np.ndarray:
-    """Which images each model classifies rightly after the attacks that count, (models, images) of 0 and 1."""
+    """Which images each model classifies correctly after the attacks that count, (models, images) of 0 and 1."""
     attack = attack or chosen_attack(plan, split, state.classes)
     rows = [classes_after(plan, state, model, split, chunks, attack) for model in models]
     return np.stack([labels == classes for labels, classes in rows]).astype(float)
@@ -128,7 +135,7 @@ def survive(
 def unreliable(
     plan: Plan, state: State, models: Sequence[Model], splits: Collection[str] = ("validation", "test")
 ) -> list[str]:
-    """Why the numbers of a candidate's models cannot be believed, all its seeds together; empty where nothing speaks against them."""
+    """Why the numbers of a candidate's models, over all its seeds, are unreliable; empty if they are not."""
     chunks = _chunks_of(plan, state, models, splits)
     found = list(_masking_alarms(state, models))
     found += _own_warnings(chunks)
@@ -138,7 +145,7 @@ def unreliable(
 
 
 def checked_images(plan: Plan, state: State, models: Sequence[Model]) -> dict[str, int]:
-    """How many images each check for masked gradients has looked at, over all these models and both splits."""
+    """The number of images that each check for masked gradients covered, over these models and both splits."""
     chunks = _chunks_of(plan, state, models, ("validation", "test"))
     attacked = [chunk for chunk in chunks if any(step.attack != CLEAN for step in chunk.steps)]
     return {
@@ -156,7 +163,7 @@ def _masking_alarms(state: State, models: Sequence[Model]) -> Iterable[str]:
 
 
 def masking_of(state: State, model: Model) -> dict[str, Any] | None:
-    """What the alarm counted: of the very weights that are attacked where they are not those of the last epoch, or come from elsewhere; else after the last epoch."""
+    """The masking alarm's counts: of the "look" at the attacked weights if there was one, else of the last epoch."""
     known = state.models[model.id].masking
     looked = [look["masking"] for (one, _), look in state.looks.items() if one == model.id and look.get("masking")]
     return next(iter(looked), known)
@@ -168,7 +175,7 @@ def _chunks_of(plan: Plan, state: State, models: Sequence[Model], splits: Collec
 
 
 def _own_warnings(chunks: Sequence[Chunk]) -> Iterable[str]:
-    """What AutoAttack says itself. Points without a gradient are counted over all chunks: a few of them say nothing."""
+    """AutoAttack's own warnings. Points without a gradient are summed over all chunks, since a few are harmless."""
     words: dict[str, None] = {}
     points = images = 0
     for chunk in chunks:
@@ -183,7 +190,7 @@ def _own_warnings(chunks: Sequence[Chunk]) -> Iterable[str]:
 
 
 def _square(state: State, chunks: Sequence[Chunk]) -> tuple[int, int]:
-    """(images that Square breaks after all others have failed, images)."""
+    """(images that Square breaks after all other attacks have failed, images)."""
     broken = images = 0
     for chunk in chunks:
         before, after = (chunk.after(name) for name in attacks_of("autoattack", state.classes)[-2:])
@@ -194,7 +201,7 @@ def _square(state: State, chunks: Sequence[Chunk]) -> tuple[int, int]:
 
 
 def _transfer(state: State, models: Sequence[Model]) -> tuple[int, int]:
-    """(images that break although APGD on the model itself did not break them, images)."""
+    """(images that the transfer attack breaks although APGD on the model itself did not, images)."""
     of = {model.id for model in models}
     looks = [look for (model, _), look in state.looks.items() if model in of]
     return sum(look["broken"] for look in looks), sum(look["images"] for look in looks)

@@ -1,7 +1,7 @@
-"""How sure one is that one recipe is better than another: seeds differ, and images are a sample.
+"""Statistics for comparing recipes, with the variation between seeds and the sampling of images.
 
-Throughout, `survive` is (seeds, images) of 0 and 1: which image survives the attack on the model of which seed. The images of the two recipes
-that are compared are the same, in the same order.
+Throughout, `survive` is (seeds, images) of 0 and 1: whether an image survives the attack on a seed's model. Both
+recipes of a comparison have the same images in the same order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 RESAMPLES = 4_000
 CELLS = 4_000_000
-"""Resampled images that are drawn at once: a bound on the memory."""
+"""Resampled images that are drawn at once, to limit the memory."""
 SURE = 0.05
 
 
@@ -32,7 +32,7 @@ class Mean:
 
 
 def mean_over_seeds(survive: np.ndarray) -> Mean:
-    """The share that survives, by seed, (seeds, images) -> mean and sample standard deviation."""
+    """Mean and sample standard deviation over seeds of the share that survives, (seeds, images) -> `Mean`."""
     shares = survive.mean(axis=1)
     deviation = float(shares.std(ddof=1)) if len(shares) > 1 else None
     return Mean(float(shares.mean()), deviation, tuple(map(float, shares)))
@@ -40,9 +40,10 @@ def mean_over_seeds(survive: np.ndarray) -> Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """A recipe's share minus another one's, its 95 % interval and two-sided p by the bootstrap; `adjusted` is p after Holm.
+    """A recipe's share minus another's, its 95 % interval and two-sided p by the bootstrap; `adjusted` is p after Holm.
 
-    `seeds`: of the one that has fewer. With one seed interval and p are of two models, over images alone, and nothing is found of the recipes.
+    `seeds`: the smaller number of seeds of the two. With one seed, interval and p compare two models over images only,
+    so that nothing can be found about the recipes.
     """
 
     value: float
@@ -69,11 +70,12 @@ class Difference:
 
 
 def bootstrap_differences(one: np.ndarray, other: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The difference of means, resampled `RESAMPLES` times over the seeds of each recipe and over the images of both together.
+    """The difference of means, resampled `RESAMPLES` times over each recipe's seeds and the images of both jointly.
 
-    The spread of n resampled seeds falls short of that of new seeds by a factor (n - 1) / n in variance, which for three seeds is a
-    third; each resampled mean is moved away from the mean by the square root of its inverse to make up for it (Davison and Hinkley, Bootstrap
-    Methods, 1997, section 3.8). A recipe with one seed keeps it: what another seed would give is then not in the interval.
+    Resampling n seeds underestimates the variance between new seeds by a factor (n - 1) / n, a third too little for
+    three seeds; to correct for it, each resampled mean is moved away from the mean by the square root of the inverse
+    (Davison and Hinkley, Bootstrap Methods, 1997, section 3.8). With one seed the interval does not cover the variation
+    between seeds.
     """
     generator = np.random.default_rng(seed)
     images = one.shape[1]
@@ -101,12 +103,15 @@ def _resampled_seeds(survive: np.ndarray, size: int, generator: np.random.Genera
 
 
 def differences(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0) -> dict[str, Difference]:
-    """The first of each pair minus the second, with Holm's adjustment over all of them (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    """The first of each pair minus the second, with Holm's adjustment over all pairs.
+
+    Holm, Scandinavian Journal of Statistics 6, 1979.
+    """
     found = {}
     for name, (one, other) in pairs.items():
         drawn = bootstrap_differences(one.astype(float), other.astype(float), seed)
         low, high = np.quantile(drawn, [0.025, 0.975])
-        # One more on each side: no finite number of draws makes a p of 0.
+        # One more on each side, since no finite number of draws justifies p = 0.
         below, above = (int((drawn <= 0).sum()) + 1, int((drawn >= 0).sum()) + 1)
         p = min(1.0, 2 * min(below, above) / (RESAMPLES + 1))
         found[name] = float(one.mean() - other.mean()), float(low), float(high), p
@@ -119,7 +124,7 @@ def differences(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for being several, in the order given."""
+    """Holm-adjusted p-values, in the order given."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, largest = [0.0] * len(p_values), 0.0
     for place, index in enumerate(order):
@@ -130,7 +135,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two models on the same images: how many only the first survives, how many only the second, and the exact two-sided p."""
+    """Two models on the same images: images only the first survives, only the second, and the exact two-sided p."""
 
     only_first: int
     only_second: int
@@ -141,7 +146,7 @@ class McNemar:
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
-    """McNemar's exact test (Psychometrika 12, 1947) on the images that survive each of two models, (images,) each."""
+    """McNemar's exact test (Psychometrika 12, 1947) on which images survive on each of two models, (images,) each."""
     from scipy.stats import binomtest
 
     one, other = int(((first == 1) & (second == 0)).sum()), int(((first == 0) & (second == 1)).sum())

@@ -1,6 +1,6 @@
-"""A study as Optuna's pictures want it: every trial with a value for every dimension, and scored in one way.
+"""A study converted for Optuna's plots: every trial has a value for every dimension, and a score of the same kind.
 
-What the sampler is told (`search/told.py`) is another thing: there a dimension may be missing and a trial may be pruned.
+For the sampler's Optuna adapter, in contrast, a dimension may be missing and a trial may be pruned.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from hcpr_tune.search.spec.space import Choice, Dimension, Params, Range, Value,
 from hcpr_tune.search.spec.study import Study
 
 Scores = Callable[[Trial], dict[str, float] | None]
-"""The accuracies that a trial is shown with; None leaves it out."""
+"""The accuracies to show for a trial; None leaves it out."""
 
 
 def full_params(study: Study, params: Params) -> Params:
-    """A value for each searched dimension: the published recipe's where the condition of a dimension does not hold."""
+    """A value for each searched dimension: the published recipe's if the dimension's condition does not hold."""
     recipe = to_plain(study.recipe)
     return {name: params[name] if name in params else get_dotted(recipe, field_of(name)) for name in study.space}
 
 
 def drawn_space(study: Study, points: Sequence[Params]) -> dict[str, BaseDistribution]:
-    """The axis of each dimension: as wide as its own range, the values beside it and the points reach."""
+    """The axis of each dimension: wide enough for its range and for all points."""
     return {name: _axis(dimension, [point[name] for point in points]) for name, dimension in study.space.items()}
 
 
@@ -45,7 +45,7 @@ def _axis(dimension: Dimension, values: Sequence[Value]) -> BaseDistribution:
 
 
 def common_epoch(history: History, rungs: Sequence[int], enough: int) -> int:
-    """The latest rung at which `enough` trials can be compared; where there is none, the one with most, the later one of equals. 0 for none."""
+    """The latest rung with at least `enough` trials, else the rung with most trials (the later in a tie), else 0."""
     counts = {rung: sum(rung in trial.scores for trial in history.trials.values()) for rung in rungs}
     if late := [rung for rung, count in counts.items() if count >= enough]:
         return max(late)
@@ -54,7 +54,7 @@ def common_epoch(history: History, rungs: Sequence[int], enough: int) -> int:
 
 
 def compared_at(history: History, epoch: int, rungs: Sequence[int]) -> str:
-    """Where trials were compared, and what that says of the end."""
+    """The epoch at which trials are compared, and its rank correlation with the last one."""
     if epoch == rungs[-1]:
         return f"at the last epoch, {epoch}"
     words = f"at epoch {epoch} of {rungs[-1]}"
@@ -63,25 +63,26 @@ def compared_at(history: History, epoch: int, rungs: Sequence[int]) -> str:
     return (
         f"{words} (whose rank correlation with the scores {known})"
         if end.rho is not None
-        else f"{words} (what that says of the end {known})"
+        else f"{words} (whose rank correlation with the end {known})"
     )
 
 
 def at_epoch(epoch: int) -> Scores:
-    """All trials at the same rung."""
+    """Scores of all trials at the same rung."""
     return lambda trial: trial.scores.get(epoch)
 
 
 def as_judged(trial: Trial) -> dict[str, float] | None:
-    """Each trial at its best rung."""
+    """The scores of a trial at its best rung."""
     return trial.scores[trial.best_rung] if trial.scores else None
 
 
 def optuna_study(
     study: Study, history: History, scores: Scores, most: int = 0, among: Iterable[Trial] | None = None
 ) -> optuna.Study:
-    """The scored trials `among` these (all), a fixed sample of `most` of them where there are more, as completed ones of an Optuna study in memory;
-    `target(name)` picks an accuracy.
+    """The scored trials `among` these (default: all) as completed trials of an in-memory Optuna study.
+
+    If there are more than `most`, a fixed sample of them. `target(name)` selects an accuracy.
     """
     trials = history.trials.values() if among is None else among
     scored = [(trial, found) for trial in trials if (found := scores(trial))]
@@ -112,6 +113,6 @@ def optuna_study(
 
 
 def target(name: str) -> Callable[[FrozenTrial], float]:
-    """What Optuna's pictures show of a trial: one of its accuracies."""
+    """The target for Optuna's plots: one of a trial's accuracies."""
     index = OBJECTIVES.index(name)
     return lambda trial: float(trial.values[index])

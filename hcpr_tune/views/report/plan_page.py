@@ -1,4 +1,4 @@
-"""The page of a plan: which variant of a search to take and why, in one HTML file that needs no network."""
+"""The page of a plan: which variant of a search to take and why, as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from hcpr_tune.views.report.page.skeleton import (
 from hcpr_tune.views.wording import amount, disk, lasting
 
 FIGURES = {
-    "scores": ("What each variant gives, and what it costs", "More work is worth it only where the score rises."),
+    "scores": ("Score and cost of each variant", "More work pays off only if the score rises."),
     "busy": ("Workers over time", "Workers that wait are paid for too."),
     "rungs": (
-        "What each rung is worth",
+        "What each rung saves and loses",
         "A rung saves what the stopped trials would have taken, and may lose the best.",
     ),
 }
-"""The pictures by name: their titles, and why one looks at them."""
+"""The figures by name: their titles, and the line above each."""
 COSTS = {
     "attack_step": "one attack step of an epoch",
     "update": "the rest of an epoch's training",
@@ -50,41 +50,41 @@ COSTS = {
     "checkpoint": "writing a checkpoint",
     "start": "start of a job on a new process",
     "job": "start of a job on a used process",
-    "report": "waiting after a report, beside the driver's part",
+    "report": "waiting after a report, apart from the driver's part",
     "driver_report": "the driver, for a report",
     "driver_job": "the driver, for a job that it hands out",
     "driver_worker": "what each worker adds to these two",
 }
-"""What the fields of `planning.costs.Costs` are that count seconds."""
+"""Labels of the fields of `planning.costs.Costs` that count seconds."""
 
 
 @dataclass(frozen=True)
 class PlanShown:
-    """What the page needs to know of a plan."""
+    """What the page needs to know about a plan."""
 
     title: str
     """The name of the space."""
     curves: str
-    """Where the learning curves come from."""
+    """The source of the learning curves."""
     guess: bool
-    """Nobody has measured them."""
+    """Whether the learning curves are a guess, not measured."""
     costs: Mapping[str, Any]
-    """The fields of `planning.costs.Costs`, its `words` and `checkpoint_bytes` among them."""
+    """The fields of `planning.costs.Costs`, including `words` and `checkpoint_bytes`."""
     warnings: Sequence[str]
     results: Sequence[Result]
-    """With `busy` and `gain_over_base` each; the first one is the study as the space has it."""
+    """Each with `busy` and `gain_over_base`; the first one is the study as the space has it."""
     unbeaten: frozenset[str]
     """Names of the variants that no other beats."""
     chosen: str
     objective: str
     command: str
-    """What was typed."""
+    """The user's command."""
     repeats: int
     written: float = 0.0
 
 
 def write_plan_page(path: Path, plan: PlanShown) -> None:
-    """Write the page, whole. Raises `OSError`."""
+    """Write the page atomically. Raises `OSError`."""
     write_bytes_whole(path, plan_html(plan).encode("utf-8", "replace"))
 
 
@@ -102,20 +102,23 @@ def plan_html(plan: PlanShown) -> str:
 
 
 def header(plan: PlanShown) -> str:
-    """What was planned, and what it must not be taken for."""
+    """What was planned, and warnings about its limits."""
     when = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(plan.written or time.time()))
-    played = f"{number(len(plan.results), 'variant')}, each played {number(plan.repeats, 'time')} under a virtual clock"
+    played = (
+        f"{number(len(plan.results), 'variant')}, each simulated {number(plan.repeats, 'time')} with a virtual clock"
+    )
     banners = list(plan.warnings)
     if plan.guess:
         banners.insert(
             0,
-            "The learning curves are a guess, and so are all scores, losses and correlations here. Times and costs do not hang on it as far:"
-            " they follow from what was measured.",
+            "The learning curves are a guess, and so are all scores, losses and correlations here. Times and costs"
+            " depend less on it: they follow from what was measured.",
         )
     if plan.repeats == 1:
         banners.append("One repeat has no intervals: differences between variants may be chance.")
     return (
-        f"<h1>Plan of {escape(plan.title)}</h1><p class='dim'>{escape(played)}. Nothing was trained for it. Written {when}.</p>"
+        f"<h1>Plan of {escape(plan.title)}</h1>"
+        f"<p class='dim'>{escape(played)}. Nothing was trained for it. Written {when}.</p>"
         + "".join(f'<p class="banner">{escape(one)}</p>' for one in banners)
     )
 
@@ -127,14 +130,15 @@ def answer(plan: PlanShown) -> Section:
 
 
 def variants_section(plan: PlanShown) -> Section:
-    """A table of all variants that sorts by any column."""
+    """A sortable table of all variants."""
     unit, _ = work_unit(plan.results)
     titles = ["number", "variant", "kind", "wall-clock", unit, "score", "loss (points)", "workers", "used"]
     titles += ["driver busy", "trials", "epochs", "deaths", "checkpoints kept", "written"]
     rows = "".join(_row(plan, one, place) for place, one in enumerate(plan.results, start=1))
     words = (
-        "Means over the repeats, score and loss with 95 % intervals. Used: the share of the workers' time that was training, evaluation and checkpoints that"
-        " counted. Score: what the trial that the search chooses is truly worth; loss: what the best trial that it began would have been worth more."
+        "Means over the repeats, score and loss with 95 % intervals. Used: the share of the workers' time for training,"
+        " evaluation and checkpoints that counted. Score: the true score of the trial that the search chooses; loss:"
+        " how much higher the true score of the best trial that it started is."
     )
     body = sortable(titles, rows, "All variants")
     return Section("variants", "All variants", f"{body}<p class='dim'>{escape(words)}</p>")
@@ -187,7 +191,7 @@ def rungs_table(plan: PlanShown) -> str:
         return ""
     titles = ["rung", "trials that reach it", "that stop there", "rank correlation with the truth"]
     titles += ["as the search measures it", "enough to stop trials, of the repeats", f"{unit} saved"]
-    return table([*titles, "best trial lost there, of the repeats"], rows, "What each rung is worth")
+    return table([*titles, "best trial lost there, of the repeats"], rows, "What each rung saves and loses")
 
 
 def costs_section(plan: PlanShown) -> Section:
@@ -200,5 +204,5 @@ def costs_section(plan: PlanShown) -> Section:
 
 
 def command_section(plan: PlanShown) -> Section:
-    """How to come by this page again."""
+    """How to make this page again."""
     return Section("command", "How to make it again", commands([("The command that was typed", plan.command)]))

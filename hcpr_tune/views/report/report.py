@@ -1,4 +1,4 @@
-"""One HTML file that says what a search found, why, and what to do next. It needs no network and can be sent around."""
+"""The report of a study: what the search found, why, and what to do next, as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -40,38 +40,38 @@ MOST_ROWS, MOST_MEMBERS = 1000, 8
 NAME = "report.html"
 ROBUST, CLEAN = "robust_accuracy_validation", "clean_accuracy_validation"
 LEAD = {
-    "accuracies": "What each recipe trades: clean images against attacked ones.",
-    "curves": "How the trials rose, and which were given up early.",
-    "rungs": "Stopping early is worth only what an early score says of the end.",
-    "parallel": "Where good recipes lie, all dimensions at once.",
-    "importance": "Which dimensions the accuracies hang on.",
+    "accuracies": "The trade-off of each recipe between clean and attacked images.",
+    "curves": "How the trials improved, and which were stopped early.",
+    "rungs": "Early stopping is only as good as an early score predicts the final one.",
+    "parallel": "Where good recipes are, all dimensions at once.",
+    "importance": "Which dimensions the accuracies depend on.",
     "slices": "The same, one dimension at a time.",
     "pairs": "Where the attack still succeeds: the true class, and what it is turned into.",
     "costs": "What the search spent, and what it saved.",
 }
-"""A line above each picture: why one looks at it."""
+"""The line above each figure: what it is for."""
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What a report is about: the study, its record so far, where it lies and who writes."""
+    """The subject of a report: the study, its folder and its record so far."""
 
     folder: StudyFolder
     study: Study
     history: History
     alive: bool = False
-    """Somebody searches it at the moment."""
+    """Whether a search is running."""
     program: str = "hcpr_tune"
-    """How the commands in it are called."""
+    """The program's name in the commands that are shown."""
     written: float = 0.0
 
     @property
     def state(self) -> str:
-        """One of `standing.STATES`."""
+        """One of `status.STATES`."""
         return "running" if self.alive else state_of(self.study, self.history, None)
 
     def state_of(self, trial: Trial) -> str:
-        """A trial's state: nothing runs where nobody searches."""
+        """A trial's state; without a running search no trial is running."""
         return trial.state if self.alive or trial.state != "running" else "interrupted"
 
     @property
@@ -87,10 +87,13 @@ def write_report(
     program: str = "hcpr_tune",
     path: Path | None = None,
 ) -> Path:
-    """Write the report, whole, to `path` (report.html in the study's folder by default) and return where it is. Raises `OSError`."""
+    """Write the report atomically to `path` (default: report.html in the study's folder), and return the path.
+
+    Raises `OSError`.
+    """
     path = path or folder.root / NAME
     page = report_html(ReportContext(folder, study, history, alive, program, time.time()))
-    # A name that no text can hold comes from a file system.
+    # File names may contain bytes that cannot be encoded.
     write_bytes_whole(path, page.encode("utf-8", "replace"))
     return path
 
@@ -109,28 +112,29 @@ def report_html(told: ReportContext) -> str:
 
 
 def header(told: ReportContext) -> str:
-    """Which study, how it stands, when this was written."""
+    """The study, its state, and when the report was written."""
     history, study = told.history, told.study
     count = counts(study, history, told.alive)
-    words = ", ".join(f"{count[state]} {state}" for state in TRIAL_STATES if count[state]) or "none begun"
+    words = ", ".join(f"{count[state]} {state}" for state in TRIAL_STATES if count[state]) or "none started"
     state = STATES.get(told.state, told.state)
     banner = (
-        "This search was still running when the report was written: what follows is how it stood." if told.alive else ""
+        "This search was still running when the report was written: these are results so far." if told.alive else ""
     )
     if not told.alive and told.state != "finished":
-        banner = f"This search is not over ({state}): what follows is how it stands."
+        banner = f"This search is not over ({state}): these are results so far."
     when = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(told.written))
     description = f"<p>{escape(study.settings.description)}</p>" if study.settings.description else ""
     return (
         f"<h1>{escape(told.name)}</h1>{description}"
-        f"<p class='dim'>{escape(study.recipe.task.dataset)}, {escape(study.recipe.task.norm)} ball of {study.recipe.task.epsilon:g};"
+        f"<p class='dim'>{escape(study.recipe.task.dataset)},"
+        f" {escape(study.recipe.task.norm)} ball of {study.recipe.task.epsilon:g};"
         f" {len(history.trials)} of {study.settings.budget.trials} trials: {escape(words)}. Written {when}.</p>"
         + (f'<p class="banner">{escape(banner)}</p>' if banner else "")
     )
 
 
 def answer(told: ReportContext) -> Section:
-    """The best recipe and its numbers beside the published one, what they are worth, and the commands that go on."""
+    """The best recipe compared with the published one, caveats about the numbers, and the next commands."""
     best = winner(told.study, told.history)
     if best is None:
         return Section("answer", "Answer", f"<p>{escape(nothing_yet(told))}</p>{next_steps(told, None)}")
@@ -153,20 +157,29 @@ def nothing_yet(told: ReportContext) -> str:
 def verdict(told: ReportContext, best: Trial) -> str:
     """The answer in a few sentences."""
     accuracies = rung_accuracies(best) or {}
-    words = f"Trial {best.number}: {accuracies[ROBUST]} robust accuracy, {accuracies[CLEAN]} clean (95 % intervals), on {accuracies[ROBUST].total} validation images."
+    words = (
+        f"Trial {best.number}: {accuracies[ROBUST]} robust accuracy, {accuracies[CLEAN]} clean (95 % intervals),"
+        f" on {accuracies[ROBUST].total} validation images."
+    )
     short = told.study.goal.shortfall(best.scores[best.best_rung])
     if short:
         floor = told.study.settings.constraints.clean_accuracy
-        words = f"No trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points. {words}"
+        words = (
+            f"No trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points."
+            f" {words}"
+        )
     members = front(told.study, told.history)
     if len(told.study.settings.objective) > 1:
         first = told.study.settings.objective[0].replace("_", " ")
-        return f"{words} It has the highest {first} of the {len(members)} trials on the front: those that no other one beats in both accuracies."
+        return (
+            f"{words} It has the highest {first} of the {len(members)} trials on the front, which no other trial beats"
+            " in both accuracies."
+        )
     return f"{words} {gain_words(told, best)}"
 
 
 def gain_words(told: ReportContext, best: Trial) -> str:
-    """What the best trial is ahead of the published recipe by."""
+    """The gain of the best trial over the published recipe."""
     published = told.history.trials[0]
     gain = gain_points(told.study, told.history)
     if best is published:
@@ -180,20 +193,24 @@ def gain_words(told: ReportContext, best: Trial) -> str:
 
 
 def what_it_is_worth(told: ReportContext, best: Trial) -> str:
-    """What the numbers are not."""
+    """Caveats about the numbers."""
     candidates = sum(bool(trial.rungs) for trial in told.history.trials.values())
     opened = openings_words(told.history.openings)
-    words = f"Robust accuracy is under the margin attack, {told.study.recipe.evaluation.steps} steps, on images that the models were not trained on."
+    words = (
+        f"Robust accuracy is under the margin attack, {told.study.recipe.evaluation.steps} steps, on images that the"
+        " models were not trained on."
+    )
     if candidates > 1 and best.number:
         words += (
-            f" The best was chosen from {candidates} trials by these very images, so that its numbers and its gain are optimistic; the interval of the gain"
-            " knows nothing of the choice, and is as wide as for different images."
+            f" The best was chosen from {candidates} trials by these same images, so its numbers and its gain are"
+            " optimistic; the interval of the gain does not account for the choice, and is as wide as for different"
+            " images."
         )
     return f"{words} {opened}"
 
 
 def comparison(told: ReportContext, best: Trial) -> str:
-    """A table: accuracies and every searched value, best beside published."""
+    """A table of accuracies and all searched values, the best next to the published recipe."""
     published = told.history.trials[0]
     members = front(told.study, told.history)[:MOST_MEMBERS] if len(told.study.settings.objective) > 1 else [best]
     chosen = [("front" if len(members) > 1 else "best", trial) for trial in members]
@@ -218,12 +235,12 @@ def comparison(told: ReportContext, best: Trial) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for people."""
+    """A value as HTML."""
     return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
 def next_steps(told: ReportContext, best: Trial | None) -> str:
-    """What to type next; only what works with the files that are there."""
+    """The next commands; only those that work with the files that exist."""
     folder, lines = told.folder, []
     if best is not None and there(folder.best / "recipe.toml"):
         recipe = option("--recipe", folder.best / "recipe.toml")
@@ -241,18 +258,18 @@ def next_steps(told: ReportContext, best: Trial | None) -> str:
         and any(trial.status == "completed" for trial in told.history.trials.values())
     ):
         judge = about("verdict", folder, program=told.program)
-        lines.append(("Train the best again on fresh seeds, and judge them under AutoAttack", judge))
-        lines.append(("The same, and open the test images at the end, once", f"{judge} --test"))
+        lines.append(("Train the best again on new seeds, and evaluate them under AutoAttack", judge))
+        lines.append(("The same, and use the test images at the end, once", f"{judge} --test"))
     if told.alive:
-        lines.append(("See how it stands", about("status", folder, program=told.program)))
+        lines.append(("See its status", about("status", folder, program=told.program)))
     else:
-        what = "Search further" if told.state == "finished" else "Go on with the search"
+        what = "Search further" if told.state == "finished" else "Continue the search"
         lines.append((what, way_on(folder, told.study, told.history, told.state, told.program)))
     return f"<h3>What to do next</h3>{commands(lines)}"
 
 
 def verdict_section(told: ReportContext) -> list[Section]:
-    """What `hcpr_tune verdict` found, where it was run, or the small one that the search ended with."""
+    """The verdict, if there is one: of `hcpr_tune verdict`, or the small one at the end of the search."""
     plain = read_verdict(told.folder.root)
     if plain is None:
         return []
@@ -267,16 +284,14 @@ def verdict_section(told: ReportContext) -> list[Section]:
 
 
 def _source(told: ReportContext, plain: dict[str, Any]) -> Iterator[str]:
-    """How the verdict's numbers were made, where there are any, and which of its files are there."""
+    """How the verdict's numbers were made, if there are any, and which of its files exist."""
     if any(split["candidates"] for split in plain["splits"].values()):
         yield (
-            "Models trained again on fresh seeds; means and standard deviations over them, differences with 95 % intervals by a bootstrap over seeds"
-            " (where there are several) and images, p after Holm. "
+            "Models trained again on new seeds; means and standard deviations over them, differences with 95 %"
+            " intervals by a bootstrap over seeds (if there are several) and images, p after Holm. "
         )
-    yield "verdict/verdict.md has all of it"
-    yield (
-        ", verdict/ the model to take away." if (told.folder.root / "verdict" / "model.safetensors").is_file() else "."
-    )
+    yield "verdict/verdict.md has the details"
+    yield ", verdict/ the exported model." if (told.folder.root / "verdict" / "model.safetensors").is_file() else "."
 
 
 def _verdict_table(plain: dict[str, Any], split: str) -> str:
@@ -284,15 +299,18 @@ def _verdict_table(plain: dict[str, Any], split: str) -> str:
 
 
 def foreseen(told: ReportContext) -> str:
-    """The search against its plan, where it had one."""
+    """The search compared with its plan, if it had one."""
     rows = foreseen_rows(told.study, told.history)
     if not rows:
         return ""
-    return f"<h3>What was foreseen</h3>{table(TITLES, rows, 'The search against its plan')}<p class='dim'>{escape(SENTENCE)}</p>"
+    return (
+        f"<h3>Compared with the plan</h3>{table(TITLES, rows, 'The search compared with its plan')}"
+        f"<p class='dim'>{escape(SENTENCE)}</p>"
+    )
 
 
 def alarm_section(told: ReportContext) -> Section:
-    """What a person should look at."""
+    """What the user should look at."""
     found = alarms(told.study, told.history)
     items = [f'<li class="{escape(alarm.kind)}">{escape(alarm.words)}</li>' for alarm in found]
     items += [f'<li class="loss">lost and done again: {escape(what)}</li>' for what in told.history.losses]
@@ -301,16 +319,19 @@ def alarm_section(told: ReportContext) -> Section:
 
 
 def no_alarm_words(told: ReportContext) -> str:
-    """What was looked at without finding anything."""
+    """What was checked without finding anything."""
     trials = told.history.trials.values()
     if not any(trial.epochs for trial in trials):
         return "Nothing was trained yet, so there is nothing to say."
     checked = sum(bool((masking_of(trial) or {}).get("images")) for trial in trials)
     words = "No trial was lost, nothing was damaged"
     if checked:
-        return f"None. {words}, and no masked gradients were seen in the {counted(checked, 'trial')} whose models were checked for them after their last epoch."
+        return (
+            f"None. {words}, and no masked gradients were seen in the {counted(checked, 'trial')} whose models were"
+            " checked for them after their last epoch."
+        )
     reason = (
-        "no trial has come to its last epoch"
+        "no trial has reached its last epoch"
         if told.study.recipe.evaluation.masking_images
         else "evaluation.masking_images is 0"
     )
@@ -318,24 +339,30 @@ def no_alarm_words(told: ReportContext) -> str:
 
 
 def examples_section(told: ReportContext) -> list[Section]:
-    """What the attack does to images, where the best trial's worker drew it."""
+    """Examples of attacked images, if the best trial's worker drew them."""
     best = winner(told.study, told.history)
     path = told.folder.trial(best.number) / f"examples_epoch_{best.best_rung:04d}.png" if best is not None else None
     if best is None or path is None or not there(path):
         return []
     data = base64.b64encode(path.read_bytes()).decode()
-    says = f"Validation images as they are, attacked, and the difference, with what trial {best.number} makes of them at epoch {best.best_rung}."
-    body = f'<figure><img alt="{escape(says)}" src="data:image/png;base64,{data}"><figcaption>{escape(says)}</figcaption></figure>'
+    says = (
+        "Validation images before and after the attack, and the difference, with the predictions of trial"
+        f" {best.number} at epoch {best.best_rung}."
+    )
+    body = (
+        f'<figure><img alt="{escape(says)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{escape(says)}</figcaption></figure>"
+    )
     return [Section("examples", "What the attack does", body)]
 
 
 def trials_section(told: ReportContext) -> Section:
-    """A table of all trials that sorts by any column."""
+    """A sortable table of all trials."""
     ranked = told.history.ranked()
     scored = {trial.number for trial in ranked}
     listed = ranked + [trial for trial in told.history.trials.values() if trial.number not in scored]
     if not listed:
-        return Section("trials", "All trials", "<p>None was begun.</p>")
+        return Section("trials", "All trials", "<p>None was started.</p>")
     titles = ["rank", "trial", "state", "robust", "clean", "epochs", "seconds", "source", *told.study.space, "reason"]
     best = winner(told.study, told.history)
     rows = "".join(_row(told, trial, place, best) for place, trial in enumerate(listed[:MOST_ROWS], start=1))
@@ -372,11 +399,11 @@ def _row(told: ReportContext, trial: Trial, place: int, best: Trial | None) -> s
 
 
 def reproduce_section(told: ReportContext) -> Section:
-    """Everything that says which numbers these are."""
+    """Everything that identifies these results."""
     history, study = told.history, told.study
     space, seed = option("--space", told.folder.study), option("--seed", study.settings.seed)
     same = command("tune", space, seed, *storage_words(storage_of_folder(told.folder)), program=told.program)
-    what = "From the resolved study, with the same seed (with one worker it decides the same)"
+    what = "From the resolved study, with the same seed (with one worker it makes the same decisions)"
     body = f"{facts(dict(_facts(told)))}<h3>The same search again</h3>{commands([(what, same)])}"
     changes = list(_changes(history))
     if changes:
@@ -385,13 +412,13 @@ def reproduce_section(told: ReportContext) -> Section:
 
 
 def _changes(history: History) -> Iterator[str]:
-    """What was asked of the search beside its study file."""
+    """What the search was given in addition to its study file."""
     for extension in history.extensions:
         yield "its budget was set to " + ", ".join(f"{name} {value:g}" for name, value in extension.items())
     if history.old_trials:
-        yield f"it learnt from {len(history.old_trials)} trials of an earlier study"
+        yield f"it learned from {len(history.old_trials)} trials of an earlier study"
     if history.requests:
-        yield f"{len(history.requests)} requests by hand (trials asked for or killed)"
+        yield f"{len(history.requests)} requests by hand (trials enqueued or killed)"
     if history.audited:
         yield "trials run to the end for the audit: " + ", ".join(map(str, sorted(history.audited)))
 

@@ -1,4 +1,4 @@
-"""The report at the end of a search. Drawing it needs plotly, which is imported only then."""
+"""Write the report at the end of a search. plotly is imported only then."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hcpr_tune.views.next_commands import about
 
 
 class ReportFile:
-    """A listener that writes the report when a search has ended by itself; one that is interrupted must not wait for it."""
+    """A listener that writes the report when a search has finished; an interrupted one must not wait for it."""
 
     def __init__(self, folder: StudyFolder, study: Study, program: str) -> None:
-        """`program`: how the commands in the report are called."""
+        """`program`: the program's name in the commands that the report shows."""
         self._folder, self._study, self._program = folder, study, program
         self.words = f"{about('report', folder, program=program)} writes one page about it"
-        """Where the report is, or how one comes by it."""
+        """The report's path, or how to get one."""
 
     def on_event(self, event: Event, history: History) -> None:
         if event["event"] != "end" or event["reason"] != "finished":
@@ -25,7 +25,7 @@ class ReportFile:
 
         try:
             self.words = str(write_report(self._folder, self._study, history, program=self._program))
-        except Exception as error:  # nobody loses an answer for a page
+        except Exception as error:  # a failed report must not fail the search
             self.words = f"could not be drawn ({named(error)})"
 
     def close(self) -> None:

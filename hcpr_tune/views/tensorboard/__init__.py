@@ -1,4 +1,4 @@
-"""TensorBoard's files: curves, HParams, pictures.
+"""TensorBoard files: curves, HParams, images.
 
 May import `views`, `search` and `common`.
 """

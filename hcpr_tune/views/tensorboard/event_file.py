@@ -1,4 +1,4 @@
-"""TensorBoard's event files, by its own record writer and protocol buffers: the driver need not import torch for them."""
+"""TensorBoard's event files, written with its record writer and protocol buffers, so that torch is not needed."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PREFIX = "events.out.tfevents."
 
 
 class EventFile:
-    """The one event file of a run in `folder`, opened again where it was closed.
+    """The event file of a run in `folder`; appends to the latest one, if there is any.
 
-    With `anew` another one, which a reader takes up after those before it: their names are in the order of their seconds. Each write is
-    flushed, so that it is there to see and a kill loses nothing.
+    `anew` starts another file, which readers read after the earlier ones, as the names sort by their seconds. Each
+    write is flushed, so that it is visible at once and a kill loses nothing.
     """
 
     def __init__(self, folder: Path, anew: bool = False) -> None:
@@ -44,7 +44,7 @@ class EventFile:
                 self._append(event)
 
     def write(self, wall_time: float, step: int, values: Iterable[Any]) -> None:
-        """Values of `scalars`, `text` and `image`, or with metadata of a plugin."""
+        """Write values from `scalars`, `text` or `image`, or with a plugin's metadata."""
         self._append(BoardEvent(wall_time=wall_time, step=step, summary=Summary(value=values)))
 
     def _append(self, event: Any) -> None:
@@ -56,7 +56,7 @@ class EventFile:
 
 
 def _beginning() -> list[Any]:
-    """What a reader must know first: the format, and that what it read of the run in other files counts no more."""
+    """The first events of a file: the format, and a session start, which discards what other files say of the run."""
     now = time.time()
     return [
         BoardEvent(wall_time=now, file_version="brain.Event:2"),
@@ -65,7 +65,7 @@ def _beginning() -> list[Any]:
 
 
 def write_alone(path: Path, values: Iterable[Any]) -> None:
-    """A file of a run that has only this to say, whole or not at all."""
+    """Atomically write an event file with these values only."""
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)
     for event in (*_beginning(), BoardEvent(wall_time=time.time(), summary=Summary(value=values))):
@@ -75,9 +75,9 @@ def write_alone(path: Path, values: Iterable[Any]) -> None:
 
 
 def emptied(folder: Path) -> list[Path]:
-    """Take everything out of a run's event files, which is then written anew, and return them.
+    """Truncate a run's event files before the run is rewritten, and return them.
 
-    To be deleted later: the slower one of TensorBoard's readers does not get over a file that is gone.
+    They must be deleted later: the slower of TensorBoard's readers fails if a file is gone.
     """
     found = list(folder.glob(PREFIX + "*"))
     for path in found:
@@ -86,25 +86,25 @@ def emptied(folder: Path) -> list[Path]:
 
 
 def scalars(values: Mapping[str, float]) -> list[Any]:
-    """Points of curves, by tag."""
+    """Scalar values by tag."""
     return [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
 
 
 def text(tag: str, words: str) -> list[Any]:
-    """A text that is shown letter by letter, as a file is."""
+    """A text that is shown verbatim."""
     metadata = text_plugin.create_summary_metadata(display_name=None, description=None)
-    # Written as TOML, no line of it is a fence.
+    # The texts are TOML, which cannot contain the fence.
     tensor = make_tensor_proto([f"~~~\n{clean(words.rstrip())}\n~~~".encode()])
     return [Summary.Value(tag=tag, metadata=metadata, tensor=tensor)]
 
 
 def image(tag: str, png: bytes | None, description: str) -> list[Any]:
-    """A picture; nothing where there is none, or a damaged one."""
+    """An image; empty if there is none, or it is damaged."""
     size = None if png is None else png_size(png)
     if size is None:
         return []
     picture = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=png)
     metadata = image_plugin.create_summary_metadata(display_name=None, description=description)
-    # TensorBoard's fast reader drops the description of what has no class.
+    # TensorBoard's fast reader drops the description of data without a class.
     metadata.data_class = DATA_CLASS_BLOB_SEQUENCE
     return [Summary.Value(tag=tag, image=picture, metadata=metadata)]

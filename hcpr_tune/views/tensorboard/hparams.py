@@ -1,4 +1,4 @@
-"""What TensorBoard's HParams tab needs: the searched dimensions with their domains, and for each trial its values and how it ended."""
+"""Data for TensorBoard's HParams tab: the searched dimensions with their domains, and each trial's values and end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METRICS = {
     BEST_CLEAN: "clean accuracy",
     BEST_EPOCH: "epoch of the best rung",
 }
-"""The curves whose latest points stand beside a trial's values, and what the columns are called."""
+"""The curves whose latest values are shown next to a trial's parameters, and the titles of their columns."""
 ENDS = {
     "completed": api_pb2.STATUS_SUCCESS,
     "stopped": api_pb2.STATUS_SUCCESS,
@@ -33,11 +33,11 @@ ENDS = {
     "diverged": api_pb2.STATUS_FAILURE,
     "failed": api_pb2.STATUS_FAILURE,
 }
-"""How the states of a trial that may be its last are shown; one that was stopped early did what it should."""
+"""The status shown for a trial's final state; a trial that was stopped early counts as a success."""
 
 
 def columns(study: Study, params: Params) -> Params:
-    """A trial's value of every dimension: of one that does not exist beside its other values, the value of the study's recipe."""
+    """A trial's value for every dimension: the study's recipe's value if the dimension's condition does not hold."""
     plain = to_plain(study.recipe)
     values = {name: get_dotted(plain, field_of(name)) for name in study.space}
     return {name: value for name, value in (values | params).items() if value is not None}
@@ -60,7 +60,10 @@ def experiment(study: Study) -> list[Any]:
 
 
 def _column(name: str, dimension: Dimension, base: Params) -> Any:
-    """A dimension. Its domain takes in the recipe's own value: TensorBoard hides trials outside, and where a dimension does not exist that is what stands there."""
+    """A dimension's column.
+
+    Its domain includes the recipe's value, which trials without the dimension show: TensorBoard hides values outside.
+    """
     doc: str = dotted_names(Recipe)[field_of(name)][1].metadata["doc"]
     info = api_pb2.HParamInfo(name=name, display_name=name, description=f"{doc} Searched: {dimension}.", differs=True)
     values: Any = list(dict.fromkeys([*dimension.ends(), *([base[name]] if name in base else [])]))
@@ -73,7 +76,7 @@ def _column(name: str, dimension: Dimension, base: Params) -> Any:
 
 
 KINDS = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
-"""All others are numbers."""
+"""All other types are numbers."""
 
 
 def session_start(study: Study, trial: Trial) -> list[Any]:
@@ -90,7 +93,7 @@ def session_start(study: Study, trial: Trial) -> list[Any]:
 
 
 def session_end(trial: Trial) -> list[Any]:
-    """How a trial ended, for now: a stopped one may be promoted. Nothing for one that is to go on."""
+    """How a trial ended, for now: a stopped one may be promoted. Empty for one that will continue."""
     if trial.state not in ENDS:
         return []
     end = SessionEndInfo(status=ENDS[trial.state], end_time_secs=trial.last_heartbeat)

@@ -1,4 +1,4 @@
-"""The classes that an attack leads to, as a picture: a row per true class, a column per class under attack."""
+"""An image of the confusion matrix under attack: a row per true class, a column per class under attack."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from hcpr_tune.common.drawing import FRAME, INK, PALE, PAPER, as_png, class_word
 from hcpr_tune.search.record.history import Event
 
 STAYED, LED_AWAY = np.array([11, 122, 91]), np.array([194, 65, 12])
-"""Full colours of the diagonal and of all else."""
+"""Full colours of the diagonal and of all other cells."""
 MOST_PIXELS, LARGEST_CELL = 720, 44
-"""A side of all cells together, and of one."""
+"""The largest side of all cells together, and of one cell."""
 NUMBERED, NAMED = 22, 12
-"""Pixels of a cell from which on it has room for its count, and a row for its name."""
+"""The smallest cells, in pixels, that have room for their count, and for the name of their row."""
 MARGIN, MOST_NAME = 12, 110
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images by true class (row) and class under attack (column); the last column, where there is one more, for logits that are no numbers."""
+    """Images by true class (row) and class under attack (column). An extra last column is for logits that are NaN."""
 
     counts: np.ndarray
 
     @classmethod
     def of(cls, event: Event) -> Confusion | None:
-        """What a rung's report says; None where it says nothing of classes."""
+        """From a rung's report; None if the report has no classes."""
         if "attacked_pairs_validation" not in event or not event.get("class_totals_validation"):
             return None
         totals = np.array(event["class_totals_validation"])
         pairs = np.array(event["attacked_pairs_validation"], dtype=int).reshape(-1, 3)
         counts = np.zeros((len(totals), len(totals) + 1), dtype=int)
-        # A class of -1 is the last column.
+        # Class -1 (NaN) indexes the last column.
         counts[pairs[:, 0], pairs[:, 1]] = pairs[:, 2]
         np.fill_diagonal(counts, totals - counts.sum(axis=1))
         return cls(counts if counts[:, -1].any() else counts[:, :-1])
@@ -44,7 +44,10 @@ class Confusion:
         return len(self.counts)
 
     def colours(self) -> np.ndarray:
-        """One per cell, (rows, columns, 3) uint8: white for none of the class's images, the darker the more; errors are seen from few images on."""
+        """One per cell, (rows, columns, 3) uint8: the larger the share of the class's images, the darker.
+
+        Off the diagonal even few images are visible.
+        """
         shares = self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
         diagonal = np.eye(*self.counts.shape) > 0
         depth = np.where(diagonal, 0.9 * shares, np.sqrt(shares))[..., None]
@@ -54,7 +57,7 @@ class Confusion:
 
 
 def confusion_png(event: Event, class_names: Sequence[str], heading: str) -> bytes | None:
-    """The picture of a rung's report as a PNG file, with `heading` above it; None where the report says nothing of classes."""
+    """The confusion matrix of a rung's report as a PNG file, titled `heading`; None if the report has no classes."""
     confusion = Confusion.of(event)
     if confusion is None:
         return None
@@ -62,7 +65,7 @@ def confusion_png(event: Event, class_names: Sequence[str], heading: str) -> byt
 
 
 def draw_confusion(confusion: Confusion, class_names: Sequence[str], heading: str) -> Image.Image:
-    """A cell per pair of classes, with its count where there is room for one."""
+    """Draw a cell per pair of classes, with its count if there is room."""
     rows, columns = confusion.counts.shape
     cell = max(1, min(LARGEST_CELL, MOST_PIXELS // columns))
     names = [class_word(number, class_names) for number in (*range(rows), *([-1] if columns > rows else []))]
@@ -71,7 +74,7 @@ def draw_confusion(confusion: Confusion, class_names: Sequence[str], heading: st
     left, top = 2 * MARGIN + room, 64 + (room if cell >= NAMED else 14)
     words = [
         heading,
-        f"rows: true class; columns: class under attack; {confusion.counts.sum()} images, diagonal: stayed right",
+        f"rows: true class; columns: class under attack; {confusion.counts.sum()} images, diagonal: still correct",
     ]
     width = max(left + cell * columns + MARGIN, *(2 * MARGIN + width_of(line, 12) for line in words))
     picture = Image.new("RGB", (width, top + cell * rows + MARGIN), PAPER)
@@ -88,7 +91,7 @@ def draw_confusion(confusion: Confusion, class_names: Sequence[str], heading: st
 
 
 def _draw_names(picture: Image.Image, names: Sequence[str], cell: int, corner: tuple[int, int], rows: int) -> None:
-    """Names at both sides; where there is no room for each, the number of every so many."""
+    """Draw the names of rows and columns or, if there is no room, the number of every nth."""
     left, top = corner
     draw = ImageDraw.Draw(picture)
     flat = max(width_of(name, 12) for name in names) <= cell
@@ -108,7 +111,7 @@ def _draw_names(picture: Image.Image, names: Sequence[str], cell: int, corner: t
 
 
 def _draw_counts(draw: ImageDraw.ImageDraw, confusion: Confusion, cell: int, corner: tuple[int, int]) -> None:
-    """The counts that are not 0, light on dark cells."""
+    """Draw the counts that are not 0, light on dark cells."""
     dark = confusion.colours().mean(axis=2) < 150
     for row, column in np.argwhere(confusion.counts):
         at = corner[0] + cell * column + cell / 2, corner[1] + cell * row + cell / 2

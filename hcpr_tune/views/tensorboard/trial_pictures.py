@@ -1,4 +1,4 @@
-"""The pictures of a trial's rungs, kept in its folder: a checkpoint that has one may be dropped, and drawing takes time."""
+"""The images of a trial's rungs, kept in its folder, as checkpoints may be dropped and drawing takes time."""
 
 from __future__ import annotations
 
@@ -16,51 +16,52 @@ from hcpr_tune.search.storage.checkpoint_store import EXAMPLES
 from hcpr_tune.views.tensorboard.pictures import confusion_png
 
 AT_ONCE = 16
-"""Requests to a bucket."""
+"""Concurrent requests to a bucket."""
 
 
 def best_rung_at(history: History, trial: Trial, rung: int) -> int:
-    """The epoch of the rung that the trial was judged by when it had reached `rung`."""
+    """The epoch of the trial's best rung when it had reached `rung`."""
     return history.goal.best_rung({epoch: scores for epoch, scores in trial.scores.items() if epoch <= rung})
 
 
 def shown_rungs(history: History, trial: Trial) -> list[int]:
-    """The rungs that have pictures: those that were the trial's best when it reached them, so its first one too."""
+    """The rungs that have images: those that were the trial's best when it reached them, including the first."""
     return [rung for rung in sorted(trial.rungs) if best_rung_at(history, trial, rung) == rung]
 
 
 class TrialPictures:
-    """Brings what workers drew from checkpoints and from the bucket's copy of the study, and draws what the record knows.
+    """Fetches the images that workers drew from checkpoints or the bucket, and draws those that the record determines.
 
-    A storage that does not answer only leaves a picture out.
+    If the storage does not answer, an image is just left out.
     """
 
     def __init__(self, folder: StudyFolder, study: Study) -> None:
         self._folder, self._study = folder, study
 
     def examples(self, trial: Trial, rung: int) -> bytes | None:
-        """The picture that the worker drew; None where it was not brought."""
+        """The image that the worker drew; None if it was not fetched."""
         path = self._folder.root / examples_key(trial.number, rung)
         return path.read_bytes() if path.exists() else None
 
     def confusion(self, history: History, trial: Trial, rung: int) -> bytes | None:
-        """The classes that the attack led to; None where the record does not say."""
+        """The confusion matrix under attack; None if the record does not have it."""
         path = self._folder.trial(trial.number) / f"attacked_classes_epoch_{rung:04d}.png"
         if path.exists():
             return path.read_bytes()
         event = trial.at_rung(rung)
         robust = Proportion(event["robust_correct_validation"], event["total_validation"])
-        heading = f"trial {trial.number}, epoch {rung}: {robust.count} of {robust.total} images stay right under attack"
+        heading = (
+            f"trial {trial.number}, epoch {rung}: {robust.count} of {robust.total} images stay correct under attack"
+        )
         names = history.model_inputs.get("class_names", ())
         png = confusion_png(event, names, f"{heading} ({100 * robust.share:.1f} %)")
-        if (
-            png is not None and names
-        ):  # before any job has ended there are none: then it is drawn again with the next session
+        # There are no names before the first job has ended; the next session then draws it again.
+        if png is not None and names:
             write_bytes_whole(path, png)
         return png
 
     def bring(self, number: int, rung: int, copied: Collection[str] = ()) -> None:
-        """Bring the picture of a rung that was just reported, or one that is among the `copied` files in the bucket."""
+        """Fetch the image of a rung that was just reported, or one that is among the `copied` files in the bucket."""
         key = examples_key(number, rung)
         training = training_name(number, rung, self._study.restarted)
         try:
@@ -75,7 +76,7 @@ class TrialPictures:
             write_bytes_whole(self._folder.root / key, png)
 
     def bring_missing(self, history: History) -> None:
-        """What another machine's session brought, and what a killed one had no time to, many at once."""
+        """Fetch all missing images in parallel: those of another machine's session, or of a killed one."""
         wanted = {
             (trial.number, rung)
             for trial in history.trials.values()
@@ -88,12 +89,12 @@ class TrialPictures:
                 copied = set(self._folder.bucket.keys("trials"))
             except StorageError:
                 return
-            # A request for each that was ever drawn would take minutes.
+            # Requesting every image that was ever drawn would take minutes.
             wanted &= kept_checkpoints(self._study, history) | {one for one in wanted if examples_key(*one) in copied}
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda one: self.bring(one[0], one[1], copied), wanted))
 
 
 def examples_key(number: int, rung: int) -> str:
-    """Where the picture lies in the study's folder, and in the bucket's copy of it."""
+    """The image's path in the study's folder, and in the bucket's copy of it."""
     return f"trials/trial_{number:04d}/examples_epoch_{rung:04d}.png"

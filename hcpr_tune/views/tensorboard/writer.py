@@ -1,4 +1,4 @@
-"""TensorBoard's view of a search, written by the driver as soon as something is recorded: a run per trial, and one for the study."""
+"""The TensorBoard files of a search, written as events are recorded: a run per trial, and one for the study."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ CURVES = {
     "seconds_update": "seconds/update",
     "seconds_evaluation": "seconds/evaluation",
 }
-"""Tag of each reported number."""
+"""The tag of each reported number."""
 RATE = "images_per_second/training"
 EXAMPLES, CONFUSION = "pictures/examples", "pictures/attacked_classes"
 SAYS = {
-    EXAMPLES: "The same validation images for every trial, before and after the attack that trials are judged by, and what changed,"
-    " amplified. Below each its true class and what the model takes it for. Rungs that were the trial's best when it reached them.",
-    CONFUSION: "Validation images by true class (row) and class under attack (column), the darker the larger the share of its row."
-    " The diagonal stayed right. Rungs that were the trial's best when it reached them.",
+    EXAMPLES: "The same validation images for every trial, before and after the attack that trials are evaluated with,"
+    " and the difference, amplified. Below each its true class and the predicted one. Rungs that were the trial's best"
+    " when it reached them.",
+    CONFUSION: "Validation images by true class (row) and class under attack (column), the darker the larger the share"
+    " of its row. Images on the diagonal are still correct. Rungs that were the trial's best when it reached them.",
 }
 
 
 def curve_values(event: Event) -> dict[str, float]:
-    """What an epoch adds to the curves, by tag."""
+    """The curves' values at an epoch, by tag."""
     values = {tag: float(event[name]) for name, tag in CURVES.items()}
     for kind in ("robust", "clean"):
         if f"{kind}_correct_validation" in event:
@@ -49,7 +50,7 @@ def curve_values(event: Event) -> dict[str, float]:
 
 
 def best_values(trial: Trial, best: int) -> dict[str, float]:
-    """What the table of trials says of a trial that is judged by the rung `best`."""
+    """The table's values for a trial whose best rung is `best`."""
     scores = trial.scores[best]
     return {
         hparams.BEST_ROBUST: scores["robust_accuracy"],
@@ -59,10 +60,10 @@ def best_values(trial: Trial, best: int) -> dict[str, float]:
 
 
 class TensorBoardView:
-    """A listener: the run `trials/trial_0003` in a trial's folder with curves, values, recipe and pictures; the study's own in its folder.
+    """A listener that writes each trial's curves, values, recipe and images to its folder, and a run for the study.
 
-    The files are rebuilt from the record when a search is resumed, so that no step is missing or doubled. A trial's file is closed with
-    its job, so that open files do not grow with the number of trials.
+    The files are rebuilt from the record when a search is resumed, so that no step is missing or duplicated. A trial's
+    file is closed with its job, so that the number of open files does not grow with the trials.
     """
 
     def __init__(self, folder: StudyFolder, study: Study, history: History) -> None:
@@ -70,7 +71,7 @@ class TensorBoardView:
         self._pictures = TrialPictures(folder, study)
         self._open: dict[int, EventFile] = {}
         self._ends: dict[int, str] = {}
-        """The state that a trial's file ends with."""
+        """The final state in each trial's file."""
         self._emptied: list[Path] = []
         self._write_study()
         self._pictures.bring_missing(history)
@@ -88,7 +89,7 @@ class TensorBoardView:
         elif event["event"] == "job_end":
             self._end(history, history.trials[event["trial"]])
         elif event["event"] == "end":
-            # Before a bucket's copy of the folder is brought up to date for the last time.
+            # Close now, before the folder is synced to the bucket for the last time.
             self.close()
 
     def _write_study(self) -> None:
@@ -96,7 +97,7 @@ class TensorBoardView:
         write_alone(self._folder.root / f"{PREFIX}study", values)
 
     def _write_anew(self, history: History, trial: Trial) -> None:
-        """A trial's file from the record."""
+        """Rewrite a trial's file from the record."""
         self._close(trial.number)
         self._emptied += emptied(self._folder.trial(trial.number))
         self._open[trial.number] = EventFile(self._folder.trial(trial.number), anew=True)
@@ -112,7 +113,7 @@ class TensorBoardView:
         self._file(trial.number).write(trial.began, 0, values)
 
     def _add(self, history: History, trial: Trial, step: int) -> None:
-        """An epoch at `step`: its number, or where each rung is a training of its own, the number of epochs trained so far."""
+        """Add an epoch at `step`: its number or, if each rung is a separate training, the epochs trained so far."""
         event = trial.epochs[step]
         values = scalars(curve_values(event))
         if event["is_rung"]:
@@ -126,7 +127,7 @@ class TensorBoardView:
 
     def _end(self, history: History, trial: Trial) -> None:
         if trial.number in self._ends and self._ends[trial.number] != trial.state and trial.lost:
-            # It was stopped and then promoted. TensorBoard goes by the first end in a file.
+            # It was stopped and then promoted. TensorBoard uses the first end in a file.
             self._write_anew(history, trial)
         elif trial.number not in self._ends:
             self._write_end(trial)

@@ -1,4 +1,4 @@
-"""The live view of a running search, and lines for grep.
+"""The live view of a running search, and its plain and JSON lines.
 
 May import `views`, `search` and `common`.
 """

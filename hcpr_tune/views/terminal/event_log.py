@@ -1,4 +1,4 @@
-"""What is told of a search as it goes, line by line, where nobody looks at a terminal: `key=value` for grep, JSON for programs."""
+"""The news of a running search, line by line, without a terminal: `key=value` for grep, JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from hcpr_tune.views.summary import Alarm, alarms, gain_points, judged
 from hcpr_tune.views.wording import clock, printable
 
 TOLD_AS_THEY_ARE = {"loss": "what", "workers": "workers"}
-"""Events that are news by themselves, and what they say."""
+"""Events that are passed on as news, and the key of their value."""
 
 NUMBER = re.compile(r"[-+.\w]*\d[-+.\w]*|nan|inf")
 
 
 class EventLog:
-    """Makes news of events: a rung that was reached, a trial that ended without one, an alarm, something lost, workers that came or went."""
+    """Turns events into news: a reached rung, a trial that ended without one, an alarm, a loss, changed workers."""
 
     def __init__(self, study: Study, history: History) -> None:
-        """What alarms the history has already is not new."""
+        """Alarms that the history already has are not news."""
         self._study = study
         self._told = {kind_of(alarm) for alarm in alarms(study, history)}
 
@@ -69,7 +69,9 @@ class EventLog:
 
 
 def kind_of(alarm: Alarm) -> str:
-    """What makes an alarm new: for masked gradients the trial, for lost trials the reason, whose numbers are others each time, for a floor nothing."""
+    """A key for alarms that are news only once: the trial for masked gradients, the reason without numbers for lost
+    trials, the kind for a floor.
+    """
     if alarm.kind == "masking":
         return alarm.words
     reason = alarm.words.partition(": ")[2] if alarm.trials else ""
@@ -77,7 +79,7 @@ def kind_of(alarm: Alarm) -> str:
 
 
 def at_rung(epoch: Event) -> Plain:
-    """Both accuracies as they were reported."""
+    """Both accuracies of a rung's report."""
     return {
         f"{kind}_accuracy_validation": Proportion(
             epoch[f"{kind}_correct_validation"], epoch["total_validation"]
@@ -87,7 +89,7 @@ def at_rung(epoch: Event) -> Plain:
 
 
 class PlainLines:
-    """A line of `key=value` for each piece of news."""
+    """A listener that prints a line of `key=value` for each piece of news."""
 
     def __init__(self, study: Study, console: Console, history: History | None = None) -> None:
         self._news, self._console = EventLog(study, history or History(study.recipe.epochs, study.goal)), console
@@ -101,7 +103,7 @@ class PlainLines:
 
 
 def plain_line(news: Plain) -> str:
-    """One piece of news, for grep."""
+    """One piece of news as `key=value`."""
     if news["news"] in ("loss", "alarm"):
         return f'{news["news"]}="{printable(news.get("what") or news["words"])}"'
     if news["news"] == "workers":
@@ -118,7 +120,7 @@ def plain_line(news: Plain) -> str:
 
 
 class JsonLines:
-    """A JSON object for each piece of news."""
+    """A listener that prints a JSON object for each piece of news."""
 
     def __init__(self, study: Study, console: Console, history: History) -> None:
         self._news, self._console = EventLog(study, history), console
@@ -132,14 +134,14 @@ class JsonLines:
 
 
 def tell(console: Console, news: Plain) -> None:
-    """Print an object on a line of its own, at once."""
+    """Print an object as one line of JSON."""
     console.out(json.dumps(news, allow_nan=False), highlight=False)
 
 
 def start_news(
     folder: StudyFolder, study: Study, history: History, workers: int, checkpoint_bytes: int, dashboard: str
 ) -> Plain:
-    """Where to look and what it may take, before anything runs."""
+    """The study's addresses, budget and size, before anything runs."""
     return {
         "news": "start",
         "time": time.time(),

@@ -1,4 +1,4 @@
-"""A standing drawn for a terminal: one calm view that fits whatever width and height there is."""
+"""A study's status laid out for a terminal of any width and height."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from hcpr_tune.views.wording import clock, printable
 
 BAR_WIDTH, LABEL_WIDTH = 40, 13
 STARTING = "starting"
-"""In the place of a worker that was not heard of yet."""
+"""Shown for a worker that has not reported yet."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A standing as it was `since` seconds ago; its clocks run on.
+    """A status from `since` seconds ago; its clocks run on.
 
-    `bounded` to the terminal's height, it leaves out what matters less and cuts long lines off; otherwise they are folded.
+    If `bounded` to the terminal's height, less important lines are left out and long ones cut off; otherwise long lines
+    are wrapped.
     """
 
     study_status: Plain
@@ -37,7 +38,7 @@ class View:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
         lines = head_lines(self.study_status)
-        # One line is the clock's, one stays free: a full screen would scroll.
+        # One line is for the clock; one stays free, as a full screen would scroll.
         room = options.max_height - len(lines) - 2 if self.bounded else 10**6
         wanted = [len(part.draw(self, width, part.most)) for part in PARTS]
         for part, most in zip(PARTS, allotted(wanted, room), strict=True):
@@ -49,7 +50,7 @@ class View:
 
 
 def folded(lines: Sequence[Text], width: int) -> Iterator[Text]:
-    """Long lines of words in several, indented below their label; tables are narrow enough by themselves."""
+    """Wrap long lines, indented below their label; tables are narrow enough."""
     wrapper = textwrap.TextWrapper(max(width, 2 * LABEL_WIDTH), subsequent_indent=" " * LABEL_WIDTH)
     for line in lines:
         parts = wrapper.wrap(line.plain) if len(line.plain) > width else [line.plain]
@@ -57,14 +58,14 @@ def folded(lines: Sequence[Text], width: int) -> Iterator[Text]:
 
 
 def time_line(study_status: Plain, since: float, width: int) -> Table:
-    """How much of the search is done, by its clock."""
+    """A progress bar, with the elapsed and the remaining time."""
     elapsed, left = study_status["seconds"] + since, study_status["seconds_left"]
     left = None if left is None else max(0.0, left - since)
     words = f"elapsed {clock(elapsed)}"
     if left != 0 or study_status["running"]:
         words += f", about {'?' if left is None else clock(left)} left"
     share = study_status["share_done"]
-    if share is None:  # it runs
+    if share is None:  # it is running
         share = 0.0 if left is None else elapsed / max(elapsed + left, 1e-9)
     line = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=1.0, completed=share, width=max(1, min(BAR_WIDTH, width - len(words) - 2)))
@@ -73,20 +74,18 @@ def time_line(study_status: Plain, since: float, width: int) -> Table:
 
 
 def head_lines(study_status: Plain) -> list[Text]:
-    """How many trials are in which state; what the search has brought."""
+    """The number of trials in each state, the gain, and the front."""
     count, objectives = study_status["trials"], study_status["objective"]
     words = ", ".join(f"{count[state]} {state}" for state in TRIAL_STATES if count[state] or state == "running")
     lines = [Text(f"{count['suggested']} of {count['budget']} trials: {words}"), gain_line(study_status)]
     if len(objectives) > 1:
         front, scored = len(study_status["front"]), study_status["chosen_from"]
-        lines.append(
-            labelled("front", f"{front} of {scored} trials with a score: none of the others beats them in both")
-        )
+        lines.append(labelled("front", f"{front} of {scored} trials with a score: no other trial beats them in both"))
     return lines
 
 
 def gain_line(study_status: Plain) -> Text:
-    """What the search has brought, and that it looks better than it is."""
+    """The gain over the published recipe, marked as optimistic."""
     gain, best = study_status["gain_points"], study_status["best"]
     if best is None:
         return labelled("gain", "not known: no trial has reached a rung")
@@ -107,7 +106,7 @@ def labelled(label: str, words: str, style: str = "") -> Text:
 
 
 def running_lines(jobs: list[Plain], most: int) -> list[Text]:
-    """What runs where: a line for each trial, or for each host where those are too many."""
+    """What runs where: a line for each trial, or for each host if there are too many trials."""
     if len(jobs) <= most:
         texts = [
             f"trial {job['trial']:<5} epoch {job['epoch']} of {job['target']:<5} {printable(job['worker'] or STARTING)}"
@@ -127,13 +126,13 @@ def running_lines(jobs: list[Plain], most: int) -> list[Text]:
 
 
 def host_words(jobs: list[Plain]) -> str:
-    """What one host is about."""
+    """The trials that run on one host."""
     places = ", ".join(f"{job['trial']} at {job['epoch']}/{job['target']}" for job in jobs)
     return f"{len(jobs)} {'trials' if len(jobs) > 1 else 'trial'}, {places}"
 
 
 def rung_lines(study_status: Plain, most: int) -> list[Text]:
-    """How many were stopped at each rung, and what its scores are worth."""
+    """The trials that reached and stopped at each rung, and its rank correlation."""
     worths, stopped = study_status["rungs_worth"], study_status["stopped_at"]
     if not worths["rungs"]:
         return []
@@ -148,17 +147,17 @@ def rung_lines(study_status: Plain, most: int) -> list[Text]:
 
 
 def rung_correlation_words(rung: Plain, least: float) -> str:
-    """What a rung is worth, and what follows."""
+    """A rung's rank correlation, and what follows from it."""
     end = rung["with_end"]
     rho = end["rank_correlation"]
     if rho is None:
         return f"not known yet ({end['trials']} of {FEWEST_POINTS} trials)"
-    follows = "stops nobody" if not rung["stops"] else "stops trials" if rho >= least else "stops trials for now"
+    follows = "stops no trials" if not rung["stops"] else "stops trials" if rho >= least else "stops trials for now"
     return f"{rho:.2f} ({end['low_95']:.2f} to {end['high_95']:.2f}) at {end['later']}: {follows}"
 
 
 def alarm_lines(alarms: list[Plain], most: int) -> list[Text]:
-    """What a person should look at, a line for each kind."""
+    """Alarms, a line for each kind."""
     kinds: dict[str, list[Plain]] = {}
     for alarm in alarms:
         kinds.setdefault(alarm["kind"], []).append(alarm)
@@ -179,7 +178,7 @@ def alarm_words(alarms: list[Plain]) -> str:
 
 
 def loss_lines(losses: Sequence[str], most: int = 4) -> list[str]:
-    """What was damaged and done again, the latest first, in at most so many lines."""
+    """What was damaged and done again, the latest first, in at most `most` lines."""
     shown = len(losses) if len(losses) <= most else max(1, most - 1)
     words = [printable(what) for what in losses[::-1][:shown]]
     more = len(losses) - shown
@@ -188,7 +187,10 @@ def loss_lines(losses: Sequence[str], most: int = 4) -> list[str]:
 
 
 class Part(NamedTuple):
-    """A part of the view: draws itself in at most so many lines. It gets `least` where it has so much to say, then what is `usual`, then `most`."""
+    """A part of the view. `draw(view, width, most)` returns at most `most` lines.
+
+    If it has enough lines, it first gets `least` of them, then `usual`, then `most`.
+    """
 
     draw: Callable[[View, int, int], list[Text]]
     least: int
@@ -211,7 +213,7 @@ PARTS = (
 
 
 def allotted(wanted: Sequence[int], room: int) -> list[int]:
-    """How many lines each part gets of those that it wants: the first ones before the others, at each level."""
+    """The number of lines for each part: at each level, earlier parts come first."""
     given = [0] * len(PARTS)
     for level in ("least", "usual", "most"):
         for place, part in enumerate(PARTS):

@@ -1,4 +1,4 @@
-"""The leaderboard: the best trials, the published recipe, and as many of the searched values as the width holds."""
+"""The leaderboard: the best trials, the published recipe, and as many of the searched values as fit."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from hcpr_tune.views.wording import NUMBER_WIDTH, brief, printable, with_interva
 
 @dataclass(frozen=True)
 class Column:
-    """A searched dimension. What it takes does not depend on the values of the leaders: the view must not jump."""
+    """A searched dimension. Its width does not depend on the leaders' values, so that the view does not jump."""
 
     name: str
     title: str
     values: int
-    """Characters of its longest value."""
+    """The length of its longest value."""
 
     def heading(self, folded: bool) -> tuple[str, str]:
-        """The title in two lines, folded behind a dot or an underscore to be as narrow as can be; the first is empty where it is not folded."""
+        """The title in two lines, folded after a dot or an underscore to be narrow; the first is empty if unfolded."""
         title = self.title
         places = [place for place, letter in enumerate(title[:-1], 1) if letter in "._"] if folded else []
         folds = [(title[:place], title[place:]) for place in places]
         return min([("", title), *folds], key=lambda lines: max(map(len, lines)))
 
     def width(self, folded: bool) -> int:
-        """The space in front of it included."""
+        """The column's width, including the space before it."""
         return 1 + max(self.values, *map(len, self.heading(folded)))
 
 
 def columns_of(space: Space) -> tuple[Column, ...]:
-    """A column for each dimension, under as few parts of its dotted name as tell it apart."""
+    """A column for each dimension, titled by the shortest unambiguous end of its dotted name."""
     columns = []
     for name, dimension in space.items():
         parts = name.split(".")
@@ -45,7 +45,7 @@ def columns_of(space: Space) -> tuple[Column, ...]:
 
 
 def fitting(columns: tuple[Column, ...], width: int, folded: bool) -> list[Column]:
-    """As many columns as fit, in their order: the narrow ones first, and room for the word that there are more."""
+    """As many columns as fit, in their order, preferring narrow ones; leaves room for the number of hidden ones."""
     if sum(column.width(folded) for column in columns) <= width:
         return list(columns)
     left, chosen = width - len(f" +{len(columns)}"), set()
@@ -57,7 +57,7 @@ def fitting(columns: tuple[Column, ...], width: int, folded: bool) -> list[Colum
 
 
 def leader_lines(leaders: list[Plain], columns: tuple[Column, ...], width: int, most: int) -> list[Text]:
-    """The best trials so far, and the published recipe wherever it is, in at most so many lines."""
+    """The best trials so far, and the published recipe at any rank, in at most `most` lines."""
     if not leaders:
         return []
     left = width - len(row("", "", "", "", ""))
@@ -82,5 +82,5 @@ def leader_lines(leaders: list[Plain], columns: tuple[Column, ...], width: int, 
 
 
 def row(rank: str, trial: str, epoch: str, robust: str, clean: str) -> str:
-    """What every study has, in columns."""
+    """The columns that every study has."""
     return f"{rank:>3} {trial:>5} {epoch:>5}  {robust:<22} {clean:>7} "

@@ -1,4 +1,4 @@
-"""What people see of a search on a terminal: one live view while it runs, and the answer at its end."""
+"""A search on a terminal: the live view while it runs, and the result at its end."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from hcpr_tune.views.terminal.leaderboard import columns_of
 from hcpr_tune.views.wording import clock, printable
 
 SHARE, AT_ONCE = 1 / 20, 0.5
-"""What the live view may take of the driver's time, and seconds beyond that, for what happens in a moment."""
+"""The share of the driver's time that the live view may take, plus seconds for bursts of events."""
 
 
 def view_of(study: Study, history: History, alive: bool = True) -> View:
-    """The view of a study at this moment; `alive`: somebody searches it."""
+    """The current view of a study; `alive`: whether a search is running."""
     return View(study_status(study, history, alive), columns_of(study.space))
 
 
 class LiveView:
-    """One calm view that is redrawn in place."""
+    """A view that is redrawn in place."""
 
     def __init__(self, study: Study, console: Console, history: History | None = None) -> None:
         self._study, self._began, self._spent = study, time.monotonic(), 0.0
-        # Made by the thread that changes the history, drawn by another one.
+        # Created by the thread that changes the history, drawn by another one.
         self._shown = (None, 0.0) if history is None or not history.trials else self._seen(history)
         self._live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._render)
         self._live.start()
 
     def on_event(self, event: Event, history: History) -> None:
-        # It takes longer as the study grows. What happens in one moment is seen to its end: nothing may come after it for long.
+        # This takes longer as the study grows. The allowance lets a burst of events be shown to its end, as the next
+        # event may take long to come.
         began = time.monotonic()
         if self._spent <= SHARE * (began - self._began) + AT_ONCE:
             self._shown = self._seen(history)
@@ -61,7 +62,7 @@ class LiveView:
 
 
 def result_table(study: Study, history: History) -> RenderableType:
-    """The answer: the best recipe against the published one, with intervals and what they are worth, and what the rungs were worth."""
+    """The result: the best recipe compared with the published one, caveats, and the rungs' rank correlations."""
     ranked = history.ranked()
     published = history.trials.get(0)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -85,7 +86,7 @@ def result_table(study: Study, history: History) -> RenderableType:
 
 
 def ledger_lines(study: Study, history: History) -> list[str]:
-    """Where the time went, and what was foreseen of it, in three lines at most."""
+    """Where the time went, and how that compares with the plan, in at most three lines."""
     account = ledger(history, study.asha_config)
     total = account["total"]
     there = max(1e-9, history.worker_seconds_offered)
@@ -93,20 +94,21 @@ def ledger_lines(study: Study, history: History) -> list[str]:
     shares = ", ".join(f"{words} {100 * total[name] / there:.0f} %" for name, words in names.items())
     saved = account["saved_by_halving"]
     lines = [
-        f"time         {clock(history.seconds)}; of the workers' time {shares}; early stopping saved about {clock(saved)} of it"
+        f"time         {clock(history.seconds)}; of the workers' time {shares}; early stopping saved about"
+        f" {clock(saved)} of it"
     ]
     audit = account["audit"]
     if audit is not None:
         lines.append(
-            f"audit        {audit['better_than_the_best']} of {audit['completed']} stopped trials that were run to the end beat the best,"
-            f" by at most {audit['most_points_lost']:.1f} points"
+            f"audit        {audit['better_than_the_best']} of {audit['completed']} stopped trials that were run to the"
+            f" end beat the best, by at most {audit['most_points_lost']:.1f} points"
         )
     foreseen = foreseen_line(study, history)
     return [*lines, foreseen] if foreseen else lines
 
 
 def result_words(study: Study, history: History) -> str:
-    """What the numbers are, and what they are not."""
+    """The conditions and the caveats of the numbers."""
     best, published = history.ranked()[0], history.trials[0]
     accuracies = rung_accuracies(best) or {}
     total = accuracies["robust_accuracy_validation"].total
@@ -114,14 +116,23 @@ def result_words(study: Study, history: History) -> str:
     words = f"On {total} validation images, margin attack."
     short = study.goal.shortfall(best.scores[best.best_rung])
     if short:
-        words += f" NO trial reaches the floor of {study.settings.constraints.clean_accuracy:g} clean accuracy; the nearest one lacks {100 * short:.1f} points."
+        words += (
+            f" NO trial reaches the floor of {study.settings.constraints.clean_accuracy:g} clean accuracy; the"
+            f" nearest one lacks {100 * short:.1f} points."
+        )
     if len(study.settings.objective) > 1:
-        return f"{words} The front holds the trials of {candidates} that no other one beats in both accuracies; they were chosen by these very images."
+        return (
+            f"{words} The front holds the trials of {candidates} that no other one beats in both accuracies; they were"
+            " chosen by these same images."
+        )
     if best is published:
-        return f"{words} No trial beat the published recipe, which is trial 0 of the {candidates} that the best was chosen from."
+        return (
+            f"{words} No trial beat the published recipe, which is trial 0 of the {candidates} that the best was chosen"
+            " from."
+        )
     if published.score is not None and best.score is not None:
         words += f" Gain over the published recipe: {100 * (best.score - published.score):+.1f} points."
-    words += f" The best was chosen from {candidates} trials by these very images"
+    words += f" The best was chosen from {candidates} trials by these same images"
     if published.score is None:
         return f"{words}: its accuracy is optimistic. The published recipe, trial 0, has no score to compare it with."
     return f"{words}, and the published recipe, trial 0, is one of those: the gain is optimistic."

@@ -1,4 +1,4 @@
-"""MLflow and Weights & Biases.
+"""Copies of a search in MLflow and Weights & Biases.
 
 May import `views`, `search` and `common`.
 """

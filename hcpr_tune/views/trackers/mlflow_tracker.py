@@ -1,4 +1,4 @@
-"""A search in MLflow: the run of a trial is a child of the study's run."""
+"""A search in MLflow: a trial's run is a child of the study's run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hcpr_tune.views.trackers.tracked import STUDY, Point, Run
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
 PREFIX = "hcpr_tune"
 AT_ONCE = 500
-"""MLflow takes a thousand metrics in a request."""
+"""Metrics per request; MLflow's limit is a thousand."""
 STATUSES = {
     "completed": "FINISHED",
     "stopped": "FINISHED",
@@ -23,11 +23,11 @@ STATUSES = {
     "failed": "FAILED",
     "storage": "FAILED",
 }
-"""MLflow's word for how a trial or a session ended; KILLED for all others."""
+"""MLflow's status for how a trial or a session ended; KILLED for all others."""
 
 
 class MlflowTracker:
-    """Runs are found again by their tags, their points by the steps that MLflow has."""
+    """Finds earlier runs by their tags, and adds only the steps that MLflow does not have."""
 
     def __init__(self, folder: Path, study: Run) -> None:
         self._entities, self._client = _connected()
@@ -98,7 +98,7 @@ class MlflowTracker:
         self._client.log_batch(made.info.run_id, params=params)
 
     def _last_step(self, run: Run) -> int:
-        """The last step that MLflow has: the values of a point are written in one go."""
+        """The last step in MLflow. One metric is enough, as the values of a point are written together."""
         known = self._client.get_metric_history(self._runs[run.key], run.always)
         return max((metric.step for metric in known), default=0)
 
@@ -108,7 +108,7 @@ class MlflowTracker:
 
 
 def _connected() -> tuple[Any, Any]:
-    """MLflow's entities and its client, which goes by MLflow's own environment variables. It is to be quiet, and to report to nobody else."""
+    """MLflow's entities, and its client, configured by MLflow's environment variables. Turns off telemetry and logs."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)

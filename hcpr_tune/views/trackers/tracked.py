@@ -1,4 +1,4 @@
-"""What an experiment tracker is given of a search: a run for the study, and one for each of its trials. All of it comes from the record."""
+"""The data for experiment trackers, all from the record: a run for the study, and one for each trial."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hcpr_tune.views.tensorboard.writer import CURVES, best_values, curve_values
 
 GAIN = "best/gain_points"
 STUDY = "study"
-"""The key of the study's own run."""
+"""The key of the study's run."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """The values of a run at a step; of a trial that is an epoch, of a study the epochs of all its trials."""
+    """The values of a run at a step: the epoch for a trial, the epochs of all trials for the study."""
 
     step: int
     time: float
@@ -30,7 +30,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the tracker: `identity` names the study that it belongs to, whatever was given the same name before; `params` never change."""
+    """A run in the tracker. `identity` is unique to the study, unlike its name; `params` never change."""
 
     study: str
     identity: str
@@ -42,27 +42,27 @@ class Run:
 
     @property
     def always(self) -> str:
-        """A value that each of its points has."""
+        """A value that every point of the run has."""
         return BEST_ROBUST if self.key == STUDY else CURVES["loss"]
 
 
 class Tracker(Protocol):
-    """A service that holds runs. One thread calls it; what it raises ends the copying and nothing else."""
+    """A service that stores runs. Called from one thread; an exception ends only the copying."""
 
     def has(self, run: Run, steps: int, state: str) -> bool:
-        """Whether an earlier session brought the run there, with its points up to `steps` and this end."""
+        """Whether an earlier session copied the run up to `steps`, with this final state."""
 
     def open(self, run: Run, points: Sequence[Point]) -> None:
-        """Begin a run, or find it again; add those of its `points` that it lacks."""
+        """Create a run, or find it, and add those of the `points` that it lacks."""
 
     def add(self, run: Run, point: Point) -> None:
         """Add the next point to an open run."""
 
     def end(self, run: Run, state: str, time: float) -> None:
-        """Close a run in the state of its trial, or of the study; it may be opened again."""
+        """Close a run in the state of its trial, or of the study; it may be reopened."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Called when there is nothing more to copy."""
 
 
 class Runs:
@@ -76,7 +76,7 @@ class Runs:
         self._tags = {"study": folder.root.name, "fingerprint": study.fingerprint}
 
     def of_study(self, began: float) -> Run:
-        """The study's own run."""
+        """The study's run."""
         settings, recipe = self._study.settings, self._study.recipe
         params = {
             "dataset": recipe.task.dataset,
@@ -103,7 +103,7 @@ class Runs:
 
 
 def point_of(history: History, trial: Trial, step: int) -> Point:
-    """An epoch as TensorBoard has it."""
+    """An epoch's point, with the same values as in TensorBoard."""
     event = trial.epochs[step]
     values = curve_values(event)
     if event["is_rung"]:
@@ -117,7 +117,7 @@ def points_of(history: History, trial: Trial) -> list[Point]:
 
 
 class StudyCurve:
-    """The study's own points: after each rung the best accuracies so far, by the number of epochs that all trials have trained."""
+    """The study's points: after each rung the best accuracies so far, by the total number of trained epochs."""
 
     def __init__(self, history: History) -> None:
         self._goal, self._epochs = history.goal, 0
@@ -125,12 +125,12 @@ class StudyCurve:
         self._published: dict[str, float] | None = None
 
     def so_far(self, history: History) -> list[Point]:
-        """What there is already."""
+        """The points of the history so far."""
         events = (event for trial in history.trials.values() for event in trial.epochs.values())
         return [point for event in sorted(events, key=_when) for point in self.add(event, history)]
 
     def add(self, event: Event, history: History) -> Iterator[Point]:
-        """The point of an epoch, where it is a rung."""
+        """The point of an epoch, if it is a rung."""
         self._epochs += 1
         if event["is_rung"]:
             scores = history.trials[event["trial"]].scores[event["epoch"]]
@@ -143,7 +143,7 @@ class StudyCurve:
             yield Point(self._epochs, event["time"], values)
 
     def _better(self, one: dict[str, float] | None, other: dict[str, float]) -> dict[str, float]:
-        """That which the study would rather have; the first one of equals."""
+        """The better scores for the study's goal, the first in a tie."""
         if one is None:
             return other
         return max(one, other, key=lambda scores: (-self._goal.shortfall(scores), self._goal.values(scores)[0]))

@@ -1,4 +1,4 @@
-"""`--log-to`: a copy of a search in an experiment tracker, kept up by a thread of its own so that the search waits for no server."""
+"""`--log-to`: copy a search to an experiment tracker in a separate thread, so that it does not wait for a server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Task = Callable[[Tracker], None]
 
 @dataclass(frozen=True)
 class Service:
-    """A tracker that can be chosen: how it is made of a folder and the study's run, and what is to be checked before."""
+    """A tracker that can be chosen: `make` creates it from a folder and the study's run, `check` runs beforehand."""
 
     make: Callable[[Path, Run], Tracker]
     check: Callable[[], None] = lambda: None
@@ -35,21 +35,21 @@ class Service:
 
 TRACKERS = {"mlflow": Service(MlflowTracker), "wandb": Service(WandbTracker, check_wandb)}
 FINISHED_SECONDS, INTERRUPTED_SECONDS = 60.0, 5.0
-"""How long the end of a search waits for what is not copied yet."""
+"""How long the end of a search waits for the copy to complete."""
 SECRET, SHORT = re.compile("KEY|TOKEN|PASSWORD|SECRET"), 5
 
 
 def check_tracker(name: str) -> None:
-    """Raises `InputError` where a search could not be copied to this tracker."""
+    """Raises `InputError` if a search cannot be copied to this tracker."""
     found = importlib.util.find_spec(name)
-    # W&B keeps its runs in a folder of its name, which Python takes for a package without files.
+    # W&B keeps its runs in a folder `wandb`, which Python takes for a namespace package.
     if found is None or found.origin is None:
         raise InputError(f"--log-to {name} needs the package {name}; pip install 'hcpr_tune[{name}]'")
     TRACKERS[name].check()
 
 
 class TrackerView:
-    """A listener. `trouble` says what went wrong, if anything did: the search goes on, and the next session brings the copy up to date."""
+    """A listener. If the copy fails, the search goes on, `trouble` says why, and the next session completes it."""
 
     def __init__(self, name: str, folder: StudyFolder, study: Study, history: History) -> None:
         self.name, self.trouble = name, ""
@@ -57,7 +57,7 @@ class TrackerView:
         self._patience = INTERRUPTED_SECONDS
         self._runs, self._curve = Runs(folder, study), StudyCurve(history)
         self._ends: dict[int, str] = {}
-        """The state that a trial's run was closed in."""
+        """The state in which each trial's run was closed."""
         self._study = self._runs.of_study(min((trial.began for trial in history.trials.values()), default=time.time()))
         points = self._curve.so_far(history)
         self._tasks.put(lambda tracker: tracker.open(self._study, points))
@@ -72,7 +72,7 @@ class TrackerView:
                 self._follow(event, history)
 
     def close(self) -> None:
-        """Wait for what is not copied yet, but not for long."""
+        """Wait for the copy to complete, but not for long."""
         self._tasks.put(None)
         self._thread.join(self._patience)
         if self._thread.is_alive() and not self.trouble:
@@ -105,7 +105,7 @@ class TrackerView:
         self._tasks.put(lambda tracker: tracker.end(run, state, time))
 
     def _bring(self, history: History, trial: Trial) -> None:
-        """Copy a trial that does not run, where that is not done."""
+        """Copy a trial that is not running, unless that was done."""
         run, points = self._runs.of_trial(trial), points_of(history, trial)
         steps, state, ended = max(trial.epochs, default=0), trial.state, trial.last_heartbeat or trial.began
 
@@ -118,7 +118,7 @@ class TrackerView:
         self._tasks.put(bring)
 
     def _finish(self, event: Event, history: History) -> None:
-        """Jobs that a session is ended with have no end of their own, nor have trials that were killed while they waited."""
+        """Close the runs of trials without a job end: still running ones, and those killed while waiting."""
         for trial in history.trials.values():
             if trial.job is not None:
                 self._end(self._runs.of_trial(trial), "interrupted", event["time"])
@@ -128,7 +128,7 @@ class TrackerView:
         self._end(self._study, event["reason"], event["time"])
 
     def _copy(self, folder: Path) -> None:
-        """What the thread does. The packages are imported here: they take seconds."""
+        """Run by the thread, which also imports the packages, as that takes seconds."""
         with self._noting():
             tracker = TRACKERS[self.name].make(folder, self._study)
             with self._noting():
@@ -138,7 +138,7 @@ class TrackerView:
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        """What goes wrong first is the trouble."""
+        """Note the first error as the trouble."""
         try:
             yield
         except Exception as error:
@@ -149,7 +149,7 @@ class TrackerView:
 
 
 def harmless(error: Exception) -> str:
-    """The first line of an error without passwords: servers' addresses may hold one."""
+    """The first line of an error without secrets, as servers' addresses may contain passwords."""
     words = clean(f"{type(error).__name__}: {error}".splitlines()[0])
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) > SHORT:

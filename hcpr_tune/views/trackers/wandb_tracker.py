@@ -1,4 +1,4 @@
-"""A search in Weights & Biases: the runs of its trials form a group with that of the study."""
+"""A search in Weights & Biases: the runs of the study and its trials form a group."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hcpr_tune.views.trackers.tracked import STUDY, Point, Run
 
 PROJECT = "hcpr_tune"
 MARK = "hcpr_tune.json"
-"""In a run's local folder: how far it was brought when it was closed."""
+"""File in a run's local folder: its last step and state when it was closed."""
 FINISH_SECONDS = 10.0
-"""For what is left to upload when a run is closed. The rest stays on the disk, for `wandb sync`."""
+"""Time to upload the rest when a run is closed; anything left stays on disk for `wandb sync`."""
 LOST = ("diverged", "failed", "storage")
-"""How what W&B calls failed ended."""
+"""The states that count as failed in W&B."""
 
 
 class WandbTracker:
-    """A run's id follows from the study and the trial, so that it is found again. Only runs of jobs that are running are open.
+    """A run's id is derived from study and trial, so that it is found again. Only runs of running jobs are open.
 
-    Without a connection (WANDB_MODE=offline) a run cannot be gone on with: its local folder is written anew, whole.
+    In offline mode (WANDB_MODE=offline) a run cannot be resumed, so its local folder is rewritten.
     """
 
     def __init__(self, folder: Path, study: Run) -> None:
@@ -65,7 +65,7 @@ class WandbTracker:
             write_json(folder / MARK, _mark(self._steps[run.key], state))
 
     def close(self) -> None:
-        """Close what is open, each as far as it can be: W&B's threads of a run that stays open would complain at the end of the process."""
+        """Close all open runs, even if some fail: W&B's threads would complain at exit about a run left open."""
         errors = []
         for opened in self._open.values():
             try:
@@ -103,7 +103,7 @@ class WandbTracker:
         )
 
     def _folders(self, run: Run) -> list[Path]:
-        """Where earlier sessions kept the run on this machine."""
+        """The run's local folders from earlier sessions."""
         return sorted(self._local.glob(f"{'offline-run' if self._offline else 'run'}-*-{_id(run)}"))
 
 
@@ -116,7 +116,7 @@ def _mark(steps: int, state: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    """A mark, None where there is none that can be read."""
+    """A mark, or None if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -124,18 +124,19 @@ def _read(path: Path) -> Any:
 
 
 def quiet_wandb() -> Any:
-    """The package, which is to print nothing, and to report to nobody else."""
+    """Import wandb with its output and error reporting turned off."""
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     return importlib.import_module("wandb")
 
 
 def check_wandb() -> None:
-    """Raises `InputError` where W&B would ask for a key, in the middle of the search."""
+    """Raises `InputError` if W&B would ask for a key in the middle of the search."""
     wandb = quiet_wandb()
     if wandb.setup().settings.mode in ("online", "shared", "run") and not wandb.login(prompt=False, verify=False):
         raise InputError(
-            "--log-to wandb: there is no key for W&B; `wandb login` first, or set WANDB_API_KEY, or WANDB_MODE=offline for `wandb sync` later"
+            "--log-to wandb: there is no key for W&B; `wandb login` first, or set WANDB_API_KEY, or WANDB_MODE=offline"
+            " for `wandb sync` later"
         )
 
 

@@ -1,6 +1,6 @@
-"""The pictures of a study as plotly figures: the report shows them, and a notebook can.
+"""The figures of a study, drawn with plotly, for the report and for notebooks.
 
-Each comes with the sentence that it shows, which stands under it and is read to those who cannot see it.
+Each has a sentence that says what it shows, used as its caption and as its alternative text.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Draw = Callable[[Study, History], Shown]
 FIGURES: dict[str, tuple[str, Draw]] = {
     "accuracies": ("Robust against clean accuracy", accuracies),
     "curves": ("Learning curves, and what was stopped", curves),
-    "rungs": ("What each rung was worth", rungs),
+    "rungs": ("Rank correlation of each rung", rungs),
     "parallel": ("All values of all trials", parallel),
     "importance": ("What matters", importance),
-    "slices": ("Each dimension by itself", slices),
+    "slices": ("One dimension at a time", slices),
     "pairs": ("The hard pairs of classes, before and after", pairs),
     "costs": ("Where the time went", costs),
 }
-"""Every picture by name: its title, and how it is drawn."""
+"""Every figure by name: its title, and the function that draws it."""

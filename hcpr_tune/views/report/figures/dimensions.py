@@ -1,4 +1,4 @@
-"""What the searched values do to the accuracies: all at once, by importance, one by one."""
+"""The effect of the searched values on the accuracies: all at once, by importance, and one by one."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from hcpr_tune.views.report.figures.shown import BLUE, GREY, ORANGE, RED, Shown,
 from hcpr_tune.views.report.optuna_study import as_judged, at_epoch, common_epoch, compared_at, optuna_study, target
 
 FEWEST_TRIALS = 4
-"""With fewer there is no variance to share out among dimensions."""
+"""With fewer trials there is no variance to attribute to dimensions."""
 ENOUGH = 5
-"""Trials per dimension that let a later rung be looked at."""
-FILLED = " A dimension that a trial does not have is taken at the published value."
+"""Trials per dimension that a rung needs to be preferred over an earlier one."""
+FILLED = " A dimension that a trial does not have is shown at the published value."
 MOST_TRIALS = 600
-"""Of those that the variance is shared out over: its time grows faster than their number."""
+"""Trials used for functional ANOVA, whose time grows faster than their number."""
 TREES = 32
-"""Of the forest whose variance is shared out: half of Optuna's, for time. With all of them shares of made-up records moved by up to 3 points with 200 trials, by 6 with 16,
-where the caption calls them a hint."""
+"""Trees in the forest of functional ANOVA: half of Optuna's default, for time. With the default, importances of made-up
+records moved by up to 3 points with 200 trials, and by 6 with 16, where the caption calls them a hint.
+"""
 
 
 def parallel(study: Study, history: History) -> Shown:
-    """All searched values of all trials beside their accuracies. Optuna's picture of this kind has no brush, and a trace per trial."""
+    """All searched values of all trials next to their accuracies. Optuna's plot has no brush, and a trace per trial."""
     scored = [trial for trial in history.trials.values() if as_judged(trial)]
     model = optuna_study(study, history, as_judged, among=few(study, history, scored))
     if not model.trials or not study.space:
@@ -47,17 +48,16 @@ def parallel(study: Study, history: History) -> Shown:
     figure = go.Figure(go.Parcoords(line=line, dimensions=axes_of_scores + axes_of_values, labelangle=-20))
     figure.update_layout(height=460, margin={"l": 70, "r": 30, "t": 90, "b": 30})
     return Shown(
-        f"{number(len(scored), 'trial')}, a line each, with the accuracies of its best rung at the left: the redder the line, the more robust. Drag"
-        " along an axis to pick a range (one epoch, to compare what was trained equally long), drag its name to move it."
-        + few_words(len(model.trials), len(scored))
-        + FILLED,
+        f"{number(len(scored), 'trial')}, a line each, with the accuracies of its best rung at the left: the redder the"
+        " line, the more robust. Drag along an axis to pick a range (one epoch, to compare trials trained equally"
+        " long), drag its name to move it." + few_words(len(model.trials), len(scored)) + FILLED,
         figure,
         least_width=90 * (4 + len(study.space)),
     )
 
 
 def _axis(name: str, space: BaseDistribution, values: Sequence[Any]) -> dict[str, Any]:
-    """One axis: words at their places, logarithms with the numbers that they stand for."""
+    """One axis: choices at integer positions, log scales with the original numbers as ticks."""
     label = escape(name.removeprefix("hcpr."))
     if isinstance(space, CategoricalDistribution):
         places = {value: place for place, value in enumerate(space.choices)}
@@ -86,7 +86,8 @@ def importance(study: Study, history: History) -> Shown:
     varied = [name for name in study.space if len({trial.params[name] for trial in model.trials}) > 1]
     if len(model.trials) < FEWEST_TRIALS or not varied:
         return Shown(
-            f"{number(len(model.trials), 'trial')} can be compared at one epoch; below {FEWEST_TRIALS} nothing can be said about importance."
+            f"{number(len(model.trials), 'trial')} can be compared at one epoch; below {FEWEST_TRIALS} nothing can be"
+            " said about importance."
         )
     figure = go.Figure()
     leading: dict[str, str] = {}
@@ -119,7 +120,7 @@ def importance(study: Study, history: History) -> Shown:
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(automargin=True)
     figure.update_layout(barmode="group", height=120 + 44 * len(order))
-    words = "; ".join(f"{what} hangs most on {dimension}" for what, dimension in leading.items())
+    words = "; ".join(f"{what} depends most on {dimension}" for what, dimension in leading.items())
     few = (
         f" With {len(model.trials)} trials for {len(varied)} dimensions this is a hint, not a finding."
         if len(model.trials) < 10 * len(varied)
@@ -133,7 +134,7 @@ def importance(study: Study, history: History) -> Shown:
 
 
 def slices(study: Study, history: History) -> Shown:
-    """The robust accuracy over each dimension by itself."""
+    """The robust accuracy over one dimension at a time."""
     from optuna.visualization import plot_slice
 
     epoch = common_epoch(history, study.rungs, ENOUGH * len(study.space))
@@ -143,7 +144,8 @@ def slices(study: Study, history: History) -> Shown:
     figure = quietly(plot_slice, model, target=target("robust_accuracy"), target_name="robust accuracy")
     figure.update_layout(title=None, height=360, margin={"l": 60, "r": 16, "t": 16, "b": 56})
     return Shown(
-        f"{number(len(model.trials), 'trial')} {compared_at(history, epoch, study.rungs)}, over each dimension; later trials are darker.{FILLED}",
+        f"{number(len(model.trials), 'trial')} {compared_at(history, epoch, study.rungs)}, over each dimension; later"
+        f" trials are darker.{FILLED}",
         figure,
         least_width=190 * len(study.space),
     )

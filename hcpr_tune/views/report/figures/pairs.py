@@ -16,7 +16,7 @@ MOST_PAIRS = 12
 
 
 def pairs(study: Study, history: History) -> Shown:
-    """Which class the attack turns into which: the published recipe and the best one."""
+    """Which class the attack turns into which, for the published recipe and the best one."""
     best, published = winner(study, history), history.trials.get(0)
     if best is None or published is None or not published.scores:
         return Shown("The published recipe has not reached a rung: there is nothing to compare.")
@@ -52,7 +52,8 @@ def pairs(study: Study, history: History) -> Shown:
         return Shown(f"The best recipe is the published one{left}.", figure)
     better = sum(after.get(pair, 0.0) < before.get(pair, 0.0) for pair in hardest)
     return Shown(
-        f"The {len(hardest)} hardest pairs of classes: {better} of them are less hard for the best recipe than for the published one{left}.",
+        f"The {len(hardest)} hardest pairs of classes: {better} of them are less hard for the best recipe than for the"
+        f" published one{left}.",
         figure,
     )
 

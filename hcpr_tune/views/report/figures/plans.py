@@ -1,4 +1,4 @@
-"""The pictures of a plan, of plain values (see `plan_words.Result`): variants are numbered as in the table of the page."""
+"""The figures of a plan, from plain values (see `plan_words.Result`). Variants are numbered as in the page's table."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from hcpr_tune.views.wording import UNITS, amount, lasting
 
 MOST_LINES = 8
 OTHERS = (BLUE, ORANGE, PURPLE, RED, "#56b4e9", "#b59a00", GREY)
-"""Colours of lines beside the chosen variant's."""
+"""Colours of the lines other than the chosen variant's."""
 KINDS = {
     "beaten": ("beaten by another", GREY, "circle-open", 9),
     "unbeaten": ("beaten by no other", BLUE, "circle", 10),
     "chosen": ("chosen", GREEN, "star", 15),
 }
-"""The kinds of variants, those in front last: name, colour, marker, size."""
+"""The kinds of variants, drawn in this order: name, colour, marker, size."""
 SIDES = ("top right", "bottom right", "top left", "bottom left")
-"""Where the numbers of points stand, in turn: near ones must not cover each other's."""
+"""Positions of the points' numbers, in turn, so that those of neighbours do not overlap."""
 
 
 def scores(results: Sequence[Result], unbeaten: Collection[str], chosen: str, objective: str) -> Shown:
-    """What each variant gives for what it costs."""
+    """The expected score of each variant against its cost."""
     unit, size = work_unit(results)
     figure = go.Figure()
     order = sorted(range(len(results)), key=lambda place: results[place]["worker_seconds"]["mean"])
@@ -41,21 +41,23 @@ def scores(results: Sequence[Result], unbeaten: Collection[str], chosen: str, ob
         if of_kind:
             figure.add_trace(_points(kind, of_kind, size, sides))
     axes(figure, unit, f"expected {objective.replace('_', ' ')}")
-    # Variants that hardly differ must not look as if they did.
+    # Small differences between variants must not look large.
     hours = [one["worker_seconds"]["mean"] / size for one in results]
     figure.update_xaxes(range=_around(hours, 0.1 * max(hours)))
     shares = [within(one["score"], 0, 1)[end] for one in results for end in ("low_95", "high_95")]
     figure.update_yaxes(tickformat=".1~%", range=_around(shares, 0.01))
     best = named(results, chosen)
     return Shown(
-        f"The expected score of the trial that a search chooses, with its 95 % interval over the repeats, against the {unit} that the search takes: further up is better,"
-        f" further left is cheaper. Numbers are those of the table. The chosen variant has {percent_words(best['score'])} for {amount(best['worker_seconds']['mean'] / size)} {unit}.",
+        "The expected score of the trial that a search chooses, with its 95 % interval over the repeats, against the"
+        f" {unit} that the search takes: further up is better, further left is cheaper. Numbers are those of the table."
+        f" The chosen variant has {percent_words(best['score'])} for"
+        f" {amount(best['worker_seconds']['mean'] / size)} {unit}.",
         figure,
     )
 
 
 def _around(values: Sequence[float], room: float) -> list[float]:
-    """The range of an axis that shows the values with so much room beside them, and a little more where they differ."""
+    """The range of an axis around the values, with at least `room` on both sides, and more if the values are spread."""
     least, most = min(values), max(values)
     room = max(room, 0.06 * (most - least))
     return [max(0.0, least - room), most + room]
@@ -89,12 +91,13 @@ def _points(kind: str, results: Sequence[tuple[int, Result]], size: float, sides
             [escape(one["variant"]), lasting(one["wall_clock_seconds"]["mean"]), percent_words(one["score"])]
             for _, one in results
         ],
-        hovertemplate="<b>%{text}: %{customdata[0]}</b><br>score %{customdata[2]}<br>%{customdata[1]} on the clock, %{x:.3~g} of work<extra></extra>",
+        hovertemplate="<b>%{text}: %{customdata[0]}</b><br>score %{customdata[2]}<br>%{customdata[1]} on the clock,"
+        " %{x:.3~g} of work<extra></extra>",
     )
 
 
 def busy(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> Shown:
-    """How many workers are busy, over the time of the search."""
+    """The number of busy workers over the time of the search."""
     shown = _foremost(results, unbeaten, chosen)
     longest = max(results[place]["busy"][-1][0] for place in shown)
     size, unit = next(((size, unit) for size, unit in UNITS if longest >= 1.5 * size), UNITS[-1])
@@ -109,7 +112,7 @@ def busy(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> S
     axes(figure, f"time ({unit})", "workers busy")
     figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(rangemode="tozero")
-    # Names of variants are long: below the picture, one under the other.
+    # Variants have long names, so the legend goes below the figure, one name per line.
     figure.update_layout(
         height=400 + 22 * len(shown),
         showlegend=True,
@@ -120,15 +123,16 @@ def busy(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> S
     left_out = f" {len(shown)} of the {len(results)} variants are drawn." if len(shown) < len(results) else ""
     best = named(results, chosen)
     return Shown(
-        f"Workers that have a job, over the time of the first repeat: where a line sinks before its end, workers wait for the last trials. Of the workers' time,"
-        f" {100 * best['use']['mean']:.0f} % is training, evaluation and checkpoints in the chosen variant.{left_out}",
+        "Workers that have a job, over the time of the first repeat: if a line falls before its end, workers wait for"
+        f" the last trials. In the chosen variant {100 * best['use']['mean']:.0f} % of the workers' time is training,"
+        f" evaluation and checkpoints.{left_out}",
         figure,
         least_width=min(620, 110 + 7 * longest_name),
     )
 
 
 def _foremost(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> list[int]:
-    """The places of those that are drawn: the chosen one, the study as it is, those that no other beats, then the others."""
+    """Indices of the variants to draw: first the chosen one, the study as it is, and the unbeaten ones; then others."""
 
     def rank(place: int) -> tuple[bool, bool, bool, int]:
         name = results[place]["variant"]
@@ -154,11 +158,11 @@ PANELS = {
     "saved": (2, 1, "{unit} saved"),
     "lost": (2, 2, "best trial lost there"),
 }
-"""Where each figure of a rung stands, and its axis."""
+"""Row, column and axis title of each panel."""
 
 
 def rungs(results: Sequence[Result], chosen: str) -> Shown:
-    """What each rung is worth in the chosen variant, beside the study as the space has it."""
+    """Each rung's trials, rank correlation, savings and losses: for the chosen variant, and the study as it is."""
     best, base = named(results, chosen), results[0]
     unit, size = work_unit(results)
     beside = [(one, colour) for one, colour in ((base, GREY), (best, GREEN)) if one["rungs"]]
@@ -189,10 +193,13 @@ def rungs(results: Sequence[Result], chosen: str) -> Shown:
 
 def _rungs_words(best: Result) -> str:
     if not best["rungs"]:
-        return "The chosen variant has one rung only and stops nothing early; drawn is the study as the space has it."
+        return "The chosen variant has only one rung and stops nothing early; shown is the study as the space has it."
     said = "; ".join(f"at epoch {rung['epoch']} {_correlation_words(rung)}" for rung in best["rungs"])
-    nobody = "" if any(rung["stopped"] for rung in best["rungs"]) else " It stops nobody at any of them."
-    return f"How far the scores at each rung order the trials as what they are truly worth at the end does, in the chosen variant: {said}.{nobody}"
+    nobody = "" if any(rung["stopped"] for rung in best["rungs"]) else " It stops no trial at any rung."
+    return (
+        "Rank correlation between the scores at each rung and the true scores at the end, in the chosen variant:"
+        f" {said}.{nobody}"
+    )
 
 
 def _correlation_words(rung: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""How the trials came along: accuracies against each other, learning curves, what the rungs were worth, and the cost."""
+"""The progress of the trials: their accuracies, learning curves, rank correlations of the rungs, and the cost."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def accuracies(study: Study, history: History) -> Shown:
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(tickformat=".0%")
     return Shown(
-        f"{number(len(history.ranked()), 'trial')}, each at its best rung, with the 95 % interval of its robust accuracy. {count} of them no other one beats in both"
-        " accuracies: further right is better on clean images, further up is better under attack."
-        + few_words(len(drawn), len(history.ranked())),
+        f"{number(len(history.ranked()), 'trial')}, each at its best rung, with the 95 % interval of its robust"
+        f" accuracy. {count} of them are not beaten by another in both accuracies: further right is better on clean"
+        " images, further up is better under attack." + few_words(len(drawn), len(history.ranked())),
         figure,
     )
 
@@ -93,12 +93,16 @@ def _cloud(kind: str, scored: Sequence[tuple[Trial, dict[str, Proportion]]]) -> 
         marker={"color": colour, "symbol": marker, "size": 13 if loud else 8},
         name=name,
         customdata=[[trial.number, trial.best_rung, values_of(trial)] for trial, _ in scored],
-        hovertemplate="<b>trial %{customdata[0]}</b>, epoch %{customdata[1]}<br>robust %{y:.1%}, clean %{x:.1%}<br>%{customdata[2]}<extra></extra>",
+        hovertemplate="<b>trial %{customdata[0]}</b>, epoch %{customdata[1]}<br>"
+        "robust %{y:.1%}, clean %{x:.1%}<br>%{customdata[2]}<extra></extra>",
     )
 
 
 def _front_of_both(history: History) -> tuple[list[tuple[float, float]], int]:
-    """(clean, robust) of the trials that no other one beats in both, the clean accuracy rising, whatever the study's objective; and how many these are, equals counted."""
+    """The Pareto front of both accuracies, whatever the study's objective.
+
+    Returns its distinct points (clean, robust), sorted by clean accuracy, and the number of trials on it.
+    """
     points = [
         (scores["clean_accuracy"], scores["robust_accuracy"])
         for trial in history.ranked()
@@ -109,7 +113,7 @@ def _front_of_both(history: History) -> tuple[list[tuple[float, float]], int]:
 
 
 def curves(study: Study, history: History) -> Shown:
-    """Robust accuracy by epoch, and where each trial was stopped."""
+    """Robust accuracy by epoch, and the epoch at which each trial stopped."""
     figure = go.Figure()
     with_curves = [trial for trial in history.trials.values() if _evaluated(trial)]
     drawn = few(study, history, with_curves)
@@ -121,7 +125,7 @@ def curves(study: Study, history: History) -> Shown:
         points = {one.number: _thinned(one, evaluated[one.number], total) for one in trials if one.number in evaluated}
         if points:
             figure.add_trace(_lines(kind, points, history))
-    # Where each rung is a training of its own, epochs are counted on, and a rung has no one place.
+    # If each rung is a separate training, epochs are counted on across rungs, and a rung has no fixed position.
     for rung in () if study.restarted else study.rungs:
         figure.add_vline(x=rung, line={"color": GREY, "width": 1, "dash": "dash"}, opacity=0.6)
     axes(figure, "epochs trained", "robust accuracy (validation)")
@@ -129,19 +133,20 @@ def curves(study: Study, history: History) -> Shown:
     stops = ", ".join(f"{count} at rung {rung}" for rung, count in stopped_at(history).items())
     rungs = ", ".join(map(str, study.rungs))
     thinned = (
-        f" Of {total} evaluated epochs about {MOST_CURVE_POINTS} are drawn; metrics.jsonl of each trial has all."
+        f" Of {total} evaluated epochs about {MOST_CURVE_POINTS} are shown; metrics.jsonl of each trial has all."
         if total > MOST_CURVE_POINTS
         else ""
     )
-    apart = " Each rung is a training of its own, one after the other." if study.restarted else ""
+    apart = " Each rung is a separate training, shown one after the other." if study.restarted else ""
     return Shown(
-        f"A line for each trial; rungs at epochs {rungs}.{apart} Stopped early: {stops or 'none'}.{thinned}{few_words(len(drawn), len(with_curves))}",
+        f"A line for each trial; rungs at epochs {rungs}.{apart} Stopped early: {stops or 'none'}."
+        f"{thinned}{few_words(len(drawn), len(with_curves))}",
         figure,
     )
 
 
 def _evaluated(trial: Trial) -> list[tuple[int, float, float]]:
-    """(epochs trained, robust, clean) wherever the trial was evaluated."""
+    """(epochs trained, robust, clean) for each evaluated epoch."""
     return [
         (
             epoch,
@@ -154,7 +159,7 @@ def _evaluated(trial: Trial) -> list[tuple[int, float, float]]:
 
 
 def _thinned(trial: Trial, points: list[tuple[int, float, float]], total: int) -> list[tuple[int, float, float]]:
-    """Every so many points, so that all trials together stay within `MOST_CURVE_POINTS`; rungs and the last one stay."""
+    """Every nth point, so that all trials together have about `MOST_CURVE_POINTS`; keeps rungs and the last point."""
     every = -(-total // MOST_CURVE_POINTS)
     rungs = set(trial.positions.values())
     return [
@@ -175,7 +180,7 @@ def _lines(kind: str, points: dict[int, list[tuple[int, float, float]]], history
         trial, before = history.trials[number_of], 0
         for position, robust, clean in line:
             epoch = trial.epochs[position]["epoch"]
-            if position - epoch != before and x and x[-1] is not None:  # another training: another model
+            if position - epoch != before and x and x[-1] is not None:  # another training, so another model
                 x, y, more = [*x, None], [*y, None], [*more, [None] * 4]
             before = position - epoch
             x.append(position)
@@ -194,15 +199,16 @@ def _lines(kind: str, points: dict[int, list[tuple[int, float, float]]], history
         marker={"symbol": marker, "size": 8 if loud else 4},
         opacity=1.0 if loud or kind == "completed" else 0.6,
         name=name,
-        hovertemplate="<b>trial %{customdata[0]}</b>, epoch %{customdata[3]}<br>robust %{y:.1%}, clean %{customdata[1]:.1%}<br>%{customdata[2]}<extra></extra>",
+        hovertemplate="<b>trial %{customdata[0]}</b>, epoch %{customdata[3]}<br>"
+        "robust %{y:.1%}, clean %{customdata[1]:.1%}<br>%{customdata[2]}<extra></extra>",
     )
 
 
 def rungs(study: Study, history: History) -> Shown:
-    """The score at each rung against the score further on: what the rung foretells."""
+    """The score at each rung against a later score."""
     worths = rung_correlations(history, study.rungs)
     if not worths:
-        return Shown("There is one rung only: nothing is stopped early.")
+        return Shown("There is only one rung: nothing is stopped early.")
     pairs = {
         rung: [one for one in history.trials.values() if {rung, rung_correlation.end.later} <= one.scores.keys()]
         for rung, rung_correlation in worths.items()
@@ -210,8 +216,11 @@ def rungs(study: Study, history: History) -> Shown:
     total = max(map(len, pairs.values()))
     pairs = {rung: few(study, history, trials) for rung, trials in pairs.items()}
     both = len(study.settings.objective) > 1 or bool(study.goal.floors)
-    least = " The correlation is the lower one of both accuracies'; drawn is the robust one." if both else ""
-    said = f"{'. '.join(rung_lines(study, history))}. Points along a rising line mean that an early score foretells the end.{least}"
+    least = " The correlation is the lower one of the two accuracies; the robust one is shown." if both else ""
+    said = (
+        f"{'. '.join(rung_lines(study, history))}. Points along a rising line mean that an early score predicts the"
+        f" final one.{least}"
+    )
     said = said[0].upper() + said[1:] + few_words(max(map(len, pairs.values())), total)
     if not any(pairs.values()):
         return Shown(said)
@@ -247,7 +256,7 @@ PURPOSES = {
     "other": ("other", "#5b616b"),
     "idle": ("idle", GREY),
 }
-"""Names of the ledger's parts for people, and their colours."""
+"""Labels and colours of the ledger's parts."""
 
 
 def costs(study: Study, history: History) -> Shown:
@@ -270,12 +279,15 @@ def costs(study: Study, history: History) -> Shown:
         for name, (words, _) in PURPOSES.items()
         if total[name] >= 0.005 * there
     )
-    said = f"{there / seconds:.1f} {unit} of workers' time: {shares}. Running the stopped trials to the end would have cost about {saved / seconds:.1f} more."
+    said = (
+        f"{there / seconds:.1f} {unit} of workers' time: {shares}. Running the stopped trials to the end would have"
+        f" cost about {saved / seconds:.1f} more."
+    )
     audit = account["audit"]
     if audit is not None:
         said += (
-            f" Audit: {audit['better_than_the_best']} of {audit['completed']} stopped trials that were run to the end beat the best,"
-            f" by at most {audit['most_points_lost']:.1f} points."
+            f" Audit: {audit['better_than_the_best']} of {audit['completed']} stopped trials that were run to the end"
+            f" beat the best, by at most {audit['most_points_lost']:.1f} points."
         )
     return Shown(said, figure)
 

@@ -1,4 +1,4 @@
-"""What the pictures share: the kinds of trials and their colours, axes, and the sentence that goes with each."""
+"""What all figures share: the kinds of trials and their colours, axes, captions, and which trials to draw."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from hcpr_tune.search.record.results import front, winner
 from hcpr_tune.search.spec.study import Study
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3b82c4", "#e69f00", "#0f9d76", "#d55e00", "#b06fa8", "#8a8f98"
-"""Told apart by the colour-blind (after Okabe and Ito), and seen on white and on black."""
+"""Distinguishable with colour blindness (after Okabe and Ito), and visible on white and on black."""
 KINDS = {
     "stopped": ("stopped early", GREY, "circle"),
     "lost": ("diverged or failed", RED, "x"),
-    "unfinished": ("not at the end", PURPLE, "circle-open"),
+    "unfinished": ("unfinished", PURPLE, "circle-open"),
     "completed": ("completed", BLUE, "circle"),
     "published": ("published recipe", ORANGE, "diamond"),
     "best": ("best", GREEN, "star"),
 }
-"""The kinds of trials in a picture, those in front last: name, colour, marker."""
+"""The kinds of trials in a figure, drawn in this order: name, colour, marker."""
 
 
 MOST_DRAWN = 1000
-"""Trials that a picture draws."""
+"""The most trials that a figure draws."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture and what it says; without a figure, why there is none."""
+    """A figure and its caption; without a figure, the reason why there is none."""
 
     says: str
     figure: go.Figure | None = None
     least_width: int = 0
-    """Pixels below which it cannot be read: narrower pages scroll it."""
+    """Minimum width in pixels; on narrower pages the figure scrolls."""
 
 
 def kind_of(trial: Trial, best: Trial | None) -> str:
-    """How a picture shows a trial; see `KINDS`."""
+    """The kind of a trial; one of `KINDS`."""
     if best is not None and trial.number == best.number:
         return "best"
     if trial.number == 0:
@@ -54,7 +54,7 @@ def kind_of(trial: Trial, best: Trial | None) -> str:
 
 
 def by_kind(study: Study, history: History) -> dict[str, list[Trial]]:
-    """The trials of each kind that there is, in the order of `KINDS`."""
+    """The trials by kind, in the order of `KINDS`, without empty kinds."""
     best = winner(study, history)
     found: dict[str, list[Trial]] = {kind: [] for kind in KINDS}
     for trial in history.trials.values():
@@ -63,9 +63,10 @@ def by_kind(study: Study, history: History) -> dict[str, list[Trial]]:
 
 
 def few(study: Study, history: History, trials: Sequence[Trial], most: int = 0) -> list[Trial]:
-    """Those that a picture draws: all, or of more than `most` (`MOST_DRAWN`) the best, the front, the published one, and a fixed sample of the rest.
+    """The trials to draw, at most `most` (default: `MOST_DRAWN`).
 
-    A browser takes a second for each thousand lines, and a page of all would grow with the study.
+    If there are more: the best, the front, the published one, and a fixed sample of the rest. A browser takes a second
+    for a thousand lines.
     """
     most = most or MOST_DRAWN
     if len(trials) <= most:
@@ -80,14 +81,17 @@ def few(study: Study, history: History, trials: Sequence[Trial], most: int = 0) 
 
 
 def few_words(drawn: int, total: int) -> str:
-    """What is said of those that are left out; nothing where there are none."""
+    """A note on the trials that are left out, if any."""
     if drawn == total:
         return ""
-    return f" Of {total} trials {drawn} are drawn: the best, the front, the published recipe, and a fixed sample of the others; trials.csv has all."
+    return (
+        f" Of {total} trials {drawn} are shown: the best, the front, the published recipe, and a fixed sample of the"
+        " others; trials.csv has all."
+    )
 
 
 def values_of(trial: Trial) -> str:
-    """A trial's searched values, a line each, as text of a picture."""
+    """A trial's searched values, one per line, for a hover text."""
     if trial.number == 0:
         return "the published recipe"
     shown = (
@@ -113,7 +117,7 @@ def axes(figure: go.Figure, x: str, y: str) -> None:
 
 
 def quietly(draw: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Optuna warns that its pictures are experimental, and says that two objectives have no trend: neither is for the reader."""
+    """Call `draw` without Optuna's warnings and messages about experimental plots and multi-objective studies."""
     import optuna
 
     level = optuna.logging.get_verbosity()

@@ -1,1 +1,1 @@
-"""What the pages that can be sent around are made of: their look, their script, and how sections and pictures become one file."""
+"""Style, script and skeleton of the self-contained HTML pages."""

@@ -1,11 +1,16 @@
-// Draws the figures in the colours of the page, by day and by night, and sorts the table.
+// Draws the figures in the colours of the page, light or dark, and sorts the table.
 (() => {
   "use strict";
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   function layoutOf(figure) {
-    const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), linecolor: colour("--line"), automargin: true };
+    const axis = {
+      gridcolor: colour("--line"),
+      zerolinecolor: colour("--line"),
+      linecolor: colour("--line"),
+      automargin: true,
+    };
     const layout = {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
@@ -25,7 +30,7 @@
 
   const painted = () => new Promise((go) => requestAnimationFrame(() => setTimeout(go)));
 
-  // The text is there at once: plotly's script, which is large, is read after it has been painted, and then a picture at a time.
+  // Show the text first: plotly's script is large, so it runs after the first paint, and then one figure at a time.
   async function drawAll() {
     await painted();
     if (!window.Plotly) {
@@ -41,7 +46,7 @@
   }
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   drawAll();
-  // On paper the page is white, and as wide as the paper.
+  // Redraw for print, where the page is white and as wide as the paper.
   const paper = window.matchMedia("print");
   paper.addEventListener("change", () => {
     for (const name of Object.keys(figures)) draw(name);
@@ -57,7 +62,7 @@
         const keyOf = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
         const rows = [...body.rows].map((row) => [keyOf(row), row]);
         rows.sort(([a], [b]) => {
-          // What has no value comes last, whichever way.
+          // Rows without a value come last in either order.
           if (a === "" || b === "") return (a === "") - (b === "");
           const order = a !== "" && b !== "" && !isNaN(a) && !isNaN(b) ? a - b : a.localeCompare(b);
           return rising ? order : -order;
