@@ -18,7 +18,8 @@ from typing import Any
 from hcpr_tune.errors import InputError
 from hcpr_tune.execution.access import AUTO, LOCAL, checked_address, ensure_token
 from hcpr_tune.execution.capacity import Share, Waiting, living_nodes
-from hcpr_tune.execution.local_ray import end_processes, private_folder, restore, starting
+from hcpr_tune.execution.host import borrowed, restore
+from hcpr_tune.execution.local_ray import end_processes, private_folder, starting
 from hcpr_tune.search.spec.study import Resources
 
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
@@ -28,6 +29,13 @@ MOST_WORDS = 300
 """At most this many characters of one of Ray's messages are shown."""
 NO_DASHBOARD = "none"
 """Given as the dashboard's host: start Ray without its dashboard, which takes several processes."""
+
+RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # What happens to workers is recorded and reported anyway; Ray's messages about it would mix with the results.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+}
+"""Environment variables for Ray, unless the user has set them."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +60,18 @@ def connected(
 ) -> Iterator[Cluster]:
     """Connect to Ray while the block runs: join the cluster at `address`, or start one here.
 
+    A process that is connected to Ray already uses that, and stays connected.
+
     A joined cluster is sent this package's code and the user's own modules among `plugins` (package.module:name), so
     its nodes need neither installed. `name`: this driver's name among the cluster's jobs.
     Raises `InputError` if Ray cannot be joined or started.
     """
-    # Ray reads these when it is imported.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What happens to workers is recorded and reported anyway; Ray's messages about it would mix with the results.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
     with ExitStack() as stack:
+        # Ray reads these when it is imported.
+        stack.enter_context(borrowed({name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()}))
+        if _is_connected():
+            yield _already_connected(address)
+            return
         token = None
         if address is None or address == LOCAL:
             folder = stack.enter_context(private_folder())
@@ -71,8 +82,29 @@ def connected(
         import ray
 
         stack.callback(ray.shutdown)
-        url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
-        yield Cluster(url, living_nodes(), token)
+        yield Cluster(_url(context), living_nodes(), token)
+
+
+def _is_connected() -> bool:
+    """Whether the calling program has connected this process to Ray already."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def _already_connected(address: str | None) -> Cluster:
+    """The Ray that the calling program is connected to; it stays connected. Raises `InputError` for another address."""
+    if address not in (None, AUTO):
+        raise InputError(
+            f"address {address}: this process is connected to Ray already; leave the address out to use that, "
+            "or call ray.shutdown() first"
+        )
+    import ray
+
+    return Cluster(_url(ray.init(ignore_reinit_error=True, configure_logging=False)), living_nodes())
+
+
+def _url(context: Any) -> str:
+    return f"http://{context.dashboard_url}" if context.dashboard_url else ""
 
 
 def _quiet(name: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.execution.host import restore
 
 PREFIX = "hcpr_tune-ray-"
 LOCK, INSIDE = "driver", "r"
@@ -191,11 +192,3 @@ def processes_of(root: Path) -> list[int]:
             if int(path.name) != os.getpid() and path.stat().st_uid == os.getuid():
                 found += [int(path.name)] * (mark in (path / "environ").read_bytes().split(b"\0"))
     return found
-
-
-def restore(name: str, before: str | None) -> None:
-    """Put an environment variable back as it was."""
-    if before is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = before

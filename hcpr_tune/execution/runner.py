@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.common.files import sweep
 from hcpr_tune.errors import Interrupted, MovedOn, StorageError
 from hcpr_tune.execution.capacity import Capacity, Share, check_own_ray, requested
+from hcpr_tune.execution.host import borrowed
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import Listener, Record, Segments
 from hcpr_tune.search.record.results import ResultFiles, StudyFolder
@@ -30,6 +31,19 @@ if TYPE_CHECKING:
 NAMED_VERSIONS = ("torch", "ray", "optuna", "numpy", "scikit-learn")
 MOST_PENDING = 10_000
 """Ray's limit on pending trials, out of the way: the searcher hands out no more jobs than there are workers."""
+
+TUNE_SETTINGS = {
+    # Ctrl-C must end the search at once; Tune's own handler would first wait for running epochs.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # The driver writes the result files itself; Ray's copies would cost time and disk.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Of Ray's two reporters only the older one is silent at verbose=0.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": str(MOST_PENDING),
+    # Tune's own state is discarded; each snapshot of it would rewrite all jobs and take up to 5 % of the driver's time.
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",
+}
+"""Environment variables for Ray Tune."""
 
 
 @contextmanager
@@ -148,27 +162,22 @@ def run_on_ray(name: str, searcher: RayTuneAdapter[Any], trainable: type, share:
     Raises `Interrupted` if a stop was requested, `StorageError` if the storage can no longer be written, and
     `ClusterLost` if Ray is gone.
     """
-    # Ctrl-C must end the search at once; Tune's own handler would first wait for running epochs.
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    # The driver writes the result files itself; Ray's copies would cost time and disk.
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    # Of Ray's two reporters only the older one is silent at verbose=0.
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING)
-    # Tune's own state is discarded; each snapshot of it would rewrite all jobs and take up to 5 % of the driver's time.
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
-    # Job failures are in the record, so Ray's messages about them are redundant. Errors that end the search are raised.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    with borrowed(TUNE_SETTINGS):
+        # Job failures are in the record, so Ray's messages about them are redundant; what ends the search is raised.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        _fit(name, searcher, trainable, share, most)
+
+
+def _fit(name: str, searcher: RayTuneAdapter[Any], trainable: type, share: Share, most: int) -> None:
     from ray import tune
-    from ray.tune.execution import class_cache
 
     from hcpr_tune.execution.ray_tune import Ends, Halt
 
-    # Tune would send the driver's S3 keys to its workers, through a log that all users of a machine can read.
-    # Workers use the keys of their own node.
-    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not _secret(name)}
-
-    with tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable, requested(share, most):
+    with (
+        tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable,
+        requested(share, most),
+        _keys_stay_here(),
+    ):
         tuner = tune.Tuner(
             _worker_class(trainable, share),
             tune_config=tune.TuneConfig(
@@ -195,6 +204,22 @@ def run_on_ray(name: str, searcher: RayTuneAdapter[Any], trainable: type, share:
         except Exception:
             check_own_ray()  # if Ray itself has died, that is the cause
             raise
+
+
+@contextmanager
+def _keys_stay_here() -> Iterator[None]:
+    """Tune would send the driver's S3 keys to its workers, through a log that all users of a machine can read.
+
+    Workers use the keys of their own node.
+    """
+    from ray.tune.execution import class_cache
+
+    before = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in before if not _secret(name)}
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 def _secret(name: str) -> bool:
