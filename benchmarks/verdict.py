@@ -86,9 +86,9 @@ def chosen(options: argparse.Namespace) -> list[Plain]:
         settings |= FASHION | {"task.root": str(Path(options.root).resolve())}
     found = hcpr_tune.tune("wide", name=f"ladder-{int(time.time())}", settings=settings, storage=options.storage)
     half = options.recipes // 2
-    best = [trained_recipe(found.study, trial) for trial in found.history.ranked()[:half]]
-    drawn = np.random.default_rng(0).random((options.recipes - half, len(found.study.space)))
-    others = [with_params(found.study.recipe, params_at(found.study.space, point)) for point in drawn]
+    best = [trained_recipe(found.spec, trial) for trial in found.history.ranked()[:half]]
+    drawn = np.random.default_rng(0).random((options.recipes - half, len(found.spec.space)))
+    others = [with_params(found.spec.recipe, params_at(found.spec.space, point)) for point in drawn]
     listed = [("best", replace(one, stop_epoch=0)) for one in best] + [("drawn", one) for one in others]
     return [{"kind": kind, "recipe": to_plain(recipe)} for kind, recipe in listed]
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.version import VERSION
 
 if TYPE_CHECKING:
-    from hcpr_tune.programs import LoadedStudy, load, load_model, tune
+    from hcpr_tune.study import Study, load, load_model, tune
 
 __version__ = VERSION
 
-__all__ = ["LoadedStudy", "__version__", "load", "load_model", "tune"]
+__all__ = ["Study", "__version__", "load", "load_model", "tune"]
 
 
 def __getattr__(name: str) -> Any:
     """What is exported, imported when it is used: the command line answers at once."""
     if name not in __all__:
         raise AttributeError(f"module 'hcpr_tune' has no attribute {name!r}")
-    from hcpr_tune import programs
+    from hcpr_tune import study
 
-    return getattr(programs, name)
+    return getattr(study, name)

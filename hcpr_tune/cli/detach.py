@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hcpr_tune.api.trust import begin, named_in_study
 from hcpr_tune.cli.console import COMPLETED, NOTHING_COMPLETED
-from hcpr_tune.cli.trust import begin, named_in_study
 from hcpr_tune.common.output import say
 from hcpr_tune.common.settings import show
 from hcpr_tune.common.shell import study_command

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.api.trust import named_in_study, trust_space
 from hcpr_tune.cli.numbers import real
 from hcpr_tune.cli.run_request import overrides_of
-from hcpr_tune.cli.trust import named_in_study, trust_space
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:

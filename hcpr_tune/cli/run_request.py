@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.api.trust import named_in_study, trust_space, trust_study
 from hcpr_tune.cli.flags import BUDGET, SEARCH, flag_of
 from hcpr_tune.cli.numbers import real, whole
-from hcpr_tune.cli.trust import named_in_study, trust_space, trust_study
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import hcpr_tune
-from hcpr_tune.cli import begun
+from hcpr_tune.api import begun
 from hcpr_tune.cli.main import main
 from hcpr_tune.errors import InputError
 from hcpr_tune.training import plugins

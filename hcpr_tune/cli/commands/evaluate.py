@@ -7,8 +7,8 @@ import json
 from contextlib import nullcontext
 from pathlib import Path
 
+from hcpr_tune.api.trust import trust_model
 from hcpr_tune.cli.console import COMPLETED, make_console
-from hcpr_tune.cli.trust import trust_model
 from hcpr_tune.common.output import say
 from hcpr_tune.common.shell import same_again
 from hcpr_tune.common.text import clean

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.api.trust import trust_sampler
 from hcpr_tune.cli.console import COMPLETED, NOTHING_COMPLETED, make_console, print_lines
 from hcpr_tune.cli.new_space import new_space, write_space
 from hcpr_tune.cli.plan_inputs import (
@@ -20,7 +21,6 @@ from hcpr_tune.cli.plan_inputs import (
     the_variants,
     waiting,
 )
-from hcpr_tune.cli.trust import trust_sampler
 from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_folder_of, check_writable, exists, is_dir
 from hcpr_tune.common.shell import command, option, same_again

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.api.trust import begin_training, trust_recipe
 from hcpr_tune.cli.console import COMPLETED, make_console, tell_notes
-from hcpr_tune.cli.trust import begin_training, trust_recipe
 from hcpr_tune.common.output import outlets
 from hcpr_tune.common.paths import check_writable, exists, looked_at
 from hcpr_tune.common.text import clean

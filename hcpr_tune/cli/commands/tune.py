@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.api.trust import begin, named_in_study, option_again
 from hcpr_tune.cli.console import (
     COMPLETED,
     INTERRUPTED,
@@ -17,7 +18,6 @@ from hcpr_tune.cli.console import (
     tell_notes,
 )
 from hcpr_tune.cli.run_request import RunRequest, run_request
-from hcpr_tune.cli.trust import begin, named_in_study, option_again
 from hcpr_tune.common.output import outlets, say
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option, typed

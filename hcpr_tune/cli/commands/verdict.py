@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.api.trust import begin, named_as_model, named_in_study, trust_space, trust_study
 from hcpr_tune.cli.console import (
     COMPLETED,
     NOTHING_COMPLETED,
@@ -23,7 +24,6 @@ from hcpr_tune.cli.console import (
     search_view,
 )
 from hcpr_tune.cli.flags import VERDICT, flag_of
-from hcpr_tune.cli.trust import begin, named_as_model, named_in_study, trust_space, trust_study
 from hcpr_tune.cli.verdicts import run_verdict, write_report
 from hcpr_tune.common.output import outlets, say
 from hcpr_tune.common.paths import is_file, reading, there

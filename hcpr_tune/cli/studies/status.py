@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from hcpr_tune.cli.console import COMPLETED, has_width, make_console
 from hcpr_tune.common.shell import typed
+from hcpr_tune.study import Study
 
 if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec import study as spec
     from hcpr_tune.search.storage.lease import LeaseHolder
 
 WIDE = 500
@@ -22,19 +23,14 @@ WIDE = 500
 
 def run(options: argparse.Namespace) -> int:
     """Print who leads the search, where it stands, and how to go on."""
-    from hcpr_tune.search.storage.lease import living_lease_holder
-    from hcpr_tune.search.storage.studies import reopen
-    from hcpr_tune.views.status import answer, holder_plain, state_of
     from hcpr_tune.views.terminal.live_view import view_of
     from hcpr_tune.views.wording import printable
 
-    folder, study, history = reopen(options.storage, options.name, "status ")
-    holder, console = living_lease_holder(folder.objects), make_console()
+    opened, console = Study.of(options.storage, options.name, "status "), make_console()
     if options.json:
-        state = {"state": state_of(study, history, holder), "holder": holder_plain(holder, time.time())}
-        plain = {"study": folder.address, **state, **answer(folder, study, history, holder is not None)}
-        console.out(json.dumps(plain, indent=2, allow_nan=False), highlight=False)
+        console.out(json.dumps(opened.status, indent=2, allow_nan=False), highlight=False)
         return COMPLETED
+    folder, study, history, holder = opened.folder, opened.spec, opened.history, opened.lease
     if not console.is_terminal and not has_width():
         console.width = WIDE
     console.out(printable(f"study        {folder.address}"), highlight=False)
@@ -43,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     return COMPLETED
 
 
-def state_words(folder: StudyFolder, study: Study, history: History, holder: LeaseHolder | None) -> str:
+def state_words(folder: StudyFolder, study: spec.Study, history: History, holder: LeaseHolder | None) -> str:
     """The state of a study in words, with the way on."""
     from hcpr_tune.views.next_commands import way_on
     from hcpr_tune.views.status import STATES, state_of

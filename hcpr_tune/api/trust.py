@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hcpr_tune.cli.begun import address_of, begun_here, remember
+from hcpr_tune.api.begun import address_of, begun_here, remember
 from hcpr_tune.common.text import clean
 from hcpr_tune.errors import InputError
 

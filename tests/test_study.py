@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -47,7 +48,7 @@ def test_curves_are_a_frame_by_trial_and_epoch(study):
 
 
 def test_the_best_recipe_and_its_numbers(study):
-    assert study.best == best_metrics(study.study, study.history)
+    assert study.best == best_metrics(study.spec, study.history)
     assert study.recipe.hcpr.scale == study.history.trials[study.best["trial"]].params.get("hcpr.scale", 8.0)
     assert "[hcpr]" in recipe_to_toml(study.recipe)
 
@@ -108,7 +109,7 @@ def test_a_search_from_a_program_on_a_space_of_its_own(tmp_path):
     code = (
         "import hcpr_tune, json\n"
         f"study = hcpr_tune.tune({space!r}, trials=2, name='mine', settings={{'hcpr.scale': 8.0}})\n"
-        "print(json.dumps([len(study.trials), study.best['trial'], list(study.study.space)]))\n"
+        "print(json.dumps([len(study.trials), study.best['trial'], list(study.spec.space)]))\n"
         "again = hcpr_tune.tune(resume='mine', trials='+1')\n"
         "print(json.dumps(len(again.trials)))\n"
     )
@@ -130,3 +131,41 @@ def test_settings_that_are_tables_are_laid_over_as_tables(tmp_path, space_file):
 def test_a_space_that_no_file_can_hold_is_refused(space, tmp_path):
     with pytest.raises(InputError, match="the space cannot be written as TOML"):
         hcpr_tune.tune(space, storage=tmp_path / "results")
+
+
+def test_its_status_is_what_the_command_prints(study, tmp_path, monkeypatch, capsys):
+    from hcpr_tune.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["status", "old", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        json.dumps(hcpr_tune.Study.open("results/old").status, allow_nan=False)
+    )
+    assert not study.is_running
+
+
+def test_requests_are_left_for_the_next_search_and_checked_first(study, tmp_path):
+    study.enqueue({"hcpr.scale": 8.5})
+    with pytest.raises(InputError, match=r"hcpr\.scale"):
+        study.enqueue({"hcpr.scale": 1e9})
+    with pytest.raises(InputError, match="kill old 999: "):
+        study.kill(999)
+    with pytest.raises(InputError, match="is not being searched; there is nothing to stop"):
+        study.stop()
+    asked = [json.loads(path.read_text()) for path in (tmp_path / "results" / "old" / "inbox").iterdir()]
+    assert [one["params"] for one in asked] == [{"hcpr.scale": 8.5}]
+
+
+def test_it_is_exported_to_optuna(study, tmp_path):
+    import optuna
+
+    study.export_optuna(tmp_path / "trials.db")
+    loaded = optuna.load_study(study_name="old", storage=f"sqlite:///{tmp_path / 'trials.db'}")
+    assert len(loaded.trials) == 20
+    with pytest.raises(InputError, match=r"trials\.db"):
+        study.export_optuna(tmp_path / "trials.db")
+
+
+def test_a_study_without_a_model_says_so(study):
+    with pytest.raises(InputError, match="holds no model yet"):
+        study.load_model()

@@ -1,8 +1,9 @@
-"""The same from a program or a notebook: run a search, open a study, take its tables, figures and recipe."""
+"""A study from Python: open one, look at it, steer it, export it; and `tune`, which runs a search."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,17 +23,36 @@ if TYPE_CHECKING:
 
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec import study as spec
+    from hcpr_tune.search.storage.lease import LeaseHolder
     from hcpr_tune.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class LoadedStudy:
-    """A study as its record has it at the moment of loading; a search may go on meanwhile. `load` makes one."""
+class Study:
+    """A study as recorded when it was opened: where it is, what it searches (`spec`), what has happened (`history`).
+
+    A search may be running; open the study again to see more.
+    """
 
     folder: StudyFolder
-    study: Study
+    spec: spec.Study
     history: History
+
+    @classmethod
+    def open(cls, path: str | Path) -> Study:
+        """Open a study, running or not, by its folder or its bucket's URL: "results/NAME", "s3://BUCKET/PATH/NAME".
+
+        Raises `InputError` if there is none.
+        """
+        return cls.of(*storage_of(str(path).rstrip("/")), "load ")
+
+    @classmethod
+    def of(cls, storage: str | Path, name: str, command: str = "", with_best: bool = False) -> Study:
+        """The study `name` of a storage. `command`: what error messages begin with."""
+        from hcpr_tune.search.storage.studies import reopen
+
+        return cls(*reopen(storage, name, command, with_best=with_best))
 
     @property
     def name(self) -> str:
@@ -46,7 +66,7 @@ class LoadedStudy:
         from hcpr_tune.search.record.results import trial_columns, trial_row
 
         rows = [trial_row(trial) for trial in self.history.trials.values()]
-        return pd.DataFrame(rows, columns=trial_columns(self.study)).set_index("trial")
+        return pd.DataFrame(rows, columns=trial_columns(self.spec)).set_index("trial")
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -70,16 +90,16 @@ class LoadedStudy:
         """What is known of the best trial, beside the published recipe: as best/metrics.json. Raises `InputError` where no trial has reached a rung."""
         from hcpr_tune.search.record.results import best_metrics, winner
 
-        if winner(self.study, self.history) is None:
+        if winner(self.spec, self.history) is None:
             raise InputError(f"no trial of {self.folder.address} has reached a rung yet: there is no best one")
-        return best_metrics(self.study, self.history)
+        return best_metrics(self.spec, self.history)
 
     @property
     def recipe(self) -> Recipe:
         """The best trial's recipe, as far as it was trained. Raises `InputError` as `best` does."""
         from hcpr_tune.search.record.results import trained_recipe
 
-        return trained_recipe(self.study, self.history.trials[self.best["trial"]])
+        return trained_recipe(self.spec, self.history.trials[self.best["trial"]])
 
     @property
     def verdict(self) -> dict[str, Any]:
@@ -108,7 +128,7 @@ class LoadedStudy:
         if name not in FIGURES:
             raise InputError(f"there is no figure {show(name)}; known: {', '.join(FIGURES)}")
         title, draw = FIGURES[name]
-        drawn = draw(self.study, self.history)
+        drawn = draw(self.spec, self.history)
         if drawn.figure is None:
             raise InputError(f"{title}: {drawn.says}")
         drawn.figure.update_layout(title=title)
@@ -116,12 +136,101 @@ class LoadedStudy:
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report to `path`, by default report.html in the study's folder; returns where it is."""
-        from hcpr_tune.search.storage.lease import living_lease_holder
         from hcpr_tune.views.report.report import write_report
 
-        running = living_lease_holder(self.folder.objects) is not None
         target = None if path is None else Path(path)
-        return write_report(self.folder, self.study, self.history, running, path=target)
+        return write_report(self.folder, self.spec, self.history, self.is_running, path=target)
+
+    @property
+    def lease(self) -> LeaseHolder | None:
+        """The process that runs the study at this moment; None if none does."""
+        from hcpr_tune.search.storage.lease import living_lease_holder
+
+        return living_lease_holder(self.folder.objects)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process runs the study at this moment, here or elsewhere."""
+        return self.lease is not None
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """How the study stands, as `hcpr_tune status NAME --json` prints it."""
+        from hcpr_tune.views.status import answer, holder_plain, state_of
+
+        holder = self.lease
+        state = {"state": state_of(self.spec, self.history, holder), "holder": holder_plain(holder, time.time())}
+        return {
+            "study": self.folder.address,
+            **state,
+            **answer(self.folder, self.spec, self.history, holder is not None),
+        }
+
+    def stop(self, wait: float = 60.0) -> bool:
+        """Stop a running search, wherever it runs: running epochs are abandoned, everything recorded is kept.
+
+        Returns whether it has ended within `wait` seconds. Raises `InputError` if the study is not running.
+        """
+        from hcpr_tune.search.storage.inbox import STOP, post
+
+        if not self.is_running:
+            raise InputError(f"{self.folder.address} is not being searched; there is nothing to stop")
+        post(self.folder.objects, {"kind": STOP})
+        until = time.monotonic() + wait
+        while self.is_running:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.5)
+        return True
+
+    def enqueue(self, values: Mapping[str, Any]) -> None:
+        """Ask for a trial with these values, {"hcpr.scale": 8}; the others are the recipe's. Raises `InputError`.
+
+        A running search tries them with its next free worker, else the next session does.
+        """
+        from hcpr_tune.search.spec.space import point_params, with_params
+        from hcpr_tune.search.storage.inbox import ENQUEUE, post
+
+        given = dict(values)
+        with_params(
+            self.spec.recipe,
+            point_params(given, self.spec.recipe, self.spec.space, "--set ", str(self.folder.study)),
+        )
+        post(self.folder.objects, {"kind": ENQUEUE, "params": given})
+
+    def kill(self, trial: int) -> None:
+        """Ask for the end of one trial, after its running epoch. Raises `InputError` if it is unknown or has ended."""
+        from hcpr_tune.search.storage.inbox import KILL, checked, post
+
+        request = {"kind": KILL, "trial": trial}
+        try:
+            checked(request, self.spec, self.history)
+        except InputError as error:
+            raise InputError(f"kill {self.name} {trial}: {error} ({self.folder.address})") from None
+        post(self.folder.objects, request)
+
+    def export_optuna(self, path: str | Path) -> None:
+        """Write the trials into a new storage of Optuna: an SQLite file, or a journal if `path` ends in .log.
+
+        Raises `InputError` if the file exists or cannot be one.
+        """
+        from hcpr_tune.api.export import write_optuna
+
+        write_optuna(self.spec, self.history, Path(path), self.name, self.is_running)
+
+    @property
+    def model(self) -> Path:
+        """The folder of the study's model: its verdict's if there is one, else the best of the search.
+
+        Raises `InputError` if no trial has reached a rung.
+        """
+        from hcpr_tune.api.export import model_of
+
+        return model_of(self.folder)
+
+    def load_model(self, device: str = "cpu", trust: bool = False) -> nn.Module:
+        """The model in `model`, as `hcpr_tune.load_model` gives it."""
+        return load_model(self.model, device, trust)
 
     def __repr__(self) -> str:
         return f"<study {self.folder.address}: {len(self.history.trials)} trials>"
@@ -132,7 +241,7 @@ def load_model(folder: str | Path, device: str = "cpu", trust: bool = False) -> 
     (B, K), eval mode, no parameter wants a gradient. `trust`: run the code (package.module:factory) that a recipe of somebody else names.
     Raises `InputError` where something is missing or damaged, or where nobody has vouched for such code.
     """
-    from hcpr_tune.cli.trust import trust_model
+    from hcpr_tune.api.trust import trust_model
     from hcpr_tune.training.models import export
     from hcpr_tune.training.plugins import only_vouched
 
@@ -142,11 +251,9 @@ def load_model(folder: str | Path, device: str = "cpu", trust: bool = False) -> 
         return export.load_model(folder, device)
 
 
-def load(path: str | Path) -> LoadedStudy:
-    """Open a study, running or not, by its folder or its bucket's URL: "results/NAME", "s3://BUCKET/PATH/NAME". Raises `InputError` where there is none."""
-    from hcpr_tune.search.storage.studies import reopen
-
-    return LoadedStudy(*reopen(*storage_of(str(path).rstrip("/")), "load "))
+def load(path: str | Path) -> Study:
+    """`Study.open`."""
+    return Study.open(path)
 
 
 OPTIONS = (
@@ -176,7 +283,7 @@ def tune(
     quiet: bool = True,
     trust: bool = False,
     **options: Any,
-) -> LoadedStudy:
+) -> Study:
     """Run a search to its end, as `hcpr_tune tune` does, and return the study.
 
     space: a file of search_spaces/ by name, a path, or the tables of such a file as a dict. settings: as --set, {"hcpr.scale": 8}.
@@ -208,7 +315,7 @@ def tune(
             arguments.name = name or new_name(path.stem)
         with only_vouched():
             code = command.run(arguments)
-    study = load(f"{arguments.storage.rstrip('/')}/{arguments.resume or arguments.name}")
+    study = Study.of(arguments.storage, arguments.resume or arguments.name, "load ")
     if code:
         raise HcprTuneError(f"no trial of {study.folder.address} reached its first rung; see its trials.csv")
     return study

@@ -1,0 +1,56 @@
+"""A study or its model for other tools: Optuna's storages, ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hcpr_tune.common.paths import check_new_file, is_file
+from hcpr_tune.errors import InputError
+
+if TYPE_CHECKING:
+    from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.results import StudyFolder
+    from hcpr_tune.search.spec.study import Study
+
+
+def write_optuna(
+    study: Study, history: History, target: Path, name: str, still_running: bool, option: str = ""
+) -> None:
+    """Write the trials into a new storage of Optuna: an SQLite file, or a journal if it ends in .log.
+
+    `option`: what error messages begin with. Raises `InputError` if the file exists or cannot be one.
+    """
+    check_new_file(target, f"{option}{target}")
+    import optuna
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    from hcpr_tune.search.suggestion.optuna_adapter import export
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage: JournalStorage | RDBStorage
+    if target.suffix == ".log":
+        storage = JournalStorage(JournalFileBackend(str(target)))
+    else:
+        if odd := set("?#%") & set(str(target.absolute())):
+            raise InputError(
+                f"{option}{target}: the address of an SQLite file cannot hold {' or '.join(sorted(odd))}; "
+                "choose another file"
+            )
+        storage = RDBStorage(f"sqlite:///{target.absolute()}")
+    export(study, history, storage, name, still_running=still_running)
+
+
+def model_of(folder: StudyFolder) -> Path:
+    """The folder of the study's model: that of its verdict if there is one, else the best of its search."""
+    from hcpr_tune.training.models.export import FILES
+    from hcpr_tune.views.next_commands import about
+
+    for model in (folder.root / "verdict", folder.best):
+        if all(is_file(model / file, f"export {folder.root.name}: {model}") for file in FILES):
+            return model
+    raise InputError(
+        f"export {folder.root.name}: {folder.best} holds no model yet; let a trial reach a rung "
+        f"({about('tune --resume', folder)}), or give one by --model DIR"
+    )
