@@ -149,13 +149,13 @@ BAD = {
     "bound breaks law": ("search.hcpr.margin={low=-1.0,high=0.4}", "search.hcpr.margin.low must be at least 0"),
     "ends break law": (
         "search.pace.end={low=0.0,high=3.0}",
-        "search.pace.end at 3.0 is no recipe: pace must be at most 1",
+        "search.pace.end at 3.0 is not a valid recipe: pace must be at most 1",
     ),
     "no high": ("search.hcpr.margin={low=0.1}", "search.hcpr.margin.high is missing"),
     "string bound": ("search.hcpr.margin={low='a',high=1.0}", 'search.hcpr.margin.low must be a number, got "a"'),
     "range of words": (
         "search.lr_schedule.shape={low=0.0,high=1.0}",
-        "search.lr_schedule.shape is no number and needs choices",
+        "search.lr_schedule.shape is not a number and needs choices",
     ),
     "bad choice": (
         "search.lr_schedule.shape={choices=['steps','stairs']}",
@@ -173,7 +173,7 @@ BAD = {
         "search.hcpr.margin={low=0.3,high=0.4}",
         "recipe.hcpr.margin = 0.2 lies outside search.hcpr.margin (0.3 to 0.4)",
     ),
-    "derived": ("recipe.segment_ends=[1]", "recipe.segment_ends is not stated in a study: it follows from"),
+    "derived": ("recipe.segment_ends=[1]", "recipe.segment_ends cannot be set in a study: it follows from"),
     "recipe no table": ("recipe=3", "recipe must be a table, got 3"),
     "gpus": (
         "resources.gpus_per_trial='all'",
@@ -181,7 +181,7 @@ BAD = {
     ),
     "both weights 0 in the space": (
         "search.hcpr={kl_weight={choices=[0.0,1.2]},square_weight={choices=[0.0,6.0]}}",
-        "search.hcpr.kl_weight at 0.0 with search.hcpr.square_weight at 0.0 is no recipe",
+        "search.hcpr.kl_weight at 0.0 with search.hcpr.square_weight at 0.0 is not a valid recipe",
     ),
     "list searched": (
         "search.lr_schedule.milestones={choices=[[0.5],[0.6]]}",
