@@ -159,7 +159,7 @@ def test_of_two_that_begin_one_study_at_once_the_second_is_refused(small_study, 
     first, second = check_new(tmp_path, "one"), check_new(tmp_path, "one")
     create(first, small_study)
     before = first.study.read_bytes()
-    with pytest.raises(InputError, match='--name "one" is taken: another process has begun'):
+    with pytest.raises(InputError, match='--name "one" is taken: another process has just begun'):
         create(second, replace(small_study, settings=replace(small_study.settings, description="another")))
     assert first.study.read_bytes() == before
     assert [path.name for path in first.root.iterdir()] == ["study.toml"]

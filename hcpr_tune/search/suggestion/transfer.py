@@ -1,4 +1,4 @@
-"""Transfer from a small study to a large one: the winner's values as a first point of its space, with priors around it."""
+"""Transfer from a small study to a large one: the winner's values as a first point, and priors around it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WIDTH = 118
 
 @dataclass(frozen=True)
 class Moved:
-    """What happened to one of the winner's values. Without `centre` it was dropped; `word` gives the reason or change."""
+    """What happened to one of the winner's values. Without `centre` it was dropped; `word` says why or how."""
 
     name: str
     value: Value
@@ -205,7 +205,7 @@ def _distance(dimension: Range, one: float, other: float) -> float:
 def transferred_space(
     given: Mapping[str, Any], target: Study, handed: Transfer, comments: Sequence[str], where: str
 ) -> str:
-    """The text of the new space, based on `given`, the tables of `target`'s file. Raises `InputError` if it is invalid."""
+    """The text of the new space, from `given`, the tables of `target`'s file. Raises `InputError` if it is invalid."""
     tables: dict[str, Any] = copy.deepcopy(dict(given))
     for name, prior in handed.priors.items():
         _entry(tables["search"], name)["prior"] = prior.to_plain()

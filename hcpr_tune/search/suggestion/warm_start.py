@@ -46,7 +46,7 @@ def warm_start(folder: Path, study: Study, time: float) -> Event:
 
 
 def check_same_measure(option: str, folder: Path, old: Recipe, new: Recipe) -> None:
-    """Raises `InputError`, naming the `option` that gave the earlier study's `folder`, for a different task or measure."""
+    """Raises `InputError`, naming the `option` that gave the earlier study, for a different task or measure."""
     theirs, ours = to_plain(replace(old.task, root="")), to_plain(replace(new.task, root=""))
     for name in COMPARED:
         theirs[f"evaluation.{name}"], ours[f"evaluation.{name}"] = (
