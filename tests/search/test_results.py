@@ -116,7 +116,7 @@ def test_a_taken_name_and_an_unwritable_storage_are_refused(small_study, tmp_pat
     ):
         check_new(tmp_path, "one")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"--storage .*file/below cannot be written: .*file is no folder"):
+    with pytest.raises(InputError, match=r"--storage .*file/below cannot be written: .*file is not a folder"):
         check_new(tmp_path / "file" / "below", "two")
     for name in ("../up", "", ".hidden", "a/b", "x" * 101):
         with pytest.raises(InputError, match="a study's name must be"):
