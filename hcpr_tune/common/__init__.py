@@ -1,4 +1,4 @@
-"""What all of the product stands on: settings and their checks, files, text, standard output, object storage.
+"""Shared foundations: settings and their checks, files, text, standard output, object storage.
 
-May import nothing of hcpr_tune but its errors and version.
+May import nothing from hcpr_tune except its errors and version.
 """

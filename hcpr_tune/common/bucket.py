@@ -1,4 +1,4 @@
-"""Objects in a bucket of S3, of a store that speaks its language, or of Google Cloud Storage, named by keys under a prefix."""
+"""Objects by key under a prefix in a bucket of S3, of an S3-compatible store, or of Google Cloud Storage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hcpr_tune.common.files import write_bytes_whole
 from hcpr_tune.common.text import clean, named
 from hcpr_tune.errors import InputError, StorageError
 
-# What a URL may say behind its `?`. The names are pyarrow's, so that the same URL can be given to whatever reads with pyarrow.
+# Options after the `?` of a URL. The names are pyarrow's, so that the same URL works for anything that uses pyarrow.
 OPTIONS = {
     "s3": ("endpoint_override", "region", "scheme", "tls_ca_file_path"),
     "gs": ("endpoint_override", "project_id", "scheme"),
@@ -29,24 +29,33 @@ CREDENTIALS = {
 }
 SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 
-PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # between attempts: a store that restarts is back after seconds
-# No attempt starts later than this. One alone may take 10 s where a store takes the connection and says nothing, so that a caller
-# waits less than 20 s in all.
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # between attempts: a restarting store is back within seconds
+# No attempt starts later than this. One attempt may take 10 s if a store accepts the connection but does not respond,
+# so that a caller waits less than 20 s in total.
 LAST_START_S = 8.0
 
-SINGLE_REQUEST_BYTES = 2**22  # below the 5 MiB from which S3 takes an object in parts
+SINGLE_REQUEST_BYTES = 2**22  # below 5 MiB, from which S3 uploads are in parts
 
-# What pyarrow's texts say, and what that means. Only what stands here is told apart, and none of it is tried again.
+# Patterns of pyarrow's messages, with hints. These errors do not go away, so they are not retried.
 LASTING = (
-    (r"NO_SUCH_BUCKET|bucket '[^']*' not found|bucket does not exist", "create the bucket or correct its name; it is not created here"),
     (
-        r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE_DOES_NOT_MATCH|UNRECOGNIZED_CLIENT|EXPIRED_TOKEN"
-        r"|MISSING_AUTHENTICATION|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED",
+        r"NO_SUCH_BUCKET|bucket '[^']*' not found|bucket does not exist",
+        "create the bucket or correct its name; it is not created here",
+    ),
+    (
+        r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE_DOES_NOT_MATCH|UNRECOGNIZED_CLIENT"
+        r"|EXPIRED_TOKEN|MISSING_AUTHENTICATION|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED",
         "give credentials that may read, write, list and delete there",
     ),
-    (r"PERMANENT_REDIRECT|HTTP status 30[17]|IllegalLocation|AUTHORIZATION_HEADER_MALFORMED", "set the region of the bucket (AWS_DEFAULT_REGION)"),
-    (r"HTTP status 400|INVALID_PARAMETER|VALIDATION|INVALID_ARGUMENT|NotImplemented", "the store does not take such a request"),
-)  # fmt: skip
+    (
+        r"PERMANENT_REDIRECT|HTTP status 30[17]|IllegalLocation|AUTHORIZATION_HEADER_MALFORMED",
+        "set the region of the bucket (AWS_DEFAULT_REGION)",
+    ),
+    (
+        r"HTTP status 400|INVALID_PARAMETER|VALIDATION|INVALID_ARGUMENT|NotImplemented",
+        "the store does not support such a request",
+    ),
+)
 UNREACHABLE = r"NETWORK_CONNECTION|curlCode|CURL error|Could not resolve"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -54,22 +63,23 @@ _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def is_bucket(text: str) -> bool:
-    """Whether `text` is a URL (`scheme://...`) and no path. A wrong scheme or bucket is told by `Bucket`."""
+    """Whether `text` is a URL (`scheme://...`), not a path. `Bucket` checks scheme and bucket."""
     return _SCHEME.match(text) is not None
 
 
 class Bucket:
-    """
-    The objects under one prefix of a bucket, by their keys relative to it (`record/0001.json`).
+    """The objects under one prefix of a bucket, by their keys relative to it (`record/0001.json`).
 
-    `url` is `s3://bucket/prefix` or `gs://bucket/prefix`, with pyarrow's options behind a `?` (`endpoint_override`, `scheme`,
-    `region`); AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL are followed where the URL names no endpoint. Nothing is opened before the
-    first use. All methods may be called by several threads. They try again, for less than 20 s, what may pass by itself.
+    `url` is `s3://bucket/prefix` or `gs://bucket/prefix`, with pyarrow's options after a `?` (`endpoint_override`,
+    `scheme`, `region`). Without an endpoint in the URL, AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL are used. The
+    connection is opened on first use. All methods are thread-safe and retry transient errors, for less than 20 s.
 
-    A prefix that ends up without objects keeps an empty one, `prefix/`: pyarrow marks folders like that. `keys` never shows it.
+    A prefix that has lost all its objects keeps an empty one, `prefix/`, with which pyarrow marks folders. `keys` never
+    lists it.
 
-    Raises InputError for a URL that cannot be used or that holds credentials; `StorageError` is raised by every method that asks
-    the store. A key that is empty, begins or ends with `/` or has empty parts is a fault of the program: ValueError.
+    Raises `InputError` for a URL that is invalid or contains credentials. Every method that accesses the store raises
+    `StorageError`, and `ValueError`, a bug in the caller, for a key that is empty, begins or ends with `/` or has empty
+    parts.
     """
 
     def __init__(self, url: str) -> None:
@@ -77,20 +87,20 @@ class Bucket:
 
     @property
     def url(self) -> str:
-        """The URL with its options, as `Bucket` and pyarrow read it."""
+        """The URL with its options, for `Bucket` and pyarrow."""
         prefix = f"/{quote(self._prefix)}" if self._prefix else ""
         query = "&".join(f"{name}={quote(value, safe=':/')}" for name, value in self._store.options.items())
         return f"{self._store.scheme}://{self._store.bucket}{prefix}" + (f"?{query}" if query else "")
 
     def child(self, name: str) -> Bucket:
-        """The objects below `name`, over the same connection."""
+        """The objects below `name`, with the same connection."""
         _check_key(name)
         child = Bucket.__new__(Bucket)
         child._store, child._prefix = self._store, f"{self._prefix}/{name}" if self._prefix else name
         return child
 
     def read(self, key: str) -> bytes | None:
-        """The whole object as one writer left it, or None where there is none. An object is held in memory."""
+        """The whole object as one writer left it, or None if there is none. It is held in memory."""
         place = self._place(key)
         data: bytes | None = self._asked("read", key, lambda: _read(self._store, place))
         return data
@@ -101,12 +111,12 @@ class Bucket:
         self._asked("written", key, lambda: _write(self._store, place, data))
 
     def upload(self, path: Path, key: str) -> None:
-        """`write` from a file, which is held in memory. OSError where the file cannot be read."""
-        # A stream that is fed piece by piece would publish what it has when it is closed by an error or an interrupt in between.
+        """`write` from a file, which is held in memory. Raises `OSError` if the file cannot be read."""
+        # Not written piece by piece: an error or interrupt would close the stream, which publishes what it has so far.
         self.write(key, path.read_bytes())
 
     def download(self, key: str, path: Path) -> bool:
-        """`read` into a file that is there as a whole or not at all; False where there is no object. OSError where the disk refuses."""
+        """`read` into a file, atomically; False if there is no object. Raises `OSError` if writing fails."""
         data = self.read(key)
         if data is None:
             return False
@@ -114,30 +124,30 @@ class Bucket:
         return True
 
     def delete(self, key: str) -> None:
-        """Delete an object. One that is not there is no error."""
+        """Delete an object if it exists."""
         place = self._place(key)
         self._asked("deleted", key, lambda: _unless_missing(self._store, self._store.opened().delete_file, place))
 
     def delete_tree(self, prefix: str) -> None:
-        """Delete all objects whose keys begin with `prefix/`. None there is no error. Not for what others still write to."""
+        """Delete all objects whose keys begin with `prefix/`, if any. Not safe if others still write there."""
         place = self._place(prefix)
         self._asked(
             "deleted", f"{prefix}/", lambda: _unless_missing(self._store, self._store.opened().delete_dir, place)
         )
 
     def keys(self, prefix: str = "") -> list[str]:
-        """The keys that begin with `prefix/` (all of them for ""), at any depth, sorted, relative to the bucket's own prefix."""
+        """The sorted keys that begin with `prefix/` (all for ""), at any depth, relative to the bucket's own prefix."""
         return sorted(self.sizes(prefix))
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """As `keys`, with the size of each object in bytes."""
+        """Like `keys`, with the size of each object in bytes."""
         top = self._place(prefix) if prefix else self._place()
         found: dict[str, int] = self._asked("listed", f"{prefix}/" if prefix else "", lambda: _sizes(self._store, top))
         skipped = len(self._place()) + 1
         return {place[skipped:]: size for place, size in found.items()}
 
     def check(self) -> None:
-        """Write, read, list and delete a small object of its own. Raises InputError where one of these fails: nothing can be kept there."""
+        """Write, read, list and delete a small test object. Raises `InputError` if one of these fails."""
         key, data = f".hcpr_tune-check-{uuid.uuid4().hex}", uuid.uuid4().bytes
         try:
             self.write(key, data)
@@ -147,7 +157,8 @@ class Bucket:
             raise InputError(str(error)) from error
         if not same:
             raise InputError(
-                f"{self.url}: an object that was just written is not read or listed as it was; a store has to show what it took"
+                f"{self.url}: an object that was just written is not read or listed as it was;"
+                " use a store with strong read-after-write consistency"
             )
 
     def _place(self, key: str | None = None) -> str:
@@ -157,7 +168,7 @@ class Bucket:
         return "/".join(part for part in (self._store.bucket, self._prefix, key) if part)
 
     def _asked(self, verb: str, key: str, action: Callable[[], Any]) -> Any:
-        """What `action` returns, after up to five attempts."""
+        """The result of `action`, after up to five attempts. Raises `StorageError`."""
         started = time.monotonic()
         for pause in (*PAUSES_S, None):
             try:
@@ -179,24 +190,24 @@ class Bucket:
 
 
 class _Store:
-    """One connection: what a URL says besides its prefix, and pyarrow's file systems, opened when they are needed."""
+    """One connection: a URL without its prefix, and pyarrow's file systems, opened on first use."""
 
     def __init__(self, scheme: str, bucket: str, options: dict[str, str]) -> None:
         self.scheme, self.bucket, self.options = scheme, bucket, options
         self._lock = threading.Lock()
         self._opened: dict[bool, Any] = {}
         self._exists = False
-        self.region: str | None = None  # of a bucket at Amazon, once it was asked for
+        self.region: str | None = None  # of a bucket at Amazon, once looked up
 
     def opened(self, at_once: bool = False) -> Any:
-        """pyarrow's file system. `at_once`: for an object that goes up in one request."""
+        """pyarrow's file system. `at_once`: for objects uploaded in one request."""
         with self._lock:
             if at_once not in self._opened:
                 self._opened[at_once] = _open_s3(self, at_once) if self.scheme == "s3" else _open_gs(self)
             return self._opened[at_once]
 
     def confirm_bucket(self) -> None:
-        """Tell a missing object from a missing bucket, which pyarrow does not. Asked once: a bucket seldom goes away."""
+        """Raises `OSError` if the bucket is missing, which pyarrow reports like a missing object. Checked once."""
         from pyarrow.fs import FileType
 
         if self._exists:
@@ -204,7 +215,7 @@ class _Store:
         try:
             missing = self.opened().get_file_info(self.bucket).type == FileType.NotFound
         except OSError as error:
-            # Who may read objects need not be allowed to ask for the bucket.
+            # Permission to read objects does not imply permission to look up the bucket.
             if re.search("ACCESS_DENIED|HTTP status 403|PERMISSION_DENIED", str(error)) is None:
                 raise
             missing = False
@@ -214,28 +225,30 @@ class _Store:
 
 
 def _parsed(url: str) -> tuple[_Store, str]:
-    """The store and the prefix. No message repeats what may be a secret: neither the host part nor the values of options."""
+    """The store and the prefix. Messages never have the host part or option values, which may be secret."""
     match = _SCHEME.match(url)
     scheme = match.group(1).lower() if match else ""
     if match is None or scheme not in OPTIONS:
         raise InputError(
-            f"storage URL with scheme {scheme!r}: known are s3://BUCKET/PREFIX and gs://BUCKET/PREFIX; anything else is a path"
+            f"storage URL with unknown scheme {scheme!r}; give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or a path"
         )
     location, _, query = url[match.end() :].partition("?")
     bucket, _, path = location.partition("/")
     if "@" in bucket or ":" in bucket:
-        bounds = "a storage URL names a bucket, and neither user, password nor port"
+        bounds = "a storage URL has a bucket, but no user, password or port"
         raise InputError(
-            f"{scheme}:// URL with '@' or ':' before its path: {bounds}; {CREDENTIALS[scheme]}; a server is named by ?endpoint_override="
+            f"{scheme}:// URL with '@' or ':' before its path: {bounds}; {CREDENTIALS[scheme]};"
+            " give a server by ?endpoint_override="
         )
     if not _BUCKET_NAME.fullmatch(bucket):
         raise InputError(
-            f"{scheme}:// URL without a usable bucket: a name of letters, digits, '.', '_' and '-' follows; write {scheme}://BUCKET/PREFIX"
+            f"{scheme}:// URL without a valid bucket, a name of letters, digits, '.', '_' and '-';"
+            f" write {scheme}://BUCKET/PREFIX"
         )
     prefix = unquote(path).strip("/")
     if prefix and not _is_key(prefix):
         raise InputError(
-            f"{scheme}://{bucket}: a prefix has no empty parts, '.' or '..'; write {scheme}://{bucket}/NAME/NAME"
+            f"{scheme}://{bucket}: a prefix cannot have empty parts, '.' or '..'; write {scheme}://{bucket}/NAME/NAME"
         )
     return _Store(scheme, bucket, _options(scheme, bucket, query)), prefix
 
@@ -246,18 +259,18 @@ def _options(scheme: str, bucket: str, query: str) -> dict[str, str]:
         if name not in OPTIONS[scheme]:
             known = ", ".join(OPTIONS[scheme])
             raise InputError(
-                f"{scheme}://{bucket}: an option behind '?' is unknown; known are {known}; {CREDENTIALS[scheme]}"
+                f"{scheme}://{bucket}: an option after '?' is unknown; known: {known}; {CREDENTIALS[scheme]}"
             )
     if options.get("scheme", "https") not in ("http", "https"):
-        raise InputError(f"{scheme}://{bucket}: option scheme is 'http' or 'https'")
+        raise InputError(f"{scheme}://{bucket}: option scheme must be 'http' or 'https'")
     if "@" in options.get("endpoint_override", ""):
-        raise InputError(f"{scheme}://{bucket}: option endpoint_override names a user; {CREDENTIALS[scheme]}")
+        raise InputError(f"{scheme}://{bucket}: option endpoint_override contains a user; {CREDENTIALS[scheme]}")
     return options
 
 
 def _check_key(key: str) -> None:
     if not _is_key(key):
-        raise ValueError(f"{key!r} is no key: parts between single '/', none of them empty, '.' or '..'")
+        raise ValueError(f"{key!r} is not a key: parts between single '/', none of them empty, '.' or '..'")
 
 
 def _is_key(text: str) -> bool:
@@ -265,34 +278,34 @@ def _is_key(text: str) -> bool:
 
 
 def _open_s3(store: _Store, at_once: bool) -> Any:
-    # Built here and not by pyarrow's from_uri: that would try an endpoint that is not there for 6 s, a silent one for 100 s.
+    # Not by pyarrow's from_uri, which would try a missing endpoint for 6 s and an unresponsive one for 100 s.
     try:
         from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
     except ImportError:
-        raise InputError("s3:// needs a pyarrow that was built with S3; install pyarrow from its wheels") from None
+        raise InputError("s3:// needs a pyarrow built with S3; install pyarrow from its wheels") from None
     endpoint, scheme = _endpoint(store)
     try:
         region = store.options.get("region")
-        if region is None and endpoint is None:  # Amazon, where a bucket answers in its own region only
+        if region is None and endpoint is None:  # at Amazon, where a bucket responds only in its own region
             region = store.region = store.region or resolve_s3_region(store.bucket)
         return S3FileSystem(
-            region=region,  # None: the AWS_ variables and files say it
+            region=region,  # None: from the AWS_ variables and files
             endpoint_override=endpoint,
             scheme=scheme,
             tls_ca_file_path=store.options.get("tls_ca_file_path"),
-            # One request in place of three. Not for what goes up in parts: where the first request for these failed, pyarrow
-            # would put an empty object there when the stream is dropped.
+            # One request instead of three. Not for uploads in parts: if their first request fails, pyarrow would write
+            # an empty object when the stream is dropped.
             allow_delayed_open=at_once,
-            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),  # the attempts are `Bucket._asked`'s
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),  # `Bucket._asked` retries
         )
     except ValueError as error:
         raise InputError(
-            f"s3://{store.bucket}: {_first_line(error)}; correct the options behind '?' or the AWS_ variables"
+            f"s3://{store.bucket}: {_first_line(error)}; correct the options after '?' or the AWS_ variables"
         ) from None
 
 
 def _endpoint(store: _Store) -> tuple[str | None, str]:
-    """Host (and port) and scheme of a store that is not Amazon's. S3FileSystem does not look at the variables by itself."""
+    """Host (and port) and scheme of a store that is not Amazon's. S3FileSystem ignores the environment variables."""
     endpoint = store.options.get("endpoint_override")
     if not endpoint:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -300,11 +313,12 @@ def _endpoint(store: _Store) -> tuple[str | None, str]:
     if not endpoint:
         return None, scheme
     if "@" in endpoint:
-        raise InputError(f"AWS_ENDPOINT_URL names a user; {CREDENTIALS['s3']}")
+        raise InputError(f"AWS_ENDPOINT_URL contains a user; {CREDENTIALS['s3']}")
     named, separator, host = endpoint.rpartition("://")
     if named not in ("", "http", "https"):
         raise InputError(
-            f"s3://{store.bucket}: an endpoint begins with http:// or https://; correct AWS_ENDPOINT_URL or endpoint_override"
+            f"s3://{store.bucket}: an endpoint must begin with http:// or https://;"
+            " correct AWS_ENDPOINT_URL or endpoint_override"
         )
     return host.rstrip("/"), named if separator else scheme
 
@@ -314,7 +328,7 @@ def _open_gs(store: _Store) -> Any:
         from pyarrow.fs import GcsFileSystem
     except ImportError:
         raise InputError(
-            "gs:// needs a pyarrow that was built with Google Cloud Storage; install pyarrow from its wheels"
+            "gs:// needs a pyarrow built with Google Cloud Storage; install pyarrow from its wheels"
         ) from None
     return GcsFileSystem(
         endpoint_override=store.options.get("endpoint_override"),
@@ -325,9 +339,10 @@ def _open_gs(store: _Store) -> Any:
 
 
 def _read(store: _Store, place: str) -> bytes | None:
-    """pyarrow asks for the size, then for as many bytes. Where the object was replaced in between, they are cut off: read again.
+    """Read an object. Raises `OSError`, to be retried, if it was replaced during the read.
 
-    Opened as a file: of a stream pyarrow does not take the size, and asks for it in pieces of 16 KiB, a request each.
+    pyarrow asks for the size, then for that many bytes, so that an object replaced in between would be truncated.
+    Opened as a file, since pyarrow reads streams without asking for the size, in one request per 16 KiB.
     """
     files = store.opened()
     try:
@@ -344,11 +359,11 @@ def _read(store: _Store, place: str) -> bytes | None:
 
 
 def _write(store: _Store, place: str, data: bytes) -> None:
-    """
-    Put all of `data` there or leave what is there.
+    """Write all of `data`, or leave the object as it is.
 
-    A stream of pyarrow cannot be given up: dropped or closed, it publishes what it was given so far, and be it nothing. So an
-    interrupt may not come between opening, writing and closing. Python delivers interrupts to the main thread alone.
+    A pyarrow stream cannot be aborted: when dropped or closed, it publishes what it was given so far. So no interrupt
+    may come between opening, writing and closing. Python delivers interrupts to the main thread only, hence the other
+    thread.
     """
     if threading.current_thread() is threading.main_thread():
         with ThreadPoolExecutor(1, thread_name_prefix="bucket-write") as apart:
@@ -381,12 +396,12 @@ def _sizes(store: _Store, top: str) -> dict[str, int]:
 
 
 def _hint(reason: str) -> str | None:
-    """What to do about a failure that does not pass by itself; None for one that may."""
+    """A hint for an error that does not go away; None for one that may be transient."""
     return next((hint for pattern, hint in LASTING if re.search(pattern, reason, re.IGNORECASE)), None)
 
 
 def _first_line(error: BaseException) -> str:
-    """The reason on one line, without what the environment holds in secret."""
+    """The reason on one line, without secrets from the environment."""
     lines = str(error).strip().splitlines()
     reason = clean(lines[0].rstrip(".; ")) if lines else named(error)
     for secret in filter(None, map(os.environ.get, SECRET_VARIABLES)):

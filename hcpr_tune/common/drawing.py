@@ -1,4 +1,4 @@
-"""Small pictures with words in them, drawn with Pillow: by a worker of what it attacked, by the driver of what it counted."""
+"""Helpers for small labelled images, drawn with Pillow: attacked images by workers, counts by the driver."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 INK, PALE, FRAME, PAPER = "#24292f", "#6e7781", "#c4cad1", "#ffffff"
 RIGHT, WRONG = "#0b7a5b", "#c2410c"
-"""Told apart by the colour-blind, and dark enough for words."""
+"""Distinguishable with colour blindness, and dark enough for text."""
 
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font that comes with Pillow: no machine lacks it. It has the letters of ASCII."""
+    """Pillow's built-in font, available on every machine. ASCII only."""
     return ImageFont.load_default(size)
 
 
 def width_of(words: str, size: int) -> int:
-    """Pixels."""
+    """The width in pixels."""
     return round(font(size).getlength(words))
 
 
 def class_word(number: int, names: Sequence[str]) -> str:
-    """A class by its name in letters that the font has, by its number where it has no such name, and -1 as no class."""
+    """A class's name in ASCII, or its number if it has no such name; "none" for -1."""
     if number < 0:
         return "none"
     letters = unicodedata.normalize("NFKD", names[number] if number < len(names) else "")
@@ -35,7 +35,7 @@ def class_word(number: int, names: Sequence[str]) -> str:
 
 
 def shortened(words: str, width: int, size: int) -> str:
-    """As much of `words` as fits into so many pixels."""
+    """As much of `words` as fits into `width` pixels."""
     if width_of(words, size) <= width:
         return words
     while words and width_of(words + "…", size) > width:
@@ -44,14 +44,14 @@ def shortened(words: str, width: int, size: int) -> str:
 
 
 def arrow(draw: ImageDraw.ImageDraw, left: float, middle: float, length: int, colour: str) -> None:
-    """An arrow to the right; the font has none."""
+    """Draw an arrow to the right, which the font lacks."""
     right = left + length
     draw.line([(left, middle), (right, middle)], fill=colour)
     draw.line([(right - 3, middle - 3), (right, middle), (right - 3, middle + 3)], fill=colour)
 
 
 def as_png(image: Image.Image, colours: int = 0) -> bytes:
-    """A PNG file; with a bound on its `colours` a smaller one."""
+    """A PNG file; reduced to `colours` colours if given, which makes it smaller."""
     buffer = io.BytesIO()
     reduced = image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) if colours else image
     reduced.save(buffer, format="PNG")
@@ -59,7 +59,7 @@ def as_png(image: Image.Image, colours: int = 0) -> bytes:
 
 
 def png_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a PNG file; None where it is none, or damaged."""
+    """Width and height of a PNG file; None if it is invalid."""
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()

@@ -1,4 +1,4 @@
-"""Counts as shares with their interval."""
+"""Proportions and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Z_95 = 1.959963984540054
 
 
 def wilson_interval(count: int, total: int) -> tuple[float, float]:
-    """The Wilson score interval at 95 % of `count` out of `total`; (0, 1) where total is 0. Source: Wilson, JASA 22 (1927)."""
+    """The 95 % Wilson score interval of `count` out of `total`; (0, 1) if total is 0. Wilson, JASA 22 (1927)."""
     if total == 0:
         return 0.0, 1.0
     share, z2 = count / total, Z_95**2
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    # At 0 and at `total` the interval ends there exactly; rounding would put it a hair outside the share.
+    # At 0 and at `total` the interval ends exactly there; rounding could exclude the share.
     low = 0.0 if count == 0 else max(0.0, centre - half)
     high = 1.0 if count == total else min(1.0, centre + half)
     return low, high
@@ -35,7 +35,7 @@ class Proportion:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The Wilson score interval at 95 %."""
+        """The 95 % Wilson score interval."""
         return wilson_interval(self.count, self.total)
 
     def __str__(self) -> str:
@@ -48,8 +48,10 @@ class Proportion:
 
 
 def difference_interval(first: Proportion, second: Proportion) -> tuple[float, float]:
-    """The interval at 95 % of `first` minus `second`, as if measured on different images: for the same ones it is too wide, never too narrow
-    where the two go together. Source: Newcombe, Statistics in Medicine 17 (1998), method 10.
+    """The 95 % interval of `first` minus `second`, as if measured on different images.
+
+    On the same images it is conservative if the two are positively correlated. Source: Newcombe, Statistics in Medicine
+    17 (1998), method 10.
     """
     (low_1, high_1), (low_2, high_2) = first.interval, second.interval
     difference = first.share - second.share

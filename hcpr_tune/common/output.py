@@ -1,7 +1,7 @@
-"""Standard output, kept for what this program says, and what becomes of it once nobody takes what is written there.
+"""Keeps standard output for this program's own output, and handles an output that can no longer be written.
 
-A user's model may print, so may Ray's threads and any library, from Python or from C. While a command runs, all of that goes to
-standard error: whoever reads the output reads JSON or TOML of ours and nothing else.
+A user's model, Ray's threads and any library may print, from Python or from C. While a command runs, all of that goes
+to standard error, so that standard output has nothing but our JSON or TOML.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _own: TextIO | None = None
 
 
 class Unheard(HcprTuneError):
-    """What a command says cannot be written. `closed`: its reader went away, which is no error."""
+    """The output of a command cannot be written. `closed`: its reader has closed the pipe, which is not an error."""
 
     def __init__(self, cause: OSError) -> None:
         reason = cause.strerror or str(cause)
@@ -28,9 +28,9 @@ class Unheard(HcprTuneError):
 
 
 class Outlet:
-    """stdout or stderr. What it cannot take raises `Unheard`, or is dropped where it is `forgiving`: what was asked for matters more than its telling.
+    """stdout or stderr. A failed write raises `Unheard`, or is ignored if `forgiving`, when the work matters more.
 
-    An `OSError` of it would look like one of the disk that results are written to.
+    A plain `OSError` would look like one from writing the results.
     """
 
     def __init__(self, stream: TextIO, forgiving: bool) -> None:
@@ -62,12 +62,12 @@ class Outlet:
             raise self.trouble from None
         if first and not self.trouble.closed and self.stream is not unwrapped(sys.stderr):
             print(
-                f"hcpr_tune: what is printed is lost: stdout cannot be written ({self.trouble.reason}); the work goes on",
+                f"hcpr_tune: output is lost: stdout cannot be written ({self.trouble.reason}); the work goes on",
                 file=sys.stderr,
             )
 
     def drop(self) -> None:
-        """From here on, what is written goes nowhere: what waits in the stream's buffer would be an error at the interpreter's end, too."""
+        """Discard all output from now on, and what is buffered, which would raise when the interpreter exits."""
         with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123  # a device
             os.dup2(nowhere.fileno(), self.stream.fileno())
         with suppress(OSError, ValueError):
@@ -78,15 +78,15 @@ class Outlet:
 
 
 def unwrapped(stream: Any) -> Any:
-    """The stream itself."""
+    """The stream behind an `Outlet`."""
     return stream.stream if isinstance(stream, Outlet) else stream
 
 
 @contextmanager
 def outlets(forgiving: bool) -> Iterator[None]:
-    """stdout, and what `stream` is, as an `Outlet` for the length of the block; stderr is always a forgiving one, since nobody could be told.
+    """Make stdout and `stream` an `Outlet` for the block; stderr is always forgiving, as there is no other output.
 
-    As a decorator, `forgiving`, it is for work that takes longer than its telling: a reader that goes away, or a log on a full disk, does not end it.
+    As a decorator with `forgiving`, it is for long work that a closed pipe or a log on a full disk must not end.
     """
     global _own
     before, own_before = (sys.stdout, sys.stderr), _own
@@ -113,18 +113,18 @@ def outlets(forgiving: bool) -> Iterator[None]:
 
 
 def open_streams() -> None:
-    """Make sure of stdin, stdout and stderr: where one was closed (`>&-`), a file of ours would get its number, and be written into by others."""
+    """Open stdin, stdout and stderr if closed (`>&-`): another file would get their number, and be printed to."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115  # as Python makes them
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         there = getattr(sys, name)
         if getattr(there, "errors", "") == "strict" and hasattr(there, "reconfigure"):
-            # A locale without a character, or a name that is no text, is no reason to say nothing.
+            # Escape what the locale cannot encode instead of failing.
             there.reconfigure(errors="backslashreplace")
 
 
@@ -134,39 +134,39 @@ def stream() -> TextIO:
 
 
 class Current:
-    """`stream` as it is at the moment of each call, for what holds on to a file."""
+    """A proxy of the current `stream`, for code that keeps a reference to a file."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(stream(), name)
 
 
 def is_kept() -> bool:
-    """Whether a command is running whose output is kept for it."""
+    """Whether standard output is kept for a running command."""
     return _own is not None
 
 
 def say(text: object = "") -> None:
-    """Print a line of ours."""
+    """Print a line to `stream`."""
     print(text, file=stream())
 
 
 @contextmanager
 def kept_for_us(to_the_end: bool = False) -> Iterator[None]:
-    """For as long as the block lasts `stream` is what standard output was, and all that others print there goes to standard error.
+    """For the block, `stream` is the real standard output, and what others print there goes to standard error.
 
-    `to_the_end`: the rest of the process too, which says nothing more: a thread that lives on or a model's last words do not get there either.
-    Raises `Unheard` where the last of it cannot be written.
+    `to_the_end`: standard output stays redirected after the block, for threads and models that print while the process
+    exits. Raises `Unheard` if the rest of the output cannot be written.
     """
     global _own
     if _own is not None or sys.stdout is None or sys.stderr is None:
-        yield  # within another block, or somebody closed one of the two
+        yield  # nested, or one of the two is closed
         return
     before, duplicate = sys.stdout, _duplicate()
     if duplicate is None:
-        _own = before  # a notebook's, or a test's: no file of the system stands behind it
+        _own = before  # in a notebook or a test, which have no file descriptor
     else:
         own = io.TextIOWrapper(
-            # Text that the terminal's encoding has no letters for is escaped: nothing is lost for a file's name.
+            # Escape what the terminal cannot encode, such as odd file names.
             io.BufferedWriter(io.FileIO(duplicate, "w")),
             encoding=before.encoding,
             errors="backslashreplace",
@@ -181,7 +181,7 @@ def kept_for_us(to_the_end: bool = False) -> Iterator[None]:
 
 
 def _duplicate() -> int | None:
-    """A descriptor of ours for what standard output was, with standard error in its place; None where it is none of the system's."""
+    """A duplicate of descriptor 1, which is then redirected to standard error; None if stdout is not descriptor 1."""
     try:
         if sys.stdout.fileno() != 1:
             return None

@@ -1,4 +1,4 @@
-"""What a value that was read from JSON must look like: types, ranges and parts, as small frozen values that check and say their law."""
+"""Schemas of values read from JSON: types, ranges and fields, as frozen objects that check values and name bounds."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 LARGEST = 1.7976931348623157e308
-"""Of a float: a larger whole number cannot be counted with."""
+"""The largest float; larger integers cannot be converted."""
 MOST_SHOWN = 60
-"""Characters of a value that a message shows."""
+"""Most characters of a value in a message."""
 
 
 class Wrong(ValueError):
-    """A value is not what it must be; the message says which, the law and the value."""
+    """A value does not conform to its schema; the message has its name, the bounds and the value."""
 
 
 class Shape(Protocol):
-    """A law for a value."""
+    """The schema of a value."""
 
     def check(self, value: Any, name: str) -> None:
-        """Raises `Wrong` where the value called `name` breaks the law."""
+        """Raises `Wrong` if the value called `name` does not conform."""
 
 
 def refuse(name: str, bounds: str, value: Any) -> Wrong:
-    """The error for a value, shown in a readable length."""
+    """The error for a value, which is shortened."""
     try:
         shown = json.dumps(value)
     except (TypeError, ValueError, RecursionError):
@@ -35,7 +35,7 @@ def refuse(name: str, bounds: str, value: Any) -> Wrong:
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number, whole or not."""
+    """A finite number, or an integer."""
 
     low: float = -LARGEST
     high: float = LARGEST
@@ -43,7 +43,7 @@ class Number:
 
     def check(self, value: Any, name: str) -> None:
         right = isinstance(value, int) if self.integer else isinstance(value, int | float)
-        # Not a number compares false with everything.
+        # Comparisons with NaN are false.
         if not right or isinstance(value, bool) or not self.low <= value <= self.high:
             kind = "a whole number" if self.integer else "a finite number"
             bounds = [f"at least {self.low:.15g}"] * (self.low > -LARGEST)
@@ -53,7 +53,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Text:
-    """A text, one of a few where `among` is given."""
+    """A string, one of `among` if given."""
 
     among: tuple[str, ...] = ()
 
@@ -73,7 +73,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Plain:
-    """What a searched value may be: a text, a truth value or a finite number."""
+    """A searched value: a string, a boolean or a finite number."""
 
     def check(self, value: Any, name: str) -> None:
         if isinstance(value, str | bool):
@@ -84,7 +84,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Maybe:
-    """What another shape says, or nothing."""
+    """A value of another shape, or None."""
 
     shape: Shape
 
@@ -95,7 +95,7 @@ class Maybe:
 
 @dataclass(frozen=True)
 class Row:
-    """A list of one shape, perhaps of a fixed length."""
+    """A list of values of one shape, with a fixed length if given."""
 
     item: Shape
     length: int | None = None
@@ -109,8 +109,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Named values. Those of `needed` must be there; those that no law is known for obey `others`, and are free where there is none:
-    a later version may say more.
+    """Named values: those in `needed` are required, those in `known` optional.
+
+    Others must conform to `others` if given, and are ignored otherwise, since a later version may add fields.
     """
 
     needed: Mapping[str, Shape] = field(default_factory=dict)
@@ -142,11 +143,11 @@ MODEL_INPUTS = Table(
     },
     known={"class_names": Row(Text())},
 )
-"""What a model takes and gives, beside its recipe."""
+"""A model's inputs and outputs, which its recipe does not have."""
 
 
 def check_model_inputs(value: Any, name: str) -> None:
-    """Raises `Wrong` where no model can be built for these inputs."""
+    """Raises `Wrong` if no model can be built for these inputs."""
     MODEL_INPUTS.check(value, name)
     names = value.get("class_names", [])
     if names and len(names) != value["classes"]:

@@ -1,7 +1,7 @@
-"""Frozen, typed, documented settings: dataclasses whose fields carry their law, read from TOML and checked once.
+"""Frozen, typed, documented settings: dataclasses whose fields carry their bounds, read from TOML and checked once.
 
-A settings class is a frozen dataclass that inherits `Settings`; each field is made by `setting(default, doc, law...)`.
-`read` builds one from nested dictionaries and names the file, the key, the law, the value and the way out when it can't.
+A settings class is a frozen dataclass that inherits `Settings`; each field is made by `setting(default, doc, ...)`.
+`read` builds one from nested dictionaries; its errors name the file, the key, the bounds, the value and a hint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ S = TypeVar("S", bound="Settings")
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a value must obey, in a form that can be checked and said."""
+    """Bounds of a value, which can be checked and put into words."""
 
     above: float | None = None
     at_least: float | None = None
@@ -56,7 +56,7 @@ class Bounds:
         return exists(value) and self.holds_between(value)
 
     def holds_between(self, value: float) -> bool:
-        """Whether a number lies between the bounds."""
+        """Whether a number is within the bounds."""
         return (
             (self.above is None or value > self.above)
             and (self.at_least is None or value >= self.at_least)
@@ -75,13 +75,13 @@ def setting(
     at_most: float | None = None,
     choices: Iterable[str] | None = None,
 ) -> Any:
-    """One field of a `Settings` class: its default, one sentence of documentation, and its law."""
+    """One field of a `Settings` class: its default, one sentence of documentation, and its bounds."""
     bounds = Bounds(above, at_least, below, at_most, tuple(choices) if choices is not None else None)
     return field(default=default, metadata={"doc": doc, "bounds": bounds})
 
 
 class Settings:
-    """Base of all settings: checks every field's law on construction."""
+    """Base of all settings: checks every field's bounds on construction."""
 
     def __post_init__(self) -> None:
         for item in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
@@ -91,11 +91,14 @@ class Settings:
         self.check_together()
 
     def check_together(self) -> None:
-        """Laws between fields; a subclass raises `InputError` naming the field first."""
+        """Check rules between fields; a subclass raises `InputError`, whose message begins with the field."""
 
 
 def check(name: str, value: Any, item: dataclasses.Field[Any], instead: Any = None) -> None:
-    """Raise `InputError` where `value` breaks the law of the field `item`; `name` is how the message calls it, `instead` what it may offer."""
+    """Raises `InputError` if `value` is outside the bounds of the field `item`.
+
+    `name` is the field's name in the message, `instead` a value that the message may suggest.
+    """
     bounds: Bounds = item.metadata["bounds"]
     for element in value if isinstance(value, tuple) else (value,):
         if not bounds.holds(element):
@@ -105,9 +108,9 @@ def check(name: str, value: Any, item: dataclasses.Field[Any], instead: Any = No
 
 
 def _bounds_words(bounds: Bounds, value: Plain) -> str:
-    """What a value must be: the law of its field, and what holds for all values of its kind."""
+    """What a value must be: the bounds of its field, and what holds for all values of its type."""
     if isinstance(value, str):
-        return str(bounds) or "text without a byte of 0 that UTF-8 can hold"
+        return str(bounds) or "text without null bytes that UTF-8 can encode"
     if isinstance(value, float) and not math.isfinite(value):
         return f"a finite number {bounds}".strip()
     if not exists(value) and bounds.holds_between(value):
@@ -116,12 +119,12 @@ def _bounds_words(bounds: Bounds, value: Plain) -> str:
 
 
 def exists(value: float) -> bool:
-    """Whether files and programs have such a number: whole numbers have 64 bits, others are finite."""
+    """Whether files and other programs can hold the number: an integer of 64 bits, or a finite float."""
     return -(2**63) <= value < 2**64 if isinstance(value, int) else math.isfinite(value)
 
 
 def _hint(item: dataclasses.Field[Any], instead: Any = None) -> str:
-    """The value that can be had for nothing: `instead`, what a space has where the command line gives another, else the default."""
+    """A hint with a valid value: `instead`, the space's value that the command line overrides, else the default."""
     if item.default is dataclasses.MISSING or is_dataclass(item.default):
         return ""
     fits = type(instead) is type(item.default) or (isinstance(instead, int | float) and isinstance(item.default, str))
@@ -131,16 +134,16 @@ def _hint(item: dataclasses.Field[Any], instead: Any = None) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether a file can hold it and a path can have it: no byte of 0, no half of a character."""
+    """Whether files and paths can hold the string: no null bytes, no lone surrogates."""
     return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 MOST_SHOWN = 120
-"""Characters of a value that a message repeats."""
+"""Most characters of a value in a message."""
 
 
 def shorten(text: str, most: int = MOST_SHOWN) -> str:
-    """A text as a message can repeat it: of a long one both ends, and how long it is."""
+    """A text for a message: of a long one both ends and its length."""
     if len(text) <= most:
         return text
     end = most // 4
@@ -148,17 +151,17 @@ def shorten(text: str, most: int = MOST_SHOWN) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as it would be written in TOML, in messages: a long one is shortened."""
+    """A value for a message, as it would be written in TOML, and shortened."""
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**MOST_SHOWN:
-        # Python writes no number of thousands of digits.
+        # Python refuses to print integers with thousands of digits.
         return f"a whole number of about {int(value.bit_length() * math.log10(2)) + 1} digits"
     return shorten(in_toml(value))
 
 
 def in_toml(value: Any) -> str:
-    """A plain value as it is written in TOML, whole."""
+    """A plain value in TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -175,7 +178,7 @@ _HINTS: dict[type, dict[str, Any]] = {}
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """The types of a class's fields, looked up once: a space reads a thousand recipes to see whether its corners make sense."""
+    """The types of a class's fields, cached since checking the corners of a space reads a thousand recipes."""
     if cls not in _HINTS:
         _HINTS[cls] = typing.get_type_hints(cls)
     return _HINTS[cls]
@@ -186,8 +189,9 @@ def read(
 ) -> S:
     """Build `cls` from a nested mapping.
 
-    `where` is the file that the message names, `prefix` the dotted path of `values` inside it, `instead` what stood in it, by dotted
-    name, before the command line gave something else. Raises `InputError` for an unknown key, a wrong type or a broken law.
+    `where` is the file for messages, `prefix` the dotted path of `values` in it, `instead` the file's own values that
+    the command line overrides, by dotted name. Raises `InputError` for an unknown key, a wrong type or a value out of
+    bounds.
     """
     known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]  # every subclass is a dataclass
     hints = _hints(cls)
@@ -209,7 +213,7 @@ MOST_NAMES_LISTED = 12
 
 
 def located(error: InputError, where: str) -> InputError:
-    """The same error with the file that the settings stand in, unless it names it already."""
+    """The same error with the settings' file, unless the message has it already."""
     if not str(error).endswith(f"({where})"):
         error.args = (f"{error} ({where})",)
     return error
@@ -218,7 +222,7 @@ def located(error: InputError, where: str) -> InputError:
 def unknown_key(
     dotted: str, known: Iterable[str], where: str, prefix: str = "", kind: str = "known setting"
 ) -> InputError:
-    """The error for a key that does not exist, with the nearest one that does. `known` are names below `prefix`."""
+    """The error for an unknown key, with the closest known one. `known` are names below `prefix`."""
     names = sorted(known)
     wanted = dotted.removeprefix(prefix)
     near = difflib.get_close_matches(wanted, names, n=1) or [name for name in names if name.endswith("." + wanted)]
@@ -227,7 +231,7 @@ def unknown_key(
     elif len(names) <= MOST_NAMES_LISTED:
         hint = "known here: " + ", ".join(names)
     else:
-        hint = "`hcpr_tune tune --dry-run` prints all that there are"
+        hint = "`hcpr_tune tune --dry-run` prints all of them"
     return InputError(f"{shorten(dotted)} is not a {kind}; {hint} ({where})")
 
 
@@ -264,7 +268,7 @@ def _convert(
 
 
 def _number_or_word(options: tuple[Any, ...], value: Any, dotted: str, hint: str) -> Any:
-    """For `float | Literal["auto"]`: the word itself, or else the number."""
+    """For `float | Literal["auto"]`: the word or the number."""
     kind, literal = options
     (word,) = typing.get_args(literal)
     if value == word:
@@ -284,13 +288,13 @@ def _number(value: Any, dotted: str, kind: type, hint: str = "") -> float | int:
 
 
 def as_float(value: float, dotted: str) -> float:
-    """The number as a float, which is what is written and read again. Raises `InputError` for a whole number that no float equals.
+    """The number as a float. Raises `InputError` for an integer that no float equals.
 
-    There is one 0: a file with -0.0 means the same as one with 0.0.
+    -0.0 becomes 0.0, so that files with either mean the same.
     """
     try:
         converted = float(value)
-    except OverflowError:  # a whole number beyond every float breaks the same law as infinity
+    except OverflowError:  # an integer above all floats is refused like infinity
         return math.inf
     if converted != value and not math.isnan(converted):
         raise InputError(
@@ -300,7 +304,7 @@ def as_float(value: float, dotted: str) -> float:
 
 
 def to_plain(settings: Settings) -> dict[str, Any]:
-    """The settings as nested dictionaries of plain values, every field present: the inverse of `read`."""
+    """The settings as nested dictionaries of plain values, with every field: the inverse of `read`."""
     plain: dict[str, Any] = {}
     for item in fields(settings):  # type: ignore[arg-type]  # every subclass is a dataclass
         value = getattr(settings, item.name)
@@ -334,7 +338,7 @@ def get_dotted(values: Mapping[str, Any], dotted: str, default: Any = None) -> A
 
 
 def set_dotted(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Write `value` at a dotted path of nested dictionaries, making tables (or replacing plain values) on the way."""
+    """Write `value` at a dotted path of nested dictionaries, creating tables (or replacing plain values) on the way."""
     *tables, last = dotted.split(".")
     for part in tables:
         inner = values.get(part)
@@ -345,55 +349,59 @@ def set_dotted(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def lay_over(values: dict[str, Any], dotted: str, value: Any, where: str) -> None:
-    """`set_dotted` for what a person gives: a plain value on the way is not replaced by a table. Raises `InputError`."""
+    """`set_dotted` for user input: raises `InputError` instead of replacing a plain value by a table."""
     parts = dotted.split(".")
     if len(parts) > MOST_LEVELS or not all(parts):
         raise InputError(
-            f"--set {shorten(dotted)} is no dotted name of a setting; for instance --set budget.trials=8 ({where})"
+            f"--set {shorten(dotted)} is not a dotted name of a setting; for instance --set budget.trials=8 ({where})"
         )
     for place in range(1, len(parts)):
         name = ".".join(parts[:place])
         before = get_dotted(values, name)
         if before is not None and not isinstance(before, Mapping):
             raise InputError(
-                f"--set {shorten(dotted)} would replace {name} = {show(before)}, which is no table; set all of {name} at once ({where})"
+                f"--set {shorten(dotted)} would replace {name} = {show(before)}, which is not a table;"
+                f" set all of {name} at once ({where})"
             )
     set_dotted(values, dotted, value)
 
 
 MOST_LEVELS = 16
-"""Tables and lists within each other, in any file that is read."""
+"""Maximum nesting of tables and lists in a file."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises `InputError` where it cannot be read or is no TOML."""
+    """The tables of a TOML file. Raises `InputError` if it cannot be read or is not valid TOML."""
     return parse_toml(read_text(path, "give the path of a TOML file"), str(path))
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """The tables of a TOML text; `where` is what messages call it. Raises `InputError` for what is no TOML, and for values that could not be written again."""
+    """The tables of a TOML text, which messages call `where`.
+
+    Raises `InputError` for invalid TOML, and for values that could not be written again.
+    """
     try:
         tables = tomllib.loads(text, parse_float=_float)
     except tomllib.TOMLDecodeError as error:
         raise InputError(
-            f"{where} is not valid TOML: {shorten(str(error))}; mend that line, or see search_spaces/default.toml"
+            f"{where} is not valid TOML: {shorten(str(error))}; fix that line, or see search_spaces/default.toml"
         ) from None
     except RecursionError:
         raise InputError(
-            f"{where} holds lists or tables in each other, at most {MOST_LEVELS} can be; write them apart"
+            f"{where} has lists or tables nested too deeply, more than {MOST_LEVELS} levels; write them separately"
         ) from None
     except InputError as error:
         raise InputError(f"{error} ({where})") from None
     except ValueError:
         raise InputError(
-            f"{where} holds a number of thousands of digits; whole numbers have 64 bits, write it as 1e30"
+            f"{where} has a number with thousands of digits; whole numbers have 64 bits, write it as 1e30"
         ) from None
     _check_depth(tables, where)
     return tables
 
 
 def _float(text: str) -> float:
-    """A float of a TOML text. Raises `InputError` for one that would come out as infinite or 0 though it is neither."""
+    """A float of a TOML text. Raises `InputError` if it would overflow to infinity or underflow to 0."""
     value = float(text)
     digits = text.lower().partition("e")[0]
     if (math.isinf(value) and "inf" not in text) or (value == 0 and any(digit in digits for digit in "123456789")):
@@ -404,16 +412,17 @@ def _float(text: str) -> float:
 
 
 def _check_depth(tables: dict[str, Any], where: str) -> None:
-    """Raises `InputError` for what lies deeper than anything can. Without recursion, since it is for what is deep."""
+    """Raises `InputError` for tables nested too deeply. Iterative, since recursion could overflow."""
     left: list[tuple[str, Any, int]] = [("", tables, 0)]
     while left:
         name, value, level = left.pop()
         if level > MOST_LEVELS:
             raise InputError(
-                f"{shorten(name)} lies within {MOST_LEVELS} tables or lists, more than any setting does; write it higher up ({where})"
+                f"{shorten(name)} lies within {MOST_LEVELS} tables or lists, more than any setting does;"
+                f" write it higher up ({where})"
             )
         if isinstance(value, dict):
-            # A quoted name may hold dots, which stand for tables.
+            # Dots in a quoted name stand for tables.
             left += [
                 (f"{name}.{key}" if name else key, inner, level + 1 + key.count(".")) for key, inner in value.items()
             ]
@@ -422,7 +431,7 @@ def _check_depth(tables: dict[str, Any], where: str) -> None:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """`dotted.name=value` -> (name, value). The value is read as TOML; what is no TOML is taken as a string. Raises `InputError`."""
+    """`dotted.name=value` -> (name, value). A value that is not valid TOML is a string. Raises `InputError`."""
     name, equals, raw = text.partition("=")
     if not equals or not name.strip():
         raise InputError(f"--set must be dotted.name=value, got {show(text)}; for instance --set budget.trials=8")
@@ -430,17 +439,17 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         tables = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:
         return name.strip(), raw.strip()
-    except (ValueError, RecursionError):  # what that is, is said below
+    except (ValueError, RecursionError):  # reported below
         tables = {}
     where = f"--set {shorten(name.strip())}"
-    # What goes wrong beyond the syntax is said as of a file; of several lines all are meant, and make no value.
+    # Errors beyond the syntax are reported as for a file; a value of several lines that are TOML is a string.
     return name.strip(), parse_toml(f"value = {raw}", where)["value"] if len(tables) < 2 else raw.strip()
 
 
 def parse_assignments(texts: Iterable[str], below: str = "") -> list[tuple[str, Any]]:
-    """Several of them, each name once: nothing that is given is lost to what is given after it. `below` may stand in front of a name or not.
+    """Several assignments; none may undo an earlier one, but part of a table may be given after the table.
 
-    A part of a table may be given after the table. Raises `InputError`.
+    `below` is an optional prefix of names. Raises `InputError`.
     """
     found: list[tuple[str, Any]] = []
     for text in texts:
@@ -451,12 +460,13 @@ def parse_assignments(texts: Iterable[str], below: str = "") -> list[tuple[str, 
 
 
 def check_given_once(before: Iterable[str], name: str, below: str = "") -> None:
-    """Raises `InputError` where `name` would replace one of those given `before`, or fix a field whose dimension one of them describes."""
+    """Raises `InputError` if `name` would replace a name given `before`, or fix a field whose dimension was given."""
     wanted = name.removeprefix(below)
     for one in before:
         given = one.removeprefix(below)
         dimension = given.removeprefix("search.").replace("@", ".") if given.startswith("search.") else ""
         if f"{given}.".startswith(f"{wanted}.") or f"{dimension}.".startswith(f"{wanted}."):
             raise InputError(
-                f"{shorten(one)} is given on the command line, and {shorten(name)} after it would undo that; give one of the two"
+                f"{shorten(one)} is given on the command line, and {shorten(name)} after it would undo that;"
+                " give one of the two"
             )

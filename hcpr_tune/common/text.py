@@ -1,7 +1,7 @@
-"""Text that others wrote, made fit for what we write: a user's exceptions, names of files, what a cluster says.
+"""Sanitises foreign text before it is written: exceptions of user code, file names, messages from a cluster.
 
-It may hold half of a surrogate pair, which UTF-8 cannot, or characters that steer a terminal. Nothing of it is dropped: such
-characters are escaped as Python would escape them.
+Such text may contain lone surrogates, which UTF-8 cannot encode, or control characters for terminals. These are escaped
+as Python would escape them.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import traceback
 from typing import Any
 
 MOST_CHARACTERS = 500
-"""Of one message; what is longer is a value that somebody printed whole."""
+"""Maximum length of a message; longer ones usually contain a whole value."""
 
 
 def clean(text: str) -> str:
-    """The same text, on as many lines, with what UTF-8 cannot hold and what would steer a terminal escaped."""
+    """The text with lone surrogates and control characters escaped, except newlines and tabs."""
     return "".join(one if one.isprintable() or one in "\n\t" else _escaped(one) for one in text)
 
 
 def one_line(text: str, most: int = MOST_CHARACTERS) -> str:
-    """The text on one line, clean, and no longer than can be read."""
+    """The text on one line, clean, and cut to `most` characters."""
     line = clean(" ".join(text.split()))
     return line if len(line) <= most else f"{line[: most - 4]} ..."
 
 
 def encodable(value: Any) -> Any:
-    """Plain values, tables and lists in them too, with what UTF-8 cannot hold escaped in every text."""
+    """Plain values, nested ones included, with lone surrogates escaped in every string."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
@@ -34,16 +34,16 @@ def encodable(value: Any) -> Any:
 
 
 def message_of(error: BaseException) -> str:
-    """The first line of an error's message, clean; empty where it has none, or where its own class cannot say it."""
+    """The first line of an error's message, clean; empty if it has none."""
     try:
         text = str(error)
-    except BaseException as another:  # somebody else's `__str__` is code like any other
+    except BaseException as another:  # a user's `__str__` may raise anything
         return f"(its message cannot be read: {_name_of(another)})"
     return one_line(next((line for line in text.splitlines() if line.strip()), ""))
 
 
 def first_line(error: BaseException) -> str:
-    """An error in a few words: its message, or else its type."""
+    """The first line of an error's message, or else its type."""
     return message_of(error) or _name_of(error)
 
 

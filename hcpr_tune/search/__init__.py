@@ -1,5 +1,5 @@
-"""What a search decides and remembers, without Ray and without a clock.
+"""The decisions and the record of a search, without Ray and without a clock.
 
-`spec` is what a study file says, `record` what happened, `scheduling` what runs next, `suggestion` which values, `storage` where it lies.
-May import `training` and `common`.
+`spec` is the study file, `record` what happened, `scheduling` what runs next, `suggestion` with which values, `storage`
+where it is kept. May import `training` and `common`.
 """

@@ -235,7 +235,7 @@ def test_a_damaged_last_line_of_the_record_is_found_named_and_done_without(
     record.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     done = resumed(tmp_path, "line")
     assert "the last one, was damaged" in done.stdout
-    assert "what it said is done again" in done.stdout
+    assert "what it recorded is done again" in done.stdout
     assert outcome(tmp_path, "line") == undisturbed[0]
 
 

@@ -54,10 +54,10 @@ def test_a_text_is_read_however_an_editor_saved_it(how, tmp_path):
     [
         (
             "é".encode("latin-1"),
-            "cannot be read: it is no UTF-8 text (unexpected end of data at byte 0); save it as UTF-8",
+            "cannot be read: it is not UTF-8 text (unexpected end of data at byte 0); save it as UTF-8",
         ),
-        ("a = 1".encode("utf-16-le"), "cannot be read: it is no text, a byte of it is 0; save it as UTF-8"),
-        (codecs.BOM_UTF16_LE + b"a", "it is no UTF-8 text (truncated data at byte 2)"),
+        ("a = 1".encode("utf-16-le"), "cannot be read: it is not text, it has null bytes; save it as UTF-8"),
+        (codecs.BOM_UTF16_LE + b"a", "it is not UTF-8 text (truncated data at byte 2)"),
     ],
 )
 def test_what_is_no_text_is_refused(data, words, tmp_path):
@@ -75,8 +75,8 @@ def test_a_path_that_cannot_be_is_refused():
 
 
 UNWRITABLE = {
-    "digits": ("9" * 5000, "holds a number of thousands of digits"),
-    "brackets": ("[" * 1200 + "]" * 1200, "in each other"),
+    "digits": ("9" * 5000, "has a number with thousands of digits"),
+    "brackets": ("[" * 1200 + "]" * 1200, "nested too deeply"),
     "deep tables": ("{a=" * 40 + "1" + "}" * 40, "lies within 16 tables"),
     "overflow": ("1e400", "one that a float can hold, got 1e400"),
     "underflow": ("-0.00001e-400", "one that a float can hold, got -0.00001e-400"),

@@ -18,7 +18,7 @@ MISTAKES = {
     "no field": (["--set", "search.hcpr.scle={low=1.0,high=2.0}"], "did you mean search.hcpr.scale?"),
     "no assignment": (["--set", "budget.trials"], "--set must be dotted.name=value"),
     "bad name": (["--name", "../up"], "a study's name must be"),
-    "unwritable storage": (["--storage", "small.toml/below"], "small.toml is no folder that you may write to"),
+    "unwritable storage": (["--storage", "small.toml/below"], "small.toml is not a folder that you can write to"),
     "resume nothing": (["--resume", "nothing"], "there is no study in results/nothing"),
     "resume and set": (["--resume", "x", "--seed", "3"], "--resume goes on with the study as it was begun"),
     "audit without resume": (["--audit", "2"], "--audit goes with --resume NAME"),

@@ -68,5 +68,5 @@ def test_damage_that_was_read_is_recorded_as_a_loss(folder, tmp_path):
         pass
     _, _, again = reopen(tmp_path, "one")
     assert again.losses == [history.damage]
-    assert "the last one, was cut off; what it said is done again" in again.losses[0]
+    assert "the last one, was cut off; what it recorded is done again" in again.losses[0]
     assert not again.damage

@@ -21,7 +21,7 @@ def test_equal_studies_do_not_differ(small_study):
     [
         ("optimiser.lr", 0.3, "recipe.optimiser.lr was 0.1, is 0.3"),
         ("search.hcpr.scale.low", 5.0, "search.hcpr.scale.low was 4.0, is 5.0"),
-        ("search.hcpr.margin", {"low": 0.1, "high": 0.3}, "search.hcpr.margin.high was not there, is 0.3"),
+        ("search.hcpr.margin", {"low": 0.1, "high": 0.3}, "search.hcpr.margin.high was not set, is 0.3"),
         ("early_stopping.reduction_factor", 4, "early_stopping.reduction_factor was 2.0, is 4.0"),
         ("seed", 3, "seed was 0, is 3"),
         ("task.epsilon", 0.2, "task.epsilon was 0.15, is 0.2"),

@@ -228,6 +228,6 @@ def test_a_storage_that_is_slow_for_a_moment_is_waited_for_and_one_that_stays_sl
     written.clear()
     slow = 10**6
     monkeypatch.setattr("hcpr_tune.search.storage.lease.SETTLE_TRIES", 3)
-    with pytest.raises(InputError, match="too slow just now to be led safely"):
+    with pytest.raises(InputError, match="too slow at the moment for a safe lease"):
         Lease(Slow(tmp_path), "one")
     assert read_lease_holder(FolderObjectStore(tmp_path)) is None

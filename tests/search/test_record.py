@@ -61,7 +61,10 @@ def test_a_record_that_was_cut_off_anywhere_counts_up_to_its_last_whole_line_and
         history = read_history(cut, 27)
         assert bool(history.damage) == (length not in ends)
         if history.damage:
-            assert history.damage == f"line {lines + 1} of {cut}, the last one, was cut off; what it said is done again"
+            assert (
+                history.damage
+                == f"line {lines + 1} of {cut}, the last one, was cut off; what it recorded is done again"
+            )
             history.damage = ""
         assert history == history_of(*EVENTS[1:lines])
         record = Record(cut, history)
@@ -364,7 +367,9 @@ def test_a_line_that_was_doubled_deleted_or_moved_is_noticed(tmp_path, change):
     write(path, EVENTS)
     data = b"".join(change(path.read_bytes().splitlines(keepends=True)))
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"record.jsonl, line \d+ does not follow the line before it: one was doubled"):
+    with pytest.raises(
+        InputError, match=r"record.jsonl, line \d+ does not follow the line before it: one was duplicated"
+    ):
         read_history(path, 27)
     with pytest.raises(InputError, match="does not follow"):
         Record(path, History(27))

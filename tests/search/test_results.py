@@ -116,7 +116,7 @@ def test_a_taken_name_and_an_unwritable_storage_are_refused(small_study, tmp_pat
     ):
         check_new(tmp_path, "one")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"--storage .*file/below cannot be written: .*file is no folder"):
+    with pytest.raises(InputError, match=r"--storage .*file/below cannot be written: .*file is not a folder"):
         check_new(tmp_path / "file" / "below", "two")
     for name in ("../up", "", ".hidden", "a/b", "x" * 101):
         with pytest.raises(InputError, match="a study's name must be"):
@@ -159,7 +159,7 @@ def test_of_two_that_begin_one_study_at_once_the_second_is_refused(small_study, 
     first, second = check_new(tmp_path, "one"), check_new(tmp_path, "one")
     create(first, small_study)
     before = first.study.read_bytes()
-    with pytest.raises(InputError, match='--name "one" is taken: another process has begun'):
+    with pytest.raises(InputError, match='--name "one" is taken: another process has just begun'):
         create(second, replace(small_study, settings=replace(small_study.settings, description="another")))
     assert first.study.read_bytes() == before
     assert [path.name for path in first.root.iterdir()] == ["study.toml"]

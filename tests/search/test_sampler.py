@@ -364,7 +364,7 @@ def test_any_optuna_sampler_can_be_named_by_its_path(default):
         ("optuna.samplers:BruteForceSampler", "cannot search this study"),
         ("optuna.samplers:NoSuch", "has no such name"),
         ("no.such.module:f", "importing no.such.module raised"),
-        ("builtins:dict", "must give an Optuna sampler, got dict"),
+        ("builtins:dict", "must return an Optuna sampler, got dict"),
         ("only_one:Sampler", "cannot search this study (objective robust_accuracy, clean_accuracy)"),
     ],
 )

@@ -108,7 +108,7 @@ BAD = {
     ),
     "parent is a range": (
         {"hcpr.margin": {**LOW_HIGH, "when": {"hcpr.scale": 8.0}}, "hcpr.scale": {"low": 4.0, "high": 16.0}},
-        "search.hcpr.margin.when.hcpr.scale must be one or several of the choices of search.hcpr.scale",
+        "search.hcpr.margin.when.hcpr.scale must be one or more of the choices of search.hcpr.scale",
     ),
     "no choice of the parent": (
         {"hcpr.margin": {**LOW_HIGH, "when": {"method": "pgd"}}, "method": METHOD},
@@ -132,7 +132,7 @@ BAD = {
             "optimiser.lr": {"low": 0.03, "high": 0.2},
             "optimiser.lr@b": {"low": 0.1, "high": 0.2, "when": {"method": "mart"}},
         },
-        "search.optimiser.lr and search.optimiser.lr@b set the same field and can hold together",
+        "search.optimiser.lr and search.optimiser.lr@b set the same field and can exist at the same time",
     ),
     "also inside": (
         {"averaging.half_life": {"low": 0.0, "high": 4.0, "extra_values": [0.0]}},
@@ -163,7 +163,7 @@ BAD = {
             "pace.shape": {"choices": ["constant", "linear"]},
             "pace.start": {"low": 0.0, "high": 2.0, "when": {"pace.shape": "linear"}},
         },
-        "search.pace.start at 2.0 is no recipe: pace must be at most 1",
+        "search.pace.start at 2.0 is not a valid recipe: pace must be at most 1",
     ),
 }
 
@@ -317,7 +317,7 @@ def test_what_would_be_read_back_as_something_else_is_refused(case):
 
 @pytest.mark.parametrize("label", ["", "a.low", "a kind", "é", "x" * 50])
 def test_a_label_is_a_word(label):
-    with pytest.raises(InputError, match=r"what stands behind the @ must be|is not a known setting|is missing"):
+    with pytest.raises(InputError, match=r"the label after the @ must be|is not a known setting|is missing"):
         study_of({f"hcpr.margin@{label}": LOW_HIGH})
 
 
@@ -332,7 +332,7 @@ def test_values_beside_a_range_that_read_alike_stay_apart():
 
 def test_the_corners_are_bounded():
     paths = [f"own.methods:number_{n}" for n in range(190)]
-    with pytest.raises(InputError, match="of which at most 20000 are looked at"):
+    with pytest.raises(InputError, match="at most 20000 pairs of ends and choices"):
         study_of({"method": {"choices": ["hcpr", *paths]}, "model.name": {"choices": ["small_cnn", *paths]}})
     with pytest.raises(InputError, match="search must have at most 200 dimensions, got 300"):
         study_of({f"hcpr.margin@n{n}": LOW_HIGH for n in range(300)})

@@ -149,13 +149,13 @@ BAD = {
     "bound breaks law": ("search.hcpr.margin={low=-1.0,high=0.4}", "search.hcpr.margin.low must be at least 0"),
     "ends break law": (
         "search.pace.end={low=0.0,high=3.0}",
-        "search.pace.end at 3.0 is no recipe: pace must be at most 1",
+        "search.pace.end at 3.0 is not a valid recipe: pace must be at most 1",
     ),
     "no high": ("search.hcpr.margin={low=0.1}", "search.hcpr.margin.high is missing"),
     "string bound": ("search.hcpr.margin={low='a',high=1.0}", 'search.hcpr.margin.low must be a number, got "a"'),
     "range of words": (
         "search.lr_schedule.shape={low=0.0,high=1.0}",
-        "search.lr_schedule.shape is no number and needs choices",
+        "search.lr_schedule.shape is not a number and needs choices",
     ),
     "bad choice": (
         "search.lr_schedule.shape={choices=['steps','stairs']}",
@@ -173,7 +173,7 @@ BAD = {
         "search.hcpr.margin={low=0.3,high=0.4}",
         "recipe.hcpr.margin = 0.2 lies outside search.hcpr.margin (0.3 to 0.4)",
     ),
-    "derived": ("recipe.segment_ends=[1]", "recipe.segment_ends is not stated in a study: it follows from"),
+    "derived": ("recipe.segment_ends=[1]", "recipe.segment_ends cannot be set in a study: it follows from"),
     "recipe no table": ("recipe=3", "recipe must be a table, got 3"),
     "gpus": (
         "resources.gpus_per_trial='all'",
@@ -181,7 +181,7 @@ BAD = {
     ),
     "both weights 0 in the space": (
         "search.hcpr={kl_weight={choices=[0.0,1.2]},square_weight={choices=[0.0,6.0]}}",
-        "search.hcpr.kl_weight at 0.0 with search.hcpr.square_weight at 0.0 is no recipe",
+        "search.hcpr.kl_weight at 0.0 with search.hcpr.square_weight at 0.0 is not a valid recipe",
     ),
     "list searched": (
         "search.lr_schedule.milestones={choices=[[0.5],[0.6]]}",
@@ -210,7 +210,9 @@ def test_an_unknown_space_lists_the_known_ones():
     with pytest.raises(InputError, match=r'--space "nope" is unknown; known: .*default'):
         find_space("nope")
     for name in ("no/such.toml", "x" * 300 + ".toml", "a\0b.toml"):
-        with pytest.raises(InputError, match=r"there is no such file|a name in it has 305 characters|is no path"):
+        with pytest.raises(
+            InputError, match=r"there is no such file|a name in it has 305 characters|is not a valid path"
+        ):
             find_space(name)
 
 
@@ -224,7 +226,9 @@ def test_a_plain_value_is_not_lost_to_a_table(space_file):
     space_file.write_text(
         space_file.read_text(encoding="utf-8").replace("[recipe]", "[recipe]\npace = 0.5"), encoding="utf-8"
     )
-    with pytest.raises(InputError, match=r"--set recipe.pace.ramp would replace recipe.pace = 0.5, which is no table"):
+    with pytest.raises(
+        InputError, match=r"--set recipe.pace.ramp would replace recipe.pace = 0.5, which is not a table"
+    ):
         overridden(space_file, "pace.ramp=0.3")
 
 
@@ -256,7 +260,7 @@ def test_the_way_out_is_what_the_space_has(assignment, words, space_file):
 @pytest.mark.parametrize("value", ["'a\udcffb'", '"a\\u0000b"'])
 def test_text_that_no_file_holds_is_refused(value, space_file):
     for name in ("description", "task.root"):
-        with pytest.raises(InputError, match=r"must be text without a byte of 0 that UTF-8 can hold"):
+        with pytest.raises(InputError, match=r"must be text without null bytes that UTF-8 can encode"):
             overridden(space_file, f"{name}={value}")
 
 

@@ -1,4 +1,4 @@
-"""Time within a session: it goes on evenly, whatever becomes of the machine's date."""
+"""Time within a session, independent of changes to the system clock."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import time
 
 
 def elapsed() -> float:
-    """Seconds since some moment, on a clock that nobody sets, and that runs on while the machine sleeps where the system has such a one."""
+    """Seconds on a monotonic clock that, if the system has one, also runs while the machine sleeps."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 class SessionClock:
-    """The date at the session's beginning and what has passed since. A date that is set ahead ends no budget of hours; one that is set back
-    gives none.
-    """
+    """The date at the start of the session plus the time elapsed since, so that setting the date changes no budget."""
 
     def __init__(self) -> None:
         self._began, self._elapsed = time.time(), elapsed()

@@ -1,7 +1,7 @@
-"""What the events of a record may say: types and ranges, one table for a search's record and one for a verdict's.
+"""The schemas of the events of a record: types and ranges, for a search's record and for a verdict's.
 
-Nothing is written that does not obey, and nothing is folded: a line that was changed by hand, or that another version wrote, is named with
-its field, its law and its value.
+Events are checked before they are written and before they are folded, so that a line changed by hand or written by
+another version is reported with its field, bounds and value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Schema = Mapping[str, Table]
 """Kind of event -> its fields."""
 
 TIME = Number(0, 1e11)
-"""Seconds since 1970; a calendar goes no further than some thousand years."""
+"""Seconds since 1970, within the years that `datetime` can represent."""
 SECONDS = Number(0, 1e10)
 COUNT = Number(0, 10**12, integer=True)
 TRIAL = Number(0, 10**9, integer=True)
@@ -37,7 +37,7 @@ WORKERS = Number(0, 10**6, integer=True)
 SEED = Number(-(2**64), 2**64, integer=True)
 CLASS = Number(0, 10**6, integer=True)
 ANSWER = Number(-1, 10**6, integer=True)
-"""A class, -1 for logits that are not numbers."""
+"""A predicted class, -1 for NaN logits."""
 SHARE = Number(0, 1)
 FINITE = Number()
 TEXT, TRUTH = Text(), Truth()
@@ -49,7 +49,7 @@ SURVIVORS = dict.fromkeys(
 )
 MASKING = Table(needed={"images": COUNT, "alarms": Row(TEXT)}, known=SURVIVORS)
 WHOLE_MASKING = Table(needed={"images": COUNT, "alarms": Row(TEXT), **SURVIVORS})
-"""What a verdict counts by itself."""
+"""A verdict always has the counts as well."""
 SPENT = {"seconds_attack": SECONDS, "seconds_update": SECONDS, "seconds_evaluation": SECONDS}
 MEASURED: dict[str, Shape] = {
     "robust_correct_validation": COUNT,
@@ -66,7 +66,7 @@ TRAINED: dict[str, Shape] = {
     "images": COUNT,
     "device": TEXT,
 }
-"""What a search writes of each epoch beside what it decides by."""
+"""What a search records of each epoch in addition to what decisions use."""
 BESIDE_EPOCH: dict[str, Shape] = {
     "seconds_startup": SECONDS,
     "seconds_checkpoint": SECONDS,
@@ -119,7 +119,7 @@ SEARCH: Schema = {
     ),
 }
 AT_BEGINNING = ("loss", "extend", "warm_start", "enqueue", "kill", "audit")
-"""What the beginning of a session may bring with it."""
+"""Events that the beginning of a session may include as requests."""
 
 OF_JOB = {"model": TEXT, "job": TEXT}
 VERDICT: Schema = {
@@ -160,7 +160,7 @@ VERDICT: Schema = {
 
 
 def check_event(event: Event, schema: Schema) -> None:
-    """Raises `Wrong`, which names the field, its law and the value, where an event is none of `schema`."""
+    """Raises `Wrong`, naming the field, its bounds and the value, if an event does not conform to `schema`."""
     if not isinstance(event, dict):
         raise refuse("an event", "a table", event)
     kind = _kind(event, schema)
@@ -172,7 +172,7 @@ def check_event(event: Event, schema: Schema) -> None:
 
 
 def _check_parts(kind: str, event: Event, schema: Schema, name: str) -> None:
-    """The fields of an event, each for itself and together."""
+    """Check the fields of an event, each by itself and together."""
     schema[kind].check(event, name)
     if kind == "epoch":
         _check_counts(event)
@@ -197,7 +197,7 @@ def _kind(event: Event, schema: Schema) -> str:
 
 
 def _check_counts(event: Event) -> None:
-    """Counts are all there or none, at a rung all; they are of so many images."""
+    """Counts are given all or not at all, at a rung all; none exceeds the number of images."""
     wanted = event["is_rung"] or any(name in event for name in COUNTED)
     total = MEASURED["total_validation"]
     if wanted:
@@ -205,7 +205,7 @@ def _check_counts(event: Event) -> None:
         for name in COUNTED[:2]:
             Number(0, event["total_validation"], integer=True).check(event.get(name), name)
     if "attacked_pairs_validation" in event:
-        # Without totals the classes are as many as any data have.
+        # Without totals, assume the maximum number of classes.
         classes = len(event["class_totals_validation"]) if "class_totals_validation" in event else 10**6
         for place, (true, attacked, count) in enumerate(event["attacked_pairs_validation"]):
             name = f"attacked_pairs_validation[{place}]"

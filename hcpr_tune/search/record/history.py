@@ -1,4 +1,4 @@
-"""What the record says: `History` is the record folded event by event. Everything else (what runs next, the tables, the views) comes from it."""
+"""`History`, the record folded event by event. Scheduling, tables and views are all derived from it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PUBLISHED, FIRST_POINT, WARM_START, CALIBRATION, ENQUEUED, PRIOR = (
     "prior",
 )
 WORKER_DIED = "worker died"
-"""How a job ended whose process or node is gone; it is handed out again, from its last checkpoint."""
+"""The status of a job whose process or node died; it is run again from its last checkpoint."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """The unit of work: train `trial` from the end of epoch `start` to the end of epoch `end`; from scratch where `start` is 0."""
+    """The unit of work: train `trial` from the end of epoch `start` (0: from scratch) to the end of epoch `end`."""
 
     trial: int
     start: int
@@ -43,11 +43,12 @@ class Job:
 
 @dataclass
 class Trial:
-    """What the record says of one trial.
+    """The recorded state of a trial.
 
-    `waiting` trials have reached the end of their job and are stopped unless they are promoted. `epochs` holds the first report of each
-    epoch in the order of the work: where each rung is a training of its own, the epochs of the trainings before count too. `scores` are
-    the accuracies on validation at each rung's epoch, `rungs` the robust one of them; `target` is where its latest job ends.
+    `waiting` trials have finished their job and are stopped unless they are promoted. `epochs` holds the first report
+    of each epoch by its position in the work: if each rung is a separate training, the epochs of earlier trainings
+    count too. `scores` are the validation accuracies by rung, `rungs` the robust accuracy alone; `target` is the last
+    epoch of the latest job.
     """
 
     number: int
@@ -61,33 +62,33 @@ class Trial:
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
     rungs: dict[int, float] = field(default_factory=dict)
     best_rung: int = 0
-    """The epoch of the rung that it is judged by (see `Goal.best_rung`), 0 for none."""
+    """The epoch of its best rung (see `Goal.best_rung`), 0 for none."""
     began: float = 0.0
     """When it was suggested."""
     seconds: float = 0.0
-    """Of attack, update and evaluation."""
+    """Seconds of attack, update and evaluation."""
     worker_seconds: float = 0.0
-    """Seconds that its jobs held a worker."""
+    """Seconds that its jobs occupied a worker."""
     last_heartbeat: float = 0.0
-    """When its running job was last heard of."""
+    """Time of the latest event of its running job."""
     startup: float = 0.0
-    """Seconds from handing a job out to the beginning of its first epoch: a process and its imports where it is new, data, model."""
+    """Seconds from starting a job to the beginning of its first epoch: process, imports, data and model."""
     fresh: bool = False
-    """Nothing was heard of its running job yet."""
+    """Whether its running job has reported nothing yet."""
     epoch_offset: int = 0
-    """Epochs of its trainings before the present one, where each rung is a training of its own."""
+    """Epochs of its earlier trainings, if each rung is a separate training."""
     positions: dict[int, int] = field(default_factory=dict)
     """Rung -> position in `epochs` of its report."""
     kill_requested: bool = False
-    """Somebody asked to end it."""
+    """Whether a request asked to end it."""
     deaths: int = 0
-    """How often a worker died with its present job."""
+    """How often a worker died with its current job."""
     failed_starts: int = 0
-    """How often its present job was handed to a worker that was dead already."""
+    """How often its current job was given to a worker that was already dead."""
 
     @property
     def last_epoch(self) -> int:
-        """The latest epoch of the present training."""
+        """The latest epoch of the current training."""
         return max(self.epochs, default=0) - self.epoch_offset if self.epochs else 0
 
     @property
@@ -106,14 +107,14 @@ class Trial:
 
     @property
     def state(self) -> str:
-        """The status in words for people: a waiting trial is stopped early unless it is promoted later."""
+        """The status for display: a waiting trial is stopped early unless it is promoted later."""
         if self.status != "waiting":
             return self.status
         return "stopped" if self.rungs and self.target == self.last_rung else "interrupted"
 
     @property
     def lost(self) -> bool:
-        """It came to a bad end of its own."""
+        """Whether it diverged or failed."""
         return self.status in ("diverged", "failed")
 
     @property
@@ -123,7 +124,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class OldTrial:
-    """A trial of an earlier study, in the dimensions of this one."""
+    """A trial of an earlier study, in this study's dimensions."""
 
     params: Params
     scores: dict[int, dict[str, float]]
@@ -133,13 +134,13 @@ class OldTrial:
 
 @dataclass
 class History:
-    """The record, folded: trials by number, in the order in which they were suggested."""
+    """The folded record: trials by number, in the order in which they were suggested, and the state of the search."""
 
     last_epoch: int
     goal: Goal = field(default_factory=Goal)
     trials: dict[int, Trial] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
-    """Hashes of which images were trained and validated on."""
+    """Hashes of the indices of the training and validation images."""
     model_inputs: dict[str, Any] = field(default_factory=dict)
     """Channels, classes and image size of the data."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -148,58 +149,58 @@ class History:
     seconds: float = 0.0
     """Wall-clock seconds of the sessions so far, up to the latest event."""
     worker_seconds: float = 0.0
-    """Seconds that workers were held by jobs, up to the latest event of each."""
+    """Seconds that jobs occupied workers, up to the latest event of each."""
     worker_seconds_offered: float = 0.0
     """Seconds of all workers, busy or idle."""
     extensions: list[dict[str, float]] = field(default_factory=list)
-    """What the budget was set to since the study began, in order: trials, hours, worker_hours, epochs."""
+    """New values of the budget since the study began, in order: trials, hours, worker_hours, epochs."""
     requests: set[str] = field(default_factory=set)
-    """The names of the requests that were taken from the inbox."""
+    """Names of the requests taken from the inbox."""
     queue: list[Params] = field(default_factory=list)
-    """Points that were asked for and not yet begun."""
+    """Enqueued points that have not started yet."""
     audited: set[int] = field(default_factory=set)
-    """Trials that run to the end to see what stopping them lost."""
+    """Trials that run to the last epoch to see what early stopping lost."""
     old_trials: list[OldTrial] = field(default_factory=list)
-    """What an earlier study knew."""
+    """Trials of the study that this one was warm-started from."""
     study: dict[str, Any] = field(default_factory=dict)
     """The study as it was begun, as the tables of its file."""
     losses: list[str] = field(default_factory=list)
-    """What was damaged and had to be done again."""
+    """Descriptions of what was damaged and had to be repeated."""
     openings: list[Event] = field(default_factory=list)
-    """When the test images were opened, by which command, and the numbers that it showed."""
+    """Accesses to the test images: when, by which command, and the numbers it showed."""
     bytes_read: int = field(default=0, compare=False)
-    """How long the record was when it was read."""
+    """Size of the record when it was read."""
     damage: str = ""
-    """What was wrong with the end of the record when it was read; no event."""
+    """Damage to the end of the record when it was read; not an event."""
     lost_at_once: list[str] = field(default_factory=list)
-    """Why trials were lost since the search last ended by itself, while none has reached a rung."""
+    """Reasons of the trials lost since the search last finished, as long as no trial has reached a rung."""
     ended: str = ""
-    """How the latest session ended; empty while it runs, and where its process died."""
+    """How the latest session ended; empty while it runs, or if its process died."""
     heard: float = field(default=0.0, compare=False)
-    """When something was last recorded; 0 for never."""
+    """Time of the latest event; 0 for none."""
     version: int = 0
-    """Counts the events that were folded."""
+    """Number of events folded."""
     running_jobs: dict[int, Trial] = field(default_factory=dict)
     by_source: Counter[Source] = field(default_factory=Counter)
-    """How many trials come from where."""
+    """Number of trials by source."""
     scored: int = 0
-    """How many trials have reached a rung."""
+    """Number of trials that have reached a rung."""
     scored_at: dict[int, list[int]] = field(default_factory=dict, repr=False)
-    """Rung -> the trials with a score there, in the order in which they came to it."""
+    """Rung -> the trials with a score there, in the order in which they reached it."""
     scored_at_both: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
-    """(rung, later rung) -> the trials with a score at both, in the order in which they came to it."""
+    """(rung, later rung) -> the trials with a score at both, in the order in which they got the second one."""
     derived: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
-    """What others worked out from this state; emptied by the next event."""
+    """A cache for other modules, cleared by each event."""
     lasting: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
-    """What others worked out and bring up to date themselves; emptied only by an event that changes what was taken for settled."""
+    """A cache that other modules update incrementally, cleared only if an event changes an existing score."""
     touched: set[int] = field(default_factory=set, repr=False, compare=False)
-    """Trials whose status, rungs or promotion an event has changed since `promotions.Ladder`, which empties this, last looked."""
+    """Trials whose status, rungs or promotion changed since this was last emptied, by `RungSystem`."""
     _points: set[tuple[Any, ...]] = field(default_factory=set, repr=False, compare=False)
     _session_began: float = 0.0
     _seconds_before: float = 0.0
 
     def check(self, event: Event) -> None:
-        """Raises `Wrong` where an event is none, or cannot follow what is recorded: then it must not be folded in."""
+        """Raises `Wrong` if an event is invalid or cannot follow what is recorded; it must then not be folded in."""
         check_event(event, SEARCH)
         kind = event["event"]
         for number in event["trials"] if kind == "audit" else [event["trial"]] if "trial" in event else []:
@@ -209,16 +210,16 @@ class History:
             elif number not in self.trials:
                 raise Wrong(f"trial must be one of the {known} that are recorded before it, got {number}")
         if kind == "trial" and event["source"] == ENQUEUED and not self.queue:
-            raise Wrong(f'source must not be "{ENQUEUED}" where nothing is enqueued')
+            raise Wrong(f'source must not be "{ENQUEUED}" if nothing is enqueued')
         if kind == "test_opened":
             Number(len(self.openings) + 1, len(self.openings) + 1, integer=True).check(event["number"], "number")
         elif kind == "test_seen":
             Number(1, len(self.openings), integer=True).check(event["number"], "number")
 
     def apply(self, event: Event) -> bool:
-        """Fold one event in. False where it says nothing new (an epoch that ran twice counts once).
+        """Fold in one event. Returns False if it is not news (an epoch that ran twice counts once).
 
-        Costs the same however many trials there are; only a beginning goes through those that run, and a new top rung through all.
+        Takes constant time, except that the start of a session visits the running trials and a new top rung all trials.
         """
         handler = getattr(self, f"_on_{event['event']}")
         workers = self.workers
@@ -227,7 +228,7 @@ class History:
         if event["event"] in BESIDE:
             self.version += 1
             return news
-        # A clock that is set back must not take time away.
+        # Time must not decrease if the clock is set back.
         now = max(self.seconds, self._seconds_before + event["time"] - self._session_began)
         self.worker_seconds_offered += max(0.0, now - self.seconds) * workers
         self.seconds = now
@@ -238,11 +239,11 @@ class History:
     def _on_begin(self, event: Event) -> None:
         self._seconds_before, self._session_began = self.seconds, event["time"]
         self.versions, self.workers, self.fingerprint = event["versions"], event["workers"], event["fingerprint"]
-        if self.ended == "finished":  # given up, perhaps: whoever goes on has mended something
+        if self.ended == "finished":  # perhaps after too many failures, which the user has fixed before resuming
             self.lost_at_once = []
         self.study, self.ended = self.study or event.get("study", {}), ""
         self._drop_jobs()
-        # What the session was begun with, in the same line: a kill cannot come in between.
+        # Requests that came with the session are in the same line, so that a kill cannot separate them.
         for request in event.get("requests", []):
             getattr(self, f"_on_{request['event']}")(request)
 
@@ -251,19 +252,19 @@ class History:
         self._drop_jobs()
 
     def _drop_jobs(self) -> None:
-        """Jobs die with their session; halving hands those out again that are short of their rung."""
+        """Jobs end with their session; ASHA schedules those again that did not reach their rung."""
         for trial in list(self.running):
             self._reached(trial)
 
     def _on_workers(self, event: Event) -> None:
-        """Nodes came or went."""
+        """Nodes joined or left."""
         self.workers = event["workers"]
 
     def _on_loss(self, event: Event) -> None:
         self.losses.append(event["what"])
 
     def _on_extend(self, event: Event) -> None:
-        """More budget, or a new top rung: what was complete waits to be promoted to it."""
+        """A larger budget, or a new top rung, to which completed trials wait to be promoted."""
         self.extensions.append(event["budget"])
         if "epochs" in event["budget"]:
             self.last_epoch = int(event["budget"]["epochs"])
@@ -324,7 +325,7 @@ class History:
         waited = self._hold(trial, event["time"])
         position = trial.epoch_offset + event["epoch"]
         if position in trial.epochs:
-            # One that was trained again, after its checkpoint was damaged.
+            # Trained again after a checkpoint was damaged.
             trial.startup += waited if trial.fresh else 0.0
             trial.fresh = False
             return False
@@ -344,10 +345,10 @@ class History:
         return True
 
     def _at_rung(self, trial: Trial, rung: int) -> None:
-        """Count a score that comes now."""
+        """Count a new score."""
         self.touched.add(trial.number)
         if rung in trial.rungs:
-            self.lasting.clear()  # another score for the same rung, which no search of today records
+            self.lasting.clear()  # a second score at the same rung, which current searches never record
             return
         self.scored += not trial.rungs
         self.scored_at.setdefault(rung, []).append(trial.number)
@@ -375,7 +376,7 @@ class History:
             self.lost_at_once.append(trial.reason)
 
     def _hold(self, trial: Trial, time: float) -> float:
-        """Account for the time since the job was last heard of, and return it."""
+        """Account for the time since the latest event of the job, and return it."""
         if trial.job is None:
             return 0.0
         waited = max(0.0, time - trial.last_heartbeat)
@@ -393,7 +394,7 @@ class History:
         self.touched.add(trial.number)
 
     def has_begun(self, params: Params) -> bool:
-        """Whether a trial has these values."""
+        """Whether some trial has these values."""
         return _point(params) in self._points
 
     @property
@@ -407,11 +408,11 @@ class History:
 
 
 def _point(params: Params) -> tuple[Any, ...]:
-    """Equal for equal values, and no larger than it must be."""
+    """A compact hashable key, equal for equal values."""
     return tuple(chain.from_iterable(sorted(params.items())))
 
 
 BESIDE = ("test_opened", "test_seen")
-"""Events that no session of the search writes: its clock does not run for them."""
+"""Events written outside a session of the search, which do not advance its clock."""
 COUNTS = {"robust_accuracy": "robust_correct_validation", "clean_accuracy": "clean_correct_validation"}
-"""Where an epoch's report has the count of an accuracy."""
+"""Field of an epoch's report that has the count of an accuracy."""

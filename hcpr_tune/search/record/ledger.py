@@ -1,4 +1,4 @@
-"""Where the time went: seconds by purpose per trial and in total, what halving saved, what an audit says that it cost, what a plan foresaw."""
+"""The time account: seconds by purpose, what ASHA saved, what an audit says it cost, and what a plan predicted."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PARTS = (*MEASURED, "startup")
 
 
 def trial_seconds(trial: Trial) -> dict[str, float]:
-    """Seconds of one trial by purpose; `other` is what its jobs held a worker for beside these: reports, and epochs that ran twice."""
+    """Seconds of one trial by purpose; `other` is the rest of its worker time: reports, and epochs that ran twice."""
     parts = {part: sum(event.get(f"seconds_{part}", 0.0) for event in trial.epochs.values()) for part in MEASURED}
     parts["startup"] = trial.startup
     return {**parts, "other": max(0.0, trial.worker_seconds - sum(parts.values())), "held": trial.worker_seconds}
 
 
 def ledger(history: History, asha_config: AshaConfig) -> dict[str, Any]:
-    """The whole account, in seconds. `idle` is what workers were there for and not held by a job, the start of a session included."""
+    """The whole account, in seconds. `idle` is worker time without a job, including the start of a session."""
     trials = {number: trial_seconds(trial) for number, trial in history.trials.items()}
     names = (*PARTS, "other", "held")
     total = {name: sum(one[name] for one in trials.values()) for name in names}
@@ -41,7 +41,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def saved_seconds(history: History, asha_config: AshaConfig) -> float:
-    """What it would have cost to run the stopped trials to the end, each at its own pace so far."""
+    """Seconds it would have taken to run the stopped trials to the last epoch, each at its own speed so far."""
     saved = 0.0
     for trial in history.trials.values():
         if trial.state == "stopped":
@@ -52,9 +52,9 @@ def saved_seconds(history: History, asha_config: AshaConfig) -> float:
 
 
 def audit(history: History) -> dict[str, Any] | None:
-    """What stopping cost, by the audited trials that ran to the end: how many the study would have preferred to the best of the others.
+    """What early stopping cost: how many audited trials, run to the last epoch, rank before the best other trial.
 
-    Points are those of the first objective that the best of them is ahead by. None without an audit.
+    `most_points_lost` is the largest lead, in percentage points of the first objective. None without an audit.
     """
     if not history.audited:
         return None
@@ -76,25 +76,25 @@ def _first_value(history: History, trial: Trial) -> float:
 
 
 class Against(NamedTuple):
-    """Something that a plan foresaw, and what came of it."""
+    """A quantity as predicted by a plan, and its actual value."""
 
     name: str
     planned: float | None
-    """None: the plan knew nothing of it."""
+    """None if the plan did not predict it."""
     actual: float | None
-    """None: nothing has come yet."""
+    """None if there is no value yet."""
 
 
 def against_plan(study: Study, history: History) -> list[Against]:
-    """The search so far against what `hcpr_tune plan` foresaw of it; empty where there was no plan.
+    """The search so far against the predictions of `hcpr_tune plan`; empty without a plan.
 
-    The plan's score is what the chosen trial is truly worth; the actual one is measured by the images that it was chosen by, and so is
-    optimistic beside it. Jobs are not among these, since a history does not count them, nor the bytes of checkpoints: the record does not have them.
+    The planned score is the true value of the chosen trial; the actual one is measured on the images that it was chosen
+    by, so it is optimistic in comparison. The number of jobs and the bytes of checkpoints are not in the history.
     """
     plan = study.settings.plan
     if not plan.workers:
         return []
-    # The mean over the time: nodes come and go.
+    # The mean over time, since nodes join and leave.
     there = history.worker_seconds_offered / history.seconds if history.seconds else float(history.workers)
     parts = (trial_seconds(trial) for trial in history.trials.values())
     worked = sum(one[part] for one in parts for part in MEASURED)
@@ -109,7 +109,7 @@ def against_plan(study: Study, history: History) -> list[Against]:
 
 
 def _winner_value(history: History) -> float | None:
-    """The first objective of the trial that `results.winner` has, as measured."""
+    """The measured first objective of the trial that `results.winner` returns."""
     ranked = history.ranked()
     reaching = [trial for trial in ranked if not history.goal.shortfall(trial.scores[trial.best_rung])]
     return max((_first_value(history, trial) for trial in reaching or ranked[:1]), default=None)

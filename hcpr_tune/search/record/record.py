@@ -1,7 +1,8 @@
-"""The study's append-only record, the only truth: one JSON object per line, written before a decision takes effect.
+"""The study's append-only record, its single source of truth: one JSON object per line, written before it takes effect.
 
-Each line ends with the checksum of the line before it and one of its own, so that a damaged one is found, and one that was doubled, deleted
-or moved. In a bucket, where nothing can be appended to, the record is a row of segments, and a file beside the results is a copy of it.
+Each line ends with the checksum of the line before it and its own, so that damaged, duplicated, deleted and moved lines
+are detected. In a bucket, where objects cannot be appended to, the record is a sequence of segments, with a copy in a
+local file next to the results.
 """
 
 from __future__ import annotations
@@ -31,28 +32,28 @@ from hcpr_tune.search.storage.object_store import ObjectStore, storage_error
 from hcpr_tune.version import VERSION
 
 SEALED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}\r?')
-"""A line; an editor or a transfer may have given it the end that lines have on Windows."""
+"""A line. Editors and file transfers may have given it a Windows line ending."""
 BEGINS = "0" * 8
-"""What the first line says of the line before it."""
+"""Stands for the checksum of the line before the first."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SEGMENTS = "record"
 SEGMENT_BYTES = 64 * 1024
-"""A segment is written anew each time, so it is small; a long study has many."""
+"""Small, because each append rewrites the whole segment; a long study has many."""
 WAITING = ("trial", "epoch")
-"""Events that take no effect by themselves: what comes of them is a job's beginning or end, an event of its own behind them. A worker tells epochs
-that are lost again, they are in its checkpoints, and a trial without a job is suggested again."""
+"""Events whose write may be delayed, since they have no effect until a later event begins or ends a job. A worker
+reports lost epochs again from its checkpoints, and a trial without a job is suggested again."""
 WAIT_SECONDS = 1.0
-"""How long they wait at most: a write takes a bucket some 30 ms, in which the driver does nothing else."""
+"""How long they wait at most. A write to a bucket takes some 30 ms, during which the driver does nothing else."""
 
 
 class Fold(Protocol):
     """What a record is folded into."""
 
     def check(self, event: Event) -> None:
-        """Raises `Wrong` where an event is none, or cannot follow what is recorded."""
+        """Raises `Wrong` if an event is invalid, or cannot follow what is recorded."""
 
     def apply(self, event: Event) -> bool:
-        """Fold one event in. False where it says nothing new."""
+        """Fold in one event. Returns False if it is not news."""
 
 
 Folded = TypeVar("Folded", bound=Fold)
@@ -60,7 +61,7 @@ Heard = TypeVar("Heard", bound=Fold, contravariant=True)
 
 
 class Hearing(Protocol[Heard]):
-    """Somebody who is told each event after it is in the record: files, TensorBoard, the terminal."""
+    """A listener, called with each event after it is in the record: files, TensorBoard, the terminal."""
 
     def on_event(self, event: Event, history: Heard) -> None: ...
 
@@ -68,18 +69,18 @@ class Hearing(Protocol[Heard]):
 
 
 Listener = Hearing[History]
-"""Somebody who is told the events of a search."""
+"""A listener to the events of a search."""
 
 
 class Segments:
-    """The record in a bucket. Each session begins a segment of its own.
+    """The record in a bucket. Each session begins a new segment.
 
-    Lines that may wait are written with the next one that may not, by a thread once they have waited long enough, or at once where nothing was
-    written lately.
+    Lines that may wait are written with the next one that may not, or by a thread once they have waited long enough, or
+    at once if nothing was written recently.
     """
 
     def __init__(self, place: ObjectStore, leading: Callable[[], None] = lambda: None) -> None:
-        """`leading` raises where another process has taken the study over."""
+        """`leading` raises if another process has taken over the study."""
         self._place, self._leading = place, leading
         self._data = self._held = b""
         self._written = -math.inf
@@ -92,7 +93,7 @@ class Segments:
             self._mend(keys[-1])
 
     def _mend(self, key: str) -> None:
-        """Cut a damaged last line from the last segment, so that what comes after it can be read."""
+        """Cut a damaged last line from the last segment, so that lines appended after it can be read."""
         data = self._place.read(key) or b""
         begins = data[:-1].rfind(b"\n") + 1
         try:
@@ -105,7 +106,10 @@ class Segments:
             self._place.write(key, data[:begins])
 
     def append(self, line: bytes, waits: bool = False) -> None:
-        """Write the latest segment with one more line, now or soon. Raises `StorageError`, also for what could not be written since the last time."""
+        """Add a line to the latest segment and write it, now or soon.
+
+        Raises `StorageError`, also for a delayed write that failed since the last call.
+        """
         with self._lock:
             if self._failed is not None:
                 raise self._failed
@@ -120,7 +124,7 @@ class Segments:
                 self._write(line)
 
     def _write(self, line: bytes = b"") -> None:
-        # Held before it is written: what follows a line that could not be written must not stand without it.
+        # Held until it is written: a line must never be in the record without the one before it.
         self._held += line
         if self._held:
             self._place.write(f"{SEGMENTS}/{self._number:06d}.jsonl", self._data + self._held)
@@ -143,19 +147,19 @@ class Segments:
                 self._failed = error
 
     def close(self) -> None:
-        """Whatever still waits took no effect, and is told again."""
+        """Drop the lines that still wait: they had no effect yet, and will be recorded again."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
 
 
 def read_segments(place: ObjectStore) -> bytes:
-    """The record that lies in a bucket, whole."""
+    """The whole record from a bucket."""
     return b"".join(place.read(key) or b"" for key in place.keys(SEGMENTS))
 
 
 class Record(Generic[Folded]):
-    """Appends events to record.jsonl, folds them into `history`, and tells the listeners."""
+    """Appends events to record.jsonl, folds them into `history`, and calls the listeners."""
 
     def __init__(
         self,
@@ -165,13 +169,16 @@ class Record(Generic[Folded]):
         segments: Segments | None = None,
         leading: Callable[[], None] = lambda: None,
     ) -> None:
-        """`leading` raises where another process has taken the study over. Raises `InputError` where another one on this machine has it."""
+        """`leading` raises if another process has taken over the study.
+
+        Raises `InputError` if another process on this machine has the record open.
+        """
         self.history = history
         self.listeners = list(listeners)
         self._path, self._segments, self.leading = path, segments, leading
         self.clock = SessionClock()
         self._writing = b""
-        """The latest line: an interrupt may come between its writing and the note of it."""
+        """The latest line: an interrupt may come after it was written and before `_end` is updated."""
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             _lock(self._file, path)
@@ -181,15 +188,17 @@ class Record(Generic[Folded]):
             raise storage_error(f"{path} cannot be opened", error) from error
 
     def append(self, event: Event) -> None:
-        """Write one event, flushed to the disk, then make it take effect. Raises `StorageError` where it could not be written, or the file is not the
-        one that was written so far, and then nothing is left of it.
+        """Write one event, flushed to disk, then apply it.
+
+        Raises `StorageError` if it cannot be written or something else changed the file; the record is then left as it
+        was.
         """
         body = json.dumps(event, allow_nan=False).encode()
         try:
             self.history.check(event)
         except Wrong as error:
             raise StorageError(
-                f"{self._path}: {event.get('event')}: {error}; it could not be read again, so it is not written"
+                f"{self._path}: {event.get('event')}: {error}; it is not written, since it could not be read again"
             ) from None
         self.leading()
         self._check_place()
@@ -216,7 +225,7 @@ class Record(Generic[Folded]):
                 raise storage_error("the results cannot be written", error) from error
 
     def _check_place(self) -> None:
-        """Raises `StorageError` where the file was moved, replaced or written by somebody else: it would go on where nobody looks for it."""
+        """Raises `StorageError` if the file was moved, replaced or changed by someone else."""
         try:
             there = self._path.stat()
             size, _ = self._end
@@ -225,7 +234,7 @@ class Record(Generic[Folded]):
             if _identity(there) != self._identity:
                 wrong = "was replaced by another file"
             elif there.st_size != self._end[0]:
-                wrong = f"is {there.st_size} bytes long and not {self._end[0]}: somebody else has changed it"
+                wrong = f"is {there.st_size} bytes long and not {self._end[0]}: something else has changed it"
             else:
                 return
         except (FileNotFoundError, NotADirectoryError):
@@ -233,7 +242,8 @@ class Record(Generic[Folded]):
         except OSError as error:
             raise storage_error(f"{self._path} cannot be read", error) from error
         raise StorageError(
-            f"{self._path} {wrong} while it was in use; nothing was recorded after that: put the file back as it was, then go on by --resume"
+            f"{self._path} {wrong} while it was in use; nothing was recorded after that:"
+            " put the file back as it was, then go on by --resume"
         )
 
     def _is_last(self, line: bytes) -> bool:
@@ -246,12 +256,12 @@ class Record(Generic[Folded]):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Close it. What went wrong before says more than what then cannot be closed."""
+        """Close it. An earlier error matters more than one from closing."""
         with nullcontext() if error is None else suppress(StorageError):
             self.close()
 
     def close(self) -> None:
-        """Close the file and every listener, whatever becomes of the others. Raises `StorageError`."""
+        """Close the file and every listener, even if closing some of them fails. Raises `StorageError`."""
         try:
             with ExitStack() as stack:
                 stack.callback(os.close, self._file)
@@ -264,13 +274,17 @@ class Record(Generic[Folded]):
 
 
 def _lock(file: int, path: Path) -> None:
-    """The holder file says who leads a study; on one machine this makes it certain. Some shared file systems have no locks."""
+    """Lock the record against other processes on this machine, in addition to the lease.
+
+    Some shared file systems have no locks.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
         raise InputError(
-            f"{path.parent} is being searched by another process; wait for its end, or stop it by Ctrl-C, before you resume it"
+            f"{path.parent} is being searched by another process; wait for it to finish, or stop it with Ctrl-C,"
+            " before you resume it"
         ) from None
     except OSError:
         return
@@ -281,7 +295,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def sealed(event: Event, after: str = BEGINS) -> bytes:
-    """An event as a line of the record, with its checksum. `after`: that of the line before, `BEGINS` for the first."""
+    """An event as a line of the record. `after`: the checksum of the line before it, `BEGINS` for the first."""
     return _seal(json.dumps(event, allow_nan=False).encode(), after)
 
 
@@ -291,12 +305,12 @@ def _seal(body: bytes, after: str) -> bytes:
 
 
 def _checksum(line: bytes) -> str:
-    """Of a line as `sealed` makes it."""
+    """The checksum of a line made by `sealed`."""
     return line[-len('12345678"}\n') : -len('"}\n')].decode()
 
 
 def sealed_row(events: Iterable[Event]) -> bytes:
-    """Events as the lines of a record, each after the one before."""
+    """Events as the chained lines of a record."""
     lines, latest = [], BEGINS
     for event in events:
         lines.append(sealed(event, latest))
@@ -309,17 +323,17 @@ class Line(NamedTuple):
 
     event: Event
     after: str
-    """The checksum of the line before."""
+    """The checksum of the line before it."""
     checksum: str
 
 
 def unsealed(line: bytes) -> Event:
-    """The event of a line. Raises `ValueError` where it is not what was written."""
+    """The event of a line. Raises `ValueError` if the line was changed."""
     return read_line(line).event
 
 
 def read_line(line: bytes) -> Line:
-    """A line, for itself. Raises `ValueError` where it is not what was written."""
+    """Read a single line. Raises `ValueError` if it was changed."""
     found = SEALED.fullmatch(line.removesuffix(b"\n"))
     if found is None:
         raise ValueError("it has no checksum")
@@ -330,14 +344,14 @@ def read_line(line: bytes) -> Line:
         event: Event = json.loads(body)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if b"\\ud" in body.lower():  # half of a surrogate pair is no text that can be written anywhere else
+    if b"\\ud" in body.lower():  # a lone surrogate could not be encoded anywhere else
         event = encodable(event)
     return Line(event, str(event.pop("after", "")), found[2].decode())
 
 
 @dataclass(frozen=True)
 class Lines:
-    """A record file: the events of its lines; the bytes up to the last good one, and its checksum; what is wrong with its end, empty where nothing is."""
+    """A record file: its events, the bytes up to the last good line, that line's checksum, and damage to the end."""
 
     events: list[Event]
     good_bytes: int
@@ -346,8 +360,11 @@ class Lines:
 
 
 def read_lines(path: Path) -> Lines:
-    """The lines of a record file. Raises `InputError` for a damaged line that is not the last, and for any that does not follow the one before."""
-    # Split as bytes: a damaged line must not keep the others from being read.
+    """The lines of a record file.
+
+    Raises `InputError` for a damaged line other than the last, and for any that does not follow the line before it.
+    """
+    # Split as bytes, so that a line that does not decode leaves the others readable.
     *lines, half = path.read_bytes().split(b"\n")
     events: list[Event] = []
     good, latest = 0, BEGINS
@@ -364,7 +381,8 @@ def read_lines(path: Path) -> Lines:
             _check_version(path, line.event)
         if line.after != latest:
             raise InputError(
-                f"{path}, line {number} does not follow the line before it: one was doubled, deleted or moved; restore the file from a copy, or start a new study"
+                f"{path}, line {number} does not follow the line before it: one was duplicated, deleted or moved;"
+                " restore the file from a copy, or start a new study"
             )
         events.append(line.event)
         good, latest = good + len(whole) + 1, line.checksum
@@ -372,39 +390,44 @@ def read_lines(path: Path) -> Lines:
 
 
 def _check_version(path: Path, begin: Event) -> None:
-    """Raises `InputError` where an earlier version began the record, whose events and settings have other names."""
+    """Raises `InputError` for a record begun by version 0.1, whose events and settings have other names."""
     versions = begin.get("versions")
     earlier = str(versions.get("hcpr_tune", "")) if isinstance(versions, dict) else ""
     if earlier.startswith("0.1."):
         raise InputError(
-            f"{path} was begun by hcpr_tune {earlier}, whose studies this version, {VERSION}, cannot read; go on with hcpr_tune {earlier}, or start a new study"
+            f"{path} was begun by hcpr_tune {earlier}, whose studies this version, {VERSION}, cannot read;"
+            f" go on with hcpr_tune {earlier}, or start a new study"
         )
 
 
 def fold(path: Path, events: Iterable[Event], history: Fold, hint: str) -> None:
-    """Fold the events of a record file. Raises `InputError` that names the line, the field, its law and the value where one makes no sense."""
+    """Fold the events of a record file into `history`.
+
+    Raises `InputError` naming the line, the field, its bounds and the value of an invalid event.
+    """
     for number, event in enumerate(events, start=1):
         try:
             history.check(event)
             history.apply(event)
-        except Exception as error:  # whatever an odd line breaks, it is the line that is to be named
+        except Exception as error:  # whatever an odd line breaks, the message must name the line
             words = str(error) if isinstance(error, ValueError) else repr(error)
             raise InputError(f"{path}, line {number} makes no sense to this version: {words}; {hint}") from None
 
 
 def read_history(path: Path, last_epoch: int, goal: Goal | None = None) -> History:
-    """Fold a record file. A last line that is cut off or damaged does not count: what it said is done again, and `damage` names it."""
+    """Fold a record file. A truncated or damaged last line is ignored, and described in `History.damage`."""
     history = History(last_epoch, goal or Goal(), bytes_read=path.stat().st_size)
     lines = read_lines(path)
     fold(path, lines.events, history, "it is from another version, or was changed: restore the file from a copy")
     if lines.damage:
-        history.damage = f"{lines.damage}; what it said is done again"
+        history.damage = f"{lines.damage}; what it recorded is done again"
     return history
 
 
 def _drop_damaged_end(path: Path) -> tuple[int, str]:
-    """Cut a last line that does not count, so that the next event starts on a line of its own; returns the bytes that are left, and the checksum of
-    the last line. What is cut goes to record.damaged.
+    """Move a truncated or damaged last line to record.damaged, so that the next event starts on a new line.
+
+    Returns the remaining number of bytes and the checksum of the last line.
     """
     whole = path.read_bytes()
     lines = read_lines(path)

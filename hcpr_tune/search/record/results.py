@@ -1,4 +1,4 @@
-"""The results folder: what the driver writes for people and programs, all of it rebuilt from the record."""
+"""The results folder: the files the driver writes for users and programs, all rebuilt from the record."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Where things lie in results/NAME, which is a copy where the study lies in a bucket."""
+    """Paths in results/NAME, which is a local copy if the study is stored in a bucket."""
 
     root: Path
     bucket: Bucket | None = None
 
     @property
     def address(self) -> str:
-        """Where the study lies, for people."""
+        """The study's folder or URL, for messages."""
         return str(self.root) if self.bucket is None else self.bucket.url
 
     @property
     def objects(self) -> ObjectStore:
-        """Where record, holder and requests are."""
+        """The store of the record, the lease and the requests."""
         return FolderObjectStore(self.root) if self.bucket is None else self.bucket
 
     @property
@@ -77,7 +77,7 @@ class StudyFolder:
         return self.root / "ledger.json"
 
     def record_bytes(self) -> int:
-        """How long the record is at the moment."""
+        """Current size of the record."""
         if self.bucket is not None:
             return sum(self.bucket.sizes(SEGMENTS).values())
         return self.record.stat().st_size if self.record.exists() else 0
@@ -90,12 +90,12 @@ ACCURACIES = ("robust_accuracy_validation", "clean_accuracy_validation")
 
 
 def training_name(number: int, end: int, restarted: bool) -> str:
-    """The name of a training among the checkpoints: one per trial, or one for each rung `end` that is a training of its own."""
+    """The name of a training's checkpoints: one per trial, or one per rung `end` if each is a separate training."""
     return f"trial_{number:04d}" + (f"_to_{end:04d}" if restarted else "")
 
 
 def rung_accuracies(trial: Trial) -> dict[str, Proportion] | None:
-    """Robust and clean accuracy of the trial's best rung on validation; None before its first rung."""
+    """Robust and clean validation accuracy at the trial's best rung; None before its first rung."""
     if not trial.rungs:
         return None
     epoch = trial.at_rung(trial.best_rung)
@@ -107,7 +107,7 @@ def rung_accuracies(trial: Trial) -> dict[str, Proportion] | None:
 
 
 def trial_metrics(trial: Trial) -> dict[str, Any]:
-    """What a trial reached, as plain values."""
+    """A trial's results as plain values."""
     accuracies = rung_accuracies(trial) or {}
     return {
         "trial": trial.number,
@@ -131,7 +131,7 @@ def trial_columns(study: Study) -> list[str]:
 
 
 def trial_row(trial: Trial) -> dict[str, Any]:
-    """One trial's row; a value that there is not is left out."""
+    """One trial's row; missing values are left out."""
     row = {name: value for name, value in trial_metrics(trial).items() if name not in (*ACCURACIES, "rungs", "params")}
     for name, proportion in (rung_accuracies(trial) or {}).items():
         low, high = proportion.interval
@@ -140,12 +140,13 @@ def trial_row(trial: Trial) -> dict[str, Any]:
 
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\n")
-"""How a text begins that a spreadsheet would carry out."""
+"""Prefixes that make a spreadsheet evaluate a text."""
 
 
 def guarded(value: Any) -> Any:
-    """A cell of a table for spreadsheets: a text that would be a formula gets an apostrophe in front, and what ends a line ends it as everywhere.
-    Numbers stay what they are.
+    """A cell for spreadsheets: a text that would be a formula gets a leading apostrophe, and line ends become newlines.
+
+    Numbers are left as they are.
     """
     if not isinstance(value, str):
         return value
@@ -154,7 +155,7 @@ def guarded(value: Any) -> Any:
 
 
 def trials_csv(study: Study, history: History) -> str:
-    """One row per trial in the order of their numbers."""
+    """One row per trial, in the order of their numbers."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, trial_columns(study), lineterminator="\n")
     writer.writeheader()
@@ -166,7 +167,7 @@ def trials_csv(study: Study, history: History) -> str:
 
 
 class ResultFiles:
-    """A listener that keeps the trials' metrics, the table, the best model and the checkpoints as the record has them."""
+    """A listener that keeps the trials' metrics, the table, the best model and the checkpoints up to date."""
 
     def __init__(self, folder: StudyFolder, study: Study, history: History) -> None:
         self._folder, self._study = folder, study
@@ -201,7 +202,7 @@ class ResultFiles:
         _bring_up_to_date(self._metrics(trial.number), metrics)
 
     def _due(self) -> bool:
-        """Writing everything anew takes longer as the study grows; it may take a twentieth of the driver's time."""
+        """Rewriting everything takes longer as the study grows; limit it to a twentieth of the driver's time."""
         return time.monotonic() - self._settled >= 20 * self._settling
 
     def _settle(self, history: History) -> None:
@@ -228,18 +229,21 @@ class ResultFiles:
         write_json(self._folder.best / "metrics.json", best_metrics(self._study, history) | wrong)
 
     def _export_weights(self, best: Trial) -> str:
-        """Bring the weights of the best rung to best/, or say what is wrong with them: then there are none, since others would not fit the recipe."""
+        """Copy the weights of the best rung to best/, and return what is wrong with them, if anything.
+
+        In that case there are no weights in best/, since any others would not fit the recipe.
+        """
         target = self._folder.best / "model.safetensors"
         training = training_name(best.number, best.best_rung, self._study.restarted)
         wrong = self._folder.checkpoint_store.copy_weights(training, best.best_rung, target)
         if wrong and self._holds(best):
-            return ""  # somebody cleared the checkpoints of a study that is over
+            return ""  # the checkpoints were deleted after the study ended
         if wrong:
             target.unlink(missing_ok=True)
         return wrong
 
     def _holds(self, best: Trial) -> bool:
-        """Whether best/ has this trial's weights from an earlier session."""
+        """Whether best/ already has this trial's weights, from an earlier session."""
         try:
             metrics = json.loads((self._folder.best / "metrics.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -251,7 +255,7 @@ class ResultFiles:
 
 
 def _bring_up_to_date(path: Path, text: str) -> None:
-    """Write a file unless it says that already: a search that goes on with thousands of trials would wait for the disk at each."""
+    """Write a file unless it has this text already, which spares a resumed search thousands of writes."""
     try:
         if path.read_bytes() == text.encode("utf-8"):
             return
@@ -261,7 +265,7 @@ def _bring_up_to_date(path: Path, text: str) -> None:
 
 
 def metrics_row(event: Event) -> dict[str, Any]:
-    """One epoch as it was reported, with the shares next to the counts."""
+    """One epoch as it was reported, with accuracies in addition to the counts."""
     row = {name: value for name, value in event.items() if name != "event"}
     for kind in ("robust", "clean"):
         if f"{kind}_correct_validation" in event:
@@ -275,21 +279,21 @@ def metrics_line(event: Event) -> str:
 
 
 def masking_of(trial: Trial) -> dict[str, Any] | None:
-    """What the masking alarm counted, with its epoch; None for a trial that did not come to its last one."""
+    """The counts of the gradient masking check, with their epoch; None for a trial that has not been checked."""
     measured = [event for event in trial.epochs.values() if "masking_validation" in event]
     return {"epoch": measured[-1]["epoch"], **measured[-1]["masking_validation"]} if measured else None
 
 
 def trained_recipe(study: Study, trial: Trial) -> Recipe:
-    """The recipe as far as the trial was trained, so that training it again gives the same model and numbers.
+    """The recipe up to the epoch the trial was trained to, so that retraining it gives the same model and numbers.
 
-    Where each rung is a training of its own, it is the one that the trial is judged by.
+    If each rung is a separate training, it is that of the trial's best rung.
     """
     return _stopped_at(study, trial, trial.best_rung if study.restarted else trial.last_rung)
 
 
 def recipe_of_job(study: Study, trial: Trial, job: Job) -> Recipe:
-    """What a worker trains for a job: a training of its own ends with it, and its schedules span it."""
+    """The recipe that a worker trains for a job; if each rung is a separate training, it ends with the job."""
     return _stopped_at(study, trial, job.end if study.restarted else study.recipe.epochs)
 
 
@@ -298,7 +302,7 @@ def _stopped_at(study: Study, trial: Trial, epoch: int) -> Recipe:
 
 
 def rungs_plain(study: Study, history: History) -> dict[str, Any]:
-    """What each rung was worth in this search, and whether it stopped trials."""
+    """The rank correlation of each rung, and whether the rung stops trials."""
     least = study.settings.early_stopping.min_rank_correlation
     return {
         "min_rank_correlation": least,
@@ -316,13 +320,16 @@ def rungs_plain(study: Study, history: History) -> dict[str, Any]:
 
 
 def winner(study: Study, history: History) -> Trial | None:
-    """The trial whose model is kept in best/: with several objectives the one of the front that is best in the first. None without any score."""
+    """The trial whose model is kept in best/; with several objectives, the one on the front that is best in the first.
+
+    None without any score.
+    """
     found = front(study, history) or history.ranked()
     return found[0] if found else None
 
 
 def front(study: Study, history: History) -> list[Trial]:
-    """The trials that no other one beats in all objectives, the first objective falling; those that reach every floor."""
+    """The Pareto front of the trials that reach every floor, best first objective first."""
     goal = study.goal
     scored = [trial for trial in history.ranked() if not goal.shortfall(trial.scores[trial.best_rung])]
     values = [goal.values(trial.scores[trial.best_rung]) for trial in scored]
@@ -334,7 +341,7 @@ def front(study: Study, history: History) -> list[Trial]:
 
 
 def best_metrics(study: Study, history: History) -> dict[str, Any]:
-    """What is known of the best trial, beside the published recipe, and of the study that it comes from."""
+    """The metrics of the best trial and of the published recipe, and the study that they come from."""
     best, published = winner(study, history), history.trials[0]
     assert best is not None
     at_score = best.at_rung(best.best_rung)
@@ -349,8 +356,8 @@ def best_metrics(study: Study, history: History) -> dict[str, Any]:
         **pairs,
         "masking_validation": masking_of(best),
         "chosen_from": sum(bool(trial.rungs) for trial in history.trials.values()),
-        "note": "Accuracies are on the validation images that the trial was chosen by, and the published recipe is one of those"
-        " that it was chosen from: the difference is optimistic.",
+        "note": "Accuracies are on the validation images that the trial was chosen by, and the published recipe is one"
+        " of the trials that it was chosen from: the difference is optimistic.",
         "study_fingerprint": study.fingerprint,
         "split_index_hashes": history.splits,
         "model_inputs": history.model_inputs,
@@ -363,7 +370,7 @@ def best_metrics(study: Study, history: History) -> dict[str, Any]:
 def kept_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
     """The rung checkpoints (trial, epoch) that are still needed.
 
-    The latest rung of every trial that runs or may be promoted, and the best rung of the study's best trials.
+    These are the latest rung of every trial that runs or may be promoted, and the best rung of the study's best trials.
     """
     going_on = [trial for trial in history.trials.values() if not trial.ended and not study.restarted]
     latest = {(trial.number, trial.last_rung) for trial in going_on}
@@ -376,20 +383,24 @@ def best_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
 
 
 def most_checkpoints(study: Study, history: History, workers: int) -> int:
-    """How many checkpoints a study has at once at most: one of each trial that may be promoted and of the best, two more of each that runs and one in the making."""
+    """The most checkpoints a study has at once.
+
+    One for each trial that may be promoted and each of the best, and for each running trial two more and one being
+    written.
+    """
     trials = max(study.settings.budget.trials, len(history.trials) + len(history.queue))
     waiting = 0 if study.restarted or len(study.rungs) == 1 else trials
     return waiting + study.settings.keep_weights + 3 * workers
 
 
 def drop_checkpoints(store: CheckpointStore, study: Study, history: History) -> None:
-    """Delete the checkpoints that nothing needs any more. Those between rungs belong to the worker while a trial goes on."""
+    """Delete checkpoints that are no longer needed. Those between rungs belong to the worker while a trial runs."""
     kept = {(training_name(number, rung, study.restarted), rung) for number, rung in kept_checkpoints(study, history)}
     for training, epoch, _ in store.listed():
         trial = history.trials.get(int(training.split("_")[1]))
         if trial is None or (training, epoch) in kept:
             continue
         at_rung = epoch in trial.rungs and training == training_name(trial.number, epoch, study.restarted)
-        # Of one that was stopped at a rung nothing beside that is gone on from.
+        # A trial that was stopped at a rung would be resumed from that rung only.
         if trial.ended or at_rung or trial.state == "stopped":
             store.drop(training, epoch)

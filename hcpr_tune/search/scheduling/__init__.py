@@ -1,4 +1,4 @@
-"""Which job runs next: ASHA, its rungs, and how well a rung predicts the end, as functions of the history.
+"""Which job runs next: ASHA, its rungs, and how well a rung predicts the last one, as functions of the history.
 
 May import `search.record`, `search.spec` and `common`.
 """

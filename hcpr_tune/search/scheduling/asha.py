@@ -1,7 +1,7 @@
 """Asynchronous successive halving (ASHA; Li et al., MLSys 2020) as a pure function of the record.
 
-Unlike Ray's scheduler of that name, trials are promoted, not only stopped, nothing is remembered outside the record (after a restart
-the decisions are those that would have been taken without it), and a rung that does not foretell the end stops nobody.
+Unlike Ray's ASHA scheduler, this one promotes trials instead of only stopping them, keeps no state outside the record
+(a restart does not change its decisions), and ignores rungs that do not predict the final ranking.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from hcpr_tune.search.scheduling.rungs import Rung, RungSystem, rung_system_of
 
 @dataclass(frozen=True)
 class NewTrial:
-    """Begin trial `number`: a point that was asked for, or a new sample."""
+    """Start trial `number`: an enqueued point, or a new suggestion."""
 
     number: int
 
 
 LOST_AT_ONCE = 5
-"""So many trials lost for one reason, and no other, end a search."""
+"""A search ends after losing this many trials, all for the same reason."""
 
 Decision = Job | NewTrial | Literal["wait", "finished"]
 
@@ -32,9 +32,9 @@ Decision = Job | NewTrial | Literal["wait", "finished"]
 def next_decision(history: History, asha_config: AshaConfig) -> Decision:
     """What a free worker does next.
 
-    A job that was broken off, else a point that somebody asked for, else the best promotion from the highest rung down, else a new
-    trial. So no worker idles while anything can be promoted. O(log n) in the number of trials for each event since the last decision
-    (with two objectives see `promotions.Fronts`).
+    In this order: an interrupted job, an enqueued point, the best promotion from the highest rung down, a new trial. So
+    no worker idles while anything can be promoted. O(log n) in the number of trials for each event since the last
+    decision (for two objectives see `rungs.Fronts`).
     """
     if over_budget(history, asha_config) or hopeless(history):
         return "finished"
@@ -53,17 +53,21 @@ def next_decision(history: History, asha_config: AshaConfig) -> Decision:
 
 
 def over_budget(history: History, asha_config: AshaConfig) -> bool:
-    """Whether the time is up. Running jobs then end with their epoch."""
+    """Whether the time budget is spent. Running jobs then finish their epoch."""
     return history.seconds >= asha_config.seconds or history.worker_seconds >= asha_config.worker_seconds
 
 
 def hopeless(history: History) -> str:
-    """The reason why going on would burn the budget: so many trials were lost for it, none has reached a rung, and none is on its way. Empty where there is hope."""
+    """The reason for giving up the search, or an empty string.
+
+    A search is given up if `LOST_AT_ONCE` trials or more were lost, all for this reason, no trial has reached a rung
+    and no running trial has finished an epoch.
+    """
     if len(history.lost_at_once) < LOST_AT_ONCE:
         return ""
     if history.scored or any(trial.epochs for trial in history.running_jobs.values()):
         return ""
-    # The same fault has other numbers in it each time.
+    # Messages of the same fault differ in their numbers.
     kinds = (re.sub(r"[-+.\w]*\d[-+.\w]*|nan|inf", "#", reason) for reason in history.lost_at_once)
     first = next(kinds)
     return history.lost_at_once[0] if all(kind == first for kind in kinds) else ""
@@ -75,7 +79,7 @@ def first_job(trial: Trial, asha_config: AshaConfig) -> Job:
 
 
 def _broken_off(history: History, rung_system: RungSystem) -> Job | None:
-    """The job of a trial that was handed out, or about to be, when the search was interrupted."""
+    """The job that an interrupted search had started or was about to start."""
     number = rung_system.broken_off()
     if number is None:
         return None
@@ -84,9 +88,9 @@ def _broken_off(history: History, rung_system: RungSystem) -> Job | None:
 
 
 def _promotion(history: History, rung_system: RungSystem) -> Job | None:
-    """The first promotion from the highest rung down: trials that are always promoted in front, then the best of those that wait.
+    """The first promotion from the highest rung down: trials that are always promoted, then the best waiting one.
 
-    No other one can be inside the quota where the best is not.
+    If the best is not within the quota, no other one is.
     """
     asha_config = rung_system.asha_config
     for rung in reversed(asha_config.rungs[:-1]):
@@ -105,7 +109,7 @@ def _promotion(history: History, rung_system: RungSystem) -> Job | None:
 
 
 def _goes_on(history: History, rung_places: Rung, trial: Trial, rung: int, asha_config: AshaConfig) -> bool:
-    """Whether its score at `rung` promotes a trial: it is inside the quota, or the rung stops nobody."""
+    """Whether a trial's score at `rung` promotes it: it is within the quota, or the rung stops no trial."""
     if asha_config.method == "none" or rung_places.holds(trial):
         return True
     return not end_of(history, asha_config.rungs, rung).halves(asha_config.min_rank_correlation)
@@ -126,17 +130,17 @@ def earned_rungs(history: History, trial: Trial, asha_config: AshaConfig) -> lis
 
 
 def most_epochs(asha_config: AshaConfig) -> int:
-    """An upper bound on the epochs that a search can take: where no rung is worth anything, nobody is stopped."""
+    """An upper bound on the epochs of a search, reached if the rungs predict nothing and no trial is stopped."""
     return asha_config.trials * (sum(asha_config.rungs) if asha_config.restarted else asha_config.rungs[-1])
 
 
 def usual_epochs(asha_config: AshaConfig, calibration: int) -> int:
-    """The epochs that a search takes where every rung promotes exactly its quota, the `calibration` trials running to the end."""
+    """The epochs of a search if every rung promotes exactly its quota and `calibration` trials are never stopped."""
     return round(sum((end - start) * times for start, end, times in usual_segments(asha_config, calibration)))
 
 
 def usual_segments(asha_config: AshaConfig, calibration: int) -> list[tuple[int, int, float]]:
-    """The same by segment: (from the end of epoch, to the end of epoch, how many trials train it)."""
+    """The same by segment: (after epoch, to the end of epoch, number of trials that train it)."""
     always = min(asha_config.trials, max(1, calibration))
     times: dict[int, float] = dict.fromkeys(asha_config.rungs, float(always))
     segments = []

@@ -1,4 +1,4 @@
-"""What halving needs to know of a study, and what follows from it for one trial."""
+"""ASHA's configuration, and what follows from it for one trial."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hcpr_tune.search.record.history import CALIBRATION, ENQUEUED, PUBLISHED, Hi
 
 @dataclass(frozen=True)
 class AshaConfig:
-    """What halving needs to know of a study. `rungs` end with the last epoch; `trials` leaves out the enqueued ones."""
+    """What ASHA needs to know of a study. `rungs` include the last epoch; `trials` excludes enqueued ones."""
 
     rungs: tuple[int, ...]
     trials: int
     reduction_factor: float = 3.0
     method: str = "asha"
-    """asha promotes the best of a rung, random draws them: the baseline that shows what the scores are good for."""
+    """asha promotes the best trials of a rung; random draws them, a baseline to show what the scores are good for."""
     brackets: int = 1
     min_rank_correlation: float = 0.5
     seed: int = 0
     restarted: bool = False
-    """Each rung is a training of its own, so that a promotion starts from scratch."""
+    """Each rung is a separate training, so that a promotion starts from scratch."""
     seconds: float = math.inf
     worker_seconds: float = math.inf
 
@@ -31,19 +31,22 @@ class AshaConfig:
         return next(later for later in self.rungs if later > rung)
 
     def job(self, trial: int, rung: int, end: int) -> Job:
-        """From the rung that the trial stands at to `end`."""
+        """The job from the trial's current rung to `end`."""
         return Job(trial, 0 if self.restarted else rung, end)
 
 
 def always_promoted(trial: Trial, history: History) -> bool:
-    """Runs to the end whatever its scores: the published recipe, which the winner is compared with, the calibration, and what is audited."""
+    """Whether a trial runs to the last epoch whatever its scores.
+
+    True for the published recipe, which the winner is compared with, calibration trials and audited trials.
+    """
     return trial.source in (PUBLISHED, CALIBRATION) or trial.number in history.audited
 
 
 def bracket_of(trial: Trial, asha_config: AshaConfig) -> int:
-    """The bracket that a trial is in, drawn from the study's seed: bracket b begins at rung b.
+    """A trial's bracket, drawn from the study's seed; bracket b starts at rung b.
 
-    A bracket's chance falls with the epochs of its first segment, so that all of them cost the same there.
+    A bracket's probability falls with the epochs of its first segment, so that each costs the same there.
     """
     if asha_config.brackets == 1 or trial.source in (PUBLISHED, CALIBRATION, ENQUEUED):
         return 0
@@ -56,6 +59,6 @@ def bracket_of(trial: Trial, asha_config: AshaConfig) -> int:
 
 
 def bracket_shares(asha_config: AshaConfig) -> list[float]:
-    """The chance of each bracket."""
+    """The probability of each bracket."""
     weights = [1 / rung for rung in asha_config.rungs[: asha_config.brackets]]
     return [weight / sum(weights) for weight in weights]

@@ -1,4 +1,4 @@
-"""What a rung is worth: how far the order of the trials there is the order further on. Measured in every search, not assumed."""
+"""Rank correlations between rungs: how well a rung predicts the ranking later on, measured in every search."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ if TYPE_CHECKING:
     import numpy as np
 
 FEWEST_POINTS = 5
-"""With fewer trials a rank correlation says nothing: the rung halves as usual, which a later promotion can undo."""
+"""With fewer trials a rank correlation says nothing: the rung stops trials, which later promotions can undo."""
 MOST_POINTS = 1000
-"""A rank correlation is measured on so many trials at most, the first that came to a score at both rungs.
+"""A rank correlation uses at most this many trials, the first with a score at both rungs.
 
-More say nothing more: by then its interval at 95 % reaches 0.06 to either side at the most, at 0.9 it is 0.014. And a correlation of
-all trials would have to be worked out anew, in O(n log n), with each trial that comes.
+More would hardly change it: with 1000, the 95 % interval is at most 0.06 to either side, and 0.014 at a correlation of
+0.9. A correlation over all trials would have to be recomputed, in O(n log n), for each new trial.
 """
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of the scores at two epochs, with its interval at 95 %, measured on the (first) `trials` that were scored at both.
+    """Spearman's rank correlation of the scores at two epochs, on the first `trials` scored at both.
 
-    Those were picked by the earlier score, for the most part: they differ less there than all do, and `seen`, the correlation among them, is
-    smaller than that among all, however good the rung is. Where `spread` is how much more all differ there than the picked ones do, `rho`
-    is what it would be among all (Thorndike's case 2 of a restricted range; Sackett and Yang, J. Applied Psychology 85, 2000).
+    Most of those were selected by the earlier score, so they vary less there than all trials do, and `seen`, the
+    correlation among them, underestimates that among all. `spread` is how much more all trials vary there; `rho` is the
+    correlation corrected by it (Thorndike's case 2 of range restriction; Sackett and Yang, J. Applied Psychology 85,
+    2000), and `low` and `high` its 95 % interval.
     """
 
     rung: int
@@ -41,7 +42,7 @@ class Correlation:
     seen: float | None
     spread: float = 1.0
     among: int = 0
-    """How many trials `spread` was told by."""
+    """Number of trials `spread` was computed from."""
 
     @property
     def rho(self) -> float | None:
@@ -66,10 +67,10 @@ class Correlation:
         }
 
     def halves(self, least: float) -> bool:
-        """Whether the rung may stop trials: unless this, its worth, is below `least` beyond what few points may feign.
+        """Whether the rung may stop trials: unless the correlation is below `least` with 80 % confidence.
 
-        A stop can be undone by a later promotion, a training that went on for nothing cannot: so it takes some certainty (80 %) to say
-        that a rung is worth too little, and with fewer than `FEWEST_POINTS` there is none.
+        A later promotion can undo a stop, but nothing recovers an unnecessary training, hence the confidence required
+        to disable a rung. With fewer than `FEWEST_POINTS` trials a rung is never disabled.
         """
         return self.seen is None or unrestricted(upper_bound(self.seen, self.trials), self.spread) >= least
 
@@ -81,9 +82,9 @@ class Correlation:
 
 @dataclass(frozen=True)
 class RungCorrelation:
-    """What one rung says of the next one and of the end.
+    """The correlation of one rung with the next one and with the last one.
 
-    Between the two a later rung may have picked too: then the figures are cautious.
+    If rungs in between have selected trials too, the figures are conservative.
     """
 
     next: Correlation
@@ -99,7 +100,7 @@ class RungCorrelation:
 
 
 def rung_correlations(history: History, rungs: Sequence[int]) -> dict[int, RungCorrelation]:
-    """The worth of every rung below the last."""
+    """The correlations of every rung below the last."""
     return {
         rung: RungCorrelation(_correlation(history, rung, following), end_of(history, rungs, rung))
         for rung, following in pairwise(rungs)
@@ -107,7 +108,10 @@ def rung_correlations(history: History, rungs: Sequence[int]) -> dict[int, RungC
 
 
 def end_of(history: History, rungs: Sequence[int], rung: int) -> Correlation:
-    """What one rung says of the end: of the latest rung that enough trials with a score here have reached; where there is none, of the last."""
+    """The correlation of `rung` with the latest rung that at least `FEWEST_POINTS` of its trials have reached.
+
+    If there is none, with the last rung.
+    """
     for later in reversed(rungs):
         if later > rung and len(history.scored_at_both.get((rung, later), ())) >= FEWEST_POINTS:
             return _correlation(history, rung, later)
@@ -115,7 +119,10 @@ def end_of(history: History, rungs: Sequence[int], rung: int) -> Correlation:
 
 
 def _correlation(history: History, rung: int, later: int) -> Correlation:
-    """The lowest over the objectives, and over what has a floor: both decide who goes on. Worked out anew only where a trial has come."""
+    """The lowest correlation over objectives and accuracies with a floor, as both decide on promotions.
+
+    Recomputed only if there are new trials.
+    """
     points = min(len(history.scored_at_both.get((rung, later), ())), MOST_POINTS)
     among = min(len(history.scored_at.get(rung, ())), MOST_POINTS)
     kept: Correlation | None = history.lasting.get(("correlation", rung, later))
@@ -135,8 +142,10 @@ def _correlation(history: History, rung: int, later: int) -> Correlation:
 def _scores(
     history: History, rung: int, later: int, points: int, among: int
 ) -> list[tuple[array[float], array[float], array[float]]]:
-    """For each accuracy that decides: the scores at the rung of the first `among` trials that came to it, and those at both rungs of the first
-    `points` that have them. Only new trials are looked up.
+    """Scores for each accuracy that decides on promotions.
+
+    Each has the scores at the rung of the first `among` trials there, and the scores at both rungs of the first
+    `points` trials that have both. Only new trials are looked up.
     """
     names = sorted({*history.goal.objectives, *history.goal.floors})
     kept: list[tuple[array[float], array[float], array[float]]] = history.lasting.setdefault(
@@ -154,9 +163,9 @@ def _scores(
 
 
 def spread_of(everybody: Sequence[float], picked: Sequence[float]) -> float:
-    """How much more all differ than the picked ones do among them; 1 where these differ as much, or more, or not at all.
+    """Ratio of the standard deviation of all scores to that of the picked ones, at least 1; 1 if the latter is 0.
 
-    By normal scores, the normal quantile of each one's rank among all: trials that broke would make all others look the same.
+    Computed on normal scores (the normal quantile of each rank), since a few diverged trials would otherwise dominate.
     """
     import numpy as np
     from scipy.special import ndtri
@@ -166,7 +175,7 @@ def spread_of(everybody: Sequence[float], picked: Sequence[float]) -> float:
     def deviation(values: Sequence[float]) -> float:
         below, upto = (np.searchsorted(ordered, np.asarray(values), side) for side in ("left", "right"))
         share = (below + upto) / (2 * len(ordered))
-        edge = 0.5 / len(ordered)  # somebody who came later may lie beyond all of them
+        edge = 0.5 / len(ordered)  # a later trial may lie outside the range of `everybody`
         return float(np.std(ndtri(np.clip(share, edge, 1 - edge))))
 
     among_picked = deviation(picked)
@@ -174,14 +183,17 @@ def spread_of(everybody: Sequence[float], picked: Sequence[float]) -> float:
 
 
 def unrestricted(rho: float, spread: float) -> float:
-    """A correlation among all, from that among some whose first value differs `spread` times less. It keeps its sign, and rises with `rho`."""
+    """The correlation among all, from `rho` among a selection whose first value varies `spread` times less.
+
+    Keeps the sign, and increases with `rho`.
+    """
     return rho * spread / math.sqrt(1 + rho * rho * (spread * spread - 1))
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's rank correlation, equals sharing their mean rank; 0 where one side is all equal and orders nothing."""
+    """Spearman's rank correlation, with mean ranks for ties; 0 if all values of one side are equal."""
     x, y = _centred_ranks(first), _centred_ranks(second)
-    # Ranks are whole or half: the sums are exact, in whatever order.
+    # Ranks are multiples of 1/2, so the sums are exact in any order.
     spread = math.sqrt(float(x @ x) * float(y @ y))
     return float(x @ y) / spread if spread else 0.0
 
@@ -200,15 +212,18 @@ Z_80_ONE_SIDED = 0.8416
 
 @lru_cache(maxsize=64)
 def upper_bound(rho: float, points: int) -> float:
-    """What the correlation is below with a certainty of 80 %."""
+    """The upper bound of the correlation at a confidence of 80 %."""
     return spearman_interval(rho, points, Z_80_ONE_SIDED)[1]
 
 
 def spearman_interval(rho: float, points: int, quantile: float = Z_95) -> tuple[float, float]:
-    """At 95 % (or another normal quantile), by Fisher's z with the standard error of Bonett and Wright (Psychometrika 65, 2000)."""
+    """The 95 % interval (or that of another normal quantile).
+
+    Fisher's z with the standard error of Bonett and Wright (Psychometrika 65, 2000).
+    """
     if points <= 3:
         return -1.0, 1.0
-    # At a perfect correlation z is infinite, but so few points prove nothing: the bound is that of the next lower one that can be.
+    # z is infinite at a perfect correlation: use the next lower value that this number of points can have.
     nearest = 1 - 6 / (points * (points**2 - 1))
     z = math.atanh(max(-nearest, min(nearest, rho)))
     half = quantile * math.sqrt((1 + rho**2 / 2) / (points - 3))

@@ -1,8 +1,8 @@
-"""Who may go on from each rung, kept up to date trial by trial: what `halving` would find by going through all trials, in O(log n) a trial.
+"""Which trials each rung promotes, updated incrementally in O(log n) per trial.
 
-It is worked out from the history alone and only saves time: one that is built anew gives the same answers. It relies on three laws of
-the record: trials are numbered in the order in which they were suggested, a trial that was lost stays lost, and a rung's scores stay
-what they were first (where they do not, `History` drops what was kept).
+This is only a cache, derived from the history alone. It relies on three invariants of the record: trials are numbered
+in the order in which they were suggested, a lost trial stays lost, and scores at a rung do not change (if one does,
+`History` clears the cache).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.scheduling.config import AshaConfig, always_promoted, bracket_of
 
 Key = tuple[float, float, int]
-"""What trials of a rung are ordered by, the least first; the trial's number is its last part, so that no two are equal."""
+"""Ascending sort key of the trials of a rung; ends with the trial's number, so that no two are equal."""
 
 
 class Rung:
-    """The trials of one bracket at one rung: who was recorded, who waits there, and whom the rung promotes.
+    """The trials of one bracket at one rung: which have a score, which wait there, and which the rung promotes.
 
-    The rung promotes the top 1 / reduction_factor of the recorded ones. A trial that was lost on its way to the rung counts as the
-    worst of them. This number only grows, and so two heaps find the last one inside it: the worst of those inside, the best of those
-    outside.
+    The rung promotes the top 1 / reduction_factor of the recorded trials. A trial that was lost on its way to the rung
+    counts as the worst. The quota only grows, so two heaps maintain it: one with the worst trial inside on top, one
+    with the best outside.
     """
 
     def __init__(self, reduction_factor: float, key: Callable[[Trial], Key]) -> None:
@@ -35,17 +35,17 @@ class Rung:
         self._inside: list[Key] = []
         """Negated, so that the worst comes first."""
         self._outside: list[Key] = []
-        # Those that wait, and some that have gone: who left `waiting` is dropped when it comes to the front.
+        # Waiting trials, and some that no longer wait: these are dropped when they reach the front.
         self._scored: list[Key] = []
         self._always: list[int] = []
 
     @property
     def places(self) -> int:
-        """How many the rung promotes. What it comes to exactly must not fall below by rounding."""
+        """Number of trials the rung promotes. The slack keeps rounding errors from losing one."""
         return math.floor((len(self.recorded) + len(self._lost)) / self._reduction_factor + 1e-9)
 
     def record(self, trial: Trial) -> None:
-        """Its score is known. O(log n)."""
+        """Add a trial's score. O(log n)."""
         self.recorded.add(trial.number)
         key = self._key(trial)
         if self._inside and key < _negated(self._inside[0]):
@@ -54,7 +54,7 @@ class Rung:
         self._fill()
 
     def lose(self, number: int) -> None:
-        """It was lost on its way here. O(log n)."""
+        """Count a trial that was lost on its way here. O(log n)."""
         self._lost.add(number)
         self._fill()
 
@@ -63,7 +63,7 @@ class Rung:
             heappush(self._inside, _negated(heappop(self._outside)))
 
     def wait(self, trial: Trial, always: bool) -> None:
-        """It stands here; `always`: it is promoted whatever its scores. O(log n)."""
+        """Add a waiting trial; `always`: it is promoted whatever its scores. O(log n)."""
         self.waiting.add(trial.number)
         if always:
             heappush(self._always, trial.number)
@@ -83,15 +83,15 @@ class Rung:
         return self._scored[0][2] if self._scored else None
 
     def holds(self, trial: Trial) -> bool:
-        """Whether its own score promotes a recorded trial: it is no worse than the last one inside."""
+        """Whether a recorded trial's own score promotes it: it is no worse than the worst trial inside the quota."""
         return bool(self._inside) and self._key(trial) <= _negated(self._inside[0])
 
 
 class Fronts(Rung):
-    """A rung's trials where two objectives order them: by fronts, and within a front by the room that a trial has for itself.
+    """A rung's trials ordered by two objectives: by non-dominated front, and within a front by crowding distance.
 
-    One more trial can change the place of every other, so that this cannot be kept up in O(log n): the trials are sorted anew, in
-    O(n log n), when somebody asks and one was recorded since the last time.
+    One new trial can change the place of every other, so there is no update in O(log n): the trials are sorted, in
+    O(n log n), when an answer is needed and a trial was added since the last sort.
     """
 
     def __init__(self, reduction_factor: float, order: Callable[[list[Trial]], list[Trial]]) -> None:
@@ -99,7 +99,7 @@ class Fronts(Rung):
         self._order = order
         self._trials: list[Trial] = []
         self._place: dict[int, int] = {}
-        """Of the trials as they were last sorted."""
+        """Place by trial number, as of the last sort."""
 
     def record(self, trial: Trial) -> None:
         self.recorded.add(trial.number)
@@ -127,7 +127,7 @@ class Fronts(Rung):
             return
         ordered = self._order(sorted(self._trials, key=lambda trial: trial.number))
         self._place = {trial.number: place for place, trial in enumerate(ordered)}
-        # In order, they are a heap.
+        # A sorted list is a heap.
         self._scored = [self._key(trial) for trial in ordered if trial.number in self.waiting]
 
 
@@ -136,7 +136,7 @@ def _negated(key: Key) -> Key:
 
 
 class RungSystem:
-    """Where all trials of a history stand under one set of rules."""
+    """The rungs of all brackets with the trials of a history, under one configuration."""
 
     def __init__(self, history: History, asha_config: AshaConfig) -> None:
         self.asha_config = asha_config
@@ -154,13 +154,13 @@ class RungSystem:
         history.touched.clear()
 
     def catch_up(self, history: History) -> None:
-        """Look at the trials that events have touched since the last time."""
+        """Update the trials that changed since the last call."""
         for number in history.touched:
             self._place(history.trials[number], history)
         history.touched.clear()
 
     def bracket(self, trial: Trial) -> int:
-        """`bracket_of`, drawn once a trial."""
+        """`bracket_of`, cached per trial."""
         if self.asha_config.brackets == 1:
             return 0
         if (bracket := self._brackets.get(trial.number)) is None:
@@ -168,7 +168,7 @@ class RungSystem:
         return bracket
 
     def broken_off(self) -> int | None:
-        """The oldest trial whose job was handed out, or about to be, when the search was interrupted."""
+        """The oldest trial whose job had started, or was about to, when the search was interrupted."""
         while self._oldest_broken_off and self._oldest_broken_off[0] not in self._broken_off:
             heappop(self._oldest_broken_off)
         return self._oldest_broken_off[0] if self._oldest_broken_off else None
@@ -207,7 +207,7 @@ def _rung(history: History, asha_config: AshaConfig, rung: int) -> Rung:
 
 
 def rung_system_of(history: History, asha_config: AshaConfig) -> RungSystem:
-    """The history's ladder, up to date. Built anew where the rules are others than the last time."""
+    """The history's rung system, up to date; rebuilt if the configuration changed."""
     rung_system: RungSystem | None = history.lasting.get("ladder")
     if rung_system is None or (rung_system.asha_config is not asha_config and rung_system.asha_config != asha_config):
         rung_system = history.lasting["ladder"] = RungSystem(history, asha_config)

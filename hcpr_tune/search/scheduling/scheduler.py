@@ -1,7 +1,7 @@
-"""What a search does when a worker is free, reports or dies: decided from the history alone, and written down before it takes effect.
+"""What a search does when a worker is free, reports or dies, decided from the history alone.
 
-It knows neither Ray nor the time of day. The same policy runs a real search (`searcher.JobSearcher`) and one that is only played through
-under a virtual clock (`hcpr_tune.planning`).
+Decisions are recorded before they take effect. Independent of Ray and of the clock: the same code runs real searches
+and, under a virtual clock, simulated ones (`hcpr_tune.simulation`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from hcpr_tune.search.spec.study import Study
 JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs", "losses")
 """Keys of a report that belong to the job, not to the epoch."""
 FAILED_START_SECONDS = 1.0
-"""A new process takes longer than this to begin with a job; one that fails sooner was dead."""
+"""A new process takes longer than this to start a job; one that fails sooner was already dead."""
 
 
 class Suggests(Protocol):
-    """Where the points of new trials come from, `sampler.Suggester` for one."""
+    """The source of new trials' points, such as `sampler.Suggester`."""
 
     def suggest(self, number: int, history: History) -> tuple[Params, Source]: ...
 
 
 class Scheduler:
-    """Takes what happened and says what comes next. `write` appends an event to the record and folds it into `history`."""
+    """Records what happened and decides what comes next.
+
+    `write` appends an event to the record and folds it into `history`.
+    """
 
     def __init__(
         self,
@@ -42,12 +45,12 @@ class Scheduler:
         self._decided: tuple[int, Decision] | None = None
 
     def next_work(self) -> Job | Literal["wait", "finished"]:
-        """What a free worker does next; a new trial is recorded with it."""
+        """What a free worker does next; a new trial is recorded first."""
         decision = self._decide()
         return self._open(decision) if isinstance(decision, NewTrial) else decision
 
     def _decide(self) -> Decision:
-        """Ray asks again and again while workers are free; without news the answer is the same."""
+        """Ray asks continually while workers are free; without new events the answer is the same."""
         if self._decided is None or self._decided[0] != self._history.version:
             self._decided = self._history.version, next_decision(self._history, self._asha_config)
         return self._decided[1]
@@ -59,12 +62,12 @@ class Scheduler:
         return first_job(self._history.trials[new.number], self._asha_config)
 
     def begin(self, work: Job) -> int:
-        """Record that a worker begins with a job; returns the latest epoch that is known of it already."""
+        """Record that a worker starts a job; returns the latest epoch already recorded."""
         self.write("job", trial=work.trial, start=work.start, end=work.end)
         return max(work.start, self._history.trials[work.trial].last_epoch)
 
     def take(self, work: Job, report: Mapping[str, Any], ends: bool) -> None:
-        """An epoch, and where it `ends` the job, that end."""
+        """Record a report of a job and, if it `ends` the job, the end."""
         for what in report.get("losses", []):
             self.write("loss", trial=work.trial, what=what)
         if "epoch" in report:
@@ -74,10 +77,10 @@ class Scheduler:
             self._end(work, **{name: report[name] for name in JOB_KEYS if name in report and name != "losses"})
 
     def died(self, work: Job) -> None:
-        """The job is handed out again, unless that happened too often."""
+        """Record that the job's worker died; the job is run again unless that happened too often."""
         trial = self._history.trials[work.trial]
         failed_start = trial.fresh and self._clock() - trial.last_heartbeat < FAILED_START_SECONDS
-        # Each worker may have been dead before this job came to it; that says nothing of the job.
+        # Up to one failed start per worker is not the job's fault: the worker may have been dead already.
         counted = trial.deaths + (not failed_start) + max(0, trial.failed_starts + failed_start - self._history.workers)
         allowed = self._study.settings.resources.worker_deaths
         if counted > allowed:
@@ -90,7 +93,7 @@ class Scheduler:
             self._end(work, status=WORKER_DIED, reason="its worker process died", failed_start=failed_start)
 
     def broken_off(self, work: Job) -> bool:
-        """End the job where somebody killed its trial, the budget is spent, or there is no hope."""
+        """End the job if its trial was killed on request, the budget is spent, or the search is given up."""
         if self._history.trials[work.trial].kill_requested:
             self._end(work, status="killed", reason="killed on request")
         elif over_budget(self._history, self._asha_config):
@@ -102,7 +105,7 @@ class Scheduler:
         return True
 
     def has(self, workers: int) -> None:
-        """Nodes came or went: so many trials fit now."""
+        """Record the number of trials that fit now, after nodes joined or left."""
         if workers != self._history.workers:
             self.write("workers", workers=workers)
 
@@ -110,5 +113,5 @@ class Scheduler:
         self.write("job_end", trial=job.trial, start=job.start, end=job.end, **result)
 
     def write(self, kind: str, **more: Any) -> None:
-        """Append an event with the time of the policy's clock."""
+        """Append an event with the time of the scheduler's clock."""
         self._append({"event": kind, "time": self._clock(), **more})

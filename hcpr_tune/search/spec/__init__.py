@@ -1,4 +1,4 @@
-"""What a study file says: its settings, search space and objectives, checked and typed.
+"""The study file: its settings, search space and objectives, parsed and checked.
 
 May import `training.recipe` and `common`.
 """

@@ -1,4 +1,4 @@
-"""What changed between the study that was begun and the file that it is to go on with. More budget is fine; all else would mix two searches."""
+"""What changed between a study as it was begun and its file today: only a larger budget is allowed on resume."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FREE = (
     "verdict",
     "plan",
 )
-"""Settings that change no decision: they are taken as they are now. A table stands for all that is in it."""
+"""Settings that influence no decision, so that today's values are used. A table includes all its keys."""
 
 
 def differences(began: Study, now: Study) -> dict[str, tuple[Any, Any]]:
-    """What differs, by dotted name: the value that the study began with and the one that it has now; None where there is none."""
+    """What differs, by dotted name: (value the study began with, value now); None for a missing one."""
     one, other = _flat(study_to_plain(began)), _flat(study_to_plain(now))
     names = sorted(one.keys() | other.keys())
     return {
@@ -37,7 +37,7 @@ def differences(began: Study, now: Study) -> dict[str, tuple[Any, Any]]:
 
 
 def with_free_settings(began: dict[str, Any], now: Study) -> dict[str, Any]:
-    """The tables of the study that was begun, with today's values of the settings that may change."""
+    """The tables of the study as it was begun, with today's values of the settings that may change."""
     tables, today = copy.deepcopy(began), study_to_plain(now)
     for name in FREE:
         value = get_dotted(today, name)
@@ -59,9 +59,9 @@ def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def grown_budget(began: Study, now: Study, extended: Study, where: str) -> dict[str, float]:
-    """By how much `now` has more budget than `extended`, which is the study `began` with what it was extended by since.
+    """The budgets of `now` that are larger than those of `extended`, which is `began` with its extensions so far.
 
-    Raises `InputError` that lists what differs where anything but a larger budget does.
+    Raises `InputError` listing the differences if anything but a larger budget changed.
     """
     changed = differences(began, now)
     budgets = {name.removeprefix("budget."): values for name, values in changed.items() if name.startswith("budget.")}
@@ -72,16 +72,17 @@ def grown_budget(began: Study, now: Study, extended: Study, where: str) -> dict[
             f"{name} was {_show(old)}, is {_show(new)}" for name, (old, new) in (others | smaller).items()
         )
         raise InputError(
-            f"{where} was changed since the study began: {lines}; undo that (only a larger budget is taken), or begin a new study, for instance with --warm-start"
+            f"{where} was changed since the study began: {lines}; undo that (only a larger budget is allowed),"
+            " or begin a new study, for instance with --warm-start"
         )
     limits = extended.settings.budget
     return {name: new for name, (_, new) in budgets.items() if _larger(getattr(limits, name), new)}
 
 
 def _larger(old: float, new: float) -> bool:
-    """Whether `new` is more; 0 is no limit."""
+    """Whether `new` is larger; 0 means no limit."""
     return old != new and (new == 0 or 0 < old < new)
 
 
 def _show(value: Any) -> str:
-    return "not there" if value is None else show(value)
+    return "not set" if value is None else show(value)

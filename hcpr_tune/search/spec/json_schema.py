@@ -1,4 +1,4 @@
-"""A JSON schema of space files, made from the settings themselves, for editors that complete and check TOML."""
+"""A JSON schema of space files, generated from the settings, for editors that complete and check TOML."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def space_schema() -> dict[str, Any]:
         "recipe": recipe,
         "search": {
             "type": "object",
-            "description": "What varies, by dotted recipe field, or field@label where several dimensions share one.",
+            "description": "What is searched, by dotted recipe field, or field@label if several dimensions share one.",
             "properties": {
                 name: {"description": item.metadata["doc"], "allOf": [{"$ref": "#/definitions/dimension"}]}
                 for name, (hint, item) in dotted_names(Recipe).items()
@@ -38,7 +38,7 @@ def space_schema() -> dict[str, Any]:
         },
         "first_points": {
             "type": "array",
-            "description": "Points to try first, each giving some dimensions, the others as in the recipe.",
+            "description": "Points to try first; dimensions that a point leaves out are as in the recipe.",
             "items": {"type": "object", "additionalProperties": value},
         },
     }
@@ -55,25 +55,26 @@ def dimension() -> dict[str, Any]:
         "properties": {
             "low": {"type": "number", "description": "Lower end."},
             "high": {"type": "number", "description": "Upper end."},
-            "log": {"type": "boolean", "description": "Draw evenly in the logarithm."},
+            "log": {"type": "boolean", "description": "Sample uniformly in the logarithm."},
             "extra_values": {
                 "type": "array",
                 "items": {"type": "number"},
-                "description": "Values beside the range, such as 0 for off.",
+                "description": "Values in addition to the range, such as 0 for off.",
             },
             "choices": {
                 "type": "array",
                 "items": value,
                 "minItems": 2,
-                "description": "Instead of low and high: the values.",
+                "description": "The values, instead of low and high.",
             },
             "when": {
                 "type": "object",
-                "description": "The dimension exists only where these dimensions have one of these values.",
+                "description": "The dimension exists only if these dimensions have one of these values.",
             },
             "prior": {
                 "type": "object",
-                "description": "A belief where good values lie; strength 0 to 1 is the share of the first suggestions that follow it.",
+                "description": "Where good values are expected; strength, 0 to 1, is the share of the first suggestions"
+                " that follow it.",
                 "required": ["centre", "strength"],
                 "additionalProperties": False,
                 "properties": {"centre": value, "strength": {"type": "number", "minimum": 0, "maximum": 1}},
@@ -85,10 +86,11 @@ def dimension() -> dict[str, Any]:
 def table(cls: type[Settings]) -> dict[str, Any]:
     """The schema of a settings class."""
     hints = typing.get_type_hints(cls)
+    items = dataclasses.fields(cls)  # type: ignore[arg-type]
     return {
         "type": "object",
         "additionalProperties": False,
-        "properties": {item.name: entry(hints[item.name], item) for item in dataclasses.fields(cls)},  # type: ignore[arg-type]
+        "properties": {item.name: entry(hints[item.name], item) for item in items},
     }
 
 
@@ -114,7 +116,7 @@ def entry(hint: Any, item: dataclasses.Field[Any]) -> dict[str, Any]:
 
 
 def bounds_words(bounds: Bounds) -> dict[str, Any]:
-    """A setting's law in the schema's words."""
+    """A setting's bounds as schema keywords."""
     if bounds.choices is not None:
         return {"enum": list(bounds.choices)}
     return {word: getattr(bounds, name) for name, word in BOUNDS.items() if getattr(bounds, name) is not None}

@@ -1,4 +1,4 @@
-"""What a study is after: one accuracy, one with a floor under the other, or the Pareto front of both. Higher is better throughout."""
+"""What a study maximises: one accuracy, one with a floor under the other, or the Pareto front of both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OBJECTIVES = ("robust_accuracy", "clean_accuracy")
 
 
 class Scored(Protocol):
-    """Something with accuracies on validation at some rungs: objective -> share by the rung's epoch."""
+    """Something with validation accuracies at some rungs: rung epoch -> objective -> share."""
 
     @property
     def number(self) -> int: ...
@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Scored)
 
 @dataclass(frozen=True)
 class Goal:
-    """`objectives` are what trials are compared by, `floors` what an accuracy must reach: what falls short loses to all that does not."""
+    """What trials are compared by. A trial that misses one of the `floors` ranks behind all that do not."""
 
     objectives: tuple[str, ...] = ("robust_accuracy",)
     floors: Mapping[str, float] = field(default_factory=dict)
@@ -36,25 +36,25 @@ class Goal:
         return tuple(scores[name] for name in self.objectives)
 
     def shortfall(self, scores: Mapping[str, float]) -> float:
-        """By how much the floors are missed in sum; 0 where all are reached."""
+        """Sum of the amounts by which floors are missed; 0 if all are reached."""
         return sum(max(0.0, floor - scores[name]) for name, floor in self.floors.items()) if self.floors else 0.0
 
     def best_rung(self, scores: Mapping[int, Mapping[str, float]]) -> int:
-        """The epoch of the rung that a trial is judged by: the least shortfall, then the first objective, then the later one. 0 for none."""
+        """The epoch of a trial's best rung: least shortfall, then first objective, then the later rung. 0 for none."""
         return max(
             scores, key=lambda rung: (-self.shortfall(scores[rung]), scores[rung][self.objectives[0]], rung), default=0
         )
 
     def place(self, scores: Mapping[str, float]) -> tuple[float, float]:
-        """What one objective orders by, the least first: the shortfall, then minus the value."""
+        """The ascending sort key for a single objective: the shortfall, then minus the value."""
         return self.shortfall(scores), -scores[self.objectives[0]]
 
     def order(self, trials: Iterable[T], rung: Mapping[int, int] | int) -> list[T]:
         """Best first, by their scores at one rung, or at a rung per trial number.
 
-        Those that miss a floor come last, the least shortfall first. One objective orders by its value; several order by front (Deb et
-        al., 2002), and within a front by how much room a trial has for itself. Of equals the one
-        that was reached later in training comes first, then the older trial.
+        Trials that miss a floor come last, the smallest shortfall first. One objective orders by its value; several by
+        non-dominated front, and within a front by crowding distance (NSGA-II; Deb et al., 2002). Ties go to the later
+        rung, then to the older trial.
         """
         listed = list(trials)
         at = [rung if isinstance(rung, int) else rung[trial.number] for trial in listed]
@@ -69,7 +69,7 @@ class Goal:
 
 
 def _places_by_front(values: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """(front from 0, minus the crowding distance) of each pair of values."""
+    """(front, counted from 0, and minus the crowding distance) of each pair of values."""
     front_of = fronts([(value[0], value[1]) for value in values])
     members: dict[int, list[int]] = {}
     for index, front in enumerate(front_of):
@@ -86,10 +86,11 @@ def _places_by_front(values: Sequence[tuple[float, ...]]) -> list[tuple[float, .
 
 
 def fronts(pairs: Sequence[tuple[float, float]]) -> list[int]:
-    """The non-dominated rank of each pair, from 0, both values to be raised. O(N log N): one sweep over falling first values.
+    """The non-dominated rank of each pair, from 0, both values maximised.
 
-    A pair joins the first front whose latest member does not dominate it: in this order those are the fronts whose highest second value
-    is lower than its own (equal pairs share a front).
+    O(N log N): one sweep over falling first values.
+    A pair joins the first front whose latest member does not dominate it: in this order, the first front whose highest
+    second value is lower than its own (equal pairs share a front).
     """
     ranks = [0] * len(pairs)
     highest: list[float] = []  # minus the highest second value of each front, rising from front to front

@@ -1,4 +1,4 @@
-"""Search dimensions: what varies between trials, under which condition, and how a sample becomes a recipe."""
+"""Search dimensions: what varies between trials, under which conditions, and how a sample becomes a recipe."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from hcpr_tune.training.recipe import Recipe, recipe_from_plain
 
 Value = bool | int | float | str
 Params = dict[str, Value]
-"""Searched values by the dimension's name; dimensions whose condition does not hold are left out."""
+"""Searched values by dimension name, without dimensions whose condition does not hold."""
 
 FIXED = ("task.", "evaluation.", "epochs", "segment_ends", "stop_epoch", "threads", "seed", "lr_schedule.mode")
-"""Recipe fields that cannot be searched: scores would not be comparable, or the study sets them."""
+"""Recipe fields that cannot be searched, because scores would not be comparable or the study sets them."""
 
 MOST_DIMENSIONS, MOST_CHOICES, MOST_EXTRA_VALUES, MOST_CORNERS = 200, 1000, 100, 20_000
-"""What a space may have at most: no search learns from more, and whether all combinations make sense is looked at before anything starts."""
+"""Limits of a space. Pairs of corners are limited because each is checked before a search starts."""
 LEAST_BOUND, MOST_BOUND = 1e-30, 1e30
-"""How close to 0 and how large the ends of a range may be: float32, in which trainings and the report's forests compute, has no more."""
+"""Smallest and largest absolute value of a range's ends: trainings and the report's forests compute in float32."""
 
 KEYS = ("low", "high", "log", "extra_values", "choices", "when", "prior")
-"""What the table of a dimension may hold."""
+"""Allowed keys in the table of a dimension."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """A belief: good values lie around `centre`; `strength` is the share of the first suggestions that follow it."""
+    """Good values are expected around `centre`; `strength` is the share of the first suggestions that follow this."""
 
     centre: Value
     strength: float
@@ -54,7 +54,7 @@ class Prior:
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension(ABC):
-    """What all dimensions share. `when` lists (dimension, allowed values): the dimension exists only where all of them hold."""
+    """Base of all dimensions. `when` lists (dimension, allowed values); the dimension exists only if all hold."""
 
     when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     prior: Prior | None = None
@@ -64,10 +64,10 @@ class Dimension(ABC):
 
     @abstractmethod
     def fitted(self, value: Any) -> Value | None:
-        """The value as the dimension has it, in the type of its field; None where it is none of the dimension's values."""
+        """The value in the type of the dimension's field; None if it is not one of the dimension's values."""
 
     def holds(self, value: Any) -> bool:
-        """Whether it is one of the dimension's values."""
+        """Whether `value` is one of the dimension's values."""
         return self.fitted(value) is not None
 
     @abstractmethod
@@ -75,12 +75,12 @@ class Dimension(ABC):
         """The outermost values: both ends of a range, all of the choices."""
 
     def corners(self) -> tuple[Value, ...]:
-        """The values at which laws between fields can break: of numbers the outermost ones."""
+        """The values at which rules between fields can break: for numbers, the outermost ones."""
         return self.ends()
 
     @abstractmethod
     def at(self, share: float) -> Value:
-        """The value at `share` (0 to below 1) of the dimension, evenly in its own scale."""
+        """The value at `share` (0 <= share < 1) of the dimension, uniform in its own scale."""
 
     def to_plain(self) -> dict[str, Any]:
         plain: dict[str, Any] = {}
@@ -91,14 +91,14 @@ class Dimension(ABC):
         return plain
 
     def condition(self) -> str:
-        """The condition in words, empty for none."""
+        """The condition in words; empty if there is none."""
         parts = [f"{name} is {shorten(' or '.join(map(show, allowed)))}" for name, allowed in self.when]
         return " where " + " and ".join(parts) if parts else ""
 
 
 @dataclass(frozen=True)
 class Range(Dimension):
-    """A number between `low` and `high`, drawn evenly or, with `log`, evenly in its logarithm; or one of the values `also`."""
+    """A number from `low` to `high`, uniform or, with `log`, log-uniform; or one of `extra_values`."""
 
     low: float
     high: float
@@ -121,7 +121,7 @@ class Range(Dimension):
             return self.extra_values[int(share / self.share_of_extra_values * len(self.extra_values))]
         share = (share - self.share_of_extra_values) / (1 - self.share_of_extra_values)
         if self.integer:
-            # Each whole number has the same room.
+            # Each integer gets the same share.
             low, high = (self.low, self.high + 1) if not self.log else (self.low - 0.5, self.high + 0.5)
             value = low * (high / low) ** share if self.log else low + (high - low) * share
             return int(min(self.high, max(self.low, round(value) if self.log else int(value))))
@@ -130,7 +130,7 @@ class Range(Dimension):
 
     @property
     def share_of_extra_values(self) -> float:
-        """The share of draws that are one of the values beside the range: a quarter each, at most a half."""
+        """The share of draws that are one of `extra_values`: a quarter for each, at most a half."""
         return min(0.5, 0.25 * len(self.extra_values))
 
     def to_plain(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Choice(Dimension):
     choices: tuple[Value, ...]
 
     def fitted(self, value: Any) -> Value | None:
-        # true equals 1 and 8.0 equals 8, but a field takes one of the two.
+        # True == 1 and 8.0 == 8, but a field takes only one of the types.
         kind = type(self.choices[0])
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return next((choice for choice in self.choices if choice == value), None)
@@ -177,8 +177,8 @@ class Choice(Dimension):
 
 LABEL = re.compile(r"[A-Za-z0-9_-]{1,40}")
 Space = dict[str, Dimension]
-"""Dimensions by name, those that others depend on first. A name is a field of the recipe, or `field@label` where several dimensions, under
-conditions that exclude each other, share a field."""
+"""Dimensions by name, parents first. A name is a field of the recipe, or `field@label` if several dimensions share a
+field under mutually exclusive conditions."""
 
 
 def field_of(name: str) -> str:
@@ -187,7 +187,7 @@ def field_of(name: str) -> str:
 
 
 def active_params(space: Space, values: Mapping[str, Value]) -> Params:
-    """Those of `values` whose dimension exists, given the others."""
+    """Those of `values` whose dimension exists given the others."""
     params: Params = {}
     for name, dimension in space.items():
         if name in values and dimension.active(params):
@@ -198,12 +198,13 @@ def active_params(space: Space, values: Mapping[str, Value]) -> Params:
 def read_space(tables: Mapping[str, Any], recipe: Recipe, where: str) -> Space:
     """The dimensions of a study's `search` table by dotted recipe name; `recipe` is trial 0 and must lie inside them.
 
-    Raises `InputError` that names the key, the law, the value and the file.
+    Raises `InputError` naming the key, its bounds, the value and the file.
     """
     leaves = _leaves(nested(tables, where), "")
     if len(leaves) > MOST_DIMENSIONS:
         raise InputError(
-            f"search must have at most {MOST_DIMENSIONS} dimensions, got {len(leaves)}; fix the others in [recipe] ({where})"
+            f"search must have at most {MOST_DIMENSIONS} dimensions, got {len(leaves)};"
+            f" fix the others in [recipe] ({where})"
         )
     unordered = {name: _dimension(name, entry, where) for name, entry in sorted(leaves.items())}
     space = _parents_first(unordered, where)
@@ -211,15 +212,15 @@ def read_space(tables: Mapping[str, Any], recipe: Recipe, where: str) -> Space:
     for name, value in params_of(recipe, space).items():
         if not space[name].holds(value):
             raise InputError(
-                f"recipe.{field_of(name)} = {show(value)} lies outside search.{name} ({space[name]}), but trial 0 trains it;"
-                f" widen the range or change the recipe ({where})"
+                f"recipe.{field_of(name)} = {show(value)} lies outside search.{name} ({space[name]}),"
+                f" but trial 0 uses it; widen the range or change the recipe ({where})"
             )
     _check_corners(recipe, space, where)
     return space
 
 
 def _parents_first(space: Space, where: str) -> Space:
-    """The dimensions with those that a condition names before those that it is on."""
+    """The dimensions ordered so that each comes after those named in its condition."""
     for name, dimension in space.items():
         for parent, allowed in dimension.when:
             if parent not in space:
@@ -229,8 +230,8 @@ def _parents_first(space: Space, where: str) -> Space:
             for value in allowed:
                 if not isinstance(space[parent], Choice) or not space[parent].holds(value):
                     raise InputError(
-                        f"search.{name}.when.{parent} must be one or several of the choices of search.{parent} ({space[parent]}),"
-                        f" got {show(value)}; name one of them ({where})"
+                        f"search.{name}.when.{parent} must be one or more of the choices of search.{parent}"
+                        f" ({space[parent]}), got {show(value)}; name one of them ({where})"
                     )
     ordered: Space = {}
     left = dict(space)
@@ -238,14 +239,15 @@ def _parents_first(space: Space, where: str) -> Space:
         ready = [name for name, dimension in left.items() if all(parent in ordered for parent, _ in dimension.when)]
         if not ready:
             raise InputError(
-                f"search.{min(left)}.when depends on itself through {', '.join(sorted(left))}; break the circle ({where})"
+                f"search.{min(left)}.when depends on itself through {', '.join(sorted(left))};"
+                f" break the cycle ({where})"
             )
         ordered |= {name: left.pop(name) for name in ready}
     return ordered
 
 
 def _check_shared_fields(space: Space, where: str) -> None:
-    """Of several dimensions of a field at most one may exist at a time."""
+    """Raises `InputError` if two dimensions of the same field could exist at the same time."""
     by_field: dict[str, list[str]] = {}
     for name in space:
         by_field.setdefault(field_of(name), []).append(name)
@@ -257,12 +259,16 @@ def _check_shared_fields(space: Space, where: str) -> None:
         )
         if not apart:
             raise InputError(
-                f"search.{one} and search.{other} set the same field and can hold together; give them conditions (when) that exclude each other ({where})"
+                f"search.{one} and search.{other} set the same field and can exist at the same time;"
+                f" give them conditions (when) that exclude each other ({where})"
             )
 
 
 def _check_corners(recipe: Recipe, space: Space, where: str) -> None:
-    """Laws between fields (pace at most 1, not both weights 0) tie two fields at most: build a recipe at each pair of ends."""
+    """Raises `InputError` if some pair of ends does not make a valid recipe.
+
+    Pairs suffice: rules between fields (pace at most 1, not both weights 0) involve at most two fields.
+    """
     openings = _openings(space)
     alone = [
         {**parents, name: end}
@@ -273,8 +279,8 @@ def _check_corners(recipe: Recipe, space: Space, where: str) -> None:
     pairs = len(alone) * (len(alone) - 1) // 2
     if pairs > MOST_CORNERS:
         raise InputError(
-            f"search has {pairs} pairs of ends and choices, of which at most {MOST_CORNERS} are looked at before a search; give fewer choices or"
-            f" conditions ({where})"
+            f"search must have at most {MOST_CORNERS} pairs of ends and choices, which are all checked before a search,"
+            f" got {pairs}; give fewer choices or conditions ({where})"
         )
     together = ({**one, **other} for one, other in combinations(alone, 2) if _agree(one, other))
     published = params_of(recipe, space)
@@ -292,7 +298,7 @@ def _check_corners(recipe: Recipe, space: Space, where: str) -> None:
 
 
 def _replaced(settings: Settings, values: Mapping[str, Value]) -> Settings:
-    """`with_params` for values that have the types of their fields: only what changes is built and checked anew, in a tenth of the time."""
+    """`with_params` for values that have the types of their fields, ten times as fast: only what changes is rebuilt."""
     own: dict[str, Any] = {}
     below: dict[str, dict[str, Value]] = {}
     for name, value in values.items():
@@ -307,12 +313,12 @@ def _replaced(settings: Settings, values: Mapping[str, Value]) -> Settings:
 
 
 def _refuse_corner(recipe: Recipe, key: tuple[tuple[str, Value], ...], where: str) -> None:
-    """Raise `InputError` in the words of a whole recipe."""
+    """Raises `InputError` with the message of the whole recipe."""
     try:
         with_params(recipe, dict(key))
     except InputError as error:
         reached = " with ".join(f"search.{name} at {show(value)}" for name, value in key)
-        raise InputError(f"{reached} is no recipe: {error}; narrow the range ({where})") from None
+        raise InputError(f"{reached} is not a valid recipe: {error}; narrow the range ({where})") from None
 
 
 def _agree(one: Params, other: Params) -> bool:
@@ -320,7 +326,7 @@ def _agree(one: Params, other: Params) -> bool:
 
 
 def _openings(space: Space) -> dict[str, list[Params]]:
-    """Values of the parents under which each dimension exists: each allowed value of each direct parent once."""
+    """Values of the parents for which each dimension exists: each allowed value of each direct parent once."""
     found: dict[str, list[Params]] = {}
     for name, dimension in space.items():  # parents first
         if not dimension.when:
@@ -334,7 +340,10 @@ def _openings(space: Space) -> dict[str, list[Params]]:
 
 
 def nested(search: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The search table with quoted names ("hcpr.scale") as tables in tables. Raises `InputError` where one thing is said in both ways."""
+    """The search table with quoted names ("hcpr.scale") as nested tables.
+
+    Raises `InputError` if a name is given both ways.
+    """
     tables: dict[str, Any] = {}
     for name, entry in search.items():
         _lay(tables, name, nested(entry, where) if isinstance(entry, Mapping) else entry, "", where)
@@ -342,7 +351,7 @@ def nested(search: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _lay(tables: dict[str, Any], name: str, entry: Any, prefix: str, where: str) -> None:
-    """Put an entry at a dotted name beside what is there; tables are joined, but never two of one dimension."""
+    """Put an entry at a dotted name; tables are merged, except two of the same dimension."""
     key, _, rest = name.partition(".")
     path = prefix + key
     if rest:
@@ -361,12 +370,13 @@ def _lay(tables: dict[str, Any], name: str, entry: Any, prefix: str, where: str)
 
 def _given_twice(name: str, where: str, table: str = "search.") -> InputError:
     return InputError(
-        f"{table}{shorten(name)} is given twice, as a quoted name and as a table, and one would be lost; keep one of the two ({where})"
+        f"{table}{shorten(name)} is given twice, as a quoted name and as a table, and one would be lost;"
+        f" keep one of the two ({where})"
     )
 
 
 def _leaves(tables: Any, prefix: str) -> dict[str, Mapping[str, Any]]:
-    """Dimension tables by dotted name: a table is a dimension once it has low, high or choices."""
+    """Dimension tables by dotted name: a table with low, high or choices is a dimension."""
     leaves: dict[str, Mapping[str, Any]] = {}
     for key, entry in tables.items():
         name = prefix + key
@@ -383,11 +393,13 @@ def _dimension(name: str, entry: Any, where: str) -> Dimension:
         raise unknown_key(f"search.{name}", fields, where, "search.", "field of the recipe")
     if "@" in name and not LABEL.fullmatch(name.partition("@")[2]):
         raise InputError(
-            f"search.{shorten(name)}: what stands behind the @ must be 1 to 40 letters, digits, dashes or underscores; give it such a label ({where})"
+            f"search.{shorten(name)}: the label after the @ must be 1 to 40 letters, digits, dashes or underscores;"
+            f" choose another label ({where})"
         )
     if name.startswith(FIXED):
         raise InputError(
-            f"search.{name} cannot be searched: scores of its trials could not be compared; fix it in [recipe] ({where})"
+            f"search.{name} cannot be searched: scores of its trials would not be comparable;"
+            f" fix it in [recipe] ({where})"
         )
     hint, item = fields[field_of(name)]
     if typing.get_origin(hint) is tuple:
@@ -401,7 +413,7 @@ def _dimension(name: str, entry: Any, where: str) -> Dimension:
     conditions = list(_conditions(name, entry.get("when", {}), where))
     if doubled := _doubled(parent for parent, _ in conditions):
         raise _given_twice(f"{name}.when.{doubled}", where)
-    # In the order of their names: a file may list them in any, and is read back as the same study.
+    # Sorted, so that the order in the file does not matter to the fingerprint.
     when = tuple(sorted(conditions, key=lambda condition: condition[0]))
     if "choices" in entry:
         dimension: Dimension = _choice(name, entry, hint, item, where)
@@ -412,13 +424,13 @@ def _dimension(name: str, entry: Any, where: str) -> Dimension:
 
 
 def _doubled(names: Iterable[str]) -> str:
-    """A name that stands there twice, empty for none."""
+    """A name that occurs twice; empty if there is none."""
     seen: set[str] = set()
     return next((name for name in names if name in seen or seen.add(name)), "")  # type: ignore[func-returns-value]
 
 
 def _conditions(name: str, when: Any, where: str) -> Iterator[tuple[str, tuple[Value, ...]]]:
-    """(dimension, allowed values); dotted names may stand as tables in tables."""
+    """(dimension, allowed values) of a condition; dotted names may be written as nested tables."""
     if not isinstance(when, Mapping):
         raise InputError(
             f'search.{name}.when must be a table such as {{ method = "trades" }}, got {show(when)} ({where})'
@@ -467,7 +479,8 @@ def _choice(
         raise _no_choices(name, choices, where)
     if len(choices) > MOST_CHOICES:
         raise InputError(
-            f"search.{name}.choices must be at most {MOST_CHOICES}, got {len(choices)}; give a range, or fewer of them ({where})"
+            f"search.{name}.choices must be at most {MOST_CHOICES}, got {len(choices)};"
+            f" give a range, or fewer choices ({where})"
         )
     found: list[Value] = []
     for value in choices:
@@ -484,7 +497,8 @@ def _choice(
 
 def _no_choices(name: str, choices: Any, where: str) -> InputError:
     return InputError(
-        f"search.{name}.choices must be a list of at least two different values and stand without low and high, got {show(choices)} ({where})"
+        f"search.{name}.choices must be a list of at least two different values, without low and high,"
+        f" got {show(choices)} ({where})"
     )
 
 
@@ -505,7 +519,7 @@ def _range(
 ) -> Range:
     if hint not in (int, float):
         raise InputError(
-            f"search.{name} is no number and needs choices; write search.{name} = {{ choices = [...] }} ({where})"
+            f"search.{name} is not a number and needs choices; write search.{name} = {{ choices = [...] }} ({where})"
         )
     log = entry.get("log", False)
     if not isinstance(log, bool):
@@ -516,7 +530,8 @@ def _range(
     low, high = (_bound(f"search.{name}.{side}", entry[side], hint, item, where, example) for side in ("low", "high"))
     if low >= high:
         raise InputError(
-            f"search.{name}.low must be below high = {high:g}, got {low:g}; swap them, or fix the value in [recipe] ({where})"
+            f"search.{name}.low must be below high = {high:g}, got {low:g};"
+            f" swap them, or fix the value in [recipe] ({where})"
         )
     if log and low <= 0:
         raise InputError(
@@ -532,7 +547,8 @@ def _range(
         )
     if len(extra_values) > MOST_EXTRA_VALUES:
         raise InputError(
-            f"search.{name}.extra_values must be at most {MOST_EXTRA_VALUES} values, got {len(extra_values)}; widen the range ({where})"
+            f"search.{name}.extra_values must be at most {MOST_EXTRA_VALUES} values, got {len(extra_values)};"
+            f" widen the range ({where})"
         )
     if any(low <= value <= high for value in extra_values):
         raise InputError(
@@ -548,7 +564,8 @@ def _bound(name: str, bound: Any, hint: Any, item: Any, where: str, example: str
     _check(name, typing.cast(float, bound), item, where)
     if bound and not LEAST_BOUND <= abs(bound) <= MOST_BOUND:
         raise InputError(
-            f"{name} must be 0, or from {LEAST_BOUND:g} to {MOST_BOUND:g} in size, got {show(bound)}; give one that a training can tell from its neighbours ({where})"
+            f"{name} must be 0, or from {LEAST_BOUND:g} to {MOST_BOUND:g} in absolute value, got {show(bound)};"
+            f" give one that float32 can hold ({where})"
         )
     return typing.cast(int, bound) if hint is int else _float(name, bound, where)
 
@@ -563,7 +580,7 @@ def _check(name: str, value: Value, item: Any, where: str) -> None:
 
 
 def read_points(points: Any, recipe: Recipe, space: Space, where: str) -> tuple[Params, ...]:
-    """The points of a study's `first_points`: a list of tables, each giving some dimensions, the others as in the recipe."""
+    """The points of `first_points`, a list of tables; dimensions that a point leaves out are as in the recipe."""
     if not isinstance(points, list) or not all(isinstance(point, Mapping) for point in points):
         raise InputError(
             f'first_points must be a list of tables such as [{{ "hcpr.scale" = 12.0 }}], got {show(points)} ({where})'
@@ -586,9 +603,9 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def point_params(given: Mapping[str, Any], recipe: Recipe, space: Space, prefix: str, where: str) -> Params:
-    """The recipe's own values with `given` laid over them. A given field may stand for whichever of its dimensions exists then.
+    """The recipe's own values updated with `given`. A field may be given instead of whichever of its dimensions exists.
 
-    Raises `InputError` for what is no dimension, lies outside it, or does not exist beside the other values.
+    Raises `InputError` for an unknown dimension, a value outside it, or one that does not exist with the other values.
     """
     by_field: dict[str, list[str]] = {}
     for name in space:
@@ -615,13 +632,14 @@ def point_params(given: Mapping[str, Any], recipe: Recipe, space: Space, prefix:
         if any(one in used for one in by_field.get(name, ())):
             raise _given_twice(name, where, prefix)
         raise InputError(
-            f"{prefix}{name} does not exist beside the other values: it holds{space.get(name, space[by_field.get(name, [name])[0]]).condition()} ({where})"
+            f"{prefix}{name} does not exist with the other values: it exists"
+            f"{space.get(name, space[by_field.get(name, [name])[0]]).condition()} ({where})"
         )
     return params
 
 
 def params_of(recipe: Recipe, space: Space) -> Params:
-    """A recipe's values of the dimensions of a space."""
+    """A recipe's values in the dimensions of a space."""
     plain = to_plain(recipe)
     params: Params = {}
     for name, dimension in space.items():

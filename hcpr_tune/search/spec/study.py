@@ -1,4 +1,4 @@
-"""A study: what is searched, on what task, with what budget. Read from `search_spaces/NAME.toml`, frozen from then on."""
+"""A study: what is searched, on what task, with what budget. Read from a TOML file and frozen from then on."""
 
 from __future__ import annotations
 
@@ -37,43 +37,44 @@ from hcpr_tune.training.recipe import FUNCTION, Recipe, Schedule, Task, check_na
 SAMPLERS = ("tpe", "random", "qmc", "gp", "nsgaii")
 CALIBRATION_TRIALS = 6
 MOST_RUNGS = 100
-"""Each rung is a comparison of its own; a reduction factor just above 1 would make one of every epoch."""
+"""A reduction factor just above 1 would turn every epoch into a rung."""
 
 
 @dataclass(frozen=True)
 class Budget(Settings):
-    """When the search ends: at whichever comes first. Running trials then end with their epoch."""
+    """When the search ends: at whichever limit is reached first. Running trials then finish their epoch."""
 
-    trials: int = setting(
-        24, "Number of recipes that are tried, the published one among them.", at_least=1, at_most=1_000_000
-    )
-    hours: float = setting(0.0, "Hours on the clock, over all sessions; 0: no limit.", at_least=0)
+    trials: int = setting(24, "Number of trials, including the published recipe.", at_least=1, at_most=1_000_000)
+    hours: float = setting(0.0, "Wall-clock hours, over all sessions; 0: no limit.", at_least=0)
     worker_hours: float = setting(
-        0.0, "Hours that trials held a worker (GPU-hours where each trial has one GPU); 0: no limit.", at_least=0
+        0.0, "Hours that trials occupy workers (GPU-hours if each trial has one GPU); 0: no limit.", at_least=0
     )
 
 
 @dataclass(frozen=True)
 class EarlyStopping(Settings):
-    """Asynchronous successive halving (ASHA; Li et al., MLSys 2020), its control that promotes at random, or none."""
+    """ASHA (Li et al., MLSys 2020), its control that promotes at random, or no early stopping."""
 
     method: str = setting("asha", "How trials are stopped early.", choices=("asha", "random", "none"))
     first_rung: int = setting(3, "Epochs that every trial gets.", at_least=1)
-    reduction_factor: float = setting(3.0, "One in so many goes on from each rung.", above=1, at_most=1000)
+    reduction_factor: float = setting(
+        3.0, "ASHA's eta: one trial in this many is promoted from each rung.", above=1, at_most=1000
+    )
     calibration: int | Literal["auto"] = setting(
         "auto",
-        "So many of the first trials, the published recipe among them and the others spread evenly over the space, run to the end"
-        f" whatever their scores, to measure what the rungs are worth; auto: {CALIBRATION_TRIALS}, or all where there are fewer.",
+        "Number of first trials (the published recipe, the others spread evenly over the space) that run to the last"
+        " epoch whatever their scores, to measure the rank correlation of the rungs;"
+        f" auto: {CALIBRATION_TRIALS}, or all if there are fewer.",
         at_least=1,
     )
     min_rank_correlation: float = setting(
         0.5,
-        "A rung whose rank correlation with the end is measured below this stops nobody; -1: every rung stops.",
+        "A rung whose measured rank correlation with the last epoch is lower stops no trial; -1: every rung stops.",
         at_least=-1,
         at_most=1,
     )
     brackets: int = setting(
-        1, "Bracket b of so many begins at the b-th rung; each trial's is drawn from the seed.", at_least=1
+        1, "Number of brackets; bracket b starts at the b-th rung, each trial's is drawn from the seed.", at_least=1
     )
 
 
@@ -87,7 +88,7 @@ class Sampler(Settings):
     )
     startup_trials: int = setting(
         8,
-        "Recipes drawn without a model before it is asked, the calibration among them.",
+        "Trials suggested before the sampler's model is used, calibration trials included.",
         at_least=1,
         at_most=10_000,
     )
@@ -98,75 +99,76 @@ class Sampler(Settings):
 
 @dataclass(frozen=True)
 class Constraints(Settings):
-    """Floors: a trial below one loses to all that are above."""
+    """Floors: a trial below one ranks behind all trials above it."""
 
-    clean_accuracy: float = setting(0.0, "Least clean accuracy on validation; 0: none.", at_least=0, at_most=1)
+    clean_accuracy: float = setting(0.0, "Minimum clean accuracy on validation; 0: none.", at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
 class Resources(Settings):
-    """What one trial gets, and how many run at once."""
+    """What each trial gets, and how many run at once."""
 
     cpus_per_trial: float = setting(1.0, "CPU cores per trial; torch gets as many threads.", above=0, at_most=1024)
     gpus_per_trial: float | Literal["auto"] = setting(
-        "auto", "GPUs per trial; auto: 1 where there are GPUs, else 0.", at_least=0
+        "auto", "GPUs per trial; auto: 1 if there are GPUs, else 0.", at_least=0
     )
     workers: int = setting(
         0,
-        "Trials at once; 0: as many as the machine or cluster holds. An autoscaler is asked for room for so many.",
+        "Concurrent trials, also requested from an autoscaler; 0: as many as the machine or cluster has room for.",
         at_least=0,
         at_most=100_000,
     )
     checkpoint_every: int = setting(
         1,
-        "Epochs between two checkpoints of a trial, beside those at rungs: more where they are large and many; a worker that dies loses as many at most.",
+        "Epochs between checkpoints, in addition to those at rungs; raise it if checkpoints are large."
+        " A worker that dies loses at most this many epochs.",
         at_least=1,
     )
     worker_deaths: int = setting(
-        3, "How often a job goes on from its last checkpoint after its process or node died.", at_least=0
+        3, "How often a job is restarted from its last checkpoint after its process or node died.", at_least=0
     )
 
 
 @dataclass(frozen=True)
 class Verdict(Settings):
-    """How what the search found is judged: trained again on fresh seeds, and attacked with AutoAttack's attacks. Changes no decision of the search."""
+    """How the search's result is evaluated: retrained on fresh seeds and attacked with AutoAttack's attacks.
+
+    Does not influence the search.
+    """
 
     seconds_at_end: float = setting(
         60.0,
-        "A search ends with a small verdict where one fits into so many seconds: its winner and the published recipe, a fresh seed each; 0: none.",
+        "A search ends with a small verdict, on the winner and the published recipe with one fresh seed each,"
+        " if it fits into this many seconds; 0: none.",
         at_least=0,
     )
-    finalists: int = setting(
-        3, "How many of the best trials `hcpr_tune verdict` trains again.", at_least=1, at_most=1000
-    )
+    finalists: int = setting(3, "How many of the best trials `hcpr_tune verdict` retrains.", at_least=1, at_most=1000)
     seeds: int = setting(5, "Seeds for the winner and its baseline.", at_least=1, at_most=1000)
     other_seeds: int = setting(
-        3, "Seeds for the others; the winner is chosen by so many of each.", at_least=1, at_most=1000
+        3, "Seeds for the other finalists; the winner is chosen by this many of each.", at_least=1, at_most=1000
     )
     images: int = setting(
-        0, "Validation images that pick the winner, a fixed subset in equal shares per class; 0: all.", at_least=0
+        0, "Validation images for choosing the winner, a fixed class-balanced subset; 0: all.", at_least=0
     )
-    test_images: int = setting(0, "Test images that are attacked when they are opened; 0: all.", at_least=0)
+    test_images: int = setting(0, "Test images to attack in a test access; 0: all.", at_least=0)
     chunk: int = setting(
-        100, "Images that a worker attacks at once, the most that a kill loses; more is faster on a GPU.", at_least=1
+        100, "Images that a worker attacks at once, lost if it is killed; more is faster on a GPU.", at_least=1
     )
-    worker_hours: float = setting(
-        0.0, "Hours that its trainings and attacks may hold a worker in all; 0: no limit.", at_least=0
-    )
+    worker_hours: float = setting(0.0, "Worker hours for all its trainings and attacks; 0: no limit.", at_least=0)
 
 
 @dataclass(frozen=True)
 class Foreseen(Settings):
-    """What `hcpr_tune plan --write` foresaw of the search: a report compares it with what came. Changes no decision."""
+    """What `hcpr_tune plan --write` predicted, for comparison in the report. Does not influence the search."""
 
-    workers: int = setting(0, "Workers that it was planned for; 0: there was no plan.", at_least=0)
-    hours: float = setting(0.0, "Hours on the clock.", at_least=0)
-    worker_hours: float = setting(0.0, "Hours that trials hold a worker.", at_least=0)
-    use: float = setting(0.0, "Share of the workers' time that is training and evaluation.", at_least=0, at_most=1)
-    epochs: int = setting(0, "Epochs that are trained.", at_least=0)
+    workers: int = setting(0, "Planned workers; 0: there was no plan.", at_least=0)
+    hours: float = setting(0.0, "Wall-clock hours.", at_least=0)
+    worker_hours: float = setting(0.0, "Hours that trials occupy workers.", at_least=0)
+    use: float = setting(0.0, "Share of worker time spent on training and evaluation.", at_least=0, at_most=1)
+    epochs: int = setting(0, "Epochs trained.", at_least=0)
     score: float = setting(
         0.0,
-        "What the chosen trial is truly worth, in the first objective; 0: nothing was known.",
+        "True value of the chosen trial in the first objective; 0: unknown.",
         at_least=0,
         at_most=1,
     )
@@ -174,39 +176,41 @@ class Foreseen(Settings):
 
 @dataclass(frozen=True)
 class StudySettings(Settings):
-    """The settings of a study besides its recipe and its space."""
+    """The settings of a study apart from its recipe and search space."""
 
     description: str = setting("", "What the study is for.")
     objective: tuple[str, ...] = setting(
         ("robust_accuracy",),
-        "What trials are ranked by, on validation; two objectives search the Pareto front.",
+        "What trials are ranked by, on validation; with two objectives, the Pareto front is searched.",
         choices=OBJECTIVES,
     )
-    seed: int = setting(0, "Draws the suggestions, and is the training seed of every trial.", at_least=0)
+    seed: int = setting(0, "Seed of the suggestions and of every trial's training.", at_least=0)
     keep_weights: int = setting(5, "How many of the best trials keep their weights.", at_least=1)
     budget: Budget = setting(Budget(), "When the search ends.")
     constraints: Constraints = setting(Constraints(), "What a trial must reach.")
     early_stopping: EarlyStopping = setting(EarlyStopping(), "How trials are stopped early.")
     sampler: Sampler = setting(Sampler(), "Where new recipes come from.")
     resources: Resources = setting(Resources(), "What a trial gets.")
-    verdict: Verdict = setting(Verdict(), "How what was found is judged.")
-    plan: Foreseen = setting(Foreseen(), "What was foreseen of the search.")
+    verdict: Verdict = setting(Verdict(), "How the result is evaluated.")
+    plan: Foreseen = setting(Foreseen(), "What the plan predicted.")
 
     def check_together(self) -> None:
         if not self.objective or len(set(self.objective)) < len(self.objective):
             raise InputError(
-                f"objective must name one or two different accuracies, got {show(self.objective)}; choose from {', '.join(OBJECTIVES)}"
+                f"objective must name one or two different accuracies, got {show(self.objective)};"
+                f" choose from {', '.join(OBJECTIVES)}"
             )
         calibration, trials = self.early_stopping.calibration, self.budget.trials
         if calibration != "auto" and calibration > trials:
             raise InputError(
-                f"early_stopping.calibration must be at most budget.trials = {trials}, got {calibration}; lower it, or raise budget.trials"
+                f"early_stopping.calibration must be at most budget.trials = {trials}, got {calibration};"
+                " lower it, or raise budget.trials"
             )
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as it runs: `settings`, the recipe of trial 0, the space around it, and points to try first."""
+    """A study as it runs: `settings`, the recipe of trial 0, the search space, and points to try first."""
 
     settings: StudySettings
     recipe: Recipe
@@ -227,7 +231,7 @@ class Study:
 
     @property
     def calibration(self) -> int:
-        """How many trials run to the end whatever their scores; the published recipe alone where nothing is stopped early."""
+        """Number of trials that run to the last epoch whatever their scores; 1 without early stopping."""
         wanted = self.settings.early_stopping.calibration
         if self.settings.early_stopping.method == "none":
             return 1
@@ -236,7 +240,7 @@ class Study:
 
     @property
     def restarted(self) -> bool:
-        """Whether each rung is a training of its own."""
+        """Whether each rung is a separate training."""
         return self.recipe.lr_schedule.mode == "restarted"
 
     @property
@@ -257,7 +261,7 @@ class Study:
 
     @property
     def fingerprint(self) -> str:
-        """A hash over everything in the study: equal fingerprints mean equal studies."""
+        """A hash of everything in the study: equal fingerprints mean equal studies."""
         if self.begun_as:
             return self.begun_as
         canonical = json.dumps(study_to_plain(self), sort_keys=True)
@@ -265,7 +269,7 @@ class Study:
 
 
 def rung_epochs(early_stopping: EarlyStopping, epochs: int) -> tuple[int, ...]:
-    """first_rung * reduction_factor^k below `epochs`, then `epochs`; only `epochs` where nothing is stopped early."""
+    """first_rung * reduction_factor^k below `epochs`, then `epochs`; only `epochs` without early stopping."""
     if early_stopping.method == "none":
         return (epochs,)
     if early_stopping.first_rung > epochs:
@@ -275,21 +279,25 @@ def rung_epochs(early_stopping: EarlyStopping, epochs: int) -> tuple[int, ...]:
         )
     first, factor = early_stopping.first_rung, early_stopping.reduction_factor
     rungs, power = [], 0
-    # The slack keeps products such as 3 * 1.1^k from falling below a whole number by rounding.
+    # The slack keeps rounding errors in products such as 3 * 1.1^k from losing a whole epoch.
     while (rung := int(first * factor**power + 1e-9)) < epochs:
         rungs.append(rung)
         if len(rungs) == MOST_RUNGS:
             raise InputError(
-                f"early_stopping.reduction_factor must be large enough for at most {MOST_RUNGS} rungs from epoch {first} to {epochs}, got"
-                f" {show(factor)}; raise it, or early_stopping.first_rung, or take early_stopping.method = none"
+                f"early_stopping.reduction_factor must be large enough for at most {MOST_RUNGS} rungs"
+                f" from epoch {first} to {epochs}, got {show(factor)};"
+                " raise it, or early_stopping.first_rung, or set early_stopping.method = none"
             )
-        # Powers that round to the same epoch again are skipped at once: a factor just above 1 has millions of them.
+        # Skip the powers that round to the same epoch: a factor just above 1 has millions of them.
         power = max(power + 1, math.ceil(math.log((rung + 1) / first) / math.log(factor) - 1e-9))
     return (*rungs, epochs)
 
 
 def find_space(name: str, option: str = "--space") -> Path:
-    """The file of a space: a path to a TOML file, or the NAME of one in search_spaces/. Raises `InputError`, which names the `option`."""
+    """The file of a space, given as the path of a TOML file or the name of one in search_spaces/.
+
+    Raises `InputError`, which names the `option`.
+    """
     if name.endswith(".toml") or "/" in name:
         path = Path(name)
         if not is_file(path, f"{option} {name}"):
@@ -302,7 +310,8 @@ def find_space(name: str, option: str = "--space") -> Path:
         known |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
     if name not in known:
         raise InputError(
-            f"{option} {show(name)} is unknown; known: {', '.join(sorted(known)) or 'none'}, or give the path of a TOML file"
+            f"{option} {show(name)} is unknown; known: {', '.join(sorted(known)) or 'none'},"
+            " or give the path of a TOML file"
         )
     return known[name]
 
@@ -312,17 +321,17 @@ DERIVED = {
     "stop_epoch": "early stopping decides it",
     "threads": "it follows from resources.cpus_per_trial",
     "seed": "every trial trains with the study's seed; set that",
-    "task": "it stands in the table [task]",
+    "task": "it belongs in the table [task]",
 }
-"""Recipe fields that a study file does not state in [recipe], and why."""
+"""Recipe fields that a study file cannot set in [recipe], and why."""
 
 
 def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str = "") -> Study:
-    """Read a study file with `overrides` (dotted name, value) laid over it.
+    """Read a study file and apply `overrides` (dotted name, value).
 
-    A dotted name is a key of the file, or a field of the recipe, which is then fixed and no longer searched. `given` is how the
-    command line said the overrides, for messages. A relative path of the images is made absolute. Raises `InputError` that names file,
-    key, law, value and way out.
+    A dotted name is a key of the file, or a field of the recipe, which is then fixed and no longer searched. `given` is
+    the overrides as they were written on the command line, for messages. A relative path of the images is made
+    absolute. Raises `InputError` naming file, key, bounds, value and hint.
     """
     where = f"{path} with {given}" if given else str(path)
     tables = read_toml(path)
@@ -335,9 +344,9 @@ def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str
 
 
 def at_home(study: Study) -> Study:
-    """The study with the path of its images absolute: its workers run elsewhere, each in a folder of its own.
+    """The study with an absolute path of its images, since workers run in other folders.
 
-    `~` is left to each machine, and so is a path that is not read.
+    `~` is left for each machine to expand. A path that is not used is left as it is.
     """
     task = study.recipe.task
     folder = task.dataset.removeprefix("folder:")
@@ -355,12 +364,12 @@ def _absolute(path: str) -> str:
         return str(Path.cwd() / path)
     except OSError as error:
         raise InputError(
-            f"the images in {show(path)} cannot be found from the working folder: {error}; give an absolute path"
+            f"the images in {show(path)} cannot be found from the current directory: {error}; give an absolute path"
         ) from None
 
 
 def check_reopens(study: Study, where: str) -> None:
-    """Raises `InputError` where the study's file would not be read as this study: one that cannot be gone on with is not begun."""
+    """Raises `InputError` if the study's file would not be read back as this study: it could not be resumed."""
     try:
         again = study_from_plain(parse_toml(study_to_toml(study), "study.toml"), "study.toml")
     except (InputError, UnicodeEncodeError) as error:
@@ -371,12 +380,13 @@ def check_reopens(study: Study, where: str) -> None:
         one, other = study_to_plain(study), study_to_plain(again)
         wrong = next((name for name in one if one[name] != other.get(name)), "it")
         raise InputError(
-            f"this study could not be opened again: its {wrong} would be read as something else; write that table in another way, and report it ({where})"
+            f"this study could not be opened again: its {wrong} would be read as something else;"
+            f" write that table differently, and report it ({where})"
         )
 
 
 def _override(tables: dict[str, Any], dotted: str, value: Any, where: str) -> dict[str, Any]:
-    """Lay a value over the tables; returns the plain values that stood there, by dotted name."""
+    """Set a value in the tables; returns the plain values that it replaced, by dotted name."""
     recipe_fields = dotted_names(Recipe)
     head = dotted.partition(".")[0]
     known = {item.name for item in fields(StudySettings)} | {"recipe", "task", "search", "first_points"}
@@ -392,7 +402,7 @@ def _override(tables: dict[str, Any], dotted: str, value: Any, where: str) -> di
 
 
 def _fix(search: Any, name: str) -> None:
-    """Drop the dimensions of the field `name`, and all below it, from the nested search table."""
+    """Remove the dimensions of the field `name`, and of all fields below it, from the nested search table."""
     head, _, rest = name.partition(".")
     if not isinstance(search, dict):
         return
@@ -406,7 +416,7 @@ def _fix(search: Any, name: str) -> None:
 
 
 def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, Any] | None = None) -> Study:
-    """A study from the nested tables of its file; `instead`: what the file had, by dotted name, where the command line gave something else."""
+    """A study from the nested tables of its file; `instead`: the file's values that were overridden, by dotted name."""
     tables = copy.deepcopy(tables)
     search, task, recipe = (tables.pop(name, {}) for name in ("search", "task", "recipe"))
     points = tables.pop("first_points", [])
@@ -415,7 +425,7 @@ def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, A
     for name, table in (("search", search), ("task", task), ("recipe", recipe)):
         if not isinstance(table, dict):
             raise InputError(
-                f"{name} must be a table, got {show(table)}; write [{name}] and its keys below it ({where})"
+                f"{name} must be a table, got {show(table)}; write [{name}] with its keys below it ({where})"
             )
     unknown = set(tables) - {item.name for item in fields(StudySettings)}
     if unknown:
@@ -424,9 +434,9 @@ def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, A
     settings = read(StudySettings, tables, where, instead=instead)
     for name, reason in DERIVED.items():
         if name in recipe:
-            raise InputError(f"recipe.{name} is not stated in a study: {reason} ({where})")
+            raise InputError(f"recipe.{name} cannot be set in a study: {reason} ({where})")
     try:
-        # Read once without the rungs, which need its epochs, so that its own errors come first.
+        # Read once without the rungs, which need the epochs, so that the recipe's own errors come first.
         below = {name.removeprefix("recipe."): value for name, value in (instead or {}).items()}
         epochs = _read_recipe({**recipe, "task": task}, where, below).epochs
         rungs = rung_epochs(settings.early_stopping, epochs)
@@ -445,8 +455,8 @@ def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, A
     calibration, before = settings.early_stopping.calibration, len(study.first_points)
     if calibration != "auto" and calibration + before > settings.budget.trials:
         raise InputError(
-            f"early_stopping.calibration = {calibration} and {before} first_points must together be at most budget.trials = {settings.budget.trials};"
-            f" lower one, or raise budget.trials ({where})"
+            f"early_stopping.calibration = {calibration} and {before} first_points must together be"
+            f" at most budget.trials = {settings.budget.trials}; lower one, or raise budget.trials ({where})"
         )
     return study
 
@@ -454,13 +464,16 @@ def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, A
 def _check_brackets(early_stopping: EarlyStopping, rungs: Sequence[int]) -> None:
     if early_stopping.method != "none" and early_stopping.brackets > len(rungs):
         raise InputError(
-            f"early_stopping.brackets must be at most the number of rungs, {len(rungs)} (epochs {', '.join(map(str, rungs))}),"
-            f" got {early_stopping.brackets}; lower it"
+            f"early_stopping.brackets must be at most the number of rungs, {len(rungs)}"
+            f" (epochs {', '.join(map(str, rungs))}), got {early_stopping.brackets}; lower it"
         )
 
 
 def extend(study: Study, budget: Mapping[str, float]) -> Study:
-    """The study with another budget (trials, hours, worker_hours) and, with `epochs`, a new top rung. Raises `InputError`."""
+    """The study with a new budget (trials, hours, worker_hours) and, for `epochs`, a new top rung.
+
+    Raises `InputError`.
+    """
     more: dict[str, Any] = {name: value for name, value in budget.items() if name != "epochs"}
     settings = replace(study.settings, budget=replace(study.settings.budget, **more))
     recipe = study.recipe
@@ -470,18 +483,21 @@ def extend(study: Study, budget: Mapping[str, float]) -> Study:
 
 
 def extended(study: Study, budgets: Sequence[Mapping[str, float]]) -> Study:
-    """The study with several extensions, one after the other: each `epochs` is a rung of its own."""
+    """The study with several extensions applied in order; each `epochs` adds a rung."""
     for budget in budgets:
         study = extend(study, budget)
     return study
 
 
 def _with_top_rung(study: Study, epochs: int) -> Recipe:
-    """The recipe with `epochs` as a rung above the last one. What was trained so far must stay what the new recipe trains."""
+    """The recipe with `epochs` as a rung above the last one.
+
+    Raises `InputError` if the new recipe would have trained the first epochs differently.
+    """
     recipe = study.recipe
     if epochs <= recipe.epochs:
         raise InputError(
-            f"--epochs must be above the {recipe.epochs} epochs that the study has, got {epochs}; give a higher number"
+            f"--epochs must be above the {recipe.epochs} epochs of the study, got {epochs}; give a higher number"
         )
     mode = recipe.lr_schedule.mode
     over_trial = [
@@ -498,14 +514,14 @@ def _with_top_rung(study: Study, epochs: int) -> Recipe:
     if mode == "single" or (mode == "annealed" and over_trial):
         what = "lr_schedule.mode is single" if mode == "single" else f"{over_trial[0]}.over is trial"
         raise InputError(
-            f"--epochs cannot extend this study: its {what}, so that longer trials would have been trained otherwise from the beginning;"
-            " begin a new study with --warm-start"
+            f"--epochs cannot extend this study: its {what}, so longer trials would have been trained differently"
+            " from the start; begin a new study with --warm-start"
         )
     return replace(recipe, epochs=epochs, segment_ends=recipe.rungs)
 
 
 def _read_recipe(values: dict[str, Any], where: str, instead: Mapping[str, Any]) -> Recipe:
-    """The recipe as part of a study file: its errors name the keys as they stand there."""
+    """The recipe of a study file; errors name the keys as they are in the file."""
     try:
         return recipe_from_plain(values, where, instead)
     except InputError as error:
@@ -514,7 +530,7 @@ def _read_recipe(values: dict[str, Any], where: str, instead: Mapping[str, Any])
 
 
 def study_to_plain(study: Study) -> dict[str, Any]:
-    """The study as the tables of a file, everything stated: the inverse of `study_from_plain`."""
+    """The study as the tables of a file, defaults included: the inverse of `study_from_plain`."""
     recipe = to_plain(study.recipe)
     task = recipe["task"]
     for name in DERIVED:
@@ -534,5 +550,5 @@ def study_to_plain(study: Study) -> dict[str, Any]:
 
 
 def study_to_toml(study: Study) -> str:
-    """The resolved study as a file that can be given as --space."""
+    """The resolved study as a TOML file for --space."""
     return tomli_w.dumps(study_to_plain(study))

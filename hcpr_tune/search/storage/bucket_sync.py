@@ -1,4 +1,4 @@
-"""The files that people look at, copied to the bucket of a study while it runs. The record and the checkpoints have ways of their own."""
+"""Uploads the result files of a study to its bucket while it runs; record and checkpoints are uploaded elsewhere."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hcpr_tune.search.record.history import Event, History
 
 EVERY_SECONDS = 20.0
 OWN_WAYS = ("record/", "inbox/", "checkpoints/", "holder.json", "job.json", "study.toml")
-"""Keys that others write."""
+"""Keys that are not uploaded here."""
 
 
 class BucketSync:
-    """A listener with a thread of its own, so that the search does not wait for uploads of tables and curves."""
+    """A listener with a thread, so that the search does not wait for uploads of tables and curves."""
 
     def __init__(self, root: Path, bucket: Bucket, leading: Callable[[], None], every: float = EVERY_SECONDS) -> None:
-        """`leading` raises `StorageError` where another process has taken the study over: then nothing more is touched."""
+        """`leading` raises `StorageError` if another process has taken over the study, which stops the sync."""
         self._root, self._bucket, self._leading = root, bucket, leading
         self._sent: dict[str, tuple[int, int]] = {}
         self._stop = threading.Event()
@@ -27,24 +27,24 @@ class BucketSync:
         self._thread.start()
 
     def on_event(self, event: Event, history: History) -> None:
-        """Nothing: the files are what is copied."""
+        """Does nothing: only files are synced."""
 
     def close(self) -> None:
-        """Copy what is left. Raises `StorageError`."""
+        """Stop the thread and sync once more. Raises `StorageError`."""
         self._stop.set()
         self._thread.join()
         self.sync()
 
     def _keep(self, every: float) -> None:
         while not self._stop.wait(every):
-            # The last copy, at the end, says what is wrong; the record itself is safe.
+            # The last sync reports what is wrong; the record itself is safe.
             try:
                 self.sync()
             except StorageError:
                 continue
 
     def sync(self) -> None:
-        """Upload what changed, and delete what is gone from the trials' folders: curves that a resumed search has written anew."""
+        """Upload changed files, and delete objects of files gone from the trials' folders. Raises `StorageError`."""
         self._leading()
         here = {
             path.relative_to(self._root).as_posix(): path

@@ -1,7 +1,7 @@
-"""The checkpoints of a study, in a folder or in a bucket: what workers go on from, and what the driver keeps and deletes.
+"""The checkpoints of a study, in a folder or in a bucket: written and resumed by workers, managed by the driver.
 
-A training works on a folder of its own machine. Where the study lies in a bucket, that is a scratch folder: the latest checkpoint is
-fetched into it, and each new one is uploaded, its manifest last, before it is reported.
+A training uses a local folder. If the study is in a bucket, that is a scratch folder: the latest checkpoint is
+downloaded into it, and each new one is uploaded, its manifest last, before it is reported.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ class CheckpointStore(Protocol):
 
     @property
     def address(self) -> str:
-        """Where all lie, as `store_at` takes it."""
+        """The folder or URL of the store, for `store_at`."""
 
     def where(self, training: str) -> str:
-        """Where a training's checkpoints lie, as `workspace` takes it."""
+        """The folder or URL of a training's checkpoints, for `workspace`."""
 
     def listed(self) -> list[tuple[str, int, int]]:
-        """Training, epoch and bytes of every checkpoint. Workers write and delete meanwhile."""
+        """Training, epoch and bytes of every checkpoint. Workers may write and delete at the same time."""
 
     def drop(self, training: str, epoch: int) -> None: ...
 
     def copy_weights(self, training: str, epoch: int, target: Path) -> str:
-        """Copy a rung's weights to `target`, whole, and return nothing; or else what is wrong with them."""
+        """Copy a rung's weights to `target` atomically. Returns what is wrong with them, empty on success."""
 
     def read(self, training: str, epoch: int, name: str) -> bytes | None:
-        """A small file of a checkpoint, None where there is none. Raises `StorageError`."""
+        """A small file of a checkpoint, None if there is none. Raises `StorageError`."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class FolderStore:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What is in a folder; nothing where it has just gone."""
+    """The content of a folder; empty if it was just deleted."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return list(folder.iterdir())
     return []
@@ -137,21 +137,21 @@ def _copy_weights(checkpoint: Path, target: Path) -> str:
 
 
 class Workspace(Protocol):
-    """What a training works with. Each method raises `StorageError`."""
+    """The checkpoint folder of a training. Each method raises `StorageError`."""
 
     @property
     def folder(self) -> Path: ...
 
     def fetch(self, latest: int) -> list[str]:
-        """Have the latest undamaged checkpoint up to the epoch `latest` in `folder`; returns what was lost."""
+        """Bring the latest intact checkpoint up to epoch `latest` into `folder`; returns what was lost."""
 
     def push(self) -> None:
-        """Keep what is new in `folder`, and give up what is gone from it."""
+        """Upload new checkpoints in `folder`, and delete those that are gone from it."""
 
 
 @dataclass(frozen=True)
 class Here:
-    """The training's folder is where the study keeps it."""
+    """A workspace that is the study's own folder."""
 
     folder: Path
 
@@ -163,7 +163,7 @@ class Here:
 
 
 class Scratch:
-    """A folder of this machine whose checkpoints lie in a bucket."""
+    """A local folder whose checkpoints are kept in a bucket."""
 
     def __init__(self, folder: Path, bucket: Bucket) -> None:
         self.folder = folder
@@ -178,7 +178,7 @@ class Scratch:
             if found := EPOCH.fullmatch(place):
                 names.setdefault(int(found[1]), []).append(name)
         for epoch in sorted(names, reverse=True):
-            # Without its manifest it was never finished, and nobody was told of it.
+            # Without a manifest the upload was not finished, and the checkpoint never reported.
             if epoch > latest or manifest.NAME not in names[epoch]:
                 continue
             folder = self.folder / f"epoch_{epoch:04d}"
@@ -190,7 +190,8 @@ class Scratch:
                 self._there.add(epoch)
                 break
             losses.append(
-                f"the checkpoint {self._bucket.child(folder.name).url} was damaged ({wrong}); it goes on from what is left before it"
+                f"the checkpoint {self._bucket.child(folder.name).url} was damaged ({wrong});"
+                " the training continues from an earlier one"
             )
             shutil.rmtree(folder)
             drop_objects(self._bucket, epoch)
@@ -215,14 +216,14 @@ def store_at(where: str) -> CheckpointStore:
 
 
 def drop_objects(bucket: Bucket, epoch: int) -> None:
-    """Delete a training's checkpoint, its manifest first: without it there is none."""
+    """Delete a training's checkpoint, its manifest first, since a checkpoint without manifest does not count."""
     bucket.delete(f"epoch_{epoch:04d}/{manifest.NAME}")
     bucket.delete_tree(f"epoch_{epoch:04d}")
 
 
 @contextmanager
 def workspace(where: str) -> Iterator[Workspace]:
-    """What a worker trains in, for a folder or the URL of a bucket."""
+    """The workspace for a folder or the URL of a bucket."""
     from hcpr_tune.common.bucket import Bucket, is_bucket
 
     if not is_bucket(where):

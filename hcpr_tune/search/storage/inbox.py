@@ -1,4 +1,4 @@
-"""Requests to a search from beside it: files in its folder or bucket, which the driver takes into the record."""
+"""Requests to a running search: files in its folder or bucket, which the driver takes into the record."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 ENQUEUE, KILL, STOP = "enqueue", "kill", "stop"
 INBOX = "inbox"
 LOOK_EVERY = {False: 0.3, True: 2.0}
-"""Seconds between two looks into a folder, and into a bucket, where each costs: Ray asks for work many times a second."""
+"""Seconds between checks of a folder (False) or bucket (True), since Ray asks for work many times a second."""
 
 
 def post(place: ObjectStore, request: dict[str, Any]) -> str:
-    """Leave a request {"kind": "enqueue", "params": ...}, {"kind": "kill", "trial": ...} or {"kind": "stop"}; returns its key."""
+    """Write a request and return its key.
+
+    A request is {"kind": "enqueue", "params": ...}, {"kind": "kill", "trial": ...} or {"kind": "stop"}.
+    """
     key = f"{INBOX}/{time.time_ns()}-{os.getpid()}.json"
     place.write(key, json.dumps(request).encode())
     return key
 
 
 def requests_in(place: ObjectStore) -> Iterator[tuple[str, Any]]:
-    """Keys and contents of the requests, oldest first; None for what is no JSON."""
+    """Keys and contents of the requests, oldest first; None for invalid JSON."""
     for key in place.keys(INBOX):
         if key.endswith(".json"):
             try:
@@ -39,23 +42,24 @@ def requests_in(place: ObjectStore) -> Iterator[tuple[str, Any]]:
 
 
 def clear_stops(place: ObjectStore) -> None:
-    """A request to stop was for the session before this one."""
+    """Delete requests to stop, which were meant for an earlier session."""
     for key, request in requests_in(place):
         if isinstance(request, dict) and request.get("kind") == STOP:
             place.delete(key)
 
 
 class Inbox:
-    """The driver's end."""
+    """The driver's side of the requests."""
 
     def __init__(self, place: ObjectStore) -> None:
         self._place, self._every = place, LOOK_EVERY[not isinstance(place, FolderObjectStore)]
         self._looked = -self._every
 
     def take(self, study: Study, history: History) -> Iterator[dict[str, Any]]:
-        """The requests that can be met, oldest first. A request's file goes once its event is recorded; what makes no sense is set aside.
+        """The valid requests, oldest first. Invalid ones are set aside as `.refused`, with a `.reason`.
 
-        A file that outlived its event, because the driver died in between, is not taken again.
+        A request's file is deleted once its event is recorded; one whose event was recorded before the driver died is
+        not taken again.
         """
         if time.monotonic() - self._looked < self._every:
             return
@@ -81,14 +85,14 @@ class Inbox:
 
 
 def checked(request: dict[str, Any], study: Study, history: History) -> dict[str, Any]:
-    """The request as the event will have it. Raises `InputError` where it cannot be met."""
+    """The request as it goes into the event. Raises `InputError` if it is invalid."""
     if request["kind"] == STOP:
         return {"kind": STOP}
     if request["kind"] == ENQUEUE:
         params = point_params(request["params"], study.recipe, study.space, "--set ", "study.toml")
         return {"kind": ENQUEUE, "params": params}
     if request["kind"] != KILL:
-        raise InputError(f"{request['kind']} is no request")
+        raise InputError(f"{request['kind']} is not a kind of request")
     number = request["trial"]
     trial = history.trials.get(number)
     if trial is None:

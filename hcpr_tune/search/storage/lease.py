@@ -1,7 +1,7 @@
-"""Who leads a study: a file with host, process and heartbeat, so that two drivers never undo each other's decisions.
+"""The lease on a study: a file with host, process and heartbeat, so that two drivers never undo each other's decisions.
 
-The heartbeat counts across machines, and what counts is that it moves: clocks may differ, and a date may have been wrong. On the same machine
-it is enough to look whether the process lives, so that a killed search can be resumed at once.
+Across machines a lease is alive if its heartbeat changes, since clocks may differ. On the same machine it is enough to
+check whether the process is alive, so that a killed search can be resumed at once.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 KEY = "holder.json"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
-"""A holder that was not heard of for so long is gone."""
+"""A lease expires this long after its last heartbeat."""
 WATCH_SECONDS = 1.2 * BEAT_SECONDS
-"""In so long a living holder's heart is seen to beat."""
+"""The heartbeat of a live lease changes within this time."""
 LOOK_EVERY = {False: 0.1, True: 1.0}
-"""Seconds between two looks at a heart, in a folder and in a bucket."""
+"""Seconds between two reads of a heartbeat, in a folder (False) and in a bucket (True)."""
 SETTLE_TRIES = 10
 SETTLE_SECONDS = {False: 0.1, True: 2.0}
-"""How long a new holder waits to see that its file stands, in a folder and in a bucket."""
+"""How long a new holder waits to check that its file was not replaced, in a folder (False) and in a bucket (True)."""
 
 
 @dataclass(frozen=True)
 class LeaseHolder:
-    """A process that leads, or led, a study. `machine` tells hosts and process namespaces apart, `began` processes of one number."""
+    """A process that holds, or held, the lease of a study.
+
+    `machine` distinguishes hosts and process namespaces, `began` processes with the same number.
+    """
 
     host: str
     process: int
@@ -46,12 +49,12 @@ class LeaseHolder:
     heartbeat: float
 
     def silence(self, now: float) -> float:
-        """Seconds since it was heard of."""
+        """Seconds since its last heartbeat."""
         return max(0.0, now - self.heartbeat)
 
     @property
     def is_here(self) -> bool:
-        """Whether this machine can tell by itself if the process lives."""
+        """Whether the process is on this machine, so that it can be looked up."""
         return self.machine == machine_id() and bool(self.began)
 
     def lives(self, now: float) -> bool:
@@ -60,7 +63,7 @@ class LeaseHolder:
         return self.silence(now) < STALE_SECONDS
 
     def is_ahead(self, now: float) -> bool:
-        """Whether its heartbeat lies in the future here, so that only watching it tells whether it lives."""
+        """Whether its heartbeat is in the future by the local clock; only watching it then shows if it is alive."""
         return not self.is_here and self.heartbeat - now > BEAT_SECONDS
 
     def words(self, now: float) -> str:
@@ -71,13 +74,13 @@ class LeaseHolder:
 
 
 def read_lease_holder(place: ObjectStore) -> LeaseHolder | None:
-    """Who the file says leads the study, alive or not."""
+    """The lease holder in the file, alive or not."""
     data = place.read(KEY)
     try:
         if data is None:
             return None
         plain = json.loads(data)
-        # What a later version adds is not needed to know who it is.
+        # Fields added by later versions are ignored.
         words = [str(plain[name]) for name in ("host", "machine", "began", "token")]
         return LeaseHolder(words[0], int(plain["process"]), words[1], words[2], words[3], float(plain["heartbeat"]))
     except (ValueError, TypeError, KeyError):
@@ -87,9 +90,10 @@ def read_lease_holder(place: ObjectStore) -> LeaseHolder | None:
 def living_lease_holder(
     place: ObjectStore, now: Callable[[], float] = time.time, watch: float = WATCH_SECONDS, sure: bool = False
 ) -> LeaseHolder | None:
-    """The process that searches the study at the moment.
+    """The live process that holds the lease, or None.
 
-    One whose heartbeat lies in the future is watched for up to `watch` seconds; `sure`: so is one of another machine that was not heard of for long.
+    A process whose heartbeat is in the future is watched for up to `watch` seconds; with `sure`, so is one on another
+    machine whose lease has expired.
     """
     holder = read_lease_holder(place)
     if holder is None:
@@ -101,7 +105,7 @@ def living_lease_holder(
 
 
 def seen_to_beat(place: ObjectStore, first: LeaseHolder, seconds: float) -> LeaseHolder | None:
-    """Who leads the study, seen to live by a heartbeat other than `first`; None where there is none within so many seconds."""
+    """The lease holder once its heartbeat differs from `first`; None if there is no change within `seconds`."""
     until = elapsed() + seconds
     while True:
         holder = read_lease_holder(place)
@@ -113,16 +117,17 @@ def seen_to_beat(place: ObjectStore, first: LeaseHolder, seconds: float) -> Leas
 
 
 def refusal(name: str, holder: LeaseHolder, address: str = "") -> InputError:
-    """What the second driver of a study is told; `address`: the study's, where its `name` for people is another."""
+    """The error for a second driver of a study. `address`: that of the study, if it differs from `name`."""
     storage, study = storage_of(address or name)
     return InputError(
-        f"{name} is being searched by {holder.words(time.time())}; wait for its end, stop it by {study_command('stop', study, storage)}, or where it died with its"
-        f" machine try again {STALE_SECONDS:.0f} seconds after it was last heard of"
+        f"{name} is being searched by {holder.words(time.time())}; wait for it to finish, stop it by"
+        f" {study_command('stop', study, storage)}, or, if its machine is down, try again"
+        f" {STALE_SECONDS:.0f} seconds after it was last heard of"
     )
 
 
 class Lease:
-    """The right to lead a study, from construction to `close`, kept up by a heartbeat from a thread of its own."""
+    """The lease on a study, held from construction to `close` and renewed by a thread."""
 
     def __init__(
         self,
@@ -132,10 +137,11 @@ class Lease:
         beat: float = BEAT_SECONDS,
         watch: float = WATCH_SECONDS,
     ) -> None:
-        """Raises `InputError` where another process has it.
+        """Raises `InputError` if another process holds the lease.
 
-        Waits up to `patience` seconds for one that may be dead. One of another machine is gone once its heart did not beat for `watch` seconds
-        here, and for a minute by what the clocks say; where its heartbeat lies in the future they say nothing, and the whole minute passes here.
+        Waits up to `patience` seconds for a holder that may be dead. A holder on another machine is considered dead
+        once its heartbeat has not changed for `watch` seconds as seen from here and for `STALE_SECONDS` by the clocks.
+        If its heartbeat is in the future, the clocks are of no use and it is watched for all of that time.
         """
         self._place, self._name, self._watch = place, name, watch
         process, token = os.getpid(), uuid.uuid4().hex
@@ -147,15 +153,16 @@ class Lease:
         self._thread.start()
 
     def _take(self, patience: float) -> None:
-        """Write the file once nobody leads the study, and see that it stands."""
+        """Write the file once no other process holds the lease, and check that it was not replaced."""
         settle = SETTLE_SECONDS[not isinstance(self._place, FolderObjectStore)]
         self._wait(patience)
-        # A disk that is busy for a moment is no reason to give up.
+        # Retry, since the disk may only be busy for a moment.
         for _ in range(SETTLE_TRIES):
             began = time.monotonic()
             self._beat()
             slow = time.monotonic() - began > settle
-            # Of two that begin in the same moment the later file stands, and the other one sees it, unless writing takes longer than it waits.
+            # If two processes start at the same time, the later file wins and the other process sees it, unless
+            # writing takes longer than it waits.
             time.sleep(settle)
             holder = read_lease_holder(self._place)
             if holder is not None and holder.token != self._own.token:
@@ -163,10 +170,10 @@ class Lease:
             if not slow:
                 return
         self._place.delete(KEY)
-        raise InputError(f"{self._name}: its storage is too slow just now to be led safely; try again")
+        raise InputError(f"{self._name}: its storage is too slow at the moment for a safe lease; try again")
 
     def _wait(self, patience: float) -> None:
-        """Until nobody leads the study. A holder whose heart beats on is refused at once."""
+        """Wait until no other process holds the lease. Raises `InputError` as soon as a heartbeat is seen."""
         first = read_lease_holder(self._place)
         if first is None or (first.is_here and not first.lives(time.time())):
             return
@@ -174,7 +181,7 @@ class Lease:
         quiet = max(0.0, STALE_SECONDS - first.silence(now))
         if first.is_here:
             raise refusal(self._name, first)
-        # Too long to wait for, unless the clocks are no help: then no later time would be a better one.
+        # Do not wait longer than `patience`, unless the clocks differ: then trying again later would not help.
         enough = quiet <= patience or first.is_ahead(now)
         holder = seen_to_beat(self._place, first, quiet + self._watch if enough else patience)
         if holder is None and not enough:
@@ -192,7 +199,7 @@ class Lease:
             try:
                 self._renew()
             except StorageError as error:
-                # A full disk is found by whoever writes next; one missed beat is no end.
+                # The next write reports a full disk; a single missed heartbeat does not matter.
                 if elapsed() - self._beaten > STALE_SECONDS:
                     self._lost = f"the heartbeat of {self._name} could not be written: {error}"
 
@@ -205,7 +212,7 @@ class Lease:
                 self._beat()
 
     def check(self) -> None:
-        """Raises `StorageError` where the study was lost to another process, for instance while this one was asleep."""
+        """Raises `StorageError` if another process took over the study, for instance while this machine was asleep."""
         silence = max(elapsed() - self._beaten, self._own.silence(time.time()))
         if not self._lost and silence > STALE_SECONDS / 2:
             self._renew()
@@ -213,7 +220,7 @@ class Lease:
             raise StorageError(f"{self._lost}; this process ends, the study goes on there")
 
     def close(self) -> None:
-        """Give the study back."""
+        """Release the lease."""
         self._stop.set()
         self._thread.join()
         if (

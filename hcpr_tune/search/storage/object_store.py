@@ -1,4 +1,4 @@
-"""Where a study's small files lie, by key: in a folder, or in a bucket."""
+"""Storage of a study's small files by key, in a folder or in a bucket."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from hcpr_tune.errors import StorageError
 
 
 class ObjectStore(Protocol):
-    """Files that are read and replaced whole. Each method raises `StorageError`. `hcpr_tune.common.bucket.Bucket` is one too."""
+    """Files that are read and replaced as a whole, such as `hcpr_tune.common.bucket.Bucket`.
+
+    Each method raises `StorageError`.
+    """
 
     def read(self, key: str) -> bytes | None:
-        """The file's content, None where there is none."""
+        """The file's content, None if there is none."""
 
     def write(self, key: str, data: bytes) -> None: ...
 
     def delete(self, key: str) -> None:
-        """Delete the file; one that is not there is fine."""
+        """Delete the file if it exists."""
 
     def keys(self, prefix: str = "") -> list[str]:
-        """The keys that begin with `prefix/`, all for none, sorted."""
+        """The sorted keys that begin with `prefix/`; all keys without a prefix."""
 
 
 @dataclass(frozen=True)
 class FolderObjectStore:
-    """A place on a disk of this machine, or on one that several share."""
+    """A folder on a local or shared disk."""
 
     root: Path
 
@@ -59,12 +62,12 @@ class FolderObjectStore:
 
 
 def storage_error(what: str, error: OSError) -> StorageError:
-    """The error for a disk that does not do what it should, with the way out."""
+    """The error for a failed disk operation, with a hint."""
     reason = error.strerror or str(error)
-    hint = "make space there" if is_full(error) else "mend that"
+    hint = "make space there" if is_full(error) else "fix that"
     return StorageError(f"{what}: {reason}; {hint}, then go on by --resume")
 
 
 def is_full(error: OSError) -> bool:
-    """No space left, or no quota."""
+    """Whether the disk is full or the quota is used up."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

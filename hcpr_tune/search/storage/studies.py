@@ -1,4 +1,4 @@
-"""Studies in their folders or buckets: begin one, find one again as it was left."""
+"""Studies in their folders or buckets: create a new one, reopen an existing one."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ from hcpr_tune.search.spec.study import (
 from hcpr_tune.search.storage.lease import read_lease_holder
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-"""What a study may be called."""
+"""Valid names of studies."""
 MOST_NAMED = 20
-"""Studies that a message names."""
+"""Most studies listed in a message."""
 COPIES = Path("results")
-"""Where the local copy of a study lies whose storage is a bucket."""
+"""Folder of the local copies of studies in buckets."""
 COPY_OF = ".copy_of"
-"""A file in such a copy that names its bucket."""
+"""A file in a local copy that names its bucket."""
 
 
 def study_folder(storage: str | Path, name: str) -> StudyFolder:
-    """Where the study lies, or would. Raises `InputError` for a name or a storage that cannot be."""
+    """The folder of a study, which need not exist. Raises `InputError` for an invalid name or storage."""
     if not NAME.fullmatch(name):
         raise InputError(
-            f"a study's name must be 1 to 100 letters, digits, dots, dashes or underscores, got {show(name)}; choose another --name"
+            f"a study's name must be 1 to 100 letters, digits, dots, dashes or underscores, got {show(name)};"
+            " choose another --name"
         )
     if not is_bucket(str(storage)):
         here = StudyFolder(Path(storage) / name)
@@ -56,38 +57,40 @@ def study_folder(storage: str | Path, name: str) -> StudyFolder:
     where = f"--name {name}: {folder.root}"
     if paths.exists(folder.root, where) and (not is_file(mark, where) or read_text(mark).strip() != folder.address):
         raise InputError(
-            f"{folder.root}, where the copy of {folder.address} would lie, is another study; move it away, or choose another --name"
+            f"{folder.root}, where the copy of {folder.address} would be, is another study;"
+            " move it away, or choose another --name"
         )
     return folder
 
 
 def check_new(storage: str | Path, name: str) -> StudyFolder:
-    """The folder of a new study, not yet made. Raises `InputError` where the name is taken or the storage cannot be written."""
+    """The folder for a new study. Raises `InputError` if the name is taken or the storage is not writable."""
     folder = study_folder(storage, name)
     if folder.bucket is not None:
         Bucket(str(storage)).check()
     if exists(folder) or (folder.bucket is None and _in_use(folder.root)):
         raise InputError(
-            f"--name {show(name)} is taken: {folder.address} exists; go on with it by --resume {name}, or choose another --name"
+            f"--name {show(name)} is taken: {folder.address} exists; go on with it by --resume {name},"
+            " or choose another --name"
         )
     check_writable(folder.root, f"--storage {storage}", "choose another --storage")
     return folder
 
 
 def _in_use(path: Path) -> bool:
-    """Whether something is there, other than an empty folder that a killed search has left in its first moment."""
+    """Whether something is there, other than an empty folder left by a search that was killed right at the start."""
     return paths.exists(path, str(path)) and (
         not path.is_dir() or any(not one.name.startswith(".") for one in path.iterdir())
     )
 
 
 def exists(folder: StudyFolder) -> bool:
-    """Whether a study was begun there."""
+    """Whether there is a study."""
     return folder.objects.read("study.toml") is not None
 
 
 def create(folder: StudyFolder, study: Study) -> History:
-    """Make the folder of a new study and write the resolved study into it. Raises `InputError` where it could not be opened again."""
+    """Create a new study's folder with the resolved study file. Raises `InputError` if it could not be reopened."""
     check_reopens(study, folder.address)
     text = study_to_toml(study)
     try:
@@ -97,7 +100,8 @@ def create(folder: StudyFolder, study: Study) -> History:
             write_whole(folder.root / COPY_OF, folder.address + "\n")
     except FileExistsError:
         raise InputError(
-            f"--name {show(folder.root.name)} is taken: another process has begun {folder.address} in this moment; choose another --name"
+            f"--name {show(folder.root.name)} is taken: another process has just begun {folder.address};"
+            " choose another --name"
         ) from None
     except OSError as error:
         raise InputError(
@@ -111,11 +115,11 @@ def create(folder: StudyFolder, study: Study) -> History:
 def reopen(
     storage: str | Path, name: str, option: str = "--resume ", now: Study | None = None, with_best: bool = False
 ) -> tuple[StudyFolder, Study, History]:
-    """A study that was begun before: its folder, itself with what it was extended by, and its record.
+    """An existing study: its folder, the study with its extensions, and its history.
 
-    `now` is the study as it is given today, by default its file in the folder; of it only the settings count that change no decision.
-    `with_best`: what lies in best/ and verdict/ is brought from a bucket too, as for a search that goes on.
-    Raises `InputError` where there is none.
+    `now` is the study as given today, by default its file in the folder; only its settings that influence no decision
+    are used. `with_best`: best/ and verdict/ are downloaded from a bucket too, as for a search that is resumed.
+    Raises `InputError` if there is no such study.
     """
     folder = study_folder(storage, name)
     if not exists(folder):
@@ -129,31 +133,33 @@ def reopen(
             history = read_history(folder.record, today.recipe.epochs, today.goal)
     study = begun(today, history)
     if (study.recipe.epochs, study.goal) != (today.recipe.epochs, today.goal):
-        # The file was changed since; what happened is told by the study that it happened in.
+        # The file was changed: read the record again with the study that it was written for.
         history = read_history(folder.record, study.recipe.epochs, study.goal)
     try:
         study = extended(study, history.extensions)
     except InputError as error:
         raise InputError(
-            f"{folder.record}: the study cannot be extended as it says ({error}); it was changed: restore the file from a copy"
+            f"{folder.record}: the study cannot be extended as recorded ({error});"
+            " the record was changed: restore the file from a copy"
         ) from None
     check_points(folder, study, history)
     return folder, study, history
 
 
 def check_points(folder: StudyFolder, study: Study, history: History) -> None:
-    """Raises `InputError` where the record holds values that the study does not search."""
+    """Raises `InputError` if the record has values outside the study's space."""
     points = [(f"trial {trial.number}", trial.params) for trial in history.trials.values()]
     for what, params in [*points, *((f"queued point {place}", one) for place, one in enumerate(history.queue))]:
         for name, value in params.items():
             if name not in study.space or not study.space[name].holds(value):
                 raise InputError(
-                    f"{folder.record}: {what} has {name} = {show(value)}, which is not in the study's space; it was changed: restore the file from a copy"
+                    f"{folder.record}: {what} has {name} = {show(value)}, which is not in the study's space;"
+                    " the record was changed: restore the file from a copy"
                 )
 
 
 def nothing_there(storage: str | Path, folder: StudyFolder, what: str) -> InputError:
-    """What somebody is told who asks for a study that was not begun."""
+    """The error for a study that does not exist."""
     names = known(storage)
     more = f", and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return InputError(
@@ -168,7 +174,7 @@ def known(storage: str | Path) -> list[str]:
     folder, where = Path(storage), f"--storage {storage}"
     if not is_dir(folder, where):
         if paths.exists(folder, where):
-            raise InputError(f"{where} is no folder; give the one that studies lie in")
+            raise InputError(f"{where} is not a folder; give the folder that contains the studies")
         return []
     with reading(where):
         names = sorted(path.name for path in folder.iterdir())
@@ -176,7 +182,7 @@ def known(storage: str | Path) -> list[str]:
 
 
 def _begun_or_shut(root: Path) -> bool:
-    """Whether a study lies there, as far as one may look: one that is left out without a word would be missed."""
+    """Whether there is a study, or an unreadable folder that may be one: listing it is better than hiding it."""
     try:
         return (root / "study.toml").exists()
     except OSError:
@@ -184,17 +190,17 @@ def _begun_or_shut(root: Path) -> bool:
 
 
 def _fetch(folder: StudyFolder, with_best: bool) -> None:
-    """Bring study and record from a bucket; the rest of the copy is rebuilt from them."""
+    """Download study file and record from a bucket; the rest of the copy is rebuilt from them."""
     if folder.bucket is None:
         return
     holder = read_lease_holder(folder.objects)
     if holder is not None and holder.is_here and holder.lives(time.time()) and folder.record.exists():
-        return  # the copy is the leading process's own
+        return  # the copy belongs to the process that holds the lease
     folder.root.mkdir(parents=True, exist_ok=True)
     write_whole(folder.root / COPY_OF, folder.address + "\n")
     write_bytes_whole(folder.study, folder.bucket.read("study.toml") or b"")
     write_bytes_whole(folder.record, read_segments(folder.bucket))
-    # The best weights may be there alone, where the checkpoints were cleaned.
+    # If the checkpoints were deleted, the best weights exist only in the bucket.
     folder.best.mkdir(exist_ok=True)
     wanted = folder.bucket.keys("best") if with_best else []
     own_ways = ("verdict/record", "verdict/checkpoints/")
@@ -205,22 +211,25 @@ def _fetch(folder: StudyFolder, with_best: bool) -> None:
 
 
 def begun(today: Study, history: History) -> Study:
-    """The study as it was begun; as it is today where the record does not say."""
+    """The study as it was begun; as it is today if the record does not have it."""
     if not history.study:
         return today
     study = study_from_plain(with_free_settings(history.study, today), "the study as it was begun")
-    # One that was begun with a relative path is the same with the path that it means here.
+    # A study begun with a relative path is the same as with its absolute path.
     study = at_home(study)
     return study if study.fingerprint == history.fingerprint else replace(study, begun_as=history.fingerprint)
 
 
 def budget_of_file(study: Study, history: History, extended_study: Study, where: str) -> dict[str, float]:
-    """The larger budget that a study's file asks for since it was begun. Raises `InputError` where anything else was changed."""
+    """The larger budget in a study's file since it was begun. Raises `InputError` if anything else was changed."""
     return grown_budget(begun(study, history), study, extended_study, where)
 
 
 def audit_event(study: Study, history: History, count: int) -> Event:
-    """A random sample of the trials that were stopped early, drawn from the study's seed, which then run to the end. Raises `InputError`."""
+    """An event that lets `count` early-stopped trials, drawn with the study's seed, run to the last epoch.
+
+    Raises `InputError` if there are fewer.
+    """
     stopped = sorted(
         trial.number
         for trial in history.trials.values()

@@ -1,4 +1,4 @@
-"""Which values a new trial gets: initial points, Optuna's samplers, priors from earlier studies.
+"""The values of new trials: initial points, Optuna's samplers, priors from earlier studies.
 
 May import `search.record`, `search.spec` and `common`.
 """

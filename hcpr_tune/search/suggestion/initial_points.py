@@ -1,4 +1,4 @@
-"""Points that need no model: the published recipe, points given by hand or by an earlier study, an even spread, and draws from a prior."""
+"""Points that need no model: the published recipe, user and warm-start points, Sobol points, and draws from priors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ WARM_STARTS = 3
 
 
 def planned_point(study: Study, history: History) -> tuple[Params, Source] | None:
-    """The next point that is not the sampler's: the published recipe, enqueued ones, first points, an earlier study's best, calibration."""
+    """The next point that does not come from the sampler, or None.
+
+    In this order: the published recipe, enqueued points, first points, an earlier study's best, calibration.
+    """
     if not history.trials:
         return params_of(study.recipe, study.space), PUBLISHED
     if history.queue:
@@ -45,7 +48,7 @@ def planned_point(study: Study, history: History) -> tuple[Params, Source] | Non
 
 
 def low_discrepancy_point(study: Study, index: int) -> Params:
-    """Point `index` of a scrambled Sobol sequence over the space, drawn from the study's seed."""
+    """Point `index` of a Sobol sequence over the space, scrambled with the study's seed."""
     seed = derive_seed(study.settings.seed, "low discrepancy")
     dimensions = max(1, len(study.space))
     shares = (
@@ -63,12 +66,12 @@ def low_discrepancy_point(study: Study, index: int) -> Params:
 
 
 MOST_KEPT = 2**16
-"""Points of the sequence that are kept: a million of them would fill a machine's memory, and each can be drawn by itself."""
+"""Number of points to cache: a million would fill the memory, and later ones can be drawn individually."""
 
 
 @lru_cache(maxsize=2)
 def _sobol(seed: int, dimensions: int, exponent: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The first 2 ** exponent points. Kept, since drawing one point takes drawing those before it."""
+    """The first 2 ** exponent points, cached since drawing a point means drawing those before it."""
     drawn: np.ndarray[Any, np.dtype[np.float64]] = _sobol_sequence(seed, dimensions).random_base2(exponent)
     return drawn
 
@@ -81,10 +84,10 @@ def _sobol_sequence(seed: int, dimensions: int) -> Any:
 
 
 def random_point(study: Study, seed: int) -> Params:
-    """A point drawn evenly: what Optuna's random sampler draws with this seed, bit by bit, in a tenth of the time.
+    """A uniform point, bit for bit the one that Optuna's random sampler draws with this seed, but ten times as fast.
 
-    Optuna keeps a study in memory for each draw. A choice is the highest of as many numbers as there are choices; where there is one only,
-    nothing is drawn.
+    Optuna needs a study in memory for each draw. Like Optuna, a choice is the argmax of one random number per choice,
+    and a single choice draws nothing.
     """
     generator = _generator()
     generator.seed(seed)
@@ -97,7 +100,7 @@ def random_point(study: Study, seed: int) -> Params:
 
 @lru_cache(maxsize=1)
 def _generator() -> np.random.RandomState:
-    """To be seeded before each use: to make one takes ten times as long."""
+    """A generator to seed before each use, since creating one takes ten times as long."""
     import numpy as np
 
     return np.random.RandomState()
@@ -112,7 +115,7 @@ def _drawn(dimension: Dimension, draw: Callable[[], float]) -> Value:
     low, high, log = dimension.low, dimension.high, dimension.log
     if low == high:
         return int(low) if dimension.integer else low
-    # Each whole number has the same room, in its own scale.
+    # Each integer gets the same share, in the dimension's own scale.
     room = 0.5 if dimension.integer else 0.0
     begin, end = (math.log(low - room), math.log(high + room)) if log else (low - room, high + room)
     value = begin + (end - begin) * draw()
@@ -124,13 +127,13 @@ def _drawn(dimension: Dimension, draw: Callable[[], float]) -> Value:
 
 
 def _highest(count: int, draw: Callable[[], float]) -> int:
-    """The place of the highest of so many draws."""
+    """The index of the highest of `count` draws."""
     drawn = [draw() for _ in range(count)] if count > 1 else [0.0]
     return drawn.index(max(drawn))
 
 
 def best_old_points(study: Study, history: History) -> list[Params]:
-    """The best points of an earlier study: of those that got furthest, the best ones first, each point once."""
+    """The best points of an earlier study, without duplicates: those trained longest first, then by score."""
     if not history.old_trials:
         return []
     key = "best old points", len(history.old_trials)
@@ -152,11 +155,11 @@ def best_old_points(study: Study, history: History) -> list[Params]:
 
 
 def follows_prior(study: Study, number: int, sampled: int) -> bool:
-    """Whether a suggestion follows the priors, after `sampled` ones of the sampler.
+    """Whether a suggestion follows the priors, after `sampled` suggestions by the sampler.
 
-    The strongest prior's strength is the share at first; it falls as 1 / n after the start-up, so that a wrong prior costs a number
-    of trials that grows with the logarithm of the search, and cannot ruin it (the reasoning of Hvarfner et al., ICLR 2022, and Mallik
-    et al., NeurIPS 2023).
+    The initial share is the strength of the strongest prior. After the startup trials it falls as 1 / n, so that the
+    number of trials a wrong prior costs grows only logarithmically (as in Hvarfner et al., ICLR 2022, and Mallik et
+    al., NeurIPS 2023).
     """
     strength = max((dimension.prior.strength for dimension in study.space.values() if dimension.prior), default=0.0)
     if not strength:
@@ -167,9 +170,9 @@ def follows_prior(study: Study, number: int, sampled: int) -> bool:
 
 
 def with_priors(study: Study, number: int, params: Params) -> Params:
-    """`params` with dimensions drawn from their priors, and those that come into being drawn evenly.
+    """`params` with dimensions drawn from their priors; dimensions that become active are drawn uniformly.
 
-    The strongest prior is followed in all of these points, a weaker one in its share of them.
+    The strongest prior applies to all of these points, a weaker one to a proportional share of them.
     """
     drawn = random.Random(derive_seed(study.settings.seed, "prior point", number))
     strongest = max(dimension.prior.strength for dimension in study.space.values() if dimension.prior)
@@ -188,11 +191,11 @@ PRIOR_SPREAD = 0.15
 
 
 def prior_draw(dimension: Dimension, prior: Prior, drawn: random.Random) -> Value:
-    """Near the centre: a normal draw in the dimension's own scale; of choices the centre in one half of the draws."""
+    """A normal draw around the centre in the dimension's own scale; for choices, the centre in half of the draws."""
     if isinstance(dimension, Choice) or (isinstance(dimension, Range) and prior.centre in dimension.extra_values):
         return prior.centre if drawn.random() < 0.5 else dimension.at(drawn.random())
     centre = _share_of(dimension, float(prior.centre))
-    # About one in two at least lies inside, wherever the centre is.
+    # Wherever the centre is, about half of the draws or more lie inside.
     for _ in range(100):
         share = centre + drawn.gauss(0, PRIOR_SPREAD)
         if 0 <= share < 1:
@@ -201,7 +204,7 @@ def prior_draw(dimension: Dimension, prior: Prior, drawn: random.Random) -> Valu
 
 
 def _share_of(dimension: Dimension, value: float) -> float:
-    """The inverse of `Dimension.at`, by bisection: `at` rises with the share."""
+    """The inverse of `Dimension.at`, by bisection, since `at` is increasing."""
     low, high = getattr(dimension, "share_of_extra_values", 0.0), 1.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -210,7 +213,7 @@ def _share_of(dimension: Dimension, value: float) -> float:
 
 
 def fresh(params_of_attempt: Callable[[int], Params], taken: Callable[[Params], bool]) -> Params:
-    """The first attempt that is not taken; the last one where small spaces run out of points."""
+    """The first attempt that is not taken, or the last attempt if a small space has run out of points."""
     for attempt in range(MOST_ATTEMPTS):
         params = params_of_attempt(attempt)
         if not taken(params):

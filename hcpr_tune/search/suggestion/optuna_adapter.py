@@ -1,4 +1,4 @@
-"""What Optuna is told: the recorded trials as Optuna's trials, in memory, and as a storage to take away."""
+"""The recorded trials as Optuna's trials: in memory for its samplers, and exported to an Optuna storage."""
 
 from __future__ import annotations
 
@@ -19,28 +19,31 @@ from hcpr_tune.search.spec.space import Choice, Dimension, Params, Range, Space,
 from hcpr_tune.search.spec.study import Study
 
 KIND = " kind"
-"""Suffix of the extra parameter that says whether a range or one of the values beside it is meant."""
+"""Suffix of the extra parameter that chooses between a range and its extra values."""
 IN_RANGE = "range"
 
 
 class OptunaAdapter:
-    """The recorded trials of one study as Optuna has them; those that have not changed since the last time are kept.
+    """The recorded trials of one study as Optuna's frozen trials, cached while they do not change.
 
-    With `rungs`, Optuna is told how far each trial got on its own merits: COMPLETE only at full length, PRUNED with its rung values where
-    it was not promoted or is on its way to the next rung. (Optuna ranks every COMPLETE trial above every PRUNED one; a trial that is
-    promoted whatever its score is told as PRUNED where it would have been stopped.) Without `rungs`, for samplers that look at COMPLETE
-    trials only, every trial is told with its value at the highest rung that all of them have reached: one fidelity, the same for all.
-    RUNNING is a trial before its first rung, FAIL one that diverged, failed or was killed there.
+    With `rungs`, a trial is COMPLETE only at full length, and PRUNED with its rung values if it was not promoted or is
+    on its way to the next rung. (Optuna ranks every COMPLETE trial above every PRUNED one, so a trial that is promoted
+    whatever its score is PRUNED at the rung where it would have been stopped.) Without `rungs`, for samplers that use
+    COMPLETE trials only, every trial has its value at the highest rung that all of them have reached, so that all have
+    the same fidelity. A trial before its first rung is RUNNING; one that diverged, failed or was killed there is FAIL.
     """
 
     def __init__(self, study: Study, rungs: bool = True, generation_of: int = 0, on_merits: bool = True) -> None:
-        """`generation_of`: size of a genetic sampler's population, 0 for others. Not `on_merits`: as far as each trial really ran."""
+        """`generation_of`: population size of a genetic sampler, 0 for others.
+
+        Without `on_merits`, trials that were promoted regardless of their scores have all their rungs.
+        """
         self._study, self._rungs, self._generation_of, self._on_merits = study, rungs, generation_of, on_merits
         self._asha_config = study.asha_config
         self._kept: dict[int, tuple[tuple[Any, ...], FrozenTrial]] = {}
 
     def trials(self, history: History) -> list[FrozenTrial]:
-        """Earlier studies' trials first, then this one's, numbered from 0."""
+        """Trials of earlier studies, then of this one, numbered from 0."""
         common = 0 if self._rungs else common_rung(history)
         told = [self._old(old, number, common) for number, old in enumerate(history.old_trials)]
         told += [self._kept_or_new(trial, history, common, len(told)) for trial in history.trials.values()]
@@ -49,7 +52,7 @@ class OptunaAdapter:
         return told
 
     def _kept_or_new(self, trial: Trial, history: History, common: int, before: int) -> FrozenTrial:
-        # A trial that is promoted whatever its scores may be told otherwise because of others; all else that is told follows from this.
+        # Everything depends on this key alone, except that the rungs of always promoted trials depend on other trials.
         key: tuple[Any, ...] = (trial.status, len(trial.rungs), common, before)
         if always_promoted(trial, history):
             key = (*key, *self._rungs_of(trial, history, common))
@@ -119,7 +122,8 @@ class OptunaAdapter:
 def common_rung(history: History) -> int:
     """The highest rung that every trial with a score has reached; 0 for none.
 
-    Where each rung is a training of its own, brackets have no rung in common: then it is the one that most trials have, the lowest of equals.
+    If each rung is a separate training, brackets may have no rung in common: then it is the rung that most trials have,
+    the lowest one for ties.
     """
     reached = [set(trial.rungs) for trial in history.trials.values() if trial.rungs and not trial.lost]
     if not reached:
@@ -131,14 +135,14 @@ def common_rung(history: History) -> int:
 
 
 def _count_generations(told: Sequence[FrozenTrial], size: int) -> None:
-    """Genetic samplers number their generations in the trials that they asked for; these are numbered by the order of the trials."""
+    """Set the generation, which genetic samplers store in trials they suggested, by the order of the trials."""
     complete = [trial for trial in told if trial.state is TrialState.COMPLETE]
     for index, trial in enumerate(complete):
         trial.system_attrs["NSGAIISampler:generation"] = index // size
 
 
 class OptunaAdapterStorage(InMemoryStorage):
-    """Optuna's storage in memory with trials that were told before: they are handed in as a list, whatever their number."""
+    """Optuna's in-memory storage with existing trials as a list, which spares adding them one by one."""
 
     def __init__(self, told: list[FrozenTrial]) -> None:
         super().__init__()
@@ -161,7 +165,7 @@ def directions(study: Study) -> list[StudyDirection]:
 
 
 def to_optuna(params: Params, space: Space) -> dict[str, Any]:
-    """Searched values as Optuna's parameters: a range with values beside it takes two, a choice and the number."""
+    """Searched values as Optuna's parameters: a range with extra values takes two, a choice and the number."""
     told: dict[str, Any] = {}
     for name, value in params.items():
         dimension = space[name]
@@ -175,7 +179,7 @@ def to_optuna(params: Params, space: Space) -> dict[str, Any]:
 
 
 def distributions_of(params: Params, space: Space) -> dict[str, BaseDistribution]:
-    """Optuna's distributions of the parameters that `to_optuna` gives."""
+    """Optuna's distributions of the parameters from `to_optuna`."""
     found: dict[str, BaseDistribution] = {}
     for name in to_optuna(params, space):
         if name.endswith(KIND):
@@ -186,7 +190,7 @@ def distributions_of(params: Params, space: Space) -> dict[str, BaseDistribution
 
 
 def kinds_of(dimension: Dimension) -> list[str]:
-    """The range and each value beside it in words, in full where two would read the same."""
+    """Labels of the range and of each extra value, in full precision if short ones would be equal."""
     extra_values: tuple[float, ...] = getattr(dimension, "extra_values", ())
     short = [f"{value:g}" for value in extra_values]
     return [IN_RANGE, *(short if len(set(short)) == len(short) else map(str, extra_values))]
@@ -202,7 +206,7 @@ def distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def asked(trial: optuna.Trial, space: Space) -> Params:
-    """Ask one trial for every dimension that exists, given the values before it."""
+    """Ask Optuna's trial for every dimension that exists, given the values before it."""
     params: Params = {}
     for name, dimension in space.items():
         if dimension.active(params):
@@ -228,7 +232,7 @@ def _ask(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
 
 
 def export(study: Study, history: History, storage: Any, name: str, still_running: bool) -> None:
-    """Write the trials into an Optuna storage as a study `name`. What is not running any more is not left RUNNING."""
+    """Write the trials into an Optuna storage as a study `name`. Trials that no longer run are not left RUNNING."""
     model = optuna.create_study(study_name=name, storage=storage, directions=directions(study))
     epoch_began = datetime.fromtimestamp
     for frozen, trial in zip(
@@ -246,7 +250,7 @@ def export(study: Study, history: History, storage: Any, name: str, still_runnin
 
 
 def _own(history: History) -> History:
-    """The history without what an earlier study knew."""
+    """The history without trials of earlier studies."""
     own = History(history.last_epoch, history.goal)
     own.trials, own.audited = history.trials, history.audited
     return own

@@ -1,7 +1,7 @@
-"""Suggestions: a pure function of the study, the trial's number and the recorded results. The modelling is Optuna's.
+"""Suggestions by Optuna's samplers, as a pure function of the study, the trial's number and the recorded results.
 
-A generator is seeded anew for each suggestion, so that a restart can neither repeat nor change a draw. Optuna's study lives in
-memory and is rebuilt from the record.
+The generator is seeded for each suggestion, so that a restart neither repeats nor changes a draw. Optuna's study is in
+memory and rebuilt from the record.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a sampler of Optuna is built, and what it is told of a trial that was not promoted: PRUNED with its rung values, or its value at a common rung.
+    """How an Optuna sampler is built, and how trials that were not promoted are shown to it.
 
-    `point` gives the points of one that learns nothing and is not Optuna's: by trial number, attempt and the number of trials.
+    With `understands_rungs` these are PRUNED with their rung values, otherwise COMPLETE with their value at a common
+    rung. `point` is for samplers that do not learn and do not need Optuna: a function of trial number, attempt and
+    number of trials.
     """
 
     build: Build | None = None
@@ -51,7 +53,7 @@ class Kind:
 def _tpe(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     import optuna
 
-    # Groups are for dimensions that do not always exist.
+    # Groups handle conditional dimensions.
     conditional = any(dimension.when or getattr(dimension, "extra_values", ()) for dimension in study.space.values())
     startup = study.settings.sampler.startup_trials
     return optuna.samplers.TPESampler(
@@ -67,7 +69,7 @@ def _gp(study: Study, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def population_size(settings: Sampler) -> int:
-    """A generation of NSGA-II."""
+    """Population size of NSGA-II."""
     return max(4, settings.startup_trials)
 
 
@@ -78,7 +80,7 @@ def _nsgaii(study: Study, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _by_path(study: Study, seed: int) -> optuna.samplers.BaseSampler:
-    """A user's factory or class, called with those of `seed` and `startup_trials` that it takes."""
+    """A user's factory or class, called with those of `seed`, `startup_trials` and `n_startup_trials` that it takes."""
     from optuna.samplers import BaseSampler
 
     from hcpr_tune.training.plugins import call, load
@@ -87,14 +89,14 @@ def _by_path(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     factory = load(path, what)
     try:
         takes: Iterable[str] = inspect.signature(factory).parameters
-    except ValueError:  # of builtin types nothing is known
+    except ValueError:  # built-in types may have no signature
         takes = ()
     startup = study.settings.sampler.startup_trials
     offered = {"seed": seed, "startup_trials": startup, "n_startup_trials": startup}
     sampler = call(factory, path, what, **{name: value for name, value in offered.items() if name in takes})
     if not isinstance(sampler, BaseSampler):
         raise InputError(
-            f"{what} {path} must give an Optuna sampler, got {one_line(type(sampler).__name__)}; return one"
+            f"{what} {path} must return an Optuna sampler, got {one_line(type(sampler).__name__)}; return one"
         )
     return sampler
 
@@ -118,7 +120,7 @@ KINDS = {
     "gp": Kind(_gp),
     "nsgaii": Kind(_nsgaii, genetic=True),
 }
-"""The samplers by name. Any other name is a path, of which nothing is known: it is told values at a common rung."""
+"""The samplers by name. Any other name is the path of a user's sampler, which gets values at a common rung."""
 
 
 def kind_of(study: Study) -> Kind:
@@ -126,14 +128,14 @@ def kind_of(study: Study) -> Kind:
 
 
 class Suggester:
-    """Gives the points of one study. What it keeps between suggestions only saves time: a new one gives the same points."""
+    """Suggests the points of one study. Its state is only a cache: a new instance suggests the same points."""
 
     def __init__(self, study: Study) -> None:
         self._study, self._kind = study, kind_of(study)
         self._told: OptunaAdapter | None = None
 
     def suggest(self, number: int, history: History) -> tuple[Params, Source]:
-        """The searched values of trial `number`, given what is recorded of the trials before it, and where they come from."""
+        """The searched values of trial `number`, given the recorded trials before it, and their source."""
         planned = planned_point(self._study, history)
         if planned is not None:
             return planned
@@ -148,7 +150,7 @@ class Suggester:
         return fresh(attempt, history.has_begun), PRIOR if guided else name
 
     def _of_user(self, number: int, attempt: int, history: History) -> Params:
-        """The same from a user's own sampler. Raises `PluginError`, whatever it does."""
+        """Like `_sample`, for a user's sampler. Raises `PluginError` for any exception."""
         from hcpr_tune.training.plugins import PluginError, did, guarded, users_traceback
 
         try:
@@ -158,7 +160,7 @@ class Suggester:
             raise
         except Exception as error:
             name = self._study.settings.sampler.name
-            message = f"sampler.name {name}: suggesting trial {number} {did(error)}; mend it, then go on by --resume"
+            message = f"sampler.name {name}: suggesting trial {number} {did(error)}; fix it, then go on by --resume"
             raise PluginError(message, users_traceback(error)) from error
 
     def _sample(self, number: int, attempt: int, history: History) -> Params:
@@ -172,7 +174,7 @@ class Suggester:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         seed = _seed(self._study, number, attempt)
         with warnings.catch_warnings():
-            # Multivariate TPE and the constant liar are marked experimental; they are chosen on purpose.
+            # Multivariate TPE and the constant liar raise experimental warnings.
             warnings.simplefilter("ignore")
             sampler = self._kind.build(self._study, seed)
             storage = OptunaAdapterStorage(self._tell().trials(history))
@@ -184,7 +186,7 @@ class Suggester:
 
         if self._told is None:
             settings = self._study.settings
-            # Optuna has no pruning with several objectives: then every sampler is told values at a common rung.
+            # Optuna has no pruning with several objectives, so every sampler gets values at a common rung.
             rungs = self._kind.understands_rungs and len(settings.objective) == 1
             self._told = OptunaAdapter(
                 self._study, rungs, population_size(settings.sampler) if self._kind.genetic else 0
@@ -193,7 +195,7 @@ class Suggester:
 
 
 def check_sampler(study: Study) -> None:
-    """Find out before anything starts whether the sampler can be built and do the study's objectives. Raises `InputError`."""
+    """Raises `InputError` if the sampler cannot be built or cannot handle the study's objectives."""
     name = study.settings.sampler.name
     if name in KINDS:
         return
@@ -215,5 +217,6 @@ def check_sampler(study: Study) -> None:
     except Exception as error:
         reason = first_line(error)
         raise InputError(
-            f"sampler.name {name} cannot search this study (objective {', '.join(study.settings.objective)}): {reason}; choose one of {', '.join(KINDS)}"
+            f"sampler.name {name} cannot search this study (objective {', '.join(study.settings.objective)}): {reason};"
+            f" choose one of {', '.join(KINDS)}"
         ) from None

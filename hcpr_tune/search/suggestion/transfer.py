@@ -1,4 +1,4 @@
-"""From a small study to a large one: the winner's values as the first point of another space, and priors around them."""
+"""Transfer from a small study to a large one: the winner's values as a first point, and priors around it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from hcpr_tune.search.spec.space import (
 from hcpr_tune.search.spec.study import Study, study_from_plain
 
 WEAKEST, STRONGEST, UNKNOWN = 0.2, 0.8, 0.3
-"""Strength where good trials lie no closer together than chance puts them, where they agree, and where too few have the dimension."""
+"""Strength if good trials are no closer together than by chance, if they agree, and if too few have the dimension."""
 BEST_SHARE, LEAST_TRIALS = 0.25, 3
-"""The trials that are asked: the best quarter, of which so many at least must have the dimension."""
+"""Strengths are based on the best quarter of the trials, and on at least this many that have the dimension."""
 CHANCE_DISTANCE = 1 / 3
-"""How far apart two even draws lie on average, as a share of the range."""
+"""Mean distance of two uniform draws, as a share of the range."""
 WIDTH = 118
-"""Characters of a comment line."""
+"""Width of a comment line."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What became of one of the winner's values. Without a centre it did not come over; `word` says why, or what was changed."""
+    """What happened to one of the winner's values. Without `centre` it was dropped; `word` says why or how."""
 
     name: str
     value: Value
@@ -50,20 +50,20 @@ class Moved:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a trial hands to another space."""
+    """What another space takes over from a trial."""
 
     point: Params
-    """What the first of `first_points` states."""
+    """The first of `first_points`."""
     priors: Mapping[str, Prior]
     moved: tuple[Moved, ...]
     held: Params
-    """Values that the study held fixed, stated in the point because others exist only beside them."""
+    """Values that the study held fixed, in the point because conditions of others depend on them."""
     fixed: Mapping[str, tuple[Value, Value]] = field(default_factory=dict)
-    """Fields that the other space does not search: what the winner has, what stands there."""
+    """Fields that the other space does not search: (the winner's value, the other recipe's value)."""
 
 
 def transferred_trial(study: Study, history: History, name: str, number: int | None) -> Trial:
-    """The trial whose values are handed on: the winner, or the one asked for. Raises `InputError` where it has no score."""
+    """The trial to transfer: the winner, or trial `number`. Raises `InputError` if it has no score."""
     best = winner(study, history)
     if best is None:
         raise InputError(
@@ -73,27 +73,29 @@ def transferred_trial(study: Study, history: History, name: str, number: int | N
         return best
     if number not in history.trials:
         raise InputError(
-            f"--trial must be a trial of {name}, 0 to {max(history.trials)}, got {number}; leave it out for the best, trial {best.number}"
+            f"--trial must be a trial of {name}, 0 to {max(history.trials)}, got {number};"
+            f" leave it out for the best, trial {best.number}"
         )
     trial = history.trials[number]
     if not trial.rungs:
         raise InputError(
-            f"--trial {number} of {name} has no score ({trial.state}); choose another, or leave it out for the best, trial {best.number}"
+            f"--trial {number} of {name} has no score ({trial.state});"
+            f" choose another, or leave it out for the best, trial {best.number}"
         )
     return trial
 
 
 def transfer(study: Study, history: History, trial: Trial, target: Study, where: str) -> Transfer:
-    """What `trial` hands to the space of `target`, whose file is `where`.
+    """What the space of `target`, whose file is `where`, takes over from `trial`.
 
-    A dimension takes the value of the one of the same name, or of the same field, if it exists beside the values that came over before it. Raises `InputError`
-    where nothing comes over.
+    A dimension takes the value of the one with the same name, or the same field, if it exists given the values taken
+    over before it. Raises `InputError` if nothing can be taken over.
     """
     searched = {field_of(name) for name in study.space}
     if not any(field_of(name) in searched for name in target.space):
         raise InputError(
-            f"--to {where} shares no dimension with the study: it searches {', '.join(target.space) or 'nothing'}, the study {', '.join(study.space) or 'nothing'};"
-            " choose another space"
+            f"--to {where} shares no dimension with the study: it searches {', '.join(target.space) or 'nothing'},"
+            f" the study {', '.join(study.space) or 'nothing'}; choose another space"
         )
     recipe, published = to_plain(with_params(study.recipe, trial.params)), to_plain(target.recipe)
     parents = _parents(target, trial)
@@ -128,7 +130,8 @@ def transfer(study: Study, history: History, trial: Trial, target: Study, where:
         moved[origin] = Moved(name, value, centre, strength, word)
     if not priors:
         raise InputError(
-            f"--to {where}: none of the values of trial {trial.number} fits its dimensions; choose another space or --trial"
+            f"--to {where}: none of the values of trial {trial.number} fits its dimensions;"
+            " choose another space or --trial"
         )
     fixed = {
         field_of(name): (value, get_dotted(published, field_of(name)))
@@ -136,7 +139,7 @@ def transfer(study: Study, history: History, trial: Trial, target: Study, where:
         if name not in moved
     }
     if "method" not in {field_of(name) for name in target.space} and study.recipe.method != target.recipe.method:
-        # Its coefficients were good beside another method.
+        # The coefficients were tuned for another method.
         fixed.setdefault("method", (recipe["method"], target.recipe.method))
     return Transfer(point, priors, tuple(moved[name] for name in trial.params if name in moved), held, fixed)
 
@@ -149,7 +152,7 @@ def _origin(trial: Trial, name: str) -> str | None:
 
 
 def _parents(target: Study, trial: Trial) -> set[str]:
-    """The dimensions that conditions name under which a value of the trial could come over."""
+    """The dimensions named in the conditions of dimensions that could take a value of the trial."""
     parents: set[str] = set()
     for name in reversed(target.space):
         if name in parents or _origin(trial, name) is not None:
@@ -158,7 +161,7 @@ def _parents(target: Study, trial: Trial) -> set[str]:
 
 
 def _fitted(dimension: Dimension, value: Value) -> tuple[Value | None, str]:
-    """The value as the dimension can have it, None where it cannot, and what was done to it."""
+    """The value fitted to the dimension, None if it does not fit, and a description of any change."""
     if dimension.holds(value):
         return value, ""
     if isinstance(dimension, Range) and isinstance(value, int | float):
@@ -168,18 +171,18 @@ def _fitted(dimension: Dimension, value: Value) -> tuple[Value | None, str]:
 
 
 def _strength(study: Study, history: History, trial: Trial, name: str) -> float:
-    """How closely the best quarter of the scored trials lie to the trial, from 0.2 to 0.8."""
+    """How close the best quarter of the scored trials are to the trial, from 0.2 to 0.8."""
     ranked = history.ranked()
     having = [one for one in ranked[: math.ceil(BEST_SHARE * len(ranked))] if name in one.params]
     if len(having) < LEAST_TRIALS:
         return UNKNOWN
-    # The trial itself is as close as can be, which says nothing.
+    # The trial itself, at distance 0, says nothing.
     others = [one.params[name] for one in having if one.number != trial.number]
     return round(WEAKEST + (STRONGEST - WEAKEST) * closeness(study.space[name], trial.params[name], others), 2)
 
 
 def closeness(dimension: Dimension, centre: Value, others: Sequence[Value]) -> float:
-    """1 where all `others` equal `centre`, 0 where they lie no closer to it than chance puts them."""
+    """1 if all `others` equal `centre`, 0 if they are no closer to it than by chance."""
     if isinstance(dimension, Range) and centre not in dimension.extra_values:
         distances = [_distance(dimension, float(centre), float(other)) for other in others]
         return max(0.0, 1 - sum(distances) / len(distances) / CHANCE_DISTANCE)
@@ -191,7 +194,7 @@ def closeness(dimension: Dimension, centre: Value, others: Sequence[Value]) -> f
 
 
 def _distance(dimension: Range, one: float, other: float) -> float:
-    """As a share of the range, in its own scale; a value beside the range is the whole range away."""
+    """Distance as a share of the range, in its own scale; 1 to an extra value."""
     if other in dimension.extra_values:
         return 1.0
     if dimension.log:
@@ -202,13 +205,13 @@ def _distance(dimension: Range, one: float, other: float) -> float:
 def transferred_space(
     given: Mapping[str, Any], target: Study, handed: Transfer, comments: Sequence[str], where: str
 ) -> str:
-    """The text of the new space: `given` are the tables of the file of `target`. Raises `InputError` where it would be no study."""
+    """The text of the new space, from `given`, the tables of `target`'s file. Raises `InputError` if it is invalid."""
     tables: dict[str, Any] = copy.deepcopy(dict(given))
     for name, prior in handed.priors.items():
         _entry(tables["search"], name)["prior"] = prior.to_plain()
     points = list(tables.get("first_points", []))
     if not repeats_published(target, handed):
-        # Trained once, where the space has it among its own.
+        # A first point of the space that equals the transferred one is not repeated.
         params = _resolved(target, handed)
         others = [point for point, theirs in zip(points, target.first_points, strict=True) if theirs != params]
         points = [dict(handed.point), *others]
@@ -221,7 +224,7 @@ def transferred_space(
 
 
 def repeats_published(target: Study, handed: Transfer) -> bool:
-    """Whether the point is the recipe that the space begins with, which trial 0 trains anyway."""
+    """Whether the point is the recipe of the space, which trial 0 trains anyway."""
     return _resolved(target, handed) == params_of(target.recipe, target.space)
 
 
@@ -230,7 +233,7 @@ def _resolved(target: Study, handed: Transfer) -> Params:
 
 
 def _entry(tables: dict[str, Any], name: str) -> dict[str, Any]:
-    """The table of a dimension, whether its dotted name is quoted or made of tables in tables."""
+    """The table of a dimension, whether its dotted name is quoted or written as nested tables."""
     for entries, key in _paths(tables, name):
         if key in entries:
             entry: dict[str, Any] = entries[key]
@@ -246,7 +249,7 @@ def _paths(tables: dict[str, Any], name: str) -> Iterator[tuple[dict[str, Any], 
 
 
 def score_words(study: Study, trial: Trial) -> str:
-    """What the trial reached in the study's objectives."""
+    """The trial's scores in the study's objectives."""
     accuracies = rung_accuracies(trial) or {}
     parts = [f"{name.replace('_', ' ')} {accuracies[f'{name}_validation']}" for name in study.settings.objective]
     images = trial.at_rung(trial.best_rung)["total_validation"]
@@ -254,21 +257,19 @@ def score_words(study: Study, trial: Trial) -> str:
 
 
 def comments_of(study: Study, trial: Trial, handed: Transfer, source: str, where: str) -> list[str]:
-    """What the new file says of itself."""
+    """The comments at the top of the new file."""
     narrowed = ", ".join(f"{name} ({prior.strength:g})" for name, prior in handed.priors.items())
     comments = [
         f"{where}, narrowed by what the study {source} found. Its trial {trial.number}: {score_words(study, trial)}.",
-        "That trial's values are tried right after the recipe, and priors lie around them; their strengths say how closely the best quarter of"
-        f" the study's scored trials lie to them: {narrowed}.",
+        "That trial's values are tried right after the recipe, with priors around them; the strengths say how close"
+        f" the best quarter of the study's scored trials are to them: {narrowed}.",
     ]
     comments += [
         f"{one.name}: the trial has {show(one.value)}, {one.word}."
         for one in handed.moved
         if one.word and one.centre != one.value
     ]
-    comments += [
-        f"{name}: {show(value)} in the study, in the first point alone." for name, value in handed.held.items()
-    ]
+    comments += [f"{name}: {show(value)} in the study, in the first point only." for name, value in handed.held.items()]
     comments += [
         f"{name}: the trial has {show(value)}; it is not searched here and stays {show(here)}."
         for name, (value, here) in handed.fixed.items()
@@ -277,5 +278,5 @@ def comments_of(study: Study, trial: Trial, handed: Transfer, source: str, where
 
 
 def _printable(text: str) -> str:
-    """A name of a file may hold what ends a comment."""
+    """Replace characters that could end a comment, such as a newline in a file name."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,4 +1,4 @@
-"""Learning from an earlier study: its trials in the dimensions of a new one."""
+"""Warm starts: the trials of an earlier study in the dimensions of a new one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hcpr_tune.search.spec.study import Study, extended, read_study
 from hcpr_tune.training.recipe import Recipe
 
 FIXED = ("model.", "method", "batch_size")
-"""Parts of the recipe that must be equal where neither study searches them: coefficients mean something else beside others."""
+"""Parts of the recipe that must be equal if neither study searches them, since coefficients depend on them."""
 COMPARED = ("images", "steps", "restarts", "relative_step_size", "seed")
-"""Settings of the evaluation that a score depends on."""
+"""Evaluation settings that scores depend on."""
 
 
 def warm_start(folder: Path, study: Study, time: float) -> Event:
-    """The event that tells a new study what the study in `folder` found.
+    """The event that gives a new study the trials of the study in `folder`.
 
-    A trial comes over with its values of the new study's dimensions, those that the earlier study held fixed included, unless one lies
-    outside. Its rung scores come with their epochs, as far as both studies train in the same way up to them; the others do not mean the
-    same and stay behind. Raises `InputError` for another task or another measure.
+    A trial is carried over with its values in the new study's dimensions, including values that the earlier study held
+    fixed, unless one lies outside its dimension. Rung scores are carried over if both studies train the same way up to
+    that rung; others are not comparable. Raises `InputError` for a different task or measure.
     """
     if not all(is_file(folder / name, f"--warm-start {folder}") for name in ("study.toml", "record.jsonl")):
         raise InputError(f"--warm-start {folder}: there is no study; give a folder such as results/NAME")
@@ -39,13 +39,14 @@ def warm_start(folder: Path, study: Study, time: float) -> Event:
     trials = [plain for trial in history.trials.values() if (plain := _carried(trial, old, study)) is not None]
     if not trials:
         raise InputError(
-            f"--warm-start {folder}: none of its {len(history.trials)} trials lies inside this study's dimensions; widen them, or drop it"
+            f"--warm-start {folder}: none of its {len(history.trials)} trials lies inside this study's dimensions;"
+            " widen them, or drop --warm-start"
         )
     return {"event": "warm_start", "time": time, "from": folder.name, "fingerprint": old.fingerprint, "trials": trials}
 
 
 def check_same_measure(option: str, folder: Path, old: Recipe, new: Recipe) -> None:
-    """Raises `InputError`, which names the option that gave the earlier study's `folder`, for another task or another measure."""
+    """Raises `InputError`, naming the `option` that gave the earlier study, for a different task or measure."""
     theirs, ours = to_plain(replace(old.task, root="")), to_plain(replace(new.task, root=""))
     for name in COMPARED:
         theirs[f"evaluation.{name}"], ours[f"evaluation.{name}"] = (
@@ -56,25 +57,26 @@ def check_same_measure(option: str, folder: Path, old: Recipe, new: Recipe) -> N
         if theirs[name] != value:
             key = name if "." in name else f"task.{name}"
             raise InputError(
-                f"{option} {folder}: its scores cannot be compared, its {key} is {show(theirs[name])}, here it is {show(value)}; drop {option}, or set that"
+                f"{option} {folder}: its scores cannot be compared, its {key} is {show(theirs[name])},"
+                f" here it is {show(value)}; drop {option}, or set {key} to the same value"
             )
 
 
 def check_same_training(option: str, folder: Path, old: Study, new: Study) -> None:
-    """The same for what neither study searches, and coefficients depend on."""
+    """The same for settings that neither study searches and that coefficients depend on."""
     theirs, ours = to_plain(old.recipe), to_plain(new.recipe)
     searched = {field_of(name) for name in (*old.space, *new.space)}
     for name in dotted_names(Recipe):
         one, other = get_dotted(theirs, name), get_dotted(ours, name)
         if name.startswith(FIXED) and name not in searched and one != other:
             raise InputError(
-                f"{option} {folder}: its {name} is {show(one)}, here it is {show(other)}, beside which its trials mean something else;"
-                f" drop {option}, or set that"
+                f"{option} {folder}: its {name} is {show(one)}, here it is {show(other)}, so its trials are not"
+                f" comparable; drop {option}, or set {name} to the same value"
             )
 
 
 def _means_the_same(rung: int, old: Recipe, new: Recipe) -> bool:
-    """Whether a score at this epoch is that of the same training in both: equal length, or an equal way to the rung."""
+    """Whether both recipes train the same way up to this epoch: equal length, or an equal schedule up to the rung."""
     if old.lr_schedule != new.lr_schedule:
         return False
     if old.lr_schedule.mode == "restarted":
