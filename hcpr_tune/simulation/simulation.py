@@ -164,7 +164,7 @@ class Simulation:
             self._push(self._now + life, "death", number, worker.life)
 
     def _wake(self) -> None:
-        """Something changed: if a worker is idle, the driver looks for work, for one worker at a time as in Ray Tune."""
+        """Something changed: if a worker is idle, the driver looks for work; one worker at a time, like Ray Tune."""
         if self._idle and not self._asking:
             self._asking = True
             self._push(self._now + self.timing.asking(), "ask", None)

@@ -78,7 +78,7 @@ def _values(text: str) -> list[tuple[str, Any]]:
     if not any(name == known or (known.endswith(".") and name.startswith(known)) for known in VARIED):
         known = ", ".join(one + "*" if one.endswith(".") else one for one in VARIED)
         raise InputError(
-            f"--vary {name}: a plan has learning curves of the training as it is and cannot vary it; "
+            f"--vary {name}: a plan has learning curves of the training as it is and cannot vary that; "
             f"what may vary: {known}"
         )
     parsed = [parse_assignment(f"{name}={value}") for value in values.split(",")]

@@ -137,7 +137,7 @@ def _storing(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"{what}: {error.strerror or error}; free disk space or fix the error, then continue with --resume"
+            f"{what}: {error.strerror or error}; make space or fix the error, then continue with --resume"
         ) from error
 
 

@@ -87,7 +87,7 @@ def test_a_class_may_be_called_like_a_part_or_nearly_so(tmp_path):
     ("names", "words"),
     [
         (("train/a", "train/b", "cat"), "parts and classes are mixed"),
-        (("train/a", "train/b", "test/a", "test/b", "extra/a"), "has test/, train/ beside extra/"),
+        (("train/a", "train/b", "test/a", "test/b", "extra/a"), "has test/, train/ next to extra/"),
         (("val/a", "val/b", "test/a", "test/b"), "but no train"),
         (("train/a", "train/b", "Train/a", "Train/b"), "has Train/, train/ for the same part"),
         (("train/a", "train/b", "val/a", "valid/a"), "has val/, valid/ for the same part"),

@@ -50,7 +50,7 @@ def continued(robust: Array, clean: Array, draws: np.random.Generator) -> Array:
 
 
 def _alike(x: Array, at: Array, draws: np.random.Generator) -> Array:
-    """For each value in `at`, the index of one of the nearest in `x`: failed trials continue differently from others."""
+    """For each value in `at`, the index of one of the nearest in `x`: failed trials continue unlike the others."""
     nearest = np.argsort(np.abs(at[:, None] - x), axis=1, kind="stable")[:, :FEWEST]
     chosen: Array = nearest[np.arange(len(at)), draws.integers(nearest.shape[1], size=len(at))]
     return chosen

@@ -71,7 +71,7 @@ def torchvision_part(task: Task, train: bool) -> Pool:
     }[task.dataset]
     part: dict[str, Any] = {"split": "train" if train else "test"} if task.dataset == "svhn" else {"train": train}
     not_whole = InputError(
-        f"the files of {task.dataset} are missing from task.root = {task.root}, or incomplete; "
+        f"the files of {task.dataset} are not in task.root = {task.root}, or incomplete; "
         f"run: hcpr_tune data {task.dataset} {option('--root', task.root)}"
     )
     try:
