@@ -1,4 +1,4 @@
-"""A search under a virtual clock, with learning curves in place of trainings: what a budget will buy, before it is spent.
+"""Simulated searches: a virtual clock, and learning curves instead of trainings, to see what a budget buys beforehand.
 
 May import `views`, `search`, `training` and `common`.
 """

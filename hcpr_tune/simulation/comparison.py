@@ -1,4 +1,4 @@
-"""Variants compared over several repeats: what each costs and gives, with intervals, and which ones no other beats."""
+"""Comparison of variants over several repeats: cost and score of each, with intervals, and the Pareto-optimal ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hcpr_tune.simulation.suggesting import repeated
 from hcpr_tune.simulation.variants import Variant
 
 SAME_COST = 0.01
-"""Costs that differ by less are the same."""
+"""Costs whose relative difference is at most this count as equal."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over repeats with its 95 % interval (Student's t); of one repeat the interval is unknown, and given as the value."""
+    """A mean over repeats with its 95 % interval (Student's t); for one repeat, the interval is just the value."""
 
     mean: float
     low: float
@@ -58,12 +58,12 @@ FIGURES: dict[str, Callable[[Outcome], float]] = {
     "best": lambda one: one.best,
     "loss": lambda one: one.loss,
 }
-"""What is told of a variant, by the name that it has in the JSON."""
+"""The figures of a variant, by their names in the JSON."""
 
 
 @dataclass
 class Played:
-    """A variant with its outcomes, one for each repeat: those of all variants have the same trials and curves."""
+    """A variant with its outcomes, one per repeat; all variants see the same trials and curves."""
 
     variant: Variant
     outcomes: list[Outcome] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Played:
         return Estimate.of([FIGURES[name](one) for one in self.outcomes])
 
     def rungs(self) -> list[dict[str, Any]]:
-        """What each rung was worth, over the repeats."""
+        """Statistics of each rung, over the repeats."""
         return [_rung([one.rungs[place] for one in self.outcomes]) for place in range(len(self.outcomes[0].rungs))]
 
     def to_plain(self) -> dict[str, Any]:
@@ -109,7 +109,10 @@ def compare(
     seconds: float = math.inf,
     told: Callable[[int], object] = lambda repeat: None,
 ) -> list[Played]:
-    """Play every variant `repeats` times, or as often as fits into `seconds`, at least once. Raises `InputError` where curves lack a rung."""
+    """Simulate every variant `repeats` times, or as often as fits into `seconds`, but at least once.
+
+    Raises `InputError` if the curves have no score at a rung.
+    """
     epochs = sorted({rung for variant in variants for rung in variant.study.rungs})
     trials = max(variant.study.settings.budget.trials for variant in variants)
     results = [Played(variant) for variant in variants]
@@ -130,13 +133,13 @@ def compare(
 
 
 def gain(one: Played, other: Played) -> Estimate:
-    """By how much the first one's score is above the second one's, in pairs: repeat by repeat on the same trials."""
+    """Difference in score of the first over the second, paired: repeat by repeat, on the same trials."""
     return Estimate.of([a.score - b.score for a, b in zip(one.outcomes, other.outcomes, strict=True)])
 
 
 def beats(one: Played, other: Played) -> bool:
-    """Whether nobody would want `other`: it costs more, in wall-clock or worker-hours and in neither less, and is not shown to score higher;
-    or it costs the same and is shown to score lower.
+    """Whether `one` dominates `other`: `other` costs more (in wall-clock time or worker-hours, and less in neither) and
+    does not score significantly higher; or it costs the same and scores significantly lower.
     """
     if len(one.outcomes) < 2:
         shown_better, shown_worse = gain(other, one).mean > 0, gain(one, other).mean > 0
@@ -149,7 +152,7 @@ def beats(one: Played, other: Played) -> bool:
 
 
 def _more(one: Played, other: Played, name: str) -> int:
-    """1 where the second one costs more, -1 where it costs less."""
+    """1 if the second one costs more, -1 if it costs less, 0 if they cost about the same."""
     mine, theirs = one.estimate(name).mean, other.estimate(name).mean
     if abs(theirs - mine) <= SAME_COST * max(mine, theirs):
         return 0
@@ -157,13 +160,14 @@ def _more(one: Played, other: Played, name: str) -> int:
 
 
 def unbeaten(results: Sequence[Played]) -> list[Played]:
-    """The variants that no other beats; all of them where they beat each other in a circle, since nearly equal and not shown are no orders."""
+    """The variants that no other beats. All variants, if they beat each other in a cycle: `beats` is not transitive."""
     left = [one for one in results if not any(beats(other, one) for other in results if other is not one)]
     return left or [*results]
 
 
 def choice(results: Sequence[Played]) -> Played:
-    """Of those that no other beats the one with the highest score; where others are not shown to score lower, the one of these that takes the fewest worker-hours."""
+    """The unbeaten variant with the highest score; among those not significantly worse, the one with the fewest
+    worker-hours."""
     left = unbeaten(results)
     best = max(left, key=lambda one: one.estimate("score").mean)
     as_good = [one for one in left if one is best or (len(one.outcomes) > 1 and gain(best, one).low <= 0)]
@@ -171,7 +175,7 @@ def choice(results: Sequence[Played]) -> Played:
 
 
 def comparison_plain(results: Sequence[Played]) -> dict[str, Any]:
-    """The comparison as JSON has it; the first variant is the one that the others are compared with."""
+    """The comparison for JSON; the first variant is the one that the others are compared with."""
     base, left, chosen = results[0], unbeaten(results), choice(results)
     return {
         "repeats": len(base.outcomes),

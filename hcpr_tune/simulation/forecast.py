@@ -1,4 +1,4 @@
-"""What a plan foresaw, as a table of the space that it writes."""
+"""A plan's forecast, as a table in the space that the plan writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hcpr_tune.simulation.comparison import Played
 
 
 def with_foreseen(study: Study, played: Played) -> Study:
-    """The study with the plan's means."""
+    """The study with the plan's mean figures as its forecast."""
 
     def mean(name: str) -> float:
         return played.estimate(name).mean

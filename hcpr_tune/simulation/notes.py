@@ -1,4 +1,4 @@
-"""What is to be known of a plan before one trusts it."""
+"""Warnings about a plan: what to know before trusting it."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from hcpr_tune.simulation.curves.recorded import RecordedCurves
 FEW = 8
 """Fewer repeats hardly show a difference: with two, Student's t is 12.7."""
 BUSY = 0.8
-"""A driver that is busy for so much of the time keeps workers waiting."""
+"""A driver that is busy for at least this fraction of the time keeps workers waiting."""
 
 
 def notes_of(results: Sequence[Played], curves: Curves, wanted: int) -> list[str]:
-    """Warnings, the gravest first."""
+    """Warnings, most serious first."""
     notes = []
     if curves.guess:
         notes.append(
-            "the learning curves are a guess: believe what it says of time and cost, not of scores and rungs; --from results/OLD or --curves FILE.csv gives real ones"
+            "the learning curves are a guess: trust the plan's times and costs, not its scores and rungs; "
+            "--from results/OLD or --curves FILE.csv gives real ones"
         )
     notes += filter(None, [_failed(results), _driver(results), _idle_workers(results)])
     if isinstance(curves, RecordedCurves):
         notes += filter(None, [_other_rungs(results, curves)])
     if isinstance(curves, CsvCurves) and not curves.knows_noise:
         notes.append(
-            "the file has too few epochs to tell the noise of a score: it is taken as none, and what is chosen looks as good as it was measured"
+            "the file has too few epochs to estimate the noise of a score: it is taken as 0, "
+            "and the chosen trial looks as good as it was measured"
         )
     repeats = len(results[0].outcomes)
     if repeats < wanted:
         notes.append(f"there was time for {repeats} of {wanted} repeats; --seconds gives it more")
     if repeats < FEW and len(results) > 1:
-        notes.append(
-            f"so few repeats ({repeats}) hardly show a difference in score: what is chosen is chosen by its cost"
-        )
+        notes.append(f"too few repeats ({repeats}) to show a difference in score: the variant is chosen by its cost")
     return notes
 
 
 def _named(results: Sequence[Played], concerned: Sequence[Played]) -> str:
-    """Which variants a note is about, where it is not about all."""
+    """Which variants a note is about; empty if there is only one."""
     if len(concerned) == len(results):
         return "" if len(results) == 1 else " (all variants)"
     return f" ({'; '.join(one.variant.name for one in concerned)})"
@@ -63,8 +63,8 @@ def _driver(results: Sequence[Played]) -> str:
         return ""
     busiest = max(one.estimate("driver_use").mean for one in concerned)
     return (
-        f"the driver is busy up to {100 * busiest:.0f} % of the time, and workers wait for it: longer epochs, fewer workers, or several studies that learn from"
-        f" each other (--warm-start){_named(results, concerned)}"
+        f"the driver is busy up to {100 * busiest:.0f} % of the time, and workers wait for it: use longer epochs, "
+        f"fewer workers, or several studies that learn from each other (--warm-start){_named(results, concerned)}"
     )
 
 
@@ -72,11 +72,11 @@ def _idle_workers(results: Sequence[Played]) -> str:
     concerned = [one for one in results if one.variant.worker_pool.workers > one.variant.study.settings.budget.trials]
     if not concerned:
         return ""
-    return f"there are more workers than trials: some never have work{_named(results, concerned)}"
+    return f"there are more workers than trials: some never get work{_named(results, concerned)}"
 
 
 def _other_rungs(results: Sequence[Played], curves: RecordedCurves) -> str:
-    """Where the rate anneals to every rung, a rung that moves changes the training."""
+    """If the rate anneals to every rung, moving a rung changes the training."""
     concerned = [
         one
         for one in results
@@ -87,6 +87,6 @@ def _other_rungs(results: Sequence[Played], curves: RecordedCurves) -> str:
         return ""
     recorded = " and ".join(", ".join(map(str, rungs)) for rungs in curves.rungs)
     return (
-        f"with lr_schedule.mode = annealed a training depends on its rungs, and the curves were recorded with rungs at {recorded}: with others they would be"
-        f" different{_named(results, concerned)}"
+        "with lr_schedule.mode = annealed a training depends on its rungs, and the curves were recorded "
+        f"with rungs at {recorded}: with other rungs they would differ{_named(results, concerned)}"
     )

@@ -1,4 +1,4 @@
-"""What came of one played search: time, work, disk, what was chosen and what it lost against the best there was, what each rung was worth."""
+"""The outcome of one simulated search: time, work, disk, the chosen trial and its loss against the best, the rungs."""
 
 from __future__ import annotations
 
@@ -20,54 +20,54 @@ from hcpr_tune.simulation.worker_pool import FailureModel, WorkerPool
 
 @dataclass(frozen=True)
 class RungOutcome:
-    """What a rung below the last did in one search."""
+    """The effect of a rung below the last in one search."""
 
     epoch: int
     reached: int
-    """Trials that were scored there."""
+    """Number of trials that were scored there."""
     stopped: int
-    """Those that went no further."""
+    """Number of those that went no further."""
     correlation: float | None
-    """Rank correlation of the scores there with what the trials are truly worth at the end; None for few trials."""
+    """Rank correlation of the scores there with the trials' true final scores; None for few trials."""
     measured: float | None
-    """Rank correlation of the scores there with those of the end, as the search itself measures it; it decides whether the rung stops trials."""
+    """Rank correlation of the scores there with the final ones, as the search measures it to decide whether to stop."""
     stops: bool
-    """Whether it did at the end of the search."""
+    """Whether the rung stopped trials at the end of the search."""
     saved_seconds: float
-    """Of workers, that the stopped trials would have taken to the end."""
+    """Worker seconds that the stopped trials would have taken to the end."""
     lost_best: bool
     """Whether the best of all trials was stopped there."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One played search; times in seconds."""
+    """One simulated search; times in seconds."""
 
     wall_clock: float
     worker_seconds: float
-    """That jobs held workers."""
+    """Time for which jobs occupied workers."""
     use: float
-    """Training, evaluation and checkpoints that counted, as a share of the time that workers were there."""
+    """Useful training, evaluation and checkpointing, as a fraction of the time that workers were available."""
     driver_use: float
-    """The share of the time that the driver was busy."""
+    """Fraction of the time for which the driver was busy."""
     trials: int
     epochs: int
     jobs: int
     deaths: int
     lost_seconds: float
-    """Of work that died with a worker."""
+    """Time of work that was lost when a worker died."""
     bytes_written: int
     bytes_kept: int
-    """At the end, when most are kept."""
+    """At the end, when it is largest."""
     reached: bool
     """Whether any trial reached a rung."""
     score: float
-    """What the chosen trial is truly worth, in the first objective; 0 where none was chosen."""
+    """True score of the chosen trial in the first objective; 0 if none was chosen."""
     best: float
-    """What the best trial is worth that was begun, had it been trained to the end."""
+    """True final score of the best trial that was begun, had it been trained to the end."""
     rungs: tuple[RungOutcome, ...]
     busy: tuple[tuple[float, float], ...]
-    """(time, jobs that run from then on), averaged over CELLS steps; the end of the search last."""
+    """(time, number of running jobs from then on), averaged over CELLS steps; the end of the search last."""
 
     @property
     def loss(self) -> float:
@@ -75,7 +75,7 @@ class Outcome:
 
 
 def played(study: Study, curves: Curves, play: Play, costs: Costs, worker_pool: WorkerPool, seed: int) -> Outcome:
-    """Play one search and look at what came of it."""
+    """Simulate one search and return its outcome."""
     timing = PlannedTiming(costs, study, worker_pool.workers)
     lives = FailureModel(worker_pool, seed) if worker_pool.deaths_per_hour else None
     simulation = Simulation(study, play, timing, worker_pool, suggester_of(study, curves), lives)
@@ -107,7 +107,7 @@ def played(study: Study, curves: Curves, play: Play, costs: Costs, worker_pool: 
 
 
 def worth_at(study: Study, curve: Curve, place: int) -> float:
-    """The first objective without noise; 0 where a floor is missed."""
+    """The first objective without noise; 0 if a floor is missed."""
     true = {"robust_accuracy": curve.true_robust[place], "clean_accuracy": curve.true_clean[place]}
     return 0.0 if study.goal.shortfall(true) else study.goal.values(true)[0]
 
@@ -135,7 +135,7 @@ def _rung(
 
 
 def _to_the_end(study: Study, rung: int, timing: PlannedTiming) -> float:
-    """What a trial takes from a rung to the end."""
+    """Seconds that a trial takes from a rung to the end."""
     if not study.restarted:
         return sum(timing.epochs(study.rungs[-1])[rung:])
     return sum(sum(timing.epochs(later)) for later in study.rungs if later > rung)
@@ -145,7 +145,10 @@ CELLS = 150
 
 
 def averaged(points: Sequence[tuple[float, int]], end: float) -> tuple[tuple[float, float], ...]:
-    """Of (time, jobs that run from then on) the mean in each of CELLS steps: jobs end and begin in turn, and single points would show only one of it."""
+    """The mean number of running jobs in each of CELLS time steps, from (time, number of running jobs from then on).
+
+    Single points would be misleading, since the number alternates as jobs end and begin.
+    """
     step = end / CELLS
     if not step:
         return ((0.0, 0.0),)

@@ -1,4 +1,4 @@
-"""A recorded search played again from its own record: does the simulation decide what the search decided, and does it take as long?"""
+"""Replay of a recorded search in the simulation: does it make the same decisions, and does it take as long?"""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from hcpr_tune.simulation.simulation import Simulation
 from hcpr_tune.simulation.worker_pool import WorkerPool
 
 OUTSIDE = ("enqueue", "kill", "workers")
-"""Events that come from outside; a session's beginning brings its own."""
+"""Events from outside the search, in addition to those of the session's beginning."""
 DECISIONS = ("trial", "job")
 TOO_OFTEN = "its worker process died"
-"""How the reason begins of a trial that failed because its workers died."""
+"""How the reason of a trial begins that failed because its workers died."""
 
 
 class Departed(Exception):
-    """The replay decided what the record has nothing of."""
+    """The replay made a decision that is not in the record."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of it. `decisions` are the record's, the first `same` of them are the replay's too."""
+    """The result. `decisions`: the number in the record; `same`: how many of the first ones the replay made too."""
 
     decisions: int
     same: int
     departs: str
-    """The first decision that is another one, in words; empty where all are the same."""
+    """The first decision that differs, in words; empty if all are the same."""
     recorded_seconds: float
     replayed_seconds: float
 
     @property
     def off(self) -> float:
-        """By what share of the recorded time the replayed one differs."""
+        """Relative difference of the replayed time from the recorded one."""
         return self.replayed_seconds / self.recorded_seconds - 1
 
     def to_plain(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Replay:
 
 
 class RecordedTiming:
-    """Each epoch, death and answer of the driver takes what it took; a job that the record does not have raises `Departed`."""
+    """Recorded times of epochs, deaths and answers of the driver; a job that is not in the record raises `Departed`."""
 
     def __init__(self, events: Sequence[Event]) -> None:
         self._asked = deque(driver_waits(events))
@@ -111,7 +111,7 @@ class RecordedTiming:
             if not self._epochs[work]:
                 raise Departed(f"{work.name}, which was not trained then")
             self._now[work] = self._epochs[work].popleft()
-        # A process that dies before its report takes for ever to give it.
+        # A process that dies before its report never sends it.
         return self._now[work].get(epoch, (math.inf, 0.0))
 
 
@@ -122,7 +122,7 @@ def died(event: Event) -> bool:
 
 
 def driver_waits(events: Sequence[Event]) -> list[float]:
-    """For each job handed out: the seconds since there was both a free worker and something new to decide by."""
+    """For each job handed out: the seconds since there was both a free worker and new information."""
     free = deque([events[0]["time"]] * events[0]["workers"])
     waits: list[float] = []
     latest = events[0]["time"]
@@ -139,7 +139,7 @@ def driver_waits(events: Sequence[Event]) -> list[float]:
 
 @dataclass(frozen=True)
 class AsRecorded:
-    """Each trial has the curve that it had."""
+    """Each trial has its recorded curve."""
 
     history: History
     epochs: Sequence[int]
@@ -159,19 +159,21 @@ class AsRecorded:
 
 
 def replay(old: OldStudy) -> Replay:
-    """Play a search again. Raises `InputError` for one that was not done in one session."""
+    """Replay a search. Raises `InputError` unless it ran in one session from start to end."""
     sessions = sum(event["event"] == "begin" for event in old.events)
     if sessions != 1:
         raise InputError(
-            f"--replay {old.folder}: it was searched in {sessions} sessions, and what lay between them no simulation knows; give a search that ran through"
+            f"--replay {old.folder}: it was searched in {sessions} sessions, "
+            "and the gaps between them cannot be simulated; give a search that ran in one session"
         )
     if old.events[0]["event"] != "begin":
         raise InputError(
-            f"--replay {old.folder}: its record does not begin with a session; give a search that ran through"
+            f"--replay {old.folder}: its record does not begin with a session; give a search that ran in one session"
         )
     if old.events[-1]["event"] != "end":
         raise InputError(
-            f"--replay {old.folder}: its record has no end, the search runs or was killed; give a search that ran through"
+            f"--replay {old.folder}: its record has no end: the search is running or was killed; "
+            "give a search that ran to its end"
         )
     began = old.events[0]["time"]
     events = [{**event, "time": event["time"] - began} for event in old.events]
@@ -209,7 +211,7 @@ def _compared(
         ours_now = departed or (str(ours[same]) if same < len(ours) else "the end")
         theirs_now = theirs[same] if same < len(theirs) else "the end"
         departs = f"decision {same + 1}: the record has {theirs_now}, the replay {ours_now}"
-    # What the driver does after the last job (tables, the report) no simulation plays.
+    # The driver's work after the last job (tables, the report) is not simulated.
     ends = [event["time"] for event in events if event["event"] in ("job_end", "end")]
     closing = ends[-1] - ends[-2] if len(ends) > 1 and events[-1]["event"] == "end" else 0.0
     return Replay(len(theirs), same, departs, recorded.seconds, replayed.seconds + closing)

@@ -1,7 +1,7 @@
-"""A search under a virtual clock: the policy of a real search decides, workers are numbers in a queue, and nothing is trained.
+"""Simulation of a search under a virtual clock: real scheduling decisions, simulated workers, no training.
 
-The driver is one process that answers one report after the other, as Ray Tune's does: a worker's next epoch begins when its last report
-has been answered. So a plan shows where more workers only wait longer for the driver.
+As in Ray Tune, the driver answers one report after the other, and a worker's next epoch begins when its last report has
+been answered. So a plan shows when more workers would only wait longer for the driver.
 """
 
 from __future__ import annotations
@@ -25,41 +25,42 @@ class Timing(Protocol):
     """How long everything takes, in seconds of the virtual clock."""
 
     def asking(self) -> float:
-        """From a worker's being free until the driver decides what it does."""
+        """From the time a worker is free until the driver decides what it does."""
 
     def handing_out(self) -> float:
-        """What a job that is handed out holds the driver for."""
+        """How long handing out a job occupies the driver."""
 
     def answering(self) -> float:
-        """What a report holds the driver for."""
+        """How long a report occupies the driver."""
 
     def epoch(
         self, work: Job, epoch: int, curve: Curve, speed: float, begins: bool, fresh: bool
     ) -> tuple[float, float]:
-        """From the driver's last word until the report of `epoch` arrives, and how much of that is work; it `begins` the job, on a `fresh`
-        process or on a used one.
+        """From the driver's last answer until the report of `epoch` arrives, and how much of that is work.
+
+        `begins`: it is the job's first epoch; `fresh`: in a new process.
         """
 
     def death(self, work: Job) -> float:
-        """From handing out until the job's process dies of what is recorded of it; infinite where it does not."""
+        """From handing out the job until its process dies, as recorded; infinite if it does not."""
 
 
 @dataclass
 class Worker:
-    """One place for a trial, with the process that is there at the moment."""
+    """A slot for a trial, with the process that currently fills it."""
 
     speed: float
     there: bool = False
     life: int = 0
-    """Counts its processes, so that what is still to come of an earlier one is dropped."""
+    """Counts its processes, so that pending events of an earlier one are dropped."""
     fresh: bool = True
     work: Job | None = None
     epoch: int = 0
-    """The epoch that it trains."""
+    """The epoch in training."""
     since: float = 0.0
-    """When it began with it."""
+    """When that epoch began."""
     trained: float = 0.0
-    """What the epoch takes without waiting for anything."""
+    """Seconds that the epoch takes without any waiting."""
     curve: Curve | None = None
 
 
@@ -68,7 +69,7 @@ Kind = Literal["ask", "report", "death", "join", "outside"]
 
 @dataclass
 class Simulation:
-    """One search. `run` plays it to its end; `history` is then what a real search would have recorded."""
+    """One simulated search. After `run`, `history` is what a real search would have recorded."""
 
     study: Study
     play: Play
@@ -76,29 +77,29 @@ class Simulation:
     worker_pool: WorkerPool
     suggester: Suggests
     lives: FailureModel | None = None
-    """Draws how long workers live; None: they die of what the timing says."""
+    """Draws how long workers live; None: deaths come from the timing."""
     outside: Sequence[Event] = ()
-    """What comes from outside at its time: requests, nodes that come and go."""
+    """Timed events from outside: requests, nodes that come and go."""
     opening: Event | None = None
-    """The event that a recorded session begins with."""
+    """The first event of a recorded session."""
     told: Callable[[Event], object] = lambda event: None
-    """Hears every event."""
+    """Called with every event."""
     history: History = field(init=False)
     useful_seconds: float = 0.0
-    """Of training, evaluation and checkpoints that counted."""
+    """Spent on training, evaluation and checkpoints that counted."""
     lost_seconds: float = 0.0
-    """Of epochs that died with their worker, and of those that were trained again."""
+    """Spent on epochs that were lost with their worker or trained again."""
     driver_seconds: float = 0.0
-    """That the driver was busy."""
+    """Time for which the driver was busy."""
     deaths: int = 0
     checkpoints: int = 0
-    """That were written."""
+    """Number of checkpoints written."""
     jobs: int = 0
-    """That were handed out."""
+    """Number of jobs handed out."""
     curves: dict[int, Curve] = field(default_factory=dict)
-    """Of every trial that was begun."""
+    """Curves of all trials that were begun."""
     busy: list[tuple[float, int]] = field(default_factory=list)
-    """(time, running jobs) where that changed."""
+    """(time, number of running jobs) at each change."""
 
     def __post_init__(self) -> None:
         self.history = History(self.study.recipe.epochs, self.study.goal)
@@ -117,7 +118,7 @@ class Simulation:
         self.told(event)
 
     def run(self) -> History:
-        """Play the search to its end."""
+        """Simulate the search to its end."""
         early = sum(self.worker_pool.joins_at(number) <= 0 for number in range(self.worker_pool.workers))
         begin = {"event": "begin", "time": 0.0, "workers": early, "versions": {}, "fingerprint": ""}
         self.history.apply(self.opening or begin)
@@ -163,13 +164,13 @@ class Simulation:
             self._push(self._now + life, "death", number, worker.life)
 
     def _wake(self) -> None:
-        """Something is new: if a worker is idle, the driver looks whether there is work. One worker after the other, as Ray Tune does."""
+        """Something changed: if a worker is idle, the driver looks for work; one worker at a time, like Ray Tune."""
         if self._idle and not self._asking:
             self._asking = True
             self._push(self._now + self.timing.asking(), "ask", None)
 
     def _serve(self, seconds: float) -> None:
-        """The driver does something that takes it so long, after all that it was asked to do before."""
+        """Occupy the driver for `seconds`, after everything that it was asked to do before."""
         self._now = max(self._now, self._driver_free) + seconds
         self._driver_free = self._now
         self.driver_seconds += seconds
@@ -199,12 +200,12 @@ class Simulation:
         self._wake()
 
     def _saved(self, work: Job, reported: int) -> int:
-        """The latest epoch that has a checkpoint: a job goes on from there."""
+        """The latest epoch that has a checkpoint; the job resumes from there."""
         epochs = range(reported, work.start, -1)
         return next((epoch for epoch in epochs if has_checkpoint(self.study, epoch, work.end)), work.start)
 
     def _train(self, number: int, begins: bool) -> None:
-        """The worker goes on with its next epoch."""
+        """The worker begins its next epoch."""
         worker = self._workers[number]
         assert worker.work is not None
         assert worker.curve is not None
@@ -268,7 +269,7 @@ class Simulation:
         self._idle.add(number, self._now)
 
     def _die(self, number: int) -> None:
-        """The process, or its node, is gone; its job is handed out again, and another worker takes its place later."""
+        """The process or its node is lost; its job is handed out again, and another worker replaces it later."""
         worker = self._workers[number]
         worker.life += 1
         self.deaths += 1

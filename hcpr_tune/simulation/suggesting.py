@@ -1,4 +1,4 @@
-"""Where the points of played trials come from: the search's own sampler, or nowhere, where no curve depends on them."""
+"""Sources of points for simulated trials: the search's sampler, or none if no curve depends on them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hcpr_tune.simulation.curves.curves import Curves
 
 LEARNS_NOTHING = ("random", "qmc")
 MOST_TO_LEARN_FROM = 200
-"""A model of so many trials takes a good part of a second to be asked, and a plan asks it for every trial of every repeat."""
+"""With this many trials, one suggestion takes a good part of a second, and a plan needs one per trial and repeat."""
 
 
 class Blind:
-    """Gives the planned points, and after them trials without a point: the search's own decisions, without the cost of a draw that nothing depends on."""
+    """Returns the planned points, then trials without a point: saves draws that nothing depends on."""
 
     def __init__(self, study: Study) -> None:
         self._study, self._name = study, study.settings.sampler.name
@@ -30,7 +30,7 @@ class Blind:
 
 
 def played_studies(studies: Sequence[Study], curves: Curves) -> tuple[list[Study], str]:
-    """The studies with samplers that can be played, all of them or none, and what is to be said of it."""
+    """The studies with samplers that can be simulated, replaced in all of them or in none, and a note on it."""
     names = {study.settings.sampler.name for study in studies}
     if not curves.knows_params:
         blind = "no curve depends on a trial's values here: samplers cannot be told apart" if len(names) > 1 else ""
@@ -46,12 +46,13 @@ def played_studies(studies: Sequence[Study], curves: Curves) -> tuple[list[Study
     who = ", ".join(sorted(names - {*LEARNS_NOTHING}))
     return (
         drawn,
-        f"{who} is played as random: to ask it {most} times in each repeat would take too long; it would do better than this",
+        f"{who} is simulated as random: asking it {most} times in each repeat would take too long; "
+        "it would do better than this",
     )
 
 
 def repeated(study: Study, repeat: int) -> Study:
-    """The study as it is at first, then with other draws of points, brackets and random promotions: another search with the same settings."""
+    """The study itself for repeat 0, else with another seed for points, brackets and random promotions."""
     if not repeat:
         return study
     seed = derive_seed(study.settings.seed, "repeat of a search", repeat) % 2**31

@@ -1,4 +1,4 @@
-"""The times of a plan, from what the work costs."""
+"""The times of a plan, computed from costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hcpr_tune.simulation.curves.curves import Curve
 
 
 class PlannedTiming:
-    """Every epoch takes what `costs` say, times the trial's own factor, over the worker's speed."""
+    """Every epoch takes the time in `costs`, times the trial's factor, divided by the worker's speed."""
 
     def __init__(self, costs: Costs, study: Study, workers: int) -> None:
         self.costs, self._study, self._workers = costs, study, workers

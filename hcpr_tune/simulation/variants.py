@@ -1,4 +1,4 @@
-"""The variants of a plan: a study with other values of what a plan can tell apart."""
+"""The variants of a plan: a study with other values of the settings that a plan can vary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hcpr_tune.simulation.worker_pool import WorkerPool
 
 WORKERS = "workers"
 VARIED = ("budget.", "early_stopping.", "sampler.", "seed", WORKERS)
-"""What may vary: it changes which trials are trained how far and by how many, and no training itself."""
+"""What may vary: which trials are trained, how far and by how many workers, but not the training itself."""
 MOST_WORKERS = 100_000
 MOST_VARIANTS = 64
 AS_IT_IS = "as the space has it"
@@ -33,9 +33,9 @@ class Variant:
 def variants_of(
     vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]], Study], worker_pool: WorkerPool
 ) -> list[Variant]:
-    """The study as it is, and each combination of the values that vary: `KEY=V1,V2,V3`. Raises `InputError`.
+    """The study as it is, and one variant for each combination of the values in `vary` (`KEY=V1,V2,V3`).
 
-    `read` gives the study with further values of dotted names laid over it.
+    `read` returns the study with these values of dotted names overridden. Raises `InputError`.
     """
     axes = [_values(text) for text in vary]
     names = [axis[0][0] for axis in axes]
@@ -63,7 +63,7 @@ def variants_of(
 
 
 def _with_workers(study: Study, workers: int) -> Study:
-    """The study with as many workers as it is compared with: a search of it then uses no more."""
+    """The study limited to the number of workers it is compared with."""
     resources = replace(study.settings.resources, workers=workers)
     return replace(study, settings=replace(study.settings, resources=resources))
 
@@ -78,7 +78,8 @@ def _values(text: str) -> list[tuple[str, Any]]:
     if not any(name == known or (known.endswith(".") and name.startswith(known)) for known in VARIED):
         known = ", ".join(one + "*" if one.endswith(".") else one for one in VARIED)
         raise InputError(
-            f"--vary {name}: a plan knows learning curves of the training as it is and cannot vary that; what may vary: {known}"
+            f"--vary {name}: a plan has learning curves of the training as it is and cannot vary that; "
+            f"what may vary: {known}"
         )
     parsed = [parse_assignment(f"{name}={value}") for value in values.split(",")]
     doubled = [value for place, (_, value) in enumerate(parsed) if value in [other for _, other in parsed[:place]]]
@@ -88,14 +89,15 @@ def _values(text: str) -> list[tuple[str, Any]]:
 
 
 def check_workers(option: str, value: Any, study: Study) -> int:
-    """Raises `InputError` for what is no number of workers, and for more than the study would use."""
+    """Return `value`. Raises `InputError` if it is not a number of workers, or more than the study would use."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
         bounds = f"at most {MOST_WORKERS}" if isinstance(value, int) and value > MOST_WORKERS else "at least 1"
         raise InputError(f"{option} must be a whole number of {bounds}, got {value}; one GPU is one worker")
     most = study.settings.resources.workers
     if most and value > most:
         raise InputError(
-            f"{option} {value} is above resources.workers = {most}, which the search would not pass; raise that, or set it to 0: no limit"
+            f"{option} {value} is above resources.workers = {most}, which limits the search; "
+            "raise that, or set it to 0: no limit"
         )
     return value
 

@@ -1,4 +1,4 @@
-"""The workers of a plan: how many, how fast, when they come, how often they die."""
+"""The workers of a plan: how many, how fast, when they join, how often they die."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from hcpr_tune.common.seeds import derive_seed
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """`workers` that differ as `speeds` say, dealt out in turn."""
+    """A number of `workers`, which get the `speeds` in turn."""
 
     workers: int
     speeds: tuple[float, ...] = (1.0,)
     """Relative: a worker of speed 0.5 takes twice as long."""
     join_seconds: float = 0.0
-    """They come evenly over so many seconds, the first one at once."""
+    """They join evenly over this time, the first one at once."""
     deaths_per_hour: float = 0.0
-    """How often one worker dies, per hour that it is there; at random, whatever it does."""
+    """How often a worker dies, per hour; at random, whatever it does."""
     back_seconds: float = 0.0
-    """How long until another one has its place."""
+    """Seconds until a lost worker is replaced."""
 
     def speed(self, worker: int) -> float:
         return self.speeds[worker % len(self.speeds)]
@@ -32,19 +32,19 @@ class WorkerPool:
 
 
 class FailureModel:
-    """Draws how long each life of each worker lasts, from a seed."""
+    """Draws how long each worker process lives, from a seed."""
 
     def __init__(self, worker_pool: WorkerPool, seed: int) -> None:
         self._worker_pool, self._draws = worker_pool, random.Random(derive_seed(seed, "deaths"))
 
     def seconds(self) -> float:
-        """Of one life; infinite where nobody dies."""
+        """Seconds until the next death; infinite if workers never die."""
         rate = self._worker_pool.deaths_per_hour
         return self._draws.expovariate(rate / 3600) if rate else math.inf
 
 
 class Idle:
-    """The workers that have nothing to do: the one that waits longest is next."""
+    """The idle workers; the one that has waited longest is next."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[float, int]] = []

@@ -1,10 +1,13 @@
-"""One training's state at an epoch's end, written whole or not at all.
+"""Checkpoints: a training's state at the end of an epoch, written atomically.
 
-A checkpoint is a folder `epoch_0009` with `state.pt` (weights, optimiser, averages, epoch: plain tensors, read with weights_only),
-`report.json` (what was measured in the epochs of the segment so far, so that what was not told or was lost is told again), where a segment ends
-`model.safetensors` to take away, and `manifest.json` with the size and the SHA-256 of each. `examples.png` is for people: nothing goes on from
-it, so that the manifest does not know it, and without it a checkpoint is whole. Random draws are derived from the seed and the epoch, so
-there is no generator to hold.
+A checkpoint is a folder `epoch_0009` with
+- `state.pt`: weights, optimiser, averages, epoch; plain tensors, read with weights_only;
+- `report.json`: the reports of the segment's epochs so far, so that unsent or lost reports can be sent again;
+- `model.safetensors` at the end of a segment: the weights for export;
+- `manifest.json`: size and SHA-256 of each of these files;
+- `examples.png`: a picture that resuming does not need, so it is optional and not in the manifest.
+
+Random draws are derived from the seed and the epoch, so there is no generator state to save.
 """
 
 from __future__ import annotations
@@ -30,25 +33,27 @@ STATE, REPORT, WEIGHTS, EXAMPLES = "state.pt", "report.json", "model.safetensors
 
 
 def folder_of(root: Path, epoch: int) -> Path:
-    """Where the checkpoint of `epoch` lies below a training's folder."""
+    """The folder of the checkpoint of `epoch`, below a training's folder."""
     return root / f"epoch_{epoch:04d}"
 
 
 def saved_epochs(root: Path) -> list[int]:
-    """The epochs that have a checkpoint below `root`, rising."""
+    """The epochs that have a checkpoint below `root`, in ascending order."""
     return sorted(int(path.name.removeprefix("epoch_")) for path in root.glob("epoch_*") if path.name[6:].isdigit())
 
 
 def save(
     root: Path, state: TrainingState, reports: list[dict[str, Any]], with_weights: bool, examples: bytes = b""
 ) -> Path:
-    """Write the checkpoint of `state.epoch` and what was measured up to it, the latest epoch last, and the picture `examples`; a reader sees all of it or nothing. Raises `OSError`, and then leaves nothing."""
+    """Write the checkpoint of `state.epoch` atomically, with the reports up to it (latest epoch last) and the picture
+    `examples`. On `OSError` nothing is left behind.
+    """
     target = folder_of(root, state.epoch)
     temporary = draft_of(target)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        # Through memory: torch's own writer does not say that a disk is full.
+        # Through memory: torch's own writer does not report a full disk.
         buffer = io.BytesIO()
         torch.save(state.state_dict(), buffer)
         (temporary / STATE).write_bytes(buffer.getbuffer())
@@ -60,7 +65,7 @@ def save(
             (temporary / EXAMPLES).write_bytes(examples)
         for path in temporary.iterdir():
             _flush(path)
-        if target.exists():  # an older checkpoint was damaged, so that this epoch ran again
+        if target.exists():  # this epoch ran again because an earlier checkpoint was damaged
             shutil.rmtree(target)
         temporary.rename(target)
     except BaseException:
@@ -70,7 +75,10 @@ def save(
 
 
 def load(root: Path, epoch: int, state: TrainingState) -> list[dict[str, Any]]:
-    """Bring `state` to where it was at the end of `epoch`; returns what was measured up to it. Raises `InputError` where the state is of another model."""
+    """Restore `state` as it was at the end of `epoch`; returns the reports up to it.
+
+    Raises `InputError` if the checkpoint is of another model.
+    """
     path = folder_of(root, epoch) / STATE
     device = next(state.model.parameters()).device
     try:
@@ -80,16 +88,18 @@ def load(root: Path, epoch: int, state: TrainingState) -> list[dict[str, Any]]:
     except Exception as error:
         reason = first_line(error)
         raise InputError(
-            f"{path} cannot be continued from: {reason}; it is of another recipe: delete its folder to go on from the one before"
+            f"cannot resume from {path}: {reason}; it belongs to another recipe: "
+            "delete its folder to resume from the previous checkpoint"
         ) from error
 
 
 def load_latest(
     root: Path, latest: int, state: TrainingState, recipe: str = ""
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Bring `state` to its latest undamaged checkpoint up to the epoch `latest`; returns what was measured up to it, nothing without one, and what was lost.
+    """Restore `state` from the latest undamaged checkpoint up to the epoch `latest`.
 
-    Damaged ones are deleted, and those whose report says another `recipe`. Raises `InputError` as `load`.
+    Returns the reports up to it (none without a checkpoint) and a message for each lost checkpoint: damaged ones, and
+    those of another `recipe`, are deleted. Raises `InputError` as `load` does.
     """
     losses: list[str] = []
     for leftover in root.glob(".epoch_*"):
@@ -109,7 +119,7 @@ def load_latest(
 
 def _foreign(folder: Path, recipe: str) -> str:
     latest = json.loads((folder / REPORT).read_text(encoding="utf-8"))[-1]
-    return "" if latest.get("recipe", recipe) == recipe else "it is of another recipe"
+    return "" if latest.get("recipe", recipe) == recipe else "it belongs to another recipe"
 
 
 def drop(root: Path, epochs: Iterable[int]) -> None:

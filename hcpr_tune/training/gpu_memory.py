@@ -1,4 +1,4 @@
-"""The memory of a GPU that several trials share: nobody takes more than its share, and who starts waits for who ends."""
+"""Sharing the memory of a GPU between trials: each is capped at its share, and waits until that much is free."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from pathlib import Path
 import torch
 
 ENOUGH = 0.9
-"""A job starts where this part of its share is free: contexts and drivers take some of the memory for themselves."""
+"""A job starts once this fraction of its share is free: contexts and drivers take some of the memory."""
 
 PATIENCE = 60.0
-"""Seconds to wait for memory that somebody else holds. After that the job starts all the same: its cap, not the wait, guards the others."""
+"""Seconds to wait for memory. After that the job starts anyway: its cap, not the wait, protects the others."""
 
 INTERVAL = 0.5
-"""Seconds between two looks at the free memory."""
+"""Seconds between two checks of the free memory."""
 
 ON_GPU = re.compile(r"(cuda|hip)\b.*out of memory|cu\w+_status_alloc_failed", re.IGNORECASE)
 ON_HOST = re.compile(r"can't allocate memory|cannot allocate memory", re.IGNORECASE)
-"""Torch says that the host is out of memory by a plain `RuntimeError`."""
+"""Torch raises a plain `RuntimeError` when the host is out of memory."""
 
 REQUEST = re.compile(r"(?:tried|unable) to allocate ([\d.]+ \w+)", re.IGNORECASE)
 PACKAGE = Path(__file__).parents[1]
 
 
 def claim(device: torch.device, share: float) -> float:
-    """Take this process's `share` of the GPU `device`, in GPUs: wait until it is free, then cap what this process can allocate.
+    """Wait until this process's `share` of the GPU `device` (in GPUs) is free, then cap what it can allocate.
 
-    Returns the seconds waited; on a CPU it does nothing. Only the first claim of a process waits: later on its own memory is part of what
-    is taken. Raises `ValueError` unless `share` is above 0.
+    Returns the seconds waited; on a CPU it does nothing. Only the first claim of a process waits: later, its own memory
+    counts as used. Raises `ValueError` unless `share` is above 0.
     """
     if device.type != "cuda":
         return 0.0
@@ -44,9 +44,10 @@ def claim(device: torch.device, share: float) -> float:
 
 
 def cap(share: float, device: torch.device) -> None:
-    """Let this process allocate at most `share` of the memory of a CUDA device; 1 and more lift an earlier cap. Nothing on other devices.
+    """Cap this process at `share` of a CUDA device's memory; 1 or more lifts an earlier cap.
 
-    The cap is on what torch allocates; the CUDA context of a process comes on top. Raises `ValueError` unless `share` is above 0.
+    Does nothing on other devices. The cap covers what torch allocates; the process's CUDA context comes on top.
+    Raises `ValueError` unless `share` is above 0.
     """
     if device.type != "cuda":
         return
@@ -61,14 +62,14 @@ def wait_for_room(
     clock: Callable[[], float],
     patience: float = PATIENCE,
 ) -> float:
-    """Wait until `ENOUGH` of `share` (in GPUs, at most one counts) is free or `patience` (seconds) is over; returns the seconds waited.
+    """Wait at most `patience` seconds until `ENOUGH` of `share` (in GPUs, capped at one) is free.
 
-    `free_and_total` gives bytes, `clock` seconds: a process that has just ended gives its memory back a little later. Raises `ValueError`
-    unless `share` is above 0.
+    A process that has just ended frees its memory a little later. `free_and_total` returns bytes, `clock` seconds.
+    Returns the seconds waited. Raises `ValueError` unless `share` is above 0.
     """
     needed = ENOUGH * _of_one_gpu(share)
     began = now = clock()
-    # A fixed end: what is left of the patience could become too small a step for the clock to move.
+    # A fixed end: counting down the remaining time could leave steps too small for the clock to advance.
     end = began + patience
     while now < end:
         free, total = free_and_total()
@@ -80,31 +81,36 @@ def wait_for_room(
 
 
 def release() -> None:
-    """Give the GPU memory that no tensor needs back to the device, for whoever shares it; nothing where CUDA was not used."""
+    """Return unused GPU memory to the device, for processes that share it; does nothing if CUDA was not used."""
     if torch.cuda.is_initialized():
-        # Tensors in reference cycles, a generator's frame for instance, are only freed by a collection.
+        # Tensors in reference cycles (such as a generator's frame) are only freed by a collection.
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """One line that says where memory ran out and the way out; None for other errors. Looks through what the error was raised from."""
+    """One line on where memory ran out, with a hint; None for other errors. Also looks at the error's causes."""
     cause: BaseException | None = error
     while cause is not None:
         if _is_of_gpu(cause):
-            return f"out of GPU memory{_details(cause)}; lower batch_size or the model's width, or raise resources.gpus_per_trial"
+            return (
+                f"out of GPU memory{_details(cause)}; "
+                "lower batch_size or the model's width, or raise resources.gpus_per_trial"
+            )
         if _is_of_host(cause):
-            return f"out of memory of the machine{_details(cause)}; lower batch_size, or run fewer trials at once: resources.workers"
+            return (
+                f"out of host memory{_details(cause)}; lower batch_size, or run fewer trials at once: resources.workers"
+            )
         cause = cause.__cause__
     return None
 
 
 def _free_and_total(device: torch.device) -> tuple[int, int]:
-    """Bytes of the device, of all processes together."""
+    """Free and total bytes of the device, over all processes."""
     try:
         free, total = torch.cuda.mem_get_info(device)
     except RuntimeError as error:
-        # On a full GPU not even the context of this process has room, without which nothing can be asked.
+        # A full GPU has no room even for this process's context, which the query needs.
         if out_of_memory(error) is None:
             raise
         return 0, 1
@@ -130,8 +136,8 @@ def _is_of_host(error: BaseException) -> bool:
 
 
 def _details(error: BaseException) -> str:
-    """The innermost function of this package that was running, and how much it asked for, as far as they are known."""
+    """The innermost running function of this package and the amount requested, where known."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if PACKAGE in Path(frame.filename).parents]
     where = f" in {Path(frames[-1].filename).stem}.{frames[-1].name}" if frames else ""
     asked = REQUEST.search(str(error))
-    return where + (f" ({asked[1]} more were asked for)" if asked else "")
+    return where + (f" ({asked[1]} more requested)" if asked else "")

@@ -1,4 +1,4 @@
-"""The training loop: a generator of epochs. Stopping, pausing and saving are the caller's business."""
+"""The training loop: a generator of epochs. Stopping, pausing and saving are up to the caller."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from hcpr_tune.training.seeds import generator
 
 @dataclass(frozen=True)
 class Epoch:
-    """What was measured in one epoch. Losses are means over the training images; times are in seconds.
+    """Measurements of one epoch. Losses are means over the training images; times are in seconds.
 
-    `validation` is None where the recipe's evaluation period skips the epoch, `masking` before the last one.
+    `validation` is None in epochs that the recipe's evaluation period skips, `masking` in all but the last one.
     """
 
     epoch: int
@@ -52,17 +52,18 @@ class Epoch:
 
 @dataclass
 class TrainingState:
-    """All that a training carries from one epoch to the next. Its random draws are derived, so no generator is here."""
+    """Everything a training carries from one epoch to the next. Random draws are derived from the seed and the epoch,
+    so there is no generator state."""
 
     model: nn.Module
     optimiser: torch.optim.SGD
     averaged: Averaged | None
     epoch: int
     compiled: Classifier | None = None
-    """The model as torch.compile has it, where the recipe asks for that; it shares the model's weights."""
+    """The compiled model, if the recipe asks for one; it shares the model's weights."""
 
     def scored_model(self) -> nn.Module:
-        """The model that is evaluated and kept: the averaged one where averaging is on."""
+        """The model that is evaluated and saved: the averaged one if averaging is on."""
         return self.model if self.averaged is None else self.averaged.model()
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class TrainingState:
 
 
 def initial_state(recipe: Recipe, data: Data) -> TrainingState:
-    """The state before the first epoch, on the device where the data are."""
+    """The state before the first epoch, on the data's device."""
     seed = derive_seed(recipe.seed, "weights")
     model = build_model(recipe.network, data.channels, data.classes, seed, data.image_size)
     model.to(data.train.labels.device)
@@ -104,7 +105,7 @@ def initial_state(recipe: Recipe, data: Data) -> TrainingState:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Torch's threads set to `count`, and back again: another number gives other roundings, hence another model."""
+    """Set Torch's thread count inside the block: another count rounds differently and gives another model."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -114,14 +115,14 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 class PhaseClock:
-    """Seconds spent per phase without waiting for a GPU in between: on CUDA its events are read once, at the end."""
+    """Seconds per phase, measured without synchronising in between: CUDA events are read once, at the end."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
         self._marks: list[tuple[str, Any]] = []
 
     def mark(self, phase: str) -> None:
-        """What follows belongs to `phase`, until the next mark."""
+        """Begin `phase`; it lasts until the next mark."""
         if self._cuda:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -130,7 +131,7 @@ class PhaseClock:
             self._marks.append((phase, time.perf_counter()))
 
     def seconds(self) -> dict[str, float]:
-        """Seconds per phase; the last mark only ends the one before it."""
+        """Seconds per phase; the last mark only ends the previous phase."""
         if self._cuda:
             torch.cuda.synchronize()
         totals: dict[str, float] = {}
@@ -141,9 +142,9 @@ class PhaseClock:
 
 
 def train(recipe: Recipe, data: Data, state: TrainingState) -> Iterator[Epoch]:
-    """Train from `state.epoch` to the recipe's last or stop epoch, one `Epoch` at a time; `state` is moved along in place.
+    """Train from `state.epoch` to the recipe's last or stop epoch, in place; yields an `Epoch` after each epoch.
 
-    Raises `Diverged` where a loss or a weight is no finite number.
+    Raises `Diverged` if a loss or a weight is not finite.
     """
     while state.epoch < recipe.last_epoch:
         with torch_threads(recipe.threads), number_formats(recipe, data.train.labels.device):
@@ -153,11 +154,11 @@ def train(recipe: Recipe, data: Data, state: TrainingState) -> Iterator[Epoch]:
 
 @contextmanager
 def number_formats(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """TensorFloat-32 on or off as the recipe says, on a GPU, and back again."""
+    """On a GPU, switch TensorFloat-32 on or off as the recipe says, inside the block."""
     if device.type != "cuda":
         yield
         return
-    cudnn: Any = torch.backends.cudnn  # whose types leave out what it has
+    cudnn: Any = torch.backends.cudnn  # torch's type stubs lack `conv`
     places = (torch.backends.cuda.matmul, cudnn.conv)
     before = [place.fp32_precision for place in places]
     for place in places:
@@ -192,7 +193,7 @@ class EpochSettings:
 
 
 def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) -> Epoch:
-    """Train `state` through one epoch and evaluate it on validation where the recipe says so."""
+    """Train `state` for one epoch and evaluate it on validation if the recipe says so."""
     device = data.train.labels.device
     now, method = EpochSettings.of(recipe, epoch), method_of(recipe.method)
     for group in state.optimiser.param_groups:
@@ -244,7 +245,7 @@ def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) ->
 
 
 def return_to_full_rate(recipe: Recipe, state: TrainingState) -> None:
-    """What momentum and the averaged weights do where an annealed learning rate returns."""
+    """Reset momentum and averaged weights, if the recipe says so, when an annealed learning rate returns to full."""
     if recipe.lr_schedule.momentum_at_return == "reset":
         state.optimiser.state.clear()
     if recipe.averaging.at_return == "reset" and state.averaged is not None:
@@ -252,14 +253,14 @@ def return_to_full_rate(recipe: Recipe, state: TrainingState) -> None:
 
 
 def epoch_batches(recipe: Recipe, data: Data, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training images once, in the order and with the augmentation of `epoch`."""
+    """One pass over the training images, in the order and with the augmentation of `epoch`."""
     order = generator("cpu", recipe.seed, "order", epoch)
     drawn = generator("cpu", recipe.seed, "augmentation", epoch)
     return batches(data.train, recipe.batch_size, order, recipe.augmentation, drawn)
 
 
 def measure(recipe: Recipe, data: Data, state: TrainingState) -> tuple[Accuracies | None, Masking | None]:
-    """The scored model on validation, in float32; the masking alarm after the last epoch."""
+    """Evaluate the scored model on validation, in float32; check for masked gradients after the last epoch."""
     if state.epoch not in recipe.rung_epochs and state.epoch % recipe.evaluation.period:
         return None, None
     model = fuse_conv_bn(state.scored_model())
@@ -269,7 +270,7 @@ def measure(recipe: Recipe, data: Data, state: TrainingState) -> tuple[Accuracie
 
 
 def forward_precision(recipe: Recipe, device: torch.device) -> Any:
-    """bfloat16 convolutions where the recipe asks for them and there is a GPU; the head and the losses stay in float32."""
+    """bfloat16 convolutions if the recipe asks for them, on a GPU only; the head and the losses stay in float32."""
     if recipe.precision.bfloat16 and device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
@@ -295,11 +296,11 @@ def attack(
     noise: torch.Generator,
     compiled: Classifier | None = None,
 ) -> Tensor:
-    """Attacked copies of `images` that maximise the method's objective, from a random start.
+    """Adversarial copies of `images` that maximise the method's objective, from a random start.
 
-    The natural logits do not change during the attack: where the objective needs them they are computed once, without a graph. The
-    model is in eval mode, without parameter gradients. What runs is the model `compiled`, or else a copy of it whose convolutions have
-    their batch normalisation folded in.
+    The natural logits do not change during the attack: if the objective needs them, they are computed once, without a
+    graph. The model is in eval mode, without parameter gradients. The attack runs on `compiled`, if given, else on a
+    copy of the model with batch normalisation folded into its convolutions.
     """
     settings = recipe.attack
     with evaluating(model):
@@ -337,7 +338,8 @@ def update(
 ) -> Tensor:
     """One optimiser step on L = accuracy + factor * consistency; returns the two batch means before it, (2,).
 
-    Two forwards in train mode, natural images first: batch normalisation sees the two batches apart, in that order.
+    Two forward passes in train mode, natural images first: batch normalisation sees the two batches separately, in that
+    order.
     """
     model = state.model
     model.train()

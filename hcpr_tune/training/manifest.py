@@ -1,4 +1,4 @@
-"""The manifest of a folder: size and SHA-256 of each of its files, so that a file that was cut off or altered is found."""
+"""The manifest of a folder: size and SHA-256 of each file, to detect truncated or altered files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write(folder: Path) -> None:
 
 
 def damage(folder: Path, only: str = "") -> str:
-    """What is wrong with a folder's files, or with the one named `only`; empty where they are what was written."""
+    """What is wrong with a folder's files, or with the one named `only`; empty if they match the manifest."""
     try:
         files: dict[str, dict[str, Any]] = json.loads((folder / NAME).read_text(encoding="utf-8"))
         for name, seal in files.items():

@@ -1,7 +1,7 @@
-"""A user's own function or factory, named package.module:function: looked up, run, and named in whatever comes of it.
+"""User functions named package.module:function: imported, called, and named in error messages.
 
-Such a name in a file is code of whoever wrote the file. Where a command reads files of others it opens `only_vouched`, and then nothing
-is imported that nobody has vouched for; a worker imports what its driver has decided to hand out.
+Such a name in a file runs code chosen by the file's author. A command that reads files written by others enters
+`only_vouched`, and then imports only what has been vouched for; a worker imports whatever its driver sends.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ LONGEST_VALUE = 200
 """Characters of an argument's value in a message."""
 
 _vouched: set[str] | None = None
-"""What may be imported; None: everything, since whoever runs this process has decided before it began."""
+"""The names that may be imported; None: all, because that was decided before this process started."""
 
 
 class PluginError(InputError):
-    """A user's own code could not be used; `details` holds its traceback, without the frames of this package."""
+    """A user's code could not be used; `details` holds its traceback, without the frames of this package."""
 
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class PluginError(InputError):
 
 
 class Ended(Exception):
-    """A user's code wanted to end the process, or raised what `except Exception` does not catch; the message says what."""
+    """A user's code tried to end the process or raised a `BaseException` that is not an `Exception`."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(f"ended with {named(cause)}{_place_of(cause)}")
@@ -45,7 +45,7 @@ class Ended(Exception):
 
 @contextmanager
 def only_vouched() -> Iterator[None]:
-    """For as long as the block lasts nothing is imported but what `vouch` was called with in it."""
+    """Inside the block, only names that were passed to `vouch` in it are imported."""
     global _vouched
     before, _vouched = _vouched, set()
     try:
@@ -55,38 +55,40 @@ def only_vouched() -> Iterator[None]:
 
 
 def vouch(references: Iterable[str]) -> None:
-    """Somebody who may say so wants these to be imported."""
+    """Allow these names to be imported."""
     if _vouched is not None:
         _vouched.update(references)
 
 
 def load(path: str, what: str) -> Callable[..., Any]:
-    """Import package.module:function; `what` names the setting in messages. The working folder can be imported from.
+    """Import package.module:function, also from the working folder; `what` names the setting in messages.
 
-    Raises `PluginError` where the module or the name is missing, where importing it raises, or where it cannot be called.
+    Raises `InputError` if the name was not vouched for, and `PluginError` if the module or the name is missing,
+    importing it raises, or it is not callable.
     """
     if _vouched is not None and path not in _vouched:
         raise InputError(
-            f"{what} {path} is code that nobody has vouched for here; add --trust (trust=True from Python) if you trust whoever named it"
+            f"{what} {path} is code from a file that is not trusted; "
+            "add --trust (trust=True from Python) if you trust its author"
         )
     module_name, _, name = path.partition(":")
     folder = str(Path.cwd())
     if folder not in sys.path:
-        # As `python -m` has it: a user's file beside the command is found, on the driver and on a local worker.
+        # As with `python -m`: a user's file in the working folder is found, on the driver and on a local worker.
         sys.path.append(folder)
     try:
         with guarded():
             function = getattr(importlib.import_module(module_name), name, None)
     except Exception as error:
         raise PluginError(
-            f"{what} {path}: importing {module_name} {did(error)}; mend the module, or put its folder on PYTHONPATH",
+            f"{what} {path}: importing {module_name} {did(error)}; fix the module, or put its folder on PYTHONPATH",
             users_traceback(error),
         ) from error
     if not callable(function):
         found = (
             "has no such name"
             if function is None
-            else f"has a {one_line(type(function).__name__)} of that name, which cannot be called"
+            else f"has a {one_line(type(function).__name__)} of that name, which is not callable"
         )
         raise PluginError(f"{what} {path}: {module_name} {found}; name a function")
     found_function: Callable[..., Any] = function
@@ -94,21 +96,21 @@ def load(path: str, what: str) -> Callable[..., Any]:
 
 
 def call(function: Callable[..., Any], path: str, what: str, **arguments: Any) -> Any:
-    """Call a user's function; what it raises becomes a `PluginError` with its own traceback."""
+    """Call a user's function; turns what it raises into a `PluginError` with the user's traceback."""
     try:
         with guarded():
             return function(**arguments)
     except Exception as error:
         given = ", ".join(f"{name}={one_line(repr(value), LONGEST_VALUE)}" for name, value in arguments.items())
-        message = f"{what} {path}: calling it with {given} {did(error)}; mend it"
+        message = f"{what} {path}: calling it with {given} {did(error)}; fix it"
         raise PluginError(message, users_traceback(error)) from error
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Whatever a user's code raises leaves the block as an `Exception`: `sys.exit()` in it ends neither a command nor a worker.
+    """Turn whatever a user's code raises into an `Exception`: its `sys.exit()` must not end a command or a worker.
 
-    Ctrl-C and SIGTERM go through as ever: what is raised while a signal is answered is not the user's.
+    Ctrl-C and SIGTERM work as usual: what a signal handler raises is not the user's code.
     """
     heard = False
 
@@ -120,7 +122,7 @@ def guarded() -> Iterator[None]:
 
         return hear
 
-    # Python answers signals in its main thread only.
+    # Python handles signals in its main thread only.
     main = threading.current_thread() is threading.main_thread()
     known = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)} if main else {}
     before = {name: (handler, listening(handler)) for name, handler in known.items() if callable(handler)}
@@ -136,14 +138,13 @@ def guarded() -> Iterator[None]:
         raise Ended(error) from error
     finally:
         for name, (handler, ours) in before.items():
-            if (
-                signal.getsignal(name) is ours
-            ):  # else whoever answered a signal, or the user's code, has set another one
+            # Otherwise a signal handler or the user's code has set another one.
+            if signal.getsignal(name) is ours:
                 signal.signal(name, handler)
 
 
 def guarded_steps(steps: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each of them made in a block of `guarded`."""
+    """The same items, each produced inside `guarded`."""
     while True:
         with guarded():
             try:
@@ -154,20 +155,20 @@ def guarded_steps(steps: Iterator[Item]) -> Iterator[Item]:
 
 
 def did(error: BaseException) -> str:
-    """What a user's code did, in words that follow its name."""
+    """What a user's code did, as words to follow its name."""
     return str(error) if isinstance(error, Ended) else f"raised {named(error)}"
 
 
 def _place_of(error: BaseException) -> str:
-    """The file and the line that raised it: a model's forward says nothing else of where it stands."""
+    """The file and line that raised the error; for a model's forward nothing else tells where it is."""
     frames = list(traceback.extract_tb(error.__traceback__))
-    # Packages such as wandb put a function of theirs in the place of sys.exit.
+    # Packages such as wandb replace sys.exit by a function of their own.
     frames = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     return f" ({clean(Path(frames[-1].filename).name)}, line {frames[-1].lineno})" if frames else ""
 
 
 def users_traceback(error: BaseException) -> str:
-    """The traceback without the frames of this module and of the import machinery, clean."""
+    """The traceback without the frames of this module and of the import machinery, without control characters."""
     error = error.cause if isinstance(error, Ended) else error
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]

@@ -1,4 +1,4 @@
-"""What a recipe costs on this machine: real steps of its training, a real evaluation, for a limited time."""
+"""The cost of a recipe on this machine, measured by real training steps and a real evaluation in limited time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hcpr_tune.training.session import DataShelf
 
 @dataclass(frozen=True)
 class Probe:
-    """Seconds for one epoch, from `steps` optimiser steps of it: the attack per attack step, the rest of the training, one evaluation."""
+    """Seconds for one epoch, extrapolated from `steps` optimiser steps: per attack step, updates, one evaluation."""
 
     steps: int
     steps_per_epoch: int
@@ -42,10 +42,10 @@ class Probe:
     validation_images: int
     classes: int
     robust_accuracy_validation: float
-    """After these steps, from 0 to 1, on the images that there was time for."""
+    """After these steps, from 0 to 1, on as many images as time allowed."""
 
     def epoch_seconds(self, attack_steps: int) -> float:
-        """Attack and update of one epoch."""
+        """Seconds for attack and update in one epoch."""
         return self.seconds_per_attack_step * attack_steps + self.seconds_update
 
 
@@ -54,7 +54,7 @@ SHARE_OF_EVALUATION = 0.25
 
 
 def probe(recipe: Recipe, shelf: DataShelf, seconds: float) -> Probe:
-    """Train for `seconds` at most, two epochs at most and one step at least; evaluate on as many images as fit into a quarter of the time."""
+    """Train for at most `seconds` and two epochs, but at least one step; a quarter of the time is for evaluation."""
     began = time.perf_counter()
     data = shelf.get(recipe.task)
     device = data.train.labels.device
@@ -72,7 +72,7 @@ def probe(recipe: Recipe, shelf: DataShelf, seconds: float) -> Probe:
             marks.append(_now(device))
             update(recipe, method, state, images, adversarial, labels, now)
             marks.append(_now(device))
-            # The first step pays for what later ones find ready; it counts only where it is the only one.
+            # The first step includes warm-up; it counts only if it is the only one.
             if steps == 1:
                 spent = [0.0, 0.0]
             spent[0] += marks[1] - marks[0]
@@ -111,7 +111,7 @@ def _now(device: torch.device) -> float:
 
 
 def _evaluated(recipe: Recipe, data: Data, model: torch.nn.Module, latest: float) -> tuple[float, float]:
-    """Seconds of one evaluation of all scored images, and the robust accuracy, from ever larger subsets of them while the time allows."""
+    """Seconds to evaluate all scored images, and robust accuracy; measured on growing subsets while time allows."""
     validation = data.validation
     total = len(scored_positions(validation, recipe.evaluation))
     attacked = fuse_conv_bn(model)

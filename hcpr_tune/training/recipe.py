@@ -1,7 +1,7 @@
-"""The recipe: every number that changes a trained model, in one frozen record.
+"""The recipe: every setting that affects the trained model, in one frozen dataclass.
 
-The defaults are the published recipe of self-paced hard-class pair reweighting (SPAT, AAAI-23) for CIFAR-10; a search space
-states what its task changes. A recipe written to a file and read back trains the same model.
+The defaults are the published recipe of self-paced hard-class pair reweighting (SPAT, AAAI-23) for CIFAR-10; a search
+space overrides what its task needs. A recipe written to a file and read back trains the same model.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ RETURNS = ("keep", "reset")
 LR_SHAPES = ("steps", "cosine", "cyclic")
 
 COSINE_METHODS = ("hcpr", "hypersphere_trades", "hypersphere_pgd_at")
-"""Methods that are defined on cosines."""
+"""Methods that need cosine logits."""
 MOST_EPOCHS = 1_000_000
 FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """package.module:function"""
 
 
 def check_name(name: str, value: str, known: tuple[str, ...], more: dict[str, str]) -> None:
-    """Raise `InputError` unless `value` is a known name, or has one of the forms in `more` (form -> regular expression)."""
+    """Raise `InputError` unless `value` is a known name or has one of the forms in `more` (form -> regex)."""
     if value in known or any(re.fullmatch(pattern, value) for pattern in more.values()):
         return
     raise InputError(f"{name} must be one of {', '.join((*known, *more))}, got {show(value)}; choose one of them")
@@ -45,48 +45,51 @@ def check_name(name: str, value: str, known: tuple[str, ...], more: dict[str, st
 
 @dataclass(frozen=True)
 class Task(Settings):
-    """What is classified and which attacks must be survived; recipes of one task can be compared."""
+    """The dataset and the threat model; recipes with the same task are comparable."""
 
     dataset: str = setting("digits", "The images: digits, fashion_mnist, cifar10, cifar100, svhn or folder:PATH.")
-    root: str = setting("data", "Folder that holds the files of torchvision's datasets; `hcpr_tune data` fills it.")
+    root: str = setting("data", "Folder with the files of torchvision's datasets; `hcpr_tune data` fills it.")
     images: int = setting(
-        0, "Use only so many images of the training part, in equal shares per class; 0: all.", at_least=0
+        0, "Number of images of the training part to use, in equal shares per class; 0: all.", at_least=0
     )
     image_size: int = setting(
         0,
-        "Side in pixels to which images of a folder are resized; 0: they must all have one size.",
+        "Side in pixels to which a folder's images are resized; 0: they must all have the same size.",
         at_least=0,
         at_most=4096,
     )
-    split_seed: int = setting(0, "Draws the validation split (and the test split of data without one).", at_least=0)
+    split_seed: int = setting(
+        0, "Seed of the validation split (and of the test split, where the data have none).", at_least=0
+    )
     validation_fraction: float = setting(
         0.2,
-        "Share of the training part held out for validation, where a folder has no val/ of its own.",
+        "Share of the training part held out for validation, unless a folder has its own val/.",
         above=0,
         below=1,
     )
     test_fraction: float = setting(
-        0.2, "Share held out for the test, where the data have no test part of their own.", above=0, below=1
+        0.2, "Share held out for the test, where the data have no test part.", above=0, below=1
     )
-    norm: str = setting("linf", "The norm of the ball that is judged and trained in.", choices=NORMS)
-    epsilon: float = setting(8 / 255, "Radius that is judged, for images in [0, 1].", above=0, at_most=1)
+    norm: str = setting("linf", "Norm of the perturbation ball, in training and evaluation.", choices=NORMS)
+    epsilon: float = setting(8 / 255, "Radius used in evaluation, for images in [0, 1].", above=0, at_most=1)
 
     def check_together(self) -> None:
         check_name("dataset", self.dataset, DATASETS, {"folder:PATH": "(?s:folder:.+)"})
         held_out = self.validation_fraction + self.test_fraction
         if held_out >= 1:
             raise InputError(
-                f"validation_fraction plus test_fraction must be below 1, got {held_out:g}; lower one to leave images to train on"
+                f"validation_fraction plus test_fraction must be below 1, got {held_out:g}; "
+                "lower one to leave images to train on"
             )
 
 
 @dataclass(frozen=True)
 class Augmentation(Settings):
-    """What training images go through, drawn anew in each epoch."""
+    """Random changes to the training images, drawn anew in each epoch."""
 
     crop_padding: int = setting(
         0,
-        "Random crop after padding by so many black pixels; the published CIFAR recipe has 4.",
+        "Black pixels padded on each side before a random crop; the published CIFAR recipe has 4.",
         at_least=0,
         at_most=64,
     )
@@ -95,7 +98,7 @@ class Augmentation(Settings):
 
 @dataclass(frozen=True)
 class Model(Settings):
-    """The network. It takes images in [0, 1]; normalisation is its own business."""
+    """The network. It takes images in [0, 1] and normalises them itself."""
 
     name: str = setting(
         "small_cnn", "A built-in name, torchvision:NAME, or package.module:factory, called with classes and channels."
@@ -105,14 +108,17 @@ class Model(Settings):
     )
     head: str = setting(
         "cosine",
-        "Cosine logits with unit rows (hcpr and the hypersphere methods need them), linear ones, or auto: what the method is published with.",
+        "Cosine logits with unit rows (hcpr and the hypersphere methods need them), linear logits, "
+        "or auto: the head that the method was published with.",
         choices=HEADS,
     )
     head_bias: bool = setting(True, "Whether the head adds a bias per class, as the published code does.")
     mean: tuple[float, ...] = setting(
-        (), "Per channel, subtracted inside the model; empty: none, as published.", at_least=0, at_most=1
+        (), "Per-channel mean, subtracted inside the model; empty: none, as published.", at_least=0, at_most=1
     )
-    std: tuple[float, ...] = setting((), "Per channel, divided by inside the model; empty: none.", above=0, at_most=1)
+    std: tuple[float, ...] = setting(
+        (), "Per-channel standard deviation, divided by inside the model; empty: none.", above=0, at_most=1
+    )
 
     def check_together(self) -> None:
         check_name(
@@ -123,19 +129,20 @@ class Model(Settings):
         )
         if len(self.mean) != len(self.std):
             raise InputError(
-                f"mean and std must have one value per channel each, got {len(self.mean)} and {len(self.std)}; give both or none"
+                f"mean and std must have one value per channel each, got {len(self.mean)} and {len(self.std)}; "
+                "give both or none"
             )
 
 
 @dataclass(frozen=True)
 class Schedule(Settings):
-    """A value that moves from `start` to `end` over the first `ramp` fraction of the epochs that it spans."""
+    """A value that moves from `start` to `end` over the first `ramp` fraction of its span."""
 
     start: float = setting(1.0, "Value at the first epoch.", at_least=0)
     end: float = setting(1.0, "Value from the last epoch of the ramp on.", at_least=0)
     ramp: float = setting(0.0, "Fraction of the span's epochs that the ramp takes.", at_least=0, at_most=1)
     shape: str = setting("constant", "How it moves; constant means `end` from the first epoch on.", choices=SHAPES)
-    over: str = setting("trial", "The span: the whole trial, or each segment between two rungs anew.", choices=SPANS)
+    over: str = setting("trial", "The span: the whole trial, or each segment between two rungs.", choices=SPANS)
 
     @classmethod
     def from_plain(cls, value: float) -> Schedule:
@@ -151,7 +158,7 @@ class Hcpr(Settings):
     margin: float = setting(0.2, "Margin m of the pair factors.", at_least=0, at_most=2)
     kl_weight: float = setting(1.2, "Weight of KL(natural || adversarial); beta * n in the paper.", at_least=0)
     square_weight: float = setting(6.0, "Weight of the sum of squared KL terms; beta in the paper.", at_least=0)
-    detached: bool = setting(False, "Let no gradient flow through the pair factors; the published code lets it.")
+    detached: bool = setting(False, "Stop the gradient through the pair factors; the published code does not.")
 
     def check_together(self) -> None:
         if self.kl_weight == 0 and self.square_weight == 0:
@@ -162,7 +169,7 @@ class Hcpr(Settings):
 
 @dataclass(frozen=True)
 class Trades(Settings):
-    """Coefficients of TRADES (Zhang et al., ICML 2019), its hypersphere variant included."""
+    """Coefficients of TRADES (Zhang et al., ICML 2019) and its hypersphere variant."""
 
     beta: float = setting(6.0, "Weight of KL(natural || adversarial).", at_least=0)
 
@@ -184,15 +191,15 @@ class Hypersphere(Settings):
 
 @dataclass(frozen=True)
 class Attack(Settings):
-    """The inner maximisation of training: gradient ascent in a ball of the task's norm."""
+    """The inner maximisation of training: PGD in a ball of the task's norm."""
 
     epsilon: float = setting(0.031, "Radius of the ball in training.", above=0, at_most=1)
     steps: Schedule = setting(Schedule(10.0, 10.0), "Steps per attack, rounded to a whole number of at least 1.")
-    step_size: float = setting(
-        0.007, "Length of one step: per pixel (L-inf), or of the whole image (L2).", above=0, at_most=1
-    )
+    step_size: float = setting(0.007, "Step size: per pixel (L-inf), or of the whole image (L2).", above=0, at_most=1)
     start: str = setting(
-        "normal", "Start at normal noise (hcpr, TRADES, MART), or anywhere in the ball (PGD-AT).", choices=STARTS
+        "normal",
+        "Random start: normal noise (hcpr, TRADES, MART), or uniform in the ball (PGD-AT).",
+        choices=STARTS,
     )
     initial_noise: float = setting(0.001, "Standard deviation of the normal noise.", at_least=0)
 
@@ -210,7 +217,7 @@ class Optimiser(Settings):
 
     lr: float = setting(0.1, "Learning rate at the start of its schedule.", above=0, at_most=100)
     momentum: float = setting(0.9, "Momentum.", at_least=0, below=1)
-    nesterov: bool = setting(False, "Nesterov's momentum; the published code has none.")
+    nesterov: bool = setting(False, "Nesterov momentum; the published code does not use it.")
     weight_decay: float = setting(2e-4, "Weight decay, on every parameter.", at_least=0, at_most=1)
     clip_norm: float = setting(0.0, "Upper bound on the gradient's L2 norm over all parameters; 0: none.", at_least=0)
 
@@ -223,14 +230,15 @@ class Optimiser(Settings):
 class LrSchedule(Settings):
     """How the learning rate moves, and what a rung is.
 
-    `single` is one schedule over the whole training, so that a rung scores a model in the middle of it. `annealed` anneals within each
-    segment between rungs, and the next segment returns to the full rate. `restarted` makes each rung a whole training of so many
-    epochs: what goes on from it begins anew, and every schedule spans that training.
+    `single` is one schedule over the whole training, so that a rung scores a model in the middle of it. `annealed`
+    anneals within each segment between rungs, and the next segment returns to the full rate. `restarted` makes each
+    rung a complete training of its length: a promoted trial starts from scratch, and every schedule spans that
+    training.
     """
 
     mode: str = setting(
         "single",
-        "One schedule over the training, one over each segment between rungs, or a whole training for each rung.",
+        "One schedule over the training, one over each segment between rungs, or a complete training for each rung.",
         choices=LR_MODES,
     )
     shape: str = setting(
@@ -241,86 +249,86 @@ class LrSchedule(Settings):
     milestones: tuple[float, ...] = setting(
         (0.75, 0.9), "Fractions of the span at which the steps fall.", above=0, at_most=1
     )
-    factor: float = setting(0.1, "What a step multiplies the rate by.", above=0, at_most=1)
-    peak: float = setting(0.4, "Fraction of the span at which the cyclic rate is full.", above=0, below=1)
+    factor: float = setting(0.1, "Factor that each step multiplies the rate by.", above=0, at_most=1)
+    peak: float = setting(0.4, "Fraction of the span at which the cyclic rate peaks.", above=0, below=1)
     momentum_at_return: str = setting(
-        "keep", "Where an annealed rate returns to full: go on with the momentum, or begin without.", choices=RETURNS
+        "keep", "When an annealed rate returns to full: keep the momentum, or reset it.", choices=RETURNS
     )
 
 
 @dataclass(frozen=True)
 class Averaging(Settings):
-    """Exponentially averaged weights, which are then the model that is evaluated and kept."""
+    """Exponential moving average of the weights; if on, the averaged model is evaluated and saved."""
 
     half_life: float = setting(
         0.0, "Epochs after which a step's weight is halved; 0: no averaging.", at_least=0, at_most=1e6
     )
     at_return: str = setting(
-        "keep", "Where an annealed rate returns to full: go on with the average, or begin a new one.", choices=RETURNS
+        "keep", "When an annealed rate returns to full: keep the average, or reset it.", choices=RETURNS
     )
 
 
 @dataclass(frozen=True)
 class WeightPerturbation(Settings):
-    """Adversarial weight perturbation (AWP; Wu et al., NeurIPS 2020), the head left out."""
+    """Adversarial weight perturbation (AWP; Wu et al., NeurIPS 2020) of all layers but the head."""
 
     gamma: float = setting(
-        0.0, "Size relative to each layer's norm; 0: none. The paper has 0.005 with TRADES.", at_least=0, below=1
+        0.0, "Size relative to each layer's norm; 0: none. The paper uses 0.005 with TRADES.", at_least=0, below=1
     )
     from_epoch: int = setting(1, "First epoch with perturbation.", at_least=1, at_most=MOST_EPOCHS)
 
 
 @dataclass(frozen=True)
 class Precision(Settings):
-    """Number formats. On the CPU training runs in float32, whatever stands here."""
+    """Number formats. On the CPU, training always runs in float32."""
 
     bfloat16: bool = setting(
         False, "On a GPU: convolutions in bfloat16; head, losses and attack gradients stay in float32."
     )
-    tf32: bool = setting(False, "On a GPU: TensorFloat-32 in float32 convolutions and products.")
+    tf32: bool = setting(False, "On a GPU: TensorFloat-32 in float32 convolutions and matrix products.")
     compile: bool = setting(False, "Compile the model's forward pass with torch.compile.")
 
 
 @dataclass(frozen=True)
 class Evaluation(Settings):
-    """Robust accuracy on validation: ascent on the margin from a random start, `task.epsilon` as radius."""
+    """Robust accuracy on validation: PGD on the margin from a random start, with radius `task.epsilon`."""
 
     images: int = setting(
-        0, "Use only so many validation images, a fixed subset in equal shares per class; 0: all.", at_least=0
+        0, "Number of validation images to use, a fixed subset in equal shares per class; 0: all.", at_least=0
     )
     steps: int = setting(20, "Steps of the margin attack.", at_least=1, at_most=10000)
     restarts: int = setting(
         1, "Random starts per image; an image is robust if it survives all.", at_least=1, at_most=1000
     )
-    relative_step_size: float = setting(0.125, "Length of one step as a fraction of task.epsilon.", above=0, at_most=2)
-    seed: int = setting(0, "Draws the random starts, one fixed start per image and restart.", at_least=0)
-    period: int = setting(1, "Evaluate after every so many epochs, and always where a segment ends.", at_least=1)
+    relative_step_size: float = setting(0.125, "Step size as a fraction of task.epsilon.", above=0, at_most=2)
+    seed: int = setting(0, "Seed of the random starts: one fixed start per image and restart.", at_least=0)
+    period: int = setting(1, "Epochs between evaluations; the end of a segment is always evaluated.", at_least=1)
     batch_size: int = setting(512, "Images per batch.", at_least=1, at_most=1_000_000)
     masking_images: int = setting(
-        128, "Images that the masking alarm looks at after the last epoch; 0: none.", at_least=0
+        128, "Images for the gradient masking check after the last epoch; 0: none.", at_least=0
     )
 
 
 @dataclass(frozen=True)
 class Recipe(Settings):
-    """Everything that decides what model a training gives."""
+    """Everything that determines the trained model."""
 
-    task: Task = setting(Task(), "The images and the threat.")
+    task: Task = setting(Task(), "The dataset and the threat model.")
     model: Model = setting(Model(), "The network.")
-    seed: int = setting(0, "Draws the initial weights, the order of the images and the attack's noise.", at_least=0)
-    threads: int = setting(1, "Torch threads on the CPU: they are part of the result.", at_least=1, at_most=1024)
+    seed: int = setting(0, "Seed of the initial weights, the order of the images and the attack's noise.", at_least=0)
+    threads: int = setting(1, "Torch threads on the CPU; they affect the result.", at_least=1, at_most=1024)
     epochs: int = setting(100, "Length of the training.", at_least=1, at_most=MOST_EPOCHS)
     segment_ends: tuple[int, ...] = setting(
         (), "Epochs at which segments end before the last one: the rungs.", at_least=1
     )
     stop_epoch: int = setting(
-        0, "End the training at this rung, schedules as for all epochs; 0: at the last one.", at_least=0
+        0, "End the training at this rung, with schedules as for all epochs; 0: train to the end.", at_least=0
     )
     batch_size: int = setting(128, "Images per optimiser step.", at_least=2, at_most=1_000_000)
     label_smoothing: float = setting(
         0.0, "Share of each label spread over all classes, in every cross-entropy.", at_least=0, below=1
     )
-    augmentation: Augmentation = setting(Augmentation(), "What training images go through.")
+    augmentation: Augmentation = setting(Augmentation(), "Augmentation of the training images.")
     method: str = setting(
         "hcpr", "The losses of the attack and of the update: a built-in name, or package.module:function."
     )
@@ -328,7 +336,7 @@ class Recipe(Settings):
     trades: Trades = setting(Trades(), "Coefficients of trades and hypersphere_trades.")
     mart: Mart = setting(Mart(), "Coefficients of mart.")
     hypersphere: Hypersphere = setting(Hypersphere(), "Coefficients of hypersphere_trades and hypersphere_pgd_at.")
-    pace: Schedule = setting(Schedule(), "The self-paced schedule: how much of the reweighting is on, 0 to 1.")
+    pace: Schedule = setting(Schedule(), "The self-paced schedule: strength of the reweighting, 0 to 1.")
     consistency: Schedule = setting(Schedule(), "Factor on both consistency weights.")
     attack: Attack = setting(Attack(), "The inner maximisation.")
     optimiser: Optimiser = setting(Optimiser(), "The optimiser.")
@@ -346,14 +354,15 @@ class Recipe(Settings):
             )
         if max(self.pace.start, self.pace.end) > 1:
             raise InputError(
-                f"pace must be at most 1, got {max(self.pace.start, self.pace.end):g}; 1 is the published reweighting, 0 is none of it"
+                f"pace must be at most 1, got {max(self.pace.start, self.pace.end):g}; "
+                "1 is the published reweighting, 0 is none of it"
             )
         ends = self.segment_ends
         if list(ends) != sorted(set(ends)) or (ends and ends[-1] > self.epochs):
             raise InputError(
-                f"segment_ends must rise and end at most at epochs = {self.epochs}, got {list(ends)}; drop the ones beyond it"
+                f"segment_ends must rise and end at most at epochs = {self.epochs}, got {list(ends)}; "
+                "drop the ones beyond it"
             )
-
         if self.stop_epoch and self.stop_epoch not in self.rungs:
             raise InputError(
                 f"stop_epoch must be 0 or a rung, one of {list(self.rungs)}, got {self.stop_epoch}; 0 trains to the end"
@@ -371,12 +380,12 @@ class Recipe(Settings):
 
     @property
     def rung_epochs(self) -> tuple[int, ...]:
-        """The epochs at which a segment of this training ends: its rungs, or only its end where each rung is a training of its own."""
+        """The epochs at which a segment of this training ends: its rungs, or only its end in mode `restarted`."""
         return (self.last_epoch,) if self.lr_schedule.mode == "restarted" else self.rungs
 
     @property
     def span_epochs(self) -> int:
-        """The epochs that a schedule over the trial spans."""
+        """The number of epochs that a schedule over the trial spans."""
         return self.last_epoch if self.lr_schedule.mode == "restarted" else self.epochs
 
     @property
@@ -392,12 +401,12 @@ class Recipe(Settings):
 
 
 def recipe_from_plain(values: dict[str, Any], where: str, instead: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe from nested plain values; `where` is the file that an error names, `instead` as in `settings.read`."""
+    """A recipe from nested plain values; `where` is the file to name in errors, `instead` as in `settings.read`."""
     return read(Recipe, values, where, instead=instead)
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe file. Raises `InputError` that names what is wrong in it."""
+    """Read a recipe file. Raises `InputError` naming the problem."""
     return recipe_from_plain(read_toml(path), str(path))
 
 

@@ -1,4 +1,4 @@
-"""A segment of one training with its checkpoints: what a worker does for a job, and what `hcpr_tune train` does for a recipe."""
+"""Training of one segment with checkpoints: what a worker runs for a job, and `hcpr_tune train` for a recipe."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from hcpr_tune.training.plugins import guarded
 from hcpr_tune.training.recipe import Recipe, Task
 
 Report = dict[str, Any]
-"""One epoch as plain values: the fields of `Epoch`, the counts on validation, times and the device."""
+"""One epoch as plain values: the fields of `Epoch`, counts on validation, times and the device."""
 
 
 class DataShelf:
-    """Keeps the data of the task used last on the device, so that the next training on a reused process starts at once."""
+    """Keeps the data of the last task on the device, so that the next training in a reused process starts at once."""
 
     def __init__(self, on_gpu: bool = True, cache: Path | None = None) -> None:
-        """`on_gpu`: on a GPU if there is one. `cache`: a folder of this machine where its processes share data sets."""
+        """`on_gpu`: use a GPU if there is one. `cache`: a local folder where processes share data sets."""
         self.device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
         self._kept: tuple[Task, Data] | None = None
-        # On a GPU the images leave the host's memory at once, so that a file would only cost disk.
+        # On a GPU the images leave host memory at once, so a shared file would only cost disk space.
         self._cache = None if cache is None or self.device.type != "cpu" else NodeCache(cache)
 
     def get(self, task: Task) -> Data:
@@ -48,9 +48,9 @@ class DataShelf:
 
 
 def check_trainable(recipe: Recipe, shelf: DataShelf) -> tuple[str, ...]:
-    """Read the data and build the model, so that what is wrong with them is said before any work starts. Raises `InputError`.
+    """Read the data and build the model, to find problems before any work starts. Raises `InputError`.
 
-    Returns what is to be told about the data: what was skipped in a folder, and what was decided about its images.
+    Returns notes about the data: what was skipped in a folder, and how unusual images are handled.
     """
     method_of(recipe.method)
     data = shelf.get(recipe.task)
@@ -62,13 +62,16 @@ def check_trainable(recipe: Recipe, shelf: DataShelf) -> tuple[str, ...]:
 def train_segment(
     recipe: Recipe, shelf: DataShelf, folder: Path, start: int, end: int, reported: int = 0, checkpoint_every: int = 1
 ) -> Iterator[Report]:
-    """Train from the end of epoch `start` to the end of epoch `end`, with a checkpoint below `folder` after every so many epochs, at every rung and
-    at the end.
+    """Train from the end of epoch `start` to the end of epoch `end`, saving a checkpoint below `folder` every
+    `checkpoint_every` epochs, at every rung and at the end.
 
-    Goes on from the latest undamaged checkpoint in between. What it knows of epochs after `reported` comes first: a killed process may have saved
-    them without telling anybody. Those between the latest checkpoint and `reported` are trained, and reported, again. Damaged checkpoints are named in the first report's `losses`. Where the checkpoint of `start` is gone, the
-    epochs before it are trained, and reported, again. Between rungs the latest two checkpoints are kept. Raises `Diverged`, `StorageError` where
-    a checkpoint cannot be read or written, and `InputError` for one that is not understood.
+    Resumes from the latest undamaged checkpoint in between. First come the saved reports of epochs after `reported`: a
+    killed process may have saved them without reporting them. Epochs between the latest checkpoint and `reported` are
+    trained and reported again; so are those before `start` if its checkpoint is gone. Damaged checkpoints are named in
+    the first report's `losses`. Between rungs the latest two checkpoints are kept.
+
+    Raises `Diverged`, `StorageError` if a checkpoint cannot be read or written, and `InputError` for one of another
+    model.
     """
     began = time.perf_counter()
     data = shelf.get(recipe.task)
@@ -79,7 +82,7 @@ def train_segment(
         reports, losses = checkpoints.load_latest(folder, end, state, recipe_name)
     reports = [report for report in reports if report["epoch"] > start]
     for report in reports:
-        # The last one always comes: with it the segment ends.
+        # The report of `end` is always repeated: it ends the segment.
         if report["epoch"] > reported or report["epoch"] == end:
             yield report | {"losses": losses}
             losses = []
@@ -91,7 +94,7 @@ def train_segment(
         report = _report(epoch, shelf.device, startup) | {"recipe": recipe_name}
         reports.append(report)
         examples, trouble = _examples(recipe, data, state) if epoch.is_rung else (b"", "")
-        # The recorded report is where somebody who misses a picture finds the reason.
+        # Recorded, so that the reason for a missing picture can be found.
         report |= {"picture_failed": trouble} if trouble else {}
         saved = epoch.is_rung or epoch.epoch == end or epoch.epoch % checkpoint_every == 0
         if saved:
@@ -105,13 +108,13 @@ def train_segment(
 
 
 def _drop_between_rungs(recipe: Recipe, folder: Path, epoch: Epoch) -> None:
-    """Delete what is not needed any more after this epoch's checkpoint: between rungs the latest two stay, in case the last one is damaged."""
+    """Delete checkpoints that this epoch's replaces: between rungs the latest two stay, in case the last is damaged."""
     between = [one for one in checkpoints.saved_epochs(folder) if one <= epoch.epoch and one not in recipe.rung_epochs]
     checkpoints.drop(folder, between if epoch.is_rung else between[:-2])
 
 
 def identity(recipe: Recipe) -> str:
-    """A hash of all that determines a training's states; how long it goes on does not."""
+    """A hash of everything that determines a training's states; its length does not."""
     plain = to_plain(recipe)
     for name in ("epochs", "segment_ends", "stop_epoch"):
         del plain[name]
@@ -119,7 +122,7 @@ def identity(recipe: Recipe) -> str:
 
 
 def _examples(recipe: Recipe, data: Data, state: TrainingState) -> tuple[bytes, str]:
-    """The picture for a rung, or why it could not be drawn: nobody loses a training for a picture."""
+    """The picture for a rung, or why it could not be drawn: a failed picture must not end a training."""
     try:
         with guarded():
             return examples_png(recipe, data, state), ""
@@ -129,12 +132,12 @@ def _examples(recipe: Recipe, data: Data, state: TrainingState) -> tuple[bytes, 
 
 @contextmanager
 def _storing(what: str) -> Iterator[None]:
-    """What a disk does not let happen is no fault of the training."""
+    """Turn an `OSError` into a `StorageError`: a disk error is not the training's fault."""
     try:
         yield
     except OSError as error:
         raise StorageError(
-            f"{what}: {error.strerror or error}; make space or mend it, then go on by --resume"
+            f"{what}: {error.strerror or error}; make space or fix the error, then continue with --resume"
         ) from error
 
 
@@ -164,7 +167,7 @@ def _report(epoch: Epoch, device: torch.device, startup: float) -> Report:
 
 
 def model_inputs(data: Data) -> dict[str, Any]:
-    """What a model of these data takes and gives, to build it again from its recipe."""
+    """Input and output sizes of a model for these data, needed to rebuild it from its recipe."""
     return {
         "channels": data.channels,
         "classes": data.classes,
@@ -174,5 +177,5 @@ def model_inputs(data: Data) -> dict[str, Any]:
 
 
 def split_hashes(data: Data) -> dict[str, str]:
-    """Which images of the dataset were trained and validated on, as hashes of their indices."""
+    """Which images were trained and validated on, as hashes of their indices."""
     return {"train": data.train.index_hash, "validation": data.validation.index_hash}

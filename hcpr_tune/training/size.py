@@ -1,4 +1,4 @@
-"""How large a checkpoint of a recipe is. Run as a module, it reads recipes as JSON lines and prints the largest, in bytes."""
+"""Checkpoint sizes of recipes. Run as a module, it reads recipes as JSON lines and prints the largest, in bytes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ KNOWN = {
 }
 """Channels, classes and image size."""
 BYTES_PER_TENSOR = 1024
-"""Names, shapes and padding in the file."""
+"""Overhead of a tensor in the file: name, shape and padding."""
 
 
 def checkpoint_bytes(recipe: Recipe) -> int:
-    """Weights, their momentum, averages where they are on, and the weights once more to take away, all in float32."""
+    """Bytes for weights, momentum, averages (if on) and the exported weights, all in float32."""
     model = build_model(recipe.network, *_inputs(recipe))
     weights = sum(tensor.numel() for tensor in model.parameters())
     state = weights + sum(tensor.numel() for tensor in model.buffers())
@@ -33,7 +33,7 @@ def checkpoint_bytes(recipe: Recipe) -> int:
 
 
 def _inputs(recipe: Recipe) -> tuple[int, int, int, tuple[int, int]]:
-    """Channels, classes, seed and image size, from a look at the folders of a folder of images, not into them."""
+    """Channels, classes, seed and image size; for a folder of images, from the names of its class folders alone."""
     dataset = recipe.task.dataset
     if dataset in KNOWN:
         channels, classes, size = KNOWN[dataset]

@@ -104,7 +104,7 @@ def test_two_spellings_of_one_name_are_not_two_classes(tmp_path):
     (tmp_path / "0").rename(tmp_path / unicodedata.normalize("NFC", "café"))
     (tmp_path / "1").rename(tmp_path / unicodedata.normalize("NFD", "café"))
     if len(list(tmp_path.iterdir())) == 10:  # a file system that tells them apart
-        with pytest.raises(InputError, match="differ only in how Unicode spells them"):
+        with pytest.raises(InputError, match="differ only in their Unicode normalisation"):
             read_folder(tmp_path, 0)
 
 

@@ -96,7 +96,7 @@ def test_without_anything_a_probe_is_made_and_the_guess_is_named(capsys):
     code, out, _ = plan(capsys, "--workers", "50", "--trials", "100", "--repeats", "2")
     assert code == 0
     words = " ".join(out.split())
-    assert "the learning curves are a guess: believe what it says of time and cost" in words
+    assert "the learning curves are a guess: trust the plan's times and costs" in words
 
 
 def test_a_space_that_was_planned_is_a_space(capsys, folder):

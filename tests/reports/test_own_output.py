@@ -66,7 +66,7 @@ def test_json_of_an_evaluation_is_alone_on_standard_output(tmp_path):
         ("leaves", "model.name theirs:leaves: calling it with classes=10, channels=1 ended with SystemExit: enough"),
         ("ctrl_c", "ended with KeyboardInterrupt: mine"),
         ("odd", "ended with Odd: (its message cannot be read: SystemExit)"),
-        ("half", r"raised ValueError: half \ud800 of it, \x1b]0;a title\x07 and \x00; mend it"),
+        ("half", r"raised ValueError: half \ud800 of it, \x1b]0;a title\x07 and \x00; fix it"),
     ],
 )
 def test_a_factory_that_ends_the_process_or_speaks_in_riddles_is_named(factory, words, tmp_path, monkeypatch, capsys):

@@ -90,7 +90,7 @@ def test_a_users_own_file_and_his_own_words_need_no_trust(imports, tmp_path):
 
 
 def test_a_name_that_nobody_thought_of_is_not_imported(imports):
-    with plugins.only_vouched(), pytest.raises(InputError, match="nobody has vouched"):
+    with plugins.only_vouched(), pytest.raises(InputError, match="not trusted"):
         plugins.load("theirs:net", "model.name")
     assert not imports.exists()
 

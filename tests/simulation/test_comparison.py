@@ -103,7 +103,7 @@ def test_each_combination_is_a_variant_and_the_space_itself_is_the_first(read):
     ("vary", "words"),
     [
         (["first_rung"], "must be KEY=VALUE,VALUE"),
-        (["recipe.batch_size=64,128"], "a plan knows learning curves of the training as it is and cannot vary that"),
+        (["recipe.batch_size=64,128"], "a plan has learning curves of the training as it is and cannot vary that"),
         (["workers=0,4"], "--vary workers must be a whole number of at least 1, got 0"),
         (["workers=two"], "--vary workers must be a whole number of at least 1, got two"),
         (["seed=1", "seed=2"], "--vary seed is given twice"),

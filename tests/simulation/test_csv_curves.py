@@ -26,7 +26,7 @@ MISTAKES = {
     "no run": ("", "line 1: there is no run in it"),
     "unsorted epochs": ("a,2,0.2\na,1,0.1\n", "line 3: epoch 1 of run a comes after its epoch 2; sort the rows"),
     "an epoch twice": ("a,1,0.2\na,1,0.1\n", "line 3: epoch 1 of run a comes after its epoch 1"),
-    "runs mixed": ("a,1,0.1\nb,1,0.1\na,2,0.2\n", "line 4: run a goes on here, after run b; sort the rows"),
+    "runs mixed": ("a,1,0.1\nb,1,0.1\na,2,0.2\n", "line 4: run a continues here, after run b; sort the rows"),
     "far apart": ("a,1,0.1\na,200000000,0.2\nb,1,0.1\nb,200000000,0.2\n", "line 3: epoch 2 of run a is missing"),
     "no run's name": (",1,0.1\n", "line 2: run is empty"),
     "epoch 0": ("a,0,0.1\n", "line 2: epoch must be a whole number of at least 1, got 0"),
@@ -58,7 +58,7 @@ def test_a_missing_column_and_a_missing_file_are_named(tmp_path):
 
 def test_names_may_have_spaces_and_stand_once(tmp_path):
     assert read(tmp_path, "run, epoch, score\na,1,0.1\na,2,0.2\nb ,1,0.1\nb,2,0.2\n").scores.shape == (2, 2)
-    with pytest.raises(InputError, match="line 1: the column score stands twice"):
+    with pytest.raises(InputError, match="line 1: the column score appears twice"):
         read(tmp_path, "run,epoch,score,score\na,1,0.1,0.2\n")
 
 

@@ -267,11 +267,11 @@ GOOD = (
 
 BAD = (
     Kind("LAB TIFF", "tif", plain("LAB", "TIFF", never), words="mode LAB cannot be converted"),
-    Kind("I TIFF", "tif", lambda drawn, size: (deep("TIFF", "i")(drawn, size)[0], None), words="mode I says of no number that it is white"),
+    Kind("I TIFF", "tif", lambda drawn, size: (deep("TIFF", "i")(drawn, size)[0], None), words="mode I does not define which value is white"),
     Kind("F above 1", "tif", floats("TIFF", 200.0, seen=False), words="floats outside 0 to 1"),
     Kind("F below 0", "tif", floats("TIFF", -0.5, seen=False), words="floats outside 0 to 1"),
     Kind("F without a number", "tif", floats("TIFF", np.nan, seen=False), words="floats outside 0 to 1"),
-    Kind("shape in white", "png", shape_in_white, words="on which nothing of it is seen"),
+    Kind("shape in white", "png", shape_in_white, words="nothing of it is visible on white"),
     *(
         Kind(f"damaged: {what}", "png", damaged(what), words=words)
         for what, words in (("empty", "empty file"), ("cut", "damaged"), ("text", "none of JPEG"), ("PostScript", "none of JPEG"))

@@ -117,7 +117,7 @@ def test_torchvisions_classifiers_take_a_cosine_head(name):
     ("name", "words"),
     [
         ("torchvision:resnet19", "torchvision has no such classifier; for instance torchvision:resnet1"),
-        ("torchvision:squeezenet1_0", 'no place for a cosine head; set model.head = "linear"'),
+        ("torchvision:squeezenet1_0", 'cannot have a cosine head; set model.head = "linear"'),
         ("torchvision:fasterrcnn_resnet50_fpn", "torchvision has no such classifier"),
     ],
 )

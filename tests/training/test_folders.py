@@ -81,7 +81,7 @@ def test_parts_of_their_own_are_used_and_the_test_part_is_not_opened(tmp_path):
 def test_parts_with_other_classes_are_refused(tmp_path):
     write_images(tmp_path / "f" / "train")
     write_images(tmp_path / "f" / "test", classes=("cat", "dog"), count=4)
-    with pytest.raises(InputError, match="both must have the same class folders"):
+    with pytest.raises(InputError, match="it must have the same class folders"):
         open_test(task(tmp_path / "f"))
 
 
@@ -179,7 +179,7 @@ def test_torchvisions_files_that_are_not_whole_say_the_command_that_fetches_them
     write_idx(tmp_path)
     path = next((tmp_path / "FashionMNIST" / "raw").glob(f"train-{kind}*"))
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(InputError, match=r"or not whole; run: hcpr_tune data fashion_mnist --root"):
+    with pytest.raises(InputError, match=r"or incomplete; run: hcpr_tune data fashion_mnist --root"):
         load_data(Task("fashion_mnist", str(tmp_path)))
 
 

@@ -173,7 +173,7 @@ def test_a_full_gpu_is_named_with_the_way_out(error):
 
 
 def test_what_was_asked_for_is_said():
-    assert "(2.50 GiB more were asked for)" in out_of_memory(GPU_MESSAGES[0])
+    assert "(2.50 GiB more requested)" in out_of_memory(GPU_MESSAGES[0])
 
 
 def raised(work):
@@ -186,10 +186,10 @@ def raised(work):
 def test_a_full_machine_is_named_with_the_way_out(work):
     reason = out_of_memory(raised(work))
     assert re.fullmatch(
-        r"out of memory of the machine \(.+ more were asked for\); lower batch_size, or run fewer trials at once: resources.workers",
+        r"out of host memory \(.+ more requested\); lower batch_size, or run fewer trials at once: resources.workers",
         reason,
     )
-    assert out_of_memory(MemoryError()).startswith("out of memory of the machine; ")
+    assert out_of_memory(MemoryError()).startswith("out of host memory; ")
 
 
 def test_the_place_is_the_innermost_function_of_the_package(monkeypatch):

@@ -97,7 +97,7 @@ class Branching(nn.Module):
     ("network", "words"),
     [
         ("Drawing", r"would give other logits than the model, by up to 0.0\d+ \(at most 0.0001\); nothing was written"),
-        ("Branching", r"cannot be exported to ONNX: .*; take it from Python by hcpr_tune.load_model"),
+        ("Branching", r"cannot be exported to ONNX: .*; load it from Python with hcpr_tune.load_model"),
     ],
 )
 def test_a_network_that_no_file_can_give_leaves_none(network, words, tmp_path):
@@ -132,11 +132,11 @@ def inputs(channels, classes, size):
     [
         ("model.safetensors", b"damaged", "model.safetensors cannot be read as safetensors"),
         ("model.safetensors", None, "holds no model.safetensors; give a folder such as results/NAME/best"),
-        ("metrics.json", b"{}", "does not say model_inputs as it must .model_inputs is missing"),
-        ("metrics.json", b"[" * 100_000, "does not say model_inputs"),
-        ("metrics.json", b'"x"', "does not say model_inputs"),
+        ("metrics.json", b"{}", "has no valid model_inputs .model_inputs is missing"),
+        ("metrics.json", b"[" * 100_000, "has no valid model_inputs"),
+        ("metrics.json", b'"x"', "has no valid model_inputs"),
         *(
-            ("metrics.json", inputs("1", "10", size), "does not say model_inputs as it must .model_inputs.image_size")
+            ("metrics.json", inputs("1", "10", size), "has no valid model_inputs .model_inputs.image_size")
             for size in (b"8", b"[8]", b"[8, 0]", b"[8, 1e400]", b'["8", "8"]')
         ),
         ("metrics.json", inputs("true", "10", b"[8, 8]"), "model_inputs.channels must be a whole number"),

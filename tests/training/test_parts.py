@@ -87,19 +87,19 @@ def test_a_class_may_be_called_like_a_part_or_nearly_so(tmp_path):
     ("names", "words"),
     [
         (("train/a", "train/b", "cat"), "parts and classes are mixed"),
-        (("train/a", "train/b", "test/a", "test/b", "extra/a"), "has test/, train/ beside extra/"),
-        (("val/a", "val/b", "test/a", "test/b"), "no train beside it"),
-        (("train/a", "train/b", "Train/a", "Train/b"), "has Train/, train/ for one part"),
-        (("train/a", "train/b", "val/a", "valid/a"), "has val/, valid/ for one part"),
+        (("train/a", "train/b", "test/a", "test/b", "extra/a"), "has test/, train/ next to extra/"),
+        (("val/a", "val/b", "test/a", "test/b"), "but no train"),
+        (("train/a", "train/b", "Train/a", "Train/b"), "has Train/, train/ for the same part"),
+        (("train/a", "train/b", "val/a", "valid/a"), "has val/, valid/ for the same part"),
         (("train", "test", "cat"), "parts and classes are mixed"),
         (("train",), "train must have at least 2 subfolders, one per class, got 0"),
         (("train", "test"), "train must have at least 2 subfolders, one per class, got 0"),
         (
             ("train/a", "train/b", "val/a", "val/c"),
-            "val lacks b and has besides c; both must have the same class folders",
+            "val lacks b and also has c; it must have the same class folders",
         ),
         (("train/a", "train/b", "test/a"), "test must have at least 2 subfolders"),
-        (("train/a", "train/b", "test/a", "test/b", "test/c"), "test has besides c"),
+        (("train/a", "train/b", "test/a", "test/b", "test/c"), "test also has c"),
     ],
 )
 def test_parts_that_are_not_clear_are_refused(tmp_path, names, words):
@@ -113,7 +113,7 @@ def test_a_folder_of_loose_images_beside_the_parts_is_skipped_and_told(tmp_path)
     write_images(tmp_path / "train")
     write_images(tmp_path / "test", count=4)
     write_images(tmp_path, classes=("unlabelled",))
-    assert load_data(task(tmp_path)).notes == (f"1 folders beside the parts of {tmp_path}: unlabelled/",)
+    assert load_data(task(tmp_path)).notes == (f"1 folders next to the parts of {tmp_path}: unlabelled/",)
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,12 @@ def test_everything_that_is_skipped_is_counted_and_named(tmp_path):
     data = load_data(task(root))
     assert len(data.train) + len(data.validation) == 24
     assert list(data.notes) == [
-        f"1 hidden folders beside the class folders of {root}: .git",
-        f"1 files beside the class folders of {root}: labels.csv",
-        "3 links that were not followed (each leads to a folder that is read already or belongs to another class or part)"
+        f"1 hidden folders next to the class folders of {root}: .git",
+        f"1 files next to the class folders of {root}: labels.csv",
+        "3 links that were not followed (each leads to a folder that was already read or belongs to another class or part)"
         f" in {root} (owl/again, owl/all, owl/cats) were skipped",
         f"2 hidden files or folders in {root} (dog/._000.png, dog/.ipynb_checkpoints) were skipped",
-        f"2 files that are no images by their names in {root} (cat/notes.txt, cat/photo.heic) were skipped",
+        f"2 files without an image suffix in {root} (cat/notes.txt, cat/photo.heic) were skipped",
     ]
 
 
@@ -179,9 +179,9 @@ def test_what_is_decided_about_images_is_told_and_a_run_of_the_command_tells_it(
     done = command("../hcpr_tune/__main__", "init", "f", "--out", "f.toml")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert "1 files that are no images by their names in f (dog/notes.txt) were skipped" in lines[0]
-    assert "1 images have transparent parts, which lie on white, in f (dog/glass.png)" in lines[1]
-    assert "1 images of 16 bits are dark (65535 is white, and none comes above 4095) in f (cat/deep.png)" in lines[2]
+    assert "1 files without an image suffix in f (dog/notes.txt) were skipped" in lines[0]
+    assert "1 images have transparent parts, which are shown on white, in f (dog/glass.png)" in lines[1]
+    assert "1 dark 16-bit images (65535 is white, and none exceeds 4095) in f (cat/deep.png)" in lines[2]
     assert "2 images are gray among others in colour in f (cat/deep.png, cat/gray.png)" in lines[3]
     assert lines[4].startswith("wrote f.toml")
 
@@ -225,15 +225,15 @@ def _no_utf8(root):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (_link_to_nothing, r"1 files or folders in .* cannot be looked at: cat/gone.png \(a link that leads nowhere\)"),
-        (_class_to_nothing, "links that lead nowhere: yak; replace or remove them"),
-        (_link_in_a_circle, r"cannot be looked at: cat/one.png \(Too many levels of symbolic links\)"),
+        (_link_to_nothing, r"1 files or folders in .* cannot be accessed: cat/gone.png \(a broken link\)"),
+        (_class_to_nothing, "broken links: yak; replace or remove them"),
+        (_link_in_a_circle, r"cannot be accessed: cat/one.png \(Too many levels of symbolic links\)"),
         (_pipe, r"cat/pipe.png \(not a regular file\)"),
         (_device, r"cat/zero.png \(not a regular file\)"),
         (_no_utf8, r"must be UTF-8 without control characters, got 'c\\udce4t'"),
         (lambda root: (root / "cat").rename(root / "c\ra\nt"), r"without control characters, got 'c\\ra\\nt'"),
         (lambda root: (root / "cat").rename(root / "c\x1b[2Jat"), r"without control characters, got 'c\\x1b\[2Jat'"),
-        (lambda root: (root / "yak").symlink_to(root / "cat"), "yak/ and cat/ in .* are one folder, by a link"),
+        (lambda root: (root / "yak").symlink_to(root / "cat"), "yak/ and cat/ in .* are the same folder through a link"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_by_name(tmp_path, make, words):
@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_there_is_one_line(tmp_path, name, monkeypatch):
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     with pytest.raises(
         InputError,
-        match=r"task.dataset: (there is no folder|the folder .* cannot be looked at)|dataset must be text without",
+        match=r"task.dataset: (there is no folder|the folder .* cannot be accessed)|dataset must be text without",
     ) as caught:
         load_data(Task(dataset=f"folder:{name}"))
     assert len(str(caught.value)) < 700
@@ -298,7 +298,7 @@ def test_what_may_not_be_looked_at_is_refused_by_name(tmp_path, locked):
 def test_the_parts_are_not_one_folder(tmp_path):
     write_images(tmp_path / "train")
     (tmp_path / "test").symlink_to(tmp_path / "train")
-    with pytest.raises(InputError, match=r"train/ and test/ in .* are one folder, by a link"):
+    with pytest.raises(InputError, match=r"train/ and test/ in .* are the same folder through a link"):
         load_data(task(tmp_path))
 
 
@@ -370,10 +370,10 @@ def test_a_class_of_two_images_gets_advice_that_helps(tmp_path):
 def test_a_file_that_changes_while_it_is_used_is_named(tmp_path):
     pool = open_pool(task(write_images(tmp_path / "f")))
     Image.new("RGB", (5, 5)).save(tmp_path / "f" / "cat" / "000.png")
-    with pytest.raises(InputError, match=r"000.png was changed since it was looked at"):
+    with pytest.raises(InputError, match=r"000.png has changed since it was checked"):
         pool.decode([0])
     (tmp_path / "f" / "cat" / "000.png").unlink()
-    with pytest.raises(InputError, match=r"000.png cannot be read any more: No such file"):
+    with pytest.raises(InputError, match=r"000.png can no longer be read: No such file"):
         pool.decode([0])
 
 

@@ -78,7 +78,7 @@ def test_a_network_that_takes_views_is_trained_in_row_major_order():
         ("own_models:no_module", "must return a torch.nn.Module, got int"),
         ("own_models:infinite", "must give finite logits"),
         ("own_models:missing", "own_models has no such name"),
-        ("own_models:number", "has a int of that name, which cannot be called"),
+        ("own_models:number", "has a int of that name, which is not callable"),
         ("no_such_module:factory", "importing no_such_module raised ModuleNotFoundError"),
     ],
 )

@@ -117,7 +117,7 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(recipe, tmp_path, ch
     other = replace(recipe, model=wider) if change == "model" else replace(recipe, optimiser=faster)
     reports = segment(other, tmp_path, 1, 4)
     assert [report["epoch"] for report in reports] == [1, 2, 3, 4]
-    assert "epoch_0001 was damaged (it is of another recipe)" in reports[0]["losses"][0]
+    assert "epoch_0001 was damaged (it belongs to another recipe)" in reports[0]["losses"][0]
 
 
 def test_a_longer_training_goes_on_from_a_shorter_one(recipe, tmp_path):

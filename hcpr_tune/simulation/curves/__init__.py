@@ -1,4 +1,4 @@
-"""Learning curves and costs of simulated trials: assumed, of earlier studies, of a CSV file, resampled with their noise.
+"""Learning curves and costs of simulated trials: assumed, or resampled with noise from earlier studies or a CSV file.
 
 May import `search`, `training` and `common`.
 """

@@ -1,4 +1,4 @@
-"""What a search's work costs: seconds of an epoch by purpose, of beginning with a job, of the driver; bytes of a checkpoint."""
+"""The costs of a search: seconds for parts of an epoch, for starting a job, for the driver; bytes of a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hcpr_tune.training.recipe import Recipe
 DRIVER_REPORT_SECONDS = 0.0022
 DRIVER_JOB_SECONDS = 0.01
 DRIVER_WORKER_SECONDS = 0.5e-6
-"""What one report, and one job handed out, hold the driver for, and what each worker that it waits for adds to both (`benchmarks/scale.py driver`
-and `waiting`; docs/scale.md).
+"""How long a report and the handing out of a job occupy the driver, and what each worker that it waits for adds to both
+(`benchmarks/scale.py driver` and `waiting`; docs/scale.md).
 """
 PROCESS_SECONDS = 5.0
-"""From handing out a job to a new process until that can begin: Ray, Python, torch. Assumed where nothing was recorded."""
+"""From handing out a job to a new process until it can begin: Ray, Python, torch. Assumed if nothing was recorded."""
 STORE_BYTES_PER_SECOND = 200e6
-"""How fast a checkpoint is written, assumed where nothing was recorded."""
+"""How fast a checkpoint is written. Assumed if nothing was recorded."""
 
 
 @dataclass(frozen=True)
@@ -29,30 +29,30 @@ class Costs:
     """Seconds on a worker of speed 1."""
 
     attack_step: float
-    """One attack step of a whole epoch."""
+    """One attack step, over a whole epoch."""
     update: float
-    """The rest of the training of one epoch."""
+    """The rest of the training, over one epoch."""
     evaluation: float
     """One evaluation."""
     last_evaluation: float
-    """The evaluation of the last epoch, which looks for masked gradients too."""
+    """The evaluation after the last epoch, which includes the check for masked gradients."""
     checkpoint: float
     start: float
-    """What a new process takes before the first epoch of its first job."""
+    """From getting its first job until a new process begins the first epoch."""
     job: float
-    """The same for a process that is there already."""
+    """The same for an existing process."""
     report: float
-    """What a worker waits after each epoch until the driver has answered, beside the driver's own `driver_report`."""
+    """A worker's wait for an answer after each epoch, in addition to the driver's `driver_report`."""
     checkpoint_bytes: int
     words: str
-    """Where the figures come from, for people."""
+    """Where the figures come from, as text for the user."""
     driver_report: float = DRIVER_REPORT_SECONDS
     driver_job: float = DRIVER_JOB_SECONDS
     driver_worker: float = DRIVER_WORKER_SECONDS
-    """What each worker adds to both of these: Ray Tune looks at all that it waits for at each of them."""
+    """What each worker adds to both: Ray Tune checks all workers that it waits for each time."""
 
     def with_epoch_seconds(self, study: Study, seconds: float) -> Costs:
-        """The same where training an epoch takes so long, on average over the recipe's; evaluations take longer or shorter with it."""
+        """The same costs scaled so that training an epoch takes `seconds` on average; evaluations scale with it."""
         steps = fmean(attack_steps(study.recipe, epoch) for epoch in range(1, study.recipe.epochs + 1))
         factor = seconds / (self.attack_step * steps + self.update)
         names = ("attack_step", "update", "evaluation", "last_evaluation")
@@ -60,7 +60,7 @@ class Costs:
         return replace(self, **{name: factor * getattr(self, name) for name in names}, words=words)
 
     def with_driver_rate(self, reports_per_second: float) -> Costs:
-        """The same with another driver; handing out a job takes longer or shorter with it."""
+        """The same costs with a driver that answers `reports_per_second`; its other costs scale with it."""
         factor = 1 / reports_per_second / self.driver_report
         names = ("driver_report", "driver_job", "driver_worker")
         return replace(self, **{name: factor * getattr(self, name) for name in names})
@@ -70,7 +70,8 @@ class Costs:
         return {"from": self.words, "seconds": seconds, "checkpoint_bytes": self.checkpoint_bytes}
 
     def epochs_of(self, study: Study, end: int) -> list[float]:
-        """Seconds of each epoch, from epoch 1 on, of a training whose job ends at `end`: where each rung is a training of its own, it ends there."""
+        """Seconds of each epoch, from epoch 1 on, of the training of a job that ends at `end` (in mode `restarted`, the
+        training ends there too)."""
         recipe = trained(study, end)
         return [
             self.attack_step * attack_steps(recipe, epoch)
@@ -93,13 +94,13 @@ def trained(study: Study, end: int) -> Recipe:
 
 
 def has_checkpoint(study: Study, epoch: int, end: int) -> bool:
-    """Whether a job to `end` writes one at the end of an epoch."""
+    """Whether a job to `end` writes a checkpoint at the end of `epoch`."""
     is_rung = epoch == end or (epoch in study.rungs and not study.restarted)
     return is_rung or epoch % study.settings.resources.checkpoint_every == 0
 
 
 def costs_of_probe(probes: Sequence[Mapping[str, Any]]) -> Costs:
-    """From what `training.probe` measured on one or several workers."""
+    """Costs from the measurements of `training.probe` on one or several workers."""
     mean = {
         name: fmean(probe[name] for probe in probes)
         for name in (
@@ -121,12 +122,13 @@ def costs_of_probe(probes: Sequence[Mapping[str, Any]]) -> Costs:
         job=mean["seconds_startup"] / 10,
         report=0.0,
         checkpoint_bytes=round(mean["checkpoint_bytes"]),
-        words=f"a probe of {steps} optimiser step{'s' * (steps != 1)} on {'one worker' if len(probes) == 1 else f'{len(probes)} workers'}",
+        words=f"a probe of {steps} optimiser step{'s' * (steps != 1)} on "
+        f"{'one worker' if len(probes) == 1 else f'{len(probes)} workers'}",
     )
 
 
 def costs_of_records(records: Iterable[Sequence[Event]], checkpoint_bytes: int, words: str) -> Costs:
-    """From the events of one or several studies' records."""
+    """Costs from the events of one or several studies' records."""
     epochs: list[Event] = []
     gaps: dict[str, list[float]] = {"start": [], "job": [], "report": []}
     for events in records:
@@ -153,13 +155,13 @@ def costs_of_records(records: Iterable[Sequence[Event]], checkpoint_bytes: int, 
 
 
 def trained_seconds(event: Event) -> float:
-    """What a worker says that an epoch has taken it."""
+    """Seconds that an epoch took, as its worker reported them."""
     parts = ("attack", "update", "evaluation", "checkpoint")
     return float(sum(event.get(f"seconds_{part}", 0.0) for part in parts))
 
 
 def _waits(events: Sequence[Event]) -> Iterable[tuple[str, float]]:
-    """(kind, seconds) of what workers waited for beside their work: a new process's `start`, a `job`'s beginning, a `report`'s answer."""
+    """(kind, seconds) of workers' waits: `start` of a new process, begin of a `job`, answer to a `report`."""
     heard: dict[int, float] = {}
     fresh: set[int] = set()
     seen: set[str] = set()

@@ -1,8 +1,9 @@
-"""Learning curves from a CSV file: what other tools have measured.
+"""Learning curves from a CSV file, for measurements by other tools.
 
-Columns `run`, `epoch`, `score` and perhaps `final`, in any order; others are left alone. A score is a share from 0 to 1. The rows of a run
-stand together with rising epochs, and every run has every epoch, or every second one, or every fifth. `final` is what the run is truly worth, measured
-otherwise (by AutoAttack, say): the same in all rows of a run, or empty but in one.
+Columns `run`, `epoch`, `score` and optionally `final`, in any order; others are ignored. A score is a fraction from 0
+to 1. The rows of a run are contiguous with ascending epochs, and all runs have every n-th epoch, with the same n.
+`final` is the run's true score from another measurement (such as AutoAttack): the same in all rows of a run, or given
+in only one.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from hcpr_tune.simulation.curves.resampling import Redrawn
 
 NEEDED, FINAL = ("run", "epoch", "score"), "final"
 FEWEST_EPOCHS = 6
-FORMAT = "its columns are run, epoch, score and perhaps final"
+FORMAT = "its columns are run, epoch, score and optionally final"
 
 
 @dataclass(frozen=True)
 class CsvCurves:
-    """Runs of a CSV file, drawn at random with their noise: that of a score is estimated from how far it lies from the course of its neighbours."""
+    """Runs of a CSV file, drawn at random with noise, which is estimated by comparing scores with their neighbours."""
 
     path: Path
     epochs: tuple[int, ...]
@@ -66,7 +67,7 @@ class CsvCurves:
         for _ in range(trials):
             measured, truth = curves.draw(int(draws.integers(len(self.scores))), draws)
             if self.finals is not None:
-                # What a run is worth is its final score, at whichever rung it is judged.
+                # A run's true score is its final one, at whichever rung it is evaluated.
                 measured, truth = measured[:-1], np.full(len(epochs), truth[-1])
             seen.append(measured.tolist())
             true.append(truth.tolist())
@@ -75,20 +76,22 @@ class CsvCurves:
     def _check(self, epoch: int) -> None:
         if epoch > self.epochs[-1]:
             raise InputError(
-                f"--curves {self.path}, line {self.last_line}: its last epoch is {self.epochs[-1]}, but the last rung is at epoch {epoch};"
-                f" plan with --set epochs={self.epochs[-1]}, or give longer runs"
+                f"--curves {self.path}, line {self.last_line}: its last epoch is {self.epochs[-1]}, "
+                f"but the last rung is at epoch {epoch}; plan with --set epochs={self.epochs[-1]}, or give longer runs"
             )
         if epoch not in self.epochs:
             step = self.epochs[0]
             raise InputError(
-                f"--curves {self.path} has no score at epoch {epoch}, where a rung is: it has every {step}th epoch; choose rungs among these,"
-                f" for instance --set early_stopping.first_rung={step}"
+                f"--curves {self.path} has no score at epoch {epoch}, where a rung is: it has every {step}th epoch; "
+                f"choose rungs among these, for instance --set early_stopping.first_rung={step}"
             )
 
 
 def noise_between_neighbours(scores: np.ndarray) -> float:
-    """The variance of a score's noise, from the third differences along each run (runs, epochs), which are 20 times as large where a curve is
-    a parabola over four epochs; 0 for fewer than FEWEST_EPOCHS. Of the later half of the epochs: curves bend most where they begin.
+    """The variance of a score's noise, estimated from third differences along each run (runs, epochs).
+
+    Where a curve is a parabola over four epochs, their variance is 20 times as large. Uses the later half of the
+    epochs, because curves bend most at the beginning; 0 for fewer than FEWEST_EPOCHS.
     """
     if scores.shape[1] < FEWEST_EPOCHS:
         return 0.0
@@ -97,7 +100,7 @@ def noise_between_neighbours(scores: np.ndarray) -> float:
 
 
 def read_curves(path: Path) -> CsvCurves:
-    """Read a file. Raises `InputError` that names the line, the law and the way out."""
+    """Read a file. Raises `InputError` with the line, the rule and a hint."""
     if not exists(path, f"--curves {path}"):
         raise InputError(f"--curves {path}: there is no such file; give the path of a CSV file")
     try:
@@ -105,7 +108,7 @@ def read_curves(path: Path) -> CsvCurves:
         names = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         for name in (*NEEDED, FINAL):
             if names.count(name) != 1 and not (name == FINAL and name not in names):
-                wrong = "is missing" if name not in names else "stands twice"
+                wrong = "is missing" if name not in names else "appears twice"
                 raise InputError(f"--curves {path}, line 1: the column {name} {wrong}; {FORMAT}")
         rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
@@ -115,7 +118,7 @@ def read_curves(path: Path) -> CsvCurves:
 
 @dataclass
 class Run:
-    """The rows of a run as they were read."""
+    """The rows of a run, as read."""
 
     lines: dict[int, int]
     """Epoch -> line."""
@@ -136,20 +139,22 @@ def _curves(path: Path, rows: list[tuple[int, dict[str, str]]]) -> CsvCurves:
         if not name:
             raise InputError(f"{where}: run is empty; name the run of every row")
         if name in runs and name != before:
-            raise InputError(f"{where}: run {name} goes on here, after run {before}; sort the rows by run and epoch")
+            raise InputError(f"{where}: run {name} continues here, after run {before}; sort the rows by run and epoch")
         _add(runs.setdefault(name, Run({}, {})), name, line, row, where)
         before = name
     if len(runs) < 2:
         end = f"--curves {path}, line {rows[-1][0] if rows else 1}"
         raise InputError(
-            f"{end}: there is {'only one run' if runs else 'no run'} in it, and it takes two to tell how runs differ; add more"
+            f"{end}: there is {'only one run' if runs else 'no run'} in it, "
+            "and at least two are needed to tell how runs differ; add more"
         )
     _check_epochs(path, runs)
     lacking = [name for name, run in runs.items() if run.final is None]
     if 0 < len(lacking) < len(runs):
         line = runs[lacking[0]].last_line
         raise InputError(
-            f"--curves {path}, line {line}: run {lacking[0]} has no final, others have one; fill it in, or drop the column"
+            f"--curves {path}, line {line}: run {lacking[0]} has no final, others have one; "
+            "fill it in, or drop the column"
         )
     epochs = tuple(next(iter(runs.values())).scores)
     finals = None if lacking else np.array([run.final for run in runs.values()])
@@ -157,22 +162,25 @@ def _curves(path: Path, rows: list[tuple[int, dict[str, str]]]) -> CsvCurves:
 
 
 def _add(run: Run, name: str, line: int, row: dict[str, str], where: str) -> None:
-    """One row more."""
+    """Add a row to a run."""
     epoch, score = _epoch(row["epoch"], where), _share("score", row["score"], where)
     if run.scores and epoch <= max(run.scores):
         raise InputError(
-            f"{where}: epoch {epoch} of run {name} comes after its epoch {max(run.scores)}; sort the rows by run and epoch, each epoch once"
+            f"{where}: epoch {epoch} of run {name} comes after its epoch {max(run.scores)}; "
+            "sort the rows by run and epoch, each epoch once"
         )
     run.scores[epoch], run.lines[epoch] = score, line
     if row.get(FINAL):
         final = _share(FINAL, row[FINAL], where)
         if run.final not in (None, final):
-            raise InputError(f"{where}: final of run {name} is {final:g} here and {run.final:g} before; a run has one")
+            raise InputError(
+                f"{where}: final of run {name} is {final:g} here and {run.final:g} before; a run has only one"
+            )
         run.final = final
 
 
 def _check_epochs(path: Path, runs: dict[str, Run]) -> None:
-    """Every run has every `step`-th epoch up to the last one of the longest run."""
+    """Raise `InputError` unless every run has every `step`-th epoch up to the end of the longest run."""
     step = min(min(run.scores) for run in runs.values())
     end = max(max(run.scores) for run in runs.values())
     every = "every epoch" if step == 1 else f"every {step}th epoch"
@@ -185,8 +193,9 @@ def _check_epochs(path: Path, runs: dict[str, Run]) -> None:
                 odd = epoch < expected or epoch % step
                 line = run.lines.get(epoch, run.last_line)
                 raise InputError(
-                    f"--curves {path}, line {line}: epoch {epoch if odd and epoch in run.lines else expected} of run {name}"
-                    f" {'does not belong there' if odd and epoch in run.lines else 'is missing'}; each run needs {every} up to {end}, as the others have"
+                    f"--curves {path}, line {line}: epoch {epoch if odd and epoch in run.lines else expected} "
+                    f"of run {name} {'does not belong there' if odd and epoch in run.lines else 'is missing'}; "
+                    f"each run needs {every} up to {end}, like the others"
                 )
 
 
@@ -197,7 +206,8 @@ def _epoch(text: str | None, where: str) -> int:
         epoch = 0
     if epoch < 1:
         raise InputError(
-            f"{where}: epoch must be a whole number of at least 1, got {shorten(text or 'nothing')}; count epochs from 1"
+            f"{where}: epoch must be a whole number of at least 1, got {shorten(text or 'nothing')}; "
+            "count epochs from 1"
         )
     return epoch
 
@@ -207,7 +217,7 @@ def _share(name: str, text: str | None, where: str) -> float:
         share = float(text or "")
     except ValueError:
         raise InputError(
-            f"{where}: {name} must be a number from 0 to 1, got {shorten(text or 'nothing')}; leave out runs that broke"
+            f"{where}: {name} must be a number from 0 to 1, got {shorten(text or 'nothing')}; leave out failed runs"
         ) from None
     if math.isnan(share):
         raise InputError(f"{where}: {name} is NaN; leave out runs that diverged, or end them all earlier")

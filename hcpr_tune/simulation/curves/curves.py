@@ -1,7 +1,7 @@
-"""Learning curves for trials that nobody trained: what they would score at each rung, and what they are truly worth.
+"""Learning curves for simulated trials: their measured scores at each rung, and their true scores.
 
-A source of curves (`Curves`) makes a `Play` for each repeat of a plan. All variants of a plan see the same plays, so that they are compared
-in pairs.
+A source of curves (`Curves`) makes a `Play` for each repeat of a plan. All variants of a plan see the same plays, so
+that they can be compared in pairs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from hcpr_tune.search.spec.space import Params
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One trial at the epochs of its play. `robust` and `clean` are the accuracies that the search would see, from 0 to 1; `true_robust` and
-    `true_clean` the same without the noise of the measurement.
+    """One trial at the epochs of its play.
+
+    `robust` and `clean` are the accuracies that the search would see, from 0 to 1; `true_robust` and `true_clean` are
+    the same without measurement noise.
     """
 
     robust: Sequence[float]
@@ -27,11 +29,11 @@ class Curve:
     true_robust: Sequence[float]
     true_clean: Sequence[float]
     lost_at: int = 0
-    """It is lost in this epoch; 0: it is not."""
+    """The epoch in which the trial is lost; 0: never."""
     lost_as: tuple[str, str] = ("diverged", "it diverges")
-    """Status and reason then."""
+    """Status and reason of a lost trial."""
     relative_seconds: float = 1.0
-    """What an epoch takes, compared with the mean of all trials."""
+    """The time of an epoch, relative to the mean of all trials."""
 
 
 class Play(Protocol):
@@ -39,38 +41,38 @@ class Play(Protocol):
 
     @property
     def epochs(self) -> Sequence[int]:
-        """The epochs that curves have scores at, rising."""
+        """The epochs at which curves have scores, in ascending order."""
 
     @property
     def images(self) -> int:
-        """Of how many images a score is the share; 0 where that is not known."""
+        """The number of images behind a score; 0 if not known."""
 
     def curve(self, trial: int, params: Params) -> Curve:
-        """The curve of a trial; the same one however often it is asked for."""
+        """The curve of a trial; always the same for the same trial."""
 
 
 class Curves(Protocol):
-    """Where curves come from."""
+    """A source of curves."""
 
     @property
     def words(self) -> str:
-        """Where they come from, for people."""
+        """Where the curves come from, as text for the user."""
 
     @property
     def guess(self) -> bool:
-        """Whether nobody has measured them."""
+        """Whether the curves are assumed rather than measured."""
 
     @property
     def knows_params(self) -> bool:
-        """Whether a trial's curve depends on its values, so that a sampler can learn."""
+        """Whether a trial's curve depends on its parameters, so that a sampler can learn."""
 
     def play(self, epochs: Sequence[int], trials: int, seed: int) -> Play:
-        """Curves at `epochs` for so many trials, drawn from `seed`. Raises `InputError` where there are no scores at one of the epochs."""
+        """Curves at `epochs` for `trials` trials, drawn from `seed`. Raises `InputError` if an epoch has no scores."""
 
 
 @dataclass(frozen=True)
 class DrawnPlay:
-    """A play whose curves were all drawn beforehand: row by trial number."""
+    """A play whose curves were all drawn beforehand, one row per trial number."""
 
     epochs: Sequence[int]
     images: int
@@ -79,7 +81,7 @@ class DrawnPlay:
     relative_seconds: list[float]
 
     def curve(self, trial: int, params: Params) -> Curve:
-        # More trials than were planned for come from requests only.
+        # Only requests add more trials than planned.
         row = trial % len(self.seen)
         return Curve(
             self.seen[row], self.seen[row], self.true[row], self.true[row], relative_seconds=self.relative_seconds[row]
@@ -93,20 +95,21 @@ LEAST_PROBED = 1.0
 
 @dataclass(frozen=True)
 class GuessedCurves:
-    """A stated family of curves, for a task of which nothing is known but what a probe has seen.
+    """An assumed family of curves, for a task of which only a probe's measurement is known.
 
-    With chance level c and last epoch E, a trial of median quality has accuracy(e) = c + (a - c) (1 - exp(-5 e / E)) / (1 - exp(-5)), where `a`
-    is chosen so that the curve runs through what the probe has measured, and MEDIAN_END where the probe trained less than LEAST_PROBED epochs.
-    Trials differ from it in their log-odds, by a random walk in (e / E)^(2 FORETELLING) whose standard deviation is SPREAD at every epoch, 6 points
-    where the accuracy is 50 %: an early score's correlation with the end is (e / E)^FORETELLING, 0.64 at a ninth of the training, 0.80 at a third.
-    Scores are counted on `images` images; an epoch's seconds differ between trials by SECONDS_SPREAD.
+    With chance level c and last epoch E, a trial of median quality has
+    accuracy(e) = c + (a - c) (1 - exp(-5 e / E)) / (1 - exp(-5)), where `a` makes the curve pass through the probe's
+    measurement, or is MEDIAN_END if the probe trained less than LEAST_PROBED epochs. Trials differ from it in their
+    log-odds, by a random walk in (e / E)^(2 FORETELLING) whose standard deviation is SPREAD at every epoch (6 points at
+    50 % accuracy): an early score's correlation with the end is (e / E)^FORETELLING, 0.64 at a ninth of the training,
+    0.80 at a third. Scores are counts over `images` images; an epoch's seconds differ between trials by SECONDS_SPREAD.
     """
 
     classes: int
     last_epoch: int
     images: int
     probed_epoch: float
-    """How many epochs the probe has trained."""
+    """Number of epochs that the probe trained."""
     probed_accuracy: float
     """Robust accuracy after them, from 0 to 1."""
 
@@ -117,9 +120,15 @@ class GuessedCurves:
     def words(self) -> str:
         assumed = f"{100 * self.end:.0f} % at epoch {self.last_epoch}"
         if self.probed_epoch < LEAST_PROBED:
-            return f"a guess: nobody has trained this recipe to the end, and the probe had no time for an epoch; {assumed} is assumed"
+            return (
+                "a guess: this recipe has not been trained to the end, and the probe had no time for an epoch; "
+                f"{assumed} is assumed"
+            )
         probed = f"{100 * self.probed_accuracy:.1f} % in {self.probed_epoch:.2g} epochs"
-        return f"a guess: nobody has trained this recipe to the end. The probe reached {probed}; from there a usual course to {assumed}"
+        return (
+            f"a guess: this recipe has not been trained to the end. The probe reached {probed}; "
+            f"from there a typical curve to {assumed} is assumed"
+        )
 
     @property
     def end(self) -> float:
@@ -131,7 +140,7 @@ class GuessedCurves:
         return float(min(0.9, max(chance + 0.05, chance + rise)))
 
     def _risen(self, epoch: float) -> float:
-        """The share of the rise that is behind at an epoch."""
+        """The fraction of the rise that is completed at an epoch."""
         return float((1 - np.exp(-5 * epoch / self.last_epoch)) / (1 - np.exp(-5)))
 
     def play(self, epochs: Sequence[int], trials: int, seed: int) -> DrawnPlay:

@@ -1,4 +1,4 @@
-"""Learning curves from the records of earlier studies, drawn anew with their noise."""
+"""Learning curves from the records of earlier studies, resampled with their noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from hcpr_tune.simulation.curves.resampling import FEWEST, Array, Redrawn, conti
 
 @dataclass(frozen=True)
 class Measured:
-    """One recorded trial in a new study's dimensions: accuracies by epoch, what an epoch took compared with the study's mean, where it was lost."""
+    """One recorded trial in a new study's dimensions.
+
+    Accuracies by epoch, the time of an epoch relative to the study's mean, and the epoch where it was lost (0: never).
+    """
 
     params: Params
     robust: Mapping[int, float]
@@ -43,7 +46,7 @@ class OldStudy:
 
 
 def read_old(folder: Path, option: str = "--from") -> OldStudy:
-    """A study's folder. Raises `InputError` where there is none, or nothing was trained in it."""
+    """Read a study's folder. Raises `InputError` if there is no study, or no trial has reached a rung."""
     if not all(is_file(folder / name, f"{option} {folder}") for name in ("study.toml", "record.jsonl")):
         raise InputError(f"{option} {folder}: there is no study; give a folder such as results/NAME")
     path = folder.absolute()
@@ -56,19 +59,20 @@ def read_old(folder: Path, option: str = "--from") -> OldStudy:
 
 
 def check_comparable(old: OldStudy, study: Study) -> None:
-    """Raises `InputError` where its scores mean something else in this study."""
+    """Raise `InputError` if the old study's scores are not comparable with this study's."""
     check_same_measure("--from", old.folder, old.study.recipe, study.recipe)
     check_same_training("--from", old.folder, old.study, study)
     theirs, ours = old.study.recipe, study.recipe
     if theirs.lr_schedule != ours.lr_schedule or (ours.lr_schedule.mode == "single" and theirs.epochs != ours.epochs):
         what = "lr_schedule" if theirs.lr_schedule != ours.lr_schedule else f"one schedule over {theirs.epochs} epochs"
         raise InputError(
-            f"--from {old.folder}: its scores are of another training, since its {what} is not this study's; drop --from, or set lr_schedule.* and epochs as there"
+            f"--from {old.folder}: its scores are of another training, since its {what} is not this study's; "
+            "drop --from, or set lr_schedule.* and epochs as there"
         )
 
 
 def measured(old: OldStudy, study: Study) -> list[Measured]:
-    """Its trials that lie inside the study's dimensions."""
+    """The old study's trials that lie inside the study's dimensions."""
     seconds = relative_seconds(old.history)
     found = []
     for number, trial in old.history.trials.items():
@@ -89,7 +93,10 @@ def measured(old: OldStudy, study: Study) -> list[Measured]:
 
 
 def relative_seconds(history: History) -> dict[int, float]:
-    """What each trial's epochs took, compared with what the same epochs took all trials on average: some epochs are evaluated, some have more attack steps."""
+    """The time of each trial's epochs relative to the mean over all trials of the same epochs.
+
+    Epochs are compared one by one because some are evaluated and some have more attack steps.
+    """
     spent: dict[int, list[float]] = {}
     for trial in history.trials.values():
         for event in trial.epochs.values():
@@ -107,7 +114,7 @@ def _work(event: Event) -> float:
 
 
 def _scores(trial: Trial, restarted: bool) -> dict[str, dict[int, float]]:
-    """Objective -> accuracy by epoch, at every epoch that was scored; where each rung is a training of its own, at the rungs."""
+    """Objective -> accuracy by epoch, at every epoch that was scored; in mode `restarted`, only at the rungs."""
     if restarted:
         return {name: {rung: scores[name] for rung, scores in trial.scores.items()} for name in COUNTS}
     scored = [event for event in trial.epochs.values() if "total_validation" in event]
@@ -119,12 +126,13 @@ def _scores(trial: Trial, restarted: bool) -> dict[str, dict[int, float]]:
 
 @dataclass(frozen=True)
 class RecordedCurves:
-    """Curves of recorded trials: a new trial gets that of the recorded one that is nearest in the searched dimensions.
+    """Curves of recorded trials: a new trial gets the curve of the recorded trial nearest to it in the search space.
 
-    Not as it stands there: of a trial nobody knows the true accuracies, only the measured ones. Both are taken as normal between the trials,
-    the noise of a measurement as what `images` images give. Then the true curve is drawn given the measured one, and measured anew: over many
-    trials, means, spreads and the correlation of every two epochs are those of the record. Trials that were stopped early are first
-    continued: as one of those went on that stood nearest to them there.
+    The curve is resampled, because only the measured accuracies of a trial are known, not the true ones. Both are
+    assumed to be normally distributed over trials, with the measurement noise of `images` images. The true curve is
+    drawn given the measured one and then measured anew: over many trials, means, spreads and correlations between
+    epochs match the record. Trials that were stopped early are first continued like one of the trials with the most
+    similar scores.
     """
 
     trials: Sequence[Measured]
@@ -132,7 +140,7 @@ class RecordedCurves:
     images: int
     words: str
     rungs: tuple[tuple[int, ...], ...]
-    """Of each study that they were recorded in."""
+    """The rungs of each study that the curves were recorded in."""
 
     guess = False
     knows_params = True
@@ -158,21 +166,23 @@ class RecordedCurves:
             scored = int(np.isfinite(table[:, place]).sum())
             if scored == 0:
                 raise InputError(
-                    f"{self.words} has no score at epoch {epoch}, where a rung is (it has {_listed(known)}); choose rungs among these, or leave --from out"
+                    f"{self.words} has no score at epoch {epoch}, where a rung is (it has {_listed(known)}); "
+                    "choose rungs among these, or drop --from"
                 )
             if scored < FEWEST:
                 raise InputError(
-                    f"{self.words} has only {scored} scored trial{'s' * (scored > 1)} at epoch {epoch}, where a rung is; at least {FEWEST} are needed to tell how trials differ there"
+                    f"{self.words} has only {scored} scored trial{'s' * (scored > 1)} at epoch {epoch}, "
+                    f"where a rung is; at least {FEWEST} are needed to tell how trials differ there"
                 )
 
 
 def recorded_curves(old: Sequence[OldStudy], study: Study) -> RecordedCurves:
-    """The curves of several studies for the trials of another one. Raises `InputError` where they have none for it."""
+    """The curves of several studies for the trials of another one. Raises `InputError` if they have none for it."""
     trials = [one for study_of in old for one in measured(study_of, study)]
     names = ", ".join(str(one.folder) for one in old)
     if not trials:
         raise InputError(
-            f"--from {names}: none of its trials lies inside this study's dimensions; widen them, or leave --from out"
+            f"--from {names}: none of its trials lies inside this study's dimensions; widen them, or drop --from"
         )
     images = min(event["total_validation"] for one in old for event in one.events if "total_validation" in event)
     return RecordedCurves(
@@ -189,14 +199,14 @@ def _listed(epochs: Sequence[int]) -> str:
 
 
 def coordinates(params: Params, space: Space) -> list[float]:
-    """A point in the unit cube: numbers by their share of the range, in its own scale; a choice has a coordinate for each of its values, and a
-    dimension that does not exist lies in the middle.
+    """A point in the unit cube: a number by its position in its range (linear or log), a choice with one coordinate per
+    value. A dimension that does not exist is in the middle.
     """
     place: list[float] = []
     for name, dimension in space.items():
         value = params.get(name)
         if isinstance(dimension, Choice):
-            # Two different choices are then 1 apart.
+            # Different choices are then at distance 1.
             place += [0.5**0.5 * (value == choice) for choice in dimension.choices]
         else:
             assert isinstance(dimension, Range)
@@ -213,7 +223,7 @@ def _share(value: float, dimension: Range) -> float:
 
 @dataclass(frozen=True)
 class RecordedPlay:
-    """The curves of one repeat; the draws of a trial are its own, whatever was asked before."""
+    """The curves of one repeat; each trial has its own draws, independent of the order of calls."""
 
     epochs: Sequence[int]
     images: int

@@ -1,4 +1,4 @@
-"""Scores of trials as they are and as they would be drawn anew: the continuation of what was stopped, the noise of a measurement, the truth behind it.
+"""Resampling of trials' scores: continuing stopped trials, estimating measurement noise and true scores.
 
 Arrays are (trials, epochs).
 """
@@ -10,23 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 
 FEWEST = 3
-"""Of so many trials a mean and a spread can be told."""
+"""The fewest trials from which a mean and a spread can be estimated."""
 OWN_NOISE = 0.5
-"""The share of the binomial variance of a score that is the trial's own: all trials are scored on the same images, which are hard or easy for
-all of them. Assumed.
+"""The fraction of a score's binomial variance that differs between trials: all are scored on the same images, which are
+hard or easy for all of them. Assumed.
 """
 MOST_NOISE = 0.9
-"""Noise is at most this share of the variance between trials."""
+"""Noise is at most this fraction of the variance between trials."""
 FAR = 5.0
-"""Standard deviations, told robustly, beyond which a trial is not like the others."""
+"""Robust standard deviations beyond which a trial is an outlier."""
 SMALLEST = 1e-9
 
 Array = np.ndarray
 
 
 def continued(robust: Array, clean: Array, draws: np.random.Generator) -> Array:
-    """Scores (trials, epochs) of both kinds, beside each other and without gaps: a missing one follows from the nearest epoch before it that has
-    one, else after it.
+    """Scores (trials, epochs) of both kinds, stacked horizontally and without gaps.
+
+    A missing score is predicted from the nearest earlier epoch that has one, else from the nearest later one.
     """
     full = [robust.copy(), clean.copy()]
     columns = robust.shape[1]
@@ -43,20 +44,20 @@ def continued(robust: Array, clean: Array, draws: np.random.Generator) -> Array:
                 x, y, at = scores[both, other], scores[both, place], filled[missing, other]
                 filled[missing, place] = y[like] + _slope(x, y) * (at - x[like])
     for scores, filled in zip((robust, clean), full, strict=True):
-        # Of a trial that was lost before its first score nothing is known; it is lost again.
+        # Nothing is known of a trial that was lost before its first score; it is lost again.
         filled[~np.isfinite(filled).all(axis=1)] = np.nanmean(scores, axis=0)
     return np.asarray(np.clip(np.hstack(full), 0.0, 1.0))
 
 
 def _alike(x: Array, at: Array, draws: np.random.Generator) -> Array:
-    """For each of `at` the place of one of the nearest few in `x`: trials that broke go on in another way than those that did not."""
+    """For each value in `at`, the index of one of the nearest in `x`: failed trials continue unlike the others."""
     nearest = np.argsort(np.abs(at[:, None] - x), axis=1, kind="stable")[:, :FEWEST]
     chosen: Array = nearest[np.arange(len(at)), draws.integers(nearest.shape[1], size=len(at))]
     return chosen
 
 
 def _slope(x: Array, y: Array) -> float:
-    """How far y moves with x, from 0 to 1."""
+    """Regression slope of y on x, clipped to [0, 1]."""
     if len(x) < FEWEST or np.var(x) < SMALLEST:
         return 1.0
     return float(np.clip(np.cov(x, y)[0, 1] / np.var(x, ddof=1), 0.0, 1.0))
@@ -69,7 +70,7 @@ def noise_of(scores: Array, images: int) -> Array:
 
 
 def usual(scores: Array, noise: Array) -> Array:
-    """Which rows (trials, columns) -> (trials,) lie where most do. Trials that broke would make the others look all the same, and sure."""
+    """Which rows are not outliers, (trials, columns) -> (trials,). Failed trials would make the rest look alike."""
     away = np.abs(scores - np.median(scores, axis=0))
     scale = np.maximum(1.4826 * np.median(away, axis=0), np.sqrt(noise) + SMALLEST)
     within = (away <= FAR * scale).all(axis=1)
@@ -78,7 +79,11 @@ def usual(scores: Array, noise: Array) -> Array:
 
 @dataclass(frozen=True)
 class Redrawn:
-    """Curves whose true course is drawn given what was measured, (trials, columns): `expected` true scores, their `spread` as a root of its covariance, the `noise` of a measurement."""
+    """Curves whose true scores are drawn given the measured ones, (trials, columns).
+
+    `expected`: means of the true scores; `spread`: a root of their covariance; `noise`: standard deviations of the
+    measurement.
+    """
 
     expected: Array
     spread: Array
@@ -86,8 +91,8 @@ class Redrawn:
 
     @classmethod
     def of(cls, scores: Array, noise: Array) -> Redrawn:
-        """Where the truth t is normal with covariance T and the measurement is m = t + noise, t given m has the mean E(m) + T (T + N)^-1 (m - E(m))
-        and the covariance T - T (T + N)^-1 T. Of trials far from the others the measurement is taken as the mean.
+        """If the truth t is normal with covariance T and the measurement is m = t + noise, t given m has the mean
+        E(m) + T (T + N)^-1 (m - E(m)) and the covariance T - T (T + N)^-1 T. For outliers, the measurement is the mean.
         """
         many = usual(scores, noise)
         mean = scores[many].mean(axis=0)
@@ -107,7 +112,7 @@ class Redrawn:
 
 
 def positive(matrix: Array) -> Array:
-    """The nearest covariance: eigenvalues below 0 are noise."""
+    """The nearest covariance matrix: negative eigenvalues are noise and set to 0."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
 

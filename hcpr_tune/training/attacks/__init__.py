@@ -1,4 +1,4 @@
-"""Attacks and what they leave: PGD, the cascade of AutoAttack's attacks, accuracy on validation, pictures of attacked images.
+"""Attacks and evaluation under them: PGD, the cascade of AutoAttack's attacks, validation accuracy, example pictures.
 
 May import `training.models`, `training.data`, `training.recipe` and `common`.
 """

@@ -1,7 +1,8 @@
-"""Strong attacks one after the other, each on what still survives: those of AutoAttack (Croce and Hein, ICML 2020), run by pyautoattack.
+"""A cascade of strong attacks, each on the images that survived the previous ones: the attacks of AutoAttack (Croce and
+Hein, ICML 2020), run by pyautoattack.
 
-Images are attacked in chunks. What an attack makes of a chunk depends on the model, the chunk and the seed alone, so that chunks can be
-shared out over any number of processes, and broken off and gone on with between any two attacks.
+Images are attacked in chunks. The result for a chunk depends only on the model, the chunk and the seed, so chunks can
+be spread over any number of processes, and stopped and resumed between any two attacks.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from hcpr_tune.training.seeds import generator
 CLEAN = "clean"
 STRONG, AUTOATTACK = ("apgd-ce", "apgd-t"), ("apgd-ce", "apgd-t", "fab-t", "square")
 CASCADES = {"strong": STRONG, "autoattack": AUTOATTACK}
-"""Which attacks, in order. The strong ones are AutoAttack's first two: APGD on cross-entropy, and on the targeted DLR loss."""
+"""The attacks, in order. "strong" has AutoAttack's first two: APGD on cross-entropy and on the targeted DLR loss."""
 FEWEST_CLASSES_FOR_TARGETS = 4
-"""The targeted DLR loss compares the right logit with three others."""
+"""The targeted DLR loss compares the true class's logit with three others."""
 IN_PLACE_OF = {"apgd-t": "margin", "fab-t": "fab"}
-"""What runs where there are fewer classes: 100 steps on the margin from five starts, which has no scale either, and untargeted FAB."""
+"""Replacements for fewer classes: 100 steps on the margin (also scale-free) from five starts, and untargeted FAB."""
 MOST_TARGETS = 9
 MARGIN_STEPS, MARGIN_STARTS = 100, 5
 ZERO_GRADIENTS = re.compile(r"there are (\d+) points with zero gradient")
@@ -37,10 +38,10 @@ ZERO_GRADIENTS = re.compile(r"there are (\d+) points with zero gradient")
 
 @dataclass(frozen=True)
 class Step:
-    """What is left of a chunk after `attack` and those before it.
+    """The result for a chunk after `attack` and the attacks before it.
 
-    classes: the class of each image in that state, its own label where it survives, -1 where a logit is not a number. warnings: what
-    AutoAttack itself finds suspicious.
+    classes: the predicted class of each image, its label if it survives, -1 if a logit is NaN. warnings: what
+    AutoAttack itself reports as suspicious.
     """
 
     attack: str
@@ -49,18 +50,21 @@ class Step:
 
 
 def attacks_of(cascade: str, classes: int) -> tuple[str, ...]:
-    """The attacks of a ladder for so many classes."""
+    """The attacks of a cascade for this number of classes."""
     if classes >= FEWEST_CLASSES_FOR_TARGETS:
         return CASCADES[cascade]
     return tuple(IN_PLACE_OF.get(attack, attack) for attack in CASCADES[cascade])
 
 
 def replaced_attacks(classes: int) -> str:
-    """What stands in for attacks that so few classes do not allow, in words; empty where all run."""
+    """Which attacks were replaced because there are too few classes, in words; empty if all run."""
     if classes >= FEWEST_CLASSES_FOR_TARGETS:
         return ""
     ran = ", ".join(attacks_of("autoattack", classes))
-    return f"{classes} classes are too few for the targeted attacks of AutoAttack ({', '.join(AUTOATTACK)}); {ran} ran instead"
+    return (
+        f"{classes} classes are too few for the targeted attacks of AutoAttack ({', '.join(AUTOATTACK)}); "
+        f"{ran} ran instead"
+    )
 
 
 def run_cascade(
@@ -73,14 +77,14 @@ def run_cascade(
     seed: int,
     begun: Step | None = None,
 ) -> Iterator[Step]:
-    """Attack images (B, C, H, W) with labels (B,) in the task's ball; a step for the clean images, and one for each attack of the ladder.
+    """Attack images (B, C, H, W) with labels (B,); yields a step for the clean images, then one for each attack.
 
-    `begun`: the latest step of an earlier attempt, which it goes on from. The images that an attack breaks are checked for themselves to lie in
-    the ball: one that does not survives.
+    `begun`: the latest step of an earlier attempt, to resume from. Adversarial images are checked to lie in the ball;
+    an image whose adversarial copy does not counts as surviving.
     """
     attacks = (CLEAN, *attacks_of(cascade, classes))
     found = labels.clone() if begun is None else torch.tensor(begun.classes, device=labels.device)
-    # A step beyond this ladder's last one is of a longer ladder: there is nothing left to do.
+    # An attack that this cascade lacks comes from a longer one: there is nothing left to do.
     done = 0 if begun is None else attacks.index(begun.attack) + 1 if begun.attack in attacks else len(attacks)
     for attack in attacks[done:]:
         with evaluating(model), _warnings() as heard:
@@ -94,13 +98,13 @@ def run_cascade(
 
 
 def _attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, task: Task, classes: int, seed: int) -> Tensor:
-    """The attacked images, (B, C, H, W). The global generators are left as they were found."""
+    """The attacked images, (B, C, H, W). The state of the global generators is preserved."""
     if name == "margin":
         return _margin(model, images, labels, task, seed)
     from pyautoattack import AutoAttack
 
     norm = {"linf": "Linf", "l2": "L2"}[task.norm]
-    # The standard version's own numbers; only the list of attacks is ours.
+    # The standard version's parameters; only the list of attacks is ours.
     adversary = AutoAttack(
         _row_major(model), device=labels.device, eps=task.epsilon, norm=norm, seed=seed, version="standard"
     )
@@ -113,7 +117,7 @@ def _attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, task: T
 
 
 class _RowMajorGradient(torch.autograd.Function):
-    """The images as they are; their gradient in row-major order, whatever the order of the network's own tensors."""
+    """The identity, whose gradient is in row-major order, whatever the memory format of the network."""
 
     @staticmethod
     def forward(_: Any, images: Tensor) -> Tensor:
@@ -125,9 +129,9 @@ class _RowMajorGradient(torch.autograd.Function):
 
 
 def _row_major(model: Classifier) -> Classifier:
-    """The same classifier for AutoAttack, which takes views of gradients that only row-major ones have.
+    """The same classifier for AutoAttack, which takes views that only row-major gradients allow.
 
-    A network with channels-last weights, as ours are, gives channels-last gradients on images of more than one channel.
+    A network with channels-last weights, like ours, gives channels-last gradients for images with several channels.
     """
 
     def classify(images: Tensor) -> Tensor:
@@ -139,7 +143,10 @@ def _row_major(model: Classifier) -> Classifier:
 def transfer(
     model: nn.Module, baseline: nn.Module, images: Tensor, labels: Tensor, task: Task, classes: int, seed: int
 ) -> int:
-    """How many of these images, which `model` classifies rightly under attack, break when they are attacked on `baseline` (APGD on cross-entropy)."""
+    """How many of these images `model` misclassifies when they are attacked on `baseline` (APGD on cross-entropy).
+
+    `model` classifies all of them correctly under its own attacks.
+    """
     if not len(images):
         return 0
     with evaluating(model), evaluating(baseline), _warnings():
@@ -154,7 +161,7 @@ def _apgd_ce(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def _worst(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
-    """The images of the highest cross-entropy, whether they break the model or not."""
+    """The images with the highest cross-entropy, whether they fool the model or not."""
     adversary.apgd.loss = "ce"
     attacked: Tensor = adversary.apgd.perturb(images, labels, best_loss=True)
     return attacked
@@ -209,13 +216,13 @@ def _margin(model: nn.Module, images: Tensor, labels: Tensor, task: Task, seed: 
 
 @torch.no_grad()
 def _classes(model: Classifier, images: Tensor) -> Tensor:
-    """The class of each image, -1 where a logit is not a number."""
+    """The class of each image, -1 if a logit is NaN."""
     logits = model(images)
     return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
 
 def _in_ball_classes(model: Classifier, attacked: Tensor, images: Tensor, labels: Tensor, task: Task) -> Tensor:
-    """The classes of the attacked images; the label where one is no image, or lies outside the ball by more than rounding."""
+    """The classes of the attacked images; the label if one is not a valid image or is outside the ball."""
     change = (attacked - images).flatten(1)
     size = change.abs().amax(dim=1) if task.norm == "linf" else torch.linalg.vector_norm(change, dim=1)
     inside = (
@@ -227,14 +234,14 @@ def _in_ball_classes(model: Classifier, attacked: Tensor, images: Tensor, labels
 
 
 def _look_for_tricks(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """AutoAttack's own looks at a model: draws at random, probabilities in place of logits, gradients of its own inside. They warn."""
+    """Run AutoAttack's checks for randomness, outputs that are not logits, and gradients computed inside the model."""
     from pyautoattack import checks
 
     logger = logging.getLogger(LOGGER)
     with torch.no_grad():
         checks.check_randomized(model, images, labels, bs=len(images), logger=logger)
         checks.check_range_output(model, images, logger=logger)
-        # It counts in a table of its module, and never forgets.
+        # The check counts calls in a module-level table that it never resets.
         checks.funcs.update(dict.fromkeys(checks.funcs, 0))
         checks.check_dynamic(model, images, False, logger=logger)
 
@@ -244,7 +251,7 @@ LOGGER = "auto-attack"
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """AutoAttack's warnings inside the block, which then do not reach the terminal; each once, without its advice."""
+    """Collect AutoAttack's warnings inside the block, each once and without its advice; they are not printed."""
     heard: list[str] = []
 
     class Ear(logging.Handler):
@@ -265,5 +272,5 @@ def _warnings() -> Iterator[list[str]]:
 
 
 def points_without_gradient(warnings: tuple[str, ...]) -> int:
-    """How many images AutoAttack found without a gradient of the DLR loss, at most in one of its runs."""
+    """How many images had no gradient of the DLR loss according to AutoAttack, the maximum over its runs."""
     return max((int(found[1]) for words in warnings if (found := ZERO_GRADIENTS.search(words))), default=0)

@@ -1,4 +1,4 @@
-"""Clean and robust accuracy of a split as counts, which classes an attack leads to, and an alarm for masked gradients."""
+"""Clean and robust accuracy of a split as counts, confusions under attack, and a check for masked gradients."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hcpr_tune.training.recipe import Evaluation, Task
 from hcpr_tune.training.seeds import generator
 
 OBJECTIVES = {"margin": misclassification_margin, "cross_entropy": cross_entropy}
-"""What an evaluation attack may raise."""
+"""What an evaluation attack may maximise."""
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Counts of rightly classified images of one split: clean, and under the margin attack.
+    """Numbers of correctly classified images of one split: clean, and under the margin attack.
 
-    `pairs` says where the attack led: (true class, class under attack, number of images) for every pair that occurred and whose
-    classes differ; `class_totals` the number of images per class. A class of -1 stands for logits that are not numbers.
+    `pairs`: (true class, class under attack, number of images) for every confusion that occurred; class -1 stands for
+    NaN logits. `class_totals`: the number of images per class.
     """
 
     clean_correct: int
@@ -34,21 +34,21 @@ class Accuracies:
 
 
 def scored_positions(split: Split, settings: Evaluation) -> Tensor:
-    """The images that are scored, always the same: all, or a fixed subset in equal shares per class, (N,) positions."""
+    """Positions (N,) of the images to score: all, or a fixed subset in equal shares per class."""
     if not settings.images or settings.images >= len(split):
         return torch.arange(len(split))
     return torch.as_tensor(fixed_subset(split.labels.cpu().numpy(), settings.images, settings.seed))
 
 
 START_BLOCK = 64
-"""Images whose starts share a generator."""
+"""Number of images whose starts share a generator."""
 
 
 def random_starts(images: Tensor, positions: Tensor, task: Task, settings: Evaluation) -> list[Tensor]:
-    """One start in the ball for each image and restart, the same in every evaluation and on every device, (B, C, H, W) each.
+    """One start in the ball per image and restart, (B, C, H, W) each, the same in every evaluation and on every device.
 
-    An image's start follows from its position in the split alone, so that neither batch size nor subset changes it: positions
-    are drawn in blocks, each with a generator of its own.
+    An image's start depends only on its position in the split, not on batch size or subset: positions are drawn in
+    blocks, each with its own generator.
     """
     starts = []
     blocks, places = positions // START_BLOCK, positions % START_BLOCK
@@ -65,9 +65,9 @@ def random_starts(images: Tensor, positions: Tensor, task: Task, settings: Evalu
 def evaluate(
     model: Classifier, split: Split, task: Task, settings: Evaluation, classes: int, objective: str = "margin"
 ) -> Accuracies:
-    """What `model` gets right on `split`, clean and under ascent on `objective` in the task's ball. Runs in float32."""
+    """Clean and robust accuracy of `model` on `split`, under PGD on `objective` in the task's ball. Runs in float32."""
     totals = torch.zeros(2, dtype=torch.int64, device=split.labels.device)
-    # One column more than there are classes, for logits that are not numbers.
+    # The extra column counts NaN logits.
     confusion = torch.zeros(classes, classes + 1, dtype=torch.int64, device=split.labels.device)
     positions = scored_positions(split, settings)
     for chosen in positions.split(settings.batch_size):
@@ -92,7 +92,7 @@ def scoring_attack(
     objective: str = "margin",
     shown: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`attacked_classes` of the images at `positions` of a split, as every evaluation attacks them."""
+    """`predict_under_attack` for the images at `positions` of a split, with the attack of every evaluation."""
     return predict_under_attack(
         model,
         images,
@@ -109,7 +109,7 @@ def scoring_attack(
 
 
 def _pairs(confusion: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
-    """The cells off the diagonal that are not 0, the last column as class -1."""
+    """The non-zero cells off the diagonal, with the last column as class -1."""
     last = len(confusion)
     return tuple(
         (true, -1 if attacked == last else attacked, count)
@@ -121,10 +121,10 @@ def _pairs(confusion: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ..
 
 @dataclass(frozen=True)
 class Masking:
-    """Signs that gradients are masked, so that robust accuracy is overrated. Counts are of images that survive.
+    """Signs of gradient masking, which inflates robust accuracy. Counts are of surviving images.
 
-    The bound on 10 against 50 steps marked exactly the masked runs among public logs of fast adversarial training; it was fitted
-    after the fact, and so were the others.
+    The bound on 10 against 50 steps separates the masked runs in public logs of fast adversarial training exactly, but
+    it was fitted to them, and so were the other bounds.
     """
 
     images: int
@@ -135,7 +135,7 @@ class Masking:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """What looks wrong, in words; empty where nothing does."""
+        """What looks wrong, in words; empty if nothing does."""
         if not self.images:
             return ()
         found = []
@@ -154,7 +154,7 @@ class Masking:
 
 
 MASKING_STEP = 0.25
-"""Step as a fraction of epsilon, as in the logs that the bound comes from (2/255 of 8/255); ten shorter ones would not cross the ball."""
+"""Step size as a fraction of epsilon, as in the logs behind the bound (2/255 of 8/255): ten steps cross the ball."""
 MOST_STEP_GAP = 3.0
 MOST_LOSS_GAP = 15.0
 MOST_WITHOUT_GRADIENT = 5.0

@@ -1,6 +1,6 @@
-"""A picture of a few validation images before and after the attack: what a model takes for what.
+"""A picture of a few validation images before and after the attack, with the predicted classes.
 
-Always the same images, attacked as the evaluation attacks them, so that the pictures of two trainings can be compared.
+The images are always the same and attacked as in the evaluation, so that pictures of two trainings are comparable.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from hcpr_tune.training.recipe import Evaluation, Recipe, Task
 
 SHOWN = 6
 SMALL, LARGE = 64, 96
-"""Pixels: smaller images are enlarged to about the first, larger ones shrunk to the second."""
+"""Pixels: small images are enlarged to about the first, large ones shrunk to the second."""
 MOST_BYTES = 150_000
-"""A larger picture is brought to 256 colours, so that a trial's curves and pictures stay below a megabyte."""
+"""A larger picture is reduced to 256 colours, so that a trial's curves and pictures stay below a megabyte."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images (N, C, H, W) in [0, 1] before and after the attack, and classes (N,): the true ones, and what the model takes each for."""
+    """Images (N, C, H, W) in [0, 1] before and after the attack; true and predicted classes (N,)."""
 
     images: np.ndarray
     attacked: np.ndarray
@@ -53,9 +53,9 @@ class Examples:
 
 
 def examples_png(recipe: Recipe, data: Data, state: TrainingState) -> bytes:
-    """The picture for the state after a rung, as a PNG file. The training goes on as if it had not been drawn."""
+    """The picture for the state after a rung, as a PNG file. Does not affect the training."""
     device = data.validation.labels.device
-    # A model of the user's own may draw when it runs.
+    # A user's model may draw random numbers in its forward pass.
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch_threads(recipe.threads),
@@ -69,7 +69,7 @@ def examples_png(recipe: Recipe, data: Data, state: TrainingState) -> bytes:
 
 
 def find_examples(model: Classifier, split: Split, task: Task, settings: Evaluation) -> Examples:
-    """Some of the scored images, of as many classes as there is room for, by class."""
+    """A few of the scored images, from as many classes as fit, sorted by class."""
     scored = scored_positions(split, settings)
     chosen = scored[torch.as_tensor(fixed_subset(split.labels.cpu().numpy()[scored.numpy()], SHOWN, settings.seed))]
     chosen = chosen[split.labels.cpu()[chosen].argsort(stable=True)]
@@ -80,20 +80,20 @@ def find_examples(model: Classifier, split: Split, task: Task, settings: Evaluat
         images=images.cpu().numpy(),
         attacked=attacked.cpu().numpy(),
         true=labels.tolist(),
-        # What is taken for another class before any attack is not attacked: its class stays.
+        # An image misclassified before the attack is not attacked: its class stays.
         clean_classes=torch.where(clean, labels, classes).tolist(),
         attacked_classes=classes.tolist(),
     )
 
 
 TITLE, ROW_NAMES, GAP, LABEL, MOST_LABEL = 44, 92, 10, 16, 92
-"""Pixels: the lines above, the words at the left, between images, a line of words, and the widest label."""
+"""Pixels: the header, the row names at the left, the gap between images, a line of text, and the widest label."""
 SIZE, ARROW = 12, 18
-"""Pixels: the font, and an arrow with room around it."""
+"""Pixels: the font, and an arrow with its margin."""
 
 
 class Label(NamedTuple):
-    """An image's true class, what the model takes it for, and whether that is right."""
+    """An image's true class, its predicted class, and whether they agree."""
 
     true: str
     taken: str
@@ -102,7 +102,7 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things go: tiles of `width` and `height` pixels in columns with `room` for labels of so many `lines`."""
+    """Positions: tiles of `width` x `height` pixels in columns of `room` pixels; labels take `lines` lines."""
 
     width: int
     height: int
@@ -111,7 +111,7 @@ class Layout:
 
     @classmethod
     def of(cls, tile: Image.Image, labels: Sequence[Label]) -> Layout:
-        """Labels on one line where all fit, else on two."""
+        """Labels on one line if all fit, else on two."""
         widths = [(width_of(label.true, SIZE), ARROW + width_of(label.taken, SIZE)) for label in labels]
         one_line = max(map(sum, widths))
         lines, widest = (1, one_line) if one_line <= MOST_LABEL else (2, max(map(max, widths)))
@@ -131,9 +131,9 @@ class Layout:
 def draw_examples(
     examples: Examples, task: Task, settings: Evaluation, class_names: Sequence[str], epoch: int
 ) -> Image.Image:
-    """A column per image; rows: clean, attacked, and the difference, which is amplified."""
+    """A column per image; rows: clean, attacked, and the amplified difference."""
     change = examples.attacked - examples.images
-    # In the L-infinity ball always the same factor; in the L2 ball a pixel may change by much less than the radius, or by more.
+    # The L-infinity ball bounds each pixel, so its factor is fixed; the L2 radius says little about a single pixel.
     largest = task.epsilon if task.norm == "linf" else float(np.abs(change).max())
     factor = max(1.0, 0.5 / largest) if largest else 1.0
     rows = [
@@ -165,7 +165,7 @@ def draw_examples(
 
 
 def _tile(image: np.ndarray, smooth: bool = True) -> Image.Image:
-    """An image (C, H, W) in [0, 1] at the size that is shown; single pixels of a small one stay squares."""
+    """An image (C, H, W) in [0, 1] at display size; pixels of a small one stay squares."""
     channels = image[:3] if len(image) >= 3 else image[:1]
     pixels = np.rint(255 * channels).astype(np.uint8).transpose(1, 2, 0)
     tile = Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
@@ -177,7 +177,7 @@ def _tile(image: np.ndarray, smooth: bool = True) -> Image.Image:
 
 
 def _labels(examples: Examples, names: Sequence[str]) -> list[list[Label]]:
-    """For the clean images and for the attacked ones."""
+    """Labels of the clean images and of the attacked ones."""
     return [
         [
             Label(class_word(true, names), class_word(one, names), true == one)
@@ -188,7 +188,7 @@ def _labels(examples: Examples, names: Sequence[str]) -> list[list[Label]]:
 
 
 def _draw_label(draw: ImageDraw.ImageDraw, layout: Layout, row: int, column: int, label: Label) -> None:
-    """`true -> taken` in the middle below an image, on one line or two."""
+    """Draw `true -> taken` centred below an image, on one line or two."""
     colour = RIGHT if label.right else WRONG
     left, top = layout.left(column), layout.top(row) + layout.height + 2
     true, taken = (shortened(word, layout.room - ARROW * (layout.lines - 1), SIZE) for word in label[:2])

@@ -1,6 +1,6 @@
-"""Attacks as functions: gradient ascent in an L-inf or L2 ball, for training and for evaluation.
+"""PGD in an L-inf or L2 ball, for training and for evaluation.
 
-They leave the model as they found it: its mode, which of its parameters want gradients, and their gradients.
+The attacks leave the model's mode, its `requires_grad` flags and its gradients unchanged.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 Objective = Callable[[Tensor], Tensor]
-"""Logits (B, K) -> a value per image (B,), to be raised."""
+"""Logits (B, K) -> a value per image (B,), to be maximised."""
 
 
 class Margin(Protocol):
-    """Logits (B, K) and labels (B,) -> a value per image (B,), below 0 where the image is classified rightly."""
+    """Logits (B, K) and labels (B,) -> a value per image (B,), below 0 if the image is classified correctly."""
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor: ...
 
@@ -30,7 +30,7 @@ Classifier = Callable[[Tensor], Tensor]
 
 @contextmanager
 def evaluating(model: Classifier) -> Iterator[None]:
-    """The model in eval mode without parameter gradients; mode and gradient flags of every part are restored."""
+    """Put the model in eval mode without parameter gradients inside the block; restores every module and parameter."""
     if not isinstance(model, nn.Module):
         yield
         return
@@ -57,10 +57,10 @@ def pgd_step(
     step_size: float,
     norm: str = "linf",
 ) -> tuple[Tensor, Tensor]:
-    """One step: (the next adversarial images, the logits of the given ones), both without a graph.
+    """One PGD step; returns the next adversarial images and the logits of the given ones, both without a graph.
 
-    x' <- x' + step_size * sign(gradient) (L-inf) or gradient / |gradient| (L2), projected to the ball of radius epsilon around
-    `images`, then to [0, 1].
+    x' <- x' + step_size * sign(gradient) (L-inf) or gradient / |gradient| (L2), projected to the ball of radius epsilon
+    around `images`, then to [0, 1].
     """
     with torch.enable_grad():
         adversarial = adversarial.detach().requires_grad_(True)
@@ -72,7 +72,7 @@ def pgd_step(
 
 
 def _unit_l2(gradient: Tensor) -> Tensor:
-    """Each image's gradient at length 1; an image without a gradient does not move."""
+    """Each image's gradient scaled to length 1; a zero gradient stays zero."""
     return gradient / _lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
@@ -86,7 +86,7 @@ DIRECTIONS: dict[str, Callable[[Tensor], Tensor]] = {"linf": torch.sign, "l2": _
 
 
 def project(moved: Tensor, images: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
-    """Project to the ball of radius epsilon around `images` and to [0, 1], which never leads out of the ball."""
+    """Project to the ball of radius epsilon around `images`, then to [0, 1], which never leaves the ball."""
     if norm == "linf":
         return torch.minimum(torch.maximum(moved, images - epsilon), images + epsilon).clamp_(0, 1)
     change = moved - images
@@ -95,12 +95,12 @@ def project(moved: Tensor, images: Tensor, epsilon: float, norm: str = "linf") -
 
 
 def uniform_noise(shape: torch.Size | tuple[int, ...], epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
-    """Noise spread evenly over the ball, (B, C, H, W), on the generator's device."""
+    """Noise drawn uniformly from the ball, (B, C, H, W), on the generator's device."""
     device = generator.device
     if norm == "linf":
         return epsilon * (2 * torch.rand(shape, generator=generator, device=device) - 1)
     direction = _unit_l2(torch.randn(shape, generator=generator, device=device))
-    # The share of the ball's volume within radius r is (r / epsilon) ** dimension.
+    # The fraction of the ball's volume within radius r is (r / epsilon) ** dimension.
     share = torch.rand((shape[0], 1, 1, 1), generator=generator, device=device)
     return epsilon * direction * share ** (1 / math.prod(shape[1:]))
 
@@ -118,8 +118,8 @@ def pgd(
 ) -> Tensor:
     """The inner maximisation: `steps` steps of ascent on `objective` from `start`, (B, C, H, W) -> (B, C, H, W).
 
-    `start` may lie outside the ball and outside [0, 1], as the published code's noise does; the first step brings it in. Where `model`
-    is a module it is in eval mode meanwhile, and its parameters get no gradient.
+    `start` may lie outside the ball and outside [0, 1], as in the published code; the first step projects it. If
+    `model` is a module, it runs in eval mode and its parameters get no gradient.
     """
     adversarial = start
     with evaluating(model):
@@ -142,19 +142,20 @@ def predict_under_attack(
     objective: Margin | None = None,
     shown: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Which clean images are classified rightly, (B,) bool, and the class of each under attack, (B,): its own label where it survives.
+    """Which clean images are classified correctly, (B,) bool, and each image's class under attack, (B,).
 
-    Ascent on `objective(logits, labels)`, the margin itself unless another one is given, from each of `starts` in turn. An image
-    is broken once its margin is not below 0, clean or at any step, and is not attacked further, so that only survivors cost time. Its
-    class is then that of the highest wrong logit, or -1 where the margin is not a number. `shown` (B, C, H, W), where it is given, is
-    filled with the images that these classes are of: as they were when they broke, and where they did not, at the last attack's end.
+    The class is the label if the image survives. Runs PGD on `objective(logits, labels)` (default: the margin) from
+    each of `starts` in turn. An image is broken once its margin is not below 0, clean or at any step, and is then not
+    attacked further, to save time. Its class is then that of the highest wrong logit, or -1 if the margin is NaN. If
+    `shown` (B, C, H, W) is given, it is filled with the images that the classes belong to: as they were when they
+    broke, or at the end of the last attack.
     """
     objective = objective or margin
     classes = labels.clone()
     survivors = torch.arange(len(images), device=images.device)
 
     def sift(logits: Tensor, attacked: Tensor) -> Tensor:
-        """Write down the classes of the survivors that are broken `attacked` like this; returns which are left."""
+        """Record the classes of the survivors that `attacked` breaks; returns which of them are left."""
         nonlocal survivors
         if shown is not None:
             shown[survivors] = attacked
@@ -186,6 +187,6 @@ def predict_under_attack(
 def margin_attack(
     model: Classifier, images: Tensor, labels: Tensor, margin: Margin, *, start: Tensor, **settings: Any
 ) -> Tensor:
-    """Which images survive `attacked_classes` from one start, (B,) bool."""
+    """Which images survive `predict_under_attack` from one start, (B,) bool."""
     _, classes = predict_under_attack(model, images, labels, margin, starts=[start], **settings)
     return classes == labels

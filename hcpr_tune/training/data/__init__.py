@@ -1,4 +1,4 @@
-"""Images: data sets by name, folders of images, fixed splits, batches, augmentation, and the only door to the test images.
+"""Images: named data sets, folders of images, fixed splits, batches, augmentation, and the only access to the test set.
 
 May import `training.recipe` and `common`.
 """

@@ -1,4 +1,4 @@
-"""Random crop and flip, in batches on the device, drawn per image and epoch."""
+"""Random crop and flip, drawn per image and epoch, applied in batches on the device."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hcpr_tune.training.recipe import Augmentation
 
 @dataclass(frozen=True)
 class Draws:
-    """What each image of a split goes through in one epoch, by its position in the split.
+    """The augmentation of each image of a split in one epoch, by its position in the split.
 
-    rows, columns: (N,) where its crop begins in the padded image; flipped: (N,) bool. Drawn on the CPU for the whole epoch, so that
-    neither batches nor workers nor the device change them.
+    rows, columns: (N,) where the crop starts in the padded image; flipped: (N,) bool. Drawn on the CPU for the whole
+    epoch, so that they do not depend on batches, workers or the device.
     """
 
     rows: Tensor
@@ -26,7 +26,7 @@ class Draws:
 
 
 def draw(augmentation: Augmentation, count: int, generator: torch.Generator) -> Draws | None:
-    """One epoch's draws for `count` images; None where nothing is augmented."""
+    """One epoch's draws for `count` images; None without augmentation."""
     if not augmentation.crop_padding and not augmentation.flip:
         return None
     ends = 2 * augmentation.crop_padding + 1
@@ -36,9 +36,9 @@ def draw(augmentation: Augmentation, count: int, generator: torch.Generator) -> 
 
 
 def augment(images: Tensor, draws: Draws | None, positions: Tensor) -> Tensor:
-    """Crop and flip a batch, (B, C, H, W) -> (B, C, H, W); `positions` (B,) are the images' in the split.
+    """Crop and flip a batch, (B, C, H, W) -> (B, C, H, W); `positions` (B,) are the images' positions in the split.
 
-    Padded with black on every side, cropped back to H x W, then flipped. One gather for the batch, no loop over images.
+    Pads with black on every side, crops to H x W, then flips, in one gather for the whole batch.
     """
     if draws is None:
         return images

@@ -1,6 +1,6 @@
-"""The splits that a training sees: fixed, stratified, on the device as uint8 where they are small, decoded as it goes where not.
+"""Training and validation splits: fixed, stratified, held on the device as uint8 if small, else decoded on the fly.
 
-The test images are not here: `heldout` opens them, and a search has no way to it.
+The test images are not here: `heldout` opens them, and a search cannot import it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from hcpr_tune.training.data.sources import Pool, folder_layout, has_test_part, 
 from hcpr_tune.training.recipe import Augmentation, Task
 
 RESIDENT_SHARE = 0.25
-"""A split stays in memory if its images take at most this share of what is free."""
+"""A split is held in memory if its images take at most this fraction of the free memory."""
 
 SHARED_FROM = 32 * 2**20
-"""Bytes from which on the images of a split are shared by the processes of a node: below, a copy each costs less than a file."""
+"""Splits of at least this many bytes are shared by the processes of a node; for smaller ones a copy each is cheaper."""
 
 READING = 2
-"""Part of the name under which images are shared. Raise it whenever what is read from the same files changes."""
+"""Version of the shared images, part of their name. Raise it whenever the same files are read differently."""
 
 FILES = {
     "fashion_mnist": "FashionMNIST/raw",
@@ -39,15 +39,15 @@ FILES = {
     "cifar100": "cifar-100-python",
     "svhn": "train_32x32.mat",
 }
-"""The file or folder below `task.root` that a data set's training part is read from."""
+"""The file or folder below `task.root` with a data set's training part."""
 
 
 @dataclass(frozen=True)
 class Split:
     """Labelled images of one split.
 
-    labels: (N,) int64 on the device. indices: (N,) positions in the data set. shape: (C, H, W). images: (N, C, H, W) uint8 on the
-    device, or None where they are decoded from `pool` each time. `white` is the stored value of 1.0.
+    labels: (N,) int64 on the device. indices: (N,) positions in the data set. shape: (C, H, W). images: (N, C, H, W)
+    uint8 on the device, or None if they are decoded from `pool` each time.
     """
 
     pool: Pool
@@ -64,11 +64,11 @@ class Split:
 
     @property
     def index_hash(self) -> str:
-        """A hash of which images of the data set are in this split."""
+        """A hash of the indices of the images in this split."""
         return hashlib.sha256(np.sort(self.indices).astype("<i8").tobytes()).hexdigest()[:16]
 
     def stored(self, positions: Tensor) -> Tensor:
-        """The images at `positions` (B,) as uint8, where they lie: on the device, or, just decoded, on the CPU."""
+        """The images at `positions` (B,) as uint8: on the device if held there, else decoded on the CPU."""
         if self.images is not None:
             return self.images[positions.to(self.images.device)]
         return torch.from_numpy(self.pool.decode(self.indices[positions.cpu().numpy()]))
@@ -89,13 +89,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """What a training may see: the training images and the validation images."""
+    """The data that a training may see: training and validation images."""
 
     train: Split
     validation: Split
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """What was skipped in a folder, and what was decided about its images."""
+    """What was skipped in a folder, and how unusual images are handled."""
 
     @property
     def channels(self) -> int:
@@ -115,7 +115,7 @@ class Data:
 
 
 def split_pool(pool: Pool, task: Task, has_test_part: bool) -> dict[str, np.ndarray]:
-    """The splits of a pool: sorted positions by split name. The validation part that data come with is the validation split, whole."""
+    """The splits of a pool: sorted positions by split name. A validation part of the data is used as a whole."""
     if pool.own_validation is None:
         return split_indices(pool.labels, task, has_test_part, pool.class_names)
     drawn = split_indices(
@@ -131,10 +131,10 @@ def split_indices(
     class_names: Sequence[str] = (),
     draw_validation: bool = True,
 ) -> dict[str, np.ndarray]:
-    """A stratified split that depends on the labels and the task alone: sorted indices by split name.
+    """A stratified split that depends only on the labels and the task: sorted indices by split name.
 
-    With a test part of their own the data give nothing to "test", with `draw_validation` off nothing to "validation". Raises `InputError`
-    where a class would be missing from a split.
+    "test" is empty if the data have a test part, "validation" without `draw_validation`. Raises `InputError` if a class
+    would be missing from a split.
     """
     parts: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
     classes = np.unique(labels)
@@ -163,21 +163,24 @@ def split_indices(
 
 
 def _left_out(task: Task, name: str, images: int, usable: int, draws_validation: bool, draws_test: bool) -> InputError:
-    """Why a class is missing from a split, and what helps: fractions do not where there are fewer images than splits."""
+    """Why a class is missing from a split, with a hint: with fewer images than splits, other fractions do not help."""
     splits = ["training", *(["validation"] if draws_validation else []), *(["test"] if draws_test else [])]
     fractions = [f"task.{split}_fraction = {getattr(task, f'{split}_fraction'):g}" for split in splits[1:]]
     if images < len(splits):
         return InputError(
-            f"task.dataset: class {name} has {images} images, and {', '.join(splits)} need one each; add images to the class, or remove it"
+            f"task.dataset: class {name} has {images} images, and {', '.join(splits)} need one each; "
+            "add images to the class, or remove it"
         )
     if task.images and usable < 1 + draws_validation:
         return InputError(
-            f"task.images = {task.images} leaves class {name} {usable} images for training{' and validation' if draws_validation else ''};"
-            f" raise it, or set it to 0: all"
+            f"task.images = {task.images} leaves class {name} {usable} images for training"
+            f"{' and validation' if draws_validation else ''}; raise it, or set it to 0: all"
         )
     limit = [f"task.images = {task.images}"] if task.images else []
     return InputError(
-        f"{' and '.join([*limit, *fractions])} leave class {name} ({images} images) out of a split; choose fractions that give each split at least one image{', or raise task.images' if limit else ''}"
+        f"{' and '.join([*limit, *fractions])} leave class {name} ({images} images) out of a split; "
+        "choose fractions that give each split at least one image"
+        f"{', or raise task.images' if limit else ''}"
     )
 
 
@@ -188,9 +191,9 @@ def take(
     identity: str = "",
     shared_from: int = SHARED_FROM,
 ) -> Split:
-    """The split that `indices` name, in memory where it is small enough, then shared through `cache` from `shared_from` bytes on.
+    """The split with these `indices`, in memory if small enough; from `shared_from` bytes on, shared through `cache`.
 
-    `identity` says what the pool was read from, as `source_identity` does; it must change with the pool's images.
+    `identity` identifies the pool's source, as from `source_identity`; it must change with the pool's images.
     """
     labels = torch.from_numpy(pool.labels[indices])
     shape = (len(indices), *pool.shape)
@@ -202,16 +205,16 @@ def take(
         images = cache.array(key, shape, np.uint8, lambda: pool.decode(indices))
     else:
         images = pool.decode(indices)
-    # The pool may hold the whole data set as it was read: a second copy, which nobody needs any more.
+    # The pool may hold the whole data set as it was read: a second copy that is no longer needed.
     return Split(replace(pool, decode=_let_go), indices, labels, torch.from_numpy(images))
 
 
 def _let_go(chosen: object) -> NoReturn:
-    raise AssertionError("the images of this split are in memory; its pool has let go of them")
+    raise AssertionError("the images of this split are in memory; its pool no longer holds them")
 
 
 def _shared_name(pool: Pool, indices: np.ndarray, identity: str) -> str:
-    """A hash of all that determines the images at `indices`, in their order."""
+    """A hash of everything that determines the images at `indices`, in order."""
     found = hashlib.sha256(repr((READING, identity, pool.shape, pool.white, "uint8")).encode())
     for numbers in (indices, pool.labels):
         found.update(numbers.astype("<i8").tobytes())
@@ -219,16 +222,16 @@ def _shared_name(pool: Pool, indices: np.ndarray, identity: str) -> str:
 
 
 def source_identity(task: Task) -> str:
-    """A hash of the task and of the names, sizes and times of the files that its training part is read from; no file is opened.
+    """A hash of the task and of the names, sizes and times of its training files; no file is opened.
 
-    A changed, added or removed file changes it, one that was written over and given its old time back too. Raises `OSError` where a file
-    cannot be looked at.
+    A changed, added or removed file changes it, even if the file's modification time was restored. Raises `OSError` if
+    a file cannot be accessed.
     """
     found = hashlib.sha256(repr(sorted(asdict(task).items())).encode())
     for source in _sources(task):
         import PIL
 
-        # What a JPEG decodes to depends on who decodes it.
+        # A JPEG's pixels depend on the decoder.
         found.update(repr((PIL.__version__, str(source.resolve()))).encode())
         for path in (entry.path for entry in below(source) if not entry.trouble):
             seen = path.stat()
@@ -237,7 +240,7 @@ def source_identity(task: Task) -> str:
 
 
 def _sources(task: Task) -> list[Path]:
-    """The files and folders that a task's training and validation parts are read from; none where they come with a package."""
+    """The files and folders of a task's training and validation parts; none for data that come with a package."""
     if task.dataset == "digits":
         return []
     parts = folder_layout(task)
@@ -247,7 +250,7 @@ def _sources(task: Task) -> list[Path]:
 
 
 def free_memory() -> int:
-    """Bytes that the machine can still give, the GPU's where there is one."""
+    """Free bytes: of the GPU if there is one, else of the host."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -256,14 +259,16 @@ def free_memory() -> int:
 def load_data(task: Task, cache: NodeCache | None = None, shared_from: int = SHARED_FROM) -> Data:
     """The training and validation images of a task. Files of a test part are not opened.
 
-    With a `cache`, splits that stay in memory and have at least `shared_from` bytes are held once per node. The images are the same.
+    With a `cache`, in-memory splits of at least `shared_from` bytes are held once per node. It does not change the
+    images.
     """
     identity = ""
     try:
-        # Before anything is read: files that change meanwhile then leave new images under an old name, which nobody asks for again.
+        # Before reading: if files change while they are read, new images get an old name, which is never looked up
+        # again.
         identity = "" if cache is None else source_identity(task)
     except (OSError, RuntimeError, ValueError, InputError):
-        cache = None  # the reader says what is wrong with the files
+        cache = None  # the reader reports what is wrong with the files
     pool = open_pool(task)
     indices = split_pool(pool, task, has_test_part(task))
     train, validation = (take(pool, indices[name], cache, identity, shared_from) for name in ("train", "validation"))
@@ -271,7 +276,7 @@ def load_data(task: Task, cache: NodeCache | None = None, shared_from: int = SHA
 
 
 def fixed_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Sorted positions of a fixed subset of `count` images, in shares per class that differ by one at most while images last."""
+    """Sorted positions of a fixed subset of `count` images, with counts per class as equal as the data allow."""
     keys = np.random.Generator(np.random.PCG64(seed)).random(len(labels))
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -287,10 +292,10 @@ def batches(
     augmentation: Augmentation | None = None,
     drawn: torch.Generator | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The split once, shuffled by `order` and augmented by `drawn`, both on the CPU, so that they are the same on every device.
+    """One pass over the split, shuffled by `order` and augmented by `drawn`, CPU generators so that devices agree.
 
-    Yields images in [0, 1] and labels, on the device. A last batch of one image is dropped: batch normalisation cannot train on it. Images
-    that are not in memory are decoded one batch ahead.
+    Yields images in [0, 1] and labels, on the device. A last batch of one image is dropped: batch normalisation cannot
+    train on it. Images that are not in memory are decoded one batch ahead.
     """
     shuffled = torch.randperm(len(split), generator=order)
     draws = draw(augmentation, len(split), drawn) if augmentation is not None and drawn is not None else None

@@ -1,4 +1,4 @@
-"""Images in class folders: found, checked all at once, and decoded."""
+"""Images in class folders: finding, checking and decoding them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from hcpr_tune.training.data.parts import (
 from hcpr_tune.training.data.pixels import Header, Traits, Unreadable, quiet, read_header, read_picture
 
 THREADS = 8
-"""Decoding releases Python's lock; more threads than cores hide the disk."""
+"""Decoding releases the GIL; more threads than cores hide disk latency."""
 NOTED = 5
-"""Files that a note names before it counts the rest."""
+"""Files that a note names before counting the rest."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images of one part: files and labels side by side, sorted by class and name; `channels` is 1 only if all are gray.
+    """The images of one part: files and their labels, sorted by class and name; `channels` is 1 only if all are gray.
 
-    `sizes` are those of the files, height and width; `notes` say what was skipped, and what of the images is not seen at a glance.
+    `sizes`: height and width of the files. `notes`: what was skipped, and how unusual images are handled.
     """
 
     files: tuple[Path, ...]
@@ -59,9 +59,9 @@ class ImageFolder:
         try:
             pixels = read_picture(self.files[position]).pixels
         except Unreadable as error:
-            raise InputError(f"task.dataset: {self.files[position]} cannot be read any more: {error}") from None
+            raise InputError(f"task.dataset: {self.files[position]} can no longer be read: {error}") from None
         if (pixels.ndim == 3 and self.channels == 1) or pixels.shape[:2] != self.sizes[position]:
-            raise InputError(f"task.dataset: {self.files[position]} was changed since it was looked at; start again")
+            raise InputError(f"task.dataset: {self.files[position]} has changed since it was checked; start again")
         if pixels.shape[:2] != self.size:
             height, width = self.size
             pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
@@ -71,7 +71,7 @@ class ImageFolder:
 
 
 def read_folder(root: Path, image_size: int, fence: Collection[Identity] = ()) -> ImageFolder:
-    """One part of a folder data set, every file looked at. Raises `InputError` that names all that is wrong."""
+    """One part of a folder data set, with every file checked. Raises `InputError` naming all problems."""
     classes, beside = class_folders(root)
     groups, skipped = _find(root, classes, fence)
     files = tuple(path for group in groups for path in group)
@@ -93,9 +93,10 @@ def read_folder(root: Path, image_size: int, fence: Collection[Identity] = ()) -
 def read_headers(
     root: Path, image_size: int, fence: Collection[Identity] = ()
 ) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """Channels, height and width of a part's images, and what was skipped in it. Raises `InputError` as `read_folder` does.
+    """Channels, height and width of a part's images, and what was skipped in it.
 
-    Only the beginning of each file is read, where its kind and size stand: no pixel is decoded. So a test part stays shut.
+    Raises `InputError` as `read_folder` does. Only file headers are read and no pixel is decoded, so that a test part
+    stays unseen.
     """
     classes, beside = class_folders(root)
     groups, skipped = _find(root, classes, fence)
@@ -110,21 +111,22 @@ def _channels(headers: Sequence[Header]) -> int:
 
 
 def check_classes(part: Path, train: Sequence[str]) -> None:
-    """Whether a part has the class folders of the training part; no file is opened."""
+    """Raise `InputError` unless a part has the class folders of the training part; no file is opened."""
     own = [path.name for path in class_folders(part)[0]]
     missing, more = [name for name in train if name not in own], [name for name in own if name not in train]
     if missing or more:
-        words = [f"{words} {named(names)}" for words, names in (("lacks", missing), ("has besides", more)) if names]
+        words = [f"{words} {named(names)}" for words, names in (("lacks", missing), ("also has", more)) if names]
         raise InputError(
-            f"task.dataset: {part} {' and '.join(words)}; both must have the same class folders as the training part: add or remove them"
+            f"task.dataset: {part} {' and '.join(words)}; it must have the same class folders as the training part: "
+            "add or remove them"
         )
 
 
 def check_shape(part: Path, own: tuple[int, ...], train: tuple[int, ...]) -> None:
-    """Whether images of a part look like those of the training part."""
+    """Raise `InputError` unless images of a part have the shape of those of the training part."""
     if own != train:
         raise InputError(
-            f"task.dataset: {part} has {_shape_words(own)}, the training part {_shape_words(train)}; save both alike"
+            f"task.dataset: {part} has {_shape_words(own)}, the training part {_shape_words(train)}; make them the same"
             f"{', or set task.image_size to resize them all' if own[0] == train[0] else ''}"
         )
 
@@ -134,14 +136,14 @@ def _shape_words(shape: tuple[int, ...]) -> str:
 
 
 def _find(root: Path, classes: Sequence[Path], fence: Collection[Identity]) -> tuple[list[list[Path]], tuple[str, ...]]:
-    """The image files of each class, and what was skipped. What cannot be looked at, and classes without images, are named together."""
-    # A class is not entered by a link from another one: its images would have two labels.
+    """The image files of each class, and what was skipped. Raises `InputError` for unreadable files, empty classes."""
+    # A link from one class to another is not followed: its images would have two labels.
     found = [list(below(folder, fence)) for folder in classes]
     everything = [entry for group in found for entry in group]
     shut = [entry for entry in everything if entry.trouble and entry.trouble != LEADS_BACK and not _hidden(entry)]
     if shut:
         raise InputError(
-            f"task.dataset: {len(shut)} files or folders in {root} cannot be looked at: "
+            f"task.dataset: {len(shut)} files or folders in {root} cannot be accessed: "
             + named([f"{entry.path.relative_to(root)} ({entry.trouble})" for entry in shut])
             + "; change their permissions, replace or remove them"
         )
@@ -153,12 +155,13 @@ def _find(root: Path, classes: Sequence[Path], fence: Collection[Identity]) -> t
     ]
     if empty:
         raise InputError(
-            f"task.dataset: {root} has classes without images: {named(empty)}; add images ({', '.join(SUFFIXES)}) or remove the folders"
+            f"task.dataset: {root} has classes without images: {named(empty)}; "
+            f"add images ({', '.join(SUFFIXES)}) or remove the folders"
         )
     kinds: dict[str, Callable[[Entry], bool]] = {
         f"links that were not followed (each {LEADS_BACK})": lambda entry: bool(entry.trouble) and not _hidden(entry),
         "hidden files or folders": _hidden,
-        "files that are no images by their names": lambda entry: not entry.trouble and not _hidden(entry),
+        "files without an image suffix": lambda entry: not entry.trouble and not _hidden(entry),
     }
     others = [entry for entry in everything if not _is_image(entry)]
     notes = [_note(root, words, [entry.path for entry in others if is_one(entry)]) for words, is_one in kinds.items()]
@@ -174,14 +177,14 @@ def _hidden(entry: Entry) -> bool:
 
 
 def _note(root: Path, words: str, paths: Sequence[Path]) -> str:
-    """So many of these, and the first of them by name; empty for none."""
+    """The number of `paths` and the names of the first ones; empty for none."""
     if not paths:
         return ""
     return f"{len(paths)} {words} in {root} ({named([str(path.relative_to(root)) for path in paths], NOTED)})"
 
 
 def _look(root: Path, files: tuple[Path, ...], look_at: Callable[[Path], T]) -> list[T]:
-    """What is seen of every file; all that cannot be read are named together."""
+    """The result of `look_at` for every file. Raises `InputError` naming all that cannot be read."""
 
     def one(path: Path) -> T | Unreadable:
         try:
@@ -198,19 +201,20 @@ def _look(root: Path, files: tuple[Path, ...], look_at: Callable[[Path], T]) -> 
     ]
     if bad:
         raise InputError(
-            f"task.dataset: {len(bad)} of the {len(files)} images in {root} cannot be read: {named(bad)}; replace or remove them"
+            f"task.dataset: {len(bad)} of the {len(files)} images in {root} cannot be read: {named(bad)}; "
+            "replace or remove them"
         )
     return [one for one in seen if not isinstance(one, Unreadable)]
 
 
 def _look_at(path: Path) -> tuple[Header, Traits]:
-    """The whole file is decoded: a truncated one has a good header."""
+    """Decode the whole file: a truncated one has a valid header."""
     picture = read_picture(path)
     return picture.header, picture.traits
 
 
 def _said(root: Path, files: Sequence[Path], seen: Sequence[tuple[Header, Traits]]) -> Iterator[str]:
-    """What was decided about images and may not be what somebody meant."""
+    """Notes on how unusual images are handled, which the user may not expect."""
 
     def those(is_one: Callable[[Header, Traits], bool]) -> list[Path]:
         return [path for path, (header, traits) in zip(files, seen, strict=True) if is_one(header, traits)]
@@ -221,14 +225,16 @@ def _said(root: Path, files: Sequence[Path], seen: Sequence[tuple[Header, Traits
         None,
         (
             _note(
-                root, "images have transparent parts, which lie on white,", those(lambda _, traits: traits.transparent)
+                root,
+                "images have transparent parts, which are shown on white,",
+                those(lambda _, traits: traits.transparent),
             ),
             _note(
                 root,
-                "images have several frames or pages, of which the first is read,",
+                "images have several frames or pages, of which only the first is used,",
                 those(lambda _, traits: traits.frames),
             ),
-            _note(root, "images of 16 bits are dark (65535 is white, and none comes above 4095)", deep),
+            _note(root, "dark 16-bit images (65535 is white, and none exceeds 4095)", deep),
             _note(root, "images are gray among others in colour", gray) if len(gray) < len(files) else "",
         ),
     )
@@ -244,6 +250,7 @@ def _common_size(root: Path, files: tuple[Path, ...], headers: Sequence[Header],
     (most, _), (other, _) = counted.most_common(2)
     one, two = files[sizes.index(most)], files[sizes.index(other)]
     raise InputError(
-        f"task.dataset: the images in {root} have {len(counted)} different sizes, for instance {most[1]}x{most[0]} ({one.relative_to(root)})"
-        f" and {other[1]}x{other[0]} ({two.relative_to(root)}); set task.image_size to resize them all"
+        f"task.dataset: the images in {root} have {len(counted)} different sizes, "
+        f"for instance {most[1]}x{most[0]} ({one.relative_to(root)}) "
+        f"and {other[1]}x{other[0]} ({two.relative_to(root)}); set task.image_size to resize them all"
     )

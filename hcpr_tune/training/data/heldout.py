@@ -1,4 +1,4 @@
-"""The test images. Nothing that a search runs imports this module; an import contract and a test keep it so."""
+"""The test images. Nothing that a search runs imports this module; an import contract and a test enforce it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hcpr_tune.training.recipe import Task
 
 
 def open_test(task: Task) -> Split:
-    """The test images of a task, never seen by training or by the choice of a recipe."""
+    """The test images of a task, never used in training or in choosing a recipe."""
     pool = open_pool(task)
     if not has_test_part(task):
         return take(pool, split_pool(pool, task, has_test_part=False)["test"])
@@ -19,7 +19,7 @@ def open_test(task: Task) -> Split:
     if parts is None or parts.test is None:
         test = torchvision_part(task, train=False)
     else:
-        # That it has the classes of the training part was found out when that was opened.
+        # Opening the training part has already checked that the class folders match.
         test = folder_test(task, parts.test, parts.fence())
         check_shape(parts.test, test.shape, pool.shape)
     return take(test, np.arange(len(test.labels)))

@@ -1,11 +1,11 @@
-"""Arrays that the processes of one node share: files of a private folder, mapped into memory, so that the node holds each once.
+"""Arrays shared by the processes of one node, as memory-mapped files in a private folder; the node holds each once.
 
-The page cache is what is shared: every process maps the same file, and the kernel keeps one copy of its pages, which it may drop and read
-again where memory is short. An array that cannot be shared, for whatever reason, is made and held by the process alone: the cache saves
-memory and never changes a result.
+Every process maps the same file, and the kernel keeps one copy of its pages, which it may drop and read again when
+memory is short. If an array cannot be shared for any reason, the process makes its own: the cache saves memory and
+never changes a result.
 
-Below the folder a key has KEY.npy, the array followed by the SHA-256 of its bytes; KEY.lock, locked by the one process that makes it; and
-KEY.part, what that process has written so far.
+In the folder, a key has KEY.npy, the array followed by the SHA-256 of its bytes; KEY.lock, locked by the process that
+makes the array; and KEY.part, what that process has written so far.
 """
 
 from __future__ import annotations
@@ -24,42 +24,43 @@ from typing import BinaryIO
 import numpy as np
 
 KEPT_UNUSED = 24 * 3600.0
-"""Seconds that an array which nobody holds is kept for the next search."""
+"""Seconds for which an unused array is kept for the next search."""
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class NodeCache:
-    """Shares arrays with the other processes of this user on this node. It holds nothing itself and can be used by several threads.
+    """Shares arrays with the other processes of this user on this node. It has no state of its own and is thread-safe.
 
-    An array is in use as long as its mapping lives: the mapping keeps the file open, and with it a shared lock, which goes with the last
-    reference to the array or with the process, however that ends.
+    An array is in use as long as its mapping exists: the mapping keeps the file open and with it a shared lock, which
+    is released with the last reference to the array or when the process ends, in whatever way.
     """
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is made at the first use, for this user alone; what nobody has used for a day is deleted from it now."""
+        """`folder` is created at first use, private to this user; arrays unused for a day are deleted from it now."""
         self._folder = folder
         _sweep(folder, KEPT_UNUSED)
 
     def array(
         self, key: str, shape: tuple[int, ...], dtype: np.dtype | type, make: Callable[[], np.ndarray]
     ) -> np.ndarray:
-        """The array that `make` returns, of this `shape` and `dtype`, shared with whoever asks for the same `key`.
+        """The array that `make` returns, of this `shape` and `dtype`, shared with all processes that use this `key`.
 
-        `key` must change with all that determines the content: lower-case letters, digits and hyphens, else `ValueError`. One process calls
-        `make` while the others wait. Nobody should write to the array; a write stays in this process, which then holds that page alone.
-        Where the folder belongs to somebody else, is open to others or a link, or where the disk is full, the array is `make()`'s own. What
-        `make` raises is passed on.
+        `key` must change with everything that determines the content, and consists of lower-case letters, digits and
+        hyphens, else `ValueError`. One process calls `make` while the others wait. The array should not be written to;
+        a write stays in this process, which then holds its own copy of that page. If the folder belongs to another
+        user, is open to others or is a link, or if the disk is full, the result is simply `make()`. Exceptions of
+        `make` propagate.
         """
         if not re.fullmatch(r"[a-z0-9-]{1,200}", key):
-            raise ValueError(f"a key has lower-case letters, digits and hyphens only, got {key!r}")
+            raise ValueError(f"a key must have only lower-case letters, digits and hyphens, got {key!r}")
         with ExitStack() as held:
             try:
                 folder = held.enter_context(_private(self._folder, create=True))
                 found = _mapped(folder, key, shape, dtype)
                 if found is None:
                     held.enter_context(_locked(folder, f"{key}.lock"))
-                    # Somebody else may have made it in the meantime.
+                    # Another process may have made it while this one waited.
                     found = _mapped(folder, key, shape, dtype)
             except OSError:
                 return make()
@@ -75,7 +76,7 @@ class NodeCache:
 
 
 def release(folder: Path) -> None:
-    """Delete at once what nobody holds, and the folder where it is then empty. Raises nothing: what cannot be deleted stays."""
+    """Delete all unused arrays now, and the folder if it is then empty. Never raises: what cannot be deleted stays."""
     _sweep(folder, 0.0)
     with suppress(OSError):
         folder.rmdir()
@@ -83,9 +84,9 @@ def release(folder: Path) -> None:
 
 @contextmanager
 def _private(folder: Path, create: bool) -> Iterator[int]:
-    """A descriptor of the folder. Raises `OSError` where it is missing, a link, somebody else's or open to others.
+    """A descriptor of the folder. Raises `OSError` if it is missing, a link, another user's or open to others.
 
-    Files are then opened relative to the descriptor: nobody can put another folder in its place.
+    Files are then opened relative to the descriptor, so that the folder cannot be swapped for another.
     """
     if create:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,14 +102,14 @@ def _private(folder: Path, create: bool) -> Iterator[int]:
 
 @contextmanager
 def _locked(folder: int, name: str) -> Iterator[None]:
-    """Hold the lock file `name` alone; waits for whoever holds it."""
+    """Hold an exclusive lock on the file `name`; waits for it."""
     while True:
         with _opened(folder, name, os.O_RDWR | os.O_CREAT) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if _is_at(folder, name, file):
                 yield
                 return
-            # It was deleted while this process waited, and somebody may hold a new one by now.
+            # It was deleted while this process waited; another process may hold a new one.
 
 
 def _opened(folder: int, name: str, flags: int) -> BinaryIO:
@@ -117,7 +118,7 @@ def _opened(folder: int, name: str, flags: int) -> BinaryIO:
 
 
 def _is_at(folder: int, name: str, file: BinaryIO) -> bool:
-    """Whether the open file is the one that bears the name."""
+    """Whether the open file is still the one with this name."""
     try:
         named = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -126,7 +127,7 @@ def _is_at(folder: int, name: str, file: BinaryIO) -> bool:
 
 
 def _mapped(folder: int, key: str, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray | None:
-    """The array of the key's file, locked against deletion as long as it lives; None where there is none, or another, or a damaged one."""
+    """The array of the key's file, locked against deletion while in use; None if there is no valid, matching file."""
     try:
         file = _opened(folder, f"{key}.npy", os.O_RDONLY)
     except FileNotFoundError:
@@ -145,7 +146,7 @@ def _mapped(folder: int, key: str, shape: tuple[int, ...], dtype: np.dtype | typ
         length = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if not length or size != start + length + DIGEST_BYTES:
             return None
-        # Copy on write: torch takes only arrays that can be written to, and pages that nobody writes stay shared.
+        # Copy on write: torch accepts only writable arrays, and unwritten pages stay shared.
         array = np.memmap(file, dtype, "c", start, tuple(shape))
         file.seek(start + length)
         if hashlib.sha256(_bytes(array)).digest() != file.read():
@@ -155,7 +156,7 @@ def _mapped(folder: int, key: str, shape: tuple[int, ...], dtype: np.dtype | typ
 
 
 def _write(folder: int, key: str, array: np.ndarray) -> None:
-    """Write the key's file under another name, then rename it. Nothing is left of it where that fails."""
+    """Write the key's file under another name, then rename it. Leaves nothing behind on failure."""
     part = f"{key}.part"
     array = np.ascontiguousarray(array)
     with suppress(FileNotFoundError):  # a killed process may have left it
@@ -176,12 +177,12 @@ def _write(folder: int, key: str, array: np.ndarray) -> None:
 
 
 def _bytes(array: np.ndarray) -> memoryview:
-    """The same memory as one row of bytes; `array` is contiguous."""
+    """The same memory as flat bytes; `array` must be contiguous."""
     return array.reshape(-1).view(np.uint8).data
 
 
 def _sweep(path: Path, unused: float) -> None:
-    """Delete the files that nobody has locked and nobody has used for so many seconds."""
+    """Delete the files that are not locked and have been unused for `unused` seconds."""
     with suppress(OSError), _private(path, create=False) as folder, os.scandir(folder) as entries:
         for name in [entry.name for entry in entries]:
             key, _, kind = name.rpartition(".")
@@ -190,12 +191,12 @@ def _sweep(path: Path, unused: float) -> None:
 
 
 def _delete_unused(folder: int, key: str, kind: str, before: float) -> None:
-    """Delete one file, and with a lock file what a killed process had written under it."""
+    """Delete one file; for a lock file, also the partial file that a killed process left."""
     with suppress(OSError), _opened(folder, f"{key}.{kind}", os.O_RDONLY) as file:
         if os.fstat(file.fileno()).st_mtime > before:
             return
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Somebody else may have replaced it since it was opened.
+        # Another process may have replaced it since it was opened.
         if not _is_at(folder, f"{key}.{kind}", file):
             return
         if kind == "lock":

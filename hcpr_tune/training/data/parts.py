@@ -1,4 +1,4 @@
-"""What lies in a folder of images, by names alone: its parts, their class folders, and all that is below them. No file is opened."""
+"""The contents of a folder of images by name: its parts, their class folders and their files. No file is opened."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PARTS = {
     "validation": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-"""The usual names of parts, in any case."""
+"""The usual names of parts, in upper or lower case."""
 NEAR = ("dev", "eval", "evaluation", "heldout", "holdout", "trn", "tst", "tune", "tuning")
-"""Names that people give to parts and that say not which."""
+"""Names of parts that do not say clearly which part is meant."""
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp"),
     *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff"),
@@ -33,7 +33,7 @@ Identity = tuple[int, int]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the images of each part lie; a folder without parts is the training part itself. `skipped` says what belongs to no part."""
+    """The folders of the parts; a folder without parts is the training part. `skipped`: what belongs to no part."""
 
     train: Path
     validation: Path | None
@@ -41,7 +41,7 @@ class Layout:
     skipped: tuple[str, ...] = ()
 
     def fence(self) -> frozenset[Identity]:
-        """The parts and their class folders: a link from one to another would give an image two labels, or to two parts."""
+        """The parts and their class folders: a link between them would put an image into two classes or two parts."""
         parts = [part for part in (self.train, self.validation, self.test) if part is not None]
         folders = [*parts, *(folder for part in parts for folder in _subfolders(part))]
         return frozenset(filter(None, map(_identity, folders)))
@@ -49,14 +49,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Entry:
-    """Something below a folder: a file, or why it is none that can be opened (`trouble`)."""
+    """A file below a folder, or the reason why it cannot be opened (`trouble`)."""
 
     path: Path
     trouble: str = ""
 
 
 def dataset_folder(dataset: str) -> Path:
-    """The folder of `folder:PATH`. Raises `InputError` where there is none that can be looked at."""
+    """The folder of `folder:PATH`. Raises `InputError` if it does not exist or cannot be accessed."""
     name = dataset.removeprefix("folder:")
     try:
         folder = Path(name).expanduser()
@@ -68,7 +68,8 @@ def dataset_folder(dataset: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(
-            f"task.dataset: the folder {_short(name)} cannot be looked at: {why}; give folder:PATH with one subfolder of images per class"
+            f"task.dataset: the folder {_short(name)} cannot be accessed: {why}; "
+            "give folder:PATH with one subfolder of images per class"
         ) from None
     if found is None or not stat.S_ISDIR(found.st_mode):
         raise InputError(
@@ -78,11 +79,11 @@ def dataset_folder(dataset: str) -> Path:
 
 
 def layout(root: Path) -> Layout:
-    """The parts of a folder by the names of its subfolders. Raises `InputError` where it cannot be said which they are."""
+    """The parts of a folder, by the names of its subfolders. Raises `InputError` if they are ambiguous."""
     subfolders = [path for path in _subfolders(root) if not is_hidden(path.name)]
     named = {path: _part_of(path.name) for path in subfolders}
     known = [path for path, part in named.items() if part]
-    # A class may be called train, and then holds images; a part holds the folders of its classes.
+    # A class called train contains images; a part called train contains class folders.
     holding = [path for path in subfolders if _holds_folders_only(path)]
     near = [path for path in holding if not named[path] and _near(path.name)]
     one_class = len(known) == 1 < len(subfolders) and known[0] not in holding
@@ -90,55 +91,59 @@ def layout(root: Path) -> Layout:
         return Layout(root, None, None)
     if near:
         raise InputError(
-            f"task.dataset: {root} has {_names(near)}: parts or classes? Rename parts to train, val and test, and classes to names that are less"
-            f" like those; a class may also hold its images without subfolders"
+            f"task.dataset: {root} has {_names(near)}: parts or classes? Rename parts to train, val and test, "
+            "and classes to names less like those; a class may also hold its images directly, without subfolders"
         )
     by_part: dict[str, list[Path]] = {part: [path for path in known if named[path] == part] for part in PARTS}
     twice = next((paths for paths in by_part.values() if len(paths) > 1), None)
     if twice is not None:
-        raise InputError(f"task.dataset: {root} has {_names(twice)} for one part; keep one of them")
+        raise InputError(f"task.dataset: {root} has {_names(twice)} for the same part; keep one of them")
     if not by_part["train"]:
         raise InputError(
-            f"task.dataset: {root} has {_names(known)} and no train beside it; call the training part train, or the classes otherwise"
+            f"task.dataset: {root} has {_names(known)} but no train/; "
+            "name the training part train, or give the classes other names"
         )
     others = [path for path in subfolders if path not in known]
     mixed = [path for path in others if path in holding]
     if others and (len(known) < 2 or not set(known) <= set(holding) or mixed):
         raise InputError(
-            f"task.dataset: {root} has {_names(known)} beside {_names(mixed or others)}: parts and classes are mixed; put the class folders into the"
-            f" parts, move away what is neither, or rename a class that is called like a part"
+            f"task.dataset: {root} has {_names(known)} next to {_names(mixed or others)}: parts and classes are mixed; "
+            "move the class folders into the parts, move other folders away, or rename a class named like a part"
         )
     parts = {part: paths[0] if paths else None for part, paths in by_part.items()}
     _check_apart(root, known)
     train = parts["train"]
     assert train is not None
-    skipped = (f"{len(others)} folders beside the parts of {root}: {_names(others)}",) if others else ()
+    skipped = (f"{len(others)} folders next to the parts of {root}: {_names(others)}",) if others else ()
     return Layout(train, parts["validation"], parts["test"], skipped)
 
 
 def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """The class folders of a part, sorted by name, and what lies beside them. Raises `InputError` for names that no file could hold."""
+    """The class folders of a part, sorted by name, and what else is there. Raises `InputError` for unusable names."""
     found = _subfolders(part)
     classes = [path for path in found if not is_hidden(path.name)]
     if len(classes) < 2:
         raise InputError(
-            f"task.dataset: {part} must have at least 2 subfolders, one per class, got {len(classes)}; sort the images into them"
+            f"task.dataset: {part} must have at least 2 subfolders, one per class, got {len(classes)}; "
+            "sort the images into them"
         )
     unwritable = [repr(path.name) for path in classes if not _writable(path.name)]
     if unwritable:
         raise InputError(
-            f"task.dataset: the names of classes must be UTF-8 without control characters, got {named(unwritable)} in {part}; rename the folders"
+            f"task.dataset: class names must be UTF-8 without control characters, got {named(unwritable)} in {part}; "
+            "rename the folders"
         )
     alike = Counter(unicodedata.normalize("NFC", path.name) for path in classes)
     if twice := [name for name, count in alike.items() if count > 1]:
         raise InputError(
-            f"task.dataset: {part} has folders whose names differ only in how Unicode spells them: {named(twice)}; put their images into one"
+            f"task.dataset: {part} has folders whose names differ only in their Unicode normalisation: {named(twice)}; "
+            "put their images into one"
         )
     _check_apart(part, classes)
     hidden = [path.name for path in found if path not in classes]
     files = [entry.name for entry in _scan(part) if not entry.is_dir()]
     beside = [
-        f"{len(names)} {words} beside the class folders of {part}: {named(names, 5)}"
+        f"{len(names)} {words} next to the class folders of {part}: {named(names, 5)}"
         for words, names in (("hidden folders", hidden), ("files", sorted(files)))
         if names
     ]
@@ -146,23 +151,24 @@ def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 
 OF_OTHER_PROGRAMS = ("@eaDir", "__MACOSX")
-"""Folders that a disk station and an archive program put among the images."""
+"""Folders that NAS systems (@eaDir) and macOS archives (__MACOSX) add."""
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is no image or class of the user's."""
+    """Whether a file or folder is not one of the user's images or classes."""
     return name.startswith(".") or name in OF_OTHER_PROGRAMS
 
 
 def below(folder: Path, fence: Collection[Identity] = ()) -> Iterator[Entry]:
-    """All that is not a folder at or below `folder`, sorted in each folder. Links are followed, to no folder twice and over no `fence`.
+    """All files at or below `folder`, sorted in each folder.
 
-    Hidden folders are not entered; a folder that cannot be entered and a link that leads nowhere are entries with a `trouble`.
+    Links are followed, but not into `fence` and to no folder twice. Hidden folders are not entered; inaccessible
+    folders and broken links are entries with a `trouble`.
     """
     start = _identity(folder)
     seen = {one for one in fence if one != start}
     waiting = [folder]
-    # Not by recursion: there are folders deeper than Python's stack.
+    # Not recursive: folders can be nested deeper than Python's recursion limit.
     while waiting:
         here = waiting.pop()
         if here is not folder and is_hidden(here.name):
@@ -179,27 +185,27 @@ def below(folder: Path, fence: Collection[Identity] = ()) -> Iterator[Entry]:
             seen.add((found.st_dev, found.st_ino))
             waiting += sorted(here.iterdir(), reverse=True)
         except (FileNotFoundError, NotADirectoryError):
-            yield Entry(here, "a link that leads nowhere")
+            yield Entry(here, "a broken link")
         except OSError as error:
             yield Entry(here, error.strerror or str(error))
 
 
-LEADS_BACK = "leads to a folder that is read already or belongs to another class or part"
+LEADS_BACK = "leads to a folder that was already read or belongs to another class or part"
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
+    """Whether a file of this name counts as an image."""
     return name.casefold().endswith(SUFFIXES) and not is_hidden(name)
 
 
 def named(things: Sequence[str], most: int = MOST_NAMED) -> str:
-    """The things by name, up to a number, then a count."""
+    """The first `most` things, then the number of the rest."""
     more = len(things) - most
     return ", ".join(map(_short, things[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def _short(name: str) -> str:
-    """A path that does not fill the screen; how it ends, with the file's name and what is said of it, is what one needs."""
+    """A long path or message shortened; the end, with the file name and the reason, matters most."""
     return name if len(name) <= 400 else f"{name[:100]}...{name[-280:]}"
 
 
@@ -208,7 +214,7 @@ def _names(paths: Sequence[Path]) -> str:
 
 
 def _part_of(name: str) -> str:
-    """Which part a folder of this name is, empty for none."""
+    """The part that a folder of this name is, empty for none."""
     return next((part for part, names in PARTS.items() if name.casefold() in names), "")
 
 
@@ -222,24 +228,23 @@ def _near(name: str) -> bool:
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder that can be looked at; what is wrong with it is said as an `InputError`."""
+    """The entries of a folder. Raises `InputError` if it cannot be accessed."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
         raise InputError(
-            f"task.dataset: {folder} cannot be looked at: {error.strerror or error}; change its permissions, or remove it"
+            f"task.dataset: {folder} cannot be accessed: {error.strerror or error}; "
+            "change its permissions, or remove it"
         ) from None
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """Subfolders, sorted by name; links to folders count. Raises `InputError` for a link that leads nowhere: it may have been a class."""
+    """Subfolders and links to folders, sorted by name. Raises `InputError` for a broken link: it may be a class."""
     entries = _scan(folder)
     lost = [entry.name for entry in entries if entry.is_symlink() and not is_hidden(entry.name) and not _leads(entry)]
     if lost:
-        raise InputError(
-            f"task.dataset: {folder} has links that lead nowhere: {named(sorted(lost))}; replace or remove them"
-        )
+        raise InputError(f"task.dataset: {folder} has broken links: {named(sorted(lost))}; replace or remove them")
     return sorted(Path(folder, entry.name) for entry in entries if _is_folder(entry))
 
 
@@ -263,7 +268,7 @@ def _leads(entry: os.DirEntry[str]) -> bool:
 
 
 def _holds_folders_only(folder: Path) -> bool:
-    """Whether a folder has subfolders and no images beside them."""
+    """Whether a folder has subfolders but no images directly in it."""
     entries = [entry for entry in _scan(folder) if not is_hidden(entry.name)]
     return any(map(_is_folder, entries)) and not any(
         is_image_name(entry.name) for entry in entries if not _is_folder(entry)
@@ -279,16 +284,17 @@ def _identity(folder: Path) -> Identity | None:
 
 
 def _check_apart(root: Path, folders: Sequence[Path]) -> None:
-    """Raise `InputError` where a link makes one folder of two: each image would be in both."""
+    """Raise `InputError` if two of the folders are the same through a link: each image would be in both."""
     first: dict[Identity | None, Path] = {}
     for folder in folders:
         other = first.setdefault(_identity(folder), folder)
         if other is not folder:
             raise InputError(
-                f"task.dataset: {folder.name}/ and {other.name}/ in {root} are one folder, by a link; remove one of them"
+                f"task.dataset: {folder.name}/ and {other.name}/ in {root} are the same folder through a link; "
+                "remove one of them"
             )
 
 
 def _writable(name: str) -> bool:
-    """Whether a name can stand in every file that names classes: no lone surrogates (bytes that are no UTF-8), no line ends, no controls."""
+    """Whether a name can be written to text files: no lone surrogates (invalid UTF-8), line ends or controls."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)

@@ -1,7 +1,7 @@
-"""One image file, from its bytes to 8-bit gray or colour: every mode that Pillow opens is converted rightly or refused by name.
+"""Decoding of one image file to 8-bit gray or colour: every mode that Pillow opens is converted correctly or rejected.
 
-What an image means is decided here, once: 65535 of 16 bits and 1.0 of a float are white; what is transparent lies on white; a picture is turned
-as its EXIF orientation says; of several frames or pages the first one counts. Colour profiles are not applied.
+The rules: 65535 in 16-bit images and 1.0 in floats are white; transparent parts are shown on white; the EXIF
+orientation is applied; only the first of several frames or pages is used. Colour profiles are not applied.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF")
-"""All that a file may be, whatever its name says. Pillow goes by content and knows formats that are programs: PostScript is run."""
+"""Accepted formats, whatever the file is called. Pillow goes by content and would even run PostScript."""
 
 MOST_PIXELS = 2**26
-"""Of one image, before it is decoded: a file of a few kilobytes may ask for any amount of memory."""
+"""Checked before an image is decoded: a file of a few kilobytes may require any amount of memory."""
 
 FEW_LEVELS = 4096
-"""Images of 16 bits that stay below this brightness probably hold 12 bits or fewer."""
+"""16-bit images that stay below this brightness probably hold 12 bits or fewer."""
 
 EIGHT_BITS = {
     **dict.fromkeys(("1", "L"), "L"),
@@ -34,24 +34,24 @@ EIGHT_BITS = {
     **dict.fromkeys(("P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"), "RGB"),
     **dict.fromkeys(("PA", "RGBA", "RGBa"), "RGBA"),
 }
-"""What Pillow converts rightly by itself, and to what."""
+"""Modes that Pillow itself converts correctly, and the target mode."""
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 SCALED = {"L;2": 85, "L;4": 17}
-"""Samples of few bits that Pillow spreads over 0 to 255, and not what the file names as transparent."""
+"""Factors for low-bit samples: Pillow scales them to 0..255, but not the file's transparent value."""
 GRAY = ("1", "L", "LA", "La", "I", "F", *DEEP)
 SCALED_TO_16_BITS = ("PNG", "PPM")
-"""Formats whose mode I is 16 bits deep; elsewhere it has 32 bits, and nobody knows which number is white."""
+"""Formats whose mode I is 16 bits deep; elsewhere it has 32 bits, and white is undefined."""
 
 T = TypeVar("T")
 
 
 class Unreadable(Exception):
-    """Why an image is not read, in a few words."""
+    """An image cannot be read; the message says why in a few words."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before it is decoded. `size` is height and width, turned as the image will be."""
+    """What is known of a file before it is decoded. `size` is height and width, after EXIF rotation."""
 
     gray: bool
     size: tuple[int, int]
@@ -59,7 +59,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Stored:
-    """What Pillow knows of a file and does not apply to its pixels: the form of the samples, and whether 0 is white."""
+    """What Pillow knows of a file but does not apply to its pixels: the sample format, and whether 0 is white."""
 
     samples: str
     inverted: bool
@@ -76,7 +76,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Traits:
-    """What is said of images of which something was decided: see-through parts, further frames, 16 bits of which only few levels are used."""
+    """Properties to report to the user: transparent parts, several frames, 16-bit images that use few levels."""
 
     transparent: bool = False
     frames: bool = False
@@ -85,7 +85,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class Picture:
-    """`pixels` are uint8, (H, W) of gray or (H, W, 3) of colour."""
+    """`pixels` are uint8, (H, W) for gray or (H, W, 3) for colour."""
 
     pixels: np.ndarray
     traits: Traits
@@ -96,18 +96,18 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """The whole file decoded. Raises `Unreadable`."""
+    """Decode the whole file. Raises `Unreadable`."""
     return _reading(path, _picture)
 
 
 def read_header(path: Path) -> Header:
-    """Kind and size, without decoding a pixel. Raises `Unreadable`."""
+    """Read kind and size without decoding pixels. Raises `Unreadable`."""
     return _reading(path, _header)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Pillow warns of much that is decided here; what it warns of because of its size is an error. Not for use by several threads at once."""
+    """Silence Pillow's warnings, but turn those about huge images into errors. Not thread-safe."""
     from PIL import Image
 
     with warnings.catch_warnings():
@@ -117,12 +117,12 @@ def quiet() -> Iterator[None]:
 
 
 def _reading(path: Path, take: Callable[[Image], T]) -> T:
-    """What `take` makes of the opened image; whatever goes wrong with a file, on the disk or inside it, is `Unreadable`."""
+    """The result of `take` on the opened image. Raises `Unreadable` for any problem with the file or its content."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         seen = path.stat()
-        # A pipe or a device would be waited for.
+        # Opening a pipe or a device could block.
         if not stat.S_ISREG(seen.st_mode):
             raise Unreadable("not a regular file")
         if seen.st_size == 0:
@@ -139,7 +139,7 @@ def _reading(path: Path, take: Callable[[Image], T]) -> T:
         raise Unreadable(_too_large("more")) from None
     except OSError as error:
         raise Unreadable(error.strerror or f"damaged: {error}") from None
-    except Exception as error:  # Pillow's readers raise nearly everything on damaged files
+    except Exception as error:  # Pillow's readers raise almost anything on damaged files
         raise Unreadable(f"damaged: {type(error).__name__}") from None
 
 
@@ -149,7 +149,7 @@ def _too_large(size: str) -> str:
 
 def _header(image: Image) -> Header:
     height, width = image.height, image.width
-    # Pillow gives the turned size of a TIFF, and decodes a PNG to find out where its EXIF comes last.
+    # Pillow already rotates the size of a TIFF, and would decode a PNG to look for EXIF at its end.
     if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info) and _orientation(image) >= 5:
         height, width = width, height
     return Header(image.mode in GRAY, (height, width))
@@ -160,7 +160,7 @@ def _orientation(image: Image) -> int:
 
     try:
         found = image.getexif().get(Base.Orientation, 1)
-    except Exception:  # EXIF that nobody understands says nothing
+    except Exception:  # ignore malformed EXIF
         return 1
     return found if found in range(1, 9) else 1
 
@@ -168,7 +168,7 @@ def _orientation(image: Image) -> int:
 def _picture(image: Image) -> Picture:
     from PIL import ImageOps
 
-    # Asked before the pixels are there: afterwards it is gone.
+    # Read before loading, which discards it.
     stored = Stored.of(image)
     image.load()
     if image.format != "TIFF" and _orientation(image) != 1:
@@ -186,11 +186,11 @@ def _picture(image: Image) -> Picture:
 
 
 def _eight_bits(image: Image, stored: Stored) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colours as uint8, and what covers what lies below, 255 where fully; None where all does."""
+    """Colours as uint8, and the alpha channel (255: opaque); None if there is none."""
     key = image.info.get("transparency")
     if image.mode in DEEP or (image.mode == "I" and image.format in SCALED_TO_16_BITS):
         values = np.asarray(image).astype(np.int64)
-        # 65535 is 257 times 255: each of the 256 values is the nearest one.
+        # 65535 is 257 * 255, so this rounds to the nearest of the 256 values.
         gray = ((values + 128) // 257).astype(np.uint8)
         return 255 - gray if stored.inverted else gray, _keyed(values[..., None], key)
     if image.mode == "F":
@@ -201,7 +201,7 @@ def _eight_bits(image: Image, stored: Stored) -> tuple[np.ndarray, np.ndarray | 
         return 255 - gray if stored.inverted else gray, None
     target = EIGHT_BITS.get(image.mode)
     if target is None:
-        why = "says of no number that it is white" if image.mode == "I" else "cannot be converted"
+        why = "does not define which value is white" if image.mode == "I" else "cannot be converted"
         raise Unreadable(f"mode {image.mode} {why}; save it as 8-bit gray or RGB")
     if image.mode == "P" and key is not None:
         target = "RGBA"
@@ -211,21 +211,21 @@ def _eight_bits(image: Image, stored: Stored) -> tuple[np.ndarray, np.ndarray | 
     if target == "RGBA":
         return pixels[..., :3], pixels[..., 3]
     if key is not None and "16" in stored.samples:
-        raise Unreadable("16-bit colours of which one is transparent; save it as RGBA")
+        raise Unreadable("16-bit colours with a transparent one; save it as RGBA")
     if isinstance(key, int):
         key *= SCALED.get(stored.samples, 1)
     return pixels, _keyed(pixels if target == "RGB" else pixels[..., None], key)
 
 
 def _keyed(values: np.ndarray, key: object) -> np.ndarray | None:
-    """Nothing is seen of the one value, or colour, that a file names as transparent."""
+    """An alpha channel from the one value or colour that the file declares transparent."""
     if not isinstance(key, int | tuple):
         return None
     return np.where((values == np.asarray(key)).all(-1), 0, 255).astype(np.uint8)
 
 
 def _on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The colours on white. Raises `Unreadable` where a picture then cannot be seen any more."""
+    """The colours on white. Raises `Unreadable` if that makes the picture invisible."""
     cover = alpha.astype(np.int64) if colours.ndim == 2 else alpha.astype(np.int64)[..., None]
     laid = ((colours * cover + 255 * (255 - cover) + 127) // 255).astype(np.uint8)
 
@@ -233,5 +233,7 @@ def _on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         return bool((values == values[:1, :1]).all())
 
     if flat(laid) and not (flat(alpha) and flat(colours)):
-        raise Unreadable("its transparent parts lie on white, on which nothing of it is seen; save it without them")
+        raise Unreadable(
+            "nothing of it is visible on white, where transparent parts are shown; save it without transparency"
+        )
     return laid

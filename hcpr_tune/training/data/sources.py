@@ -1,6 +1,6 @@
-"""Where images come from: each source gives the part that is trained and validated on, and, apart, the part that is tested on.
+"""Sources of images: each provides the part for training and validation and, separately, the test part.
 
-Nothing is ever downloaded here.
+Nothing is downloaded here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from hcpr_tune.training.recipe import Task
 
 @dataclass(frozen=True)
 class Pool:
-    """Labelled images before they are split. `decode` gives uint8 images (N, C, H, W) by position; `white` is the value of 1.0.
+    """Labelled images before splitting.
 
-    From `own_validation` on the images are those of a validation part that the data come with; None: it is to be drawn. `notes` say what was
-    skipped, and what was decided about images.
+    `decode` returns uint8 images (N, C, H, W) by position; `white` is the stored value of 1.0. Images from position
+    `own_validation` on are the data's own validation part; None: it is drawn from the training part. `notes`: what was
+    skipped, and how unusual images are handled.
     """
 
     decode: Callable[[Sequence[int] | np.ndarray], np.ndarray]
@@ -36,11 +37,11 @@ class Pool:
     own_validation: int | None = None
     notes: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
-    """Height and width of the files, where images come from files."""
+    """Height and width of the files, for images that come from files."""
 
 
 def of_array(images: np.ndarray, labels: np.ndarray, names: Sequence[str], white: int = 255) -> Pool:
-    """A pool of images that are in memory, (N, C, H, W) uint8."""
+    """A pool of images in memory, (N, C, H, W) uint8."""
     channels, height, width = images.shape[1:]
     return Pool(
         lambda chosen: images[np.asarray(chosen)],
@@ -63,7 +64,7 @@ def digits() -> Pool:
 
 
 def torchvision_part(task: Task, train: bool) -> Pool:
-    """One part of a data set that torchvision reads from files on `task.root`."""
+    """One part of a data set that torchvision reads from files in `task.root`."""
     import torchvision
 
     reader = {
@@ -74,11 +75,12 @@ def torchvision_part(task: Task, train: bool) -> Pool:
     }[task.dataset]
     part: dict[str, Any] = {"split": "train" if train else "test"} if task.dataset == "svhn" else {"train": train}
     not_whole = InputError(
-        f"the files of {task.dataset} are not in task.root = {task.root}, or not whole; run: hcpr_tune data {task.dataset} {option('--root', task.root)}"
+        f"the files of {task.dataset} are not in task.root = {task.root}, or incomplete; "
+        f"run: hcpr_tune data {task.dataset} {option('--root', task.root)}"
     )
     try:
         data = reader(task.root, download=False, **part)
-    except Exception:  # torchvision raises anything for a file that was cut off, and has a checksum for only some
+    except Exception:  # torchvision raises various errors for truncated files, and has checksums for only some files
         raise not_whole from None
     images = np.asarray(data.data)
     if images.ndim == 3:
@@ -98,7 +100,10 @@ def folder_layout(task: Task) -> Layout | None:
 
 
 def folder_pool(task: Task, parts: Layout) -> Pool:
-    """The images of the training part, after them those of the validation part where there is one. The test part's names alone are looked at."""
+    """The images of the training part, followed by those of the validation part if there is one.
+
+    Of the test part, only the names of the class folders are read.
+    """
     fence = parts.fence()
     train = read_folder(parts.train, task.image_size, fence)
     if parts.test is not None:
@@ -133,9 +138,9 @@ def _shape(images: ImageFolder) -> tuple[int, int, int]:
 
 
 def check_test_part(task: Task, class_names: Sequence[str], shape: tuple[int, int, int]) -> None:
-    """Find out before a search what would stop its verdict: a test part of other classes, channels or sizes. Raises `InputError`.
+    """Raise `InputError` if the test part has other classes, channels or sizes, which would stop the verdict later.
 
-    The test images stay shut: names are looked at and headers are read, no pixel is decoded, and nothing that is seen goes into the search.
+    Only names and headers are read, no pixel of a test image is decoded, and nothing read here enters the search.
     """
     parts = folder_layout(task)
     if parts is not None and parts.test is not None:
@@ -144,7 +149,10 @@ def check_test_part(task: Task, class_names: Sequence[str], shape: tuple[int, in
 
 
 def check_parts(task: Task) -> tuple[str, ...]:
-    """The same for all parts of a folder, by names and headers alone, and what was skipped; for data that only workers see."""
+    """The same check for all parts of a folder, from names and headers alone; returns what was skipped.
+
+    For data that only workers see.
+    """
     parts = folder_layout(task)
     if parts is None:
         return ()
@@ -161,7 +169,7 @@ def check_parts(task: Task) -> tuple[str, ...]:
 
 
 def open_pool(task: Task) -> Pool:
-    """The images from which training and validation are drawn, and the test too where the data have no test part."""
+    """The images from which training and validation are drawn; also the test split, if the data have no test part."""
     if task.dataset == "digits":
         return digits()
     parts = folder_layout(task)
@@ -169,6 +177,6 @@ def open_pool(task: Task) -> Pool:
 
 
 def has_test_part(task: Task) -> bool:
-    """Whether the data come with a test part of their own."""
+    """Whether the data come with a test part."""
     parts = folder_layout(task)
     return task.dataset != "digits" if parts is None else parts.test is not None

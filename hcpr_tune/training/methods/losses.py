@@ -1,7 +1,7 @@
-"""Losses: pure functions of logits, one value per image; the caller averages.
+"""Losses: pure functions of logits that return one value per image; the caller averages.
 
-The HCPR losses are those of SPAT (AAAI-23, arXiv 2210.15068), on cosine logits z in (B, K) with a bias: z_j = <w_j/|w_j|, f/|f|> + b_j.
-`scale` is the paper's s, `margin` its m. The baselines' losses name their papers.
+The HCPR losses are those of SPAT (AAAI-23, arXiv 2210.15068), on cosine logits z in (B, K) with a bias:
+z_j = <w_j/|w_j|, f/|f|> + b_j. `scale` is the paper's s, `margin` its m. The baselines' losses cite their papers.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def kl_divergence(natural: Tensor, adversarial: Tensor) -> Tensor:
 def modulated_logits(
     logits: Tensor, labels: Tensor, scale: float, margin: float, pace: float, detached: bool = False
 ) -> Tensor:
-    """Logits whose every pair is weighed by how hard the model finds it, (B, K) -> (B, K).
+    """Logits with each class pair weighted by how hard the model finds it, (B, K) -> (B, K).
 
-    u_j = s * z_j * (1 + pace * (g_j - 1)) with g_y = 1 + m - z_y for the true class and g_j = z_j + m for the others. The
-    factors g are not clamped, and no gradient is kept from flowing through them unless `detached`, as in the published code. pace 1 is
-    the published loss, pace 0 is s * z.
+    u_j = s * z_j * (1 + pace * (g_j - 1)) with g_y = 1 + m - z_y for the true class and g_j = z_j + m for the others.
+    As in the published code, the factors g are not clamped, and the gradient flows through them unless `detached`. pace
+    1 is the published loss, pace 0 is s * z.
     """
     true_class = F.one_hot(labels, logits.shape[1]).bool()
     seen = logits.detach() if detached else logits
@@ -55,8 +55,8 @@ def pair_consistency(
     """Hard-class pair consistency of natural and adversarial logits, (B, K), (B, K) -> (B,).
 
     With k_j = p_j * log(p_j / q_j), p = softmax(s * natural), q = softmax(s * adversarial):
-    kl_weight * sum_j k_j + square_weight * sum_j k_j^2. The paper's beta * sum_j k_j * (k_j + n) is kl_weight = beta * n,
-    square_weight = beta. The gradient flows through p and q.
+    kl_weight * sum_j k_j + square_weight * sum_j k_j^2. The paper's beta * sum_j k_j * (k_j + n) means
+    kl_weight = beta * n and square_weight = beta. The gradient flows through p and q.
     """
     log_p = F.log_softmax(scale * natural, dim=1)
     log_q = F.log_softmax(scale * adversarial, dim=1)
@@ -65,10 +65,10 @@ def pair_consistency(
 
 
 def misclassification_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """max over other classes of z_j, minus z_y, (B, K), (B,) -> (B,): an image is classified rightly where it is below 0.
+    """max over other classes of z_j, minus z_y, (B, K), (B,) -> (B,): below 0 if the image is classified correctly.
 
-    Its sign does not depend on the scale of the logits, and neither does the direction in which it rises, so that an attack
-    on it cannot be fooled by a scale that saturates the cross-entropy.
+    Neither its sign nor the direction of its gradient depends on the scale of the logits, so that a scale that
+    saturates the cross-entropy cannot fool an attack on it.
     """
     true_logit = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], -torch.inf)
@@ -78,8 +78,8 @@ def misclassification_margin(logits: Tensor, labels: Tensor) -> Tensor:
 def boosted_cross_entropy(adversarial: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """-log p_y - log(1 - max over other classes of p_j) with p = softmax(adversarial), (B, K), (B,) -> (B,).
 
-    MART's first term (Wang et al., ICLR 2020). 1 - p_j is summed from the other classes' probabilities, which loses no digits where p_j
-    is near 1.
+    MART's first term (Wang et al., ICLR 2020). 1 - p_j is summed from the other classes' probabilities, to keep
+    precision when p_j is near 1.
     """
     log_p = F.log_softmax(adversarial, dim=1)
     baseline = adversarial.scatter(1, labels[:, None], -torch.inf).argmax(dim=1, keepdim=True)
@@ -88,7 +88,7 @@ def boosted_cross_entropy(adversarial: Tensor, labels: Tensor, label_smoothing: 
 
 
 def misclassification_aware_kl(natural: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
-    """KL(natural || adversarial) * (1 - p_y(natural)), (B, K), (B, K), (B,) -> (B,): MART's second term. Nothing is detached."""
+    """KL(natural || adversarial) * (1 - p_y(natural)), (B, K), (B, K), (B,) -> (B,): MART's second term, undetached."""
     true_probability = F.softmax(natural, dim=1).gather(1, labels[:, None]).squeeze(1)
     return kl_divergence(natural, adversarial) * (1 - true_probability)
 

@@ -1,4 +1,4 @@
-"""The training methods, all with one interface: what the attack raises, and what the update lowers."""
+"""The training methods behind one interface: what the attack maximises and what the update minimises."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """One way of adversarial training.
+    """A method of adversarial training.
 
-    `attack_objective(recipe, natural_logits, labels)` gives what the attack raises; `terms(recipe, natural_logits,
-    adversarial_logits, labels, pace)` what the update lowers. Natural logits are None where the method says that it does not use
+    `attack_objective(recipe, natural_logits, labels)` returns what the attack maximises; `terms(recipe, natural_logits,
+    adversarial_logits, labels, pace)` what the update minimises. Natural logits are None if the method does not use
     them: then batch normalisation sees only the adversarial batch.
     """
 
@@ -67,7 +67,7 @@ def _label_objective(recipe: Recipe, natural: None, labels: Tensor) -> Objective
 
 
 def _pgd_at_terms(recipe: Recipe, natural: None, adversarial: Tensor, labels: Tensor, pace: float) -> Terms:
-    """Madry et al., ICLR 2018: cross-entropy of the adversarial images alone."""
+    """Madry et al., ICLR 2018: cross-entropy of the adversarial images only."""
     return Terms(
         cross_entropy(adversarial, labels, recipe.label_smoothing), torch.zeros_like(labels, dtype=adversarial.dtype)
     )
@@ -85,7 +85,7 @@ def _trades_terms(recipe: Recipe, natural: Tensor, adversarial: Tensor, labels: 
 
 
 def _mart_terms(recipe: Recipe, natural: Tensor, adversarial: Tensor, labels: Tensor, pace: float) -> Terms:
-    """Wang et al., ICLR 2020: boosted cross-entropy of the adversarial images, and beta * KL weighted by 1 - p_y(natural)."""
+    """Wang et al., ICLR 2020: boosted cross-entropy of the adversarial images, and beta * KL * (1 - p_y(natural))."""
     return Terms(
         boosted_cross_entropy(adversarial, labels, recipe.label_smoothing),
         recipe.mart.beta * misclassification_aware_kl(natural, adversarial, labels),
@@ -113,7 +113,7 @@ def _hypersphere_trades_objective(recipe: Recipe, natural: Tensor, labels: Tenso
 def _hypersphere_trades_terms(
     recipe: Recipe, natural: Tensor, adversarial: Tensor, labels: Tensor, pace: float
 ) -> Terms:
-    """Pang et al., NeurIPS 2020: TRADES with the margin in the cross-entropy, and the scale alone in the KL."""
+    """Pang et al., NeurIPS 2020: TRADES with the margin in the cross-entropy, and only the scale in the KL."""
     settings = recipe.hypersphere
     return Terms(
         cross_entropy(margin_logits(natural, labels, settings.scale, settings.margin), labels, recipe.label_smoothing),
@@ -137,10 +137,10 @@ METHODS: dict[str, Method] = {
 
 @cache
 def method_of(name: str) -> Method:
-    """The method of that name; for package.module:function the user's own loss, attacked with cross-entropy.
+    """The method of that name; for package.module:function, the user's loss, attacked with cross-entropy.
 
     The user's function takes (natural_logits, adversarial_logits, labels) and returns one value per image, (B,). Raises
-    `InputError` where it cannot be imported.
+    `InputError` if it cannot be imported.
     """
     if name in METHODS:
         return METHODS[name]
@@ -167,6 +167,7 @@ def _own_terms(
     if not isinstance(values, Tensor) or values.shape != labels.shape:
         got = tuple(values.shape) if isinstance(values, Tensor) else one_line(type(values).__name__)
         raise InputError(
-            f"method {name} must return a tensor with one value per image, {tuple(labels.shape)}, got {got}; do not average in it"
+            f"method {name} must return a tensor with one value per image, {tuple(labels.shape)}, got {got}; "
+            "do not average in it"
         )
     return Terms(values, torch.zeros_like(values))

@@ -8,7 +8,7 @@ from hcpr_tune.training.recipe import LrSchedule, Recipe, Schedule
 
 
 def span(recipe: Recipe, epoch: int, over: str) -> tuple[int, int]:
-    """Position of `epoch` in its span, from 1, and the span's length: the trial, or the segment between rungs around it."""
+    """Position of `epoch` in its span (from 1) and the span's length: the trial, or the segment that contains it."""
     if over == "trial":
         return epoch, recipe.span_epochs
     before = 0
@@ -22,8 +22,8 @@ def span(recipe: Recipe, epoch: int, over: str) -> tuple[int, int]:
 def value(schedule: Schedule, position: int, length: int) -> float:
     """The schedule's value at `position` (from 1) of `length` epochs.
 
-    The ramp takes round(ramp * length) epochs: its first one has `start`, its last one `end`. A ramp of one epoch or none is
-    `end` throughout.
+    The ramp takes round(ramp * length) epochs, from `start` in its first to `end` in its last. With a ramp of at most
+    one epoch the value is `end` throughout.
     """
     ramp_epochs = math.floor(schedule.ramp * length + 0.5)
     if schedule.shape == "constant" or position >= ramp_epochs or ramp_epochs <= 1:
@@ -40,18 +40,19 @@ def at_epoch(recipe: Recipe, schedule: Schedule, epoch: int) -> float:
 
 
 def lr_factor(schedule: LrSchedule, position: int, length: int) -> float:
-    """What multiplies the learning rate at `position` (from 1) of `length` epochs.
+    """Factor of the learning rate at `position` (from 1) of `length` epochs.
 
-    Steps: the published code drops the rate from epoch 75 and again from epoch 90 of 100 on, hence `position >= fraction *
-    length`; the first epoch has the full rate however short the span. Cosine: half a period, full at the first epoch and above 0
-    at the last. Cyclic: a linear rise to the full rate at `peak` and a linear fall to 0, taken at the middle of the epoch.
+    Steps: the published code drops the rate from epoch 75 and from epoch 90 of 100 on, hence `position >= fraction *
+    length`; the first epoch has the full rate however short the span is. Cosine: half a period, full at the first epoch
+    and above 0 at the last. Cyclic: a linear rise to the full rate at `peak` and a linear fall to 0, evaluated at the
+    middle of the epoch.
     """
     if schedule.shape == "cyclic":
         middle = (position - 0.5) / length
         return min(middle / schedule.peak, (1 - middle) / (1 - schedule.peak))
     if schedule.shape == "cosine":
         return (1 + math.cos(math.pi * (position - 1) / length)) / 2
-    # The small slack keeps 0.55 * 100 (55.00000000000001 in binary) at 55.
+    # The tolerance keeps 0.55 * 100 (55.00000000000001 in binary) at 55.
     passed = sum(position > 1 and position >= fraction * length - 1e-9 for fraction in schedule.milestones)
     return float(schedule.factor**passed)
 

@@ -13,10 +13,10 @@ from hcpr_tune.training.models.classifier import head_parameters
 
 @contextmanager
 def perturbed(model: nn.Module, loss: Callable[[], Tensor], gamma: float) -> Iterator[None]:
-    """The model with each layer's weights moved by gamma * |w| along the gradient of `loss`, for as long as the block lasts.
+    """Move each layer's weights by gamma * |w| along the gradient of `loss`, inside the block.
 
-    The head and everything with one dimension (biases, batch norm) stay. Afterwards the weights are what they were, bit for bit;
-    gradients that the block left stay. The extra forward pass leaves no trace in batch-norm statistics.
+    The head and everything with one dimension (biases, batch norm) are not moved. Afterwards the weights are restored
+    bit for bit; gradients computed inside the block stay. The extra forward pass does not change batch-norm statistics.
     """
     head = {id(parameter) for parameter in head_parameters(model)}
     weights = [p for p in model.parameters() if p.requires_grad and p.dim() > 1 and id(p) not in head]
@@ -28,7 +28,7 @@ def perturbed(model: nn.Module, loss: Callable[[], Tensor], gamma: float) -> Ite
         kept = [weight.clone() for weight in weights]
         for weight, gradient in zip(weights, gradients, strict=True):
             length = gradient.norm()
-            # A layer whose gradient is 0 or no number is not moved.
+            # A layer whose gradient is zero or not finite is not moved.
             usable = length.isfinite() & (length > 0)
             size = torch.where(usable, gamma * weight.norm() / length.clamp_min(torch.finfo(length.dtype).tiny), 0.0)
             weight.add_(torch.where(usable, gradient, 0.0) * size)

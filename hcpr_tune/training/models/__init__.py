@@ -1,4 +1,4 @@
-"""Networks and heads built from a recipe, averaged weights, and models to take away (safetensors, ONNX).
+"""Networks and heads built from a recipe, averaged weights, and model export (safetensors, ONNX).
 
 May import `training.data`, `training.recipe` and `common`.
 """

@@ -1,4 +1,4 @@
-"""The networks, in the form that is usual for small images. Each has `features` (images to a vector) and a `head`."""
+"""The networks, in their usual variants for small images. Each has `features` (images to a vector) and a `head`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ HeadFactory = Callable[[int], nn.Module]
 class CosineHead(nn.Module):
     """z_j = <w_j, f/|f|> + b_j with unit rows w_j, (B, D) -> (B, K), in float32 even under autocast.
 
-    The rows are kept on the unit sphere by `models.project`, called after construction and after every optimiser step, not by
-    this forward pass: no gradient passes through the row norm, as in the published code, and the forward stays pure.
+    The rows are kept on the unit sphere by `normalise_head`, called after construction and after every optimiser step.
+    The forward pass does not normalise them: as in the published code, no gradient flows through the row norm.
     """
 
     def __init__(self, features: int, classes: int, bias: bool = True) -> None:
@@ -58,7 +58,7 @@ class SmallCnn(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.features(images)
-        # On 8x8 images the maps are 2x2 already, and the pooling, an identity there, would take a tenth of the time.
+        # On 8x8 images the maps are already 2x2, and pooling, an identity there, would take a tenth of the time.
         if maps.shape[-2:] != (2, 2):
             maps = F.adaptive_avg_pool2d(maps, 2)
         logits: Tensor = self.head(maps.flatten(1))
@@ -66,7 +66,7 @@ class SmallCnn(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each followed by batch normalisation, beside a shortcut (He et al., CVPR 2016)."""
+    """Two 3x3 convolutions, each followed by batch normalisation, plus a shortcut (He et al., CVPR 2016)."""
 
     def __init__(self, into: int, out: int, stride: int) -> None:
         super().__init__()
@@ -85,7 +85,10 @@ class BasicBlock(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """Batch normalisation and ReLU before each of two 3x3 convolutions (He et al., ECCV 2016; wide: Zagoruyko and Komodakis, 2016)."""
+    """Batch normalisation and ReLU before each of two 3x3 convolutions, plus a shortcut.
+
+    He et al., ECCV 2016; wide: Zagoruyko and Komodakis, 2016.
+    """
 
     def __init__(self, into: int, out: int, stride: int) -> None:
         super().__init__()
@@ -105,7 +108,7 @@ class PreActivationBlock(nn.Module):
 
 
 class ResidualNet(nn.Module):
-    """A 3x3 stem without pooling, stages of blocks that halve the maps from the second one on, global averages, a head."""
+    """A 3x3 stem without pooling, stages of blocks (all but the first halve the maps), global averages, a head."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Exponentially averaged weights."""
+"""Exponential moving average of a model's weights."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from hcpr_tune.training.models.classifier import normalise_head
 class Averaged:
     """A running average of a model's weights and batch-norm statistics.
 
-    A step's share in the average halves every `half_life` epochs. The average of the first t steps is their exactly normalised
-    weighted mean: the initial random weights have no part in it. Batch-norm statistics are averaged as the weights are, counters copied.
+    A step's weight halves every `half_life` epochs. The average of the first t steps is their normalised weighted mean:
+    the initial random weights do not enter it. Batch-norm statistics are averaged like the weights; counters are
+    copied.
     """
 
     def __init__(self, model: nn.Module, half_life: float, steps_per_epoch: int) -> None:
         self.decay = 0.5 ** (1 / (half_life * steps_per_epoch))
         self.steps = 0
         self._mean = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        # A copy of its own, not the module being trained: it is in eval mode, and its head is projected.
+        # A separate copy: it is in eval mode, and its head is projected.
         self._model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the model after one optimiser step into the average."""
+        """Add the model after one optimiser step to the average."""
         self.steps += 1
         # 1 at the first step, falling to 1 - decay: Adam's bias correction, folded into the step.
         share = (1 - self.decay) / (1 - self.decay**self.steps)
@@ -40,13 +41,13 @@ class Averaged:
 
     @torch.no_grad()
     def model(self) -> nn.Module:
-        """The averaged model, in eval mode. Averaged unit rows are shorter than 1, so its head is projected; the mean itself is not."""
+        """The averaged model, in eval mode. Averaged unit rows are shorter than 1, so its head is normalised."""
         self._model.load_state_dict(self._mean)
         normalise_head(self._model)
         return self._model
 
     def restart(self) -> None:
-        """Begin a new average: the next step is all of it."""
+        """Begin a new average, starting with the next step."""
         self.steps = 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Models as recipes name them: built, checked, projected, saved, and made quick to attack. Images in [0, 1] go in, logits come out."""
+"""Building, checking, saving and loading a recipe's model, and a faster copy for attacks.
+
+A model takes images in [0, 1] and returns logits.
+"""
 
 from __future__ import annotations
 
@@ -36,26 +39,26 @@ ARCHITECTURES: dict[str, Callable[[int, HeadFactory], nn.Module]] = {
     "wide_resnet_28_10": partial(wide_resnet, 28, 10),
     "wide_resnet_34_10": partial(wide_resnet, 34, 10),
 }
-"""Built-in architectures besides small_cnn, which has a width."""
+"""Built-in architectures, except small_cnn, which has a width."""
 
 
 @torch.no_grad()
 def normalise_head(model: nn.Module) -> None:
-    """Overwrite the rows of every cosine head in `model` by unit rows."""
+    """Normalise the rows of every cosine head in `model`, in place."""
     for module in model.modules():
         if isinstance(module, CosineHead):
             module.weight.copy_(F.normalize(module.weight, dim=1))
 
 
 def head_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters of the last layer: a cosine head, or else the last linear one."""
+    """The parameters of the last cosine or linear layer."""
     heads = [module for module in model.modules() if isinstance(module, CosineHead | nn.Linear)]
     if heads:
         yield from heads[-1].parameters()
 
 
 class Normalised(nn.Module):
-    """(x - mean) / std per channel before the network, so that the model as a whole takes images in [0, 1]."""
+    """(x - mean) / std per channel before the network, so that the whole model takes images in [0, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -72,7 +75,7 @@ class Normalised(nn.Module):
 
 
 class GrayToColour(nn.Module):
-    """A network for colour images that is given gray ones: the channel is repeated."""
+    """A network for colour images, applied to gray ones by repeating the channel."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -86,23 +89,24 @@ class GrayToColour(nn.Module):
 def build_model(
     settings: Model, channels: int, classes: int, seed: int, image_size: tuple[int, int] = (32, 32)
 ) -> nn.Module:
-    """A new model with weights drawn from `seed`; the global generator is left as it was found.
+    """A new model with weights drawn from `seed`; the state of the global generator is preserved.
 
-    Raises `InputError` where the settings do not fit the data, or where a user's factory gives no classifier of them.
+    Raises `InputError` if the settings do not fit the data, or if a user's factory does not return a classifier for
+    them.
     """
     if settings.mean and len(settings.mean) != channels:
         raise InputError(
-            f"model.mean must have one value per channel, {channels}, got {len(settings.mean)}; mend it and model.std"
+            f"model.mean must have one value per channel, {channels}, got {len(settings.mean)}; fix it and model.std"
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _network(settings, channels, classes, image_size)
         model: nn.Module = Normalised(network, settings.mean, settings.std) if settings.mean else network
         normalise_head(model)
-        # A network with dropout or the like may draw: that is part of its building.
+        # Inside the fork, because the forward pass of a user's network may draw random numbers.
         _check_logits(settings.name, model, channels, classes, image_size)
-        # Convolutions are faster on images whose channels lie together, on the CPU and on the GPU. A user's own network may take views that only
-        # row-major tensors have.
+        # Convolutions are faster in channels-last format, on CPUs and on GPUs. A user's network may take views that
+        # only row-major tensors allow.
         model = model.to(memory_format=torch.channels_last)
         if ":" in settings.name:
             try:
@@ -127,7 +131,8 @@ def _network(settings: Model, channels: int, classes: int, image_size: tuple[int
     own = plugins.call(factory, settings.name, "model.name", classes=classes, channels=channels)
     if not isinstance(own, nn.Module):
         raise InputError(
-            f"model.name {settings.name} must return a torch.nn.Module, got {one_line(type(own).__name__)}; mend the factory"
+            f"model.name {settings.name} must return a torch.nn.Module, got {one_line(type(own).__name__)}; "
+            "fix the factory"
         )
     return own
 
@@ -135,7 +140,7 @@ def _network(settings: Model, channels: int, classes: int, image_size: tuple[int
 def _from_torchvision(
     settings: Model, channels: int, classes: int, image_size: tuple[int, int], head: HeadFactory
 ) -> nn.Module:
-    """A classifier of torchvision with new weights; with a cosine head in place of its last linear layer."""
+    """A torchvision classifier with new weights; for a cosine head, its last linear layer is replaced."""
     import torchvision
 
     name = settings.name.removeprefix("torchvision:")
@@ -143,11 +148,13 @@ def _from_torchvision(
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3) or ["resnet18", "mobilenet_v3_small"]
         raise InputError(
-            f"model.name {settings.name}: torchvision has no such classifier; for instance {', '.join('torchvision:' + one for one in near)}"
+            f"model.name {settings.name}: torchvision has no such classifier; "
+            f"for instance {', '.join('torchvision:' + one for one in near)}"
         )
     if channels not in (1, 3):
         raise InputError(
-            f"model.name {settings.name} takes gray or colour images, but these have {channels} channels; choose another model"
+            f"model.name {settings.name} takes gray or colour images, but these have {channels} channels; "
+            "choose another model"
         )
     options: dict[str, object] = {}
     if name in ("googlenet", "inception_v3"):
@@ -158,7 +165,8 @@ def _from_torchvision(
         network = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
     except (ValueError, AssertionError) as error:
         raise InputError(
-            f"model.name {settings.name} cannot be built for images of {image_size[0]}x{image_size[1]}: {error}; choose another model or size"
+            f"model.name {settings.name} cannot be built for images of {image_size[0]}x{image_size[1]}: {error}; "
+            "choose another model or size"
         ) from None
     if settings.head == "cosine":
         _replace_head(network, settings, head)
@@ -166,11 +174,12 @@ def _from_torchvision(
 
 
 def _replace_head(network: nn.Module, settings: Model, head: HeadFactory) -> None:
-    """Put the head in place of the network's last linear layer, where that is what gives its logits."""
+    """Replace the network's last linear layer, which computes the logits, with the head."""
     last = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
     if not isinstance(last[1], nn.Linear):
         raise InputError(
-            f'model.name {settings.name} ends in a convolution and has no place for a cosine head; set model.head = "linear" or choose another'
+            f"model.name {settings.name} ends in a convolution and cannot have a cosine head; "
+            'set model.head = "linear" or choose another model'
         )
     parent, _, child = last[0].rpartition(".")
     setattr(network.get_submodule(parent), child, head(last[1].in_features))
@@ -178,7 +187,7 @@ def _replace_head(network: nn.Module, settings: Model, head: HeadFactory) -> Non
 
 @torch.no_grad()
 def _check_logits(name: str, model: nn.Module, channels: int, classes: int, image_size: tuple[int, int]) -> None:
-    """Two blank images must give two rows of finite logits, one per class."""
+    """Raise `InputError` unless two blank images give two rows of finite logits, one per class."""
     blank = torch.zeros(2, channels, *image_size)
     training = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -188,7 +197,8 @@ def _check_logits(name: str, model: nn.Module, channels: int, classes: int, imag
     except Exception as error:
         reason = first_line(error)
         raise InputError(
-            f"model.name {name} cannot classify images of {channels}x{image_size[0]}x{image_size[1]}: {reason}; choose another model or size"
+            f"model.name {name} cannot classify images of {channels}x{image_size[0]}x{image_size[1]}: {reason}; "
+            "choose another model or size"
         ) from error
     finally:
         for module, mode in training:
@@ -196,20 +206,22 @@ def _check_logits(name: str, model: nn.Module, channels: int, classes: int, imag
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else one_line(type(logits).__name__)
     if shape != (2, classes):
         raise InputError(
-            f"model.name {name} must give logits of shape (2, {classes}) for 2 images of {classes} classes, got {shape}; mend it"
+            f"model.name {name} must give logits of shape (2, {classes}) for 2 images of {classes} classes, "
+            f"got {shape}; fix the model"
         )
     if not logits.isfinite().all():
         raise InputError(
-            f"model.name {name} must give finite logits for blank images, got {logits[0].tolist()[:3]} ...; mend it"
+            f"model.name {name} must give finite logits for blank images, got {logits[0].tolist()[:3]} ...; "
+            "fix the model"
         )
 
 
 @torch.no_grad()
 def fuse_conv_bn(model: nn.Module) -> nn.Module:
-    """The same function in eval mode, quicker: every convolution that a batch normalisation follows takes it in.
+    """A faster copy in eval mode, with batch normalisation folded into the convolution before it.
 
-    Equal to rounding (1e-9 in float64). Where nothing can be folded it is the model itself. The copy shares what is not folded, and is
-    right only until the next optimiser step.
+    Equal up to rounding (1e-9 in float64). If nothing can be folded, returns the model itself. The copy shares all
+    other tensors and is valid only until the next optimiser step.
     """
     pairs = [
         (f"{name}.{first}" if name else first, f"{name}.{second}" if name else second)
@@ -218,7 +230,7 @@ def fuse_conv_bn(model: nn.Module) -> nn.Module:
     ]
     if not pairs:
         return model
-    # The copy's tensors are the model's own; only those of the folded convolutions are replaced.
+    # Share the model's tensors; only those of the folded convolutions are replaced.
     memo: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     folded = copy.deepcopy(model, memo).eval()
     for convolution_name, normalisation_name in pairs:
@@ -232,7 +244,7 @@ def fuse_conv_bn(model: nn.Module) -> nn.Module:
 
 
 def _foldable(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of the children (convolution, batch normalisation) of which the second is applied directly to the first's result."""
+    """Names of (convolution, batch normalisation) children where the second directly follows the first."""
     if isinstance(module, BasicBlock):
         yield from (("conv1", "bn1"), ("conv2", "bn2"))
     elif isinstance(module, PreActivationBlock):
@@ -244,7 +256,7 @@ def _foldable(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:
-    """Give the convolution the scale and the shift that the normalisation has in eval mode."""
+    """Apply the normalisation's eval-mode scale and shift to the convolution's weights and bias."""
     mean, variance = normalisation.running_mean, normalisation.running_var
     assert mean is not None
     assert variance is not None
@@ -258,13 +270,13 @@ def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the model's parameters and buffers as safetensors."""
-    # Through memory, so that a full disk is the OSError that it is.
+    # Through memory, so that a full disk raises OSError.
     path.write_bytes(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill `model` from a safetensors file. Raises `InputError` where the file is damaged or of another architecture."""
-    hint = "give the recipe that it was trained with, or an undamaged copy"
+    """Load `model` from a safetensors file. Raises `InputError` if the file is damaged or of another architecture."""
+    hint = "give the recipe it was trained with, or an undamaged copy"
     try:
         stored = load_file(path)
     except Exception as error:
@@ -278,6 +290,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     )
     if differing:
         raise InputError(
-            f"{path} does not hold the weights of this recipe's model: {len(differing)} of {len(wanted)} tensors differ, {differing[0]} first; {hint}"
+            f"{path} does not hold the weights of this recipe's model: "
+            f"{len(differing)} of {len(wanted)} tensors differ, {differing[0]} first; {hint}"
         )
     model.load_state_dict(stored)

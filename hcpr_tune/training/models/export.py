@@ -1,4 +1,4 @@
-"""A trained model to take away, in RobustBench's convention."""
+"""Loading a trained model from a results folder, in RobustBench's convention."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hcpr_tune.training.models.classifier import build_model, load_weights
 from hcpr_tune.training.recipe import load_recipe
 
 FILES = ("recipe.toml", "model.safetensors", "metrics.json")
-"""What a folder with a model holds."""
+"""The files of a folder with a model."""
 
 
 def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
-    """The model in a folder that a search or a training left (recipe.toml, model.safetensors, metrics.json).
+    """The model in a folder written by a search or a training (recipe.toml, model.safetensors, metrics.json).
 
-    forward(x), x (B, C, H, W) in [0, 1], gives logits (B, K); normalisation is inside, the mode is eval, and no parameter wants a
-    gradient. Raises `InputError` where something is missing or damaged.
+    forward(x), x (B, C, H, W) in [0, 1], returns logits (B, K); normalisation is inside, the model is in eval mode, and
+    no parameter requires a gradient. Raises `InputError` if something is missing or damaged.
     """
     folder = Path(folder)
     check_files(folder)
@@ -35,21 +35,21 @@ def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
 
 
 def check_files(folder: Path) -> None:
-    """Raises `InputError` where the folder holds no model."""
+    """Raise `InputError` if the folder does not hold a model."""
     for name in FILES:
         if not is_file(folder / name, str(folder)):
             raise InputError(f"{folder} holds no {name}; give a folder such as results/NAME/best")
 
 
 def model_inputs(folder: Path) -> tuple[int, int, tuple[int, int]]:
-    """Channels, classes and (height, width) of the images that the model in a folder takes. Raises `InputError` where they are not said."""
+    """Channels, classes and (height, width) for the model in a folder. Raises `InputError` if they are not given."""
     inputs = _inputs(folder)
     height, width = inputs["image_size"]
     return inputs["channels"], inputs["classes"], (height, width)
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """What the outputs of the model in a folder stand for, in their order; empty where it is not said. Raises `InputError`."""
+    """The class names of the outputs of the model in a folder, in order; empty if not given. Raises `InputError`."""
     return tuple(_inputs(folder).get("class_names", ()))
 
 
@@ -59,7 +59,8 @@ def _inputs(folder: Path) -> dict[str, Any]:
         Table(needed={"model_inputs": MODEL_INPUTS}).check(metrics, "")
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{folder / 'metrics.json'} does not say model_inputs as it must ({error}); restore it from a copy, or train the recipe again"
+            f"{folder / 'metrics.json'} has no valid model_inputs ({error}); "
+            "restore it from a copy, or train the recipe again"
         ) from None
     inputs: dict[str, Any] = metrics["model_inputs"]
     return inputs

@@ -1,4 +1,4 @@
-"""A trained model as an ONNX file, held against the model that it was made of before it is written."""
+"""Export of a trained model to an ONNX file, checked against the model before it is written."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hcpr_tune.training.models.export import load_model, model_inputs
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST_DIFFERENCE = 1e-4
-"""Between a logit of the file and of the model: float32 in another order of operations stays far below."""
+"""Between logits of the file and of the model: rounding from another order of float32 operations stays far below."""
 BATCHES = (1, 2, 7)
-"""So many random images at once are compared."""
+"""Batch sizes of the random images in the comparison."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a file takes and gives, and how far it was from the model."""
+    """The file's input and output sizes, and its difference from the model."""
 
     image: tuple[int, int, int]
     """Channels, height, width."""
@@ -32,11 +32,11 @@ class Written:
     size: int
     """Bytes."""
     difference: float
-    """The largest of any logit."""
+    """The largest of all logits."""
 
 
 def check_installed() -> None:
-    """Raise `InputError` where a package of the extra is missing."""
+    """Raise `InputError` if a package of the `onnx` extra is missing."""
     for name in PACKAGES:
         try:
             importlib.import_module(name)
@@ -45,10 +45,10 @@ def check_installed() -> None:
 
 
 def write_onnx(folder: Path, target: Path) -> Written:
-    """Write the model in `folder` as the file `target`: "images" (B, C, H, W), float32 in [0, 1], B free, to "logits" (B, K).
+    """Write the model in `folder` to `target`: "images" (B, C, H, W), float32 in [0, 1], B free, to "logits" (B, K).
 
-    The weights are inside. Raises `InputError` where the folder holds no sound model, where its network cannot be exported, or where
-    the file would give other logits; then nothing is written.
+    The file includes the weights. Raises `InputError`, without writing, if the folder has no valid model, the network
+    cannot be exported, or the file would give other logits.
     """
     check_installed()
     model = load_model(folder)
@@ -56,11 +56,12 @@ def write_onnx(folder: Path, target: Path) -> Written:
     image = (channels, height, width)
     data = exported(model, image, f"the model in {folder}")
     difference = largest_difference(model, data, image)
-    # Not a number is no small difference.
+    # Negated, so that NaN fails too.
     if not difference <= LARGEST_DIFFERENCE:
         raise InputError(
-            f"the ONNX file of the model in {folder} would give other logits than the model, by up to {difference:.3g} (at most {LARGEST_DIFFERENCE:g});"
-            " nothing was written: a network that draws at random or changes between calls cannot be exported"
+            f"the ONNX file of the model in {folder} would give other logits than the model, "
+            f"by up to {difference:.3g} (at most {LARGEST_DIFFERENCE:g}); nothing was written: "
+            "a network that draws random numbers or changes between calls cannot be exported"
         )
     try:
         write_bytes_whole(target, data)
@@ -70,9 +71,9 @@ def write_onnx(folder: Path, target: Path) -> Written:
 
 
 def exported(model: nn.Module, image: tuple[int, int, int], what: str) -> bytes:
-    """The file's bytes. Raises `InputError` that names `what` where the network cannot be exported."""
+    """The file's bytes. Raises `InputError` naming `what` if the network cannot be exported."""
     try:
-        # Two images: a batch of one is taken for a constant.
+        # Two images: the exporter would treat a batch of one as a constant.
         program = torch.onnx.export(
             model,
             (torch.zeros(2, *image),),
@@ -84,7 +85,7 @@ def exported(model: nn.Module, image: tuple[int, int, int], what: str) -> bytes:
         )
         assert program is not None
         proto = program.model_proto
-        # The exporter notes lines and folders of the code that it was run by.
+        # The exporter records source lines and folders of the code that ran it.
         for part in (
             proto,
             proto.graph,
@@ -98,7 +99,7 @@ def exported(model: nn.Module, image: tuple[int, int, int], what: str) -> bytes:
     except Exception as error:
         reason = first_line(error)
         raise InputError(
-            f"{what} cannot be exported to ONNX: {reason}; take it from Python by hcpr_tune.load_model"
+            f"{what} cannot be exported to ONNX: {reason}; load it from Python with hcpr_tune.load_model"
         ) from error
     return data
 
@@ -107,11 +108,11 @@ def exported(model: nn.Module, image: tuple[int, int, int], what: str) -> bytes:
 def largest_difference(
     model: nn.Module, data: bytes, image: tuple[int, int, int], batches: Sequence[int] = BATCHES
 ) -> float:
-    """Between the logits of the model and of the file under ONNX Runtime, on random images in [0, 1]."""
+    """The largest difference between logits of the model and of the file (ONNX Runtime), on random images in [0, 1]."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings are about optimisations that it left out
+    options.log_severity_level = 3  # its warnings are about skipped optimisations
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     worst = torch.tensor(0.0)
