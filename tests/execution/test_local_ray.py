@@ -90,7 +90,7 @@ def test_what_ray_starts_has_room_for_sockets_and_files_and_this_process_its_env
 KILLED = """
 import os, subprocess, sys
 from pathlib import Path
-from hcpr_tune import local_ray
+from hcpr_tune.execution import local_ray
 local_ray._places = lambda: [Path(sys.argv[1])]
 with local_ray.private_folder() as root:
     child = subprocess.Popen(["sleep", "60"], env=os.environ | {local_ray.MARK: str(root)}, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
