@@ -1,8 +1,8 @@
-"""What a search's decisions cost as it grows: a search of made-up scores is played through, and what its parts take is timed.
+"""What a search's decisions cost as it grows: a search of made-up scores is simulated, and its parts are timed.
 
-Every epoch of every worker is folded into the history, and a worker that is free gets what the history decides. Nothing is written and
-nothing is trained; the time of the play itself is left out. Times are of the processor, so that what else runs on the machine does not
-count.
+Every epoch of every worker is folded into the history, and a worker that is free gets what the history decides. Nothing
+is written and nothing is trained; the time of the play itself is left out. Times are of the processor, so that what
+else runs on the machine does not count.
 """
 
 from __future__ import annotations

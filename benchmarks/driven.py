@@ -1,4 +1,4 @@
-"""The real driver on workers that do nothing: how many reports it takes in a second, and how much of a processor each costs it."""
+"""The real driver on workers that do nothing: how many reports it takes per second, and the CPU time of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG = (("early_stopping.first_rung", 100), ("epochs", 100))
 
 
 class Window:
-    """A listener that measures from the moment that all workers have reported, for some seconds, and then asks for the search's end."""
+    """A listener that measures for some seconds once all workers have reported, and then asks the search to stop."""
 
     def __init__(self, place: Any, workers: int, seconds: float) -> None:
         self._place, self._workers, self._seconds = place, workers, seconds

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What hcpr_tune's training layer does on a GPU: right, repeatable, how fast, and what holds it back. Prints JSON lines.
+"""The training layer on a GPU: is it right and repeatable, how fast, and what holds it back. Prints JSON lines.
 
     python benchmarks/gpu.py [--device cuda] [--total 285] [--sections ...]
     python benchmarks/gpu.py --tiny --device cpu          # does the script itself run? (no GPU needed)
 
-Needs torch >= 2.9, numpy, safetensors, tomli_w, and the package hcpr_tune on the path; pyautoattack for a part of `evaluation`; neither ray
-nor optuna. Each section has a time budget and its own try/except: one failure loses only what follows in that section. Sections, by value:
+Needs torch >= 2.9, numpy, safetensors, tomli_w, and the package hcpr_tune on the path; pyautoattack for a part of
+`evaluation`; neither ray nor optuna. Each section has a time budget and its own try/except: one failure loses only what
+follows in that section. Sections, by value:
 
     env        versions, defaults of the number formats, host time of the step's prologue
     parity     one step on the device against the same on the CPU, float64, every method and switch
@@ -14,7 +15,7 @@ nor optuna. Each section has a time budget and its own try/except: one failure l
     epoch      the real epoch loop, and with its indices kept on the device
     graph      a CUDA graph of one attack step: same images? how much faster?
     repeat     the same seed twice, and a continuation from a checkpoint: bit for bit?
-    evaluation margin attack (all survive / survivors shrink; first and second pass), AutoAttack's first attacks on one chunk
+    evaluation margin attack (all survive / survivors shrink; first, second pass), AutoAttack's first attacks, one chunk
     share      1, 2, 4 training processes on the device at once
     faults     out of memory, a capped share, a broken CUDA context
     compiled   the step under torch.compile (needs a C compiler), and a CUDA graph of the compiled attack step
@@ -604,7 +605,7 @@ def fooled_labels(model: nn.Module, data: Data) -> Split:
 
 
 def batches_on_device(split, batch_size, order, augmentation=None, drawn=None):
-    """`data.batches` with its order and its draws copied to the device once an epoch: no copy, hence no wait, per step."""
+    """`data.batches` with order and draws copied to the device once per epoch: no copy, hence no wait, per step."""
     from hcpr_tune.training.data.augmentation import Draws, augment, draw
 
     device = split.labels.device
@@ -653,7 +654,7 @@ def epoch() -> None:
 
 
 class GraphedAttack:
-    """One attack step as a CUDA graph, replayed; a folded copy of the model whose weights are refreshed before each attack."""
+    """One attack step as a replayed CUDA graph, on a folded copy of the model with weights refreshed per attack."""
 
     def __init__(self, recipe: Recipe, model: nn.Module, images, labels, compiled: bool = False) -> None:
         self.recipe, self.model = recipe, model
@@ -1100,8 +1101,10 @@ def faults() -> None:
     with tried("faults", "a broken context"):
         code = (
             "import torch\nx = torch.zeros(4, device='cuda')\n"
-            "try:\n    x[torch.tensor([10**6], device='cuda')].sum().item()\nexcept Exception as e:\n    print(type(e).__mro__[0].__name__, '|', str(e).splitlines()[0])\n"
-            "try:\n    torch.ones(2, device='cuda').sum().item(); print('usable')\nexcept Exception as e:\n    print('unusable', type(e).__name__)\n"
+            "try:\n    x[torch.tensor([10**6], device='cuda')].sum().item()\n"
+            "except Exception as e:\n    print(type(e).__mro__[0].__name__, '|', str(e).splitlines()[0])\n"
+            "try:\n    torch.ones(2, device='cuda').sum().item(); print('usable')\n"
+            "except Exception as e:\n    print('unusable', type(e).__name__)\n"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
         say(

@@ -19,8 +19,9 @@ GATE_SECONDS = 600.0
 def idle_trainable(epoch_seconds: float, gate: Path | None = None, processes: int = 0) -> type:
     """A trainable that does nothing but report as the real one does.
 
-    With a folder `gate`, no process reports before so many `processes` have come up: Ray Tune gives the process of a job that ends to one whose
-    process is still starting, and drops that, so that with short jobs most would never come up.
+    With a folder `gate`, no process reports before so many `processes` have come up: Ray Tune gives the process of a
+    job that ends to one whose process is still starting, and drops that, so that with short jobs most would never come
+    up.
     """
     import numpy as np
 

@@ -42,8 +42,8 @@ def seconds_of(action: Callable[[], Any]) -> float:
 def waiting(options: argparse.Namespace) -> Plain:
     """CPU seconds of a turn of Ray Tune's loop that takes one answer in while so many others are waited for.
 
-    In its own class for that, so that its listing and shuffling of what is waited for count as well. The calls that are waited for lie in the
-    queue of one process: for the loop they are what running epochs of other workers are.
+    In its own class for that, so that its listing and shuffling of what is waited for count as well. The calls that are
+    waited for lie in the queue of one process: for the loop they are what running epochs of other workers are.
     """
     import ray
     from ray.air.execution._internal.actor_manager import RayActorManager
@@ -86,7 +86,7 @@ def turns(manager: Any, quick: Any, count: int = 40) -> list[float]:
 
 
 def record(options: argparse.Namespace) -> Plain:
-    """Seconds of an event, from its sealing to its taking effect: written and flushed here, and written into a bucket as well."""
+    """Seconds of an event, from sealing to taking effect: written and flushed here, and written into a bucket too."""
     from hcpr_tune.common.bucket import Bucket
     from hcpr_tune.search.record.record import Segments
 
@@ -154,7 +154,7 @@ def s3() -> Iterator[str]:
 
 
 def ask(options: argparse.Namespace) -> Plain:
-    """Seconds of a suggestion with so many trials recorded. The first one, which tells Optuna all of them anew, is left out: a driver does that once."""
+    """Seconds of a suggestion by trials recorded, without the first, which alone gives Optuna all trials."""
     found = []
     for sampler in options.samplers.split(","):
         for trials in options.many:
@@ -207,7 +207,7 @@ def _draws() -> Any:
 
 
 def views(options: argparse.Namespace) -> Plain:
-    """Each view's seconds an event over the last trials of a study of so many, what it leaves on disk, and until TensorBoard shows it."""
+    """Seconds per event of each view in the last trials of a large study, bytes on disk, time until TensorBoard."""
     with idle_ray(1):
         return {"studies": [viewed(trials, options) for trials in options.many]}
 
@@ -262,7 +262,7 @@ def viewed(trials: int, options: argparse.Namespace, last: int = 30) -> Plain:
 
 
 def shown(root: Path, runs: int) -> Plain:
-    """Seconds from a fresh TensorBoard's start until it lists the runs of all trials; how many it has listed where that takes too long."""
+    """Seconds until a fresh TensorBoard lists the runs of all trials; how many it has listed if that takes too long."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

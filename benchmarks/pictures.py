@@ -1,7 +1,8 @@
 """The pictures of the docs, made by a real search: python benchmarks/pictures.py docs
 
-Runs the default search, shows it half-way on a terminal of 110 columns, asks a real TensorBoard, Ray's dashboard and the report for their pages,
-and writes terminal.png, tensorboard*.png, ray.png and report.png; prints the view and the answer as text, for the README. Needs Chromium and the development extra.
+Runs the default search, shows it half-way on a terminal of 110 columns, asks a real TensorBoard, Ray's dashboard and
+the report for their pages, and writes terminal.png, tensorboard*.png, ray.png and report.png; prints the view and the
+answer as text, for the README. Needs Chromium and the development extra.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main() -> None:
 
 @contextmanager
 def searching(folder: Path) -> Iterator[str]:
-    """A default search in the background; gives the dashboard's address when its first trials train, and waits for the end."""
+    """A default search in the background; yields the dashboard's address once trials train, waits for the end."""
     # Commands are shown as they are where the program is installed.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path}

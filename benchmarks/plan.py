@@ -1,6 +1,6 @@
 """Whether a plan is true to life. Each command prints JSON.
 
-python benchmarks/plan.py replay     # real default searches, replayed from their own records, and foretold from each other's
+python benchmarks/plan.py replay     # real default searches, replayed from their records, and forecast in turn
 python benchmarks/plan.py killed     # the same with workers that are killed
 python benchmarks/plan.py variants   # variants chosen on half of a set of recorded trials, applied to the other half
 python benchmarks/plan.py continued  # how far off the ends are of trials that were stopped, and continued by a plan
@@ -133,9 +133,10 @@ FULL = ("--set", "sampler.name='random'")
 
 
 def variants(options: argparse.Namespace) -> Plain:
-    """Of trials that were all trained to the end: half choose a variant, the other half says what it is worth; several splits.
+    """Of trials that were all trained to the end: half choose a variant, the other half evaluates it; several splits.
 
-    Every variant has the worker-hours that the default settings take for their trials, and as many trials as it can begin in them.
+    Every variant has the worker-hours that the default settings take for their trials, and as many trials as it can
+    begin in them.
     """
     from hcpr_tune.simulation.curves.recorded import read_old
 
@@ -150,7 +151,7 @@ def variants(options: argparse.Namespace) -> Plain:
 
 
 def continued(options: argparse.Namespace) -> Plain:
-    """Of trials that were all trained to the end, 24 are drawn and stopped as a default search would have, then continued: points above the truth."""
+    """Of trials all trained to the end, 24 are stopped as by a default search and continued: points above the truth."""
     import numpy as np
 
     from hcpr_tune.simulation.curves.recorded import measured, read_old
@@ -260,7 +261,7 @@ print(json.dumps({"seconds": seconds, "peak_bytes": peak, "epochs": one.epochs, 
 
 
 def scale(options: argparse.Namespace) -> Plain:
-    """One play of the default space with the random sampler on 1,000 workers, epochs of about 80 seconds, each in a process of its own."""
+    """One simulation of the default space, random sampler, 1,000 workers, epochs of about 80 seconds, one process."""
     found = {}
     for trials in options.sizes:
         command = [sys.executable, "-c", SCALE, str(trials), "1000"]
@@ -293,7 +294,7 @@ def main() -> None:
     parser.add_argument("--kill-every", type=float, default=30.0, help="of `killed`: seconds between two kills")
     parser.add_argument(
         "--recorded",
-        help="of `variants` and `continued`: a study whose trials were all trained to the end, instead of searching one",
+        help="of `variants` and `continued`: a study with all trials trained to the end, instead of searching one",
     )
     parser.add_argument("--trials", type=int, default=64, help="of `variants`: how many are trained to the end")
     parser.add_argument("--splits", type=int, default=5, help="of `variants`")

@@ -41,7 +41,7 @@ def begun(folder: Path, trials: int) -> Path:
 
 
 def resumed(folder: Path, record: Path, *arguments: str) -> Plain:
-    """Seconds from the process's start to the events of its session, and its peak of memory; the search is then stopped."""
+    """Seconds from the process's start to its session's events, and its peak memory; the search is then stopped."""
     before = record.read_bytes().count(b"\n")
     began = time.time()
     process = subprocess.Popen(
@@ -92,7 +92,7 @@ def memory(options: argparse.Namespace) -> Plain:
 
 
 def keeping(options: argparse.Namespace) -> Plain:
-    """Seconds of checkpoints, and of the record's lines by a replay of them on the same disk, in those that workers were held."""
+    """Share of checkpoints, and of the record's lines replayed on the same disk, in the workers' seconds."""
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.record import Record, unsealed
 
@@ -122,8 +122,8 @@ def keeping(options: argparse.Namespace) -> Plain:
 def jobs(options: argparse.Namespace) -> Plain:
     """A whole search on 64 workers that only report.
 
-    A job takes longer than it takes to start all processes on two cores: Ray Tune gives the process of a job that ends to one whose process
-    is still starting, and drops that, so that with jobs of a second most never come up.
+    A job takes longer than it takes to start all processes on two cores: Ray Tune gives the process of a job that ends
+    to one whose process is still starting, and drops that, so that with jobs of a second most never come up.
     """
     from hcpr_tune.execution import runner
     from hcpr_tune.execution.capacity import Share

@@ -1,4 +1,7 @@
-"""How large a share of its capacity each part of a search needs at 100 to 10,000 GPUs, from what the other commands measured. Above 1 it is too small."""
+"""The share of its capacity that each part of a search needs at 100 to 10,000 GPUs, derived from the other commands.
+
+Above 1 it is too small.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ EVENTS_A_TRIAL = EPOCHS_A_TRIAL + 1 + 2 * (1 + 1 / 3 + 1 / 9)
 """Its epochs, itself, and the beginning and the end of its jobs."""
 STORES = {"1 GB/s": 1e9, "10 GB/s": 1e10}
 REQUESTS_A_CHECKPOINT, REQUESTS_A_SECOND = 7, 3500
-"""Of a checkpoint in a bucket: three files written, the manifest of an older one deleted, the rest of it listed and deleted. What S3 says that it takes
-under one prefix; it splits busy ones."""
+"""Of a checkpoint in a bucket: three files written, the manifest of an older one deleted, the rest of it listed and
+deleted. What S3 says that it takes under one prefix; it splits busy ones."""
 BUCKET_SECONDS = 0.03
 """A small write to S3 within its region, as its makers say (10 to 30 ms and more); the server on loopback is none."""
 

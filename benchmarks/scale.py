@@ -1,11 +1,11 @@
-"""What a large search saturates first: what each part of the service costs, and from that its share of capacity at 100 to 10,000 GPUs.
+"""What a large search saturates first: the cost of each part, and its share of capacity at 100 to 10,000 GPUs.
 
-python benchmarks/scale.py decisions     # folding an event, a decision, a suggestion, in searches of up to 100,000 trials
-python benchmarks/scale.py driver        # reports per second of the real driver, workers that do nothing, without and with listeners
+python benchmarks/scale.py decisions     # folding an event, a decision, a suggestion, up to 100,000 trials
+python benchmarks/scale.py driver        # reports per second of the real driver, without and with listeners
 python benchmarks/scale.py waiting       # what Ray Tune's loop costs with so many workers to wait for
 python benchmarks/scale.py record        # an event of the record, on this disk and in a bucket on loopback
 python benchmarks/scale.py ask           # a suggestion of each sampler
-python benchmarks/scale.py views         # an event of each view, files and bytes of a trial, until TensorBoard shows them
+python benchmarks/scale.py views         # an event of each view, files and bytes per trial, time until TensorBoard
 python benchmarks/scale.py checkpoints   # bytes and seconds of a checkpoint, and the bandwidth that many workers need
 python benchmarks/scale.py saturation    # the table, from the figures that the others left in --figures
 

@@ -1,22 +1,24 @@
-"""Is the search worth its parts: against other ways to spend the same time, and does an early rung say who wins at the end.
+"""The search against other ways to spend the same time, and whether an early rung predicts the final ranking.
 
     python benchmarks/search.py arms --out arms.json [--worker-seconds 300] [--seeds 5] [--plot arms.png]
     python benchmarks/search.py rungs --out rungs.json [--dataset fashion_mnist --root data]
 
     python benchmarks/search.py driver [--recorded 10000]
 
-The first two write their JSON file anew after every run, prints the summary, and skips what the file already has when it is started again.
+The first two write their JSON file anew after every run, prints the summary, and skips what the file already has when
+it is started again.
 
-`arms` spends the same worker-seconds on one space in four ways, each in a process and a folder of its own: `random` (this service, random
-recipes at full length), `stock_ray` (Ray Tune with Optuna and its ASHA as they come), `one_stretch` (short random trainings, then the best
-ones to the end) and `ours` (this service as the space has it). `--arms stock_ray_reuse` adds Ray Tune with reuse_actors=True: by default it
-starts a process for every trial, which costs as much as several epochs on a small task.
+`arms` spends the same worker-seconds on one space in four ways, each in a process and a folder of its own: `random`
+(this service, random recipes at full length), `stock_ray` (Ray Tune with Optuna and its ASHA as they come),
+`one_stretch` (short random trainings, then the best ones to the end) and `ours` (this service as the space has it).
+`--arms stock_ray_reuse` adds Ray Tune with reuse_actors=True: by default it starts a process for every trial, which
+costs as much as several epochs on a small task.
 
-`rungs` trains the same recipes with one learning rate schedule (`single`), one per segment (`annealed`), and anew for each rung
-(`restarted`), and correlates the scores at the rungs with those at the end.
+`rungs` trains the same recipes with one learning rate schedule (`single`), one per segment (`annealed`), and anew for
+each rung (`restarted`), and correlates the scores at the rungs with those at the end.
 
-`driver` measures what the process that leads a search spends on one report and on one suggestion, with so many trials recorded: the
-record, all files and TensorBoard included. The recorded scores are made up; nothing is trained.
+`driver` measures what the process that leads a search spends on one report and on one suggestion, with so many trials
+recorded: the record, all files and TensorBoard included. The recorded scores are made up; nothing is trained.
 """
 
 from __future__ import annotations
@@ -77,11 +79,13 @@ LR = Range(0.03, 0.2, log=True)
 """The learning rate is added to the space: what it does early and late differs most."""
 
 NOTES = (
-    "Scores are validation robust accuracy under the margin attack, on the images that the search chooses by: optimistic in every arm.",
-    "stock_ray counts the best of all epochs of a trial, the others only ends of segments: many more looks, to its advantage.",
+    "Scores are validation robust accuracy under the margin attack, on the images that the search chooses by:"
+    " optimistic in every arm.",
+    "stock_ray counts the best of all epochs of a trial, the others only ends of segments: many more looks, to its"
+    " advantage.",
     "Every arm tries the published recipe first, then the points that the space names (first_points).",
-    "Seconds are wall-clock since the arm's process was started, imports and the start of Ray included. The budget of stock_ray and"
-    " one_stretch counts from when they ask for workers; this service counts its own.",
+    "Seconds are wall-clock since the arm's process was started, imports and the start of Ray included. The budget of"
+    " stock_ray and one_stretch counts from when they ask for workers; this service counts its own.",
     "stock_ray is cut off when the time is up; the other arms end what runs.",
     "By its default stock_ray starts a new process for each trial; stock_ray_reuse does not.",
 )
@@ -144,7 +148,7 @@ Log = Callable[[Plain], None]
 
 
 def stock_ray(options: argparse.Namespace, log_file: Path) -> None:
-    """Ray Tune as its documentation has it: a function that reports each epoch, OptunaSearch, ASHA with its defaults."""
+    """Ray Tune as in its documentation: a function that reports each epoch, OptunaSearch, ASHA with its defaults."""
     import logging
 
     import ray
@@ -199,7 +203,7 @@ def stock_ray(options: argparse.Namespace, log_file: Path) -> None:
 
 
 def optuna_space(study: Study) -> dict[str, Any]:
-    """The space as OptunaSearch takes it: every dimension in every trial, and a choice where values lie beside a range."""
+    """The space as OptunaSearch takes it: every dimension in every trial, a choice where a range has extra values."""
     from hcpr_tune.search.suggestion.optuna_adapter import distribution, distributions_of
 
     found = {name: distribution(dimension) for name, dimension in study.space.items()}
@@ -238,7 +242,7 @@ def append(log_file: Path, event: Plain) -> None:
 
 
 def one_stretch(options: argparse.Namespace, log_file: Path) -> None:
-    """Half of the time on random recipes for `SHORT` epochs each, then the best of them to the end, one after another."""
+    """Half of the time on random recipes for `SHORT` epochs each, then the best to the end, one after another."""
     skips = (("evaluation.masking_images", 0), ("lr_schedule.mode", "annealed"), ("seed", options.seed))
     study = study_of(options, *PLAIN_STUDY, *skips)
     epochs = study.recipe.epochs
@@ -397,7 +401,7 @@ def catching_up_with(arm: str, found: dict[tuple[str, int], Plain]) -> Plain:
 
 
 def catching_up(ours: Plain, stock: Plain) -> Plain:
-    """When `ours` first has at least the final best of `stock`, None for never, and as a fraction of the whole time of `stock`."""
+    """When `ours` first reaches the final best of `stock` (None: never), and as a fraction of the time of `stock`."""
     at = next((seconds for seconds, score in ours["timeline"] if score >= stock["final_best"]), None)
     fraction = None if at is None else at / stock["seconds"]
     return {"seed": ours["seed"], "seconds": at, "seconds_of_other": stock["seconds"], "fraction": fraction}
@@ -469,7 +473,7 @@ def plot(runs: list[Plain], path: Path) -> None:
 
 
 def on_grid(runs: list[Plain]) -> tuple[np.ndarray, np.ndarray]:
-    """Times at which any of the runs rises, from when all have a score to the end of the longest; best so far, (runs, times)."""
+    """Times at which any run rises, from when all have a score to the longest's end; best so far, (runs, times)."""
     first = max(run["timeline"][0][0] for run in runs)
     rises = {seconds for run in runs for seconds, _ in run["timeline"] if seconds >= first}
     grid = np.array(sorted({first, *rises, max(run["seconds"] for run in runs)}))
@@ -492,7 +496,7 @@ def kinds_of(ways: Sequence[str], rungs: Sequence[int]) -> list[tuple[str, int]]
 
 
 def recipe_of(study: Study, params: Params, kind: tuple[str, int], rungs: Sequence[int], seed: int) -> Recipe:
-    """The recipe of one training. Only `annealed` has segments: with one schedule the pace too moves over the whole training."""
+    """The recipe of one training. Only `annealed` has segments: with one schedule the pace spans the training too."""
     mode, epochs = kind
     recipe = with_params(study.recipe, params)
     # One schedule is scored on its way by the evaluation period, since a rung would end a segment.
@@ -554,7 +558,7 @@ def training(recipe: Recipe, image_size: int, rungs: Sequence[int]) -> Plain:
 
 
 def sobol_params(study: Study, count: int) -> list[Params]:
-    """The first recipes of a low-discrepancy sequence over the space and the learning rate: more of them begin with the same."""
+    """The first recipes of a low-discrepancy sequence over the space and learning rate: more begin with the same."""
     from scipy.stats import qmc
 
     space: dict[str, Dimension] = {**study.space, "optimiser.lr": LR}
@@ -666,7 +670,7 @@ def mean_of(values: Iterable[float | None]) -> float | None:
 
 
 def summary_of_way(scores: Scores, rungs: Sequence[int]) -> Plain:
-    """Each rung against the end, with each seed and for the mean over the seeds; how high it ends; what seeds agree on."""
+    """Each rung against the end, per seed and for the mean over seeds; final scores; what seeds agree on."""
     by_rung: Plain = {}
     for column, rung in enumerate(rungs[:-1]):
         each = {str(seed): with_end(one, column) for seed, one in scores.items()}

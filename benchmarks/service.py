@@ -1,8 +1,9 @@
-"""What a default search costs on this machine: time, memory of all its processes, and what a job costs beside its training.
+"""What a default search costs on this machine: time, memory of all its processes, and the overhead of a job.
 
     python benchmarks/service.py [--repeats 3] > service.json
 
-Prints JSON. Linux only (it reads /proc). Each repeat is a whole `python launch/tune.py --space default` in an empty folder.
+Prints JSON. Linux only (it reads /proc). Each repeat is a whole `python launch/tune.py --space default` in an empty
+folder.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def one_search(folder: Path) -> dict[str, Any]:
 
 
 def job_costs(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of each job: seconds from being handed out to its first report, less what that epoch itself took; by whether its process was new."""
+    """Seconds per job from being handed out to its first report, less that epoch itself; new processes apart."""
     handed: dict[int, float] = {}
     seen: set[str] = set()
     costs: dict[str, list[float]] = {"new_process": [], "reused_process": []}

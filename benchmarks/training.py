@@ -6,7 +6,8 @@
     python benchmarks/training.py memory       # peak memory of a resnet18 step
     python benchmarks/training.py epochs       # seconds per epoch, per method
 
-Prints JSON. Options: --repeats N (paired, in turn), --threads N, --root DIR (Fashion-MNIST for `epochs`; left out where missing).
+Prints JSON. Options: --repeats N (paired, in turn), --threads N, --root DIR (Fashion-MNIST for `epochs`; left out where
+missing).
 """
 
 from __future__ import annotations
@@ -178,7 +179,8 @@ def survivors(options: argparse.Namespace) -> dict[str, Any]:
 def survivors_on(model: nn.Module, data: Any, recipe: Recipe, repeats: int) -> dict[str, Any]:
     split, settings, task = data.validation, recipe.evaluation, recipe.task
     counts = {}
-    # In float32 another batch rounds otherwise, and the sign of a step turns that into other pixels: counts are compared in float64.
+    # In float32 another batch rounds otherwise, and the sign of a step turns that into other pixels: counts are
+    # compared in float64.
     exact = InFloat64(model)
     same = (
         evaluate(exact, split, task, settings, data.classes).robust_correct,

@@ -4,16 +4,18 @@
     python benchmarks/verdict.py default --out default.json
     python benchmarks/verdict.py workers --out workers.json --study results/NAME
 
-`ladder` takes 24 recipes, the 12 best that a search finds and 12 that are drawn from the same space, trains each once, and attacks the
-same validation images in three ways: as the search scores (the margin, 20 steps), as the verdict picks (APGD on cross-entropy and on the
-targeted DLR loss), and by full AutoAttack, which goes on from there. It says how the first two rank the recipes against the third, over all
-and over the better half, with a bootstrap over recipes and images, and how far they lie from it. The file is written anew after every
-recipe, and what it already has is skipped when it is started again.
+`ladder` takes 24 recipes, the 12 best that a search finds and 12 that are drawn from the same space, trains each once,
+and attacks the same validation images in three ways: as the search scores (the margin, 20 steps), as the verdict picks
+(APGD on cross-entropy and on the targeted DLR loss), and by full AutoAttack, which goes on from there. It says how the
+first two rank the recipes against the third, over all and over the better half, with a bootstrap over recipes and
+images, and how far they lie from it. The file is written anew after every recipe, and what it already has is skipped
+when it is started again.
 
-`default` runs the default search with the small verdict that it ends with, and then the full verdict with the test images, three seeds each.
+`default` runs the default search with the small verdict that it ends with, and then the full verdict with the test
+images, three seeds each.
 
-`workers` attacks the best model of a study by full AutoAttack on the test images, shared out in chunks of 20 over one worker and over two, in
-turns, and compares the seconds from the first chunk to the last and what survives.
+`workers` attacks the best model of a study by full AutoAttack on the test images, shared out in chunks of 20 over one
+worker and over two, in turns, and compares the seconds from the first chunk to the last and what survives.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ FASHION = {
     "early_stopping.first_rung": 1,
     "evaluation.images": 400,
 }
-"""A network, a length and an attack in training that two cores manage in an hour and a half; 400 of the 2,000 validation images are attacked."""
+"""A network, a length and an attack that two cores train in 1.5 hours; 400 of the 2,000 validation images attacked."""
 BOOTSTRAP = 4000
 
 
@@ -153,7 +155,7 @@ def summary(recipes: Sequence[Plain]) -> Plain:
 
 
 def correlation(scores: np.ndarray, truth: np.ndarray) -> Plain:
-    """Spearman's correlation of (recipes, images) with (recipes, images), and its interval by a bootstrap over recipes and images."""
+    """Spearman's correlation of two (recipes, images) arrays, and its bootstrap interval over recipes and images."""
     from scipy.stats import spearmanr
 
     drawn, generator = [], np.random.default_rng(0)
@@ -220,7 +222,7 @@ def workers(options: argparse.Namespace) -> None:
 
 
 def shared_out(best: Path, recipe: Recipe, count: int) -> Plain:
-    """Full AutoAttack on the test images with so many workers: seconds from the first job to the last job's end, and which images survive."""
+    """Full AutoAttack on the test images with `workers` workers: seconds in all, and which images survive."""
     with tempfile.TemporaryDirectory() as scratch:
         study = read_study(find_space(str(best.parent / "study.toml")), [("resources.workers", count)])
         space = Path(scratch) / "task.toml"

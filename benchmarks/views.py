@@ -39,7 +39,7 @@ def cost(options: argparse.Namespace) -> Plain:
 
 
 def replayed(root: Path) -> Plain:
-    """Each view's seconds as a share of the search's. What workers draw is in the time of their checkpoints at rungs, with the weights' export."""
+    """Each view's share of the search's seconds. What workers draw and export counts among checkpoints at rungs."""
     from rich.console import Console
 
     from hcpr_tune.search.record.history import History
@@ -93,7 +93,10 @@ def report(options: argparse.Namespace) -> Plain:
     for event in made_up(study, trials):
         history.apply(event)
     with tempfile.TemporaryDirectory() as folder:
-        code = "import time; began = time.perf_counter(); import hcpr_tune; study = hcpr_tune.load('{0}'); study.report(); print(time.perf_counter() - began)"
+        code = (
+            "import time; began = time.perf_counter(); import hcpr_tune; study = hcpr_tune.load('{0}'); study.report();"
+            " print(time.perf_counter() - began)"
+        )
         root = Path(folder) / "made_up"
         stored(root, study, trials)
         written = [

@@ -66,7 +66,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def coloured_digits(folder: Path, images: int = 600) -> Path:
-    """The first of scikit-learn's digits in a class folder each, every image in a colour of its own: RGB PNGs of 8x8."""
+    """The first of scikit-learn's digits in class folders, each image in its own colour: RGB PNGs of 8x8."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -127,14 +127,14 @@ def no_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_dashboard(arguments: Sequence[str | Path]) -> list[str]:
-    """The arguments of a search whose Ray starts without its dashboard, several processes of seconds each, unless one is asked for."""
+    """A search's arguments, without Ray's dashboard (several processes of seconds each) unless one is asked for."""
     given = [*map(str, arguments)]
     return given if "--dashboard-host" in given else [*given, "--dashboard-host", "none"]
 
 
 @pytest.fixture
 def background(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `python launch/NAME.py ARGUMENTS` in a session of its own; what is left of it is ended, by its id, after the test."""
+    """Starts `python launch/NAME.py ARGUMENTS` in its own session; what is left is ended, by its id, after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(name: str, *arguments: str | Path) -> subprocess.Popen[str]:

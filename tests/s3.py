@@ -16,8 +16,9 @@ import pytest
 
 SECRET = "recognisable-secret-9f3a71"
 
-# Answers to lines: `stop` closes the port, `start` opens it again. The objects live in the process and outlast both, as they
-# would with a real store. HTTP/1.0: a connection that is kept open would be served behind the closed port. End of input is the end.
+# Answers to lines: `stop` closes the port, `start` opens it again. The objects live in the process and outlast both, as
+# they would with a real store. HTTP/1.0: a connection that is kept open would be served behind the closed port. End of
+# input is the end.
 SERVER = """
 import sys
 from moto.server import ThreadedMotoServer

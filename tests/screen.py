@@ -1,4 +1,4 @@
-"""A terminal of any size for a command, and what stands on it: its own screen, and one so wide that nothing can be folded on it."""
+"""A terminal of any size for a command, and its contents: its own screen, and one so wide that nothing is folded."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from tests.training.test_folders import write_idx, write_images
 
 @pytest.mark.parametrize(
     ("size", "mode", "model", "image_size", "epsilon"),
-    [((8, 8), "L", "small_cnn", 0, 0.15), ((28, 28), "L", "small_cnn", 0, 0.1), ((32, 32), "RGB", "small_cnn", 0, 8 / 255),
+    [((8, 8), "L", "small_cnn", 0, 0.15), ((28, 28), "L", "small_cnn", 0, 0.1),
+     ((32, 32), "RGB", "small_cnn", 0, 8 / 255),
      ((64, 60), "RGB", "resnet18", 64, 8 / 255), ((130, 120), "RGB", "torchvision:resnet18", 128, 4 / 255)],
 )  # fmt: skip
 def test_the_starter_fits_the_images_and_can_be_run(tmp_path, size, mode, model, image_size, epsilon):

@@ -1,4 +1,4 @@
-"""Inputs that a careless or unlucky user gives to commands that need no Ray: each is one line, and nothing of his is lost."""
+"""Inputs of careless or unlucky users to commands that need no Ray: each gives one line, nothing of theirs is lost."""
 
 from __future__ import annotations
 

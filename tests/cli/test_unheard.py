@@ -57,7 +57,10 @@ def test_a_closed_stream_is_no_trouble(closed, folder):
 
 
 def test_a_file_of_ours_does_not_get_the_number_of_a_closed_stream(folder):
-    code = "import os, hcpr_tune.common.output as output; output.open_streams(); os._exit(10 + os.open('small.toml', os.O_RDONLY))"
+    code = (
+        "import os, hcpr_tune.common.output as output; output.open_streams();"
+        " os._exit(10 + os.open('small.toml', os.O_RDONLY))"
+    )
     done = subprocess.run(
         ["bash", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", code], cwd=folder, timeout=200
     )

@@ -15,7 +15,7 @@ ONE_WORKER = ("--set", "resources.workers=1")
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
-    """A search with one worker that nothing happens to: what it decided and reached, and how long it took from its first event to its last."""
+    """An undisturbed search with one worker: what it decided and reached, and how long it took."""
     folder = in_folder(tmp_path_factory.mktemp("undisturbed"), SLOW_SPACE)
     done = search(folder, "--space", "small.toml", "--name", "whole", *ONE_WORKER)
     assert done.returncode == 0, done.stderr

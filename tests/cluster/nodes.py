@@ -1,9 +1,9 @@
-"""A Ray cluster of several nodes on one machine: nodes join it, and nodes are lost as a machine is that loses its power.
+"""A Ray cluster of several nodes on one machine: nodes join it, and are lost like a machine that loses power.
 
-Where it may be done (root on Linux, with `ip`), each node is a network namespace with an address of its own. The bridge between them lies
-in the head's namespace, so that no address, route or firewall of this machine is touched, and only what runs in a namespace reaches the
-cluster. Elsewhere the nodes are addresses 127.0.0.N of the loopback. All nodes see the same files, as with a shared file system, but Ray's
-folder and the temporary folder are each node's own.
+Where it may be done (root on Linux, with `ip`), each node is a network namespace with an address of its own. The bridge
+between them lies in the head's namespace, so that no address, route or firewall of this machine is touched, and only
+what runs in a namespace reaches the cluster. Elsewhere the nodes are addresses 127.0.0.N of the loopback. All nodes see
+the same files, as with a shared file system, but Ray's folder and the temporary folder are each node's own.
 """
 
 from __future__ import annotations
@@ -129,10 +129,11 @@ class Together:
 
 
 class Nodes:
-    """A head and `workers` workers named worker1, worker2, ..., with `cpus` CPUs each; `with Nodes() as nodes:` ends them all.
+    """A head and `workers` workers named worker1, worker2, ..., `cpus` CPUs each; `with Nodes() as nodes:` ends all.
 
-    `address` is that of the cluster, `environment` what a driver's process needs, `ips` the address of each node, `apart` whether they are
-    namespaces (an argument says which it must be; without it, namespaces where they can be had).
+    `address` is that of the cluster, `environment` what a driver's process needs, `ips` the address of each node,
+    `apart` whether they are namespaces (an argument says which it must be; without it, namespaces where they can be
+    had).
     """
 
     def __init__(self, workers: int = 2, cpus: int = 1, dashboard: bool = False, apart: bool | None = None) -> None:
@@ -175,7 +176,7 @@ class Nodes:
         return self.ips[name]
 
     def kill(self, name: str, unplug: bool = False) -> None:
-        """The node is gone at once, every process of it; with `unplug` the others are not even told that its connections are closed."""
+        """The node is gone at once with all processes; with `unplug` the others do not see its connections close."""
         if unplug:
             self.unplug(name)
         self._end(name)

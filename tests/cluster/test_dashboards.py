@@ -87,7 +87,7 @@ def first(here, tmp_path_factory) -> Searched:
 
 
 def exported(name: str) -> dict[tuple[str, ...], float]:
-    """This study's metrics, as Prometheus would find them at the nodes' metrics ports: (name, value of its second tag) -> value."""
+    """This study's metrics at the nodes' metrics ports, as Prometheus sees them: (name, second tag) -> value."""
     import ray
 
     found = {}
@@ -157,7 +157,8 @@ def test_the_dashboard_names_driver_workers_and_jobs(here, first):
     try:
         logs = [part for actor in ours for part in get_log(address=address, actor_id=actor.actor_id, timeout=30)]
     except RayStateApiException:
-        # A node's agent listens at a fixed port: beside another Ray on the machine it is not there, and the page is empty. The files are.
+        # A node's agent listens at a fixed port: beside another Ray on the machine it is not there, and the page is
+        # empty. The files are.
         folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
         logs = [path.read_text() for path in folder.glob("worker-*.out")]
     lines = "".join(logs).splitlines()

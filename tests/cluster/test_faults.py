@@ -1,4 +1,4 @@
-"""Nothing is lost: each fault is really caused, and the search that goes on afterwards is held against one that was left alone.
+"""Nothing is lost: each fault is really caused, and the search that continues is compared with an undisturbed one.
 
 `make test` causes each once, the driver's kill at two moments; `make test-faults` ten times, at twenty moments.
 """
@@ -54,7 +54,7 @@ def jobs_ended(folder: Path, name: str) -> list[tuple[int, int]]:
 
 
 def check_nothing_ran_twice(folder: Path, name: str, deaths: int) -> None:
-    """Every trial once, every job once, and of each death at most the running epoch and the report that was on its way."""
+    """Every trial once, every job once, and for each death at most the running epoch and the report on its way."""
     events = record_of(folder, name)
     suggested = [event["trial"] for event in events if event["event"] == "trial"]
     assert suggested == sorted(set(suggested))
@@ -65,7 +65,7 @@ def check_nothing_ran_twice(folder: Path, name: str, deaths: int) -> None:
 
 
 def kill_at(moment: int, seconds: float, process: subprocess.Popen[str], record: Path) -> None:
-    """Kill the driver at a seeded moment: after a while, or, at every second moment, while it writes a line of its record."""
+    """Kill the driver at a seeded moment: after a while, or, every second time, while it writes to its record."""
     drawn = random.Random(moment)
     follow(record, lambda events: bool(events), process)
     if moment % 2:
@@ -150,7 +150,11 @@ def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fa
     process = background("tune", *arguments, "--name", "deadly", *ONE_WORKER)
     record = tmp_path / "results" / "deadly" / "record.jsonl"
     for death in range(2):
-        events = follow(record, lambda events: len({one["worker"] for one in epochs_in(events)}) > death, process)  # noqa: B023
+        events = follow(
+            record,
+            lambda events: len({one["worker"] for one in epochs_in(events)}) > death,  # noqa: B023
+            process,
+        )
         os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err

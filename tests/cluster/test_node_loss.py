@@ -1,4 +1,4 @@
-"""A search whose nodes come and go: one is lost with its job on it, another one joins, and nothing is lost or done twice."""
+"""A search whose nodes come and go: one is lost with its job, another joins, and nothing is lost or done twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.conftest import ROOT, SMALL_SPACE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults]
 
-# Jobs that last longer than a worker's process needs to start: Ray Tune gives up one that starts as soon as another one is free.
+# Jobs that last longer than a worker's process needs to start: Ray Tune gives up one that starts as soon as another one
+# is free.
 SPACE = (
     SMALL_SPACE.replace("epochs = 4", "epochs = 24")
     .replace("first_rung = 1", "first_rung = 12")
@@ -35,7 +36,7 @@ def addresses_in(events: list[dict[str, Any]]) -> set[str]:
 
 
 def at_work(events: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    """By the address of its node, the (trial, end) of each job that has trained an epoch and has two or more before it."""
+    """By node address, the (trial, end) of each job that has trained an epoch and has two or more left."""
     ends: dict[int, int] = {}
     found: dict[int, str] = {}
     for event in events:

@@ -1,4 +1,4 @@
-"""The cluster that other tests lose nodes of: that its nodes are nodes, that a lost one is lost, and that nothing is left of it."""
+"""The cluster of which other tests lose nodes: its nodes are nodes, a lost one is lost, and nothing is left of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search whose model prints, and then leaves the process: standard output stays JSON, and the trials say why they were lost."""
+"""A search whose model prints and then exits the process: stdout stays JSON, and the trials say why they were lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search's own Ray: who can reach it, what it writes down, and what becomes of the search when it dies. One real search for all of it."""
+"""A search's own Ray: who can reach it, what it writes, and what becomes of the search when it dies. One search."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_it_says_where_to_look_first_and_the_answer_last(finished):
 
 
 def check_replayed(folder: Path, name: str, tolerance: float) -> None:
-    """A plan's simulation, played from the search's own record, decides the same in the same order and takes as long."""
+    """A simulation replayed from the search's own record decides the same in the same order and takes as long."""
     came = replay(read_old(folder / "results" / name))
     assert came.departs == ""
     assert came.same == came.decisions >= 4

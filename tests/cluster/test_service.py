@@ -1,4 +1,4 @@
-"""What a search can be asked for from the command line: each sampler, budgets, extensions, requests while it runs. Real Ray throughout."""
+"""What the command line can ask of a search: each sampler, budgets, extensions, requests while it runs. Real Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real TensorBoard shows what the listeners of a search write: through its own HTTP interface, while the search goes on, and after a resume."""
+"""A real TensorBoard shows what a search's listeners write: by its HTTP interface, live and after a resume."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def test_tensorboard_shows_all_of_a_search_and_what_is_recorded_meanwhile(search
         check_table(board, search)
         check_pictures(board)
         check_texts(board)
-        # An epoch that is recorded while it runs. It reads every two seconds; how long that takes is the machine's affair.
+        # An epoch that is recorded while it runs. It reads every two seconds; how long that takes is the machine's
+        # affair.
         board.curve(2, "loss/total", 1)
         search.tell(epoch(2, 2))
         assert [step for step, _ in board.curve(2, "loss/total", 2)] == [1, 2]

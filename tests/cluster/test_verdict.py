@@ -1,4 +1,4 @@
-"""Verdicts for real: real trainings and attacks on a real Ray, killed in the middle, and held against one that was left alone."""
+"""Real verdicts: real trainings and attacks on a real Ray, killed in the middle, compared with an undisturbed one."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def events_of(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A search on colour images whose trials all came to their end, and what it printed, the small verdict at its end included."""
+    """A search on colour images whose trials all completed, and what it printed, its small verdict included."""
     folder = tmp_path_factory.mktemp("searched")
     in_folder(folder, on_images(coloured_digits(folder / "images")))
     done = search(folder, "--space", "small.toml", "--name", "one", "--set", "verdict.seconds_at_end=60")
@@ -234,7 +234,7 @@ from hcpr_tune.training.models.architectures import CosineHead, SmallCnn
 
 
 class Masked(nn.Module):
-    '''Logits that saturate the softmax whenever it is looked at: cross-entropy has no gradient, so that attacks on it find nothing.'''
+    '''Logits that saturate the softmax: cross-entropy has no gradient, so attacks on it find nothing.'''
 
     def __init__(self, classes, channels):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Objects in a bucket, against a real S3 server: round trips, what is refused, and what happens while the store is away."""
+"""Objects in a bucket, on a real S3 server: round trips, what is refused, what happens while the store is down."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def test_a_bucket_is_told_from_a_path(text: str, answer: bool) -> None:
 
 
 def test_pyarrow_is_not_imported_before_it_is_used() -> None:
-    code = "import sys; from hcpr_tune.common.bucket import Bucket; Bucket('s3://b/x').child('y'); print('pyarrow' in sys.modules)"
+    code = (
+        "import sys; from hcpr_tune.common.bucket import Bucket; Bucket('s3://b/x').child('y');"
+        " print('pyarrow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

@@ -19,7 +19,8 @@ def names(folder):
 def test_the_draft_of_a_process_that_was_killed_is_swept_and_others_are_not(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from hcpr_tune.common.files import draft_of;"
-        "draft_of(Path(sys.argv[1])).write_text('half'); draft_of(Path(sys.argv[1]).with_name('epoch_0001')).mkdir(); os.kill(os.getpid(), 9)"
+        "draft_of(Path(sys.argv[1])).write_text('half'); draft_of(Path(sys.argv[1]).with_name('epoch_0001')).mkdir();"
+        " os.kill(os.getpid(), 9)"
     )
     (tmp_path / "best").mkdir()
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "best" / "recipe.toml")], check=False)

@@ -1,4 +1,4 @@
-"""What is read of files and of the command line: any encoding that editors save, and one line for what could not be written again."""
+"""What is read from files and the command line: any encoding that editors save, one line where rewriting fails."""
 
 from __future__ import annotations
 

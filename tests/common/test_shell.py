@@ -1,4 +1,4 @@
-"""Commands that are printed: a shell and our own parser read in them what was meant, wherever the study lies and whatever it is called."""
+"""Printed commands: a shell and our own parser read them as meant, wherever the study is and whatever it is called."""
 
 from __future__ import annotations
 

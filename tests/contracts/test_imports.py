@@ -42,7 +42,8 @@ def test_a_job_of_a_search_trains_without_the_module_that_opens_the_test_images(
 
 def test_the_driver_of_a_search_does_not_import_it_either():
     loaded = modules_after(
-        "import hcpr_tune.execution.runner, hcpr_tune.execution.search_adapter, hcpr_tune.views.tensorboard.writer, hcpr_tune.cli.commands.tune"
+        "import hcpr_tune.execution.runner, hcpr_tune.execution.search_adapter, hcpr_tune.views.tensorboard.writer,"
+        " hcpr_tune.cli.commands.tune"
     )
     assert "hcpr_tune.training.data.heldout" not in loaded
 
@@ -52,6 +53,9 @@ def test_the_driver_of_a_search_does_not_import_it_either():
     [["--help"], ["tune", "--help"], ["tune", "--dry-run"], ["tune", "--space", "nope"], ["tune", "--trials", "x"]],
 )
 def test_help_dry_run_and_errors_import_nothing_heavy(arguments):
-    code = f"from hcpr_tune.cli.main import main\nimport contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()):\n  try: main({arguments})\n  except SystemExit: pass"
+    code = (
+        "from hcpr_tune.cli.main import main\nimport contextlib, io\n"
+        f"with contextlib.redirect_stdout(io.StringIO()):\n  try: main({arguments})\n  except SystemExit: pass"
+    )
     heavy = {"torch", "ray", "optuna", "sklearn", "tensorboard", "torchvision", "numpy"}
     assert not heavy & modules_after(code)

@@ -1,4 +1,4 @@
-"""Paths that may not be looked at, or that no file can have, in every option that takes one: one line with the option's name, and nothing written."""
+"""Unreadable and impossible paths in every option that takes one: one line with the option's name, nothing written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder that nobody else can enter, where a Ray of our own lies; what a killed driver leaves is ended, and nothing else."""
+"""A folder that no one else can enter, for a Ray of our own; what a killed driver leaves is ended, and nothing else."""
 
 from __future__ import annotations
 
@@ -93,7 +93,13 @@ from pathlib import Path
 from hcpr_tune.execution import local_ray
 local_ray._places = lambda: [Path(sys.argv[1])]
 with local_ray.private_folder() as root:
-    child = subprocess.Popen(["sleep", "60"], env=os.environ | {local_ray.MARK: str(root)}, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        ["sleep", "60"],
+        env=os.environ | {local_ray.MARK: str(root)},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     print(root, child.pid, flush=True)
     os.kill(os.getpid(), 9)
 """

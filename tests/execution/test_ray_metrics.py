@@ -1,4 +1,4 @@
-"""What is told to Ray: the record's own sums, from the beginning and after a resume; and the Grafana dashboard that shows it."""
+"""What Ray is given: the record's own sums, from the start and after a resume; and the Grafana dashboard."""
 
 from __future__ import annotations
 

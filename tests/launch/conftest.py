@@ -67,7 +67,7 @@ while True:
         sys.exit(int(note.with_suffix(".end").read_text()))
     time.sleep(0.2)
 """
-"""Stands in for the search: it writes down what it sees of the cluster until it is told to end, by a file or a signal."""
+"""A substitute for the search: writes down what it sees of the cluster until a file or a signal ends it."""
 
 
 def free_port() -> int:

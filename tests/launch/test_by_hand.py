@@ -16,7 +16,10 @@ from tests.launch.conftest import CLUSTER, eventually, free_port, is_free
 
 pytestmark = pytest.mark.cluster
 
-NODES = "import ray; ray.init(address={address!r}, log_to_driver=False); print('cpus', ray.cluster_resources().get('CPU', 0))"
+NODES = (
+    "import ray; ray.init(address={address!r}, log_to_driver=False);"
+    " print('cpus', ray.cluster_resources().get('CPU', 0))"
+)
 
 
 def ports() -> dict[str, int]:

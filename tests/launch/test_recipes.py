@@ -111,7 +111,7 @@ FIELDS = {
     "pod": {"terminationGracePeriodSeconds", "securityContext", "containers", "volumes"},
     "container": {"name", "image", "env", "resources", "volumeMounts"},
 }
-"""The fields that the recipe has, by KubeRay's and Kubernetes' names: an unknown field would be dropped without a word."""
+"""The recipe's fields, by KubeRay's and Kubernetes' names: an unknown field would be dropped silently."""
 
 
 def test_the_ray_job_is_consistent():

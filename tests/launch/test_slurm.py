@@ -35,7 +35,8 @@ def test_a_job_of_two_nodes_goes_back_into_the_queue_when_its_time_is_up(sandbox
     assert (
         seen["arguments"]
         == (
-            f"tune --space default --name mine --continue --storage /shared/results --address {address} --wait 600 --gpus-per-trial 0.5"
+            "tune --space default --name mine --continue --storage /shared/results"
+            f" --address {address} --wait 600 --gpus-per-trial 0.5"
         ).split()
     )
     secret = (sandbox.home / ".ray" / "auth_token").read_text()

@@ -30,7 +30,7 @@ def job(trial: int, start: int, end: int, time: float = 0.0) -> Event:
 def epoch(
     trial: int, number: int, robust: int | None = None, total: int = 1000, time: float = 0.0, clean: int | None = None
 ) -> Event:
-    """One epoch; with `robust`, the count out of `total` that makes it a rung; `clean` is `total` unless it is given."""
+    """One epoch; with `robust` (a count out of `total`) it is a rung; `clean` is `total` unless it is given."""
     event: Event = {
         "event": "epoch",
         "time": time,

@@ -1,4 +1,4 @@
-"""Search spaces with something odd in them, drawn from a seed: what people write, what programs write, and what nobody would."""
+"""Search spaces with something odd in them, drawn from a seed: what people write, programs write, and no one would."""
 
 from __future__ import annotations
 

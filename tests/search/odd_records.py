@@ -15,8 +15,9 @@ from hcpr_tune.search.spec.study import Study, study_to_plain
 from tests.views.recorded import recorded
 
 ODD: tuple[Any, ...] = (
-    10**400, -(10**400), 2**63, 10**13, -1, 0, 1, 2, 7, 10**6, 1.5, -0.5, 1e308, 1e-320, float("inf"), float("nan"), None, True, False,
-    "", "x", "-1", "1", "\udc80\n=1", "killed", "published", [], [[]], [1], [1, 2, 3], [[1, 2]], {}, {"x": 1}, {"1": {}},
+    10**400, -(10**400), 2**63, 10**13, -1, 0, 1, 2, 7, 10**6, 1.5, -0.5, 1e308, 1e-320, float("inf"), float("nan"),
+    None, True, False, "", "x", "-1", "1", "\udc80\n=1", "killed", "published",
+    [], [[]], [1], [1, 2, 3], [[1, 2]], {}, {"x": 1}, {"1": {}},
 )  # fmt: skip
 """Values that some field may have been given by hand, by another version or by a broken disk."""
 
@@ -114,7 +115,7 @@ def nudged(value: Any, draws: random.Random) -> Any:
 
 
 def _place(value: Any, draws: random.Random) -> tuple[Any, Any]:
-    """A place of a nested value, as its holder and its key: each level's keys are as likely as each other, however much lies below them."""
+    """A position in a nested value, as container and key: the keys of a level are equally likely."""
     key = draws.choice(list(value) if isinstance(value, dict) else range(len(value)))
     below = value[key]
     return _place(below, draws) if isinstance(below, dict | list) and below and draws.random() < 0.7 else (value, key)

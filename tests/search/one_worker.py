@@ -57,7 +57,7 @@ def summary(folder: StudyFolder) -> dict[str, Any]:
 
 
 def arithmetic() -> str:
-    """A hash of what this machine's processor makes of a training step: others round differently, and train other weights."""
+    """A hash of a training step on this machine's processor: others round differently, and train other weights."""
     drawn = torch.Generator().manual_seed(0)
     images = torch.rand(8, 4, 8, 8, generator=drawn).requires_grad_()
     weight = torch.randn(16, 4, 3, 3, generator=drawn).requires_grad_()

@@ -1,4 +1,4 @@
-"""The rule of halving as it reads: every answer by going through all trials. The specification that `halving` must agree with."""
+"""ASHA's rule as it reads: every answer by going through all trials. The specification that `scheduling` must match."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _always_promoted(trial, history):
 
 
 def _best(history, rung, bracket, asha_config, arrived, most_points):
-    """The top 1 / reduction_factor of the trials of a bracket recorded at `rung`, best first; all of them where the rung is worth too little."""
+    """The top 1 / reduction_factor of a bracket's trials at `rung`, best first; all if the rung predicts too little."""
     if rung < asha_config.rungs[bracket]:
         return []
     members = [trial for trial in history.trials.values() if bracket_of(trial, asha_config) == bracket]
@@ -88,7 +88,7 @@ def _best(history, rung, bracket, asha_config, arrived, most_points):
 
 
 def end_of(history, rung, asha_config, arrived, most_points):
-    """What the rung says of the latest one that enough trials have reached from it; of the last one where there is none."""
+    """The rung's correlation with the latest one that enough trials reached from it; with the last if there is none."""
     together = {end: _scored_at_both(rung, end, arrived)[:most_points] for end in asha_config.rungs if end > rung}
     end = max(
         (end for end, numbers in together.items() if len(numbers) >= FEWEST_POINTS), default=asha_config.rungs[-1]
@@ -106,7 +106,7 @@ def end_of(history, rung, asha_config, arrived, most_points):
 
 
 def _among_all(history, rung, end, numbers, everybody, name):
-    """The rank correlation, as it would be if nobody had been picked by the earlier score (Thorndike's case 2, on normal scores)."""
+    """The rank correlation without selection by the earlier score (Thorndike's case 2, on normal scores)."""
     first, second = ([history.trials[number].scores[at][name] for number in numbers] for at in (rung, end))
     at_rung = [history.trials[number].scores[rung][name] for number in everybody]
 

@@ -125,7 +125,7 @@ def test_an_audited_trial_is_promoted_after_all():
 
 
 def ends(scores):
-    """Trials whose order at rung 3 is that of their numbers, and at the end that of `scores`; all ran to the end as calibration."""
+    """Trials ranked at rung 3 by their numbers and at the end by `scores`; all ran to the end as calibration."""
     events = []
     for number, score in enumerate(scores):
         events += [suggested(number, source="calibration"), *reached(number, 0, 3, 100 + number)]
@@ -333,7 +333,7 @@ class Play:
 
 
 def check_each_promotion(play):
-    """Whoever went on was, at that moment, in the top third of its bracket, or calibration, or its rung was worth too little."""
+    """What went on was then in the top third of its bracket, or calibration, or its rung predicted too little."""
     history, asha_config = History(27), play.asha_config
     for event in play.events:
         if event["event"] == "job":

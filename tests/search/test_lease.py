@@ -61,7 +61,8 @@ def test_another_machine_is_believed_for_a_minute(place):
 def test_a_process_that_was_killed_here_gives_the_study_free_at_once(place):
     code = (
         "import sys, time; from pathlib import Path; from hcpr_tune.search.storage.lease import Lease;"
-        "from hcpr_tune.search.storage.object_store import FolderObjectStore; Lease(FolderObjectStore(Path(sys.argv[1])), 'x'); print('leads', flush=True); time.sleep(60)"
+        "from hcpr_tune.search.storage.object_store import FolderObjectStore;"
+        " Lease(FolderObjectStore(Path(sys.argv[1])), 'x'); print('leads', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(place.root)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

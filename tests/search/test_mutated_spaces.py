@@ -1,4 +1,4 @@
-"""Spaces with something odd in them: each is refused in one line, or is searched, and then opens again as the same study."""
+"""Spaces with something odd in them: each is refused in one line, or is searched and reopens as the same study."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def tried(path: Path) -> Study | None:
 
 
 def try_all(folder: Path, first: int, count: int) -> int:
-    """Try so many spaces; returns how many of them can be searched. Fails with all those that went wrong, and how each is made again."""
+    """Try `count` spaces; returns how many can be searched. Fails with all that went wrong, and how to repeat it."""
     sys.stdout.write(f"seed {SEED}, spaces {first} to {first + count - 1}\n")
     wrong, searched = [], 0
     for number, tables in spaces(SEED, first, count):

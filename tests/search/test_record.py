@@ -1,4 +1,4 @@
-"""The record: appended whole, folded to the same history however often it is read, and robust against a cut-off line."""
+"""The record: appended whole, folded to the same history however often it is read, robust against a truncated line."""
 
 from __future__ import annotations
 
@@ -360,7 +360,8 @@ def test_a_listener_that_cannot_write_is_named_and_all_are_closed(tmp_path):
         lambda lines: [lines[0], sealed(suggested(0)), *lines[1:]],
         lambda lines: [*lines, sealed(begin(1.0))],
     ],
-    ids=["doubled", "last doubled", "first doubled", "deleted", "first deleted", "last but one deleted", "swapped", "foreign", "unchained"],
+    ids=["doubled", "last doubled", "first doubled", "deleted", "first deleted", "last but one deleted", "swapped",
+         "foreign", "unchained"],
 )  # fmt: skip
 def test_a_line_that_was_doubled_deleted_or_moved_is_noticed(tmp_path, change):
     path = tmp_path / "record.jsonl"

@@ -1,4 +1,4 @@
-"""Searches of three spaces decide, suggest, score and train as they did when `tests/reference/searches.json` was written, to the last bit.
+"""Searches of three spaces decide, suggest, score and train, to the bit, as in `tests/reference/searches.json`.
 
 To write it again, after a change that is meant to change results: `python -m tests.search.test_reference_searches`.
 """

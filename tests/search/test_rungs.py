@@ -1,4 +1,4 @@
-"""The decisions that are kept up to date event by event are those of the plain rule, after every event of any search."""
+"""Decisions that are kept up to date event by event are those of the plain rule, after every event of any search."""
 
 from __future__ import annotations
 
@@ -186,7 +186,8 @@ def test_after_every_event_the_decision_is_that_of_the_plain_rule(search, steps)
 
 
 def test_fronts_do_not_depend_on_who_came_first():
-    # (robust, clean) of one front: the ends first, then of the two equals the older one, whichever of them came to the rung first.
+    # (robust, clean) of one front: the ends first, then of the two equals the older one, whichever of them came to the
+    # rung first.
     values = {0: (600, 400), 1: (500, 500), 2: (500, 500), 3: (300, 600)}
     asha_config, goal = AshaConfig((3, 9, 27), 4, reduction_factor=1.3), Goal(("robust_accuracy", "clean_accuracy"))
     for order in ((0, 1, 2, 3), (3, 2, 1, 0)):

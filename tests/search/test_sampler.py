@@ -88,7 +88,7 @@ FIGURES = {
         "optimiser.lr@hcpr": 0.03929060818865951,
     },
 }
-"""Points of the conditional space by sampler and trial, from when both samplers drew anew for each point and Optuna was told all trials."""
+"""Points of the conditional space by sampler and trial, from when both drew anew for each point, given all trials."""
 
 
 @pytest.mark.parametrize("name", ["random", "qmc"])

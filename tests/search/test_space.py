@@ -1,4 +1,4 @@
-"""Dimensions that do not always exist, values beside a range, several dimensions of one field, priors, and the mistakes in them."""
+"""Conditional dimensions, extra values of a range, several dimensions of one field, priors, and mistakes in them."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def test_closeness_is_one_where_all_agree_and_zero_where_chance_would_do():
 
 
 def test_even_draws_are_no_closer_than_chance():
-    """What chance gives is right: over a grid of centres, even draws come to zero on average before the floor at zero."""
+    """The chance level is right: over a grid of centres, uniform draws average zero before the floor at zero."""
     grid = [(index + 0.5) / 200 for index in range(200)]
     mean = sum(abs(one - other) for one in grid for other in grid) / len(grid) ** 2
     assert math.isclose(mean, 1 / 3, abs_tol=1e-4)

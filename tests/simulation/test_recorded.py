@@ -1,4 +1,4 @@
-"""Curves of earlier studies: continued where they were stopped, drawn anew with their noise, found again by their values."""
+"""Curves of earlier studies: continued where they were stopped, resampled with their noise, found by their values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_gap_is_filled_from_either_side():
 
 
 def test_an_epoch_s_seconds_are_compared_with_those_of_the_same_epoch():
-    """The first epoch takes 1 second, the second one 3, in trial 0 and in trial 1, which is half as fast and was stopped."""
+    """The first epoch takes 1 second, the second 3, in trials 0 and 1; trial 1 is half as fast and was stopped."""
     events = [suggested(0), job(0, 0, 2), timed(0, 1, 1.0), timed(0, 2, 3.0, 500), job_end(0, 0, 2)]
     events += [suggested(1), job(1, 0, 1), timed(1, 1, 2.0, 400), job_end(1, 0, 1)]
     history = history_of(*events, last_epoch=2)

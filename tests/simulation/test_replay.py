@@ -1,4 +1,4 @@
-"""A played search with deaths is replayed from its own record: the same decisions, the same time; a record that was changed is found out."""
+"""A simulated search with deaths is replayed from its record: same decisions, same time; alterations are noticed."""
 
 from __future__ import annotations
 

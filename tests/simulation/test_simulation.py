@@ -13,8 +13,8 @@ from hcpr_tune.simulation.worker_pool import FailureModel, WorkerPool
 from tests.conftest import SMALL_SPACE
 from tests.simulation.plays import SECOND, simulation, with_budget
 
-# Of four trials, each worse than the one before, rungs at 1, 2 and 4: trial 0 goes to the end, and with the fourth trial at the first rung
-# two of four go on, so that trial 1 comes to the second one. Eight epochs in seven jobs.
+# Of four trials, each worse than the one before, rungs at 1, 2 and 4: trial 0 goes to the end, and with the fourth
+# trial at the first rung two of four go on, so that trial 1 comes to the second one. Eight epochs in seven jobs.
 EPOCHS, JOBS = 8, 7
 
 
@@ -74,7 +74,8 @@ class Planned(FailureModel):
 
 
 def test_a_job_goes_on_from_its_last_epoch_where_its_worker_died(small_study):
-    # The third job, trial 0's epochs 3 and 4, begins at 12.5 and has reported epoch 3 at 14: at 14.5 half of epoch 4 is lost.
+    # The third job, trial 0's epochs 3 and 4, begins at 12.5 and has reported epoch 3 at 14: at 14.5 half of epoch 4 is
+    # lost.
     played = simulation(small_study, lives=Planned(14.5))
     history = played.run()
     assert (played.deaths, played.jobs) == (1, JOBS + 1)

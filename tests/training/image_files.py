@@ -1,4 +1,4 @@
-"""Images of every kind that Pillow writes, each with the pixels that it means, computed here from its samples and not by Pillow."""
+"""Images of every kind that Pillow writes, each with its expected pixels, computed here and not by Pillow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Kind:
-    """How a file is made: `make` gives, from a generator and a size (height, width), its bytes and its pixels; None: it must be refused."""
+    """How a file is made: `make(generator, (height, width))` gives its bytes and pixels; None: it must be refused."""
 
     name: str
     suffix: str
@@ -177,7 +177,7 @@ TURNS = {
     7: lambda v: v[::-1, ::-1].transpose(1, 0, 2),
     8: lambda v: v.transpose(1, 0, 2)[::-1],
 }
-"""From the stored pixels to those that are seen, by EXIF orientation (the table of the standard: where row 0 and column 0 lie)."""
+"""From stored to displayed pixels, by EXIF orientation (the standard's table: where row 0 and column 0 are)."""
 
 
 def turned(form, orientation):
@@ -232,13 +232,21 @@ def never(v):
 
 
 GOOD = (
-    *(Kind(f"1 {form}", suffix, bits(form)) for form, suffix in (("PNG", "png"), ("TIFF", "tif"), ("BMP", "bmp"), ("PPM", "pbm"))),
+    *(
+        Kind(f"1 {form}", suffix, bits(form))
+        for form, suffix in (("PNG", "png"), ("TIFF", "tif"), ("BMP", "bmp"), ("PPM", "pbm"))
+    ),
     *(
         Kind(f"{mode} {form}", suffix, plain(mode, form, same))
-        for mode, form, suffix in (("L", "PNG", "png"), ("L", "BMP", "bmp"), ("L", "PPM", "pgm"), ("L", "TIFF", "tiff"), ("RGB", "PNG", "PNG"),
-            ("RGB", "BMP", "bmp"), ("RGB", "DIB", "dib"), ("RGB", "PPM", "ppm"), ("RGB", "TIFF", "tif"))
+        for mode, form, suffix in (
+            ("L", "PNG", "png"), ("L", "BMP", "bmp"), ("L", "PPM", "pgm"), ("L", "TIFF", "tiff"), ("RGB", "PNG", "PNG"),
+            ("RGB", "BMP", "bmp"), ("RGB", "DIB", "dib"), ("RGB", "PPM", "ppm"), ("RGB", "TIFF", "tif"),
+        )
     ),
-    *(Kind(f"LA {form}", suffix, plain("LA", form, lambda v: on_white(v[..., :1], v[..., 1]))) for form, suffix in (("PNG", "png"), ("TIFF", "tif"))),
+    *(
+        Kind(f"LA {form}", suffix, plain("LA", form, lambda v: on_white(v[..., :1], v[..., 1])))
+        for form, suffix in (("PNG", "png"), ("TIFF", "tif"))
+    ),
     *(
         Kind(f"RGBA {form}", suffix, plain("RGBA", form, lambda v: on_white(v[..., :3], v[..., 3])))
         for form, suffix in (("PNG", "png"), ("TIFF", "tif"))
@@ -247,8 +255,13 @@ GOOD = (
     Kind("CMYK TIFF", "tif", plain("CMYK", "TIFF", cmyk), tolerance=1),
     Kind("YCbCr TIFF", "tif", plain("YCbCr", "TIFF", ycbcr), tolerance=2),
     Kind("RGB WEBP", "webp", plain("RGB", "WEBP", same, lossless=True)),
-    *(Kind(f"P {form} {kind}", suffix, palette(form, kind)) for form, suffix, kind in (("PNG", "png", ""), ("PNG", "png", "index"), ("PNG", "png", "table"),
-        ("GIF", "gif", ""), ("GIF", "gif", "index"), ("BMP", "bmp", ""), ("TIFF", "tif", ""))),
+    *(
+        Kind(f"P {form} {kind}", suffix, palette(form, kind))
+        for form, suffix, kind in (
+            ("PNG", "png", ""), ("PNG", "png", "index"), ("PNG", "png", "table"),
+            ("GIF", "gif", ""), ("GIF", "gif", "index"), ("BMP", "bmp", ""), ("TIFF", "tif", ""),
+        )
+    ),
     Kind("PA TIFF", "tif", palette_alpha),
     Kind("I;16 PNG", "png", deep("PNG")),
     Kind("I;16 PNG, dark", "png", deep("PNG", high=4096)),
@@ -260,23 +273,41 @@ GOOD = (
     Kind("F PPM", "ppm", floats("PPM")),
     *(Kind(f"key {mode}", "png", keyed(mode)) for mode in ("L", "RGB", "I;16")),
     Kind("shape in alpha", "png", shape_in_alpha),
-    *(Kind(f"lossy {form} {suffix}", suffix, lossy(form), tolerance=9) for form, suffix in (("JPEG", "jpg"), ("JPEG", "jfif"), ("JPEG", "JPE"), ("WEBP", "webp"))),
-    *(Kind(f"frames {form}", suffix, frames(form)) for form, suffix in (("GIF", "gif"), ("TIFF", "tif"), ("PNG", "png"))),
-    *(Kind(f"turned {form} {turn}", suffix, turned(form, turn)) for form, suffix in (("PNG", "png"), ("TIFF", "tif"), ("WEBP", "webp")) for turn in TURNS),
+    *(
+        Kind(f"lossy {form} {suffix}", suffix, lossy(form), tolerance=9)
+        for form, suffix in (("JPEG", "jpg"), ("JPEG", "jfif"), ("JPEG", "JPE"), ("WEBP", "webp"))
+    ),
+    *(
+        Kind(f"frames {form}", suffix, frames(form))
+        for form, suffix in (("GIF", "gif"), ("TIFF", "tif"), ("PNG", "png"))
+    ),
+    *(
+        Kind(f"turned {form} {turn}", suffix, turned(form, turn))
+        for form, suffix in (("PNG", "png"), ("TIFF", "tif"), ("WEBP", "webp"))
+        for turn in TURNS
+    ),
 )  # fmt: skip
 
 BAD = (
     Kind("LAB TIFF", "tif", plain("LAB", "TIFF", never), words="mode LAB cannot be converted"),
-    Kind("I TIFF", "tif", lambda drawn, size: (deep("TIFF", "i")(drawn, size)[0], None), words="mode I does not define which value is white"),
+    Kind(
+        "I TIFF", "tif", lambda drawn, size: (deep("TIFF", "i")(drawn, size)[0], None),
+        words="mode I does not define which value is white",
+    ),
     Kind("F above 1", "tif", floats("TIFF", 200.0, seen=False), words="floats outside 0 to 1"),
     Kind("F below 0", "tif", floats("TIFF", -0.5, seen=False), words="floats outside 0 to 1"),
     Kind("F without a number", "tif", floats("TIFF", np.nan, seen=False), words="floats outside 0 to 1"),
     Kind("shape in white", "png", shape_in_white, words="nothing of it is visible on white"),
     *(
         Kind(f"damaged: {what}", "png", damaged(what), words=words)
-        for what, words in (("empty", "empty file"), ("cut", "damaged"), ("text", "none of JPEG"), ("PostScript", "none of JPEG"))
+        for what, words in (
+            ("empty", "empty file"), ("cut", "damaged"), ("text", "none of JPEG"), ("PostScript", "none of JPEG"),
+        )
     ),
-    *(Kind(f"bomb {width}x{height}", "png", bomb(width, height), words="67,108,864 are allowed") for width, height in ((9000, 9000), (12000, 12000), (60000, 60000))),
+    *(
+        Kind(f"bomb {width}x{height}", "png", bomb(width, height), words="67,108,864 are allowed")
+        for width, height in ((9000, 9000), (12000, 12000), (60000, 60000))
+    ),
 )  # fmt: skip
 
 

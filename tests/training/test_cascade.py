@@ -118,7 +118,7 @@ LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.chan
 @LAYOUTS
 @pytest.mark.parametrize(("cascade", "channels", "classes"), CASCADES_AND_INPUTS)
 def test_every_attack_runs_on_gray_colour_and_four_channels(cascade, channels, classes, layout):
-    """On tensors of either layout; an attack sees only what the ones before left, and hardly anything breaks in so small a ball."""
+    """On tensors of either layout; an attack sees only what earlier ones left, and little breaks in so small a ball."""
     model = small_network(channels, classes, layout)
     images = torch.rand(2, channels, 6, 6, generator=torch.Generator().manual_seed(1)).to(memory_format=layout)
     with torch.no_grad():
@@ -212,7 +212,8 @@ class Tricks(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images)
         if self.trick == "random":
-            # Little enough that no prediction changes: a point without a gradient of the DLR loss can be one that was misjudged.
+            # Little enough that no prediction changes: a point without a gradient of the DLR loss can be one that was
+            # misjudged.
             return logits + 0.01 * torch.randn_like(logits)
         return logits.softmax(dim=1) if self.trick == "probabilities" else (4 * logits).round() / 4
 

@@ -1,4 +1,4 @@
-"""The picture of attacked images: it shows what the evaluation does, changes nothing of the training, and nothing depends on it."""
+"""The picture of attacked images: it shows what the evaluation does, and neither changes nor is needed by training."""
 
 from __future__ import annotations
 

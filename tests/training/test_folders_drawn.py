@@ -1,7 +1,8 @@
 """Folders of images drawn at random: of all kinds of files, sizes, names and parts, with what people leave in them.
 
-Of each it is known what must come of it: the images that were meant, pixel by pixel, and a word on all that was skipped; or one line that
-names what is wrong. Nothing else may happen: no other exception, no hang, no file left out in silence.
+Of each it is known what must come of it: the images that were meant, pixel by pixel, and a word on all that was
+skipped; or one line that names what is wrong. Nothing else may happen: no other exception, no hang, no file left out in
+silence.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Drawn:
 
     root: Path
     images: dict[str, np.ndarray] = field(default_factory=dict)
-    """What each file of the training and validation part means, by its path; to be found up to `tolerance` of its kind."""
+    """The expected pixels of each training and validation file, by its path, up to the `tolerance` of its kind."""
     tolerance: dict[str, int] = field(default_factory=dict)
     trained: int = 0
     skipped: list[str] = field(default_factory=list)
@@ -213,7 +214,7 @@ def outcome(read: Callable[[], T]) -> tuple[T | None, str]:
 
 
 def check(found: Drawn) -> None:
-    """Read the folder as a search does, and as `init` does; raises `AssertionError` where something else comes of it than what must."""
+    """Read the folder as a search does, and as `init` does; raises `AssertionError` where the result is wrong."""
     task = Task(dataset=f"folder:{found.root}", image_size=found.image_size)
 
     def searched():

@@ -1,4 +1,4 @@
-"""The training loop on real digits: it learns, repeats itself bit for bit, goes on as if never stopped, says when it fails."""
+"""The training loop on real digits: it learns, repeats bit for bit, continues as if never stopped, reports failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays that the processes of a node share: made once, held once, never half-written, and never at the cost of another result."""
+"""Arrays shared by the processes of a node: made once, held once, never half-written, and results do not change."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def array(shape, seconds=0.0):
 
 @pytest.fixture
 def process(folder, tmp_path):
-    """Starts Python processes that run a script after `PROCESS`; what is left of them is ended, by its id, after the test."""
+    """Starts Python processes that run a script after `PROCESS`; what is left is ended, by its id, after the test."""
     started = []
 
     def start(script):

@@ -27,7 +27,7 @@ MODELS = {
 
 
 def folder_with(root, model=MODELS["cosine"][0], image=GRAY):
-    """A folder as a training leaves it. The batch normalisation has seen images, so that its statistics are none that cancel out."""
+    """A folder as a training leaves it. Batch normalisation has seen images, so its statistics do not cancel out."""
     recipe = Recipe(model=model, method="pgd_at")  # which takes either head
     channels, *size = image
     network = build_model(recipe.network, channels, 10, 3, tuple(size)).train()

@@ -1,4 +1,4 @@
-"""Folders as people have them: parts by their usual names, links, locks, odd names; all that is skipped is told, all that is wrong is named."""
+"""Folders as people have them: usual part names, links, locks, odd names; what is skipped or wrong is reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from tests.training.test_folders import task, write_images
 
 @pytest.mark.parametrize(
     ("train", "validation", "test"),
-    [("train", "val", "test"), ("Train", "Valid", "Test"), ("TRAIN", None, "TEST"), ("training", "validation", "testing"),
+    [("train", "val", "test"), ("Train", "Valid", "Test"), ("TRAIN", None, "TEST"),
+     ("training", "validation", "testing"),
      ("train", "val", None), ("train", None, None), ("Training", None, "Testing")],
 )  # fmt: skip
 def test_the_usual_names_of_parts_are_known(tmp_path, train, validation, test):

@@ -1,4 +1,4 @@
-"""Verdicts without trainings and attacks: plans of made-up candidates, and a record with the events that `Judge` writes."""
+"""Verdicts without trainings and attacks: plans of made-up candidates, and a record with a verdict's events."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Facts:
         classes: int = 10,
         masking: Mapping[str, Any] = HONEST,
     ) -> None:
-        """`shares`: what share of the images each candidate's models survive with; `totals`: images of a split; `masking`: what the alarm counts."""
+        """`shares`: robust accuracy by candidate; `totals`: images of a split; `masking`: alarm counts."""
         self.plan, self.state, self.events = plan, State(classes=classes), list[dict[str, Any]]()
         self.shares = shares or {}
         self.totals = {"validation": plan.images or 50, "test": plan.test_images or 30} | dict(totals or {})
@@ -148,7 +148,9 @@ class Facts:
         by_square: int = 0,
         wrong: int = 0,
     ) -> None:
-        """A chunk goes through its ladder. `by_square` more images are broken by the last attack alone; the first `wrong` were wrong from the beginning."""
+        """A chunk goes through its cascade: the first `wrong` are misclassified, the last attack alone breaks
+        `by_square` more.
+        """
         cascade = cascade_of(self.plan, split, chunk)
         places = self.chunk_of(split, chunk)
         labels = [place % self.classes for place in places]

@@ -1,4 +1,4 @@
-"""Any number of workers that end in any order, die and fail bring the same verdict to its end, and the test images come last."""
+"""Any number of workers that finish in any order, die and fail reach the same verdict; the test images come last."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ MOST = 2000
 
 
 def carry_out(facts, workers=1, seed=0, failing=(), damaged=(), deaths=0.0, stop_after=MOST):
-    """Work as a pool does: whoever is free asks what is next, jobs end in an order drawn from `seed`. Returns the tasks handed out.
+    """Work like a pool: a free worker asks what is next, jobs end in an order drawn from `seed`. Returns the tasks.
 
-    failing: keys of tasks that fail; damaged: keys of tasks that once find weights damaged; deaths: the share of jobs whose worker dies.
+    failing: keys of tasks that fail; damaged: keys of tasks that once find weights damaged; deaths: the share of jobs
+    whose worker dies.
     """
     draws, running, handed, damage = random.Random(seed), [], [], set(damaged)
     for _ in range(stop_after):

@@ -1,4 +1,4 @@
-"""A baseline's search is like the study's in all that belongs to no method, and begins with the method as it was published."""
+"""A baseline's search equals the study's in all that belongs to no method, and begins with the published method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: the same model in any container, nothing in a file is executed, and what does not fit is said in a line."""
+"""Weights from elsewhere: the same model in any container, nothing in a file is executed, a misfit gives one line."""
 
 from __future__ import annotations
 

@@ -141,7 +141,8 @@ def test_below_the_bounds_nothing_is_said():
     facts = Facts(plan, SHARES)
     for one in plan.candidates:
         for model in facts.in_place(one):
-            # One of 20 and 20 images has no gradient: 2.5 %. Of Square and transfer two images say nothing, whatever their share.
+            # One of 20 and 20 images has no gradient: 2.5 %. Of Square and transfer two images say nothing, whatever
+            # their share.
             few = {"apgd-t": ["there are 1 points with zero gradient!"]}
             facts.attacked(model, by_square=1, warnings=few)
             facts.attacked(model, chunk=1)

@@ -1,4 +1,4 @@
-"""What tests of TensorBoard's view share: a study's folder as the real listeners write it, from made events, and its event files read back."""
+"""Shared by tests of TensorBoard's view: a study's folder as the listeners write it, and its event files read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of searches as they look, of any size, made from a seed: scores that follow from the values, curves that rise, trials that are lost."""
+"""Realistic records of searches of any size, from a seed: scores that follow values, rising curves, lost trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ TOTAL, CLASSES = 359, 10
 
 
 def recorded(study: Study, trials: int, lost: float = 0.1, running: int = 0) -> Iterator[Event]:
-    """So many trials, a share of them `lost`; the last `running` ones have just begun, and then the search has not ended."""
+    """A number of trials, a share of them `lost`; the last `running` ones have just begun, and the search has not
+    ended.
+    """
     draws = np.random.default_rng(5)
     yield begin() | {"versions": {"python": "3.11.7", "torch": "2.14.1"}, "host": "node-7", "process": 1, "workers": 4}
     time = 1.0

@@ -1,4 +1,4 @@
-"""The picture of the classes that an attack leads to: its numbers, its colours, and that it is readable for few classes and for many."""
+"""The picture of the classes that an attack leads to: numbers, colours, and legibility for few classes and many."""
 
 from __future__ import annotations
 

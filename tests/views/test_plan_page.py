@@ -1,4 +1,4 @@
-"""The page of a plan and its words: they say what was played, in any size of plan, and the page opens in a real browser."""
+"""The page of a plan and its words: they say what was simulated, at any size, and the page opens in a real browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing fails, nothing is fetched, it reads on a phone and in the dark, by mouse and by keyboard."""
+"""The report in a real browser: no failures, no requests, legible on a phone and in the dark, by mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ def contrast(page, selector):
         """(selector) => {
             const numbers = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
             const light = (text) => {
-                const [r, g, b] = numbers(text).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+                const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+                const [r, g, b] = numbers(text).map((v) => linear(v / 255));
                 return 0.2126 * r + 0.7152 * g + 0.0722 * b;
             };
             const at = document.querySelector(selector);

@@ -1,4 +1,4 @@
-"""TensorBoard's own reader finds every recorded epoch once, live and after a resume, and beside it values, recipes and pictures."""
+"""TensorBoard's own reader finds every recorded epoch once, live and after a resume; values, recipes, pictures too."""
 
 from __future__ import annotations
 
@@ -335,7 +335,8 @@ def test_a_trial_stays_below_a_megabyte_with_pictures_of_noise(study, folder):
 def test_the_driver_needs_no_torch_for_it(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from hcpr_tune.search.record.results import StudyFolder\nfrom hcpr_tune.search.spec.study import find_space, read_study\n"
+        "from hcpr_tune.search.record.results import StudyFolder\n"
+        "from hcpr_tune.search.spec.study import find_space, read_study\n"
         "from hcpr_tune.views.tensorboard.writer import TensorBoardView\n"
         "from tests.search.histories import history_of, job, suggested\nfrom tests.views.recorded import recorded\n"
         "study = read_study(find_space('default'))\nhistory = history_of()\n"

@@ -1,4 +1,4 @@
-"""Pictures of a study in a bucket, on a real S3 server: brought from the checkpoint, found again from another machine, done without."""
+"""Pictures of a study in a bucket, on a real S3 server: from the checkpoint, from elsewhere, or done without."""
 
 from __future__ import annotations
 

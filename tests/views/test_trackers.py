@@ -1,4 +1,4 @@
-"""Searches in MLflow and in Weights & Biases, with the real packages: a database of MLflow's, and W&B without a connection."""
+"""Searches in MLflow and Weights & Biases, with the real packages: a database of MLflow's, and W&B offline."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def records_when_ended(path: Path) -> list[tuple[str, Any]]:
 
 
 def leveldb_records(data: bytes) -> Iterator[bytes]:
-    """The records of a log: chunks of blocks, each chunk with checksum, length and kind (whole, first, middle, last)."""
+    """The records of a log: chunks of blocks, each with checksum, length and kind (whole, first, middle, last)."""
     at, parts = 7, b""
     while at + 7 <= len(data):
         if 32768 - at % 32768 < 7:
