@@ -1,7 +1,7 @@
 """Distributed hyperparameter search for self-paced hard-class pair reweighting (HCPR).
 
-From a program or a notebook: `hcpr_tune.tune(space, ...)` runs a search, `hcpr_tune.load("results/NAME")` opens one, and
-`hcpr_tune.load_model("results/NAME/verdict")` gives the model to take away.
+From a program or a notebook: `hcpr_tune.tune(space, ...)` runs a search, `hcpr_tune.load("results/NAME")` opens one,
+and `hcpr_tune.load_model("results/NAME/verdict")` gives the model to take away.
 """
 
 from __future__ import annotations

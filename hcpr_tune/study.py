@@ -60,7 +60,9 @@ class Study:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """A row per trial, by its number: status, accuracies on validation with their 95 % intervals, seconds, every searched value; the columns of trials.csv."""
+        """A row per trial, by its number: status, accuracies on validation with their 95 % intervals, seconds, every
+        searched value; the columns of trials.csv.
+        """
         import pandas as pd
 
         from hcpr_tune.search.record.results import trial_columns, trial_row
@@ -70,7 +72,9 @@ class Study:
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """A row per trial and epoch: what was trained and measured, with the shares next to the counts; NaN where an epoch was not evaluated."""
+        """A row per trial and epoch: what was trained and measured, with the shares next to the counts; NaN where an
+        epoch was not evaluated.
+        """
         import pandas as pd
 
         from hcpr_tune.search.record.results import metrics_row
@@ -87,7 +91,9 @@ class Study:
 
     @property
     def best(self) -> dict[str, Any]:
-        """What is known of the best trial, beside the published recipe: as best/metrics.json. Raises `InputError` where no trial has reached a rung."""
+        """What is known of the best trial, beside the published recipe: as best/metrics.json. Raises `InputError` where
+        no trial has reached a rung.
+        """
         from hcpr_tune.search.record.results import best_metrics, winner
 
         if winner(self.spec, self.history) is None:
@@ -122,7 +128,10 @@ class Study:
         return list(FIGURES)
 
     def figure(self, name: str) -> go.Figure:
-        """One of the report's pictures, to show or to change. Raises `InputError` for a name that is not in `figures`, and where there is nothing to draw yet."""
+        """One of the report's pictures, to show or to change.
+
+        Raises `InputError` for a name that is not in `figures`, and where there is nothing to draw yet.
+        """
         from hcpr_tune.views.report.figures import FIGURES
 
         if name not in FIGURES:
@@ -237,9 +246,10 @@ class Study:
 
 
 def load_model(folder: str | Path, device: str = "cpu", trust: bool = False) -> nn.Module:
-    """A trained model in RobustBench's convention, from a folder such as results/NAME/verdict or results/NAME/best: images (B, C, H, W) in [0, 1] -> logits
-    (B, K), eval mode, no parameter wants a gradient. `trust`: run the code (package.module:factory) that a recipe of somebody else names.
-    Raises `InputError` where something is missing or damaged, or where nobody has vouched for such code.
+    """A trained model in RobustBench's convention, from a folder such as results/NAME/verdict or results/NAME/best:
+    images (B, C, H, W) in [0, 1] -> logits (B, K), eval mode, no parameter wants a gradient. `trust`: run the code
+    (package.module:factory) that a recipe of somebody else names. Raises `InputError` where something is missing or
+    damaged, or where nobody has vouched for such code.
     """
     from hcpr_tune.api.trust import trust_model
     from hcpr_tune.training.models import export
@@ -286,10 +296,12 @@ def tune(
 ) -> Study:
     """Run a search to its end, as `hcpr_tune tune` does, and return the study.
 
-    space: a file of search_spaces/ by name, a path, or the tables of such a file as a dict. settings: as --set, {"hcpr.scale": 8}.
-    options: the other flags of `hcpr_tune tune` by name: trials=40, hours=2, seed=1, address="HOST:PORT", warm_start="results/OLD"; resume="NAME" goes on
-    with a study, and then `space`, `name` and `settings` stay away. trust: as --trust, run the code that a study of somebody else names.
-    Raises `InputError` for what cannot be, `Interrupted` on Ctrl-C, and `HcprTuneError` where no trial reached a rung; all that was recorded is kept.
+    space: a file of search_spaces/ by name, a path, or the tables of such a file as a dict. settings: as --set,
+    {"hcpr.scale": 8}. options: the other flags of `hcpr_tune tune` by name: trials=40, hours=2, seed=1,
+    address="HOST:PORT", warm_start="results/OLD"; resume="NAME" goes on with a study, and then `space`, `name` and
+    `settings` stay away. trust: as --trust, run the code that a study of somebody else names. Raises `InputError` for
+    what cannot be, `Interrupted` on Ctrl-C, and `HcprTuneError` where no trial reached a rung; all that was recorded is
+    kept.
     """
     from hcpr_tune.cli import main as cli
     from hcpr_tune.cli.commands import tune as command

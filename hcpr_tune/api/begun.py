@@ -1,6 +1,8 @@
-"""Where this user has begun studies and trainings that name code of his own: kept outside them, where nobody else can write.
+"""Where this user has begun studies and trainings that name code of his own: kept outside them, where nobody else can
+write.
 
-A study that comes from elsewhere can say anything of itself. What it cannot do is write a file into this user's own folder, here.
+A study that comes from elsewhere can say anything of itself. What it cannot do is write a file into this user's own
+folder, here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whose code a command runs: `package.module:function` in a file is code of whoever wrote the file.
 
-Named on the command line, or in a file of one's own that is named there, it is the user's own word. In a study or beside a model it is
-its maker's: then the user has begun it here himself, or says `--trust` once.
+Named on the command line, or in a file of one's own that is named there, it is the user's own word. In a study or
+beside a model it is its maker's: then the user has begun it here himself, or says `--trust` once.
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ def named_in_trials(history: History) -> set[str]:
 
 
 def trust_space(options: argparse.Namespace, path: Path, study: Study) -> None:
-    """A space that the command line names, with what it lays over it. Raises `InputError` where it is another study's and nobody vouches for it."""
+    """A space that the command line names, with what it lays over it.
+
+    Raises `InputError` where it is another study's and nobody vouches for it.
+    """
     _trust_file(options, path, named_in_study(study))
 
 
@@ -96,7 +99,9 @@ def _trust_file(options: argparse.Namespace, path: Path, named: set[str]) -> Non
 def trust_study(
     options: argparse.Namespace, folder: StudyFolder, study: Study, history: History, own: Iterable[str] = ()
 ) -> None:
-    """A study that was begun before; `own` is what the user names himself in this command. Raises `InputError` where nobody vouches for the rest."""
+    """A study that was begun before; `own` is what the user names himself in this command. Raises `InputError` where
+    nobody vouches for the rest.
+    """
     from hcpr_tune.training.plugins import vouch
 
     in_study, in_trials = named_in_study(study), named_in_trials(history)
@@ -180,7 +185,7 @@ def _is_made_by_us(path: Path) -> bool:
 
 
 def _settle(options: argparse.Namespace, named: set[str], places: Sequence[str], where: str) -> None:
-    """Let the command import the names, where the user has begun this here or vouches for it now. Raises `InputError`."""
+    """Let the command import the names if the user began this here, or vouches for it now. Raises `InputError`."""
     from hcpr_tune.training.plugins import vouch
 
     if not named:
@@ -188,7 +193,8 @@ def _settle(options: argparse.Namespace, named: set[str], places: Sequence[str],
     if not begun_here(places, named):
         if not (options.trust or _asked(named, where)):
             raise InputError(
-                f"{where} names {', '.join(sorted(named))}, code that this would import and run, and you have not begun it here; look at that code,"
+                f"{where} names {', '.join(sorted(named))}, code that this would import and run, and you have not "
+                "begun it here; look at that code,"
                 " and add --trust (trust=True from Python) if you trust whoever wrote it"
             )
         for place in places:

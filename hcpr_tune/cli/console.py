@@ -93,7 +93,8 @@ def check_recipe(recipe: Recipe) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM (a Slurm preemption, `kill`), SIGHUP (the terminal was closed) and Ctrl-C end the block with KeyboardInterrupt; a second one ends the process at once.
+    """SIGTERM (a Slurm preemption, `kill`), SIGHUP (the terminal was closed) and Ctrl-C end the block with
+    KeyboardInterrupt; a second one ends the process at once.
 
     Whoever ignores SIGHUP, as `nohup` does, goes on ignoring it.
     """

@@ -41,7 +41,8 @@ def detach(options: argparse.Namespace, request: RunRequest) -> int:
     with connected(options.address) as cluster:
         if not cluster.dashboard_url:
             raise InputError(
-                f"--detach: the cluster at {options.address} has no dashboard, whose Job API takes searches; start its head with one"
+                f"--detach: the cluster at {options.address} has no dashboard, whose Job API takes searches; start "
+                "its head with one"
             )
         client = job_client(cluster.dashboard_url)
         if not exists(folder):
@@ -49,7 +50,8 @@ def detach(options: argparse.Namespace, request: RunRequest) -> int:
         python, visible = on_head(None if is_bucket(storage) else folder.study.absolute())
         if not visible:
             raise InputError(
-                f"--detach: the cluster's head does not see {folder.root.absolute()}, which was just made; choose a --storage that is shared with it, or a bucket"
+                f"--detach: the cluster's head does not see {folder.root.absolute()}, which was just made; choose a "
+                "--storage that is shared with it, or a bucket"
             )
     # What comes first goes into the record now: the job only goes on with it.
     with recording(folder, study, request.history, 0, request.requests, request.patience):
@@ -91,7 +93,8 @@ def detach(options: argparse.Namespace, request: RunRequest) -> int:
         if status in ("FAILED", "STOPPED") or time.monotonic() > until:
             say(clean(client.get_job_logs(job)))
             say(
-                f"the cluster's job {job} for {folder.address} is {status} and does not lead the study; see its output above"
+                f"the cluster's job {job} for {folder.address} is {status} and does not lead the study; see its "
+                "output above"
             )
             return NOTHING_COMPLETED
         time.sleep(0.5)
@@ -122,7 +125,8 @@ def read_log(storage: str, name: str, address: str | None) -> str:
         host = DASHBOARD.fullmatch(dashboard)
         if host is None or not is_loopback(host[1]):
             raise InputError(
-                f"logs {name}: the study says that its cluster's dashboard is at {dashboard}; if you trust that, add --address {dashboard.partition('://')[2] or 'HOST:PORT'}"
+                f"logs {name}: the study says that its cluster's dashboard is at {dashboard}; if you trust that, add "
+                f"--address {dashboard.partition('://')[2] or 'HOST:PORT'}"
             )
     log: str = job_client(address or dashboard).get_job_logs(job)
     return log

@@ -1,4 +1,6 @@
-"""The command line: its parser, and how errors become exit codes. What a command does is in `cli.commands` and `cli.studies`."""
+"""The command line: its parser, and how errors become exit codes. What a command does is in `cli.commands` and
+`cli.studies`.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None, to_the_end: bool = False) -> int:
     """Run one command; returns the exit code.
 
-    `to_the_end`, or without `arguments`: the process does nothing else, so that what threads and `atexit` print after it is kept apart too.
+    `to_the_end`, or without `arguments`: the process does nothing else, so that what threads and `atexit` print after
+    it is kept apart too.
     """
     open_streams()
     try:
@@ -145,7 +148,8 @@ def add_tune(commands: Any) -> None:
         "--continue",
         dest="go_on",
         action="store_true",
-        help="with --name: go on with the study where it was begun, else begin it, so that one command can be run again and again",
+        help="with --name: go on with the study where it was begun, else begin it, so that one command can be run "
+        "again and again",
     )
     add_storage(tune)
     extending = dict.fromkeys(BUDGET, "; with --resume, N or +N")
@@ -188,7 +192,8 @@ def add_plan(commands: Any) -> None:
     plan = commands.add_parser(
         "plan",
         help="play a search through before paying for it",
-        description="Play a search under a virtual clock, with the code that decides in a real one: how long it takes, what it costs, what it finds; and how other"
+        description="Play a search under a virtual clock, with the code that decides in a real one: how long it "
+        "takes, what it costs, what it finds; and how other"
         " settings would do. Nothing is trained but a probe, where nothing was recorded.",
     )
     add_space(plan)
@@ -203,7 +208,8 @@ def add_plan(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="KEY=V1,V2",
-        help="values to compare, for instance early_stopping.first_rung=3,9 or workers=8,64; of several keys all combinations",
+        help="values to compare, for instance early_stopping.first_rung=3,9 or workers=8,64; of several keys all "
+        "combinations",
     )
     plan.add_argument(
         "--from",
@@ -275,7 +281,8 @@ def add_stop(commands: Any) -> None:
     stop = commands.add_parser(
         "stop",
         help="stop a running search",
-        description="Stop a running search, wherever it runs, as Ctrl-C there would: running epochs are abandoned, all else is kept.",
+        description="Stop a running search, wherever it runs, as Ctrl-C there would: running epochs are abandoned, "
+        "all else is kept.",
     )
     add_study(stop)
     stop.add_argument(
@@ -295,7 +302,8 @@ def add_report(commands: Any) -> None:
     report = commands.add_parser(
         "report",
         help="one page about a search",
-        description="Write one self-contained HTML page about a search, running or not: the answer, the pictures, the costs, how to reproduce it.",
+        description="Write one self-contained HTML page about a search, running or not: the answer, the pictures, "
+        "the costs, how to reproduce it.",
     )
     add_study(report)
     report.add_argument("--out", metavar="FILE", help="where it goes (default: report.html in the study's folder)")
@@ -305,7 +313,8 @@ def add_verdict(commands: Any) -> None:
     verdict = commands.add_parser(
         "verdict",
         help="judge what a search found",
-        description="Train the best recipes of a search and the published one again on fresh seeds, attack them with AutoAttack's attacks, say with statistics"
+        description="Train the best recipes of a search and the published one again on fresh seeds, attack them with "
+        "AutoAttack's attacks, say with statistics"
         " what is better, and leave a model to take away. Broken off, the same command goes on.",
     )
     verdict.add_argument("name", nargs="?", metavar="NAME", help="the study's name")
@@ -313,14 +322,16 @@ def add_verdict(commands: Any) -> None:
     verdict.add_argument(
         "--test",
         action="store_true",
-        help="at the end open the test images, for the winner, its published baseline and what they are compared with; the study keeps count",
+        help="at the end open the test images, for the winner, its published baseline and what they are compared "
+        "with; the study keeps count",
     )
     add_settings(verdict, VERDICT)
     verdict.add_argument(
         "--compare",
         default="",
         metavar="METHODS",
-        help="baselines, for instance trades,pgd_at,mart: each is searched for as many worker-seconds as the study was, and judged with it",
+        help="baselines, for instance trades,pgd_at,mart: each is searched for as many worker-seconds as the study "
+        "was, and judged with it",
     )
     verdict.add_argument(
         "--model",
@@ -330,7 +341,8 @@ def add_verdict(commands: Any) -> None:
     verdict.add_argument(
         "--classes",
         metavar="NAMES",
-        help="the classes of --model in the order of its outputs, for instance dog,cat (default: the order of the task's own, which is said)",
+        help="the classes of --model in the order of its outputs, for instance dog,cat (default: the order of the "
+        "task's own, which is said)",
     )
     verdict.add_argument("--arch", metavar="NAME", help="the network of --model: as model.name of a recipe")
     verdict.add_argument(
@@ -347,7 +359,8 @@ def add_clean(commands: Any) -> None:
     clean = commands.add_parser(
         "clean",
         help="free the disk that a search holds",
-        description="Delete the checkpoints of a search that is not running. Results and the best model stay; trials that go on later are trained anew.",
+        description="Delete the checkpoints of a search that is not running. Results and the best model stay; trials "
+        "that go on later are trained anew.",
     )
     add_study(clean)
     clean.add_argument("--keep-best", action="store_true", help="keep the checkpoints of the best trials")
@@ -378,7 +391,8 @@ def add_export(commands: Any) -> None:
     export = commands.add_parser(
         "export",
         help="write a search or its model for other tools",
-        description="Write the trials of a search into a storage of Optuna, which optuna-dashboard opens, or its model into an ONNX file.",
+        description="Write the trials of a search into a storage of Optuna, which optuna-dashboard opens, or its "
+        "model into an ONNX file.",
     )
     export.add_argument("name", nargs="?", metavar="NAME", help="the study's name; none with --model")
     add_storage(export)
@@ -399,7 +413,8 @@ def add_transfer(commands: Any) -> None:
     transfer = commands.add_parser(
         "transfer",
         help="narrow a large search by a small one",
-        description="Write another space with what a search found: its best values as the first point, and priors around them.",
+        description="Write another space with what a search found: its best values as the first point, and priors "
+        "around them.",
     )
     add_study(transfer)
     transfer.add_argument(
@@ -447,7 +462,8 @@ def add_ray(command: Any) -> None:
         "--dashboard-host",
         default="127.0.0.1",
         metavar="IP|none",
-        help="where the dashboard of a Ray started here listens; it asks for a token; none starts it without one (default: 127.0.0.1)",
+        help="where the dashboard of a Ray started here listens; it asks for a token; none starts it without one "
+        "(default: 127.0.0.1)",
     )
 
 

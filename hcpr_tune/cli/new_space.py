@@ -10,7 +10,10 @@ from hcpr_tune.errors import InputError
 
 
 def new_space(given: str | None, name: str, option: str) -> Path:
-    """The path that was given, or NAME in search_spaces/ where there is one. Raises `InputError` for what cannot be a new space file."""
+    """The path that was given, or NAME in search_spaces/ where there is one.
+
+    Raises `InputError` for what cannot be a new space file.
+    """
     spaces = Path("search_spaces")
     out = Path(given) if given else (spaces / name if is_dir(spaces, option) else Path(name))
     if out.suffix != ".toml":

@@ -1,4 +1,6 @@
-"""Numbers from the command line, with a law for how large they may be: what counts seconds, trials or hours ends somewhere."""
+"""Numbers from the command line, with a law for how large they may be: what counts seconds, trials or hours ends
+somewhere.
+"""
 
 from __future__ import annotations
 

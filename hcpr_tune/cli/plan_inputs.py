@@ -1,4 +1,6 @@
-"""What a plan is made of, from the arguments of `hcpr_tune plan`: variants, workers, learning curves, costs. Every mistake is found before any work."""
+"""What a plan is made of, from the arguments of `hcpr_tune plan`: variants, workers, learning curves, costs. Every
+mistake is found before any work.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,8 @@ def check_one_score(study: Study, why: str) -> None:
     """Raises `InputError` where the study looks at two accuracies."""
     if study.goal.floors or len(study.settings.objective) > 1:
         raise InputError(
-            f"{why}, but the study compares trials by clean and robust accuracy; plan with --from results/OLD, or with --set constraints.clean_accuracy=0"
+            f"{why}, but the study compares trials by clean and robust accuracy; plan with --from results/OLD, or "
+            "with --set constraints.clean_accuracy=0"
             " --set objective=robust_accuracy"
         )
 
@@ -128,7 +131,7 @@ def guessed_curves(study: Study, probes: Sequence[Plain]) -> Curves:
 
 
 def the_costs(options: argparse.Namespace, study: Study, old: Sequence[OldStudy]) -> tuple[Costs, list[Plain]]:
-    """What the work costs, and what a probe measured; that is not made where costs were recorded and curves are given."""
+    """What the work costs, and what a probe measured; none is made if costs were recorded and curves are given."""
     from hcpr_tune.cli.sizes import measuring
     from hcpr_tune.simulation.curves.costs import costs_of_probe, costs_of_records
 

@@ -1,4 +1,6 @@
-"""What `hcpr_tune tune` is to run, found out from its arguments before anything starts: a new study, or one that was begun before."""
+"""What `hcpr_tune tune` is to run, found out from its arguments before anything starts: a new study, or one that was
+begun before.
+"""
 
 from __future__ import annotations
 
@@ -151,7 +153,8 @@ def refuse_settings(options: argparse.Namespace) -> None:
     )
     if any(value is not None for value in fixed) or options.set or options.probe:
         raise InputError(
-            "--resume goes on with the study as it was begun; drop --space, --name, --set and the other settings (--trials, --hours, --worker-hours and --epochs"
+            "--resume goes on with the study as it was begun; drop --space, --name, --set and the other settings "
+            "(--trials, --hours, --worker-hours and --epochs"
             " extend it), or give them all with --continue"
         )
 
@@ -167,7 +170,10 @@ def with_budget(request: RunRequest, budget: dict[str, float]) -> RunRequest:
 
 
 def extension_of(options: argparse.Namespace, study: Study, history: History) -> dict[str, float]:
-    """The new budget that the flags ask for, by the budget's keys and `epochs`. +N is more than the limit, or than what was spent beyond it."""
+    """The new budget that the flags ask for, by the budget's keys and `epochs`.
+
+    +N is more than the limit, or than what was spent beyond it.
+    """
     from hcpr_tune.common.settings import to_plain
 
     spent = {"hours": history.seconds / 3600, "worker_hours": history.worker_seconds / 3600}
@@ -187,7 +193,8 @@ def extension_of(options: argparse.Namespace, study: Study, history: History) ->
             )
         if flag in spent and wanted[flag] <= spent[flag] and wanted[flag] != 0:
             raise InputError(
-                f"{option} must be above the {spent[flag]:.3g} hours that are spent, or 0 for no limit, got {text}; {option} +1 adds an hour"
+                f"{option} must be above the {spent[flag]:.3g} hours that are spent, or 0 for no limit, got {text}; "
+                f"{option} +1 adds an hour"
             )
     return wanted
 

@@ -1,4 +1,5 @@
-"""What a checkpoint of a study takes, found out beside Ray's start: torch's import would otherwise be waited for, and stay in the driver.
+"""What a checkpoint of a study takes, found out beside Ray's start: torch's import would otherwise be waited for, and
+stay in the driver.
 
 What was found out once of models and data of ours is kept in the user's cache.
 """

@@ -28,7 +28,9 @@ def run_verdict(
     console: Console,
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Do what the plan asks for and is not done yet, write everything into the verdict's folder, and return it as plain values."""
+    """Do what the plan asks for and is not done yet, write everything into the verdict's folder, and return it as plain
+    values.
+    """
     from hcpr_tune.verdict.progress import Progress, news_words
     from hcpr_tune.verdict.run import carry_out
     from hcpr_tune.views.terminal.event_log import tell
@@ -55,7 +57,8 @@ def small_verdict(
         return None
     if not options.quiet and not options.json:
         names = " and ".join(candidate.name for candidate in plan.candidates)
-        words = f"{names}, a fresh seed each, AutoAttack on {plan.images} validation images, at most {plan.seconds:g} seconds"
+        images, most = plan.images, f"at most {plan.seconds:g} seconds"
+        words = f"{names}, a fresh seed each, AutoAttack on {images} validation images, {most}"
         print_lines(console, [f"verdict      {words}"])
     history.bytes_read = 0  # this process has written it until now
     judged = run_verdict(folder, study, history, plan, share, console, options)

@@ -14,7 +14,9 @@ NAMES = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """As they were, after each test; before it as in a terminal, whatever the tests were started by (nohup ignores SIGHUP)."""
+    """As they were, after each test; before it as in a terminal, whatever the tests were started by (nohup ignores
+    SIGHUP).
+    """
     before = {name: signal.getsignal(name) for name in NAMES}
     for name in NAMES:
         signal.signal(name, signal.default_int_handler if name == signal.SIGINT else signal.SIG_DFL)

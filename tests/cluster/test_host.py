@@ -19,12 +19,13 @@ import ray, torch
 
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 NAMES = ("ray", "ray.tune", "ray.data", "")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def state():
     return {
         "environment": dict(os.environ),
         "levels": {name: logging.getLogger(name).level for name in NAMES},
-        "signals": {str(number): str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)},
+        "signals": {str(number): str(signal.getsignal(number)) for number in SIGNALS},
         "folder": os.getcwd(),
         "threads": torch.get_num_threads(),
         "address": ray.get_runtime_context().gcs_address,

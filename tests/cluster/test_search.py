@@ -233,7 +233,10 @@ def test_an_interrupted_search_keeps_what_it_has_and_goes_on(background, tmp_pat
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    said = r"hcpr_tune: interrupted; everything recorded is kept in results/cut; go on with: (\S*/)?hcpr_tune tune --resume cut --dashboard-host none\n"
+    said = (
+        r"hcpr_tune: interrupted; everything recorded is kept in results/cut; go on with: (\S*/)?hcpr_tune tune"
+        r" --resume cut --dashboard-host none\n"
+    )
     assert re.fullmatch(said, err)
     assert "best recipe  results/cut/best/recipe.toml" in out
     assert json.loads(record.read_text().splitlines()[-1])["reason"] == "interrupted"

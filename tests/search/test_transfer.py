@@ -257,7 +257,8 @@ def test_the_file_says_where_it_comes_from():
     handed = transfer(study, history, trial, study_of("svhn"), "svhn.toml")
     first, second, *rest = comments_of(study, trial, handed, "results/small", "svhn.toml")
     assert first == (
-        f"svhn.toml, narrowed by what the study results/small found. Its trial {trial.number}: {score_words(study, trial)}."
+        f"svhn.toml, narrowed by what the study results/small found. Its trial {trial.number}: "
+        f"{score_words(study, trial)}."
     )
     assert "clean accuracy" in first
     assert all(f"{name} ({prior.strength:g})" in second for name, prior in handed.priors.items())

@@ -163,7 +163,8 @@ def test_everything_that_is_skipped_is_counted_and_named(tmp_path):
     assert list(data.notes) == [
         f"1 hidden folders next to the class folders of {root}: .git",
         f"1 files next to the class folders of {root}: labels.csv",
-        "3 links that were not followed (each leads to a folder that was already read or belongs to another class or part)"
+        "3 links that were not followed (each leads to a folder that was already read or belongs to another class or "
+        "part)"
         f" in {root} (owl/again, owl/all, owl/cats) were skipped",
         f"2 hidden files or folders in {root} (dog/._000.png, dog/.ipynb_checkpoints) were skipped",
         f"2 files without an image suffix in {root} (cat/notes.txt, cat/photo.heic) were skipped",
@@ -234,7 +235,10 @@ def _no_utf8(root):
         (_no_utf8, r"must be UTF-8 without control characters, got 'c\\udce4t'"),
         (lambda root: (root / "cat").rename(root / "c\ra\nt"), r"without control characters, got 'c\\ra\\nt'"),
         (lambda root: (root / "cat").rename(root / "c\x1b[2Jat"), r"without control characters, got 'c\\x1b\[2Jat'"),
-        (lambda root: (root / "yak").symlink_to(root / "cat"), "yak/ and cat/ in .* are the same folder through a link"),
+        (
+            lambda root: (root / "yak").symlink_to(root / "cat"),
+            "yak/ and cat/ in .* are the same folder through a link",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_by_name(tmp_path, make, words):
@@ -329,7 +333,10 @@ def test_folders_deeper_than_the_stack_are_read(tmp_path, monkeypatch):
         subprocess.run(["rm", "-rf", root / "cat"], check=True, timeout=200)
 
 
-@pytest.mark.parametrize("name", ['q"uote', "back\\slash", "lüge", "new\nline", "tab\tand\rmore", "del\x7f", "a" * 255])
+ODD_NAMES = ['q"uote', "back\\slash", "lüge", "new\nline", "tab\tand\rmore", "del\x7f", "a" * 255]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
 def test_the_starter_is_valid_toml_whatever_the_folder_is_called(tmp_path, name):
     root = write_images(tmp_path / name, size=(16, 16))
     values = tomllib.loads(starter_space(root))

@@ -45,7 +45,8 @@ def test_plain_lines_are_greppable(small_study, events):
     lines = told(PlainLines, small_study, events)
     assert len(lines) == 6
     assert re.match(
-        r"trial=0 epoch=4 status=reached robust_accuracy_validation=0\.5000 clean_accuracy_validation=1\.0000 best=0\.5000@trial0 ",
+        r"trial=0 epoch=4 status=reached robust_accuracy_validation=0\.5000 clean_accuracy_validation=1\.0000 "
+        r"best=0\.5000@trial0 ",
         lines[2],
     )
     assert "best=0.6000@trial1 gain=+10.0 trials=2/4" in lines[3]

@@ -60,7 +60,8 @@ def test_the_answer_says_what_to_take_why_and_what_it_saves():
         " 1.0 points (0.0 to 2.0) below the best trial that it starts.",
         "No variant beats another. It is not shown to score lower than the best of these,"
         " and of those that are not it takes the fewest worker-hours.",
-        "Compared to the study as the space has it, it takes 1.5 h (75 %) less on the clock and 6 worker-hours (75 %) less;"
+        "Compared to the study as the space has it, it takes 1.5 h (75 %) less on the clock and 6 worker-hours (75 "
+        "%) less;"
         " its score is 3.0 points lower (-7.0 to +1.0), which shows no difference.",
     ]
 
@@ -113,10 +114,14 @@ def test_a_rung_is_told_in_a_line():
     no_words = dict.fromkeys(("correlation_with_truth", "correlation_measured"))
     unknown = {**rung, "epoch": 9, "reached": 1, "stopped": 1, "stops": 1.0, **no_words}
     assert plan_lines([variant("seed=1", rungs=[rung, unknown])], "seed=1") == [
-        "rung at epoch 3: 16 trials reach it, 9 stop there and save 1.2 worker-hours; its rank correlation with the truth is"
-        " 0.65 (0.47 to 1.00), as the search measures it 0.50 (0.40 to 0.60): too low to stop trials in 25 % of the repeats; the best trial is stopped there in 20 % of the repeats",
-        "rung at epoch 9: 1 trial reaches it, 1 stops there and saves 1.2 worker-hours; its rank correlation with the truth is"
-        " not known, with too few trials, as the search measures it not known, with too few trials; the best trial is stopped there in 20 % of the repeats",
+        "rung at epoch 3: 16 trials reach it, 9 stop there and save 1.2 worker-hours; its rank correlation with the "
+        "truth is"
+        " 0.65 (0.47 to 1.00), as the search measures it 0.50 (0.40 to 0.60): too low to stop trials in 25 % of the "
+        "repeats; the best trial is stopped there in 20 % of the repeats",
+        "rung at epoch 9: 1 trial reaches it, 1 stops there and saves 1.2 worker-hours; its rank correlation with "
+        "the truth is"
+        " not known, with too few trials, as the search measures it not known, with too few trials; the best trial "
+        "is stopped there in 20 % of the repeats",
     ]
 
 

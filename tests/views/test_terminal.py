@@ -206,7 +206,8 @@ def test_the_end_says_what_the_plan_had_foreseen(small_study, events):
     plan = Foreseen(workers=2, hours=0.2, worker_hours=0.3, score=0.62)
     study = replace(small_study, settings=replace(small_study.settings, plan=plan))
     assert ledger_lines(study, history)[-1] == (
-        "plan         12 min planned on 2 workers, 13 min taken on 2; 18 worker-minutes planned, 0 worker-minutes taken;"
+        "plan         12 min planned on 2 workers, 13 min taken on 2; 18 worker-minutes planned, 0 worker-minutes "
+        "taken;"
         " score 62.0 % planned, 60.0 % measured"
     )
 

@@ -41,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
     ]
     for pair in found.pairs[:MOST_PAIRS_SHOWN]:
         lines.append(
-            f"hard pair        {pair.true} taken for {pair.other}: {pair.images.count} of {pair.images.total} images, {pair.images}"
+            f"hard pair        {pair.true} taken for {pair.other}: {pair.images.count} of {pair.images.total} "
+            f"images, {pair.images}"
         )
     lines += [f"WARNING          {warning}" for warning in found.warnings]
     for line in lines:

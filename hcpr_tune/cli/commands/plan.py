@@ -78,7 +78,8 @@ def replayed(options: argparse.Namespace) -> int:
         if came.departs:
             say(f"             {came.departs}")
         say(
-            f"wall-clock   {came.recorded_seconds:.1f} s recorded, {came.replayed_seconds:.1f} s replayed ({100 * came.off:+.1f} %)"
+            f"wall-clock   {came.recorded_seconds:.1f} s recorded, {came.replayed_seconds:.1f} s replayed "
+            f"({100 * came.off:+.1f} %)"
         )
     return NOTHING_COMPLETED if came.departs else COMPLETED
 

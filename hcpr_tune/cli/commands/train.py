@@ -79,7 +79,8 @@ def epoch_line(report: dict[str, Any], epochs: int) -> str:
     line = f"epoch {report['epoch']}/{epochs}  loss {report['loss']:.4f}"
     if "total_validation" in report:
         total = report["total_validation"]
-        line += f"  robust {report['robust_correct_validation'] / total:.4f}  clean {report['clean_correct_validation'] / total:.4f}"
+        robust, natural = (int(report[f"{which}_correct_validation"]) / total for which in ("robust", "clean"))
+        line += f"  robust {robust:.4f}  clean {natural:.4f}"
     for loss in report.get("losses", []):
         line += f"  LOSS: {loss}"
     for alarm in report.get("masking_validation", {}).get("alarms", []):

@@ -44,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.json and (options.detach or options.dry_run):
         raise InputError(
-            "--json tells of a search that runs here, not of --dry-run or --detach; of one elsewhere tells status NAME --json"
+            "--json tells of a search that runs here, not of --dry-run or --detach; of one elsewhere tells status "
+            "NAME --json"
         )
     try:
         return act(options)
@@ -176,7 +177,8 @@ def search(options: argparse.Namespace, request: RunRequest) -> int:
     if not interrupted:
         return code
     raise Interrupted(
-        f"{interrupted}; everything recorded is kept in {folder.address}; go on with: {resume_command(options, folder, study)}"
+        f"{interrupted}; everything recorded is kept in {folder.address}; go on with: "
+        f"{resume_command(options, folder, study)}"
     )
 
 
@@ -219,7 +221,8 @@ def print_start(
         return
     lines = [
         f"study        {folder.address}" + ("" if folder.bucket is None else f" (a copy for you in {folder.root})"),
-        f"task         {study.recipe.task.dataset}, epsilon {study.recipe.task.epsilon:g}, {len(study.space)} searched dimensions",
+        f"task         {study.recipe.task.dataset}, epsilon {study.recipe.task.epsilon:g}, {len(study.space)} "
+        "searched dimensions",
         f"budget       {budget_words(study)}, rungs at epochs {', '.join(map(str, study.rungs))}, {workers} at once",
         f"disk         {disk_words(study, history, workers, checkpoint_bytes)}",
         f"dashboard    {dashboard or 'none'}",
@@ -259,7 +262,8 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
     if not history.ranked():
         reason = hopeless(history)
         given_up = (
-            f" The search was given up after {LOST_AT_ONCE} trials lost in the same way; mend it and go on by {about('tune --resume', folder)}."
+            f" The search was given up after {LOST_AT_ONCE} trials lost in the same way; mend it and go on by "
+            f"{about('tune --resume', folder)}."
             if reason
             else ""
         )
@@ -285,7 +289,7 @@ def print_result(console: Console, folder: StudyFolder, study: Study, history: H
 
 
 def print_verdict(console: Console, folder: StudyFolder, history: History, judged: dict[str, Any] | None) -> None:
-    """The small verdict that the search ended with, and how one comes by the full one where a trial can be a finalist."""
+    """The small verdict at the end of the search, and the command for a full one if a trial can be a finalist."""
     from hcpr_tune.views.next_commands import about
     from hcpr_tune.views.verdicts import verdict_lines
 

@@ -126,7 +126,8 @@ def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histo
 
 
 def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, History]:
-    """For a model alone: a study that has its task and searches nothing, in a folder of its own, the same for the same file, network and task.
+    """For a model alone: a study that has its task and searches nothing, in a folder of its own, the same for the same
+    file, network and task.
 
     So that a verdict that was broken off goes on, and the test images that it has seen stay counted.
     """
@@ -136,7 +137,8 @@ def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histor
 
     if options.model is None:
         raise InputError(
-            f"name a study, for instance {command('verdict NAME', *storage_words(options.storage))}, or give --model PATH --arch NAME"
+            f"name a study, for instance {command('verdict NAME', *storage_words(options.storage))}, or give --model "
+            "PATH --arch NAME"
         )
     if options.compare:
         raise InputError("--compare goes with the NAME of a study, whose time the baselines get")

@@ -22,7 +22,8 @@ def run(options: argparse.Namespace) -> int:
     holder = living_lease_holder(folder.objects, sure=True)
     if holder is not None:
         raise InputError(
-            f"clean {options.name}: {folder.address} is being searched by {holder.words(time.time())}; stop it first, by {about('stop', folder)}"
+            f"clean {options.name}: {folder.address} is being searched by {holder.words(time.time())}; stop it "
+            f"first, by {about('stop', folder)}"
         )
     best = best_checkpoints(study, history) if options.keep_best else set()
     kept = {(training_name(number, rung, study.restarted), rung) for number, rung in best}
@@ -33,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
         store.drop(training, epoch)
     words = "would free" if options.dry_run else "freed"
     say(
-        f"{words} {sum(size for _, (*_, size) in going) / 1e6:.1f} MB, {len(going)} checkpoints of {folder.address}; results, best model and verdict stay,"
+        f"{words} {sum(size for _, (*_, size) in going) / 1e6:.1f} MB, {len(going)} checkpoints of {folder.address}; "
+        "results, best model and verdict stay,"
         f" and trials that {about('tune --resume', folder)} promotes are trained anew"
     )
     return COMPLETED

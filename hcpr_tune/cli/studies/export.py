@@ -22,7 +22,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"--model {options.model} goes with --onnx alone, not with {other}; drop one of them")
     if options.name is None and options.model is None:
         raise InputError(
-            f"export needs the NAME of a study (see {command('list', *storage_words(options.storage))}), or --onnx FILE --model DIR"
+            f"export needs the NAME of a study (see {command('list', *storage_words(options.storage))}), or --onnx "
+            "FILE --model DIR"
         )
     return _write_onnx(options) if options.onnx else _write_optuna(options)
 
@@ -53,6 +54,7 @@ def _write_onnx(options: argparse.Namespace) -> int:
     say(f"the model in {model} written to {target}, {written.size / 1e6:.1f} MB")
     say(f'"images" (batch, {shape}), float32 in [0, 1], to "logits" (batch, {written.classes})')
     say(
-        f"under ONNX Runtime its logits differ from the model's by at most {written.difference:.1e}, on batches of {', '.join(map(str, BATCHES))} random images"
+        f"under ONNX Runtime its logits differ from the model's by at most {written.difference:.1e}, on batches of "
+        f"{', '.join(map(str, BATCHES))} random images"
     )
     return COMPLETED

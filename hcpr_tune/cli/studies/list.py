@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     if not studies:
         print_line(
             console,
-            f"no study lies in {options.storage}; {command('tune', *storage_words(options.storage))} begins one, --storage DIR|URL looks elsewhere",
+            f"no study lies in {options.storage}; {command('tune', *storage_words(options.storage))} begins one, "
+            "--storage DIR|URL looks elsewhere",
         )
         return COMPLETED
     print_table(console, [study for study in studies if study["state"] != UNREADABLE])
@@ -79,7 +80,9 @@ def told(storage: str, name: str) -> dict[str, Any] | None:
 
 
 def told_of(storage: str, name: str, place: ObjectStore, address: str, when: float | None) -> dict[str, Any]:
-    """The same of a study in a folder of this machine, or of its copy; `when` it was last written, where its record does not say."""
+    """The same of a study in a folder of this machine, or of its copy; `when` it was last written, where its record
+    does not say.
+    """
     from hcpr_tune.errors import HcprTuneError
     from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import reopen
