@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COMPLETED, NOTHING_COMPLETED, BAD_INPUT, INTERRUPTED, NOT_READ = 0, 1, 2, 130, 141
 """`NOT_READ` is what a shell reports of a program that SIGPIPE ended: `hcpr_tune list | head -1`."""
 COPIED = ("tensorboard ", "train again ", "full verdict ", "report ", "written ")
-"""How the lines begin that hold a command."""
+"""Prefixes of the lines that contain a command."""
 
 NARROWEST, USUAL_WIDTH = 20, 80
 """Columns."""
@@ -66,7 +66,7 @@ def print_lines(console: Console, lines: Iterable[str]) -> None:
 
 
 def search_view(study: Study, console: Console, history: History, json: bool) -> Any:
-    """The live view on a terminal that can redraw it, plain lines elsewhere; JSON for whoever wants it."""
+    """The live view on a terminal that can redraw it, plain lines elsewhere, or JSON."""
     from hcpr_tune.views.terminal.event_log import JsonLines, PlainLines
     from hcpr_tune.views.terminal.live_view import LiveView
 
@@ -96,7 +96,7 @@ def interruptible() -> Iterator[None]:
     """SIGTERM (a Slurm preemption, `kill`), SIGHUP (the terminal was closed) and Ctrl-C end the block with
     KeyboardInterrupt; a second one ends the process at once.
 
-    Whoever ignores SIGHUP, as `nohup` does, goes on ignoring it.
+    A process that ignores SIGHUP, as under `nohup`, continues to ignore it.
     """
 
     if threading.current_thread() is not threading.main_thread():

@@ -26,7 +26,7 @@ ON_STUDIES = ("clean", "enqueue", "export", "kill", "list", "logs", "report", "s
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors on one line and a way out."""
+    """argparse, with errors on one line and a hint."""
 
     def error(self, message: str) -> Any:
         self.exit(BAD_INPUT, f"{self.prog}: error: {one_line(message)}; see {self.prog} --help\n")
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, to_the_end: bool = False) -> in
     try:
         with outlets(forgiving=False):
             options = parser().parse_args(arguments)
-            # A user's code may print what it likes, and nothing of it is imported that nobody has vouched for.
+            # What a user's code prints is kept off standard output, and code is only imported if it is trusted.
             with kept_for_us(to_the_end or arguments is None), only_vouched():
                 return carried_out(options)
     except Unheard as error:
@@ -93,7 +93,7 @@ def trouble_with(error: OSError) -> str:
 
 
 LONGEST_WORD, LONGEST_LINE = 1000, 4000
-"""Characters of a message: a value of more says nothing to a person, and hides the law and the way out."""
+"""Most characters of a word and of a message: a longer value would hide what is allowed and the hint."""
 
 
 def one_line(error: Exception | str) -> str:
@@ -143,13 +143,13 @@ def add_tune(commands: Any) -> None:
     )
     add_space(tune)
     tune.add_argument("--name", metavar="NAME", help="the study's name (default: SPACE-DATE-TIME-CODE)")
-    tune.add_argument("--resume", metavar="NAME", help="go on with a study from its record")
+    tune.add_argument("--resume", metavar="NAME", help="continue a study from its record")
     tune.add_argument(
         "--continue",
         dest="go_on",
         action="store_true",
-        help="with --name: go on with the study where it was begun, else begin it, so that one command can be run "
-        "again and again",
+        help="with --name: continue that study, or start it if it does not exist, so that the same command can be "
+        "run again and again",
     )
     add_storage(tune)
     extending = dict.fromkeys(BUDGET, "; with --resume, N or +N")
@@ -191,8 +191,8 @@ def add_tune(commands: Any) -> None:
 def add_plan(commands: Any) -> None:
     plan = commands.add_parser(
         "plan",
-        help="play a search through before paying for it",
-        description="Play a search under a virtual clock, with the code that decides in a real one: how long it "
+        help="simulate a search before paying for it",
+        description="Simulate a search under a virtual clock, with the scheduler of a real one: how long it "
         "takes, what it costs, what it finds; and how other"
         " settings would do. Nothing is trained but a probe, where nothing was recorded.",
     )
@@ -230,7 +230,7 @@ def add_plan(commands: Any) -> None:
     plan.add_argument(
         "--speeds", default="1", metavar="V1,V2", help="relative speeds of the workers, dealt out in turn (default: 1)"
     )
-    plan.add_argument("--join-over", default="0", metavar="MIN", help="workers come evenly over so many minutes")
+    plan.add_argument("--join-over", default="0", metavar="MIN", help="workers join evenly over this many minutes")
     plan.add_argument("--deaths", default="0", metavar="RATE", help="how often a worker dies, per hour")
     plan.add_argument("--back", default="0", metavar="S", help="seconds until a dead worker is replaced")
     plan.add_argument(
@@ -239,10 +239,10 @@ def add_plan(commands: Any) -> None:
         help="reports that the driver answers per second, with few workers (default: as measured, docs/scale.md)",
     )
     plan.add_argument(
-        "--repeats", type=whole_number, default=20, metavar="N", help="how often each variant is played (default: 20)"
+        "--repeats", type=whole_number, default=20, metavar="N", help="simulations of each variant (default: 20)"
     )
     plan.add_argument(
-        "--seconds", default="40", metavar="S", help="play fewer repeats where they take longer in all (default: 40)"
+        "--seconds", default="40", metavar="S", help="stop repeating after this many seconds in all (default: 40)"
     )
     plan.add_argument(
         "--write", metavar="NAME|PATH", help="write the chosen variant as a new space, with what was foreseen of it"
@@ -253,15 +253,15 @@ def add_plan(commands: Any) -> None:
     plan.add_argument(
         "--replay",
         metavar="DIR",
-        help="instead: play a recorded search again from its own record, and say whether it decides and takes the same",
+        help="instead: replay a recorded search and say whether its decisions and duration are the same",
     )
 
 
 def add_status(commands: Any) -> None:
     status = commands.add_parser(
         "status",
-        help="how a search stands",
-        description="Say how a search stands, running or not: who leads it, its best trials, what was lost.",
+        help="the state of a search",
+        description="Show the state of a search, running or not: its driver, its best trials, what was lost.",
     )
     add_study(status)
     status.add_argument("--json", action="store_true", help="print JSON")
@@ -271,7 +271,7 @@ def add_list(commands: Any) -> None:
     command = commands.add_parser(
         "list",
         help="all searches of a storage",
-        description="List the searches of a storage, newest first: how each stands, its best trial, its gain.",
+        description="List the searches of a storage, newest first: state, best trial, gain.",
     )
     add_storage(command)
     command.add_argument("--json", action="store_true", help="print JSON")
@@ -312,10 +312,10 @@ def add_report(commands: Any) -> None:
 def add_verdict(commands: Any) -> None:
     verdict = commands.add_parser(
         "verdict",
-        help="judge what a search found",
+        help="evaluate what a search found",
         description="Train the best recipes of a search and the published one again on fresh seeds, attack them with "
         "AutoAttack's attacks, say with statistics"
-        " what is better, and leave a model to take away. Broken off, the same command goes on.",
+        " what is better, and export the best model. If interrupted, the same command continues.",
     )
     verdict.add_argument("name", nargs="?", metavar="NAME", help="the study's name")
     add_storage(verdict)
@@ -331,12 +331,12 @@ def add_verdict(commands: Any) -> None:
         default="",
         metavar="METHODS",
         help="baselines, for instance trades,pgd_at,mart: each is searched for as many worker-seconds as the study "
-        "was, and judged with it",
+        "was, and evaluated with it",
     )
     verdict.add_argument(
         "--model",
         metavar="FILE",
-        help="weights from elsewhere (.safetensors, or a state dict of torch), to judge with --arch",
+        help="weights from elsewhere (.safetensors, or a state dict of torch), to evaluate with --arch",
     )
     verdict.add_argument(
         "--classes",
@@ -360,7 +360,7 @@ def add_clean(commands: Any) -> None:
         "clean",
         help="free the disk that a search holds",
         description="Delete the checkpoints of a search that is not running. Results and the best model stay; trials "
-        "that go on later are trained anew.",
+        "that continue later are trained from the start.",
     )
     add_study(clean)
     clean.add_argument("--keep-best", action="store_true", help="keep the checkpoints of the best trials")
@@ -456,7 +456,7 @@ def add_ray(command: Any) -> None:
         type=whole_number,
         default=0,
         metavar="S",
-        help="wait so many seconds for the first node with room for a trial",
+        help="seconds to wait for the first node with room for a trial",
     )
     command.add_argument(
         "--dashboard-host",
@@ -488,12 +488,12 @@ def add_study(command: Any) -> None:
 
 
 def add_storage(command: Any) -> None:
-    """Where studies lie."""
+    """Where studies are stored."""
     command.add_argument(
         "--storage",
         default="results",
         metavar="DIR|URL",
-        help="where studies lie: a folder, or s3://BUCKET/PATH (default: results)",
+        help="where studies are stored: a folder, or s3://BUCKET/PATH (default: results)",
     )
 
 
@@ -506,7 +506,7 @@ def add_train(commands: Any) -> None:
     )
     train.add_argument("--out", metavar="DIR", help="where the results go (default: results/train-DATE-TIME-CODE)")
     add_set(train, "a field of the recipe by dotted name")
-    train.add_argument("--resume", action="store_true", help="go on in --out from its latest checkpoint")
+    train.add_argument("--resume", action="store_true", help="continue in --out from its latest checkpoint")
     add_trust(train, "a recipe in a study")
     train.add_argument("--quiet", action="store_true", help="print only the result")
 
@@ -557,7 +557,7 @@ def whole_number(text: str) -> int:
 
 
 def any_whole_number(text: str) -> int:
-    """A whole number, for argparse; its own law is told later."""
+    """A whole number, for argparse; its range is checked later."""
     return _for_argparse(text, -MOST)
 
 

@@ -1,6 +1,4 @@
-"""Numbers from the command line, with a law for how large they may be: what counts seconds, trials or hours ends
-somewhere.
-"""
+"""Numbers from the command line, with an upper bound on each."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ def whole(option: str, text: str, least: int = 0, most: int = MOST) -> int:
     """A whole number. Raises `InputError`, which names the `option`."""
     value = None
     with suppress(ValueError):
-        value = int(text[: 10 * LONGEST])  # longer ones are beyond the law in any case
+        value = int(text[: 10 * LONGEST])  # longer ones are out of range in any case
     if value is None or not least <= value <= most:
         end = f" and at most {most}" if value is not None and value > most else ""
         raise InputError(f"{option} must be a whole number of at least {least}{end}, got {short(text)}")

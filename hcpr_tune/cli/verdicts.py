@@ -72,5 +72,5 @@ def write_report(folder: StudyFolder, study: Study, history: History) -> str:
 
     try:
         return str(report.write_report(folder, study, history, program=typed("hcpr_tune")))
-    except Exception as error:  # nobody loses a verdict for a page
+    except Exception as error:  # a page that cannot be drawn must not lose a verdict
         return f"could not be drawn ({named(error)})"

@@ -1,4 +1,4 @@
-"""`hcpr_tune plan`: play a search through before paying for it."""
+"""`hcpr_tune plan`: simulate a search before paying for it."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def page_file(options: argparse.Namespace, stem: str) -> Path:
 
 
 def write_page(page: Path, plain: Plain) -> None:
-    """The page, and its numbers beside it."""
+    """The page, and its numbers as JSON next to it."""
     from hcpr_tune.common.files import write_json
     from hcpr_tune.views.report.plan_page import PlanShown, write_plan_page
 
@@ -194,7 +194,7 @@ def planned_space(stem: str, results: Sequence[Played]) -> str:
 
 
 def show(options: argparse.Namespace, plain: Plain, page: Path, written: Path | None) -> None:
-    """The answer, the table, what the rungs are worth, what is to be known of it, and where things lie."""
+    """The answer, the table, the rungs, notes, and the files that were written."""
     from hcpr_tune.views.plan_words import answer_lines, plan_lines, plan_table
 
     console = make_console()

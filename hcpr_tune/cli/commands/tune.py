@@ -183,7 +183,7 @@ def search(options: argparse.Namespace, request: RunRequest) -> int:
 
 
 def resume_command(options: argparse.Namespace, folder: StudyFolder, study: Study) -> str:
-    """The exact command that goes on with the study, from this folder and on the same cluster."""
+    """The exact command that continues the study, from this folder and on the same cluster."""
     from hcpr_tune.views.next_commands import about
 
     more = [] if options.address is None else [option("--address", options.address)]
@@ -252,7 +252,7 @@ def print_json_result(console: Console, folder: StudyFolder, study: Study, histo
 
 
 def print_result(console: Console, folder: StudyFolder, study: Study, history: History, page: ReportFile) -> None:
-    """The answer and where everything lies."""
+    """The answer and the files."""
     from hcpr_tune.search.scheduling.asha import LOST_AT_ONCE, hopeless, over_budget
     from hcpr_tune.views.forecast import budget_words
     from hcpr_tune.views.next_commands import about, way_on

@@ -1,4 +1,4 @@
-"""`hcpr_tune verdict`: judge what a search found, on fresh seeds and under strong attacks."""
+"""`hcpr_tune verdict`: evaluate what a search found, on fresh seeds and under strong attacks."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def the_given(options: argparse.Namespace, study: Study, scratch: Path) -> tuple
 
 
 def given_classes(text: str | None) -> list[str]:
-    """The names of --classes; one that has a comma stands in quotes."""
+    """The names of --classes; a name with a comma is quoted."""
     return [] if text is None else [name.strip() for name in next(csv.reader([text]), [])]
 
 
@@ -296,7 +296,7 @@ def searched_baseline(
 def show(
     console: Console, folder: StudyFolder, plain: dict[str, Any], report: str, options: argparse.Namespace
 ) -> None:
-    """Print the verdict and where everything lies."""
+    """Print the verdict and its files."""
     from hcpr_tune.views.terminal.event_log import tell
     from hcpr_tune.views.verdicts import verdict_lines
 
@@ -310,7 +310,7 @@ def show(
 
 
 def where_lines(folder: StudyFolder, plain: dict[str, Any]) -> list[str]:
-    """Where the verdict and its model lie."""
+    """The files of the verdict and its model."""
     own = folder.root / "verdict"
     lines = [f"verdict      {own / 'verdict.md'}"]
     if there(own / "model.safetensors"):

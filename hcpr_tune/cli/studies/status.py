@@ -1,4 +1,4 @@
-"""`hcpr_tune status`: how a search stands, from its record."""
+"""`hcpr_tune status`: the state of a search, from its record."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDE = 500
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print who leads the search, where it stands, and how to go on."""
+    """Print the driver, the state, and the command that continues the search."""
     from hcpr_tune.views.terminal.live_view import view_of
     from hcpr_tune.views.wording import printable
 
