@@ -107,11 +107,11 @@ def _saving(one: Result, base: Result, unit: str, size: float) -> str:
     work = _saved(one, base, "worker_seconds", lambda seconds: f"{amount(seconds / size)} {unit}", "")
     gain = one["gain_over_base"]
     points = 100 * gain["mean"]
-    lease = "the same" if abs(points) < 0.05 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
+    difference = "the same" if abs(points) < 0.05 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
     shown = gain["low_95"] > 0 or gain["high_95"] < 0
     limits = f" ({100 * gain['low_95']:+.1f} to {100 * gain['high_95']:+.1f})" if interval(gain) else ""
     doubt = "" if shown or not limits else ", which shows no difference"
-    score = f"its score is {lease}{limits}{doubt}"
+    score = f"its score is {difference}{limits}{doubt}"
     return f"Compared to the study as the space has it, it takes {clock} and {work}; {score}."
 
 

@@ -42,7 +42,7 @@ DIFFERENCE = Table(
         "found": Truth(),
     }
 )
-ENTRANT = Table(
+CANDIDATE = Table(
     needed={
         "name": Text(),
         "role": Text(),
@@ -71,7 +71,7 @@ VERDICT = Table(
         "failed_jobs": Table(others=Text()),
         "winner": Maybe(Text()),
         "baseline": Maybe(Text()),
-        "candidates": Row(ENTRANT),
+        "candidates": Row(CANDIDATE),
         "splits": Table(needed={"validation": SPLIT}, others=SPLIT),
         "attacks": Table(others=Text()),
         "openings": Row(Table(needed={"time": Number(0), "number": Number(0, integer=True), "command": Text()})),
@@ -221,14 +221,14 @@ def table_rows(plain: Mapping[str, Any], split: str) -> list[list[str]]:
     roles = {one["name"]: one for one in plain["candidates"]}
     rows = []
     for name, of in sorted(numbers["candidates"].items(), key=lambda one: one[0] != plain["winner"]):
-        lease = numbers["differences"].get(name)
+        difference = numbers["differences"].get(name)
         doubts = roles[name]["unreliable"] if name in roles else []
         rows.append(
             [
                 name + (" (winner)" if name == plain["winner"] else ""),
                 mean_words(of["robust_accuracy"]),
                 mean_words(of["clean_accuracy"]),
-                difference_words(lease) if lease else "",
+                difference_words(difference) if difference else "",
                 "unreliable" if doubts else "",
             ]
         )

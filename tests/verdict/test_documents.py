@@ -77,11 +77,11 @@ def test_every_candidate_has_its_row_with_means_deviations_and_the_difference(pl
         numbers = plain["splits"][split]
         table = rows(section(text, f"On {numbers['images']} {split} images"))
         assert len(table) == 1 + count
-        for name, robust, clean, lease, doubt in table[1:]:
+        for name, robust, clean, difference, doubt in table[1:]:
             of = numbers["candidates"][name.removesuffix(" (winner)")]
             assert (robust, clean) == (mean_words(of["robust_accuracy"]), mean_words(of["clean_accuracy"]))
-            assert name.endswith("(winner)") == (lease == "") == name.startswith("b ")
-            assert lease == "" or lease == difference_words(numbers["differences"][name])
+            assert name.endswith("(winner)") == (difference == "") == name.startswith("b ")
+            assert difference == "" or difference == difference_words(numbers["differences"][name])
             assert doubt == ""
 
 
@@ -94,7 +94,7 @@ def test_no_difference_found_stands_exactly_where_holms_p_is_5_per_cent_or_more(
     }
     assert len({one["found"] for one in differences.values()}) == 2, "one is found, the other one is not"
     table = rows(section(verdict_md(told, "x"), "On 60 validation images"))
-    said = {name: "no difference found" in lease for name, _, _, lease, _ in table[1:] if lease}
+    said = {name: "no difference found" in difference for name, _, _, difference, _ in table[1:] if difference}
     assert said == {name: one["p_holm"] >= 0.05 for name, one in differences.items()}
 
 

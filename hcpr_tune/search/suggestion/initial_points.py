@@ -143,11 +143,11 @@ def best_old_points(study: Study, history: History) -> list[Params]:
     published, points = params_of(study.recipe, study.space), list[Params]()
     scored = [old for old in history.old_trials if old.scores and not old.lost]
 
-    def rung_correlation(old: OldTrial) -> tuple[float, ...]:
+    def quality(old: OldTrial) -> tuple[float, ...]:
         last = max(old.scores)
         return (-last, study.goal.shortfall(old.scores[last]), -study.goal.values(old.scores[last])[0])
 
-    for old in sorted(scored, key=rung_correlation):
+    for old in sorted(scored, key=quality):
         if len(points) < WARM_STARTS and old.params not in (*points, published):
             points.append(old.params)
     history.lasting[key] = points

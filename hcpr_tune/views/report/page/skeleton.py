@@ -64,8 +64,8 @@ def figures_json(drawn: Mapping[str, Shown]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def figure_section(name: str, title: str, lease: str, drawn: Shown, more: str = "") -> Section:
-    """A figure with its caption, which is also its alternative text, and `more` HTML. `lease`: the line above it."""
+def figure_section(name: str, title: str, lead: str, drawn: Shown, more: str = "") -> Section:
+    """A figure with its caption, which is also its alternative text, and `more` HTML. `lead`: the line above it."""
     says = escape(drawn.says)
     if drawn.figure is None:
         return Section(name, title, f"<p>{says}</p>{more}")
@@ -74,7 +74,7 @@ def figure_section(name: str, title: str, lease: str, drawn: Shown, more: str = 
         f' style="min-width: {drawn.least_width}px"></div>'
     )
     figure = f"<figure>{wide(picture, title)}<figcaption>{says}</figcaption></figure>"
-    return Section(name, title, f'<p class="dim">{escape(lease)}</p>{figure}{more}')
+    return Section(name, title, f'<p class="dim">{escape(lead)}</p>{figure}{more}')
 
 
 def wide(body: str, label: str, kind: str = "wide") -> str:
