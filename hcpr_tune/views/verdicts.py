@@ -119,7 +119,7 @@ def verdict_lines(plain: Mapping[str, Any]) -> list[str]:
 
 
 def _failures(plain: Mapping[str, Any]) -> Iterator[str]:
-    """What could not be done: whoever reads the answer must know it first."""
+    """What could not be done; shown first, as it affects how to read the answer."""
     attacks = {reason for job, reason in plain["failed_jobs"].items() if not job.startswith("train ")}
     for reason in sorted(attacks):
         yield f"LOST         attacks failed, and their images do not count: {reason}"

@@ -102,7 +102,7 @@ def _why_unfinished(plan: Plan, state: State) -> str:
         return f"its {plan.worker_seconds / 3600:g} worker-hours are spent (verdict.worker_hours)"
     if state.seconds >= plan.seconds:
         return f"its {plan.seconds:g} seconds are spent (verdict.seconds_at_end)"
-    return "it was broken off"
+    return "it was stopped early"
 
 
 def schedule_words(recipe: Recipe) -> str:
