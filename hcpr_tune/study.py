@@ -60,8 +60,9 @@ class Study:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """A row per trial, by its number: status, accuracies on validation with their 95 % intervals, seconds, every
-        searched value; the columns of trials.csv.
+        """A row per trial, indexed by its number, with the columns of trials.csv.
+
+        Status, accuracies on validation with 95 % intervals, seconds, and every searched value.
         """
         import pandas as pd
 
@@ -72,8 +73,9 @@ class Study:
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """A row per trial and epoch: what was trained and measured, with the shares next to the counts; NaN where an
-        epoch was not evaluated.
+        """A row per trial and epoch: losses, counts and accuracies on validation, times.
+
+        NaN where an epoch was not evaluated.
         """
         import pandas as pd
 
@@ -91,8 +93,9 @@ class Study:
 
     @property
     def best(self) -> dict[str, Any]:
-        """What is known of the best trial, beside the published recipe: as best/metrics.json. Raises `InputError` where
-        no trial has reached a rung.
+        """Metrics of the best trial and of the published recipe, as in best/metrics.json.
+
+        Raises `InputError` if no trial has reached a rung.
         """
         from hcpr_tune.search.record.results import best_metrics, winner
 
@@ -109,7 +112,7 @@ class Study:
 
     @property
     def verdict(self) -> dict[str, Any]:
-        """What `hcpr_tune verdict` found, as verdict/verdict.json. Raises `InputError` where it was not run."""
+        """The result of `hcpr_tune verdict`, as in verdict/verdict.json. Raises `InputError` if there is none."""
         from hcpr_tune.views.next_commands import about
         from hcpr_tune.views.verdicts import read_verdict
 
@@ -122,15 +125,15 @@ class Study:
 
     @property
     def figures(self) -> list[str]:
-        """The names that `figure` knows."""
+        """The names that `figure` accepts."""
         from hcpr_tune.views.report.figures import FIGURES
 
         return list(FIGURES)
 
     def figure(self, name: str) -> go.Figure:
-        """One of the report's pictures, to show or to change.
+        """One of the report's figures, as a plotly figure.
 
-        Raises `InputError` for a name that is not in `figures`, and where there is nothing to draw yet.
+        Raises `InputError` for an unknown name, and if there is nothing to draw yet.
         """
         from hcpr_tune.views.report.figures import FIGURES
 
@@ -144,7 +147,7 @@ class Study:
         return drawn.figure
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write the report to `path`, by default report.html in the study's folder; returns where it is."""
+        """Write the report to `path` (default: report.html in the study's folder) and return its path."""
         from hcpr_tune.views.report.report import write_report
 
         target = None if path is None else Path(path)
@@ -246,10 +249,11 @@ class Study:
 
 
 def load_model(folder: str | Path, device: str = "cpu", trust: bool = False) -> nn.Module:
-    """A trained model in RobustBench's convention, from a folder such as results/NAME/verdict or results/NAME/best:
-    images (B, C, H, W) in [0, 1] -> logits (B, K), eval mode, no parameter wants a gradient. `trust`: run the code
-    (package.module:factory) that a recipe of somebody else names. Raises `InputError` where something is missing or
-    damaged, or where nobody has vouched for such code.
+    """Load a trained model from a folder such as results/NAME/verdict or results/NAME/best.
+
+    As in RobustBench it maps images (B, C, H, W) in [0, 1] to logits (B, K); it is in eval mode and its parameters
+    require no gradient. `trust`: import the code (package.module:factory) that someone else's recipe names.
+    Raises `InputError` if a file is missing or damaged, or names code that is not trusted.
     """
     from hcpr_tune.api.trust import trust_model
     from hcpr_tune.training.models import export
@@ -281,7 +285,7 @@ OPTIONS = (
     "resume",
     "log_to",
 )
-"""The flags of `hcpr_tune tune` that `tune` takes by name."""
+"""Flags of `hcpr_tune tune` that `tune` accepts as keyword arguments."""
 
 
 def tune(
@@ -296,12 +300,17 @@ def tune(
 ) -> Study:
     """Run a search to its end, as `hcpr_tune tune` does, and return the study.
 
-    space: a file of search_spaces/ by name, a path, or the tables of such a file as a dict. settings: as --set,
-    {"hcpr.scale": 8}. options: the other flags of `hcpr_tune tune` by name: trials=40, hours=2, seed=1,
-    address="HOST:PORT", warm_start="results/OLD"; resume="NAME" goes on with a study, and then `space`, `name` and
-    `settings` stay away. trust: as --trust, run the code that a study of somebody else names. Raises `InputError` for
-    what cannot be, `Interrupted` on Ctrl-C, and `HcprTuneError` where no trial reached a rung; all that was recorded is
-    kept.
+    Args:
+        space: a file in search_spaces/ by name, a path, or the tables of such a file as a dict.
+        settings: values as for --set, for instance {"hcpr.scale": 8}.
+        trust: import the code that someone else's study names, as --trust does.
+        options: other flags of `hcpr_tune tune`, for instance trials=40, hours=2, seed=1, address="HOST:PORT",
+            warm_start="results/OLD". resume="NAME" continues a study; leave out space, name and settings then.
+
+    A process that is connected to Ray uses that connection and keeps it.
+
+    Raises `InputError` for bad input, `Interrupted` on Ctrl-C, and `HcprTuneError` if no trial reached a rung.
+    Everything recorded is kept in each case.
     """
     from hcpr_tune.cli import main as cli
     from hcpr_tune.cli.commands import tune as command

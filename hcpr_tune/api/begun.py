@@ -1,8 +1,6 @@
-"""Where this user has begun studies and trainings that name code of his own: kept outside them, where nobody else can
-write.
+"""Which studies and trainings this user started here that name code to import, in a folder that only he can write.
 
-A study that comes from elsewhere can say anything of itself. What it cannot do is write a file into this user's own
-folder, here.
+The list is kept outside the studies: a study from someone else can claim anything, but cannot write into this folder.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from pathlib import Path
 
 
 def remember(place: str, references: Iterable[str]) -> bool:
-    """This user has begun what lies at `place`, and it names these; whether that could be kept."""
+    """Record that this user started the study at `place`, which names these; returns whether it could be written."""
     folder = _folder()
     if folder is None:
         return False
@@ -36,18 +34,18 @@ def remember(place: str, references: Iterable[str]) -> bool:
 
 
 def begun_here(places: Iterable[str], references: Iterable[str]) -> bool:
-    """Whether this user has begun one of the places, or what holds it, with all these names."""
+    """Whether this user started one of the places, or a folder around it, with all these names."""
     wanted = set(references)
     return any(wanted <= _named_at(str(one)) for place in places for one in _with_parents(place))
 
 
 def address_of(path: Path) -> str:
-    """The one name of a folder, whatever way led there."""
+    """The real path of a folder, with links resolved."""
     return os.path.realpath(path)
 
 
 def _with_parents(place: str) -> Iterable[str | Path]:
-    """A folder and all that it lies in; a bucket's URL stands alone."""
+    """A folder and its parents; a bucket's URL alone."""
     return [place] if "://" in place else [Path(place), *Path(place).parents]
 
 

@@ -1,7 +1,7 @@
-"""Whose code a command runs: `package.module:function` in a file is code of whoever wrote the file.
+"""Which code may be imported: `package.module:function` in a file is code chosen by the author of the file.
 
-Named on the command line, or in a file of one's own that is named there, it is the user's own word. In a study or
-beside a model it is its maker's: then the user has begun it here himself, or says `--trust` once.
+A name on the command line, or in the user's own file, is trusted. A name in a study or next to a model is trusted if
+this user started that study here, or gives `--trust` once.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from hcpr_tune.training.recipe import Recipe
 
 MADE_BY_US = ("study.toml", "record.jsonl", "metrics.jsonl", "metrics.json", "model.safetensors")
-"""One of these in a folder: it is a study, a training or a model, and whoever made it may have been anybody."""
+"""A folder with one of these files is a study, a training or a model, and may come from anyone."""
 DEPTH = 4
-"""So many folders above a file may be such a one."""
+"""How many folders above a file are searched for one."""
 
 
 def named_in_recipe(recipe: Recipe) -> set[str]:
@@ -77,7 +77,7 @@ def named_in_trials(history: History) -> set[str]:
 def trust_space(options: argparse.Namespace, path: Path, study: Study) -> None:
     """A space that the command line names, with what it lays over it.
 
-    Raises `InputError` where it is another study's and nobody vouches for it.
+    Raises `InputError` if the file belongs to another study and its code is not trusted.
     """
     _trust_file(options, path, named_in_study(study))
 
@@ -99,8 +99,9 @@ def _trust_file(options: argparse.Namespace, path: Path, named: set[str]) -> Non
 def trust_study(
     options: argparse.Namespace, folder: StudyFolder, study: Study, history: History, own: Iterable[str] = ()
 ) -> None:
-    """A study that was begun before; `own` is what the user names himself in this command. Raises `InputError` where
-    nobody vouches for the rest.
+    """A study that was begun before; `own` is what the user names himself in this command.
+
+    Raises `InputError` if the rest is not trusted.
     """
     from hcpr_tune.training.plugins import vouch
 
@@ -154,7 +155,7 @@ def _places(folder: StudyFolder) -> list[str]:
 
 
 def _words(options: argparse.Namespace) -> Iterable[str]:
-    """The values that the command line itself gives: whoever types a name there has vouched for it."""
+    """The values on the command line itself: a name that is typed there is trusted."""
     for text in getattr(options, "set", ()):
         yield from (text.partition("=")[2].strip().strip("\"'"), *_parts(text))
     for text in getattr(options, "vary", ()):
@@ -179,7 +180,7 @@ def _parts(text: str) -> Iterable[str]:
 
 
 def _is_made_by_us(path: Path) -> bool:
-    """Whether a file lies in a study, in a training or beside a model."""
+    """Whether a file is in a study, a training or the folder of a model."""
     above = [Path(address_of(path)), *Path(address_of(path)).parents][1 : 1 + DEPTH]
     return any(os.access(folder / name, os.F_OK) for folder in above for name in MADE_BY_US)
 
@@ -203,7 +204,7 @@ def _settle(options: argparse.Namespace, named: set[str], places: Sequence[str],
 
 
 def _asked(named: set[str], where: str) -> bool:
-    """Ask whoever sits at a terminal; nobody is asked from a program, a notebook or a job."""
+    """Ask the user at a terminal; programs, notebooks and jobs are not asked."""
     if not _at_terminal():
         return False
     sys.stderr.write(clean(f"{where} names code that this would import and run: {', '.join(sorted(named))}\n"))

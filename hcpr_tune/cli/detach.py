@@ -70,7 +70,7 @@ def detach(options: argparse.Namespace, request: RunRequest) -> int:
         "auto",
         "--wait",
         str(options.wait),
-        # It is decided here: on the cluster nobody can be asked, and nothing is known of what was begun here.
+        # Trust is decided here: on the cluster no one can be asked, and what was started here is not known.
         *(["--trust"] if named_in_study(study) else []),
         *(word for tracker in options.log_to for word in ("--log-to", tracker)),
     ]
@@ -121,7 +121,7 @@ def read_log(storage: str, name: str, address: str | None) -> str:
             f"logs {name}: {folder.address} was not begun with --detach; what a search prints is where it was started"
         )
     if address is None:
-        # The token goes to whoever is asked: a file may send it to this machine, and nowhere else.
+        # The token is sent with the request: a file may direct it to this machine, and nowhere else.
         host = DASHBOARD.fullmatch(dashboard)
         if host is None or not is_loopback(host[1]):
             raise InputError(

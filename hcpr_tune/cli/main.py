@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None, to_the_end: bool = False) -> in
             with kept_for_us(to_the_end or arguments is None), only_vouched():
                 return carried_out(options)
     except Unheard as error:
-        # Whoever closed the pipe has read enough.
+        # A reader that closed the pipe has read enough.
         if not error.closed:
             with suppress(OSError):
                 print(f"hcpr_tune: error: {one_line(error)}", file=sys.stderr, flush=True)
@@ -220,7 +220,9 @@ def add_plan(commands: Any) -> None:
         metavar="DIR",
         help="earlier studies of the same task: their learning curves and costs",
     )
-    plan.add_argument("--curves", metavar="FILE.csv", help="learning curves: columns run, epoch, score, perhaps final")
+    plan.add_argument(
+        "--curves", metavar="FILE.csv", help="learning curves: columns run, epoch, score and optionally final"
+    )
     plan.add_argument(
         "--epoch-seconds",
         metavar="S",

@@ -300,7 +300,7 @@ def print_verdict(console: Console, folder: StudyFolder, history: History, judge
 
 
 def beside_best(folder: StudyFolder) -> str:
-    """What lies beside the best recipe."""
+    """What is next to the best recipe."""
     if there(folder.best / "model.safetensors"):
         return "weights and metrics beside it"
     return "metrics beside it; its weights were lost: train it again"

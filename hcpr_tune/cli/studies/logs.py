@@ -13,6 +13,6 @@ def run(options: argparse.Namespace) -> int:
     """Print the log of the cluster's job that runs the search."""
     from hcpr_tune.cli.detach import read_log
 
-    # The users' models have printed into it, and whoever wrote theirs.
+    # It contains what users' models have printed.
     stream().write(clean(read_log(options.storage, options.name, options.address)))
     return COMPLETED
