@@ -21,9 +21,6 @@ from hcpr_tune.training.loop import torch_threads
 from hcpr_tune.training.models.export import FILES, class_names, load_model
 from hcpr_tune.training.recipe import Recipe, load_recipe
 
-ATTACKS = ("margin", "pgd", "autoattack")
-SPLITS = ("validation", "test")
-
 
 @dataclass(frozen=True)
 class HardPair:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hcpr_tune.training.attacks.pgd import evaluating, margin_attack, pgd, project
+from hcpr_tune.training.attacks.pgd import evaluating, pgd, predict_under_attack, project
 from hcpr_tune.training.loop import attack
 from hcpr_tune.training.methods.losses import misclassification_margin, pair_consistency
 from hcpr_tune.training.methods.method import method_of
@@ -48,16 +48,9 @@ def passing(model: nn.Module) -> Iterator[list[int]]:
 
 
 def margin_survivors(model: nn.Module, images: Tensor, labels: Tensor, start: Tensor, steps: int = 10) -> Tensor:
-    return margin_attack(
-        model,
-        images,
-        labels,
-        misclassification_margin,
-        epsilon=EPSILON,
-        steps=steps,
-        step_size=EPSILON / 4,
-        start=start,
-    )
+    """Which images survive the attack on the margin from one start, (B,) bool."""
+    settings = {"epsilon": EPSILON, "steps": steps, "step_size": EPSILON / 4, "starts": [start]}
+    return predict_under_attack(model, images, labels, misclassification_margin, **settings)[1] == labels
 
 
 def unusual_model() -> nn.Module:
@@ -143,7 +136,7 @@ def test_the_model_is_left_as_found_when_the_objective_raises(digits):
         pgd(model, images, broken, epsilon=EPSILON, steps=2, step_size=0.05, start=images)
     assert condition(model) == before
     with pytest.raises(ZeroDivisionError):
-        margin_attack(model, images, labels, broken, epsilon=EPSILON, steps=2, step_size=0.05, start=images)
+        predict_under_attack(model, images, labels, broken, epsilon=EPSILON, steps=2, step_size=0.05, starts=[images])
     assert condition(model) == before
 
 

@@ -10,7 +10,6 @@ from hcpr_tune.common.settings import get_dotted, set_dotted, show
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.study import Study, study_to_plain
 
-GROWING = ("trials", "hours", "worker_hours")
 FREE = (
     "description",
     "keep_weights",

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -182,11 +182,3 @@ def predict_under_attack(
                 with torch.no_grad():
                     sift(model(adversarial), adversarial)
     return clean, classes
-
-
-def margin_attack(
-    model: Classifier, images: Tensor, labels: Tensor, margin: Margin, *, start: Tensor, **settings: Any
-) -> Tensor:
-    """Which images survive `predict_under_attack` from one start, (B,) bool."""
-    _, classes = predict_under_attack(model, images, labels, margin, starts=[start], **settings)
-    return classes == labels
