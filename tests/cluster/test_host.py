@@ -15,7 +15,7 @@ pytestmark = pytest.mark.cluster
 
 HOST = """
 import json, logging, os, signal, threading
-import ray, torch
+import ray, sklearn, torch  # scikit-learn's import sets two environment variables of OpenMP
 
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 NAMES = ("ray", "ray.tune", "ray.data", "")
@@ -71,6 +71,13 @@ def test_a_program_that_is_connected_to_ray_is_left_as_it_was(tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["trials"] == 2
-    assert told["after"] == told["before"]
+    before, after = told["before"], told["after"]
+    changed = {
+        name
+        for name in before["environment"] | after["environment"]
+        if before["environment"].get(name) != after["environment"].get(name)
+    }
+    assert changed == set()
+    assert after == before
     assert "connected to Ray already" in told["refused"]
     assert not (tmp_path / "results" / "elsewhere").exists()
