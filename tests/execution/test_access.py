@@ -94,7 +94,7 @@ def test_what_is_no_address_is_one_line(home, address):
     [
         (lambda path: path.touch(), "is empty"),
         (lambda path: path.mkdir(), "is a folder"),
-        (lambda path: path.write_bytes(b"\xff\xfe\x00"), "is no text"),
+        (lambda path: path.write_bytes(b"\xff\xfe\x00"), "is not text"),
     ],
 )
 def test_a_token_file_that_holds_none_is_named(home, make, fault):

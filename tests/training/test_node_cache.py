@@ -519,7 +519,7 @@ def test_a_split_in_memory_lets_go_of_the_data_set(folder):
     for cache in (None, NodeCache(folder)):
         pool = digits()
         split = take(pool, np.arange(100), cache, shared_from=0)
-        with pytest.raises(AssertionError, match="let go"):
+        with pytest.raises(AssertionError, match="no longer holds them"):
             split.pool.decode([0])
         assert torch.equal(split.stored(torch.tensor([3, 1])), torch.from_numpy(pool.decode([3, 1])))
 
