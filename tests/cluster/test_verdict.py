@@ -146,7 +146,7 @@ def test_what_was_done_is_not_done_again_and_more_counts_as_another_opening(whol
     more = judged(folder, "one", *few(seeds=2), "--other-seeds", "1", "--test", *NOTHING_SURVIVES)
     assert len(more["openings"]) == 2
     for path in (own / "verdict.md", own / "model_card.md", folder / "results" / "one" / "report.html"):
-        assert "seen 2 times" in path.read_text()
+        assert "used 2 times" in path.read_text()
     jobs = [event["job"] for event in events_of(own) if event["event"] == "job"]
     assert len(set(jobs)) == len(jobs), "something was done twice"
     assert {len(one["of_each_seed"]) for one in more["splits"]["test"]["candidates"].values()} == {2}
@@ -160,7 +160,7 @@ def test_looking_at_the_test_images_by_evaluate_counts_too(whole, tmp_path, comm
     assert [one["number"] for one in study.history.openings] == [1, 2]
     assert len(study.verdict["openings"]) == 2
     for name in ("verdict.md", "model_card.md"):
-        assert "seen 2 times" in (tmp_path / "results" / "one" / "verdict" / name).read_text()
+        assert "used 2 times" in (tmp_path / "results" / "one" / "verdict" / name).read_text()
 
 
 def test_evaluate_runs_autoattack_on_colour_images(whole, tmp_path, command):
