@@ -171,7 +171,7 @@ def test_an_interruption_abandons_the_running_epoch(number, fault_round, backgro
     follow(record, lambda events: sum(e["event"] == "job" for e in events) >= 1, process)
     time.sleep(random.Random(fault_round).random() * 4)
     process.send_signal(number)
-    _, err = process.communicate(timeout=40)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 130
     assert "go on with: " in err
     assert "tune --resume cut --dashboard-host none\n" in err
@@ -188,7 +188,7 @@ def test_a_second_ctrl_c_ends_at_once_and_resuming_works(fault_round, undisturbe
     time.sleep(random.Random(fault_round).random() * 0.3)
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGINT)
-    process.communicate(timeout=40)
+    process.communicate(timeout=200)
     assert process.returncode in (130, -signal.SIGINT)
     resumed(tmp_path, "twice")
     assert outcome(tmp_path, "twice") == undisturbed[0]
@@ -339,7 +339,7 @@ def test_a_second_driver_is_refused_and_told_who_holds_the_study(fault_round, ba
         [sys.executable, "-m", "hcpr_tune", "stop", "held"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    _, err = process.communicate(timeout=40)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 130
     assert "stopped on request; everything recorded is kept" in err
     assert record_of(tmp_path, "held")[-1]["reason"] == "interrupted"
