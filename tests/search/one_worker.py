@@ -66,4 +66,14 @@ def arithmetic() -> str:
     assert images.grad is not None
     assert weight.grad is not None
     parts = (images.grad, weight.grad)
-    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
+    kind = f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {cpu_model()}"
+    return hashlib.sha256(kind.encode() + b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
+
+
+def cpu_model() -> str:
+    """What Linux calls the processor; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith("model name")), "")
