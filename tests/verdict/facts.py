@@ -32,7 +32,7 @@ MASKED = HONEST | {"survive_margin_10": 80, "alarms": ["50 steps break 21.0 poin
 
 
 def candidate(name: str, role: Role = "finalist", **more: Any) -> Candidate:
-    """An candidate whose recipe is like no other name's; its pace and its learning rate are not the published ones."""
+    """A candidate whose recipe is like no other name's; its pace and its learning rate are not the published ones."""
     scale = 4.0 + sum(map(ord, name)) / 1000
     recipe = replace(BASE, hcpr=Hcpr(scale=scale), pace=Schedule(0.3, 0.9, 0.5, "linear"), optimiser=Optimiser(lr=0.05))
     return Candidate(name, role, recipe, **{"score": 0.75, "params": {"hcpr.scale": scale}} | more)

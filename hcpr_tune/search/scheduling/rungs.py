@@ -208,9 +208,9 @@ def _rung(history: History, asha_config: AshaConfig, rung: int) -> Rung:
 
 def rung_system_of(history: History, asha_config: AshaConfig) -> RungSystem:
     """The history's rung system, up to date; rebuilt if the configuration changed."""
-    rung_system: RungSystem | None = history.lasting.get("ladder")
+    rung_system: RungSystem | None = history.lasting.get("rung_system")
     if rung_system is None or (rung_system.asha_config is not asha_config and rung_system.asha_config != asha_config):
-        rung_system = history.lasting["ladder"] = RungSystem(history, asha_config)
+        rung_system = history.lasting["rung_system"] = RungSystem(history, asha_config)
     elif history.touched:
         rung_system.catch_up(history)
     return rung_system
