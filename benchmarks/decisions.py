@@ -19,7 +19,7 @@ from figures import Plain, spread
 
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.scheduling.asha import Job, NewTrial, first_job, next_decision
-from hcpr_tune.search.spec.study import Study, find_space, read_study
+from hcpr_tune.search.spec.study import StudySpec, find_space, read_study
 from hcpr_tune.search.suggestion.sampler import Suggester
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Stopwatch:
 class Play:
     """A search of `study` on virtual workers, from the first event to the last."""
 
-    def __init__(self, study: Study, workers: int) -> None:
+    def __init__(self, study: StudySpec, workers: int) -> None:
         self.study, self.asha_config, self.workers = study, study.asha_config, workers
         self.history, self.suggester = History(study.recipe.epochs, study.goal), Suggester(study)
         self.watch, self.draw, self.now = Stopwatch(), random.Random(0), 0.0
@@ -122,5 +122,5 @@ def played(trials: int, options: argparse.Namespace) -> Plain:
     return {"calls": calls, "microseconds": microseconds, "microseconds_an_event_in_all": spread(whole)}
 
 
-def made_up_study(trials: int, sampler: str) -> Study:
+def made_up_study(trials: int, sampler: str) -> StudySpec:
     return read_study(find_space("default"), [("budget.trials", trials), ("sampler.name", sampler)])

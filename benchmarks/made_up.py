@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcpr_tune.search.spec.space import Dimension, Params, active_params
-from hcpr_tune.search.spec.study import Study, study_to_plain
+from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 
 Plain = dict[str, Any]
 
@@ -20,7 +20,7 @@ def params_at(space: dict[str, Dimension], shares: Iterable[float]) -> Params:
     return active_params(space, values)
 
 
-def made_up(study: Study, count: int) -> Iterator[Plain]:
+def made_up(study: StudySpec, count: int) -> Iterator[Plain]:
     """A record of `count` trials that ended at the first rung, one in three at the second, one in nine at the last."""
     draws = np.random.default_rng(0)
     begin = {"event": "begin", "time": 0.0, "versions": {}, "workers": 2, "fingerprint": study.fingerprint}

@@ -47,7 +47,7 @@ from made_up import made_up, made_up_epoch, params_at
 
 from hcpr_tune.common.settings import parse_assignment
 from hcpr_tune.search.spec.space import Dimension, Params, Range, params_of, with_params
-from hcpr_tune.search.spec.study import Study, read_study
+from hcpr_tune.search.spec.study import StudySpec, read_study
 from hcpr_tune.training.recipe import Recipe, Task
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,7 +99,7 @@ def space_file(name: str) -> Path:
     return Path(name).resolve() if name.endswith(".toml") else ROOT / "search_spaces" / f"{name}.toml"
 
 
-def study_of(options: argparse.Namespace, *overrides: Override) -> Study:
+def study_of(options: argparse.Namespace, *overrides: Override) -> StudySpec:
     """The study of --space and --set, with `overrides` over them."""
     given = [parse_assignment(text) for text in options.set]
     return read_study(space_file(options.space), [*given, *overrides])
@@ -202,7 +202,7 @@ def stock_ray(options: argparse.Namespace, log_file: Path) -> None:
     ray.shutdown()
 
 
-def optuna_space(study: Study) -> dict[str, Any]:
+def optuna_space(study: StudySpec) -> dict[str, Any]:
     """The space as OptunaSearch takes it: every dimension in every trial, a choice where a range has extra values."""
     from hcpr_tune.search.suggestion.optuna_adapter import distribution, distributions_of
 
@@ -222,12 +222,12 @@ def from_optuna(config: Params) -> Params:
     return params | {name: float(value) for name, value in beside.items() if value != IN_RANGE}
 
 
-def first_points(study: Study) -> list[Params]:
+def first_points(study: StudySpec) -> list[Params]:
     """What every arm tries first: the published recipe, and the points that the space names."""
     return [params_of(study.recipe, study.space), *study.first_points]
 
 
-def for_optuna(params: Params, study: Study) -> Params:
+def for_optuna(params: Params, study: StudySpec) -> Params:
     """A point as OptunaSearch takes it: dimensions that do not exist there have any value."""
     from hcpr_tune.search.suggestion.optuna_adapter import to_optuna
 
@@ -495,7 +495,7 @@ def kinds_of(ways: Sequence[str], rungs: Sequence[int]) -> list[tuple[str, int]]
     return kinds + ([("single", rung) for rung in rungs[:-1]] if "restarted" in ways else [])
 
 
-def recipe_of(study: Study, params: Params, kind: tuple[str, int], rungs: Sequence[int], seed: int) -> Recipe:
+def recipe_of(study: StudySpec, params: Params, kind: tuple[str, int], rungs: Sequence[int], seed: int) -> Recipe:
     """The recipe of one training. Only `annealed` has segments: with one schedule the pace spans the training too."""
     mode, epochs = kind
     recipe = with_params(study.recipe, params)
@@ -557,7 +557,7 @@ def training(recipe: Recipe, image_size: int, rungs: Sequence[int]) -> Plain:
     return {"scores": scores, "diverged": diverged, "seconds": time.perf_counter() - began}
 
 
-def sobol_params(study: Study, count: int) -> list[Params]:
+def sobol_params(study: StudySpec, count: int) -> list[Params]:
     """The first recipes of a low-discrepancy sequence over the space and learning rate: more begin with the same."""
     from scipy.stats import qmc
 
@@ -566,7 +566,7 @@ def sobol_params(study: Study, count: int) -> list[Params]:
     return [params_at(space, point) for point in points[:count]]
 
 
-def rungs_study(options: argparse.Namespace) -> Study:
+def rungs_study(options: argparse.Namespace) -> StudySpec:
     task: list[Override] = [("task.dataset", options.dataset), ("task.images", options.images)]
     if options.root:
         task.append(("task.root", str(Path(options.root).resolve())))

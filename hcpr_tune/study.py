@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec import study as spec
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.lease import LeaseHolder
     from hcpr_tune.training.recipe import Recipe
 
@@ -36,7 +36,7 @@ class Study:
     """
 
     folder: StudyFolder
-    spec: spec.Study
+    spec: StudySpec
     history: History
 
     @classmethod

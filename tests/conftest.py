@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hcpr_tune.search.spec.study import Study, read_study
+from hcpr_tune.search.spec.study import StudySpec, read_study
 
 ROOT = Path(__file__).parent.parent
 
@@ -92,7 +92,7 @@ def space_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_study(space_file: Path) -> Study:
+def small_study(space_file: Path) -> StudySpec:
     return read_study(space_file)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import sealed_row
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import Study, study_to_plain
+from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from hcpr_tune.search.storage.studies import create
 
 
@@ -18,14 +18,14 @@ class Written:
     """A study in a folder."""
 
     folder: StudyFolder
-    study: Study
+    study: StudySpec
 
     @property
     def name(self) -> str:
         return self.folder.root.name
 
 
-def written(storage: Path, name: str, study: Study, events: Iterable[Event], began: float = 0.0) -> Written:
+def written(storage: Path, name: str, study: StudySpec, events: Iterable[Event], began: float = 0.0) -> Written:
     """Write study and record into `storage`, its clock beginning at `began`."""
     folder = StudyFolder(storage / name)
     create(folder, study)
@@ -37,7 +37,7 @@ def written(storage: Path, name: str, study: Study, events: Iterable[Event], beg
     return Written(folder, study)
 
 
-def folded(study: Study, events: Iterable[Event]) -> History:
+def folded(study: StudySpec, events: Iterable[Event]) -> History:
     """The history of these events."""
     history = History(study.recipe.epochs, study.goal)
     for event in events:

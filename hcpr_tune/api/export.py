@@ -11,11 +11,11 @@ from hcpr_tune.errors import InputError
 if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec.study import StudySpec
 
 
 def write_optuna(
-    study: Study, history: History, target: Path, name: str, still_running: bool, option: str = ""
+    study: StudySpec, history: History, target: Path, name: str, still_running: bool, option: str = ""
 ) -> None:
     """Write the trials into a new storage of Optuna: an SQLite file, or a journal if it ends in .log.
 

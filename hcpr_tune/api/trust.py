@@ -20,7 +20,7 @@ from hcpr_tune.errors import InputError
 if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.training.recipe import Recipe
 
 MADE_BY_US = ("study.toml", "record.jsonl", "metrics.jsonl", "metrics.json", "model.safetensors")
@@ -43,7 +43,7 @@ def named_as_model(name: str) -> set[str]:
     return set() if name in MODELS or name.startswith("torchvision:") else {name}
 
 
-def named_in_study(study: Study) -> set[str]:
+def named_in_study(study: StudySpec) -> set[str]:
     """All that a study may import: its recipe's, those that are searched, its sampler."""
     from hcpr_tune.search.spec.study import SAMPLERS
 
@@ -74,7 +74,7 @@ def named_in_trials(history: History) -> set[str]:
     return found
 
 
-def trust_space(options: argparse.Namespace, path: Path, study: Study) -> None:
+def trust_space(options: argparse.Namespace, path: Path, study: StudySpec) -> None:
     """A space that the command line names, with what it lays over it.
 
     Raises `InputError` if the file belongs to another study and its code is not trusted.
@@ -97,7 +97,7 @@ def _trust_file(options: argparse.Namespace, path: Path, named: set[str]) -> Non
 
 
 def trust_study(
-    options: argparse.Namespace, folder: StudyFolder, study: Study, history: History, own: Iterable[str] = ()
+    options: argparse.Namespace, folder: StudyFolder, study: StudySpec, history: History, own: Iterable[str] = ()
 ) -> None:
     """A study that was begun before; `own` is what the user names himself in this command.
 
@@ -112,7 +112,7 @@ def trust_study(
     _settle(options, (in_study | in_trials) - given, _places(folder), str(where))
 
 
-def trust_sampler(options: argparse.Namespace, root: Path, study: Study) -> None:
+def trust_sampler(options: argparse.Namespace, root: Path, study: StudySpec) -> None:
     """A study that is only played again: its sampler alone is imported."""
     from hcpr_tune.search.spec.study import SAMPLERS
 
@@ -127,7 +127,7 @@ def trust_model(options: argparse.Namespace, folder: Path) -> None:
     _settle(options, named_as_model(load_recipe(path).model.name), [address_of(folder)], str(path))
 
 
-def begin(folder: StudyFolder, study: Study) -> None:
+def begin(folder: StudyFolder, study: StudySpec) -> None:
     """Make the study's folder; that this user has begun it here is kept, where it names code."""
     from hcpr_tune.search.storage.studies import create
 
@@ -143,7 +143,7 @@ def begin_training(out: Path, recipe: Recipe) -> None:
         remember(address_of(out), named)
 
 
-def option_again(folder: StudyFolder, study: Study) -> str:
+def option_again(folder: StudyFolder, study: StudySpec) -> str:
     """What a command that goes on with the study must say where it could not be kept that this user has begun it."""
     named = named_in_study(study)
     return " --trust" if named and not begun_here(_places(folder), named) else ""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hcpr_tune.search.record.history import History
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.training.recipe import Recipe
 
 COMPLETED, NOTHING_COMPLETED, BAD_INPUT, INTERRUPTED, NOT_READ = 0, 1, 2, 130, 141
@@ -65,7 +65,7 @@ def print_lines(console: Console, lines: Iterable[str]) -> None:
             console.print(Text(printable(line)))
 
 
-def search_view(study: Study, console: Console, history: History, json: bool) -> Any:
+def search_view(study: StudySpec, console: Console, history: History, json: bool) -> Any:
     """The live view on a terminal that can redraw it, plain lines elsewhere, or JSON."""
     from hcpr_tune.views.terminal.event_log import JsonLines, PlainLines
     from hcpr_tune.views.terminal.live_view import LiveView

@@ -19,7 +19,7 @@ from hcpr_tune.cli.run_request import overrides_of
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.simulation.curves.costs import Costs
     from hcpr_tune.simulation.curves.curves import Curves
     from hcpr_tune.simulation.curves.recorded import OldStudy
@@ -51,7 +51,7 @@ def the_variants(options: argparse.Namespace) -> tuple[list[Variant], str]:
     path = find_space("default" if options.space is None else options.space)
 
     @cache
-    def read(more: Sequence[tuple[str, Any]]) -> Study:
+    def read(more: Sequence[tuple[str, Any]]) -> StudySpec:
         words = " ".join([given, *(f"--vary {name}={value}" for name, value in more)]).strip()
         return read_study(path, [*overrides, *more], words)
 
@@ -61,7 +61,7 @@ def the_variants(options: argparse.Namespace) -> tuple[list[Variant], str]:
     return variants, path.stem
 
 
-def the_worker_pool(options: argparse.Namespace, study: Study) -> WorkerPool:
+def the_worker_pool(options: argparse.Namespace, study: StudySpec) -> WorkerPool:
     """The workers that the options speak of. Raises `InputError`."""
     from hcpr_tune.simulation.variants import check_workers
     from hcpr_tune.simulation.worker_pool import WorkerPool
@@ -105,7 +105,7 @@ def given_curves(options: argparse.Namespace, variants: Sequence[Variant], old: 
     return read_curves(Path(options.curves))
 
 
-def check_one_score(study: Study, why: str) -> None:
+def check_one_score(study: StudySpec, why: str) -> None:
     """Raises `InputError` where the study looks at two accuracies."""
     if study.goal.floors or len(study.settings.objective) > 1:
         raise InputError(
@@ -115,7 +115,7 @@ def check_one_score(study: Study, why: str) -> None:
         )
 
 
-def guessed_curves(study: Study, probes: Sequence[Plain]) -> Curves:
+def guessed_curves(study: StudySpec, probes: Sequence[Plain]) -> Curves:
     """The stated family, through what the probe has seen."""
     from hcpr_tune.simulation.curves.curves import GuessedCurves
 
@@ -130,7 +130,7 @@ def guessed_curves(study: Study, probes: Sequence[Plain]) -> Curves:
     )
 
 
-def the_costs(options: argparse.Namespace, study: Study, old: Sequence[OldStudy]) -> tuple[Costs, list[Plain]]:
+def the_costs(options: argparse.Namespace, study: StudySpec, old: Sequence[OldStudy]) -> tuple[Costs, list[Plain]]:
     """What the work costs, and what a probe measured; none is made if costs were recorded and curves are given."""
     from hcpr_tune.cli.sizes import measuring
     from hcpr_tune.simulation.curves.costs import costs_of_probe, costs_of_records
@@ -150,7 +150,7 @@ def the_costs(options: argparse.Namespace, study: Study, old: Sequence[OldStudy]
     return costs, probes
 
 
-def probed(options: argparse.Namespace, study: Study) -> list[Plain]:
+def probed(options: argparse.Namespace, study: StudySpec) -> list[Plain]:
     """Train a little, here or on a cluster."""
     from dataclasses import asdict
 

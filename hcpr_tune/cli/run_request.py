@@ -18,7 +18,7 @@ from hcpr_tune.errors import InputError
 if TYPE_CHECKING:
     from hcpr_tune.search.record.history import Event, History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec.study import StudySpec
 
 EXTENDING = (*BUDGET, "epochs")
 """Flags that extend a study with --resume: a number, or +N for so much more."""
@@ -44,7 +44,7 @@ class RunRequest:
     """What is to be run: a study, new or begun before, and the events that come first."""
 
     folder: StudyFolder
-    study: Study
+    study: StudySpec
     history: History
     where: str
     """Where the settings stand, for messages."""
@@ -60,7 +60,7 @@ def run_request(options: argparse.Namespace) -> RunRequest:
     return new_request(options) if options.resume is None else resumed_request(options)
 
 
-def given_study(options: argparse.Namespace) -> tuple[Study, str, str]:
+def given_study(options: argparse.Namespace) -> tuple[StudySpec, str, str]:
     """The study of the space and the command line, where it stands, and the name of its space."""
     from hcpr_tune.search.spec.study import find_space, read_study
 
@@ -169,7 +169,7 @@ def with_budget(request: RunRequest, budget: dict[str, float]) -> RunRequest:
     return replace(request, study=extend(request.study, budget), requests=(*request.requests, event))
 
 
-def extension_of(options: argparse.Namespace, study: Study, history: History) -> dict[str, float]:
+def extension_of(options: argparse.Namespace, study: StudySpec, history: History) -> dict[str, float]:
     """The new budget that the flags ask for, by the budget's keys and `epochs`.
 
     +N is more than the limit, or than what was spent beyond it.

@@ -21,7 +21,7 @@ from hcpr_tune.common.files import write_json
 from hcpr_tune.version import VERSION
 
 if TYPE_CHECKING:
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.training.recipe import Recipe
 
 MOST_SECONDS = 20.0
@@ -32,7 +32,7 @@ GROWS = ("model.", "averaging.half_life")
 
 
 @contextmanager
-def measuring(study: Study) -> Iterator[Callable[[], int]]:
+def measuring(study: StudySpec) -> Iterator[Callable[[], int]]:
     """A function that says the bytes of the study's largest checkpoint, 0 where that cannot be known here."""
     from hcpr_tune.common.settings import to_plain
 
@@ -105,7 +105,7 @@ def keep_size(key: str, size: int) -> None:
         write_json(cache_file(), kept)
 
 
-def largest_recipes(study: Study) -> list[Recipe]:
+def largest_recipes(study: StudySpec) -> list[Recipe]:
     """The recipes at the ends of what the size depends on."""
     from hcpr_tune.search.spec.space import active_params, params_of, with_params
 

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from hcpr_tune.execution.capacity import Share
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.verdict.plan import Plan
 
 
 def run_verdict(
     folder: StudyFolder,
-    study: Study,
+    study: StudySpec,
     history: History,
     plan: Plan,
     share: Share,
@@ -45,7 +45,7 @@ def run_verdict(
 
 
 def small_verdict(
-    folder: StudyFolder, study: Study, history: History, share: Share, console: Console, options: argparse.Namespace
+    folder: StudyFolder, study: StudySpec, history: History, share: Share, console: Console, options: argparse.Namespace
 ) -> dict[str, Any] | None:
     """What a finished search ends with; None where it is too long for one, or none is wanted."""
     from hcpr_tune.verdict.plan import small_plan
@@ -66,7 +66,7 @@ def small_verdict(
     return judged
 
 
-def write_report(folder: StudyFolder, study: Study, history: History) -> str:
+def write_report(folder: StudyFolder, study: StudySpec, history: History) -> str:
     """Draw the study's report anew, which has the verdict in it, and say where it is."""
     from hcpr_tune.views.report import report
 

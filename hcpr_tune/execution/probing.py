@@ -8,7 +8,7 @@ from typing import Any
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.errors import InputError
 from hcpr_tune.execution.capacity import Share
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 
 PROBE_SECONDS = 80.0
 """Together with Ray's start and imports this stays within two minutes."""
@@ -17,7 +17,7 @@ LOOK_SECONDS = 120.0
 """Limit for reading file names and headers; a folder that takes longer is left to the trials."""
 
 
-def probe_cluster(study: Study, share: Share) -> list[dict[str, Any]]:
+def probe_cluster(study: StudySpec, share: Share) -> list[dict[str, Any]]:
     """What the published recipe costs on each of the probed workers: the fields of `training.probe.Probe`."""
     import ray
 
@@ -41,7 +41,7 @@ def probe_cluster(study: Study, share: Share) -> list[dict[str, Any]]:
     return found
 
 
-def check_data(study: Study, share: Share) -> tuple[str, ...]:
+def check_data(study: StudySpec, share: Share) -> tuple[str, ...]:
     """Before the study starts, have a worker check a folder of images, which the driver may not see.
 
     Reads only file names and headers. Returns notes for the user, or nothing if no worker answers in time.

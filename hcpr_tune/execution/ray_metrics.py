@@ -16,7 +16,7 @@ from hcpr_tune.common.text import named
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.ledger import PARTS, trial_seconds
 from hcpr_tune.search.record.results import StudyFolder, winner
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.summary import gain_points
 
 STATES = ("running", "stopped", "interrupted", "completed", "diverged", "failed", "killed")
@@ -56,7 +56,7 @@ Values = dict[tuple[str, str], float]
 class Tally:
     """The state behind the metrics, updated event by event: the cost of an event does not grow with the study."""
 
-    def __init__(self, study: Study, history: History, gpus_per_trial: float) -> None:
+    def __init__(self, study: StudySpec, history: History, gpus_per_trial: float) -> None:
         self._study, self._gpus = study, gpus_per_trial
         self._states: dict[int, str] = {}
         self._seconds: dict[int, dict[str, float]] = {}
@@ -143,7 +143,7 @@ class RayMetrics:
     pace falls when no epochs end.
     """
 
-    def __init__(self, folder: StudyFolder, study: Study, history: History, gpus_per_trial: float) -> None:
+    def __init__(self, folder: StudyFolder, study: StudySpec, history: History, gpus_per_trial: float) -> None:
         self.trouble = ""
         self._tally = Tally(study, history, gpus_per_trial)
         self._heard = time.time()

@@ -18,7 +18,7 @@ from hcpr_tune.execution.host import borrowed
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import Listener, Record, Segments
 from hcpr_tune.search.record.results import ResultFiles, StudyFolder
-from hcpr_tune.search.spec.study import Study, study_to_plain
+from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from hcpr_tune.search.storage.bucket_sync import BucketSync
 from hcpr_tune.search.storage.inbox import clear_stops
 from hcpr_tune.search.storage.lease import Lease
@@ -49,7 +49,7 @@ TUNE_SETTINGS = {
 @contextmanager
 def recording(
     folder: StudyFolder,
-    study: Study,
+    study: StudySpec,
     history: History,
     workers: int,
     requests: Sequence[Event] = (),
@@ -106,7 +106,7 @@ def driver_facts(packages: Iterable[str]) -> Event:
     }
 
 
-def _begin(study: Study, history: History, workers: int, requests: Sequence[Event], time: float) -> Event:
+def _begin(study: StudySpec, history: History, workers: int, requests: Sequence[Event], time: float) -> Event:
     losses = [{"event": "loss", "what": history.damage}] if history.damage else []
     return {
         "event": "begin",
@@ -121,7 +121,7 @@ def _begin(study: Study, history: History, workers: int, requests: Sequence[Even
 
 def run(
     folder: StudyFolder,
-    study: Study,
+    study: StudySpec,
     history: History,
     share: Share,
     listeners: Callable[[], Sequence[Listener]] = list,
@@ -147,7 +147,9 @@ def run(
     return history
 
 
-def _search(folder: StudyFolder, study: Study, record: Record[History], share: Share, trainable: type | None) -> None:
+def _search(
+    folder: StudyFolder, study: StudySpec, record: Record[History], share: Share, trainable: type | None
+) -> None:
     from hcpr_tune.execution.search_adapter import SearchAdapter
     from hcpr_tune.execution.trainable import TrainJob
 

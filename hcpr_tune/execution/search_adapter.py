@@ -15,7 +15,7 @@ from hcpr_tune.search.record.record import Record
 from hcpr_tune.search.record.results import StudyFolder, recipe_of_job, training_name
 from hcpr_tune.search.scheduling.scheduler import Scheduler
 from hcpr_tune.search.spec.space import Params
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.inbox import STOP, Inbox
 from hcpr_tune.search.suggestion.sampler import Suggester
 
@@ -23,7 +23,7 @@ from hcpr_tune.search.suggestion.sampler import Suggester
 class SearchAdapter(RayTuneAdapter[Job]):
     """Runs what the scheduler decides; each decision is recorded before the worker starts."""
 
-    def __init__(self, study: Study, record: Record[History], folder: StudyFolder, capacity: Capacity) -> None:
+    def __init__(self, study: StudySpec, record: Record[History], folder: StudyFolder, capacity: Capacity) -> None:
         super().__init__()
         self._study, self._record, self._folder, self._capacity = study, record, folder, capacity
         self._scheduler = Scheduler(study, record.history, Suggester(study), self._write, record.clock)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hcpr_tune.search.spec.study import Foreseen, Study
+from hcpr_tune.search.spec.study import Foreseen, StudySpec
 from hcpr_tune.simulation.comparison import Played
 
 
-def with_foreseen(study: Study, played: Played) -> Study:
+def with_foreseen(study: StudySpec, played: Played) -> StudySpec:
     """The study with the plan's mean figures as its forecast."""
 
     def mean(name: str) -> float:

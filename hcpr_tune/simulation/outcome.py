@@ -9,7 +9,7 @@ from itertools import pairwise
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import kept_checkpoints, winner
 from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, end_of, spearman
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import Costs
 from hcpr_tune.simulation.curves.curves import Curve, Curves, Play
 from hcpr_tune.simulation.simulation import Simulation
@@ -74,7 +74,7 @@ class Outcome:
         return self.best - self.score
 
 
-def played(study: Study, curves: Curves, play: Play, costs: Costs, worker_pool: WorkerPool, seed: int) -> Outcome:
+def played(study: StudySpec, curves: Curves, play: Play, costs: Costs, worker_pool: WorkerPool, seed: int) -> Outcome:
     """Simulate one search and return its outcome."""
     timing = PlannedTiming(costs, study, worker_pool.workers)
     lives = FailureModel(worker_pool, seed) if worker_pool.deaths_per_hour else None
@@ -106,14 +106,14 @@ def played(study: Study, curves: Curves, play: Play, costs: Costs, worker_pool: 
     )
 
 
-def worth_at(study: Study, curve: Curve, place: int) -> float:
+def worth_at(study: StudySpec, curve: Curve, place: int) -> float:
     """The first objective without noise; 0 if a floor is missed."""
     true = {"robust_accuracy": curve.true_robust[place], "clean_accuracy": curve.true_clean[place]}
     return 0.0 if study.goal.shortfall(true) else study.goal.values(true)[0]
 
 
 def _rung(
-    study: Study, history: History, rung: int, true: Mapping[int, float], best: int | None, timing: PlannedTiming
+    study: StudySpec, history: History, rung: int, true: Mapping[int, float], best: int | None, timing: PlannedTiming
 ) -> RungOutcome:
     reached = [trial for trial in history.trials.values() if rung in trial.rungs]
     stopped = [trial for trial in reached if trial.last_rung == rung and not trial.lost]
@@ -134,7 +134,7 @@ def _rung(
     )
 
 
-def _to_the_end(study: Study, rung: int, timing: PlannedTiming) -> float:
+def _to_the_end(study: StudySpec, rung: int, timing: PlannedTiming) -> float:
     """Seconds that a trial takes from a rung to the end."""
     if not study.restarted:
         return sum(timing.epochs(study.rungs[-1])[rung:])

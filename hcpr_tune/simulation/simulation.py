@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from hcpr_tune.search.record.history import Event, History, Job
 from hcpr_tune.search.scheduling.scheduler import Scheduler, Suggests
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import has_checkpoint
 from hcpr_tune.simulation.curves.curves import Curve, Play
 from hcpr_tune.simulation.worker_pool import FailureModel, Idle, WorkerPool
@@ -71,7 +71,7 @@ Kind = Literal["ask", "report", "death", "join", "outside"]
 class Simulation:
     """One simulated search. After `run`, `history` is what a real search would have recorded."""
 
-    study: Study
+    study: StudySpec
     play: Play
     timing: Timing
     worker_pool: WorkerPool

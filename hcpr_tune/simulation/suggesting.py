@@ -9,7 +9,7 @@ from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.search.record.history import History, Source
 from hcpr_tune.search.scheduling.scheduler import Suggests
 from hcpr_tune.search.spec.space import Params
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.suggestion.initial_points import planned_point
 from hcpr_tune.search.suggestion.sampler import Suggester
 from hcpr_tune.simulation.curves.curves import Curves
@@ -22,14 +22,14 @@ MOST_TO_LEARN_FROM = 200
 class Blind:
     """Returns the planned points, then trials without a point: saves draws that nothing depends on."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudySpec) -> None:
         self._study, self._name = study, study.settings.sampler.name
 
     def suggest(self, number: int, history: History) -> tuple[Params, Source]:
         return planned_point(self._study, history) or ({}, self._name)
 
 
-def played_studies(studies: Sequence[Study], curves: Curves) -> tuple[list[Study], str]:
+def played_studies(studies: Sequence[StudySpec], curves: Curves) -> tuple[list[StudySpec], str]:
     """The studies with samplers that can be simulated, replaced in all of them or in none, and a note on it."""
     names = {study.settings.sampler.name for study in studies}
     if not curves.knows_params:
@@ -51,7 +51,7 @@ def played_studies(studies: Sequence[Study], curves: Curves) -> tuple[list[Study
     )
 
 
-def repeated(study: Study, repeat: int) -> Study:
+def repeated(study: StudySpec, repeat: int) -> StudySpec:
     """The study itself for repeat 0, else with another seed for points, brackets and random promotions."""
     if not repeat:
         return study
@@ -59,5 +59,5 @@ def repeated(study: Study, repeat: int) -> Study:
     return replace(study, settings=replace(study.settings, seed=seed))
 
 
-def suggester_of(study: Study, curves: Curves) -> Suggests:
+def suggester_of(study: StudySpec, curves: Curves) -> Suggests:
     return Suggester(study) if curves.knows_params else Blind(study)

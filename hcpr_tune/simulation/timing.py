@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hcpr_tune.search.record.history import Job
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import Costs
 from hcpr_tune.simulation.curves.curves import Curve
 
@@ -13,7 +13,7 @@ from hcpr_tune.simulation.curves.curves import Curve
 class PlannedTiming:
     """Every epoch takes the time in `costs`, times the trial's factor, divided by the worker's speed."""
 
-    def __init__(self, costs: Costs, study: Study, workers: int) -> None:
+    def __init__(self, costs: Costs, study: StudySpec, workers: int) -> None:
         self.costs, self._study, self._workers = costs, study, workers
         self._epochs: dict[int, list[float]] = {}
 

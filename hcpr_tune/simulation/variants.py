@@ -10,7 +10,7 @@ from typing import Any
 
 from hcpr_tune.common.settings import parse_assignment
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.worker_pool import WorkerPool
 
 WORKERS = "workers"
@@ -26,12 +26,12 @@ class Variant:
     """One way to search."""
 
     name: str
-    study: Study
+    study: StudySpec
     worker_pool: WorkerPool
 
 
 def variants_of(
-    vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]], Study], worker_pool: WorkerPool
+    vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]], StudySpec], worker_pool: WorkerPool
 ) -> list[Variant]:
     """The study as it is, and one variant for each combination of the values in `vary` (`KEY=V1,V2,V3`).
 
@@ -62,7 +62,7 @@ def variants_of(
     return found
 
 
-def _with_workers(study: Study, workers: int) -> Study:
+def _with_workers(study: StudySpec, workers: int) -> StudySpec:
     """The study limited to the number of workers it is compared with."""
     resources = replace(study.settings.resources, workers=workers)
     return replace(study, settings=replace(study.settings, resources=resources))
@@ -88,7 +88,7 @@ def _values(text: str) -> list[tuple[str, Any]]:
     return parsed
 
 
-def check_workers(option: str, value: Any, study: Study) -> int:
+def check_workers(option: str, value: Any, study: StudySpec) -> int:
     """Return `value`. Raises `InputError` if it is not a number of workers, or more than the study would use."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
         bounds = f"at most {MOST_WORKERS}" if isinstance(value, int) and value > MOST_WORKERS else "at least 1"

@@ -11,7 +11,7 @@ from hcpr_tune.common.settings import read_toml, set_dotted
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.space import field_of
-from hcpr_tune.search.spec.study import Study, find_space, study_from_plain, study_to_plain
+from hcpr_tune.search.spec.study import StudySpec, find_space, study_from_plain, study_to_plain
 from hcpr_tune.training.recipe import METHODS
 from hcpr_tune.verdict.plan import COEFFICIENTS, Candidate, candidate_of
 
@@ -26,7 +26,7 @@ def baseline_name(name: str, method: str) -> str:
     return f"{name}-vs-{method}"
 
 
-def check_methods(methods: list[str], study: Study) -> None:
+def check_methods(methods: list[str], study: StudySpec) -> None:
     """Raises `InputError` for a method that is unknown, or is the study's own."""
     known = [name for name in METHODS if name != study.recipe.method]
     for method in methods:
@@ -36,7 +36,7 @@ def check_methods(methods: list[str], study: Study) -> None:
             )
 
 
-def baseline_study(study: Study, history: History, name: str, method: str) -> Study:
+def baseline_study(study: StudySpec, history: History, name: str, method: str) -> StudySpec:
     """The study of a baseline: the same task, network, length and rungs, and the same worker-seconds.
 
     Its search space has the method's coefficients, from `search_spaces/baselines.toml`, and the study's dimensions that
@@ -105,7 +105,7 @@ def _without_method(table: dict[str, Any]) -> dict[str, Any]:
     return _unconditional(table) | ({"when": when} if when else {})
 
 
-def baseline_candidate(study: Study, history: History, method: str) -> Candidate | None:
+def baseline_candidate(study: StudySpec, history: History, method: str) -> Candidate | None:
     """The best trial of a baseline's search; None if no trial completed."""
     complete = [trial for trial in history.ranked() if trial.status == "completed"]
     if not complete:

@@ -12,7 +12,7 @@ from hcpr_tune.common.paths import is_file
 from hcpr_tune.common.text import first_line
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training import manifest
 from hcpr_tune.training.recipe import COSINE_METHODS, Recipe
 from hcpr_tune.verdict.adapter import training_name
@@ -30,7 +30,7 @@ PREFIX = "module."
 
 
 def given_candidate(
-    study: Study,
+    study: StudySpec,
     path: Path,
     architecture: str,
     values: Sequence[tuple[str, Any]],

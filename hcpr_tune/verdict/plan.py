@@ -16,7 +16,7 @@ from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.results import front, winner
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.spec.space import with_params
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.recipe import Recipe, Schedule, recipe_from_plain
 
 Role = Literal["finalist", "published", "ablation", "compared", "given"]
@@ -111,7 +111,7 @@ def full_length(recipe: Recipe) -> Recipe:
     return replace(recipe, stop_epoch=0)
 
 
-def published(study: Study, history: History) -> Candidate:
+def published(study: StudySpec, history: History) -> Candidate:
     """Trial 0."""
     trial = history.trials.get(0)
     score = trial.score if trial is not None else None
@@ -119,7 +119,7 @@ def published(study: Study, history: History) -> Candidate:
     return Candidate(PUBLISHED, "published", full_length(study.recipe), 0, score, params)
 
 
-def finalists(study: Study, history: History, count: int) -> list[Candidate]:
+def finalists(study: StudySpec, history: History, count: int) -> list[Candidate]:
     """The best `count` completed trials; in a Pareto study, trials spread along the front.
 
     The published recipe is evaluated anyway, so it is not included. Raises `InputError` if there are too few.
@@ -147,13 +147,13 @@ def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:
     return [trials[place] for place in dict.fromkeys(places)]
 
 
-def candidate_of(study: Study, trial: Trial) -> Candidate:
+def candidate_of(study: StudySpec, trial: Trial) -> Candidate:
     """A trial as a finalist."""
     recipe = full_length(with_params(study.recipe, trial.params))
     return Candidate(f"trial {trial.number}", "finalist", recipe, trial.number, trial.score, trial.params)
 
 
-def full_plan(study: Study, history: History, test: bool, others: Sequence[Candidate] = ()) -> Plan:
+def full_plan(study: StudySpec, history: History, test: bool, others: Sequence[Candidate] = ()) -> Plan:
     """The plan for the study's settings: finalists, the published recipe, and `others`.
 
     Raises `InputError` if there are too few finalists.
@@ -170,7 +170,7 @@ def full_plan(study: Study, history: History, test: bool, others: Sequence[Candi
     )
 
 
-def _plan(study: Study, candidates: tuple[Candidate, ...]) -> Plan:
+def _plan(study: StudySpec, candidates: tuple[Candidate, ...]) -> Plan:
     settings = study.settings.verdict
     return Plan(
         candidates,
@@ -185,7 +185,7 @@ def _plan(study: Study, candidates: tuple[Candidate, ...]) -> Plan:
     )
 
 
-def given_plan(study: Study, given: Candidate, test: bool) -> Plan:
+def given_plan(study: StudySpec, given: Candidate, test: bool) -> Plan:
     """The plan for an external model alone."""
     return replace(_plan(study, (replace(given, role="given"),)), test=test)
 
@@ -198,7 +198,7 @@ SMALL_IMAGES, SMALL_CHUNK = 100, 50
 """Small chunks, so that all models were attacked on nearly the same images if the verdict runs out of time."""
 
 
-def small_plan(study: Study, history: History) -> Plan | None:
+def small_plan(study: StudySpec, history: History) -> Plan | None:
     """The verdict at the end of a search: winner and published recipe, one new seed each, on a few validation images.
 
     None if the winner was not trained to its last epoch, or if training alone would take too much of the time limit.

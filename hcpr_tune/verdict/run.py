@@ -13,7 +13,7 @@ from hcpr_tune.execution.runner import NAMED_VERSIONS, driver_facts, ending, run
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import Hearing, Record, Segments, read_segments
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.inbox import clear_stops
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.verdict.curves import Curves
@@ -44,7 +44,7 @@ def known_state(folder: StudyFolder) -> State:
 
 def carry_out(
     folder: StudyFolder,
-    study: Study,
+    study: StudySpec,
     history: History,
     plan: Plan,
     share: Share,
@@ -87,7 +87,7 @@ def carry_out(
 
 
 def settle(
-    folder: StudyFolder, study: Study, history: History, plan: Plan, record: Record[State], program: str
+    folder: StudyFolder, study: StudySpec, history: History, plan: Plan, record: Record[State], program: str
 ) -> dict[str, Any]:
     """Write the conclusion, and close a test access once everything it was for has been attacked."""
     state = record.history

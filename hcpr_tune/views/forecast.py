@@ -11,13 +11,13 @@ from typing import Any
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import most_checkpoints
 from hcpr_tune.search.scheduling.asha import most_epochs, usual_epochs, usual_segments
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.methods.schedules import attack_steps
 
 POWER_80, TWO_SIDED_95 = 0.8416, 1.96
 
 
-def budget_words(study: Study) -> str:
+def budget_words(study: StudySpec) -> str:
     """What ends the search."""
     budget = study.settings.budget
     words = [f"{budget.trials} trials"]
@@ -26,7 +26,7 @@ def budget_words(study: Study) -> str:
     return " or ".join(words)
 
 
-def disk_words(study: Study, history: History, workers: int, checkpoint_bytes: int) -> str:
+def disk_words(study: StudySpec, history: History, workers: int, checkpoint_bytes: int) -> str:
     """The most disk space that checkpoints take; `checkpoint_bytes`: the size of one, 0 if unknown."""
     most = most_checkpoints(study, history, workers)
     size = (
@@ -35,7 +35,7 @@ def disk_words(study: Study, history: History, workers: int, checkpoint_bytes: i
     return f"at most {most} checkpoints{size}"
 
 
-def plan_lines(study: Study) -> list[str]:
+def plan_lines(study: StudySpec) -> list[str]:
     """Rungs, trials, calibration and epochs."""
     settings = study.settings
     usual = usual_epochs(study.asha_config, study.calibration)
@@ -56,7 +56,7 @@ def plan_lines(study: Study) -> list[str]:
     return lines
 
 
-def probe_lines(study: Study, workers: int, probes: Sequence[dict[str, Any]]) -> list[str]:
+def probe_lines(study: StudySpec, workers: int, probes: Sequence[dict[str, Any]]) -> list[str]:
     """Worker-hours, wall-clock time, disk space and detectable difference, from what the probe measured."""
     segments = [
         (segment_seconds(study, probes, start, end), times)
@@ -84,7 +84,7 @@ def probe_lines(study: Study, workers: int, probes: Sequence[dict[str, Any]]) ->
     ]
 
 
-def segment_seconds(study: Study, probes: Sequence[dict[str, Any]], start: int, end: int) -> tuple[float, float]:
+def segment_seconds(study: StudySpec, probes: Sequence[dict[str, Any]], start: int, end: int) -> tuple[float, float]:
     """Seconds of training and of evaluation for the epochs after `start` up to `end`, at the attack steps of each."""
     recipe = study.recipe
     if study.restarted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hcpr_tune.common.shell import storage_of, study_command
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 
 
 def about(verb: str, folder: StudyFolder, *more: str, program: str = "") -> str:
@@ -18,12 +18,12 @@ def storage_of_folder(folder: StudyFolder) -> str:
     return str(folder.root.parent) if folder.bucket is None else storage_of(folder.bucket.url)[0]
 
 
-def way_on(folder: StudyFolder, study: Study, history: History, state: str, program: str) -> str:
+def way_on(folder: StudyFolder, study: StudySpec, history: History, state: str, program: str) -> str:
     """The command that continues a study that is not running; `state` is one of `status.STATES`."""
     return about("tune --resume", folder, _more(study, history, state), program=program)
 
 
-def _more(study: Study, history: History, state: str) -> str:
+def _more(study: StudySpec, history: History, state: str) -> str:
     """The budget to add so that it can continue."""
     if state == "finished":
         return "--trials +20"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.ledger import against_plan
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.wording import amount, lasting, working
 
 NAMES: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -25,12 +25,12 @@ SENTENCE = (
 TITLES = ("", "planned", "so far")
 
 
-def foreseen_rows(study: Study, history: History) -> list[tuple[str, str, str]]:
+def foreseen_rows(study: StudySpec, history: History) -> list[tuple[str, str, str]]:
     """(what, planned, so far) for each figure; empty without a plan."""
     return [(NAMES[name][0], *values) for name, values in _told(study, history).items()]
 
 
-def foreseen_line(study: Study, history: History) -> str:
+def foreseen_line(study: StudySpec, history: History) -> str:
     """The main figures in one line; empty without a plan."""
     told = _told(study, history)
     if not told:
@@ -43,7 +43,7 @@ def foreseen_line(study: Study, history: History) -> str:
     )
 
 
-def _told(study: Study, history: History) -> dict[str, tuple[str, str]]:
+def _told(study: StudySpec, history: History) -> dict[str, tuple[str, str]]:
     """(planned, so far) in words."""
     return {
         name: (_words(name, planned), _words(name, actual)) for name, planned, actual in against_plan(study, history)

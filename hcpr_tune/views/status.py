@@ -10,7 +10,7 @@ from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.results import StudyFolder, rung_accuracies, rungs_plain, trial_metrics
 from hcpr_tune.search.scheduling.asha import hopeless, next_decision, over_budget, usual_epochs
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.lease import LeaseHolder
 from hcpr_tune.views.summary import Alarm, alarms, gain_points, judged, stopped_at
 from hcpr_tune.views.verdicts import read_verdict, short
@@ -38,7 +38,7 @@ OPTIMISTIC = (
 Plain = dict[str, Any]
 
 
-def state_of(study: Study, history: History, holder: LeaseHolder | None) -> str:
+def state_of(study: StudySpec, history: History, holder: LeaseHolder | None) -> str:
     """One of `STATES`; `holder` is the process that holds the lease."""
     if holder is not None:
         return "running"
@@ -63,7 +63,7 @@ def holder_plain(holder: LeaseHolder | None, now: float) -> Plain | None:
     return {"host": holder.host, "process": holder.process, "seconds_since_heard_of": round(holder.silence(now), 1)}
 
 
-def study_status(study: Study, history: History, alive: bool = True) -> Plain:
+def study_status(study: StudySpec, history: History, alive: bool = True) -> Plain:
     """A snapshot of everything that is shown of a study. `alive`: whether a search is running."""
     ranked, (best, members), published = history.ranked(), judged(study, history), history.trials.get(0)
     running = sorted(history.running, key=lambda trial: trial.number) if alive else []
@@ -92,7 +92,7 @@ def study_status(study: Study, history: History, alive: bool = True) -> Plain:
     }
 
 
-def answer(folder: StudyFolder, study: Study, history: History, alive: bool) -> Plain:
+def answer(folder: StudyFolder, study: StudySpec, history: History, alive: bool) -> Plain:
     """The status, with the time account, the paths and the verdict."""
     account = ledger(history, study.asha_config)
     totals = {name: value for name, value in account.items() if name != "trials"}
@@ -128,7 +128,7 @@ def metrics(trial: Trial, alive: bool) -> Plain:
     return plain if alive or trial.state != "running" else plain | {"status": "interrupted"}
 
 
-def counts(study: Study, history: History, alive: bool = True) -> dict[str, int]:
+def counts(study: StudySpec, history: History, alive: bool = True) -> dict[str, int]:
     """The number of trials in each state; a waiting trial counts as stopped unless it is promoted later."""
     result = {"suggested": len(history.trials), "budget": study.settings.budget.trials} | dict.fromkeys(TRIAL_STATES, 0)
     for trial in history.trials.values():
@@ -166,7 +166,7 @@ def running_plain(trial: Trial) -> Plain:
     return {"trial": trial.number, "epoch": trial.last_epoch, "target": trial.target, "worker": worker}
 
 
-def share_done(study: Study, history: History) -> float:
+def share_done(study: StudySpec, history: History) -> float:
     """The share of a search that is done, if it is not running; 1 only if nothing is left to do."""
     if state_of(study, history, None) in ("finished", "out of time"):
         return 1.0
@@ -174,12 +174,12 @@ def share_done(study: Study, history: History) -> float:
     return min(0.99, trained / max(1, expected_epochs(study)))
 
 
-def expected_epochs(study: Study) -> int:
+def expected_epochs(study: StudySpec) -> int:
     """The epochs that the search takes if each rung promotes exactly its quota."""
     return usual_epochs(study.asha_config, study.calibration)
 
 
-def seconds_left(study: Study, history: History) -> float | None:
+def seconds_left(study: StudySpec, history: History) -> float | None:
     """An estimate: the usual number of epochs minus those done, at their pace, within the time budget."""
     trained = sum(len(trial.epochs) for trial in history.trials.values())
     if not trained:

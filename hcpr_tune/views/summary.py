@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.results import front, masking_of
 from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, rung_correlations
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 
 
-def judged(study: Study, history: History) -> tuple[Trial | None, list[Trial]]:
+def judged(study: StudySpec, history: History) -> tuple[Trial | None, list[Trial]]:
     """The best trial, as in `results.winner`, and the front; computed once for each state of the history."""
     kept: tuple[Trial | None, list[Trial]] | None = history.derived.get("judged")
     if kept is None:
@@ -21,7 +21,7 @@ def judged(study: Study, history: History) -> tuple[Trial | None, list[Trial]]:
     return kept
 
 
-def gain_points(study: Study, history: History) -> float | None:
+def gain_points(study: StudySpec, history: History) -> float | None:
     """Gain of the best trial over the published recipe, in points of robust accuracy on validation.
 
     None while one of them has no score.
@@ -38,7 +38,7 @@ def stopped_at(history: History) -> dict[int, int]:
     return dict(sorted(found.items()))
 
 
-def rung_lines(study: Study, history: History) -> list[str]:
+def rung_lines(study: StudySpec, history: History) -> list[str]:
     """Each rung's rank correlation with a later epoch, in words."""
     least = study.settings.early_stopping.min_rank_correlation
     lines = []
@@ -69,7 +69,7 @@ class Alarm:
     trials: tuple[int, ...] = ()
 
 
-def alarms(study: Study, history: History) -> list[Alarm]:
+def alarms(study: StudySpec, history: History) -> list[Alarm]:
     """Signs of masked gradients, best trial first; lost trials, by their reason; a floor that no trial reaches."""
     found = [
         Alarm("masking", f"trial {trial.number} may mask its gradients: {words}", (trial.number,))

@@ -19,7 +19,7 @@ from hcpr_tune.execution.ray_metrics import STATES, RayMetrics
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import read_history
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import Study, extend, read_study
+from hcpr_tune.search.spec.study import StudySpec, extend, read_study
 from hcpr_tune.search.storage.studies import check_new, create
 from hcpr_tune.views.trackers.trackers import TrackerView
 from tests.cluster.test_detach import asked
@@ -47,7 +47,7 @@ class Searched:
     """A study that is searched in this process, in one session or several."""
 
     folder: StudyFolder
-    study: Study
+    study: StudySpec
     history: History
     listeners: list[Any] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ def begun(folder: Path, name: str, *overrides: tuple[str, Any]) -> Searched:
     return Searched(study_folder, study, create(study_folder, study))
 
 
-def metrics(folder: StudyFolder, study: Study, history: History) -> RayMetrics:
+def metrics(folder: StudyFolder, study: StudySpec, history: History) -> RayMetrics:
     return RayMetrics(folder, study, history, GPUS)
 
 

@@ -22,7 +22,7 @@ from hcpr_tune.execution.cluster import connected
 from hcpr_tune.execution.ray_tune import RayTuneAdapter
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import read_history
-from hcpr_tune.search.spec.study import Study, read_study
+from hcpr_tune.search.spec.study import StudySpec, read_study
 from hcpr_tune.search.storage.studies import check_new, create
 from hcpr_tune.search.suggestion.warm_start import warm_start
 from hcpr_tune.views.terminal.live_view import result_table
@@ -60,7 +60,7 @@ def local_ray():
         yield Share(workers=2, cpus_per_trial=1.0, gpus_per_trial=0.0)
 
 
-def searched(space: str, folder: Path, share: Share, *overrides: tuple[str, Any]) -> tuple[Study, History]:
+def searched(space: str, folder: Path, share: Share, *overrides: tuple[str, Any]) -> tuple[StudySpec, History]:
     """A whole search on the shared Ray."""
     study = read_study(in_folder(folder, space) / "small.toml", overrides)
     study_folder = check_new(folder / "results", "one")

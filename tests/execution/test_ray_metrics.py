@@ -12,7 +12,7 @@ from hcpr_tune.execution.ray_metrics import METRICS, STATES, Exported, RayMetric
 from hcpr_tune.search.record.history import WORKER_DIED
 from hcpr_tune.search.record.ledger import PARTS, ledger
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from tests.conftest import ROOT
 from tests.search.histories import begin, epoch, history_of, job, job_end, published, reached, suggested
 from tests.views.recorded import history_like, recorded
@@ -20,7 +20,7 @@ from tests.views.recorded import history_like, recorded
 BOARD = ROOT / "launch" / "grafana" / "hcpr_tune.json"
 
 
-def told(study: Study, *events, gpus: float = 0.5):
+def told(study: StudySpec, *events, gpus: float = 0.5):
     """The values after these events, which the tally was told one by one."""
     history = history_of(last_epoch=study.recipe.epochs)
     tally = Tally(study, history, gpus)

@@ -11,7 +11,7 @@ from typing import Any
 
 from hcpr_tune.search.record.history import Event
 from hcpr_tune.search.record.record import BEGINS
-from hcpr_tune.search.spec.study import Study, study_to_plain
+from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from tests.views.recorded import recorded
 
 ODD: tuple[Any, ...] = (
@@ -22,7 +22,7 @@ ODD: tuple[Any, ...] = (
 """Values that some field may have been given by hand, by another version or by a broken disk."""
 
 
-def base_events(study: Study, trials: int = 6) -> list[Event]:
+def base_events(study: StudySpec, trials: int = 6) -> list[Event]:
     """A record with every kind of event."""
     made = [json.loads(json.dumps(event)) for event in recorded(study, trials, lost=0.3)]
     begin = made[0] | {"fingerprint": study.fingerprint, "study": study_to_plain(study)}

@@ -12,13 +12,13 @@ import torch
 from hcpr_tune.execution.runner import recording
 from hcpr_tune.search.record.results import ResultFiles, StudyFolder, recipe_of_job, training_name
 from hcpr_tune.search.scheduling.scheduler import Scheduler
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.studies import check_new, create
 from hcpr_tune.search.suggestion.sampler import Suggester
 from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_segment
 
 
-def search(study: Study, storage: Path, name: str) -> StudyFolder:
+def search(study: StudySpec, storage: Path, name: str) -> StudyFolder:
     """Run the study to its end, one job after the other."""
     folder = check_new(storage, name)
     history = create(folder, study)

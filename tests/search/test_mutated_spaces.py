@@ -16,7 +16,7 @@ import tomli_w
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.space import with_params
-from hcpr_tune.search.spec.study import Study, read_study, study_to_toml
+from hcpr_tune.search.spec.study import StudySpec, read_study, study_to_toml
 from hcpr_tune.search.suggestion.sampler import KINDS, Suggester, check_sampler
 from hcpr_tune.views.forecast import plan_lines
 from tests.search.histories import begin, job, reached, suggested
@@ -50,7 +50,7 @@ def within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
-def tried(path: Path) -> Study | None:
+def tried(path: Path) -> StudySpec | None:
     """What a dry run and the first suggestions do with the space in a file; None where it is refused in one line."""
     try:
         study = read_study(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hcpr_tune.search.spec.space import Params
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import Costs
 from hcpr_tune.simulation.curves.curves import Curve
 from hcpr_tune.simulation.simulation import Simulation
@@ -51,7 +51,7 @@ ONE = WorkerPool(1)
 
 
 def simulation(
-    study: Study, costs: Costs = SECOND, worker_pool: WorkerPool = ONE, lost: int = -1, **more: Any
+    study: StudySpec, costs: Costs = SECOND, worker_pool: WorkerPool = ONE, lost: int = -1, **more: Any
 ) -> Simulation:
     """A search of falling trials."""
     more.setdefault("suggester", Blind(study))
@@ -59,6 +59,6 @@ def simulation(
     return Simulation(study, Falling(study.rungs, lost=lost), timing, worker_pool, **more)
 
 
-def with_budget(study: Study, **budget: float) -> Study:
+def with_budget(study: StudySpec, **budget: float) -> StudySpec:
     settings = replace(study.settings, budget=replace(study.settings.budget, **budget))
     return replace(study, settings=settings)

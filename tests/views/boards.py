@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hcpr_tune.common.drawing import as_png
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.results import StudyFolder, training_name
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.attacks.examples import Examples, draw_examples
 from hcpr_tune.training.recipe import Evaluation, Task
 from hcpr_tune.views.tensorboard.writer import TensorBoardView
@@ -58,7 +58,7 @@ def picture(seed: int = 0, side: int = 8, channels: int = 1) -> bytes:
     return as_png(draw_examples(found, Task(), Evaluation(), list("abcdef"), 3))
 
 
-def checkpoint_with(folder: StudyFolder, study: Study, number: int, rung: int, png: bytes) -> Path:
+def checkpoint_with(folder: StudyFolder, study: StudySpec, number: int, rung: int, png: bytes) -> Path:
     """Such a rung's checkpoint as far as the view reads it; returns its picture."""
     path = folder.checkpoints / training_name(number, rung, study.restarted) / f"epoch_{rung:04d}" / "examples.png"
     path.parent.mkdir(parents=True)

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from hcpr_tune.search.record.history import Event
-from hcpr_tune.search.spec.study import Study, find_space, read_study
+from hcpr_tune.search.spec.study import StudySpec, find_space, read_study
 from tests.search.histories import begin
 from tests.views.recorded import recorded
 
@@ -15,7 +15,7 @@ Settings = list[tuple[str, Any]]
 
 BOTH: Settings = [("objective", ["robust_accuracy", "clean_accuracy"])]
 FLOOR: Settings = [("constraints.clean_accuracy", 0.99)]
-KINDS: dict[str, tuple[int, Settings, Callable[[Study], list[Event]]]] = {
+KINDS: dict[str, tuple[int, Settings, Callable[[StudySpec], list[Event]]]] = {
     "no record": (16, [], lambda study: []),
     "no trial": (16, [], lambda study: [begin()]),
     "one trial": (16, [], lambda study: list(recorded(study, 1))),
@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[int, Settings, Callable[[Study], list[Event]]]] = {
 
 
 @cache
-def kind(name: str) -> tuple[Study, list[Event]]:
+def kind(name: str) -> tuple[StudySpec, list[Event]]:
     """A study of the default space and its events, which nobody may change."""
     trials, settings, events = KINDS[name]
     study = read_study(find_space("default"), [("budget.trials", trials), *settings])

@@ -13,14 +13,14 @@ from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import sealed_row
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.space import active_params, params_of
-from hcpr_tune.search.spec.study import Study, study_to_plain
+from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from hcpr_tune.search.storage.studies import create
 from tests.search.histories import begin, epoch, job, job_end, suggested
 
 TOTAL, CLASSES = 359, 10
 
 
-def recorded(study: Study, trials: int, lost: float = 0.1, running: int = 0) -> Iterator[Event]:
+def recorded(study: StudySpec, trials: int, lost: float = 0.1, running: int = 0) -> Iterator[Event]:
     """A number of trials, a share of them `lost`; the last `running` ones have just begun, and the search has not
     ended.
     """
@@ -51,7 +51,9 @@ def recorded(study: Study, trials: int, lost: float = 0.1, running: int = 0) -> 
         yield {"event": "end", "time": time + 1, "reason": "finished"}
 
 
-def _trained(study: Study, number: int, params: dict[str, Any], rungs: tuple[int, ...], draws: Any) -> Iterator[Event]:
+def _trained(
+    study: StudySpec, number: int, params: dict[str, Any], rungs: tuple[int, ...], draws: Any
+) -> Iterator[Event]:
     scale = float(params.get("hcpr.scale", 8.0))
     top = 0.78 - 0.05 * abs(math.log(scale / 9)) + 0.02 * draws.standard_normal()
     start = 0
@@ -93,7 +95,7 @@ def _attacked(draws: Any, wrong: int) -> Event:
     }
 
 
-def history_like(study: Study, trials: int, **more: Any) -> History:
+def history_like(study: StudySpec, trials: int, **more: Any) -> History:
     """The fold of such a record."""
     history = History(study.recipe.epochs, study.goal)
     for event in recorded(study, trials, **more):
@@ -101,7 +103,7 @@ def history_like(study: Study, trials: int, **more: Any) -> History:
     return history
 
 
-def written(root: Path, study: Study, trials: int, **more: Any) -> StudyFolder:
+def written(root: Path, study: StudySpec, trials: int, **more: Any) -> StudyFolder:
     """Such a study in a folder, as a search leaves it that was killed before it wrote anything but its record."""
     folder = StudyFolder(root)
     create(folder, study)

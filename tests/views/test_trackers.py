@@ -25,7 +25,7 @@ import pytest
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.trackers import trackers
 from hcpr_tune.views.trackers.tracked import points_of
 from hcpr_tune.views.trackers.trackers import TRACKERS, Service, TrackerView, check_tracker, harmless
@@ -161,7 +161,7 @@ def tell(view: TrackerView, history: History, *events: Event) -> None:
             view.on_event(event, history)
 
 
-def session(name: str, folder: StudyFolder, study: Study, history: History, *events: Event) -> TrackerView:
+def session(name: str, folder: StudyFolder, study: StudySpec, history: History, *events: Event) -> TrackerView:
     """A session of a search that is told these events, and ends."""
     view = TrackerView(name, folder, study, history)
     tell(view, history, *events)
@@ -169,7 +169,7 @@ def session(name: str, folder: StudyFolder, study: Study, history: History, *eve
     return view
 
 
-def begun(tmp_path: Path, study: Study) -> tuple[StudyFolder, History]:
+def begun(tmp_path: Path, study: StudySpec) -> tuple[StudyFolder, History]:
     """A study that has just been begun."""
     folder = written(tmp_path / "results" / "mine", study, 0)
     history = History(study.recipe.epochs, study.goal)
@@ -183,7 +183,7 @@ ENDS = {
 }
 
 
-def as_recorded(history: History, found: dict[str, Found], name: str, study: Study) -> None:
+def as_recorded(history: History, found: dict[str, Found], name: str, study: StudySpec) -> None:
     """Every run is there once, with every point of the record once."""
     assert set(found) == {"study", *(f"trial_{number:04d}" for number in history.trials)}
     for trial in history.trials.values():

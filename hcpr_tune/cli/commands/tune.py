@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hcpr_tune.execution.cluster import Cluster
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.views.report.report_file import ReportFile
 
 LOOPBACK = "127.0.0.1"
@@ -182,7 +182,7 @@ def search(options: argparse.Namespace, request: RunRequest) -> int:
     )
 
 
-def resume_command(options: argparse.Namespace, folder: StudyFolder, study: Study) -> str:
+def resume_command(options: argparse.Namespace, folder: StudyFolder, study: StudySpec) -> str:
     """The exact command that continues the study, from this folder and on the same cluster."""
     from hcpr_tune.views.next_commands import about
 
@@ -193,7 +193,7 @@ def resume_command(options: argparse.Namespace, folder: StudyFolder, study: Stud
     return about("tune --resume", folder, *more, option_again(folder, study).strip())
 
 
-def print_study(study: Study) -> None:
+def print_study(study: StudySpec) -> None:
     """The resolved study, as a file that can be given as --space."""
     from hcpr_tune.search.spec.study import study_to_toml
 
@@ -244,14 +244,14 @@ def best_words(history: History) -> str:
     return f"{100 * (ranked[0].score or 0.0):.1f} % by trial {ranked[0].number}" if ranked else "none yet"
 
 
-def print_json_result(console: Console, folder: StudyFolder, study: Study, history: History, code: int) -> None:
+def print_json_result(console: Console, folder: StudyFolder, study: StudySpec, history: History, code: int) -> None:
     """The answer for programs."""
     from hcpr_tune.views.terminal.event_log import result_news, tell
 
     tell(console, result_news(folder, study, history, code, code == INTERRUPTED))
 
 
-def print_result(console: Console, folder: StudyFolder, study: Study, history: History, page: ReportFile) -> None:
+def print_result(console: Console, folder: StudyFolder, study: StudySpec, history: History, page: ReportFile) -> None:
     """The answer and the files."""
     from hcpr_tune.search.scheduling.asha import LOST_AT_ONCE, hopeless, over_budget
     from hcpr_tune.views.forecast import budget_words

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hcpr_tune.execution.capacity import Share
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.verdict.plan import Candidate, Plan
 
 
@@ -100,7 +100,7 @@ def judge(options: argparse.Namespace, scratch: Path) -> int:
     return COMPLETED if plain["winner"] is not None else NOTHING_COMPLETED
 
 
-def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, History]:
+def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, StudySpec, History]:
     """The study that is judged, with what the command line says of the verdict; a new, empty one for a model alone."""
     from hcpr_tune.common.settings import parse_assignments, shorten
     from hcpr_tune.search.storage.studies import reopen
@@ -125,7 +125,7 @@ def judged_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histo
     return folder, study, history
 
 
-def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, History]:
+def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, StudySpec, History]:
     """For a model alone: a study that has its task and searches nothing, in a folder of its own, the same for the same
     file, network and task.
 
@@ -164,7 +164,7 @@ def empty_study(options: argparse.Namespace) -> tuple[StudyFolder, Study, Histor
     return check_new(options.storage, name), with_settings(study, options), History(study.recipe.epochs, study.goal)
 
 
-def with_settings(study: Study, options: argparse.Namespace) -> Study:
+def with_settings(study: StudySpec, options: argparse.Namespace) -> StudySpec:
     """The study with the flags laid over its table [verdict]."""
     from hcpr_tune.common.settings import parse_assignment, read, to_plain
     from hcpr_tune.search.spec.study import Verdict
@@ -179,7 +179,7 @@ def with_settings(study: Study, options: argparse.Namespace) -> Study:
     return replace(study, settings=replace(study.settings, verdict=verdict))
 
 
-def the_given(options: argparse.Namespace, study: Study, scratch: Path) -> tuple[Candidate, Path] | None:
+def the_given(options: argparse.Namespace, study: StudySpec, scratch: Path) -> tuple[Candidate, Path] | None:
     """The model of --model, and its weights as safetensors."""
     if options.model is None:
         return None
@@ -197,7 +197,7 @@ def given_classes(text: str | None) -> list[str]:
     return [] if text is None else [name.strip() for name in next(csv.reader([text]), [])]
 
 
-def keep_given(folder: StudyFolder, study: Study, given: tuple[Candidate, Path]) -> None:
+def keep_given(folder: StudyFolder, study: StudySpec, given: tuple[Candidate, Path]) -> None:
     """Put the given weights where workers look for them, and begin the empty study where there is none."""
     from hcpr_tune.search.storage.studies import exists
     from hcpr_tune.verdict.external_model import keep
@@ -209,7 +209,7 @@ def keep_given(folder: StudyFolder, study: Study, given: tuple[Candidate, Path])
 
 
 def plan_of(
-    options: argparse.Namespace, folder: StudyFolder, study: Study, history: History, others: list[Candidate]
+    options: argparse.Namespace, folder: StudyFolder, study: StudySpec, history: History, others: list[Candidate]
 ) -> Plan:
     """The plan. Raises `InputError` where there are too few finalists."""
     from hcpr_tune.verdict.plan import full_plan, given_plan
@@ -232,7 +232,7 @@ def check_free(folder: StudyFolder) -> None:
         raise refusal(folder.address, holder)
 
 
-def check_test(options: argparse.Namespace, study: Study) -> None:
+def check_test(options: argparse.Namespace, study: StudySpec) -> None:
     """Find out before any work whether there are test images; nothing is done with them."""
     if options.test:
         from hcpr_tune.training.data.heldout import open_test
@@ -243,7 +243,7 @@ def check_test(options: argparse.Namespace, study: Study) -> None:
 def searched_baseline(
     options: argparse.Namespace,
     folder: StudyFolder,
-    study: Study,
+    study: StudySpec,
     history: History,
     method: str,
     share: Share,

@@ -14,7 +14,7 @@ from hcpr_tune.common.shell import typed
 if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import Study
+    from hcpr_tune.search.spec.study import StudySpec
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     return COMPLETED
 
 
-def bring_picture(folder: StudyFolder, study: Study, history: History) -> None:
+def bring_picture(folder: StudyFolder, study: StudySpec, history: History) -> None:
     """The best trial's picture of attacked images, where the study lies in a bucket and was searched from elsewhere."""
     from hcpr_tune.search.record.results import winner
     from hcpr_tune.views.tensorboard.trial_pictures import TrialPictures, examples_key

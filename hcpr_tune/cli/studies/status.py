@@ -14,7 +14,7 @@ from hcpr_tune.study import Study
 if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec import study as spec
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.lease import LeaseHolder
 
 WIDE = 500
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     return COMPLETED
 
 
-def state_words(folder: StudyFolder, study: spec.Study, history: History, holder: LeaseHolder | None) -> str:
+def state_words(folder: StudyFolder, study: StudySpec, history: History, holder: LeaseHolder | None) -> str:
     """The state of a study in words, with the way on."""
     from hcpr_tune.views.next_commands import way_on
     from hcpr_tune.views.status import STATES, state_of

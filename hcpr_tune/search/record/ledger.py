@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.scheduling.config import AshaConfig
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 
 MEASURED = ("attack", "update", "evaluation", "checkpoint")
 PARTS = (*MEASURED, "startup")
@@ -85,7 +85,7 @@ class Against(NamedTuple):
     """None if there is no value yet."""
 
 
-def against_plan(study: Study, history: History) -> list[Against]:
+def against_plan(study: StudySpec, history: History) -> list[Against]:
     """The search so far against the predictions of `hcpr_tune plan`; empty without a plan.
 
     The planned score is the true value of the chosen trial; the actual one is measured on the images that it was chosen
@@ -115,7 +115,7 @@ def _winner_value(history: History) -> float | None:
     return max((_first_value(history, trial) for trial in reaching or ranked[:1]), default=None)
 
 
-def plan_plain(study: Study, history: History) -> dict[str, dict[str, float | None]] | None:
+def plan_plain(study: StudySpec, history: History) -> dict[str, dict[str, float | None]] | None:
     """`against_plan` by name; None without a plan."""
     rows = against_plan(study, history)
     return {name: {"planned": planned, "actual": actual} for name, planned, actual in rows} or None

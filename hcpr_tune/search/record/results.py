@@ -18,7 +18,7 @@ from hcpr_tune.search.record.record import SEGMENTS
 from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
 from hcpr_tune.search.spec.objectives import fronts
 from hcpr_tune.search.spec.space import with_params
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.checkpoint_store import BucketStore, CheckpointStore, FolderStore
 from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 from hcpr_tune.training.recipe import Recipe, recipe_to_toml
@@ -123,7 +123,7 @@ def trial_metrics(trial: Trial) -> dict[str, Any]:
     }
 
 
-def trial_columns(study: Study) -> list[str]:
+def trial_columns(study: StudySpec) -> list[str]:
     """The columns of the table of trials."""
     columns = ["trial", "source", "status", "epochs", "epoch_of_score"]
     columns += [f"{name}{suffix}" for name in ACCURACIES for suffix in ("", "_low", "_high")]
@@ -154,7 +154,7 @@ def guarded(value: Any) -> Any:
     return f"'{text}" if text.startswith(FORMULAS) else text
 
 
-def trials_csv(study: Study, history: History) -> str:
+def trials_csv(study: StudySpec, history: History) -> str:
     """One row per trial, in the order of their numbers."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, trial_columns(study), lineterminator="\n")
@@ -169,7 +169,7 @@ def trials_csv(study: Study, history: History) -> str:
 class ResultFiles:
     """A listener that keeps the trials' metrics, the table, the best model and the checkpoints up to date."""
 
-    def __init__(self, folder: StudyFolder, study: Study, history: History) -> None:
+    def __init__(self, folder: StudyFolder, study: StudySpec, history: History) -> None:
         self._folder, self._study = folder, study
         self._best: tuple[int, int] | None = None
         self._weights_wrong = ""
@@ -284,7 +284,7 @@ def masking_of(trial: Trial) -> dict[str, Any] | None:
     return {"epoch": measured[-1]["epoch"], **measured[-1]["masking_validation"]} if measured else None
 
 
-def trained_recipe(study: Study, trial: Trial) -> Recipe:
+def trained_recipe(study: StudySpec, trial: Trial) -> Recipe:
     """The recipe up to the epoch the trial was trained to, so that retraining it gives the same model and numbers.
 
     If each rung is a separate training, it is that of the trial's best rung.
@@ -292,16 +292,16 @@ def trained_recipe(study: Study, trial: Trial) -> Recipe:
     return _stopped_at(study, trial, trial.best_rung if study.restarted else trial.last_rung)
 
 
-def recipe_of_job(study: Study, trial: Trial, job: Job) -> Recipe:
+def recipe_of_job(study: StudySpec, trial: Trial, job: Job) -> Recipe:
     """The recipe that a worker trains for a job; if each rung is a separate training, it ends with the job."""
     return _stopped_at(study, trial, job.end if study.restarted else study.recipe.epochs)
 
 
-def _stopped_at(study: Study, trial: Trial, epoch: int) -> Recipe:
+def _stopped_at(study: StudySpec, trial: Trial, epoch: int) -> Recipe:
     return replace(with_params(study.recipe, trial.params), stop_epoch=epoch if epoch < study.recipe.epochs else 0)
 
 
-def rungs_plain(study: Study, history: History) -> dict[str, Any]:
+def rungs_plain(study: StudySpec, history: History) -> dict[str, Any]:
     """The rank correlation of each rung, and whether the rung stops trials."""
     least = study.settings.early_stopping.min_rank_correlation
     return {
@@ -319,7 +319,7 @@ def rungs_plain(study: Study, history: History) -> dict[str, Any]:
     }
 
 
-def winner(study: Study, history: History) -> Trial | None:
+def winner(study: StudySpec, history: History) -> Trial | None:
     """The trial whose model is kept in best/; with several objectives, the one on the front that is best in the first.
 
     None without any score.
@@ -328,7 +328,7 @@ def winner(study: Study, history: History) -> Trial | None:
     return found[0] if found else None
 
 
-def front(study: Study, history: History) -> list[Trial]:
+def front(study: StudySpec, history: History) -> list[Trial]:
     """The Pareto front of the trials that reach every floor, best first objective first."""
     goal = study.goal
     scored = [trial for trial in history.ranked() if not goal.shortfall(trial.scores[trial.best_rung])]
@@ -340,7 +340,7 @@ def front(study: Study, history: History) -> list[Trial]:
     return [trial for _, trial in sorted(members, key=lambda one: (-one[0][0], one[1].number))]
 
 
-def best_metrics(study: Study, history: History) -> dict[str, Any]:
+def best_metrics(study: StudySpec, history: History) -> dict[str, Any]:
     """The metrics of the best trial and of the published recipe, and the study that they come from."""
     best, published = winner(study, history), history.trials[0]
     assert best is not None
@@ -367,7 +367,7 @@ def best_metrics(study: Study, history: History) -> dict[str, Any]:
     }
 
 
-def kept_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
+def kept_checkpoints(study: StudySpec, history: History) -> set[tuple[int, int]]:
     """The rung checkpoints (trial, epoch) that are still needed.
 
     These are the latest rung of every trial that runs or may be promoted, and the best rung of the study's best trials.
@@ -377,12 +377,12 @@ def kept_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
     return latest | best_checkpoints(study, history)
 
 
-def best_checkpoints(study: Study, history: History) -> set[tuple[int, int]]:
+def best_checkpoints(study: StudySpec, history: History) -> set[tuple[int, int]]:
     """The best rung (trial, epoch) of the study's best trials."""
     return {(trial.number, trial.best_rung) for trial in history.ranked()[: study.settings.keep_weights]}
 
 
-def most_checkpoints(study: Study, history: History, workers: int) -> int:
+def most_checkpoints(study: StudySpec, history: History, workers: int) -> int:
     """The most checkpoints a study has at once.
 
     One for each trial that may be promoted and each of the best, and for each running trial two more and one being
@@ -393,7 +393,7 @@ def most_checkpoints(study: Study, history: History, workers: int) -> int:
     return waiting + study.settings.keep_weights + 3 * workers
 
 
-def drop_checkpoints(store: CheckpointStore, study: Study, history: History) -> None:
+def drop_checkpoints(store: CheckpointStore, study: StudySpec, history: History) -> None:
     """Delete checkpoints that are no longer needed. Those between rungs belong to the worker while a trial runs."""
     kept = {(training_name(number, rung, study.restarted), rung) for number, rung in kept_checkpoints(study, history)}
     for training, epoch, _ in store.listed():

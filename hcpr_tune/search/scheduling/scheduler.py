@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from hcpr_tune.search.record.history import WORKER_DIED, Event, History, Job, Source
 from hcpr_tune.search.scheduling.asha import Decision, NewTrial, first_job, hopeless, next_decision, over_budget
 from hcpr_tune.search.spec.space import Params
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 
 JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs", "losses")
 """Keys of a report that belong to the job, not to the epoch."""
@@ -34,7 +34,7 @@ class Scheduler:
 
     def __init__(
         self,
-        study: Study,
+        study: StudySpec,
         history: History,
         suggester: Suggests,
         write: Callable[[Event], object],

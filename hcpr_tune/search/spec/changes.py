@@ -8,7 +8,7 @@ from typing import Any
 
 from hcpr_tune.common.settings import get_dotted, set_dotted, show
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.spec.study import Study, study_to_plain
+from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 
 FREE = (
     "description",
@@ -22,7 +22,7 @@ FREE = (
 """Settings that influence no decision, so that today's values are used. A table includes all its keys."""
 
 
-def differences(began: Study, now: Study) -> dict[str, tuple[Any, Any]]:
+def differences(began: StudySpec, now: StudySpec) -> dict[str, tuple[Any, Any]]:
     """What differs, by dotted name: (value the study began with, value now); None for a missing one."""
     one, other = _flat(study_to_plain(began)), _flat(study_to_plain(now))
     names = sorted(one.keys() | other.keys())
@@ -35,7 +35,7 @@ def differences(began: Study, now: Study) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def with_free_settings(began: dict[str, Any], now: Study) -> dict[str, Any]:
+def with_free_settings(began: dict[str, Any], now: StudySpec) -> dict[str, Any]:
     """The tables of the study as it was begun, with today's values of the settings that may change."""
     tables, today = copy.deepcopy(began), study_to_plain(now)
     for name in FREE:
@@ -57,7 +57,7 @@ def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def grown_budget(began: Study, now: Study, extended: Study, where: str) -> dict[str, float]:
+def grown_budget(began: StudySpec, now: StudySpec, extended: StudySpec, where: str) -> dict[str, float]:
     """The budgets of `now` that are larger than those of `extended`, which is `began` with its extensions so far.
 
     Raises `InputError` listing the differences if anything but a larger budget changed.

@@ -209,7 +209,7 @@ class StudySettings(Settings):
 
 
 @dataclass(frozen=True)
-class Study:
+class StudySpec:
     """A study as it runs: `settings`, the recipe of trial 0, the search space, and points to try first."""
 
     settings: StudySettings
@@ -326,7 +326,7 @@ DERIVED = {
 """Recipe fields that a study file cannot set in [recipe], and why."""
 
 
-def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str = "") -> Study:
+def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str = "") -> StudySpec:
     """Read a study file and apply `overrides` (dotted name, value).
 
     A dotted name is a key of the file, or a field of the recipe, which is then fixed and no longer searched. `given` is
@@ -343,7 +343,7 @@ def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str
     return at_home(study_from_plain(tables, where, own))
 
 
-def at_home(study: Study) -> Study:
+def at_home(study: StudySpec) -> StudySpec:
     """The study with an absolute path of its images, since workers run in other folders.
 
     `~` is left for each machine to expand. A path that is not used is left as it is.
@@ -368,7 +368,7 @@ def _absolute(path: str) -> str:
         ) from None
 
 
-def check_reopens(study: Study, where: str) -> None:
+def check_reopens(study: StudySpec, where: str) -> None:
     """Raises `InputError` if the study's file would not be read back as this study: it could not be resumed."""
     try:
         again = study_from_plain(parse_toml(study_to_toml(study), "study.toml"), "study.toml")
@@ -415,7 +415,7 @@ def _fix(search: Any, name: str) -> None:
             del search[head]
 
 
-def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, Any] | None = None) -> Study:
+def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, Any] | None = None) -> StudySpec:
     """A study from the nested tables of its file; `instead`: the file's values that were overridden, by dotted name."""
     tables = copy.deepcopy(tables)
     search, task, recipe = (tables.pop(name, {}) for name in ("search", "task", "recipe"))
@@ -451,7 +451,7 @@ def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, A
     }
     full = recipe_from_plain({**recipe, **derived}, where)
     space = read_space(search, full, where)
-    study = Study(settings, full, space, read_points(points, full, space, where))
+    study = StudySpec(settings, full, space, read_points(points, full, space, where))
     calibration, before = settings.early_stopping.calibration, len(study.first_points)
     if calibration != "auto" and calibration + before > settings.budget.trials:
         raise InputError(
@@ -469,7 +469,7 @@ def _check_brackets(early_stopping: EarlyStopping, rungs: Sequence[int]) -> None
         )
 
 
-def extend(study: Study, budget: Mapping[str, float]) -> Study:
+def extend(study: StudySpec, budget: Mapping[str, float]) -> StudySpec:
     """The study with a new budget (trials, hours, worker_hours) and, for `epochs`, a new top rung.
 
     Raises `InputError`.
@@ -482,14 +482,14 @@ def extend(study: Study, budget: Mapping[str, float]) -> Study:
     return replace(study, settings=settings, recipe=recipe, begun_as=study.fingerprint)
 
 
-def extended(study: Study, budgets: Sequence[Mapping[str, float]]) -> Study:
+def extended(study: StudySpec, budgets: Sequence[Mapping[str, float]]) -> StudySpec:
     """The study with several extensions applied in order; each `epochs` adds a rung."""
     for budget in budgets:
         study = extend(study, budget)
     return study
 
 
-def _with_top_rung(study: Study, epochs: int) -> Recipe:
+def _with_top_rung(study: StudySpec, epochs: int) -> Recipe:
     """The recipe with `epochs` as a rung above the last one.
 
     Raises `InputError` if the new recipe would have trained the first epochs differently.
@@ -529,7 +529,7 @@ def _read_recipe(values: dict[str, Any], where: str, instead: Mapping[str, Any])
         raise InputError(message if message.startswith("task.") else f"recipe.{message}") from None
 
 
-def study_to_plain(study: Study) -> dict[str, Any]:
+def study_to_plain(study: StudySpec) -> dict[str, Any]:
     """The study as the tables of a file, defaults included: the inverse of `study_from_plain`."""
     recipe = to_plain(study.recipe)
     task = recipe["task"]
@@ -549,6 +549,6 @@ def study_to_plain(study: Study) -> dict[str, Any]:
     }
 
 
-def study_to_toml(study: Study) -> str:
+def study_to_toml(study: StudySpec) -> str:
     """The resolved study as a TOML file for --space."""
     return tomli_w.dumps(study_to_plain(study))

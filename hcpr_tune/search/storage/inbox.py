@@ -12,7 +12,7 @@ from hcpr_tune.common.text import clean
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.space import point_params
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 
 ENQUEUE, KILL, STOP = "enqueue", "kill", "stop"
@@ -55,7 +55,7 @@ class Inbox:
         self._place, self._every = place, LOOK_EVERY[not isinstance(place, FolderObjectStore)]
         self._looked = -self._every
 
-    def take(self, study: Study, history: History) -> Iterator[dict[str, Any]]:
+    def take(self, study: StudySpec, history: History) -> Iterator[dict[str, Any]]:
         """The valid requests, oldest first. Invalid ones are set aside as `.refused`, with a `.reason`.
 
         A request's file is deleted once its event is recorded; one whose event was recorded before the driver died is
@@ -84,7 +84,7 @@ class Inbox:
         self._place.delete(key)
 
 
-def checked(request: dict[str, Any], study: Study, history: History) -> dict[str, Any]:
+def checked(request: dict[str, Any], study: StudySpec, history: History) -> dict[str, Any]:
     """The request as it goes into the event. Raises `InputError` if it is invalid."""
     if request["kind"] == STOP:
         return {"kind": STOP}

@@ -21,7 +21,7 @@ from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.scheduling.config import always_promoted
 from hcpr_tune.search.spec.changes import grown_budget, with_free_settings
 from hcpr_tune.search.spec.study import (
-    Study,
+    StudySpec,
     at_home,
     check_reopens,
     extended,
@@ -89,7 +89,7 @@ def exists(folder: StudyFolder) -> bool:
     return folder.objects.read("study.toml") is not None
 
 
-def create(folder: StudyFolder, study: Study) -> History:
+def create(folder: StudyFolder, study: StudySpec) -> History:
     """Create a new study's folder with the resolved study file. Raises `InputError` if it could not be reopened."""
     check_reopens(study, folder.address)
     text = study_to_toml(study)
@@ -113,8 +113,8 @@ def create(folder: StudyFolder, study: Study) -> History:
 
 
 def reopen(
-    storage: str | Path, name: str, option: str = "--resume ", now: Study | None = None, with_best: bool = False
-) -> tuple[StudyFolder, Study, History]:
+    storage: str | Path, name: str, option: str = "--resume ", now: StudySpec | None = None, with_best: bool = False
+) -> tuple[StudyFolder, StudySpec, History]:
     """An existing study: its folder, the study with its extensions, and its history.
 
     `now` is the study as given today, by default its file in the folder; only its settings that influence no decision
@@ -146,7 +146,7 @@ def reopen(
     return folder, study, history
 
 
-def check_points(folder: StudyFolder, study: Study, history: History) -> None:
+def check_points(folder: StudyFolder, study: StudySpec, history: History) -> None:
     """Raises `InputError` if the record has values outside the study's space."""
     points = [(f"trial {trial.number}", trial.params) for trial in history.trials.values()]
     for what, params in [*points, *((f"queued point {place}", one) for place, one in enumerate(history.queue))]:
@@ -210,7 +210,7 @@ def _fetch(folder: StudyFolder, with_best: bool) -> None:
         folder.bucket.download(key, folder.root / key)
 
 
-def begun(today: Study, history: History) -> Study:
+def begun(today: StudySpec, history: History) -> StudySpec:
     """The study as it was begun; as it is today if the record does not have it."""
     if not history.study:
         return today
@@ -220,12 +220,12 @@ def begun(today: Study, history: History) -> Study:
     return study if study.fingerprint == history.fingerprint else replace(study, begun_as=history.fingerprint)
 
 
-def budget_of_file(study: Study, history: History, extended_study: Study, where: str) -> dict[str, float]:
+def budget_of_file(study: StudySpec, history: History, extended_study: StudySpec, where: str) -> dict[str, float]:
     """The larger budget in a study's file since it was begun. Raises `InputError` if anything else was changed."""
     return grown_budget(begun(study, history), study, extended_study, where)
 
 
-def audit_event(study: Study, history: History, count: int) -> Event:
+def audit_event(study: StudySpec, history: History, count: int) -> Event:
     """An event that lets `count` early-stopped trials, drawn with the study's seed, run to the last epoch.
 
     Raises `InputError` if there are fewer.

@@ -20,7 +20,7 @@ from hcpr_tune.search.record.history import (
     Source,
 )
 from hcpr_tune.search.spec.space import Choice, Dimension, Params, Prior, Range, Value, active_params, params_of
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ WARM_STARTS = 3
 """How many of an earlier study's best points are tried first."""
 
 
-def planned_point(study: Study, history: History) -> tuple[Params, Source] | None:
+def planned_point(study: StudySpec, history: History) -> tuple[Params, Source] | None:
     """The next point that does not come from the sampler, or None.
 
     In this order: the published recipe, enqueued points, first points, an earlier study's best, calibration.
@@ -47,7 +47,7 @@ def planned_point(study: Study, history: History) -> tuple[Params, Source] | Non
     return None
 
 
-def low_discrepancy_point(study: Study, index: int) -> Params:
+def low_discrepancy_point(study: StudySpec, index: int) -> Params:
     """Point `index` of a Sobol sequence over the space, scrambled with the study's seed."""
     seed = derive_seed(study.settings.seed, "low discrepancy")
     dimensions = max(1, len(study.space))
@@ -83,7 +83,7 @@ def _sobol_sequence(seed: int, dimensions: int) -> Any:
     return qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
 
 
-def random_point(study: Study, seed: int) -> Params:
+def random_point(study: StudySpec, seed: int) -> Params:
     """A uniform point, bit for bit the one that Optuna's random sampler draws with this seed, but ten times as fast.
 
     Optuna needs a study in memory for each draw. Like Optuna, a choice is the argmax of one random number per choice,
@@ -132,7 +132,7 @@ def _highest(count: int, draw: Callable[[], float]) -> int:
     return drawn.index(max(drawn))
 
 
-def best_old_points(study: Study, history: History) -> list[Params]:
+def best_old_points(study: StudySpec, history: History) -> list[Params]:
     """The best points of an earlier study, without duplicates: those trained longest first, then by score."""
     if not history.old_trials:
         return []
@@ -154,7 +154,7 @@ def best_old_points(study: Study, history: History) -> list[Params]:
     return points
 
 
-def follows_prior(study: Study, number: int, sampled: int) -> bool:
+def follows_prior(study: StudySpec, number: int, sampled: int) -> bool:
     """Whether a suggestion follows the priors, after `sampled` suggestions by the sampler.
 
     The initial share is the strength of the strongest prior. After the startup trials it falls as 1 / n, so that the
@@ -169,7 +169,7 @@ def follows_prior(study: Study, number: int, sampled: int) -> bool:
     return random.Random(derive_seed(study.settings.seed, "prior", number)).random() < share
 
 
-def with_priors(study: Study, number: int, params: Params) -> Params:
+def with_priors(study: StudySpec, number: int, params: Params) -> Params:
     """`params` with dimensions drawn from their priors; dimensions that become active are drawn uniformly.
 
     The strongest prior applies to all of these points, a weaker one to a proportional share of them.

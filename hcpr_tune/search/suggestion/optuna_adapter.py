@@ -16,7 +16,7 @@ from hcpr_tune.search.record.history import History, OldTrial, Trial
 from hcpr_tune.search.scheduling.asha import earned_rungs
 from hcpr_tune.search.scheduling.config import always_promoted
 from hcpr_tune.search.spec.space import Choice, Dimension, Params, Range, Space, Value, active_params
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 
 KIND = " kind"
 """Suffix of the extra parameter that chooses between a range and its extra values."""
@@ -33,7 +33,7 @@ class OptunaAdapter:
     the same fidelity. A trial before its first rung is RUNNING; one that diverged, failed or was killed there is FAIL.
     """
 
-    def __init__(self, study: Study, rungs: bool = True, generation_of: int = 0, on_merits: bool = True) -> None:
+    def __init__(self, study: StudySpec, rungs: bool = True, generation_of: int = 0, on_merits: bool = True) -> None:
         """`generation_of`: population size of a genetic sampler, 0 for others.
 
         Without `on_merits`, trials that were promoted regardless of their scores have all their rungs.
@@ -160,7 +160,7 @@ class OptunaAdapterStorage(InMemoryStorage):
         return [trial for trial in self._told if states is None or trial.state in states] + asked
 
 
-def directions(study: Study) -> list[StudyDirection]:
+def directions(study: StudySpec) -> list[StudyDirection]:
     return [StudyDirection.MAXIMIZE] * len(study.settings.objective)
 
 
@@ -231,7 +231,7 @@ def _ask(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
     return number
 
 
-def export(study: Study, history: History, storage: Any, name: str, still_running: bool) -> None:
+def export(study: StudySpec, history: History, storage: Any, name: str, still_running: bool) -> None:
     """Write the trials into an Optuna storage as a study `name`. Trials that no longer run are not left RUNNING."""
     model = optuna.create_study(study_name=name, storage=storage, directions=directions(study))
     epoch_began = datetime.fromtimestamp

@@ -17,7 +17,7 @@ from hcpr_tune.common.text import first_line, one_line
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import PRIOR, History, Source
 from hcpr_tune.search.spec.space import Params
-from hcpr_tune.search.spec.study import Sampler, Study
+from hcpr_tune.search.spec.study import Sampler, StudySpec
 from hcpr_tune.search.suggestion.initial_points import (
     follows_prior,
     fresh,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from hcpr_tune.search.suggestion.optuna_adapter import OptunaAdapter
 
-    Build = Callable[[Study, int], optuna.samplers.BaseSampler]
+    Build = Callable[[StudySpec, int], optuna.samplers.BaseSampler]
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Kind:
     build: Build | None = None
     understands_rungs: bool = False
     genetic: bool = False
-    point: Callable[[Study, int, int, int], Params] | None = None
+    point: Callable[[StudySpec, int, int, int], Params] | None = None
 
 
-def _tpe(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+def _tpe(study: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
     import optuna
 
     # Groups handle conditional dimensions.
@@ -61,7 +61,7 @@ def _tpe(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     )
 
 
-def _gp(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+def _gp(study: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
     import optuna
 
     startup = study.settings.sampler.startup_trials
@@ -73,13 +73,13 @@ def population_size(settings: Sampler) -> int:
     return max(4, settings.startup_trials)
 
 
-def _nsgaii(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+def _nsgaii(study: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
     import optuna
 
     return optuna.samplers.NSGAIISampler(population_size=population_size(study.settings.sampler), seed=seed)
 
 
-def _by_path(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+def _by_path(study: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
     """A user's factory or class, called with those of `seed`, `startup_trials` and `n_startup_trials` that it takes."""
     from optuna.samplers import BaseSampler
 
@@ -101,15 +101,15 @@ def _by_path(study: Study, seed: int) -> optuna.samplers.BaseSampler:
     return sampler
 
 
-def _seed(study: Study, number: int, attempt: int) -> int:
+def _seed(study: StudySpec, number: int, attempt: int) -> int:
     return derive_seed(study.settings.seed, "trial", number, *([attempt] if attempt else [])) % 2**32
 
 
-def _random(study: Study, number: int, attempt: int, trials: int) -> Params:
+def _random(study: StudySpec, number: int, attempt: int, trials: int) -> Params:
     return random_point(study, _seed(study, number, attempt))
 
 
-def _qmc(study: Study, number: int, attempt: int, trials: int) -> Params:
+def _qmc(study: StudySpec, number: int, attempt: int, trials: int) -> Params:
     return low_discrepancy_point(study, number + attempt * trials)
 
 
@@ -123,14 +123,14 @@ KINDS = {
 """The samplers by name. Any other name is the path of a user's sampler, which gets values at a common rung."""
 
 
-def kind_of(study: Study) -> Kind:
+def kind_of(study: StudySpec) -> Kind:
     return KINDS.get(study.settings.sampler.name, Kind(_by_path))
 
 
 class Suggester:
     """Suggests the points of one study. Its state is only a cache: a new instance suggests the same points."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudySpec) -> None:
         self._study, self._kind = study, kind_of(study)
         self._told: OptunaAdapter | None = None
 
@@ -194,7 +194,7 @@ class Suggester:
         return self._told
 
 
-def check_sampler(study: Study) -> None:
+def check_sampler(study: StudySpec) -> None:
     """Raises `InputError` if the sampler cannot be built or cannot handle the study's objectives."""
     name = study.settings.sampler.name
     if name in KINDS:

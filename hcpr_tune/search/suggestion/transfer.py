@@ -25,7 +25,7 @@ from hcpr_tune.search.spec.space import (
     params_of,
     with_params,
 )
-from hcpr_tune.search.spec.study import Study, study_from_plain
+from hcpr_tune.search.spec.study import StudySpec, study_from_plain
 
 WEAKEST, STRONGEST, UNKNOWN = 0.2, 0.8, 0.3
 """Strength if good trials are no closer together than by chance, if they agree, and if too few have the dimension."""
@@ -62,7 +62,7 @@ class Transfer:
     """Fields that the other space does not search: (the winner's value, the other recipe's value)."""
 
 
-def transferred_trial(study: Study, history: History, name: str, number: int | None) -> Trial:
+def transferred_trial(study: StudySpec, history: History, name: str, number: int | None) -> Trial:
     """The trial to transfer: the winner, or trial `number`. Raises `InputError` if it has no score."""
     best = winner(study, history)
     if best is None:
@@ -85,7 +85,7 @@ def transferred_trial(study: Study, history: History, name: str, number: int | N
     return trial
 
 
-def transfer(study: Study, history: History, trial: Trial, target: Study, where: str) -> Transfer:
+def transfer(study: StudySpec, history: History, trial: Trial, target: StudySpec, where: str) -> Transfer:
     """What the space of `target`, whose file is `where`, takes over from `trial`.
 
     A dimension takes the value of the one with the same name, or the same field, if it exists given the values taken
@@ -151,7 +151,7 @@ def _origin(trial: Trial, name: str) -> str | None:
     return next((one for one in trial.params if field_of(one) == field_of(name)), None)
 
 
-def _parents(target: Study, trial: Trial) -> set[str]:
+def _parents(target: StudySpec, trial: Trial) -> set[str]:
     """The dimensions named in the conditions of dimensions that could take a value of the trial."""
     parents: set[str] = set()
     for name in reversed(target.space):
@@ -170,7 +170,7 @@ def _fitted(dimension: Dimension, value: Value) -> tuple[Value | None, str]:
     return None, f"dropped: it is not {dimension}"
 
 
-def _strength(study: Study, history: History, trial: Trial, name: str) -> float:
+def _strength(study: StudySpec, history: History, trial: Trial, name: str) -> float:
     """How close the best quarter of the scored trials are to the trial, from 0.2 to 0.8."""
     ranked = history.ranked()
     having = [one for one in ranked[: math.ceil(BEST_SHARE * len(ranked))] if name in one.params]
@@ -203,7 +203,7 @@ def _distance(dimension: Range, one: float, other: float) -> float:
 
 
 def transferred_space(
-    given: Mapping[str, Any], target: Study, handed: Transfer, comments: Sequence[str], where: str
+    given: Mapping[str, Any], target: StudySpec, handed: Transfer, comments: Sequence[str], where: str
 ) -> str:
     """The text of the new space, from `given`, the tables of `target`'s file. Raises `InputError` if it is invalid."""
     tables: dict[str, Any] = copy.deepcopy(dict(given))
@@ -223,12 +223,12 @@ def transferred_space(
     return text
 
 
-def repeats_published(target: Study, handed: Transfer) -> bool:
+def repeats_published(target: StudySpec, handed: Transfer) -> bool:
     """Whether the point is the recipe of the space, which trial 0 trains anyway."""
     return _resolved(target, handed) == params_of(target.recipe, target.space)
 
 
-def _resolved(target: Study, handed: Transfer) -> Params:
+def _resolved(target: StudySpec, handed: Transfer) -> Params:
     return params_of(with_params(target.recipe, handed.point), target.space)
 
 
@@ -248,7 +248,7 @@ def _paths(tables: dict[str, Any], name: str) -> Iterator[tuple[dict[str, Any], 
             yield from _paths(inner, name.removeprefix(f"{key}."))
 
 
-def score_words(study: Study, trial: Trial) -> str:
+def score_words(study: StudySpec, trial: Trial) -> str:
     """The trial's scores in the study's objectives."""
     accuracies = rung_accuracies(trial) or {}
     parts = [f"{name.replace('_', ' ')} {accuracies[f'{name}_validation']}" for name in study.settings.objective]
@@ -256,7 +256,7 @@ def score_words(study: Study, trial: Trial) -> str:
     return f"{', '.join(parts)} on {images} validation images at epoch {trial.best_rung}"
 
 
-def comments_of(study: Study, trial: Trial, handed: Transfer, source: str, where: str) -> list[str]:
+def comments_of(study: StudySpec, trial: Trial, handed: Transfer, source: str, where: str) -> list[str]:
     """The comments at the top of the new file."""
     narrowed = ", ".join(f"{name} ({prior.strength:g})" for name, prior in handed.priors.items())
     comments = [

@@ -12,7 +12,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import Event, Trial
 from hcpr_tune.search.record.record import read_history
 from hcpr_tune.search.spec.space import field_of, params_of, with_params
-from hcpr_tune.search.spec.study import Study, extended, read_study
+from hcpr_tune.search.spec.study import StudySpec, extended, read_study
 from hcpr_tune.training.recipe import Recipe
 
 FIXED = ("model.", "method", "batch_size")
@@ -21,7 +21,7 @@ COMPARED = ("images", "steps", "restarts", "relative_step_size", "seed")
 """Evaluation settings that scores depend on."""
 
 
-def warm_start(folder: Path, study: Study, time: float) -> Event:
+def warm_start(folder: Path, study: StudySpec, time: float) -> Event:
     """The event that gives a new study the trials of the study in `folder`.
 
     A trial is carried over with its values in the new study's dimensions, including values that the earlier study held
@@ -62,7 +62,7 @@ def check_same_measure(option: str, folder: Path, old: Recipe, new: Recipe) -> N
             )
 
 
-def check_same_training(option: str, folder: Path, old: Study, new: Study) -> None:
+def check_same_training(option: str, folder: Path, old: StudySpec, new: StudySpec) -> None:
     """The same for settings that neither study searches and that coefficients depend on."""
     theirs, ours = to_plain(old.recipe), to_plain(new.recipe)
     searched = {field_of(name) for name in (*old.space, *new.space)}
@@ -86,7 +86,7 @@ def _means_the_same(rung: int, old: Recipe, new: Recipe) -> bool:
     return old.epochs == new.epochs
 
 
-def _carried(trial: Trial, old: Study, new: Study) -> dict[str, Any] | None:
+def _carried(trial: Trial, old: StudySpec, new: StudySpec) -> dict[str, Any] | None:
     params = params_of(with_params(old.recipe, trial.params), new.space)
     if not all(new.space[name].holds(value) for name, value in params.items()):
         return None

@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from hcpr_tune.search.record.history import Event
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.methods.schedules import attack_steps
 from hcpr_tune.training.recipe import Recipe
 
@@ -51,7 +51,7 @@ class Costs:
     driver_worker: float = DRIVER_WORKER_SECONDS
     """What each worker adds to both: Ray Tune checks all workers that it waits for each time."""
 
-    def with_epoch_seconds(self, study: Study, seconds: float) -> Costs:
+    def with_epoch_seconds(self, study: StudySpec, seconds: float) -> Costs:
         """The same costs scaled so that training an epoch takes `seconds` on average; evaluations scale with it."""
         steps = fmean(attack_steps(study.recipe, epoch) for epoch in range(1, study.recipe.epochs + 1))
         factor = seconds / (self.attack_step * steps + self.update)
@@ -69,7 +69,7 @@ class Costs:
         seconds = {name: value for name, value in asdict(self).items() if name not in ("words", "checkpoint_bytes")}
         return {"from": self.words, "seconds": seconds, "checkpoint_bytes": self.checkpoint_bytes}
 
-    def epochs_of(self, study: Study, end: int) -> list[float]:
+    def epochs_of(self, study: StudySpec, end: int) -> list[float]:
         """Seconds of each epoch, from epoch 1 on, of the training of a job that ends at `end` (in mode `restarted`, the
         training ends there too)."""
         recipe = trained(study, end)
@@ -87,13 +87,13 @@ class Costs:
         return self.evaluation * (epoch in recipe.rung_epochs or epoch % recipe.evaluation.period == 0)
 
 
-def trained(study: Study, end: int) -> Recipe:
+def trained(study: StudySpec, end: int) -> Recipe:
     """The recipe of a job that ends at `end`."""
     recipe = study.recipe
     return replace(recipe, stop_epoch=end) if study.restarted and end < recipe.epochs else recipe
 
 
-def has_checkpoint(study: Study, epoch: int, end: int) -> bool:
+def has_checkpoint(study: StudySpec, epoch: int, end: int) -> bool:
     """Whether a job to `end` writes a checkpoint at the end of `epoch`."""
     is_rung = epoch == end or (epoch in study.rungs and not study.restarted)
     return is_rung or epoch % study.settings.resources.checkpoint_every == 0

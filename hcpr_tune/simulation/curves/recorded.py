@@ -14,7 +14,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import COUNTS, Event, History, Trial
 from hcpr_tune.search.record.record import read_lines
 from hcpr_tune.search.spec.space import Choice, Params, Range, Space, params_of, with_params
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.studies import reopen
 from hcpr_tune.search.suggestion.warm_start import check_same_measure, check_same_training
 from hcpr_tune.simulation.curves.curves import Curve
@@ -40,7 +40,7 @@ class OldStudy:
     """An earlier study with its record."""
 
     folder: Path
-    study: Study
+    study: StudySpec
     history: History
     events: Sequence[Event]
 
@@ -58,7 +58,7 @@ def read_old(folder: Path, option: str = "--from") -> OldStudy:
     return OldStudy(folder, study, history, events)
 
 
-def check_comparable(old: OldStudy, study: Study) -> None:
+def check_comparable(old: OldStudy, study: StudySpec) -> None:
     """Raise `InputError` if the old study's scores are not comparable with this study's."""
     check_same_measure("--from", old.folder, old.study.recipe, study.recipe)
     check_same_training("--from", old.folder, old.study, study)
@@ -71,7 +71,7 @@ def check_comparable(old: OldStudy, study: Study) -> None:
         )
 
 
-def measured(old: OldStudy, study: Study) -> list[Measured]:
+def measured(old: OldStudy, study: StudySpec) -> list[Measured]:
     """The old study's trials that lie inside the study's dimensions."""
     seconds = relative_seconds(old.history)
     found = []
@@ -176,7 +176,7 @@ class RecordedCurves:
                 )
 
 
-def recorded_curves(old: Sequence[OldStudy], study: Study) -> RecordedCurves:
+def recorded_curves(old: Sequence[OldStudy], study: StudySpec) -> RecordedCurves:
     """The curves of several studies for the trials of another one. Raises `InputError` if they have none for it."""
     trials = [one for study_of in old for one in measured(study_of, study)]
     names = ", ".join(str(one.folder) for one in old)

@@ -12,7 +12,7 @@ import numpy as np
 from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.search.record.history import COUNTS, History
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, replaced_attacks
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.verdict.adapter import best_epoch
@@ -45,7 +45,7 @@ class Judged:
     models: tuple[Model, ...]
 
 
-def conclude(study: Study, history: History, name: str, plan: Plan, state: State) -> dict[str, Any]:
+def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: State) -> dict[str, Any]:
     """All results so far, whether the verdict is finished or not."""
     found = select(plan, state)
     listed = [*plan.candidates, *(ablations(plan, found.winner) if plan.ablations and found.winner else [])]

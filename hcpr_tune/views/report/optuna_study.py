@@ -17,19 +17,19 @@ from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
 from hcpr_tune.search.spec.objectives import OBJECTIVES
 from hcpr_tune.search.spec.space import Choice, Dimension, Params, Range, Value, field_of
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 
 Scores = Callable[[Trial], dict[str, float] | None]
 """The accuracies to show for a trial; None leaves it out."""
 
 
-def full_params(study: Study, params: Params) -> Params:
+def full_params(study: StudySpec, params: Params) -> Params:
     """A value for each searched dimension: the published recipe's if the dimension's condition does not hold."""
     recipe = to_plain(study.recipe)
     return {name: params[name] if name in params else get_dotted(recipe, field_of(name)) for name in study.space}
 
 
-def drawn_space(study: Study, points: Sequence[Params]) -> dict[str, BaseDistribution]:
+def drawn_space(study: StudySpec, points: Sequence[Params]) -> dict[str, BaseDistribution]:
     """The axis of each dimension: wide enough for its range and for all points."""
     return {name: _axis(dimension, [point[name] for point in points]) for name, dimension in study.space.items()}
 
@@ -78,7 +78,7 @@ def as_judged(trial: Trial) -> dict[str, float] | None:
 
 
 def optuna_study(
-    study: Study, history: History, scores: Scores, most: int = 0, among: Iterable[Trial] | None = None
+    study: StudySpec, history: History, scores: Scores, most: int = 0, among: Iterable[Trial] | None = None
 ) -> optuna.Study:
     """The scored trials `among` these (default: all) as completed trials of an in-memory Optuna study.
 

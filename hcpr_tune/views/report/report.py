@@ -16,7 +16,7 @@ from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option, storage_words
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.results import StudyFolder, front, masking_of, rung_accuracies, trial_metrics, winner
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.next_commands import about, storage_of_folder, way_on
 from hcpr_tune.views.plan_progress import SENTENCE, TITLES, foreseen_rows
 from hcpr_tune.views.report.figures import FIGURES, KINDS, kind_of
@@ -57,7 +57,7 @@ class ReportContext:
     """The subject of a report: the study, its folder and its record so far."""
 
     folder: StudyFolder
-    study: Study
+    study: StudySpec
     history: History
     alive: bool = False
     """Whether a search is running."""
@@ -81,7 +81,7 @@ class ReportContext:
 
 def write_report(
     folder: StudyFolder,
-    study: Study,
+    study: StudySpec,
     history: History,
     alive: bool = False,
     program: str = "hcpr_tune",

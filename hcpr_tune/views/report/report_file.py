@@ -5,14 +5,14 @@ from __future__ import annotations
 from hcpr_tune.common.text import named
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.next_commands import about
 
 
 class ReportFile:
     """A listener that writes the report when a search has finished; an interrupted one must not wait for it."""
 
-    def __init__(self, folder: StudyFolder, study: Study, program: str) -> None:
+    def __init__(self, folder: StudyFolder, study: StudySpec, program: str) -> None:
         """`program`: the program's name in the commands that the report shows."""
         self._folder, self._study, self._program = folder, study, program
         self.words = f"{about('report', folder, program=program)} writes one page about it"

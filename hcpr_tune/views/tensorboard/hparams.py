@@ -12,7 +12,7 @@ from hcpr_tune.common.settings import dotted_names, get_dotted, to_plain
 from hcpr_tune.common.text import clean
 from hcpr_tune.search.record.history import Trial
 from hcpr_tune.search.spec.space import Choice, Dimension, Params, field_of
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.recipe import Recipe
 
 BEST_ROBUST, BEST_CLEAN, BEST_EPOCH = (
@@ -36,14 +36,14 @@ ENDS = {
 """The status shown for a trial's final state; a trial that was stopped early counts as a success."""
 
 
-def columns(study: Study, params: Params) -> Params:
+def columns(study: StudySpec, params: Params) -> Params:
     """A trial's value for every dimension: the study's recipe's value if the dimension's condition does not hold."""
     plain = to_plain(study.recipe)
     values = {name: get_dotted(plain, field_of(name)) for name in study.space}
     return {name: value for name, value in (values | params).items() if value is not None}
 
 
-def experiment(study: Study) -> list[Any]:
+def experiment(study: StudySpec) -> list[Any]:
     """The table's columns."""
     base = columns(study, {})
     infos = [_column(name, dimension, base) for name, dimension in study.space.items()]
@@ -79,7 +79,7 @@ KINDS = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
 """All other types are numbers."""
 
 
-def session_start(study: Study, trial: Trial) -> list[Any]:
+def session_start(study: StudySpec, trial: Trial) -> list[Any]:
     """A trial's row."""
     start = SessionStartInfo(group_name=f"trial_{trial.number:04d}", start_time_secs=trial.began)
     for name, value in columns(study, trial.params).items():

@@ -11,7 +11,7 @@ from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.errors import StorageError
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.results import StudyFolder, kept_checkpoints, training_name
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.checkpoint_store import EXAMPLES
 from hcpr_tune.views.tensorboard.pictures import confusion_png
 
@@ -35,7 +35,7 @@ class TrialPictures:
     If the storage does not answer, an image is just left out.
     """
 
-    def __init__(self, folder: StudyFolder, study: Study) -> None:
+    def __init__(self, folder: StudyFolder, study: StudySpec) -> None:
         self._folder, self._study = folder, study
 
     def examples(self, trial: Trial, rung: int) -> bytes | None:

@@ -12,7 +12,7 @@ from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.results import ACCURACIES, StudyFolder, most_checkpoints
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.status import Plain, alarm_plain, answer, counts, running_plain, scored, seconds_left, state_of
 from hcpr_tune.views.summary import Alarm, alarms, gain_points, judged
 from hcpr_tune.views.wording import clock, printable
@@ -26,7 +26,7 @@ NUMBER = re.compile(r"[-+.\w]*\d[-+.\w]*|nan|inf")
 class EventLog:
     """Turns events into news: a reached rung, a trial that ended without one, an alarm, a loss, changed workers."""
 
-    def __init__(self, study: Study, history: History) -> None:
+    def __init__(self, study: StudySpec, history: History) -> None:
         """Alarms that the history already has are not news."""
         self._study = study
         self._told = {kind_of(alarm) for alarm in alarms(study, history)}
@@ -91,7 +91,7 @@ def at_rung(epoch: Event) -> Plain:
 class PlainLines:
     """A listener that prints a line of `key=value` for each piece of news."""
 
-    def __init__(self, study: Study, console: Console, history: History | None = None) -> None:
+    def __init__(self, study: StudySpec, console: Console, history: History | None = None) -> None:
         self._news, self._console = EventLog(study, history or History(study.recipe.epochs, study.goal)), console
 
     def on_event(self, event: Event, history: History) -> None:
@@ -122,7 +122,7 @@ def plain_line(news: Plain) -> str:
 class JsonLines:
     """A listener that prints a JSON object for each piece of news."""
 
-    def __init__(self, study: Study, console: Console, history: History) -> None:
+    def __init__(self, study: StudySpec, console: Console, history: History) -> None:
         self._news, self._console = EventLog(study, history), console
 
     def on_event(self, event: Event, history: History) -> None:
@@ -139,7 +139,7 @@ def tell(console: Console, news: Plain) -> None:
 
 
 def start_news(
-    folder: StudyFolder, study: Study, history: History, workers: int, checkpoint_bytes: int, dashboard: str
+    folder: StudyFolder, study: StudySpec, history: History, workers: int, checkpoint_bytes: int, dashboard: str
 ) -> Plain:
     """The study's addresses, budget and size, before anything runs."""
     return {
@@ -164,7 +164,7 @@ def start_news(
     }
 
 
-def result_news(folder: StudyFolder, study: Study, history: History, code: int, interrupted: bool = False) -> Plain:
+def result_news(folder: StudyFolder, study: StudySpec, history: History, code: int, interrupted: bool = False) -> Plain:
     """The answer, and how the search ended."""
     reason = "interrupted" if interrupted else state_of(study, history, None)
     return {

@@ -13,7 +13,7 @@ from rich.text import Text
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.results import front, masking_of, rung_accuracies
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.plan_progress import foreseen_line
 from hcpr_tune.views.status import alarm_plain, study_status
 from hcpr_tune.views.summary import alarms, rung_lines
@@ -25,7 +25,7 @@ SHARE, AT_ONCE = 1 / 20, 0.5
 """The share of the driver's time that the live view may take, plus seconds for bursts of events."""
 
 
-def view_of(study: Study, history: History, alive: bool = True) -> View:
+def view_of(study: StudySpec, history: History, alive: bool = True) -> View:
     """The current view of a study; `alive`: whether a search is running."""
     return View(study_status(study, history, alive), columns_of(study.space))
 
@@ -33,7 +33,7 @@ def view_of(study: Study, history: History, alive: bool = True) -> View:
 class LiveView:
     """A view that is redrawn in place."""
 
-    def __init__(self, study: Study, console: Console, history: History | None = None) -> None:
+    def __init__(self, study: StudySpec, console: Console, history: History | None = None) -> None:
         self._study, self._began, self._spent = study, time.monotonic(), 0.0
         # Created by the thread that changes the history, drawn by another one.
         self._shown = (None, 0.0) if history is None or not history.trials else self._seen(history)
@@ -61,7 +61,7 @@ class LiveView:
         return replace(view, since=time.monotonic() - taken, bounded=True)
 
 
-def result_table(study: Study, history: History) -> RenderableType:
+def result_table(study: StudySpec, history: History) -> RenderableType:
     """The result: the best recipe compared with the published one, caveats, and the rungs' rank correlations."""
     ranked = history.ranked()
     published = history.trials.get(0)
@@ -85,7 +85,7 @@ def result_table(study: Study, history: History) -> RenderableType:
     return Group(table, *warnings, *map(Text, rung_lines(study, history)), Text(result_words(study, history)))
 
 
-def ledger_lines(study: Study, history: History) -> list[str]:
+def ledger_lines(study: StudySpec, history: History) -> list[str]:
     """Where the time went, and how that compares with the plan, in at most three lines."""
     account = ledger(history, study.asha_config)
     total = account["total"]
@@ -107,7 +107,7 @@ def ledger_lines(study: Study, history: History) -> list[str]:
     return [*lines, foreseen] if foreseen else lines
 
 
-def result_words(study: Study, history: History) -> str:
+def result_words(study: StudySpec, history: History) -> str:
     """The conditions and the caveats of the numbers."""
     best, published = history.ranked()[0], history.trials[0]
     accuracies = rung_accuracies(best) or {}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from hcpr_tune.search.record.history import Event, History, Trial
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.tensorboard.hparams import BEST_CLEAN, BEST_ROBUST
 from hcpr_tune.views.tensorboard.trial_pictures import best_rung_at
 from hcpr_tune.views.tensorboard.writer import CURVES, best_values, curve_values
@@ -68,7 +68,7 @@ class Tracker(Protocol):
 class Runs:
     """The runs of one study."""
 
-    def __init__(self, folder: StudyFolder, study: Study) -> None:
+    def __init__(self, folder: StudyFolder, study: StudySpec) -> None:
         self._study = study
         with folder.record.open("rb") as file:
             identity = hashlib.sha256(file.readline()).hexdigest()[:12]

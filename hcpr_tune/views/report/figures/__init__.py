@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.report.figures.dimensions import importance, parallel, slices
 from hcpr_tune.views.report.figures.pairs import pairs
 from hcpr_tune.views.report.figures.progress import accuracies, costs, curves, rungs
@@ -16,7 +16,7 @@ from hcpr_tune.views.report.figures.shown import KINDS, Shown, kind_of
 
 __all__ = ["FIGURES", "KINDS", "Shown", "kind_of"]
 
-Draw = Callable[[Study, History], Shown]
+Draw = Callable[[StudySpec, History], Shown]
 FIGURES: dict[str, tuple[str, Draw]] = {
     "accuracies": ("Robust against clean accuracy", accuracies),
     "curves": ("Learning curves, and what was stopped", curves),

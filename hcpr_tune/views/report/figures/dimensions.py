@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.objectives import OBJECTIVES
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.report.figures.shown import BLUE, GREY, ORANGE, RED, Shown, axes, few, few_words, number, quietly
 from hcpr_tune.views.report.optuna_study import as_judged, at_epoch, common_epoch, compared_at, optuna_study, target
 
@@ -29,7 +29,7 @@ records moved by up to 3 points with 200 trials, and by 6 with 16, where the cap
 """
 
 
-def parallel(study: Study, history: History) -> Shown:
+def parallel(study: StudySpec, history: History) -> Shown:
     """All searched values of all trials next to their accuracies. Optuna's plot has no brush, and a trace per trial."""
     scored = [trial for trial in history.trials.values() if as_judged(trial)]
     model = optuna_study(study, history, as_judged, among=few(study, history, scored))
@@ -77,7 +77,7 @@ def _axis(name: str, space: BaseDistribution, values: Sequence[Any]) -> dict[str
     }
 
 
-def importance(study: Study, history: History) -> Shown:
+def importance(study: StudySpec, history: History) -> Shown:
     """How much of the accuracies' variance each dimension explains, by functional ANOVA (Hutter et al., ICML 2014)."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
@@ -133,7 +133,7 @@ def importance(study: Study, history: History) -> Shown:
     )
 
 
-def slices(study: Study, history: History) -> Shown:
+def slices(study: StudySpec, history: History) -> Shown:
     """The robust accuracy over one dimension at a time."""
     from optuna.visualization import plot_slice
 

@@ -9,13 +9,13 @@ import plotly.graph_objects as go
 
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.results import winner
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.report.figures.shown import GREEN, ORANGE, Shown, axes
 
 MOST_PAIRS = 12
 
 
-def pairs(study: Study, history: History) -> Shown:
+def pairs(study: StudySpec, history: History) -> Shown:
     """Which class the attack turns into which, for the published recipe and the best one."""
     best, published = winner(study, history), history.trials.get(0)
     if best is None or published is None or not published.scores:

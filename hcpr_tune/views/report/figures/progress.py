@@ -15,7 +15,7 @@ from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.results import rung_accuracies, winner
 from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
 from hcpr_tune.search.spec.objectives import fronts
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.report.figures.shown import (
     BLUE,
     GREEN,
@@ -39,7 +39,7 @@ from hcpr_tune.views.summary import rung_lines, stopped_at
 MOST_CURVE_POINTS = 12_000
 
 
-def accuracies(study: Study, history: History) -> Shown:
+def accuracies(study: StudySpec, history: History) -> Shown:
     """Robust against clean accuracy of each trial at its best rung, with the Pareto front."""
     figure = go.Figure()
     drawn = few(study, history, history.ranked())
@@ -112,7 +112,7 @@ def _front_of_both(history: History) -> tuple[list[tuple[float, float]], int]:
     return sorted(set(members)), len(members)
 
 
-def curves(study: Study, history: History) -> Shown:
+def curves(study: StudySpec, history: History) -> Shown:
     """Robust accuracy by epoch, and the epoch at which each trial stopped."""
     figure = go.Figure()
     with_curves = [trial for trial in history.trials.values() if _evaluated(trial)]
@@ -204,7 +204,7 @@ def _lines(kind: str, points: dict[int, list[tuple[int, float, float]]], history
     )
 
 
-def rungs(study: Study, history: History) -> Shown:
+def rungs(study: StudySpec, history: History) -> Shown:
     """The score at each rung against a later score."""
     worths = rung_correlations(history, study.rungs)
     if not worths:
@@ -259,7 +259,7 @@ PURPOSES = {
 """Labels and colours of the ledger's parts."""
 
 
-def costs(study: Study, history: History) -> Shown:
+def costs(study: StudySpec, history: History) -> Shown:
     """Where the workers' time went, and what early stopping saved."""
     account = ledger(history, study.asha_config)
     total, saved = account["total"], account["saved_by_halving"]

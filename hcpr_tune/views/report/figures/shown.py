@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.results import front, winner
-from hcpr_tune.search.spec.study import Study
+from hcpr_tune.search.spec.study import StudySpec
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3b82c4", "#e69f00", "#0f9d76", "#d55e00", "#b06fa8", "#8a8f98"
 """Distinguishable with colour blindness (after Okabe and Ito), and visible on white and on black."""
@@ -53,7 +53,7 @@ def kind_of(trial: Trial, best: Trial | None) -> str:
     return trial.state if trial.state in ("stopped", "completed") else "unfinished"
 
 
-def by_kind(study: Study, history: History) -> dict[str, list[Trial]]:
+def by_kind(study: StudySpec, history: History) -> dict[str, list[Trial]]:
     """The trials by kind, in the order of `KINDS`, without empty kinds."""
     best = winner(study, history)
     found: dict[str, list[Trial]] = {kind: [] for kind in KINDS}
@@ -62,7 +62,7 @@ def by_kind(study: Study, history: History) -> dict[str, list[Trial]]:
     return {kind: trials for kind, trials in found.items() if trials}
 
 
-def few(study: Study, history: History, trials: Sequence[Trial], most: int = 0) -> list[Trial]:
+def few(study: StudySpec, history: History, trials: Sequence[Trial], most: int = 0) -> list[Trial]:
     """The trials to draw, at most `most` (default: `MOST_DRAWN`).
 
     If there are more: the best, the front, the published one, and a fixed sample of the rest. A browser takes a second
