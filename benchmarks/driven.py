@@ -95,7 +95,8 @@ def drive(options: argparse.Namespace) -> Plain:
     study, workers = study_of(options), options.workers
     with tempfile.TemporaryDirectory() as scratch:
         at = check_new(Path(scratch), "driven")
-        history = create(at, study)
+        stored = create(at, study)
+        history = stored.history
         if options.recorded:
             at.record.write_bytes(sealed_row(made_up(study, options.recorded)))
             history = read_history(at.record, study.recipe.epochs, study.goal)
@@ -109,7 +110,7 @@ def drive(options: argparse.Namespace) -> Plain:
 
         def search() -> None:
             try:
-                runner.run(at, study, history, Share(workers, 1.0, 0.0), listeners, trainable=trainable)
+                runner.run(stored, Share(workers, 1.0, 0.0), listeners, trainable=trainable)
             except Interrupted:
                 return
 

@@ -203,7 +203,7 @@ def split(old: Any, seed: int, plays: int) -> Plain:
     from hcpr_tune.simulation.comparison import choice, compare, gain
     from hcpr_tune.simulation.curves.costs import costs_of_records
     from hcpr_tune.simulation.curves.recorded import recorded_curves
-    from hcpr_tune.simulation.variants import variants_of
+    from hcpr_tune.simulation.variants import variants_of, varied
     from hcpr_tune.simulation.worker_pool import WorkerPool
 
     path = find_space("default")
@@ -218,13 +218,13 @@ def split(old: Any, seed: int, plays: int) -> Plain:
     halves = [
         replace(curves, trials=[curves.trials[number] for number in half]) for half in (numbers[::2], numbers[1::2])
     ]
-    (default,) = compare(variants_of([], read, WorkerPool(2)), halves[0], costs, seed, plays)
+    (default,) = compare(variants_of({}, read, WorkerPool(2)), halves[0], costs, seed, plays)
     hours = default.estimate("worker_seconds").mean / 3600
 
     def in_budget(more: Sequence[tuple[str, Any]]) -> Any:
         return read([("budget.trials", 400), ("budget.worker_hours", hours), *more])
 
-    candidates = variants_of(VARIED, in_budget, WorkerPool(2))
+    candidates = variants_of(varied(VARIED), in_budget, WorkerPool(2))
     results = compare(candidates, halves[0], costs, seed, plays)
     best = choice(results)
     chosen = best.variant
@@ -243,7 +243,7 @@ import json, resource, sys, time
 from hcpr_tune.simulation.comparison import compare
 from hcpr_tune.simulation.curves.costs import costs_of_probe
 from hcpr_tune.simulation.curves.curves import GuessedCurves
-from hcpr_tune.simulation.worker_pool import Fleet
+from hcpr_tune.simulation.worker_pool import WorkerPool
 from hcpr_tune.simulation.variants import variants_of
 from hcpr_tune.search.spec.study import find_space, read_study
 trials, workers = int(sys.argv[1]), int(sys.argv[2])
@@ -252,7 +252,7 @@ probe = {"seconds_per_attack_step": 5.0, "seconds_update": 10.0, "seconds_evalua
 costs = costs_of_probe([probe | {"checkpoint_bytes": 45_000_000, "steps": 1}])
 curves = GuessedCurves(10, 27, 1000, 2.0, 0.3)
 began = time.perf_counter()
-(played,) = compare(variants_of([], read, Fleet(workers)), curves, costs, 0, 1)
+(played,) = compare(variants_of({}, read, WorkerPool(workers)), curves, costs, 0, 1)
 seconds = time.perf_counter() - began
 one = played.outcomes[0]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -140,7 +140,7 @@ def jobs(options: argparse.Namespace) -> Plain:
         with idle_ray(workers):
             began = time.time()
             history = runner.run(
-                at, study, create(at, study), Share(workers, 1.0, 0.0), trainable=idle_trainable(options.epoch_seconds)
+                create(at, study), Share(workers, 1.0, 0.0), trainable=idle_trainable(options.epoch_seconds)
             )
             seconds = time.time() - began
         events = [unsealed(line) for line in at.record.read_bytes().splitlines()]

@@ -717,7 +717,7 @@ def driver(options: argparse.Namespace) -> None:
     study = study_of(options, ("budget.trials", 10 * options.recorded), ("early_stopping.calibration", 6))
     with tempfile.TemporaryDirectory() as folder:
         study_folder = check_new(Path(folder), "driver")
-        history = create(study_folder, study)
+        history = create(study_folder, study).history
         for event in made_up(study, options.recorded):
             history.apply(event)
         record = Record(study_folder.record, history)

@@ -1,27 +1,59 @@
 """Distributed hyperparameter search for self-paced hard-class pair reweighting (HCPR).
 
-From a program or a notebook: `hcpr_tune.tune(space, ...)` runs a search, `hcpr_tune.load("results/NAME")` opens one,
-and `hcpr_tune.load_model("results/NAME/verdict")` gives the model to take away.
+From a program or a notebook: `tune(space, ...)` runs a search, `Study.open("results/NAME")` opens one, `train(recipe)`
+and `evaluate(model)` do what their commands do, and `load_model("results/NAME/verdict")` gives the model to take away.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.version import VERSION
 
 if TYPE_CHECKING:
+    from hcpr_tune.api.evaluate import EvaluationResult, evaluate
+    from hcpr_tune.api.simulate import SimulationResult, Workers
+    from hcpr_tune.api.train import TrainingResult, train
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.study import Study, load, load_model, tune
+    from hcpr_tune.training.recipe import Recipe
 
 __version__ = VERSION
 
-__all__ = ["Study", "__version__", "load", "load_model", "tune"]
+__all__ = [
+    "EvaluationResult",
+    "Recipe",
+    "SimulationResult",
+    "Study",
+    "StudySpec",
+    "TrainingResult",
+    "Workers",
+    "__version__",
+    "evaluate",
+    "load",
+    "load_model",
+    "train",
+    "tune",
+]
+
+_MODULES = {
+    "hcpr_tune.api.evaluate": ("EvaluationResult", "evaluate"),
+    "hcpr_tune.api.simulate": ("SimulationResult", "Workers"),
+    "hcpr_tune.api.train": ("TrainingResult", "train"),
+    "hcpr_tune.search.spec.study": ("StudySpec",),
+    "hcpr_tune.study": ("Study", "load", "load_model", "tune"),
+    "hcpr_tune.training.recipe": ("Recipe",),
+}
 
 
 def __getattr__(name: str) -> Any:
     """What is exported, imported when it is used: the command line answers at once."""
-    if name not in __all__:
-        raise AttributeError(f"module 'hcpr_tune' has no attribute {name!r}")
-    from hcpr_tune import study
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module 'hcpr_tune' has no attribute {name!r}")
 
-    return getattr(study, name)
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

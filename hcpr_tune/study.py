@@ -1,64 +1,273 @@
-"""A study from Python: open one, look at it, steer it, export it; and `tune`, which runs a search."""
+"""A study from Python: create or open one, search it, look at it, steer it, evaluate what it found, export it."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from argparse import Namespace
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.common.files import new_name
-from hcpr_tune.common.settings import in_toml, show
+from hcpr_tune.api.search_request import Extension, SearchRequest, SpaceSource, new_search, resumed_search
+from hcpr_tune.api.trust import Trust, begin, named_in_study
+from hcpr_tune.common.settings import show
 from hcpr_tune.common.shell import storage_of
-from hcpr_tune.errors import HcprTuneError, InputError
+from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
+from hcpr_tune.execution.ray_options import LOOPBACK, RayOptions
+from hcpr_tune.views.search_progress import SearchProgress
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
     from torch import nn
 
+    from hcpr_tune.api.simulate import SimulationResult, Workers
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.lease import LeaseHolder
+    from hcpr_tune.search.storage.studies import StoredStudy
     from hcpr_tune.training.recipe import Recipe
 
 
-@dataclass(frozen=True)
 class Study:
-    """A study as recorded when it was opened: where it is, what it searches (`spec`), what has happened (`history`).
+    """A study where it is stored, as it was recorded when it was opened; `refresh` reads what has happened since.
 
-    A search may be running; open the study again to see more.
+    `spec` is what it searches, `history` what has happened, `folder` where its files are.
     """
 
-    folder: StudyFolder
-    spec: StudySpec
-    history: History
+    def __init__(self, stored: StoredStudy, trust: Trust | None = None) -> None:
+        self._stored, self._trust = stored, trust or Trust()
 
     @classmethod
-    def open(cls, path: str | Path) -> Study:
+    def create(
+        cls,
+        space: str | Path | Mapping[str, Any] = "default",
+        *,
+        name: str | None = None,
+        storage: str | Path = "results",
+        settings: Mapping[str, Any] | None = None,
+        trust: bool = False,
+    ) -> Study:
+        """Create a study; `search` runs it.
+
+        Args:
+            space: a file in search_spaces/ by name, a path, or the tables of such a file as a dict.
+            name: the study's name (default: the space's with date and time).
+            storage: where studies are stored, a folder or a bucket's URL.
+            settings: values by dotted name, {"budget.trials": 40, "hcpr.scale": 8}; a fixed value of the recipe is not
+                searched.
+            trust: import the code (package.module:function) that a file of somebody else names.
+
+        Raises `InputError`, and then nothing was written.
+        """
+        from hcpr_tune.training.plugins import only_vouched
+
+        with only_vouched():
+            request = _new_request(space, name, storage, settings, trust)
+            begin(request.study)
+        return cls(request.study, Trust(trust, frozenset(named_in_study(request.study.spec))))
+
+    @classmethod
+    def open(cls, path: str | Path, *, trust: bool = False) -> Study:
         """Open a study, running or not, by its folder or its bucket's URL: "results/NAME", "s3://BUCKET/PATH/NAME".
 
-        Raises `InputError` if there is none.
+        `trust`: import the code that somebody else's study names, if it is searched further. Raises `InputError` if
+        there is no study.
         """
-        return cls.of(*storage_of(str(path).rstrip("/")), "load ")
+        return cls.of(*storage_of(str(path).rstrip("/")), "load ", trust=trust)
 
     @classmethod
-    def of(cls, storage: str | Path, name: str, command: str = "", with_best: bool = False) -> Study:
+    def of(
+        cls, storage: str | Path, name: str, command: str = "", with_best: bool = False, trust: bool = False
+    ) -> Study:
         """The study `name` of a storage. `command`: what error messages begin with."""
         from hcpr_tune.search.storage.studies import reopen
 
-        return cls(*reopen(storage, name, command, with_best=with_best))
+        return cls(reopen(storage, name, command, with_best=with_best), Trust(trust))
+
+    @property
+    def folder(self) -> StudyFolder:
+        return self._stored.folder
+
+    @property
+    def spec(self) -> StudySpec:
+        return self._stored.spec
+
+    @property
+    def history(self) -> History:
+        return self._stored.history
 
     @property
     def name(self) -> str:
-        return self.folder.root.name
+        return self._stored.name
 
-    @cached_property
+    def refresh(self) -> Study:
+        """Read what has been recorded since; returns the study itself."""
+        from hcpr_tune.search.storage.studies import reopen
+
+        self._stored = reopen(*storage_of(self.folder.address), "load ")
+        return self
+
+    def search(
+        self,
+        *,
+        warm_start: str | Path | None = None,
+        address: str | None = None,
+        wait: int = 0,
+        dashboard_host: str = LOOPBACK,
+        log_to: Sequence[str] = (),
+        quiet: bool = True,
+    ) -> Study:
+        """Search until the budget is spent; a study that was interrupted continues from its record.
+
+        Args:
+            warm_start: the folder of an earlier study of the same task to learn from, before the first trial.
+            address: a Ray cluster to join (default: start Ray on this machine, or use the connection that this process
+                has, which is kept).
+            wait: seconds to wait for the first node with room for a trial.
+            dashboard_host: where the dashboard of a Ray that is started here listens; "none" starts it without one.
+            log_to: "mlflow", "wandb".
+            quiet: False prints the search as it goes, as `hcpr_tune tune` does.
+
+        Raises `InputError` for bad input, `Interrupted` on Ctrl-C, and `HcprTuneError` if no trial reached a rung.
+        Everything recorded is kept in each case.
+        """
+        return self._run(Extension({}), warm_start, RayOptions(address, wait, dashboard_host), log_to, quiet)
+
+    def resume(
+        self,
+        *,
+        trials: int | None = None,
+        hours: float | None = None,
+        worker_hours: float | None = None,
+        epochs: int | None = None,
+        audit: int | None = None,
+        **options: Any,
+    ) -> Study:
+        """Extend the study and search further.
+
+        Args:
+            trials, hours, worker_hours: new values of the budget; 0 hours: no limit.
+            epochs: a new top rung.
+            audit: run so many of the stopped trials to the end, to see what stopping them cost.
+            options: those of `search` except `warm_start`.
+        """
+        given = {"trials": trials, "hours": hours, "worker_hours": worker_hours, "epochs": epochs}
+        budget = {name: value for name, value in given.items() if value is not None}
+        log_to, quiet = options.pop("log_to", ()), options.pop("quiet", True)
+        return self._run(Extension(budget, audit), None, RayOptions(**options), log_to, quiet)
+
+    def _run(
+        self,
+        extension: Extension,
+        warm_start: str | Path | None,
+        ray: RayOptions,
+        log_to: Sequence[str],
+        quiet: bool,
+    ) -> Study:
+        from hcpr_tune.training.plugins import only_vouched
+
+        with only_vouched():
+            request = resumed_search(*storage_of(self.folder.address), extension, self._trust, warm_start)
+            self._stored = _searched(request, ray, log_to, quiet)
+        return self
+
+    def simulate(
+        self,
+        *,
+        vary: Mapping[str, Sequence[Any]] | None = None,
+        workers: int | Workers | None = None,
+        studies: Sequence[str | Path] = (),
+        curves: str | Path | None = None,
+        repeats: int = 20,
+        seconds: float = 40.0,
+        address: str | None = None,
+    ) -> SimulationResult:
+        """Simulate the search: how long it takes, what it costs, what it finds. Only a short probe is trained, if any.
+
+        Args:
+            vary: values to compare by dotted name, {"early_stopping.first_rung": [3, 9], "workers": [8, 64]}.
+            workers: trials at once (default: as many as this machine holds).
+            studies: folders of studies of the same task, whose learning curves and costs are used (default: this one,
+                if some of its trials reached the last epoch).
+            curves: a CSV file with learning curves instead.
+            repeats: simulations of each variant, as many as fit into `seconds`.
+            address: probe on this Ray cluster instead of this machine.
+        """
+        from hcpr_tune.api.simulate import SimulationRequest, Simulator, Workers
+        from hcpr_tune.training.plugins import only_vouched
+
+        complete = any(trial.status == "completed" for trial in self.history.trials.values())
+        recorded = [self.folder.root] if complete and curves is None else []
+        request = SimulationRequest(
+            SpaceSource(self.folder.study),
+            workers if isinstance(workers, Workers) else Workers(workers),
+            vary or {},
+            tuple(map(Path, studies or recorded)),
+            None if curves is None else Path(curves),
+            repeats=repeats,
+            seconds=seconds,
+        )
+        with only_vouched():
+            return Simulator(request, RayOptions(address), self._trust).run()
+
+    def verdict(
+        self,
+        *,
+        test: bool = False,
+        compare: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        quiet: bool = True,
+        **ray: Any,
+    ) -> dict[str, Any]:
+        """Train the best recipes and the published one again on fresh seeds, attack them with AutoAttack's attacks, and
+        say with statistics what is better. If interrupted, the same call continues.
+
+        Args:
+            test: at the end attack the test images too; the study keeps count.
+            compare: baselines, such as "trades" and "mart": each is searched for as many worker-seconds as the study
+                was, and evaluated with it.
+            settings: values of the study's table [verdict], {"finalists": 3, "seeds": 5}.
+            recipe: fields of all recipes that are trained, by dotted name.
+            quiet: False prints what happens.
+            ray: `address`, `wait` and `dashboard_host` as for `search`.
+
+        Returns the verdict as in verdict/verdict.json. Raises `InputError` before any work, and `Interrupted`.
+        """
+        from hcpr_tune.api.verdict import VerdictRequest, run_verdict
+        from hcpr_tune.training.plugins import only_vouched
+
+        storage, name = storage_of(self.folder.address)
+        request = VerdictRequest(
+            storage=storage,
+            name=name,
+            settings=dict(settings or {}),
+            command=f"Study.open({self.folder.address!r}).verdict(test={test})",
+            recipe_values=tuple((recipe or {}).items()),
+            compare=tuple(compare),
+            test=test,
+        )
+        with only_vouched():
+            result = run_verdict(request, RayOptions(**ray), self._trust, _progress(quiet))
+        self.refresh()
+        return result.plain
+
+    @property
+    def verdict_result(self) -> dict[str, Any]:
+        """The verdict so far, as in verdict/verdict.json. Raises `InputError` if there is none."""
+        from hcpr_tune.views.next_commands import about
+        from hcpr_tune.views.verdicts import read_verdict
+
+        plain = read_verdict(self.folder.root)
+        if plain is None:
+            raise InputError(
+                f"{self.folder.root} holds no verdict of this version; run: {about('verdict', self.folder)}"
+            )
+        return plain
+
+    @property
     def trials(self) -> pd.DataFrame:
         """A row per trial, indexed by its number, with the columns of trials.csv.
 
@@ -71,7 +280,7 @@ class Study:
         rows = [trial_row(trial) for trial in self.history.trials.values()]
         return pd.DataFrame(rows, columns=trial_columns(self.spec)).set_index("trial")
 
-    @cached_property
+    @property
     def curves(self) -> pd.DataFrame:
         """A row per trial and epoch: losses, counts and accuracies on validation, times.
 
@@ -109,19 +318,6 @@ class Study:
         from hcpr_tune.search.record.results import trained_recipe
 
         return trained_recipe(self.spec, self.history.trials[self.best["trial"]])
-
-    @property
-    def verdict(self) -> dict[str, Any]:
-        """The result of `hcpr_tune verdict`, as in verdict/verdict.json. Raises `InputError` if there is none."""
-        from hcpr_tune.views.next_commands import about
-        from hcpr_tune.views.verdicts import read_verdict
-
-        plain = read_verdict(self.folder.root)
-        if plain is None:
-            raise InputError(
-                f"{self.folder.root} holds no verdict of this version; run: {about('verdict', self.folder)}"
-            )
-        return plain
 
     @property
     def figures(self) -> list[str]:
@@ -221,14 +417,22 @@ class Study:
             raise InputError(f"kill {self.name} {trial}: {error} ({self.folder.address})") from None
         post(self.folder.objects, request)
 
-    def export_optuna(self, path: str | Path) -> None:
-        """Write the trials into a new storage of Optuna: an SQLite file, or a journal if `path` ends in .log.
+    def export(self, path: str | Path) -> Path:
+        """Write the study for other tools, into a new file.
 
-        Raises `InputError` if the file exists or cannot be one.
+        "NAME.onnx": its model, for ONNX Runtime; "NAME.log": its trials as a journal of Optuna; any other name: its
+        trials as an SQLite database of Optuna. Raises `InputError` if the file exists or cannot be one.
         """
-        from hcpr_tune.api.export import write_optuna
+        from hcpr_tune.api.export import write_onnx_model, write_optuna
+        from hcpr_tune.training.plugins import only_vouched
 
-        write_optuna(self.spec, self.history, Path(path), self.name, self.is_running)
+        target = Path(path)
+        if target.suffix == ".onnx":
+            with only_vouched():
+                write_onnx_model(self.model, target, self._trust)
+        else:
+            write_optuna(self.spec, self.history, target, self.name, self.is_running)
+        return target
 
     @property
     def model(self) -> Path:
@@ -261,7 +465,7 @@ def load_model(folder: str | Path, device: str = "cpu", trust: bool = False) -> 
 
     with only_vouched():
         export.check_files(Path(folder))
-        trust_model(Namespace(trust=trust), Path(folder))
+        trust_model(Trust(trust), Path(folder))
         return export.load_model(folder, device)
 
 
@@ -270,76 +474,56 @@ def load(path: str | Path) -> Study:
     return Study.open(path)
 
 
-OPTIONS = (
-    "trials",
-    "hours",
-    "worker_hours",
-    "epochs",
-    "audit",
-    "warm_start",
-    "seed",
-    "address",
-    "wait",
-    "cpus_per_trial",
-    "gpus_per_trial",
-    "resume",
-    "log_to",
-)
-"""Flags of `hcpr_tune tune` that `tune` accepts as keyword arguments."""
-
-
 def tune(
     space: str | Path | Mapping[str, Any] = "default",
     *,
     name: str | None = None,
     storage: str | Path = "results",
     settings: Mapping[str, Any] | None = None,
-    quiet: bool = True,
+    trials: int | None = None,
+    warm_start: str | Path | None = None,
     trust: bool = False,
     **options: Any,
 ) -> Study:
-    """Run a search to its end, as `hcpr_tune tune` does, and return the study.
+    """Create a study and search it to its end; returns the study.
 
     Args:
-        space: a file in search_spaces/ by name, a path, or the tables of such a file as a dict.
-        settings: values as for --set, for instance {"hcpr.scale": 8}.
-        trust: import the code that someone else's study names, as --trust does.
-        options: other flags of `hcpr_tune tune`, for instance trials=40, hours=2, seed=1, address="HOST:PORT",
-            warm_start="results/OLD". resume="NAME" continues a study; leave out space, name and settings then.
+        space, name, storage, settings, trust: as for `Study.create`.
+        trials: short for the setting "budget.trials".
+        warm_start: an earlier study to learn from, as for `Study.search`.
+        options: `address`, `wait`, `dashboard_host`, `log_to` and `quiet` of `Study.search`.
 
-    A process that is connected to Ray uses that connection and keeps it.
-
-    Raises `InputError` for bad input, `Interrupted` on Ctrl-C, and `HcprTuneError` if no trial reached a rung.
-    Everything recorded is kept in each case.
+    Nothing is written if the input is bad. Raises as `Study.search` does.
     """
-    from hcpr_tune.cli import main as cli
-    from hcpr_tune.cli.commands import tune as command
     from hcpr_tune.training.plugins import only_vouched
 
-    unknown = options.keys() - set(OPTIONS)
-    if unknown:
-        raise InputError(f"tune() knows no {', '.join(sorted(unknown))}; known: {', '.join(OPTIONS)}")
-    arguments = cli.parser().parse_args(["tune"])
-    arguments.storage, arguments.quiet, arguments.name = str(storage), quiet, name
-    arguments.trust = trust
-    arguments.set = [f"{key}={in_toml(value)}" for key, value in (settings or {}).items()]
-    if isinstance(log_to := options.pop("log_to", []), str):
-        log_to = [log_to]
-    arguments.log_to = list(log_to)
-    for option, value in options.items():
-        setattr(arguments, option, None if value is None else str(value))
-    arguments.wait = int(arguments.wait)
+    log_to, quiet = options.pop("log_to", ()), options.pop("quiet", True)
+    ray = RayOptions(**options)
+    values = dict(settings or {}) | ({} if trials is None else {"budget.trials": trials})
+    with only_vouched():
+        request = _new_request(space, name, storage, values, trust, warm_start)
+        study = _searched(request, ray, log_to, quiet)
+        return Study(study, Trust(trust, frozenset(named_in_study(study.spec))))
+
+
+def _new_request(
+    space: str | Path | Mapping[str, Any],
+    name: str | None,
+    storage: str | Path,
+    settings: Mapping[str, Any] | None,
+    trust: bool,
+    warm_start: str | Path | None = None,
+) -> SearchRequest:
+    from hcpr_tune.common.files import new_name
+    from hcpr_tune.common.settings import plain_values
+
+    values = plain_values(settings or {}, "settings")
+    vouched = Trust.of(trust, values.values())
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_") as scratch:
-        if arguments.resume is None:
-            path = _space_file(space, Path(scratch))
-            arguments.space = str(path)
-            arguments.name = name or new_name(path.stem)
-        with only_vouched():
-            code = command.run(arguments)
-    study = Study.of(arguments.storage, arguments.resume or arguments.name, "load ")
-    if code:
-        raise HcprTuneError(f"no trial of {study.folder.address} reached its first rung; see its trials.csv")
-    return study
+        path = _space_file(space, Path(scratch))
+        given = "settings" if values else ""
+        source = SpaceSource(path, tuple(values.items()), given)
+        return new_search(source, storage, name or new_name(path.stem), warm_start, vouched)
 
 
 def _space_file(space: str | Path | Mapping[str, Any], scratch: Path) -> Path:
@@ -358,3 +542,24 @@ def _space_file(space: str | Path | Mapping[str, Any], scratch: Path) -> Path:
             f"the space cannot be written as TOML: {error}; give tables of plain numbers, texts, truths and lists"
         ) from None
     return path
+
+
+def _searched(request: SearchRequest, ray: RayOptions, log_to: Sequence[str], quiet: bool) -> StoredStudy:
+    """Run the search. Raises `Interrupted`, and `HcprTuneError` if no trial reached a rung."""
+    from hcpr_tune.api.search import check_request, run_search
+
+    log_to, progress = [log_to] if isinstance(log_to, str) else list(log_to), _progress(quiet)
+    check_request(request, ray, log_to, progress)
+    result = run_search(request, ray, log_to, progress)
+    if result.interrupted:
+        raise Interrupted(f"{result.interrupted}; everything recorded is kept in {result.study.folder.address}")
+    if not result.study.history.ranked():
+        raise HcprTuneError(f"no trial of {result.study.folder.address} reached its first rung; see its trials.csv")
+    return result.study
+
+
+def _progress(quiet: bool) -> SearchProgress:
+    from hcpr_tune.views.terminal.console import make_console
+    from hcpr_tune.views.terminal.search_output import TerminalProgress
+
+    return TerminalProgress(make_console(), quiet)

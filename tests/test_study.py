@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -84,7 +86,7 @@ def test_bad_input_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="there is no study in"):
         hcpr_tune.load(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"tune\(\) knows no trails; known: trials"):
+    with pytest.raises(TypeError, match="trails"):
         hcpr_tune.tune(trails=3)
     with pytest.raises(InputError, match=r"early_stopping\.reduction_factor must be above 1"):
         hcpr_tune.tune(settings={"early_stopping.reduction_factor": 0.5})
@@ -110,7 +112,7 @@ def test_a_search_from_a_program_on_a_space_of_its_own(tmp_path):
         "import hcpr_tune, json\n"
         f"study = hcpr_tune.tune({space!r}, trials=2, name='mine', settings={{'hcpr.scale': 8.0}})\n"
         "print(json.dumps([len(study.trials), study.best['trial'], list(study.spec.space)]))\n"
-        "again = hcpr_tune.tune(resume='mine', trials='+1')\n"
+        "again = hcpr_tune.Study.open('results/mine').resume(trials=3)\n"
         "print(json.dumps(len(again.trials)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -159,13 +161,83 @@ def test_requests_are_left_for_the_next_search_and_checked_first(study, tmp_path
 def test_it_is_exported_to_optuna(study, tmp_path):
     import optuna
 
-    study.export_optuna(tmp_path / "trials.db")
+    study.export(tmp_path / "trials.db")
     loaded = optuna.load_study(study_name="old", storage=f"sqlite:///{tmp_path / 'trials.db'}")
     assert len(loaded.trials) == 20
     with pytest.raises(InputError, match=r"trials\.db"):
-        study.export_optuna(tmp_path / "trials.db")
+        study.export(tmp_path / "trials.db")
 
 
 def test_a_study_without_a_model_says_so(study):
     with pytest.raises(InputError, match="holds no model yet"):
         study.load_model()
+
+
+def test_a_study_is_created_once_and_only_from_good_input(tmp_path, space_file):
+    study = hcpr_tune.Study.create(
+        space_file, name="new", storage=tmp_path / "results", settings={"budget.trials": np.int64(3), "hcpr.scale": 8}
+    )
+    assert (study.name, study.spec.settings.budget.trials, study.spec.recipe.hcpr.scale) == ("new", 3, 8)
+    assert "hcpr.scale" not in study.spec.space
+    assert study.status["state"] == "not begun"
+    assert hcpr_tune.Study.open(tmp_path / "results" / "new").spec.fingerprint == study.spec.fingerprint
+    with pytest.raises(InputError, match="is taken"):
+        hcpr_tune.Study.create(space_file, name="new", storage=tmp_path / "results")
+    for settings in ({"hcpr.scale": None}, {"hcpr.scale": -1}, {"nothing": 1}):
+        with pytest.raises(InputError):
+            hcpr_tune.Study.create(space_file, name="bad", storage=tmp_path / "results", settings=settings)
+    assert not (tmp_path / "results" / "bad").exists()
+
+
+def test_a_study_is_simulated_from_its_own_record(study):
+    result = study.simulate(vary={"workers": [2, 4]}, repeats=2)
+    assert [one["workers"] for one in result.plain["variants"]] == [2, 4]
+    assert "recorded" in result.plain["curves"]["from"]
+    slow, fast = (one["wall_clock_seconds"]["mean"] for one in result.plain["variants"])
+    assert fast < slow
+    with pytest.raises(InputError, match="cannot vary"):
+        study.simulate(vary={"hcpr.scale": [1, 2]})
+
+
+def test_a_verdict_checks_its_input_before_any_work(study, tmp_path):
+    with pytest.raises(InputError, match="finalists must be"):
+        study.verdict(settings={"finalists": 0})
+    with pytest.raises(InputError, match="got nothing"):
+        study.verdict(compare=["nothing"])
+    with pytest.raises(InputError, match="holds no verdict"):
+        _ = study.verdict_result
+    assert not (tmp_path / "results" / "old" / "verdict").exists()
+
+
+def test_warm_start_is_for_a_study_without_trials(study, tmp_path):
+    with pytest.raises(InputError, match="has trials already"):
+        study.search(warm_start=tmp_path / "results" / "old")
+
+
+def test_a_recipe_is_trained_and_evaluated_from_a_program(tmp_path, small_study, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = small_study.recipe.replace({"epochs": 1, "segment_ends": [], "hcpr.scale": 6})
+    with pytest.raises(InputError, match=r"hcpr\.scale must be above 0"):
+        recipe.replace({"hcpr.scale": 0})
+    reports = []
+    result = hcpr_tune.train(recipe, "trained", on_epoch=reports.append)
+    assert result.folder == Path("trained")
+    assert hcpr_tune.Recipe.load("trained/recipe.toml") == recipe
+    assert [report["epoch"] for report in reports] == [1]
+    with pytest.raises(InputError, match="exists"):
+        hcpr_tune.train(recipe, "trained")
+    found = hcpr_tune.evaluate("trained", images=50)
+    assert (found.split, found.robust.total) == ("validation", 50)
+    model = hcpr_tune.load_model("trained").train()
+    assert hcpr_tune.evaluate(model, recipe=recipe, images=50) == found
+    assert model.training
+    with pytest.raises(InputError, match="attack must be one of margin"):
+        hcpr_tune.evaluate("trained", attack="none")
+    with pytest.raises(InputError, match="needs a recipe"):
+        hcpr_tune.evaluate(model)
+
+
+def test_what_is_exported_is_listed():
+    assert {"Study", "StudySpec", "Recipe", "train", "evaluate", "tune"} <= set(dir(hcpr_tune))
+    for name in dir(hcpr_tune):
+        assert getattr(hcpr_tune, name) is not None

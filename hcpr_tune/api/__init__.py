@@ -1,4 +1,4 @@
-"""Functions for programs: train a recipe, evaluate a model, download data, create a starter space for own images.
+"""What can be done, with typed arguments: search, simulate, evaluate, train, export. `Study` and the commands call it.
 
-May import `views`, `search`, `training` and `common`.
+May import everything but `study` and `cli`.
 """

@@ -9,9 +9,11 @@ from hcpr_tune.common.paths import check_new_file, is_file
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
+    from hcpr_tune.api.trust import Trust
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import StudySpec
+    from hcpr_tune.training.models.onnx_file import Written
 
 
 def write_optuna(
@@ -40,6 +42,20 @@ def write_optuna(
             )
         storage = RDBStorage(f"sqlite:///{target.absolute()}")
     export(study, history, storage, name, still_running=still_running)
+
+
+def write_onnx_model(model: Path, target: Path, trust: Trust, option: str = "") -> Written:
+    """Write the model in a folder into a new ONNX file. Raises `InputError`, also for code that is not trusted."""
+    from hcpr_tune.api.trust import trust_model
+    from hcpr_tune.training.models.export import check_files
+    from hcpr_tune.training.models.onnx_file import write_onnx
+    from hcpr_tune.training.plugins import guarded
+
+    check_new_file(target, f"{option}{target}")
+    check_files(model)
+    trust_model(trust, model)
+    with guarded():
+        return write_onnx(model, target)
 
 
 def model_of(folder: StudyFolder) -> Path:

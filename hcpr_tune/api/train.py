@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hcpr_tune.common.files import copy_whole, write_json, write_whole
+from hcpr_tune.api.trust import Trust, begin_training, named_in_recipe, trust_recipe
+from hcpr_tune.common.files import copy_whole, new_name, write_json, write_whole
 from hcpr_tune.common.intervals import Proportion
-from hcpr_tune.common.paths import is_file
+from hcpr_tune.common.paths import check_writable, exists, is_file
 from hcpr_tune.common.schema import Table
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.events import SEARCH, check_event
 from hcpr_tune.search.record.results import metrics_line
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data.dataset import Data
-from hcpr_tune.training.plugins import guarded_steps
+from hcpr_tune.training.plugins import guarded_steps, only_vouched, vouch
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_to_toml
 from hcpr_tune.training.session import DataShelf, check_trainable, model_inputs, split_hashes, train_segment
 from hcpr_tune.views.tensorboard.event_file import EventFile, scalars
@@ -32,6 +33,57 @@ class BestRung:
     epoch: int
     robust: Proportion
     clean: Proportion
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """`folder`: where recipe, weights and metrics are; `best`: the best rung, None if training had ended before."""
+
+    folder: Path
+    best: BestRung | None
+
+
+def train(
+    recipe: Recipe | str | Path,
+    folder: str | Path | None = None,
+    *,
+    resume: bool = False,
+    trust: bool = False,
+    on_epoch: Callable[[Mapping[str, Any]], object] = lambda report: None,
+) -> TrainingResult:
+    """Train one recipe from the beginning to the end.
+
+    Args:
+        recipe: a recipe, or the file of one.
+        folder: where the results go (default: results/train-DATE-TIME-CODE).
+        resume: continue in the folder from its latest checkpoint.
+        trust: import the code that somebody else's recipe file names.
+        on_epoch: called with each epoch's report: losses, counts on validation, seconds.
+
+    Raises `InputError` before any work, and `Diverged`.
+    """
+    with only_vouched():
+        if isinstance(recipe, Recipe):
+            vouch(named_in_recipe(recipe))
+        else:
+            path = Path(recipe)
+            recipe = load_recipe(path)
+            trust_recipe(Trust(trust), path, recipe)
+        out, best = new_folder(folder, resume), None
+        begin_training(out, recipe)
+        for report, rung in retrain(recipe, out, resume):
+            best = rung
+            on_epoch(report)
+    return TrainingResult(out, best)
+
+
+def new_folder(folder: str | Path | None, resume: bool, option: str = "folder ") -> Path:
+    """The folder for a training's results. Raises `InputError` if it exists, or cannot be written."""
+    out = Path(folder or f"results/{new_name('train')}")
+    if exists(out, f"{option}{out}") and not resume:
+        raise InputError(f"{option}{out} exists; go on in it by --resume, or choose another folder")
+    check_writable(out, f"{option}{out}", "choose another folder")
+    return out
 
 
 def retrain(

@@ -1,15 +1,15 @@
 """Which code may be imported: `package.module:function` in a file is code chosen by the author of the file.
 
-A name on the command line, or in the user's own file, is trusted. A name in a study or next to a model is trusted if
-this user started that study here, or gives `--trust` once.
+A name that the user gives himself, or that is in his own file, is trusted. A name in a study or next to a model is
+trusted if this user started that study here, or says so once (`--trust`, `trust=True`).
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +21,39 @@ if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import StudySpec
+    from hcpr_tune.search.storage.studies import StoredStudy
     from hcpr_tune.training.recipe import Recipe
 
 MADE_BY_US = ("study.toml", "record.jsonl", "metrics.jsonl", "metrics.json", "model.safetensors")
 """A folder with one of these files is a study, a training or a model, and may come from anyone."""
 DEPTH = 4
 """How many folders above a file are searched for one."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Which code the user vouches for: `all` that the files of this call name, or what he has `named` himself."""
+
+    all: bool = False
+    named: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, everything: bool, values: Iterable[object] = ()) -> Trust:
+        """`values`: the settings that the user has given in this call; a text in them may name code."""
+        return cls(everything, frozenset(_texts(values)))
+
+
+def _texts(values: Iterable[object]) -> Iterable[str]:
+    """All texts in values, which may be lists and tables."""
+    left = list(values)
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
 
 
 def named_in_recipe(recipe: Recipe) -> set[str]:
@@ -74,66 +101,65 @@ def named_in_trials(history: History) -> set[str]:
     return found
 
 
-def trust_space(options: argparse.Namespace, path: Path, study: StudySpec) -> None:
+def trust_space(trust: Trust, path: Path, study: StudySpec) -> None:
     """A space that the command line names, with what it lays over it.
 
     Raises `InputError` if the file belongs to another study and its code is not trusted.
     """
-    _trust_file(options, path, named_in_study(study))
+    _trust_file(trust, path, named_in_study(study))
 
 
-def trust_recipe(options: argparse.Namespace, path: Path, recipe: Recipe) -> None:
+def trust_recipe(trust: Trust, path: Path, recipe: Recipe) -> None:
     """The same for a recipe to train."""
-    _trust_file(options, path, named_in_recipe(recipe))
+    _trust_file(trust, path, named_in_recipe(recipe))
 
 
-def _trust_file(options: argparse.Namespace, path: Path, named: set[str]) -> None:
+def _trust_file(trust: Trust, path: Path, named: set[str]) -> None:
     from hcpr_tune.training.plugins import vouch
 
-    given = set(_words(options))
+    given = trust.named
     own = named & given if _is_made_by_us(path) else named
     vouch(own | given)
-    _settle(options, named - own, [address_of(path.parent)], str(path))
+    _settle(trust, named - own, [address_of(path.parent)], str(path))
 
 
-def trust_study(
-    options: argparse.Namespace, folder: StudyFolder, study: StudySpec, history: History, own: Iterable[str] = ()
-) -> None:
-    """A study that was begun before; `own` is what the user names himself in this command.
+def trust_study(trust: Trust, study: StoredStudy, own: Iterable[str] = ()) -> None:
+    """A study that was begun before; `own` is what the user names himself in this call.
 
     Raises `InputError` if the rest is not trusted.
     """
     from hcpr_tune.training.plugins import vouch
 
-    in_study, in_trials = named_in_study(study), named_in_trials(history)
-    given = {*own, *_words(options)}
+    folder, spec, history = study
+    in_study, in_trials = named_in_study(spec), named_in_trials(history)
+    given = {*own, *trust.named}
     vouch(given)
     where = folder.study if in_study - given else folder.record
-    _settle(options, (in_study | in_trials) - given, _places(folder), str(where))
+    _settle(trust, (in_study | in_trials) - given, _places(folder), str(where))
 
 
-def trust_sampler(options: argparse.Namespace, root: Path, study: StudySpec) -> None:
+def trust_sampler(trust: Trust, root: Path, study: StudySpec) -> None:
     """A study that is only played again: its sampler alone is imported."""
     from hcpr_tune.search.spec.study import SAMPLERS
 
-    _settle(options, {study.settings.sampler.name} - set(SAMPLERS), [address_of(root)], str(root / "study.toml"))
+    _settle(trust, {study.settings.sampler.name} - set(SAMPLERS), [address_of(root)], str(root / "study.toml"))
 
 
-def trust_model(options: argparse.Namespace, folder: Path) -> None:
+def trust_model(trust: Trust, folder: Path) -> None:
     """A folder that holds a model: its recipe names the network that is built."""
     from hcpr_tune.training.recipe import load_recipe
 
     path = folder / "recipe.toml"
-    _settle(options, named_as_model(load_recipe(path).model.name), [address_of(folder)], str(path))
+    _settle(trust, named_as_model(load_recipe(path).model.name), [address_of(folder)], str(path))
 
 
-def begin(folder: StudyFolder, study: StudySpec) -> None:
+def begin(study: StoredStudy) -> None:
     """Make the study's folder; that this user has begun it here is kept, where it names code."""
     from hcpr_tune.search.storage.studies import create
 
-    create(folder, study)
-    if named := named_in_study(study):
-        for place in _places(folder):
+    create(study.folder, study.spec)
+    if named := named_in_study(study.spec):
+        for place in _places(study.folder):
             remember(place, named)
 
 
@@ -143,40 +169,15 @@ def begin_training(out: Path, recipe: Recipe) -> None:
         remember(address_of(out), named)
 
 
-def option_again(folder: StudyFolder, study: StudySpec) -> str:
-    """What a command that goes on with the study must say where it could not be kept that this user has begun it."""
-    named = named_in_study(study)
-    return " --trust" if named and not begun_here(_places(folder), named) else ""
+def option_again(study: StoredStudy) -> list[str]:
+    """The option that a command to resume the study needs if it could not be kept that this user has begun it."""
+    named = named_in_study(study.spec)
+    return ["--trust"] if named and not begun_here(_places(study.folder), named) else []
 
 
 def _places(folder: StudyFolder) -> list[str]:
     """Where a study lies: its folder, and the bucket that this is a copy of."""
     return [address_of(folder.root), *([] if folder.bucket is None else [folder.address])]
-
-
-def _words(options: argparse.Namespace) -> Iterable[str]:
-    """The values on the command line itself: a name that is typed there is trusted."""
-    for text in getattr(options, "set", ()):
-        yield from (text.partition("=")[2].strip().strip("\"'"), *_parts(text))
-    for text in getattr(options, "vary", ()):
-        yield from (one.strip().strip("\"'") for one in text.partition("=")[2].split(","))
-    if arch := getattr(options, "arch", None):
-        yield arch
-
-
-def _parts(text: str) -> Iterable[str]:
-    """The texts in a list or a table that is given by --set: choices of a dimension."""
-    from hcpr_tune.common.settings import parse_assignment
-
-    left = [parse_assignment(text)[1]]
-    while left:
-        value = left.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            left += value.values()
-        elif isinstance(value, list | tuple):
-            left += value
 
 
 def _is_made_by_us(path: Path) -> bool:
@@ -185,14 +186,14 @@ def _is_made_by_us(path: Path) -> bool:
     return any(os.access(folder / name, os.F_OK) for folder in above for name in MADE_BY_US)
 
 
-def _settle(options: argparse.Namespace, named: set[str], places: Sequence[str], where: str) -> None:
+def _settle(trust: Trust, named: set[str], places: Sequence[str], where: str) -> None:
     """Let the command import the names if the user began this here, or vouches for it now. Raises `InputError`."""
     from hcpr_tune.training.plugins import vouch
 
     if not named:
         return
     if not begun_here(places, named):
-        if not (options.trust or _asked(named, where)):
+        if not (trust.all or _asked(named, where)):
             raise InputError(
                 f"{where} names {', '.join(sorted(named))}, code that this would import and run, and you have not "
                 "begun it here; look at that code,"

@@ -8,10 +8,10 @@ import secrets
 import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.api.trust import begin, named_in_study
-from hcpr_tune.cli.console import COMPLETED, NOTHING_COMPLETED
+from hcpr_tune.cli.exit_codes import COMPLETED, NOTHING_COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.common.settings import show
 from hcpr_tune.common.shell import study_command
@@ -21,22 +21,22 @@ from hcpr_tune.execution.access import is_loopback
 from hcpr_tune.execution.jobs import DASHBOARD, job_client, on_head
 
 if TYPE_CHECKING:
-    from hcpr_tune.cli.run_request import RunRequest
+    from hcpr_tune.api.search_request import SearchRequest
+    from hcpr_tune.search.record.results import StudyFolder
 
 KEY = "job.json"
 """Where the cluster's dashboard and the job are named."""
 BEGIN_SECONDS = 120.0
 
 
-def detach(options: argparse.Namespace, request: RunRequest) -> int:
+def detach(options: argparse.Namespace, request: SearchRequest) -> int:
     """Begin or extend the study, hand it to the cluster, and return once its driver leads it."""
     from hcpr_tune.common.bucket import is_bucket
     from hcpr_tune.execution.cluster import connected, shipped
     from hcpr_tune.execution.runner import recording
-    from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import exists
 
-    folder, study = request.folder, request.study
+    folder, spec, _ = request.study
     storage = options.storage if is_bucket(options.storage) else str(Path(options.storage).absolute())
     with connected(options.address) as cluster:
         if not cluster.dashboard_url:
@@ -46,7 +46,7 @@ def detach(options: argparse.Namespace, request: RunRequest) -> int:
             )
         client = job_client(cluster.dashboard_url)
         if not exists(folder):
-            begin(folder, study)
+            begin(request.study)
         python, visible = on_head(None if is_bucket(storage) else folder.study.absolute())
         if not visible:
             raise InputError(
@@ -54,27 +54,11 @@ def detach(options: argparse.Namespace, request: RunRequest) -> int:
                 "--storage that is shared with it, or a bucket"
             )
     # What comes first goes into the record now: the job only goes on with it.
-    with recording(folder, study, request.history, 0, request.requests, request.patience):
+    with recording(request.study, 0, request.requests, request.patience):
         pass
     name = folder.root.name
-    command = [
-        python,
-        "-m",
-        "hcpr_tune",
-        "tune",
-        "--resume",
-        name,
-        "--storage",
-        storage,
-        "--address",
-        "auto",
-        "--wait",
-        str(options.wait),
-        # Trust is decided here: on the cluster no one can be asked, and what was started here is not known.
-        *(["--trust"] if named_in_study(study) else []),
-        *(word for tracker in options.log_to for word in ("--log-to", tracker)),
-    ]
-    runtime = {name: value for name, value in shipped(named_in_study(study)).items() if value}
+    command = _command(python, storage, options, request)
+    runtime = {name: value for name, value in shipped(named_in_study(spec)).items() if value}
     try:
         job = client.submit_job(
             entrypoint=shlex.join(command),
@@ -85,22 +69,42 @@ def detach(options: argparse.Namespace, request: RunRequest) -> int:
     except RuntimeError as error:
         raise InputError(f"the cluster did not take the search: {first_line(error)}; look into its dashboard") from None
     folder.objects.write(KEY, json.dumps({"dashboard": cluster.dashboard_url, "job": job}).encode())
-    until = time.monotonic() + BEGIN_SECONDS + options.wait
+    if not _has_begun(folder, client, job, BEGIN_SECONDS + options.wait):
+        return NOTHING_COMPLETED
+    for word, what in (("status", "how it stands"), ("logs", "what it printed"), ("stop", "stops it")):
+        say(f"{word:<13}{study_command(word, name, options.storage)}    {what}")
+    return COMPLETED
+
+
+def _command(python: str, storage: str, options: argparse.Namespace, request: SearchRequest) -> list[str]:
+    """The command that continues the study on the cluster."""
+    return [
+        *(python, "-m", "hcpr_tune", "tune", "--resume", request.study.name, "--storage", storage),
+        *("--address", "auto", "--wait", str(options.wait)),
+        # Trust is decided here: on the cluster no one can be asked, and what was started here is not known.
+        *(["--trust"] if named_in_study(request.study.spec) else []),
+        *(word for tracker in options.log_to for word in ("--log-to", tracker)),
+    ]
+
+
+def _has_begun(folder: StudyFolder, client: Any, job: str, seconds: float) -> bool:
+    """Wait until the job's driver leads the study. If it does not, prints why and returns False."""
+    from hcpr_tune.search.storage.lease import living_lease_holder
+
+    until = time.monotonic() + seconds
     while living_lease_holder(folder.objects) is None:
         status = str(client.get_job_status(job))
         if status == "SUCCEEDED":  # there was nothing left to do
-            break
+            return True
         if status in ("FAILED", "STOPPED") or time.monotonic() > until:
             say(clean(client.get_job_logs(job)))
             say(
                 f"the cluster's job {job} for {folder.address} is {status} and does not lead the study; see its "
                 "output above"
             )
-            return NOTHING_COMPLETED
+            return False
         time.sleep(0.5)
-    for word, what in (("status", "how it stands"), ("logs", "what it printed"), ("stop", "stops it")):
-        say(f"{word:<13}{study_command(word, name, options.storage)}    {what}")
-    return COMPLETED
+    return True
 
 
 def read_log(storage: str, name: str, address: str | None) -> str:

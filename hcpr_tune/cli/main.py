@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from hcpr_tune.cli.console import BAD_INPUT, INTERRUPTED, NOT_READ, NOTHING_COMPLETED
+from hcpr_tune.cli.exit_codes import BAD_INPUT, INTERRUPTED, NOT_READ, NOTHING_COMPLETED
 from hcpr_tune.cli.flags import BUDGET, SEARCH, VERDICT, add_settings
-from hcpr_tune.cli.numbers import MOST, whole
+from hcpr_tune.common.numbers import MOST, whole
 from hcpr_tune.common.output import Unheard, kept_for_us, open_streams, outlets
 from hcpr_tune.common.text import clean
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted

@@ -160,6 +160,25 @@ def show(value: Any) -> str:
     return shorten(in_toml(value))
 
 
+def plain_values(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings given by a program, as the plain values that a file would have. Raises `InputError`."""
+    return {name: _plain_value(value, f"{where}: {name}") for name, value in values.items()}
+
+
+def _plain_value(value: Any, where: str) -> Any:
+    if hasattr(value, "item") and not isinstance(value, str | bytes):  # a number of NumPy or torch
+        value = value.item()
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain_value(element, where) for element in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain_value(inner, where) for name, inner in value.items()}
+    raise InputError(
+        f"{where} must be a number, a text, a truth, or a list or table of them, got {show(value)}; convert it"
+    )
+
+
 def in_toml(value: Any) -> str:
     """A plain value in TOML."""
     if isinstance(value, bool):

@@ -20,15 +20,13 @@ from hcpr_tune.execution.access import AUTO, LOCAL, checked_address, ensure_toke
 from hcpr_tune.execution.capacity import Share, Waiting, living_nodes
 from hcpr_tune.execution.host import borrowed, restore
 from hcpr_tune.execution.local_ray import end_processes, private_folder, starting
+from hcpr_tune.execution.ray_options import LOOPBACK, NO_DASHBOARD
 from hcpr_tune.search.spec.study import Resources
 
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
 """Trials exchange reports of a few hundred bytes; by default Ray would reserve 30 % of the memory."""
-LOOPBACK = "127.0.0.1"
 MOST_WORDS = 300
 """At most this many characters of one of Ray's messages are shown."""
-NO_DASHBOARD = "none"
-"""Given as the dashboard's host: start Ray without its dashboard, which takes several processes."""
 
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -1,11 +1,14 @@
-"""The process that calls us is left as it was: its environment variables and the levels of its loggers."""
+"""The process that calls us is left as it was: its environment variables, log levels and signal handlers."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 LOGGERS = ("ray", "ray.tune", "ray.data", "ray.rllib", "ray.serve", "ray.train")
 """The loggers whose level Ray or we change."""
@@ -32,3 +35,32 @@ def borrowed(environment: Mapping[str, str]) -> Iterator[None]:
             restore(name, value)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM (a Slurm preemption, `kill`), SIGHUP (the terminal was closed) and Ctrl-C end the block with
+    KeyboardInterrupt; a second one ends the process at once.
+
+    A process that ignores SIGHUP, as under `nohup`, continues to ignore it.
+    """
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets no other thread handle signals
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        for name in before:
+            # A terminal that is closed says so twice, by the shell and by the system: that is no second wish.
+            signal.signal(name, signal.SIG_IGN if name == signal.SIGHUP else signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    names = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        names.append(signal.SIGHUP)
+    before = {name: signal.signal(name, interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

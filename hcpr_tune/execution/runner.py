@@ -23,6 +23,7 @@ from hcpr_tune.search.storage.bucket_sync import BucketSync
 from hcpr_tune.search.storage.inbox import clear_stops
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.search.storage.object_store import storage_error
+from hcpr_tune.search.storage.studies import StoredStudy
 from hcpr_tune.version import VERSION
 
 if TYPE_CHECKING:
@@ -48,18 +49,14 @@ TUNE_SETTINGS = {
 
 @contextmanager
 def recording(
-    folder: StudyFolder,
-    study: StudySpec,
-    history: History,
-    workers: int,
-    requests: Sequence[Event] = (),
-    patience: float = 0.0,
+    study: StoredStudy, workers: int, requests: Sequence[Event] = (), patience: float = 0.0
 ) -> Iterator[Record[History]]:
     """One session of the study: holds its lease, and records the session's begin, the events `requests` and its end.
 
     Waits up to `patience` seconds for a driver that may be dead. Raises `InputError` if another process holds the
-    lease, and `MovedOn` if another process has written to the record since `history` was read.
+    lease, and `MovedOn` if another process has written to the record since `study` was read.
     """
+    folder, spec, history = study
     with ExitStack() as stack:
         lease = Lease(folder.objects, folder.address, patience)
         stack.callback(lease.close)
@@ -69,7 +66,7 @@ def recording(
         clear_stops(folder.objects)
         segments = None if folder.bucket is None else Segments(folder.bucket, lease.check)
         record = stack.enter_context(Record(folder.record, history, segments=segments, leading=lease.check))
-        record.append(_begin(study, history, workers, requests, record.clock()))
+        record.append(_begin(spec, history, workers, requests, record.clock()))
         with ending(record):
             yield record
 
@@ -106,55 +103,54 @@ def driver_facts(packages: Iterable[str]) -> Event:
     }
 
 
-def _begin(study: StudySpec, history: History, workers: int, requests: Sequence[Event], time: float) -> Event:
+def _begin(spec: StudySpec, history: History, workers: int, requests: Sequence[Event], time: float) -> Event:
     losses = [{"event": "loss", "what": history.damage}] if history.damage else []
     return {
         "event": "begin",
         "time": time,
-        "fingerprint": study.fingerprint,
+        "fingerprint": spec.fingerprint,
         "workers": workers,
         **driver_facts(NAMED_VERSIONS),
         "requests": [*losses, *requests],
-        **({} if history.study else {"study": study_to_plain(study)}),
+        **({} if history.study else {"study": study_to_plain(spec)}),
     }
 
 
 def run(
-    folder: StudyFolder,
-    study: StudySpec,
-    history: History,
+    study: StoredStudy,
     share: Share,
     listeners: Callable[[], Sequence[Listener]] = list,
     requests: Sequence[Event] = (),
     patience: float = 0.0,
     trainable: type | None = None,
 ) -> History:
-    """Run the study on the connected Ray until it ends. Continues from `history`, after the events `requests`.
+    """Run the study on the connected Ray until it ends. Continues from its history, after the events `requests`.
 
     `listeners` is called once this process holds the lease, since listeners rewrite the study's files. `trainable`:
     the class that runs the jobs (default: `TrainJob`).
     Raises `Interrupted` on Ctrl-C, SIGTERM and `hcpr_tune stop`, `StorageError` if the storage can no longer be
     written, and `ClusterLost` if Ray is gone.
     """
-    with recording(folder, study, history, share.workers, requests, patience) as record:
+    folder, spec, history = study
+    with recording(study, share.workers, requests, patience) as record:
         try:
-            record.listeners = [ResultFiles(folder, study, history), *listeners()]
+            record.listeners = [ResultFiles(folder, spec, history), *listeners()]
         except OSError as error:
             raise storage_error(f"{folder.root} cannot be written", error) from error
         if folder.bucket is not None:
             record.listeners.append(BucketSync(folder.root, folder.bucket, record.leading))
-        _search(folder, study, record, share, trainable)
+        _search(folder, spec, record, share, trainable)
     return history
 
 
 def _search(
-    folder: StudyFolder, study: StudySpec, record: Record[History], share: Share, trainable: type | None
+    folder: StudyFolder, spec: StudySpec, record: Record[History], share: Share, trainable: type | None
 ) -> None:
     from hcpr_tune.execution.search_adapter import SearchAdapter
     from hcpr_tune.execution.trainable import TrainJob
 
-    most = study.settings.resources.workers
-    searcher = SearchAdapter(study, record, folder, Capacity(share, most))
+    most = spec.settings.resources.workers
+    searcher = SearchAdapter(spec, record, folder, Capacity(share, most))
     run_on_ray(folder.root.name, searcher, trainable or TrainJob, share, most)
 
 

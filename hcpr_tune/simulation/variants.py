@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,18 +30,30 @@ class Variant:
     worker_pool: WorkerPool
 
 
+def varied(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """`KEY=V1,V2,V3` of the command line as values by name. Raises `InputError`."""
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not name or not values:
+            raise InputError(
+                f"--vary must be KEY=VALUE,VALUE,..., got {text}; for instance --vary early_stopping.first_rung=3,9"
+            )
+        if name in found:
+            raise InputError(f"--vary {name} is given twice; give all of its values at once")
+        found[name] = [parse_assignment(f"{name}={value}")[1] for value in values.split(",")]
+    return found
+
+
 def variants_of(
-    vary: Sequence[str], read: Callable[[Sequence[tuple[str, Any]]], StudySpec], worker_pool: WorkerPool
+    vary: Mapping[str, Sequence[Any]], read: Callable[[Sequence[tuple[str, Any]]], StudySpec], worker_pool: WorkerPool
 ) -> list[Variant]:
-    """The study as it is, and one variant for each combination of the values in `vary` (`KEY=V1,V2,V3`).
+    """The study as it is, and one variant for each combination of the values in `vary`.
 
     `read` returns the study with these values of dotted names overridden. Raises `InputError`.
     """
-    axes = [_values(text) for text in vary]
-    names = [axis[0][0] for axis in axes]
-    doubled = [name for name in names if names.count(name) > 1]
-    if doubled:
-        raise InputError(f"--vary {doubled[0]} is given twice; give all of its values at once")
+    axes = [_axis(name, values) for name, values in vary.items()]
+    names = list(vary)
     count = math.prod(map(len, axes))
     if count > MOST_VARIANTS:
         raise InputError(f"--vary makes {count} variants, at most {MOST_VARIANTS} can be compared; give fewer values")
@@ -68,24 +80,18 @@ def _with_workers(study: StudySpec, workers: int) -> StudySpec:
     return replace(study, settings=replace(study.settings, resources=resources))
 
 
-def _values(text: str) -> list[tuple[str, Any]]:
-    """(name, value) for each value of KEY=V1,V2."""
-    name, equals, values = text.partition("=")
-    if not equals or not name or not values:
-        raise InputError(
-            f"--vary must be KEY=VALUE,VALUE,..., got {text}; for instance --vary early_stopping.first_rung=3,9"
-        )
+def _axis(name: str, values: Sequence[Any]) -> list[tuple[str, Any]]:
+    """(name, value) for each value. Raises `InputError` for a name that cannot vary, and for a value given twice."""
     if not any(name == known or (known.endswith(".") and name.startswith(known)) for known in VARIED):
         known = ", ".join(one + "*" if one.endswith(".") else one for one in VARIED)
         raise InputError(
             f"--vary {name}: a plan has learning curves of the training as it is and cannot vary that; "
             f"what may vary: {known}"
         )
-    parsed = [parse_assignment(f"{name}={value}") for value in values.split(",")]
-    doubled = [value for place, (_, value) in enumerate(parsed) if value in [other for _, other in parsed[:place]]]
+    doubled = [value for index, value in enumerate(values) if value in values[:index]]
     if doubled:
         raise InputError(f"--vary {name} has {_word(doubled[0])} twice; give each value once")
-    return parsed
+    return [(name, value) for value in values]
 
 
 def check_workers(option: str, value: Any, study: StudySpec) -> int:

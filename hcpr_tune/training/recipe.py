@@ -14,7 +14,7 @@ from typing import Any
 
 import tomli_w
 
-from hcpr_tune.common.settings import Settings, read, read_toml, setting, show, to_plain
+from hcpr_tune.common.settings import Settings, read, read_toml, set_dotted, setting, show, to_plain
 from hcpr_tune.errors import InputError
 
 DATASETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "svhn")
@@ -367,6 +367,21 @@ class Recipe(Settings):
             raise InputError(
                 f"stop_epoch must be 0 or a rung, one of {list(self.rungs)}, got {self.stop_epoch}; 0 trains to the end"
             )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe file, such as results/NAME/best/recipe.toml. Raises `InputError`."""
+        return load_recipe(Path(path))
+
+    def replace(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values by dotted name, for instance {"hcpr.scale": 8, "epochs": 20}.
+
+        Raises `InputError` for an unknown name or a value out of its bounds.
+        """
+        plain = to_plain(self)
+        for name, value in values.items():
+            set_dotted(plain, name, value)
+        return recipe_from_plain(plain, "the changed recipe")
 
     @property
     def last_epoch(self) -> int:

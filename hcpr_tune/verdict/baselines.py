@@ -5,6 +5,7 @@ The search covers that method's coefficients and the study's dimensions that are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hcpr_tune.common.settings import read_toml, set_dotted
@@ -26,7 +27,7 @@ def baseline_name(name: str, method: str) -> str:
     return f"{name}-vs-{method}"
 
 
-def check_methods(methods: list[str], study: StudySpec) -> None:
+def check_methods(methods: Sequence[str], study: StudySpec) -> None:
     """Raises `InputError` for a method that is unknown, or is the study's own."""
     known = [name for name in METHODS if name != study.recipe.method]
     for method in methods:

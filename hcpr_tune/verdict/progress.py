@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -53,18 +52,3 @@ class Progress:
 
     def close(self) -> None:
         pass
-
-
-def news_words(news: dict[str, Any]) -> str:
-    """A piece of news in one line."""
-    clock = time.strftime("%H:%M:%S")
-    if news["news"] == "opening":
-        return f"{clock} access {news['number']} to the test images begins; it is noted in the study's record"
-    who = f"{news['candidate']}, seed {news['seed']}"
-    if news["news"] == "trouble":
-        return f"{clock} TROUBLE   {who}: {news['what']}"
-    share = news["robust_accuracy"]
-    robust = "no rung" if share is None else f"{100 * share:.1f} %"
-    if news["news"] == "trained":
-        return f"{clock} trained   {who}: {robust} under the search's attack"
-    return f"{clock} attacked  {who}: {robust} of {news['images']} {news['split']} images survive"

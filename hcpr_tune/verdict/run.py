@@ -7,15 +7,16 @@ from contextlib import ExitStack
 from typing import Any
 
 from hcpr_tune.common.files import sweep, write_bytes_whole
+from hcpr_tune.common.shell import typed
 from hcpr_tune.errors import MovedOn
 from hcpr_tune.execution.capacity import Capacity, Share
 from hcpr_tune.execution.runner import NAMED_VERSIONS, driver_facts, ending, run_on_ray
-from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.history import Event
 from hcpr_tune.search.record.record import Hearing, Record, Segments, read_segments
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.inbox import clear_stops
 from hcpr_tune.search.storage.lease import Lease
+from hcpr_tune.search.storage.studies import StoredStudy
 from hcpr_tune.verdict.curves import Curves
 from hcpr_tune.verdict.decision.conclusion import conclude
 from hcpr_tune.verdict.model_export import retell, write_verdict
@@ -43,25 +44,17 @@ def known_state(folder: StudyFolder) -> State:
 
 
 def carry_out(
-    folder: StudyFolder,
-    study: StudySpec,
-    history: History,
-    plan: Plan,
-    share: Share,
-    command: str,
-    program: str,
-    listeners: Sequence[Hearing[State]] = (),
-    patience: float = 0.0,
+    study: StoredStudy, plan: Plan, share: Share, command: str, listeners: Sequence[Hearing[State]] = ()
 ) -> dict[str, Any]:
     """Run `plan` on the connected Ray, continuing from what is recorded. Writes the results and returns them.
 
-    `command`: the user's command, to record with a test access; `program`: the program's name in the commands that are
-    shown. Raises `Interrupted`, `StorageError`, `InputError` if another process holds the lease, and `MovedOn` if
-    another process has written to the study's record since `history` was read.
+    `command`: the user's command, to record with a test access. Raises `Interrupted`, `StorageError`, `InputError` if
+    another process holds the lease, and `MovedOn` if another process has written to the record since `study` was read.
     """
-    own, most = verdict_folder(folder), study.settings.resources.workers
+    folder, spec, history = study
+    own, most, program = verdict_folder(folder), spec.settings.resources.workers, typed("hcpr_tune")
     with ExitStack() as stack:
-        lease = Lease(folder.objects, folder.address, patience)
+        lease = Lease(folder.objects, folder.address)
         stack.callback(lease.close)
         if history.bytes_read and folder.record_bytes() != history.bytes_read:
             raise MovedOn(f"{folder.address} was just changed by another process; start again")
@@ -83,15 +76,14 @@ def carry_out(
 
             judge = VerdictAdapter(plan, record, own, folder.objects, Capacity(share, most), open_test)
             run_on_ray(f"{folder.root.name}-verdict", judge, VerdictJob, share, most)
-        return settle(folder, study, history, plan, record, program)
+        return settle(study, plan, record, program)
 
 
-def settle(
-    folder: StudyFolder, study: StudySpec, history: History, plan: Plan, record: Record[State], program: str
-) -> dict[str, Any]:
+def settle(study: StoredStudy, plan: Plan, record: Record[State], program: str) -> dict[str, Any]:
     """Write the conclusion, and close a test access once everything it was for has been attacked."""
+    folder, spec, history = study
     state = record.history
-    plain = conclude(study, history, folder.root.name, plan, state)
+    plain = conclude(spec, history, study.name, plan, state)
     if plain["settled"] and plan.test and state.openings and not state.openings[-1]["closed"]:
         candidates = plain["splits"]["test"]["candidates"]
         numbers = {name: one["robust_accuracy"]["mean"] for name, one in candidates.items()}

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from hcpr_tune.cli.console import has_width, make_console
 from hcpr_tune.cli.main import main
 from hcpr_tune.common.files import new_name
 from hcpr_tune.errors import InputError
@@ -17,6 +16,7 @@ from hcpr_tune.search.storage.studies import reopen
 from hcpr_tune.training.data.folders import read_folder
 from hcpr_tune.training.loop import torch_threads
 from hcpr_tune.training.recipe import Attack, Model, Recipe, Schedule, Task, recipe_to_toml
+from hcpr_tune.views.terminal.console import has_width, make_console
 from tests.conftest import coloured_digits
 from tests.search.histories import reached, suggested
 from tests.views.recorded import recorded

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hcpr_tune.cli import sizes
+from hcpr_tune.api import sizes
 
 
 @pytest.fixture(autouse=True)

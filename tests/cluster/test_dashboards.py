@@ -20,7 +20,7 @@ from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import read_history
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec, extend, read_study
-from hcpr_tune.search.storage.studies import check_new, create
+from hcpr_tune.search.storage.studies import StoredStudy, check_new, create
 from hcpr_tune.views.trackers.trackers import TrackerView
 from tests.cluster.test_detach import asked
 from tests.cluster.test_search import in_folder
@@ -58,7 +58,7 @@ class Searched:
             self.listeners = [one(self.folder, self.study, self.history) for one in listeners]
             return self.listeners
 
-        runner.run(self.folder, self.study, self.history, SHARE, made, requests)
+        runner.run(StoredStudy(self.folder, self.study, self.history), SHARE, made, requests)
 
     def extend(self, trials: int, *listeners: Any) -> None:
         """Another session, with a larger budget, from the record as it is on disk."""
@@ -71,7 +71,7 @@ class Searched:
 def begun(folder: Path, name: str, *overrides: tuple[str, Any]) -> Searched:
     study = read_study(in_folder(folder) / "small.toml", overrides)
     study_folder = check_new(folder / "results", name)
-    return Searched(study_folder, study, create(study_folder, study))
+    return Searched(*create(study_folder, study))
 
 
 def metrics(folder: StudyFolder, study: StudySpec, history: History) -> RayMetrics:

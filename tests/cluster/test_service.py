@@ -64,7 +64,7 @@ def searched(space: str, folder: Path, share: Share, *overrides: tuple[str, Any]
     """A whole search on the shared Ray."""
     study = read_study(in_folder(folder, space) / "small.toml", overrides)
     study_folder = check_new(folder / "results", "one")
-    history = runner.run(study_folder, study, create(study_folder, study), share)
+    history = runner.run(create(study_folder, study), share)
     return study, history
 
 
@@ -158,7 +158,7 @@ def test_a_search_learns_from_an_earlier_one(local_ray, tmp_path):
     event = warm_start(tmp_path / "results" / "one", study, 0.0)
     assert len(event["trials"]) == 4
     folder = check_new(tmp_path / "results", "two")
-    history = runner.run(folder, study, create(folder, study), local_ray, requests=[event])
+    history = runner.run(create(folder, study), local_ray, requests=[event])
     sources = [trial.source for trial in history.trials.values()]
     assert sources == ["published", "warm start", "warm start", "warm start"]
     assert len(history.old_trials) == 4
@@ -195,7 +195,7 @@ def test_where_each_rung_is_a_training_of_its_own_a_killed_search_ends_as_the_un
     space = str(in_folder(tmp_path) / "small.toml")
     study = read_study(Path(space), [("resources.workers", 1), ("lr_schedule.mode", "restarted")])
     folder = check_new(tmp_path / "results", "whole")
-    runner.run(folder, study, create(folder, study), Share(1, 1.0, 0.0))
+    runner.run(create(folder, study), Share(1, 1.0, 0.0))
     process = background("tune", "--space", space, "--name", "killed", *settings)
     wait_for(tmp_path / "results" / "killed" / "record.jsonl", '"epoch": ', 6)
     os.kill(process.pid, signal.SIGKILL)

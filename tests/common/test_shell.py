@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hcpr_tune.api.search import resume_command
 from hcpr_tune.cli import main as cli
-from hcpr_tune.cli.commands.tune import resume_command
+from hcpr_tune.cli.options import ray_of
 from hcpr_tune.common.shell import command, option, same_again, storage_of, study_command, typed
+from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.storage.studies import reopen
+from hcpr_tune.search.storage.studies import StoredStudy, reopen
 from hcpr_tune.views.next_commands import about
 from hcpr_tune.views.report.report import ReportContext, report_html
 from tests.views.recorded import recorded
@@ -85,7 +87,8 @@ def test_a_program_whose_path_has_a_space_is_quoted(monkeypatch, tmp_path):
 def test_the_way_on_after_an_interruption_has_all_that_it_needs(small_study):
     words = ["tune", "--storage", STORAGE, "--address", "h:1", "--wait", "9", "--dashboard-host", "none"]
     options = cli.parser().parse_args([*words, "--log-to", "mlflow"])
-    read = parsed(resume_command(options, StudyFolder(Path(STORAGE) / "one"), small_study))
+    stored = StoredStudy(StudyFolder(Path(STORAGE) / "one"), small_study, History(4))
+    read = parsed(resume_command(stored, ray_of(options), options.log_to))
     for name in ("storage", "address", "wait", "dashboard_host", "log_to"):
         assert getattr(read, name) == getattr(options, name)
     assert read.resume == "one"

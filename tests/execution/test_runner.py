@@ -13,18 +13,18 @@ from hcpr_tune.search.storage.studies import check_new, create, reopen
 @pytest.fixture
 def folder(small_study, tmp_path):
     folder = check_new(tmp_path, "one")
-    with recording(folder, small_study, create(folder, small_study), 2):
+    with recording(create(folder, small_study), 2):
         pass
     return folder
 
 
 def test_a_session_has_a_beginning_an_end_and_a_lead(folder, small_study, tmp_path):
-    _, study, history = reopen(tmp_path, "one")
-    assert (history.ended, history.workers) == ("finished", 2)
-    with recording(folder, study, history, 3):
+    study = reopen(tmp_path, "one")
+    assert (study.history.ended, study.history.workers) == ("finished", 2)
+    with recording(study, 3):
         holder = living_lease_holder(folder.objects)
         assert holder is not None
-        with pytest.raises(InputError, match="is being searched by process"), recording(folder, study, history, 3):
+        with pytest.raises(InputError, match="is being searched by process"), recording(study, 3):
             pass
     assert living_lease_holder(folder.objects) is None
     assert reopen(tmp_path, "one")[2].workers == 3
@@ -40,21 +40,21 @@ def test_a_session_has_a_beginning_an_end_and_a_lead(folder, small_study, tmp_pa
     ],
 )
 def test_how_a_session_ends_is_recorded(folder, tmp_path, raised, seen, reason):
-    _, study, history = reopen(tmp_path, "one")
-    with pytest.raises(seen), recording(folder, study, history, 3):
+    study = reopen(tmp_path, "one")
+    with pytest.raises(seen), recording(study, 3):
         raise raised
     assert reopen(tmp_path, "one")[2].ended == reason
     assert living_lease_holder(folder.objects) is None
 
 
 def test_a_study_that_another_process_went_on_with_is_read_again(folder, tmp_path):
-    _, study, early = reopen(tmp_path, "one")
-    with recording(folder, study, reopen(tmp_path, "one")[2], 5):
+    early = reopen(tmp_path, "one")
+    with recording(reopen(tmp_path, "one"), 5):
         pass
     before = folder.record.read_bytes()
     with (
         pytest.raises(MovedOn, match="was just searched by another process"),
-        recording(folder, study, early, 9),
+        recording(early, 9),
     ):
         pass
     assert folder.record.read_bytes() == before
@@ -63,10 +63,10 @@ def test_a_study_that_another_process_went_on_with_is_read_again(folder, tmp_pat
 def test_damage_that_was_read_is_recorded_as_a_loss(folder, tmp_path):
     data = folder.record.read_bytes()
     folder.record.write_bytes(data[:-5])
-    _, study, history = reopen(tmp_path, "one")
-    with recording(folder, study, history, 2):
+    study = reopen(tmp_path, "one")
+    with recording(study, 2):
         pass
     _, _, again = reopen(tmp_path, "one")
-    assert again.losses == [history.damage]
+    assert again.losses == [study.history.damage]
     assert "the last one, was cut off; what it recorded is done again" in again.losses[0]
     assert not again.damage

@@ -21,9 +21,10 @@ from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, tr
 def search(study: StudySpec, storage: Path, name: str) -> StudyFolder:
     """Run the study to its end, one job after the other."""
     folder = check_new(storage, name)
-    history = create(folder, study)
+    stored = create(folder, study)
+    history = stored.history
     shelf = DataShelf(on_gpu=False)
-    with recording(folder, study, history, workers=1) as record:
+    with recording(stored, workers=1) as record:
         record.listeners = [ResultFiles(folder, study, history)]
         scheduler = Scheduler(study, history, Suggester(study), record.append, record.clock)
         while not isinstance(job := scheduler.next_work(), str):

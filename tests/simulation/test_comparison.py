@@ -12,7 +12,7 @@ from hcpr_tune.simulation.comparison import Estimate, Played, beats, choice, com
 from hcpr_tune.simulation.curves.curves import GuessedCurves
 from hcpr_tune.simulation.outcome import Outcome, averaged
 from hcpr_tune.simulation.suggesting import repeated
-from hcpr_tune.simulation.variants import Variant, variants_of
+from hcpr_tune.simulation.variants import Variant, variants_of, varied
 from hcpr_tune.simulation.worker_pool import WorkerPool
 from tests.simulation.plays import SECOND
 
@@ -84,7 +84,7 @@ def read(space_file):
 
 
 def test_each_combination_is_a_variant_and_the_space_itself_is_the_first(read):
-    variants = variants_of(["early_stopping.first_rung=1,2", "workers=2,4"], read, WorkerPool(2))
+    variants = variants_of(varied(["early_stopping.first_rung=1,2", "workers=2,4"]), read, WorkerPool(2))
     assert [variant.name for variant in variants] == [
         "early_stopping.first_rung=1, workers=2 (as the space has it)",
         "early_stopping.first_rung=1, workers=4",
@@ -93,7 +93,7 @@ def test_each_combination_is_a_variant_and_the_space_itself_is_the_first(read):
     ]
     assert [variant.worker_pool.workers for variant in variants] == [2, 4, 2, 4]
     assert variants[2].study.rungs == (2, 4)
-    assert [variant.name for variant in variants_of(["seed=3"], read, WorkerPool(2))] == [
+    assert [variant.name for variant in variants_of(varied(["seed=3"]), read, WorkerPool(2))] == [
         "as the space has it",
         "seed=3",
     ]
@@ -116,14 +116,14 @@ def test_each_combination_is_a_variant_and_the_space_itself_is_the_first(read):
 )
 def test_what_cannot_vary_is_refused(vary, words, read):
     with pytest.raises(InputError, match=words.replace("(", r"\(")):
-        variants_of(vary, read, WorkerPool(2))
+        variants_of(varied(vary), read, WorkerPool(2))
 
 
 CURVES = GuessedCurves(classes=10, last_epoch=4, images=359, probed_epoch=1.0, probed_accuracy=0.3)
 
 
 def test_a_comparison_is_the_same_each_time_and_needs_no_more_than_its_seconds(read):
-    variants = variants_of(["early_stopping.first_rung=1,2", "budget.trials=4,40"], read, WorkerPool(3))
+    variants = variants_of(varied(["early_stopping.first_rung=1,2", "budget.trials=4,40"]), read, WorkerPool(3))
     one, again = (compare(variants, CURVES, SECOND, 0, 3) for _ in range(2))
     assert [played.outcomes for played in one] == [played.outcomes for played in again]
     assert [len(played.outcomes) for played in compare(variants, CURVES, SECOND, 0, 3, seconds=0.0)] == [1] * 4
@@ -132,15 +132,15 @@ def test_a_comparison_is_the_same_each_time_and_needs_no_more_than_its_seconds(r
 
 
 def test_workers_that_vary_are_written_and_stay_within_what_the_space_allows(read):
-    variants = variants_of(["workers=2,4"], read, WorkerPool(2))
+    variants = variants_of(varied(["workers=2,4"]), read, WorkerPool(2))
     assert [variant.study.settings.resources.workers for variant in variants] == [2, 4]
-    assert variants_of(["seed=3"], read, WorkerPool(2))[1].study.settings.resources.workers == 0
+    assert variants_of(varied(["seed=3"]), read, WorkerPool(2))[1].study.settings.resources.workers == 0
 
     def few(more):
         return read([("resources.workers", 3), *more])
 
     with pytest.raises(InputError, match=r"--vary workers 4 is above resources\.workers = 3"):
-        variants_of(["workers=2,4"], few, WorkerPool(2))
+        variants_of(varied(["workers=2,4"]), few, WorkerPool(2))
 
 
 def test_each_repeat_is_another_search_with_the_same_settings(read):
@@ -156,7 +156,9 @@ def test_more_trials_find_more_and_halving_costs_little_of_it(read):
     def always_halving(more):
         return read([("early_stopping.min_rank_correlation", -1), *more])
 
-    variants = variants_of(["budget.trials=4,64", "early_stopping.method=asha,none"], always_halving, WorkerPool(8))
+    variants = variants_of(
+        varied(["budget.trials=4,64", "early_stopping.method=asha,none"]), always_halving, WorkerPool(8)
+    )
     results = {played.variant.name: played for played in compare(variants, CURVES, SECOND, 0, 20)}
     few, all_few, many, all_many = results.values()
     assert gain(many, few).low > 0.02

@@ -9,7 +9,7 @@ from hcpr_tune.search.spec.study import find_space, read_study
 from hcpr_tune.simulation.comparison import Played, choice, compare, gain, unbeaten
 from hcpr_tune.simulation.curves.costs import Costs
 from hcpr_tune.simulation.curves.curves import GuessedCurves
-from hcpr_tune.simulation.variants import variants_of
+from hcpr_tune.simulation.variants import variants_of, varied
 from hcpr_tune.simulation.worker_pool import WorkerPool
 from hcpr_tune.views.report.plan_page import PlanShown
 
@@ -30,7 +30,9 @@ CURVES = GuessedCurves(classes=10, last_epoch=27, images=360, probed_epoch=1.0, 
 
 def results_of(vary: tuple[str, ...] = (), *given: tuple[str, Any], workers: int = 4, repeats: int = 3) -> list[Played]:
     """The variants of the default space, with what is `given` in all of them."""
-    variants = variants_of(vary, lambda more: read_study(find_space("default"), [*given, *more]), WorkerPool(workers))
+    variants = variants_of(
+        varied(vary), lambda more: read_study(find_space("default"), [*given, *more]), WorkerPool(workers)
+    )
     return compare(variants, CURVES, COSTS, seed=0, repeats=repeats)
 
 

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import nullcontext
 from pathlib import Path
 
-from hcpr_tune.api.trust import trust_model
-from hcpr_tune.cli.console import COMPLETED, make_console
+from hcpr_tune.cli.exit_codes import COMPLETED
+from hcpr_tune.cli.options import trust_of
 from hcpr_tune.common.output import say
 from hcpr_tune.common.shell import same_again
 from hcpr_tune.common.text import clean
+from hcpr_tune.views.terminal.console import make_console
 
 MOST_PAIRS_SHOWN = 5
 
 
 def run(options: argparse.Namespace) -> int:
     """Attack the model and print what survives, and which classes the attack leads to."""
-    from hcpr_tune.api.evaluate import check_model, judge
-    from hcpr_tune.training.plugins import guarded
-    from hcpr_tune.verdict.test_access import opened
+    from hcpr_tune.api.evaluate import evaluate_recorded
 
-    folder = Path(options.model)
-    check_model(folder)
-    trust_model(options, folder)
-    with opened(folder, same_again()) if options.split == "test" else nullcontext() as seen:
-        with guarded():  # the model may be anybody's
-            found = judge(folder, options.attack, options.split, options.images)
-        if seen is not None:
-            seen({f"{folder.name}, {found.attack}": found.robust.share})
+    folder, trust = Path(options.model), trust_of(options)
+    found = evaluate_recorded(folder, options.attack, options.split, options.images, trust, same_again())
     if options.json:
         say(json.dumps(found.to_plain()))
         return COMPLETED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hcpr_tune.cli.console import COMPLETED
+from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_writable, exists, is_dir
 from hcpr_tune.common.shell import command, option

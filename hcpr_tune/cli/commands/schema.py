@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from hcpr_tune.cli.console import COMPLETED
+from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 
 

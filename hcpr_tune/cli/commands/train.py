@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.api.trust import begin_training, trust_recipe
-from hcpr_tune.cli.console import COMPLETED, make_console, tell_notes
+from hcpr_tune.cli.exit_codes import COMPLETED
+from hcpr_tune.cli.options import trust_of
 from hcpr_tune.common.output import outlets
-from hcpr_tune.common.paths import check_writable, exists, looked_at
+from hcpr_tune.common.paths import looked_at
 from hcpr_tune.common.text import clean
 from hcpr_tune.errors import InputError
+from hcpr_tune.views.terminal.console import make_console, print_notes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,20 +37,16 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_from_plain(values, options.recipe + (f" with{given}" if given else ""))
     if options.resume and options.out is None:
         raise InputError("--resume needs the folder to go on in; name it by --out")
-    from hcpr_tune.common.files import new_name
+    from hcpr_tune.api.train import new_folder, retrain
 
-    out = Path(options.out or f"results/{new_name('train')}")
-    if exists(out, f"--out {out}") and not options.resume:
-        raise InputError(f"--out {out} exists; go on in it by --resume, or choose another folder")
-    check_writable(out, f"--out {out}", "choose another folder")
-    trust_recipe(options, Path(options.recipe), recipe)
-    from hcpr_tune.api.train import retrain
+    out = new_folder(options.out, options.resume, "--out ")
+    trust_recipe(trust_of(options), Path(options.recipe), recipe)
 
     console = make_console()
     best: BestRung | None = None
     begin_training(out, recipe)
     with progress(console, recipe.last_epoch, options.quiet) as show:
-        for report, rung in retrain(recipe, out, options.resume, tell_notes):
+        for report, rung in retrain(recipe, out, options.resume, print_notes):
             best = rung
             show(report)
     if best is not None:

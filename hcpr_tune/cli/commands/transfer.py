@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from hcpr_tune.cli.console import COMPLETED
+from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.cli.new_space import new_space, write_space
 from hcpr_tune.common.output import say
 from hcpr_tune.common.shell import command, option

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hcpr_tune.api.export import write_optuna
-from hcpr_tune.api.trust import trust_model
-from hcpr_tune.cli.console import COMPLETED
+from hcpr_tune.api.export import write_onnx_model, write_optuna
+from hcpr_tune.cli.exit_codes import COMPLETED
+from hcpr_tune.cli.options import trust_of
 from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_new_file
 from hcpr_tune.common.shell import command, quoted, storage_words
@@ -42,14 +42,9 @@ def _write_onnx(options: argparse.Namespace) -> int:
         model = Study.of(options.storage, options.name, "export ", with_best=True).model
     else:
         model = Path(options.model)
-    from hcpr_tune.training.models.export import check_files
-    from hcpr_tune.training.models.onnx_file import BATCHES, write_onnx
-    from hcpr_tune.training.plugins import guarded
+    from hcpr_tune.training.models.onnx_file import BATCHES
 
-    check_files(model)
-    trust_model(options, model)
-    with guarded():
-        written = write_onnx(model, target)
+    written = write_onnx_model(model, target, trust_of(options), "--onnx ")
     shape = ", ".join(map(str, written.image))
     say(f"the model in {model} written to {target}, {written.size / 1e6:.1f} MB")
     say(f'"images" (batch, {shape}), float32 in [0, 1], to "logits" (batch, {written.classes})')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hcpr_tune.cli.console import COMPLETED
+from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.study import Study
 

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.cli.console import COMPLETED, has_width, make_console
+from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.shell import command, storage_words
 from hcpr_tune.common.text import named
+from hcpr_tune.views.terminal.console import has_width, make_console
 
 if TYPE_CHECKING:
     from rich.console import Console, OverflowMethod

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hcpr_tune.cli.console import COMPLETED
+from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_folder_of, there
 from hcpr_tune.common.shell import typed

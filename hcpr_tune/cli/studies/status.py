@@ -7,9 +7,10 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from hcpr_tune.cli.console import COMPLETED, has_width, make_console
+from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.shell import typed
 from hcpr_tune.study import Study
+from hcpr_tune.views.terminal.console import has_width, make_console
 
 if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History

@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from hcpr_tune.common import paths
 from hcpr_tune.common.bucket import Bucket, is_bucket
@@ -39,6 +40,18 @@ COPIES = Path("results")
 """Folder of the local copies of studies in buckets."""
 COPY_OF = ".copy_of"
 """A file in a local copy that names its bucket."""
+
+
+class StoredStudy(NamedTuple):
+    """A study where it is stored: its folder or bucket, what its file says, and what has been recorded so far."""
+
+    folder: StudyFolder
+    spec: StudySpec
+    history: History
+
+    @property
+    def name(self) -> str:
+        return self.folder.root.name
 
 
 def study_folder(storage: str | Path, name: str) -> StudyFolder:
@@ -89,7 +102,7 @@ def exists(folder: StudyFolder) -> bool:
     return folder.objects.read("study.toml") is not None
 
 
-def create(folder: StudyFolder, study: StudySpec) -> History:
+def create(folder: StudyFolder, study: StudySpec) -> StoredStudy:
     """Create a new study's folder with the resolved study file. Raises `InputError` if it could not be reopened."""
     check_reopens(study, folder.address)
     text = study_to_toml(study)
@@ -109,13 +122,13 @@ def create(folder: StudyFolder, study: StudySpec) -> History:
         ) from None
     if folder.bucket is not None:
         folder.bucket.write("study.toml", text.encode())
-    return History(study.recipe.epochs, study.goal)
+    return StoredStudy(folder, study, History(study.recipe.epochs, study.goal))
 
 
 def reopen(
     storage: str | Path, name: str, option: str = "--resume ", now: StudySpec | None = None, with_best: bool = False
-) -> tuple[StudyFolder, StudySpec, History]:
-    """An existing study: its folder, the study with its extensions, and its history.
+) -> StoredStudy:
+    """An existing study, with its extensions.
 
     `now` is the study as given today, by default its file in the folder; only its settings that influence no decision
     are used. `with_best`: best/ and verdict/ are downloaded from a bucket too, as for a search that is resumed.
@@ -143,7 +156,7 @@ def reopen(
             " the record was changed: restore the file from a copy"
         ) from None
     check_points(folder, study, history)
-    return folder, study, history
+    return StoredStudy(folder, study, history)
 
 
 def check_points(folder: StudyFolder, study: StudySpec, history: History) -> None:
