@@ -192,7 +192,7 @@ def test_a_study_is_created_once_and_only_from_good_input(tmp_path, space_file):
 def test_a_study_is_simulated_from_its_own_record(study):
     result = study.simulate(vary={"workers": [2, 4]}, repeats=2)
     assert [one["workers"] for one in result.plain["variants"]] == [2, 4]
-    assert "recorded" in result.plain["curves"]["from"]
+    assert result.plain["curves"]["from"].endswith("old (20 trials)")
     slow, fast = (one["wall_clock_seconds"]["mean"] for one in result.plain["variants"])
     assert fast < slow
     with pytest.raises(InputError, match="cannot vary"):
