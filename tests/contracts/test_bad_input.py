@@ -92,7 +92,7 @@ def test_a_changed_study_is_not_resumed(folder, command, small_study):
     from hcpr_tune.search.storage.studies import check_new, create
 
     study_folder = check_new(folder / "results", "begun")
-    record = Record(study_folder.record, create(study_folder, small_study))
+    record = Record(study_folder.record, create(study_folder, small_study).history)
     begin = {"event": "begin", "time": 0.0, "versions": {}, "workers": 1, "fingerprint": small_study.fingerprint}
     record.append(begin | {"study": study_to_plain(small_study)})
     record.close()

@@ -128,7 +128,7 @@ def test_a_study_that_was_extended_twice_keeps_every_rung(small_study, tmp_path)
         small_study, recipe=replace(small_study.recipe, pace=replace(small_study.recipe.pace, over="segment"))
     )
     folder = check_new(tmp_path, "one")
-    record = Record(folder.record, create(folder, study))
+    record = Record(folder.record, create(folder, study).history)
     budgets = [{"epochs": 8, "trials": 9}, {"epochs": 16}, {"hours": 2.0}]
     for budget in budgets:
         record.append({"event": "extend", "time": 0.0, "budget": budget})
@@ -185,7 +185,7 @@ def test_a_table_for_spreadsheets_guards_texts_and_leaves_numbers(small_study):
 
 def test_only_one_process_writes_a_record(small_study, tmp_path):
     folder = check_new(tmp_path, "one")
-    record = Record(folder.record, create(folder, small_study))
+    record = Record(folder.record, create(folder, small_study).history)
     with pytest.raises(InputError, match="is being searched by another process"):
         Record(folder.record, History(4))
     record.close()

@@ -309,7 +309,7 @@ def test_a_study_begun_with_a_relative_path_is_the_same_with_the_path_that_it_me
     old = study_from_plain(tomllib.loads(text), "old")
     assert old.recipe.task.dataset == "folder:images"
     folder = check_new("results", "old")
-    record = Record(folder.record, create(folder, old))
+    record = Record(folder.record, create(folder, old).history)
     begin = {"event": "begin", "time": 0.0, "versions": {}, "workers": 1, "fingerprint": old.fingerprint}
     record.append(begin | {"study": study_to_plain(old)})
     record.close()

@@ -23,7 +23,7 @@ def changed(study, **tables):
 def old(small_study, tmp_path):
     """A study with three trials, of which one ran to the end and one diverged."""
     folder = check_new(tmp_path, "old")
-    record = Record(folder.record, create(folder, small_study))
+    record = Record(folder.record, create(folder, small_study).history)
     begin = {"event": "begin", "time": 0.0, "versions": {}, "workers": 1, "fingerprint": small_study.fingerprint}
     points = [{"hcpr.scale": scale, "pace.shape": "linear"} for scale in (5.0, 8.0, 15.0)]
     events = [begin, suggested(0, points[0]), *reached(0, 0, 1, 300), *reached(0, 1, 2, 400), *reached(0, 2, 4, 500)]

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import outlets
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    data = commands.add_parser(
+        "data", help="download a dataset", description="Download a dataset before a training needs it."
+    )
+    data.add_argument("name", metavar="NAME", help="cifar10, cifar100, svhn or fashion_mnist")
+    data.add_argument("--root", default="data", metavar="DIR", help="where it goes (task.root; default: data)")
 
 
 @outlets(forgiving=True)

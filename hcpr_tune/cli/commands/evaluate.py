@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+from hcpr_tune.cli.arguments import add_trust, whole_number
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.cli.options import trust_of
 from hcpr_tune.common.output import say
@@ -14,6 +16,29 @@ from hcpr_tune.common.text import clean
 from hcpr_tune.views.terminal.console import make_console
 
 MOST_PAIRS_SHOWN = 5
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    evaluate = commands.add_parser(
+        "evaluate", help="attack a trained model", description="Attack a trained model and count what survives."
+    )
+    evaluate.add_argument("--model", required=True, metavar="DIR", help="a folder such as results/NAME/best")
+    evaluate.add_argument(
+        "--attack",
+        choices=("margin", "pgd", "autoattack"),
+        default="margin",
+        help="the margin attack of the search, PGD on cross-entropy, or AutoAttack (default: margin)",
+    )
+    evaluate.add_argument(
+        "--split",
+        choices=("validation", "test"),
+        default="validation",
+        help="which images; look at the test images once, at the end (default: validation)",
+    )
+    evaluate.add_argument("--images", type=whole_number, default=0, metavar="N", help="only a fixed subset of N images")
+    add_trust(evaluate, "a model")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_writable, exists, is_dir
 from hcpr_tune.common.shell import command, option
 from hcpr_tune.errors import InputError
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    init = commands.add_parser(
+        "init",
+        help="a starter space for your own images",
+        description="Look at a folder of class folders and write a search space for it.",
+    )
+    init.add_argument("folder", metavar="FOLDER", help="one subfolder of images per class")
+    init.add_argument("--out", metavar="FILE", help="the space (default: search_spaces/FOLDER.toml)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.cli.arguments import add_set, add_space, add_trust, any_whole_number, whole_number
 from hcpr_tune.cli.exit_codes import COMPLETED, NOTHING_COMPLETED
+from hcpr_tune.cli.flags import BUDGET, add_settings
 from hcpr_tune.cli.new_space import new_space, write_space
 from hcpr_tune.cli.options import space_of, trust_of
 from hcpr_tune.common.numbers import real
@@ -23,6 +25,78 @@ from hcpr_tune.views.terminal.console import make_console, print_lines
 
 if TYPE_CHECKING:
     from hcpr_tune.api.simulate import SimulationRequest, SimulationResult
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    plan = commands.add_parser(
+        "plan",
+        help="simulate a search before paying for it",
+        description="Simulate a search under a virtual clock, with the scheduler of a real one: how long it "
+        "takes, what it costs, what it finds; and how other"
+        " settings would do. Nothing is trained but a probe, where nothing was recorded.",
+    )
+    add_space(plan)
+    plan.add_argument(
+        "--workers", type=any_whole_number, metavar="N", help="trials at once (default: as many as this machine holds)"
+    )
+    add_settings(plan, {**BUDGET, "seed": "seed"})
+    add_set(plan, "a key of the space by dotted name, or a field of the recipe, for all variants")
+    plan.add_argument(
+        "--vary",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=V1,V2",
+        help="values to compare, for instance early_stopping.first_rung=3,9 or workers=8,64; of several keys all "
+        "combinations",
+    )
+    plan.add_argument(
+        "--from",
+        dest="studies",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="earlier studies of the same task: their learning curves and costs",
+    )
+    plan.add_argument(
+        "--curves", metavar="FILE.csv", help="learning curves: columns run, epoch, score and optionally final"
+    )
+    plan.add_argument(
+        "--epoch-seconds",
+        metavar="S",
+        help="what training one epoch takes, where it is known better than by a probe here",
+    )
+    plan.add_argument("--address", metavar="ADDRESS", help="probe on this Ray cluster instead of this machine")
+    plan.add_argument(
+        "--speeds", default="1", metavar="V1,V2", help="relative speeds of the workers, dealt out in turn (default: 1)"
+    )
+    plan.add_argument("--join-over", default="0", metavar="MIN", help="workers join evenly over this many minutes")
+    plan.add_argument("--deaths", default="0", metavar="RATE", help="how often a worker dies, per hour")
+    plan.add_argument("--back", default="0", metavar="S", help="seconds until a dead worker is replaced")
+    plan.add_argument(
+        "--driver-rate",
+        metavar="R",
+        help="reports that the driver answers per second, with few workers (default: as measured, docs/scale.md)",
+    )
+    plan.add_argument(
+        "--repeats", type=whole_number, default=20, metavar="N", help="simulations of each variant (default: 20)"
+    )
+    plan.add_argument(
+        "--seconds", default="40", metavar="S", help="stop repeating after this many seconds in all (default: 40)"
+    )
+    plan.add_argument(
+        "--write", metavar="NAME|PATH", help="write the chosen variant as a new space, with what was foreseen of it"
+    )
+    plan.add_argument("--out", metavar="FILE.html", help="the page (default: results/plans/SPACE-DATE-TIME-CODE.html)")
+    add_trust(plan, "a study")
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.add_argument(
+        "--replay",
+        metavar="DIR",
+        help="instead: replay a recorded search and say whether its decisions and duration are the same",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

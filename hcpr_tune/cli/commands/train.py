@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.api.trust import begin_training, trust_recipe
+from hcpr_tune.cli.arguments import add_set, add_trust
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.cli.options import trust_of
 from hcpr_tune.common.output import outlets
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hcpr_tune.api.train import BestRung
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    train = commands.add_parser(
+        "train", help="train one recipe", description="Train one recipe from the beginning to the end."
+    )
+    train.add_argument(
+        "--recipe", required=True, metavar="FILE", help="a recipe, for instance results/NAME/best/recipe.toml"
+    )
+    train.add_argument("--out", metavar="DIR", help="where the results go (default: results/train-DATE-TIME-CODE)")
+    add_set(train, "a field of the recipe by dotted name")
+    train.add_argument("--resume", action="store_true", help="continue in --out from its latest checkpoint")
+    add_trust(train, "a recipe in a study")
+    train.add_argument("--quiet", action="store_true", help="print only the result")
 
 
 @outlets(forgiving=True)

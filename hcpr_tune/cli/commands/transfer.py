@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.cli.arguments import add_study, whole_number
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.cli.new_space import new_space, write_space
 from hcpr_tune.common.output import say
@@ -15,6 +16,26 @@ if TYPE_CHECKING:
     from hcpr_tune.search.suggestion.transfer import Moved, Transfer
 
 HEADINGS = ("dimension", "winner", "centre", "strength", "")
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    transfer = commands.add_parser(
+        "transfer",
+        help="narrow a large search by a small one",
+        description="Write another space with what a search found: its best values as the first point, and priors "
+        "around them.",
+    )
+    add_study(transfer)
+    transfer.add_argument(
+        "--to", required=True, metavar="NAME|PATH", help="the other space: a file of search_spaces/ by name, or a path"
+    )
+    transfer.add_argument(
+        "--out", metavar="FILE", help="the new space (default: TO-from-NAME.toml, in search_spaces/ where there is one)"
+    )
+    transfer.add_argument(
+        "--trial", type=whole_number, metavar="N", help="this trial's values (default: the best one's)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

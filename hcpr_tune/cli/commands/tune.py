@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.api.search_request import (
     BUDGET,
@@ -13,8 +13,9 @@ from hcpr_tune.api.search_request import (
     new_search,
     resumed_search,
 )
+from hcpr_tune.cli.arguments import add_ray, add_set, add_space, add_storage, add_trust
 from hcpr_tune.cli.exit_codes import COMPLETED, INTERRUPTED, NOTHING_COMPLETED
-from hcpr_tune.cli.flags import flag_of
+from hcpr_tune.cli.flags import BUDGET, SEARCH, add_settings, flag_of
 from hcpr_tune.cli.options import ray_of, space_of, trust_of
 from hcpr_tune.common.numbers import whole
 from hcpr_tune.common.output import outlets, say
@@ -23,6 +24,58 @@ from hcpr_tune.views.terminal.console import make_console, print_lines
 
 if TYPE_CHECKING:
     from hcpr_tune.api.search import SearchResult
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    tune = commands.add_parser(
+        "tune", help="search a space", description="Search a space of recipes with Ray Tune and Optuna."
+    )
+    add_space(tune)
+    tune.add_argument("--name", metavar="NAME", help="the study's name (default: SPACE-DATE-TIME-CODE)")
+    tune.add_argument("--resume", metavar="NAME", help="continue a study from its record")
+    tune.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="with --name: continue that study, or start it if it does not exist, so that the same command can be "
+        "run again and again",
+    )
+    add_storage(tune)
+    extending = dict.fromkeys(BUDGET, "; with --resume, N or +N")
+    add_settings(tune, SEARCH, extending)
+    tune.add_argument("--epochs", metavar="N", help="with --resume: a new top rung, N or +N")
+    tune.add_argument(
+        "--audit", metavar="K", help="with --resume: run K of the stopped trials to the end, to see what stopping cost"
+    )
+    tune.add_argument(
+        "--warm-start", metavar="DIR", help="learn from an earlier study of the same task, for instance results/OLD"
+    )
+    add_set(tune, "a key of the space by dotted name, or a field of the recipe, which is then fixed and not searched")
+    add_ray(tune)
+    tune.add_argument(
+        "--detach",
+        action="store_true",
+        help="with --address: hand the search to the cluster and return; see status, logs and stop",
+    )
+    tune.add_argument(
+        "--log-to",
+        action="append",
+        default=[],
+        choices=("mlflow", "wandb"),
+        help="copy values and curves there as the search goes; may be given twice",
+    )
+    tune.add_argument(
+        "--dry-run", action="store_true", help="print the resolved study and what it could cost, and train nothing"
+    )
+    tune.add_argument(
+        "--probe",
+        action="store_true",
+        help="with --dry-run: train for at most two minutes on the cluster and say what the search would cost",
+    )
+    add_trust(tune, "a study")
+    tune.add_argument("--quiet", action="store_true", help="print only the result")
+    tune.add_argument("--json", action="store_true", help="print a JSON object per line, for programs; the result last")
 
 
 def run(options: argparse.Namespace) -> int:

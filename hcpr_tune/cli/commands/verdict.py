@@ -7,8 +7,9 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.cli.arguments import add_ray, add_set, add_storage, add_trust
 from hcpr_tune.cli.exit_codes import COMPLETED, NOTHING_COMPLETED
-from hcpr_tune.cli.flags import VERDICT, flag_of
+from hcpr_tune.cli.flags import VERDICT, add_settings, flag_of
 from hcpr_tune.cli.options import ray_of, trust_of
 from hcpr_tune.common.output import outlets
 from hcpr_tune.common.paths import there
@@ -19,6 +20,53 @@ from hcpr_tune.views.terminal.console import make_console, print_lines
 if TYPE_CHECKING:
     from hcpr_tune.api.verdict import ExternalModel, VerdictRequest
     from hcpr_tune.search.record.results import StudyFolder
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    verdict = commands.add_parser(
+        "verdict",
+        help="evaluate what a search found",
+        description="Train the best recipes of a search and the published one again on fresh seeds, attack them with "
+        "AutoAttack's attacks, say with statistics"
+        " what is better, and export the best model. If interrupted, the same command continues.",
+    )
+    verdict.add_argument("name", nargs="?", metavar="NAME", help="the study's name")
+    add_storage(verdict)
+    verdict.add_argument(
+        "--test",
+        action="store_true",
+        help="at the end open the test images, for the winner, its published baseline and what they are compared "
+        "with; the study keeps count",
+    )
+    add_settings(verdict, VERDICT)
+    verdict.add_argument(
+        "--compare",
+        default="",
+        metavar="METHODS",
+        help="baselines, for instance trades,pgd_at,mart: each is searched for as many worker-seconds as the study "
+        "was, and evaluated with it",
+    )
+    verdict.add_argument(
+        "--model",
+        metavar="FILE",
+        help="weights from elsewhere (.safetensors, or a state dict of torch), to evaluate with --arch",
+    )
+    verdict.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="the classes of --model in the order of its outputs, for instance dog,cat (default: the order of the "
+        "task's own, which is said)",
+    )
+    verdict.add_argument("--arch", metavar="NAME", help="the network of --model: as model.name of a recipe")
+    verdict.add_argument(
+        "--space", metavar="NAME|PATH", help="with --model and without NAME: whose task (default: default)"
+    )
+    add_set(verdict, "a field of the recipe of all that are trained again, or with --model of that model")
+    add_ray(verdict)
+    add_trust(verdict, "a study")
+    verdict.add_argument("--quiet", action="store_true", help="print only the verdict")
+    verdict.add_argument("--json", action="store_true", help="print a JSON object per line, the verdict last")
 
 
 @outlets(forgiving=True)

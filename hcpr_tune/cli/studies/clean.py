@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
+from hcpr_tune.cli.arguments import add_study
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.errors import InputError
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    clean = commands.add_parser(
+        "clean",
+        help="free the disk that a search holds",
+        description="Delete the checkpoints of a search that is not running. Results and the best model stay; trials "
+        "that continue later are trained from the start.",
+    )
+    add_study(clean)
+    clean.add_argument("--keep-best", action="store_true", help="keep the checkpoints of the best trials")
+    clean.add_argument("--dry-run", action="store_true", help="only say what it would free")
 
 
 def run(options: argparse.Namespace) -> int:

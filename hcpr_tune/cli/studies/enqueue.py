@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
+from hcpr_tune.cli.arguments import add_set, add_study
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.study import Study
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    enqueue = commands.add_parser(
+        "enqueue",
+        help="add a trial to a search",
+        description="Add a trial to a search, while it runs or for when it is resumed.",
+    )
+    add_study(enqueue)
+    add_set(enqueue, "a searched dimension by dotted name, the others as in the published recipe")
 
 
 def run(options: argparse.Namespace) -> int:

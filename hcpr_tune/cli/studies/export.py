@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from hcpr_tune.api.export import write_onnx_model, write_optuna
+from hcpr_tune.cli.arguments import add_storage, add_trust
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.cli.options import trust_of
 from hcpr_tune.common.output import say
@@ -13,6 +15,29 @@ from hcpr_tune.common.paths import check_new_file
 from hcpr_tune.common.shell import command, quoted, storage_words
 from hcpr_tune.errors import InputError
 from hcpr_tune.study import Study
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    export = commands.add_parser(
+        "export",
+        help="write a search or its model for other tools",
+        description="Write the trials of a search into a storage of Optuna, which optuna-dashboard opens, or its "
+        "model into an ONNX file.",
+    )
+    export.add_argument("name", nargs="?", metavar="NAME", help="the study's name; none with --model")
+    add_storage(export)
+    what = export.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--optuna", metavar="FILE", help="a new file: an SQLite database, or a journal where it ends in .log"
+    )
+    what.add_argument(
+        "--onnx",
+        metavar="FILE",
+        help="a new file for the study's model: that of its verdict, else the best of its search",
+    )
+    add_trust(export, "a model")
+    export.add_argument("--model", metavar="DIR", help="with --onnx: the model in this folder, instead of a study's")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
+from hcpr_tune.cli.arguments import add_study, whole_number
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.study import Study
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    kill = commands.add_parser(
+        "kill",
+        help="end one trial of a search",
+        description="End one trial of a search; a running one ends with its epoch.",
+    )
+    add_study(kill)
+    kill.add_argument("trial", type=whole_number, metavar="TRIAL", help="its number")
 
 
 def run(options: argparse.Namespace) -> int:

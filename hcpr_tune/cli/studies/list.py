@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.cli.arguments import add_storage
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.shell import command, storage_words
 from hcpr_tune.common.text import named
@@ -25,6 +26,17 @@ AT_ONCE = 8
 """Studies that are read at a time: a bucket makes one wait for each of its objects."""
 UNREADABLE = "unreadable"
 TITLES = ("study", "trials", "robust accuracy, %", "gain", "age", "state")
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    command = commands.add_parser(
+        "list",
+        help="all searches of a storage",
+        description="List the searches of a storage, newest first: state, best trial, gain.",
+    )
+    add_storage(command)
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.cli.arguments import add_study
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_folder_of, there
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import StudySpec
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    report = commands.add_parser(
+        "report",
+        help="one page about a search",
+        description="Write one self-contained HTML page about a search, running or not: the answer, the pictures, "
+        "the costs, how to reproduce it.",
+    )
+    add_study(report)
+    report.add_argument("--out", metavar="FILE", help="where it goes (default: report.html in the study's folder)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.cli.arguments import add_study
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.shell import typed
 from hcpr_tune.study import Study
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 
 WIDE = 500
 """Characters of a line that goes into a pipe or a file: nothing that matters is cut off there."""
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    status = commands.add_parser(
+        "status",
+        help="the state of a search",
+        description="Show the state of a search, running or not: its driver, its best trials, what was lost.",
+    )
+    add_study(status)
+    status.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
+from hcpr_tune.cli.arguments import add_study, whole_number
 from hcpr_tune.cli.exit_codes import COMPLETED, NOTHING_COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.errors import InputError
 from hcpr_tune.study import Study
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    stop = commands.add_parser(
+        "stop",
+        help="stop a running search",
+        description="Stop a running search, wherever it runs, as Ctrl-C there would: running epochs are abandoned, "
+        "all else is kept.",
+    )
+    add_study(stop)
+    stop.add_argument(
+        "--wait", type=whole_number, default=60, metavar="S", help="how long to wait for its end (default: 60 seconds)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
