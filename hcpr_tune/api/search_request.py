@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.studies import StoredStudy
 
-BUDGET = ("trials", "hours", "worker_hours", "epochs")
+EXTENSIBLE = ("trials", "hours", "worker_hours", "epochs")
 """What extends a study: the keys of [budget], and `epochs`, a new top rung."""
 
 
@@ -161,7 +161,7 @@ def _extended_budget(extension: Extension, spec: StudySpec, history: History) ->
     limits = {**to_plain(spec.settings.budget), "epochs": spec.recipe.epochs}
     now = {name: max(limit, spent.get(name, limit)) for name, limit in limits.items()}
     wanted: dict[str, float] = {}
-    for key in BUDGET:
+    for key in EXTENSIBLE:
         if key not in extension.budget:
             continue
         text, label = str(extension.budget[key]), extension.label(key)

@@ -69,17 +69,7 @@ def add_parser(commands: Any) -> None:
         help="what training one epoch takes, where it is known better than by a probe here",
     )
     plan.add_argument("--address", metavar="ADDRESS", help="probe on this Ray cluster instead of this machine")
-    plan.add_argument(
-        "--speeds", default="1", metavar="V1,V2", help="relative speeds of the workers, dealt out in turn (default: 1)"
-    )
-    plan.add_argument("--join-over", default="0", metavar="MIN", help="workers join evenly over this many minutes")
-    plan.add_argument("--deaths", default="0", metavar="RATE", help="how often a worker dies, per hour")
-    plan.add_argument("--back", default="0", metavar="S", help="seconds until a dead worker is replaced")
-    plan.add_argument(
-        "--driver-rate",
-        metavar="R",
-        help="reports that the driver answers per second, with few workers (default: as measured, docs/scale.md)",
-    )
+    add_workers(plan)
     plan.add_argument(
         "--repeats", type=whole_number, default=20, metavar="N", help="simulations of each variant (default: 20)"
     )
@@ -96,6 +86,21 @@ def add_parser(commands: Any) -> None:
         "--replay",
         metavar="DIR",
         help="instead: replay a recorded search and say whether its decisions and duration are the same",
+    )
+
+
+def add_workers(plan: Any) -> None:
+    """Arguments about the simulated workers and their driver."""
+    plan.add_argument(
+        "--speeds", default="1", metavar="V1,V2", help="relative speeds of the workers, dealt out in turn (default: 1)"
+    )
+    plan.add_argument("--join-over", default="0", metavar="MIN", help="workers join evenly over this many minutes")
+    plan.add_argument("--deaths", default="0", metavar="RATE", help="how often a worker dies, per hour")
+    plan.add_argument("--back", default="0", metavar="S", help="seconds until a dead worker is replaced")
+    plan.add_argument(
+        "--driver-rate",
+        metavar="R",
+        help="reports that the driver answers per second, with few workers (default: as measured, docs/scale.md)",
     )
 
 

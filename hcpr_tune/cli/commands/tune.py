@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.api.search_request import (
-    BUDGET,
+    EXTENSIBLE,
     Extension,
     SearchRequest,
     continued_search,
@@ -128,7 +128,7 @@ def request_of(options: argparse.Namespace) -> SearchRequest:
         return continued_search(space_of(options), options.storage, options.name, options.warm_start, trust)
     if options.resume is not None:
         refuse_settings(options)
-        budget = {key: text for key in BUDGET if (text := getattr(options, key)) is not None}
+        budget = {key: text for key in EXTENSIBLE if (text := getattr(options, key)) is not None}
         audit = None if options.audit is None else whole("--audit", options.audit, least=1)
         return resumed_search(options.storage, options.resume, Extension(budget, audit, flag_of), trust)
     for flag in ("epochs", "audit"):
