@@ -97,9 +97,9 @@ class Study:
 
         Raises `InputError` if no trial has reached a rung.
         """
-        from hcpr_tune.search.record.results import best_metrics, winner
+        from hcpr_tune.search.record.results import best_metrics
 
-        if winner(self.spec, self.history) is None:
+        if self.history.best_trial is None:
             raise InputError(f"no trial of {self.folder.address} has reached a rung yet: there is no best one")
         return best_metrics(self.spec, self.history)
 

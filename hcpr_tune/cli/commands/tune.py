@@ -166,7 +166,7 @@ def search(options: argparse.Namespace, request: RunRequest) -> int:
     release(node_folder())
     if interrupted and not studies.exists(folder):
         raise Interrupted(f"{interrupted} before the study was begun; nothing was written")
-    code = NOTHING_COMPLETED if not history.ranked() else COMPLETED
+    code = NOTHING_COMPLETED if history.best_trial is None else COMPLETED
     if options.json:
         print_json_result(console, folder, study, history, INTERRUPTED if interrupted else code)
     else:
@@ -240,8 +240,8 @@ def print_start(
 
 def best_words(history: History) -> str:
     """The best score so far."""
-    ranked = history.ranked()
-    return f"{100 * (ranked[0].score or 0.0):.1f} % by trial {ranked[0].number}" if ranked else "none yet"
+    best = history.best_trial
+    return "none yet" if best is None else f"{100 * (best.score or 0.0):.1f} % by trial {best.number}"
 
 
 def print_json_result(console: Console, folder: StudyFolder, study: StudySpec, history: History, code: int) -> None:
@@ -259,7 +259,7 @@ def print_result(console: Console, folder: StudyFolder, study: StudySpec, histor
     from hcpr_tune.views.terminal.layout import loss_lines
     from hcpr_tune.views.terminal.live_view import ledger_lines, result_table
 
-    if not history.ranked():
+    if history.best_trial is None:
         reason = hopeless(history)
         given_up = (
             f" The search was given up after {LOST_AT_ONCE} trials lost in the same way; mend it and go on by "
