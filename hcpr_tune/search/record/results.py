@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.common.files import write_json, write_whole
 from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.common.location import Location
 from hcpr_tune.search.record.history import Event, History, Job, Trial
 from hcpr_tune.search.record.ledger import ledger, plan_plain
 from hcpr_tune.search.record.record import SEGMENTS
@@ -37,6 +38,11 @@ class StudyFolder:
     def address(self) -> str:
         """The study's folder or URL, for messages."""
         return str(self.root) if self.bucket is None else self.bucket.url
+
+    @property
+    def location(self) -> Location:
+        """The same, in parts."""
+        return Location.parse(self.address)
 
     @property
     def objects(self) -> ObjectStore:
