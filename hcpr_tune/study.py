@@ -306,9 +306,9 @@ class Study:
 
         Raises `InputError` if no trial has reached a rung.
         """
-        from hcpr_tune.search.record.results import best_metrics, winner
+        from hcpr_tune.search.record.results import best_metrics
 
-        if winner(self.spec, self.history) is None:
+        if self.history.best_trial is None:
             raise InputError(f"no trial of {self.folder.address} has reached a rung yet: there is no best one")
         return best_metrics(self.spec, self.history)
 
@@ -553,7 +553,7 @@ def _searched(request: SearchRequest, ray: RayOptions, log_to: Sequence[str], qu
     result = run_search(request, ray, log_to, progress)
     if result.interrupted:
         raise Interrupted(f"{result.interrupted}; everything recorded is kept in {result.study.folder.address}")
-    if not result.study.history.ranked():
+    if result.study.history.best_trial is None:
         raise HcprTuneError(f"no trial of {result.study.folder.address} reached its first rung; see its trials.csv")
     return result.study
 

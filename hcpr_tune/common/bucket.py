@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from hcpr_tune.common.files import write_bytes_whole
+from hcpr_tune.common.location import SCHEME, Location
+from hcpr_tune.common.location import is_bucket as is_bucket
 from hcpr_tune.common.text import clean, named
 from hcpr_tune.errors import InputError, StorageError
 
@@ -58,13 +60,7 @@ LASTING = (
 )
 UNREACHABLE = r"NETWORK_CONNECTION|curlCode|CURL error|Could not resolve"
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def is_bucket(text: str) -> bool:
-    """Whether `text` is a URL (`scheme://...`), not a path. `Bucket` checks scheme and bucket."""
-    return _SCHEME.match(text) is not None
 
 
 class Bucket:
@@ -226,14 +222,14 @@ class _Store:
 
 def _parsed(url: str) -> tuple[_Store, str]:
     """The store and the prefix. Messages never have the host part or option values, which may be secret."""
-    match = _SCHEME.match(url)
+    location = Location.parse(url)
+    match = SCHEME.match(location.path)
     scheme = match.group(1).lower() if match else ""
     if match is None or scheme not in OPTIONS:
         raise InputError(
             f"storage URL with unknown scheme {scheme!r}; give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or a path"
         )
-    location, _, query = url[match.end() :].partition("?")
-    bucket, _, path = location.partition("/")
+    bucket, _, path = location.path[match.end() :].partition("/")
     if "@" in bucket or ":" in bucket:
         bounds = "a storage URL has a bucket, but no user, password or port"
         raise InputError(
@@ -250,7 +246,7 @@ def _parsed(url: str) -> tuple[_Store, str]:
         raise InputError(
             f"{scheme}://{bucket}: a prefix cannot have empty parts, '.' or '..'; write {scheme}://{bucket}/NAME/NAME"
         )
-    return _Store(scheme, bucket, _options(scheme, bucket, query)), prefix
+    return _Store(scheme, bucket, _options(scheme, bucket, location.options)), prefix
 
 
 def _options(scheme: str, bucket: str, query: str) -> dict[str, str]:

@@ -8,6 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from hcpr_tune.common.location import Location
+
 USUAL = "results"
 """The default of --storage."""
 
@@ -58,6 +60,5 @@ def same_again() -> str:
 
 def storage_of(address: str) -> tuple[str, str]:
     """The storage and the name of a study from its address: a folder, or a bucket's URL with options after `?`."""
-    place, mark, options = address.partition("?") if "://" in address else (address, "", "")
-    storage, _, name = place.rpartition("/")
-    return (storage or ("/" if place.startswith("/") else ".")) + mark + options, name
+    location = Location.parse(address)
+    return str(location.parent), location.name

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from hcpr_tune.common.text import named
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.ledger import PARTS, trial_seconds
-from hcpr_tune.search.record.results import StudyFolder, winner
+from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.summary import gain_points
 
@@ -103,7 +103,7 @@ class Tally:
         This takes longer as the study grows; `add` keeps it to a twentieth of the driver's time.
         """
         began = time.monotonic()
-        best, gain = winner(self._study, history), gain_points(self._study, history)
+        best, gain = history.best_trial, gain_points(history)
         known = {BEST: None if best is None else best.score, GAIN: gain}
         self._best = {(name, ""): value for name, value in known.items() if value is not None}
         self._unjudged, self._judged = False, time.monotonic()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.results import kept_checkpoints, winner
+from hcpr_tune.search.record.results import kept_checkpoints
 from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, end_of, spearman
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import Costs
@@ -84,7 +84,7 @@ def played(study: StudySpec, curves: Curves, play: Play, costs: Costs, worker_po
     true = {number: worth_at(study, curve, place[study.rungs[-1]]) for number, curve in simulation.curves.items()}
     alive = {number: value for number, value in true.items() if not simulation.curves[number].lost_at}
     best = max(alive, key=alive.__getitem__, default=None)
-    chosen = winner(study, history)
+    chosen = history.best_trial
     epochs = sum(len(trial.epochs) for trial in history.trials.values())
     return Outcome(
         wall_clock=history.seconds,

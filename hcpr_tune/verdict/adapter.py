@@ -17,11 +17,10 @@ from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.storage.inbox import STOP, requests_in
 from hcpr_tune.search.storage.object_store import ObjectStore
 from hcpr_tune.training.attacks.cascade import attacks_of
-from hcpr_tune.training.recipe import recipe_from_plain
 from hcpr_tune.verdict.decision.agenda import TEST, Task, next_task, stages
-from hcpr_tune.verdict.decision.selection import masking_of
+from hcpr_tune.verdict.decision.selection import best_epoch, masking_of
 from hcpr_tune.verdict.plan import Model, Plan
-from hcpr_tune.verdict.state import State, Trained
+from hcpr_tune.verdict.state import State
 
 LOOK_EVERY = 0.5
 """Seconds between two checks for a stop request."""
@@ -234,15 +233,3 @@ NOT_KEPT = ("status", "reason", "splits", "model_inputs", "losses", "recipe", "a
 def training_name(model: str) -> str:
     """The name of a model's training among the checkpoints of a verdict."""
     return f"model_{model}"
-
-
-def best_epoch(plan: Plan, known: Trained) -> int:
-    """The rung whose weights are evaluated: as in a search, the best on validation under the search's attack.
-
-    0 for an external model.
-    """
-    if known.weights:
-        return 0
-    recipe = recipe_from_plain(known.recipe, "the model's recipe")
-    rungs = {epoch: scores for epoch, scores in known.scores.items() if epoch in recipe.rung_epochs}
-    return plan.goal.best_rung(rungs)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from hcpr_tune.common.files import write_json, write_whole
-from hcpr_tune.common.shell import storage_of
 from hcpr_tune.errors import StorageError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StudyFolder
@@ -62,7 +61,7 @@ def retell(folder: StudyFolder, history: History, program: str) -> None:
 
 def whereabouts(own: StudyFolder) -> dict[str, str]:
     """The study's storage and the verdict's `own` folder, for the commands in the written files."""
-    return {"storage": storage_of(storage_of(own.address)[0])[0], "folder": str(own.root)}
+    return {"storage": str(own.location.parent.parent), "folder": str(own.root)}
 
 
 def write_model(own: StudyFolder, plain: Mapping[str, Any], program: str) -> str:

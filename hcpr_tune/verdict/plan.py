@@ -13,7 +13,6 @@ from typing import Any, Literal
 from hcpr_tune.common.settings import set_dotted, to_plain
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.record.results import front, winner
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.spec.space import with_params
 from hcpr_tune.search.spec.study import StudySpec
@@ -134,7 +133,7 @@ def finalists(study: StudySpec, history: History, count: int) -> list[Candidate]
         )
     others = [trial for trial in complete if trial.number]
     if len(study.settings.objective) > 1:
-        on_front = _spread([trial for trial in front(study, history) if trial in others], count)
+        on_front = _spread([trial for trial in history.best_trials if trial in others], count)
         others = on_front + [trial for trial in others if trial not in on_front]
     return [candidate_of(study, trial) for trial in others[:count]]
 
@@ -203,7 +202,7 @@ def small_plan(study: StudySpec, history: History) -> Plan | None:
 
     None if the winner was not trained to its last epoch, or if training alone would take too much of the time limit.
     """
-    limit, best = study.settings.verdict.seconds_at_end, winner(study, history)
+    limit, best = study.settings.verdict.seconds_at_end, history.best_trial
     if not limit or best is None or best.status != "completed":
         return None
     candidates = (*([candidate_of(study, best)] if best.number else []), published(study, history))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hcpr_tune.search.record.history import Event
-from hcpr_tune.verdict.decision.selection import chosen_attack
+from hcpr_tune.verdict.decision.selection import best_epoch, chosen_attack
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import State
 
@@ -30,7 +30,7 @@ class Progress:
         if event["status"] not in ("reached", "broken off"):
             self._tell({"news": "trouble", **who, "what": f"{event['status']}: {event['reason']}"})
         elif event["kind"] == "train" and model.finished:
-            best = max(model.scores.values(), key=lambda scores: scores["robust_accuracy"], default=None)
+            best = model.scores.get(best_epoch(self._plan, model))
             self._tell({"news": "trained", **who, "robust_accuracy": best["robust_accuracy"] if best else None})
         elif event["kind"] == "attack":
             self._attacked(event["model"], who, history)

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hcpr_tune.common.files import read_text
+from hcpr_tune.common.location import Location
 from hcpr_tune.common.paths import is_file
-from hcpr_tune.common.shell import storage_of, typed
+from hcpr_tune.common.shell import typed
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import Record, Segments
 from hcpr_tune.search.record.results import StudyFolder
@@ -82,7 +83,7 @@ def opened(model: Path, command: str) -> Iterator[Seen]:
         return
     mark = root / COPY_OF
     address = read_text(mark).strip() if mark.is_file() else str(root)
-    folder, _, history = reopen(storage_of(address)[0], root.name, "--model ")
+    folder, _, history = reopen(str(Location.parse(address).parent), root.name, "--model ")
     lease = Lease(folder.objects, folder.address)
     try:
         number = write_opening(folder, history, command, lease.check)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hcpr_tune.common.shell import storage_of, study_command
+from hcpr_tune.common.shell import study_command
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
@@ -15,7 +15,7 @@ def about(verb: str, folder: StudyFolder, *more: str, program: str = "") -> str:
 
 def storage_of_folder(folder: StudyFolder) -> str:
     """The value of `--storage` for the study in `folder`."""
-    return str(folder.root.parent) if folder.bucket is None else storage_of(folder.bucket.url)[0]
+    return str(folder.location.parent)
 
 
 def way_on(folder: StudyFolder, study: StudySpec, history: History, state: str, program: str) -> str:

@@ -12,7 +12,7 @@ from hcpr_tune.search.record.results import StudyFolder, rung_accuracies, rungs_
 from hcpr_tune.search.scheduling.asha import hopeless, next_decision, over_budget, usual_epochs
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.lease import LeaseHolder
-from hcpr_tune.views.summary import Alarm, alarms, gain_points, judged, stopped_at
+from hcpr_tune.views.summary import Alarm, alarms, gain_points, stopped_at
 from hcpr_tune.views.verdicts import read_verdict, short
 
 MOST_LEADERS = 10
@@ -65,7 +65,7 @@ def holder_plain(holder: LeaseHolder | None, now: float) -> Plain | None:
 
 def study_status(study: StudySpec, history: History, alive: bool = True) -> Plain:
     """A snapshot of everything that is shown of a study. `alive`: whether a search is running."""
-    ranked, (best, members), published = history.ranked(), judged(study, history), history.trials.get(0)
+    ranked, best, published = history.ranked(), history.best_trial, history.trials.get(0)
     running = sorted(history.running, key=lambda trial: trial.number) if alive else []
     return {
         "objective": list(study.settings.objective),
@@ -81,10 +81,10 @@ def study_status(study: StudySpec, history: History, alive: bool = True) -> Plai
         "chosen_from": len(ranked),
         "best": None if best is None else metrics(best, alive),
         "published": None if published is None else metrics(published, alive),
-        "gain_points": gain_points(study, history),
+        "gain_points": gain_points(history),
         "gain_is_optimistic": OPTIMISTIC,
         "leaders": [{"rank": rank, **metrics(trial, alive)} for rank, trial in leading(ranked)],
-        "front": [trial.number for trial in members],
+        "front": [trial.number for trial in history.best_trials],
         "running": [running_plain(trial) for trial in running],
         "alarms": [alarm_plain(alarm) for alarm in alarms(study, history)],
         "losses": list(history.losses),

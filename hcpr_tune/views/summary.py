@@ -6,27 +6,17 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.record.results import front, masking_of
+from hcpr_tune.search.record.results import masking_of
 from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, rung_correlations
 from hcpr_tune.search.spec.study import StudySpec
 
 
-def judged(study: StudySpec, history: History) -> tuple[Trial | None, list[Trial]]:
-    """The best trial, as in `results.winner`, and the front; computed once for each state of the history."""
-    kept: tuple[Trial | None, list[Trial]] | None = history.derived.get("judged")
-    if kept is None:
-        members = front(study, history)
-        kept = next(iter(members or history.ranked()), None), members
-        history.derived["judged"] = kept
-    return kept
-
-
-def gain_points(study: StudySpec, history: History) -> float | None:
+def gain_points(history: History) -> float | None:
     """Gain of the best trial over the published recipe, in points of robust accuracy on validation.
 
     None while one of them has no score.
     """
-    (best, _), published = judged(study, history), history.trials.get(0)
+    best, published = history.best_trial, history.trials.get(0)
     if best is None or published is None or best.score is None or published.score is None:
         return None
     return 100 * (best.score - published.score)
@@ -84,7 +74,7 @@ def alarms(study: StudySpec, history: History) -> list[Alarm]:
         numbers = tuple(trial.number for trial in trials)
         many = f"{len(trials)} trials" if len(trials) > 1 else f"trial {numbers[0]}"
         found.append(Alarm(status, f"{many} {status}: {reason}", numbers))
-    best, _ = judged(study, history)
+    best = history.best_trial
     short = study.goal.shortfall(best.scores[best.best_rung]) if best is not None else 0.0
     if short:
         floor = study.settings.constraints.clean_accuracy

@@ -20,7 +20,6 @@ from hcpr_tune.search.record.results import (
     kept_checkpoints,
     trained_recipe,
     trials_csv,
-    winner,
 )
 from hcpr_tune.search.scheduling.asha import next_decision
 from hcpr_tune.search.spec.space import with_params
@@ -65,7 +64,7 @@ def look(folder: StudyFolder, page: bool) -> None:
     list(plan_lines(study))
     for trial in history.trials.values():
         with_params(study.recipe, trial.params)
-    if (best := winner(study, history)) is not None:
+    if (best := history.best_trial) is not None:
         json.dumps(best_metrics(study, history), allow_nan=False)
         trained_recipe(study, best)
     kept_checkpoints(study, history)

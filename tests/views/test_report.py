@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from hcpr_tune.common.intervals import Proportion, difference_interval
-from hcpr_tune.search.record.results import StudyFolder, front, rung_accuracies, winner
+from hcpr_tune.search.record.results import StudyFolder, rung_accuracies
 from hcpr_tune.search.spec.space import params_of
 from hcpr_tune.search.spec.study import find_space, read_study
 from hcpr_tune.views.report.figures import FIGURES
@@ -70,9 +70,9 @@ def test_the_answer_stands_first_with_its_numbers(tmp_path):
         (tmp_path / "many" / "best" / name).touch()
     study, history, page = page_of(tmp_path / "many", 60)
     text = Text(page).sections
-    best, published = winner(study, history), history.trials[0]
+    best, published = history.best_trial, history.trials[0]
     accuracies = rung_accuracies(best)
-    gain = gain_points(study, history)
+    gain = gain_points(history)
     low, high = difference_interval(
         accuracies["robust_accuracy_validation"], rung_accuracies(published)["robust_accuracy_validation"]
     )
@@ -214,7 +214,7 @@ def test_a_pareto_study_names_its_front(tmp_path):
     study = read_study(find_space("pareto"), [("budget.trials", 12)])
     history = history_like(study, 12)
     page = write_report(StudyFolder(tmp_path), study, history).read_text(encoding="utf-8")
-    members = front(study, history)
+    members = history.best_trials
     text = Text(page).sections
     assert f"of the {len(members)} trials on the front" in text["answer"]
     assert all(f"front, trial {trial.number}" in text["answer"] for trial in members) or len(members) == 1
@@ -343,7 +343,7 @@ def test_the_costs_are_held_against_the_plan(tmp_path):
     epochs = sum(len(trial.epochs) for trial in history.trials.values())
     assert f"epochs trained90{epochs}" in text
     assert "time on the clock30 min" in text
-    assert f"score of the best trialnot known{100 * winner(study, history).score:.1f} %" in text
+    assert f"score of the best trialnot known{100 * history.best_trial.score:.1f} %" in text
     assert "optimistic in comparison" in text
     unplanned = write_report(StudyFolder(tmp_path), study_of(3), history_like(study_of(3), 3))
     assert "Compared with the plan" not in unplanned.read_text(encoding="utf-8")
@@ -356,7 +356,6 @@ def test_the_interval_of_a_difference_is_newcombe_s():
 
 
 def test_pictures_of_many_trials_draw_a_bounded_number_and_say_so(small_study, monkeypatch):
-    from hcpr_tune.search.record.results import front, winner
     from hcpr_tune.views.report.figures import shown as pictures
 
     monkeypatch.setattr(pictures, "MOST_DRAWN", 40)
@@ -368,7 +367,7 @@ def test_pictures_of_many_trials_draw_a_bounded_number_and_say_so(small_study, m
     drawn = pictures.few(small_study, history, scored)
     assert drawn == pictures.few(small_study, history, scored)
     assert len(drawn) == 40 == len({trial.number for trial in drawn})
-    assert {winner(small_study, history).number, 0, *(one.number for one in front(small_study, history))} <= {
+    assert {history.best_trial.number, 0, *(one.number for one in history.best_trials)} <= {
         trial.number for trial in drawn
     }
     lines = FIGURES["parallel"][1](small_study, history).figure.data[0].dimensions[0]["values"]

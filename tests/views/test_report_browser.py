@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from hcpr_tune.search.record.results import StudyFolder, winner
+from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import find_space, read_study
 from hcpr_tune.views.report.figures import FIGURES
 from hcpr_tune.views.report.report import write_report
@@ -61,13 +61,13 @@ def opened(browser, path, width=1200, scheme="light"):
 
 @pytest.mark.parametrize("kind", STUDIES)
 def test_every_study_opens_without_an_error_or_a_request(kind, reports, browser, artefacts):
-    study, history, path = reports(kind)
+    _, history, path = reports(kind)
     with opened(browser, path) as page:
         drawn = page.locator(".plot .main-svg").count()
         assert page.locator("section h2").count() >= 3 + len(FIGURES)
         assert drawn > 0
         assert page.locator("table.sortable tbody tr").count() == len(history.trials)
-        best = winner(study, history)
+        best = history.best_trial
         if best is not None:
             assert f"Trial {best.number}: {100 * best.score:.1f} %" in page.locator("#answer .lead").inner_text()
         page.screenshot(path=artefacts / f"report-{kind}.png", full_page=True)
@@ -109,8 +109,8 @@ def test_it_can_be_read_by_day_and_by_night(scheme, reports, browser):
 
 
 def test_pointing_at_a_trial_says_which_it_is(reports, browser):
-    study, history, path = reports("many")
-    best = winner(study, history)
+    _, history, path = reports("many")
+    best = history.best_trial
     with opened(browser, path) as page:
         page.locator("#plot-accuracies").scroll_into_view_if_needed()
         x, y = page.evaluate(

@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from hcpr_tune.search.record.results import winner
 from hcpr_tune.search.storage.lease import LeaseHolder
 from hcpr_tune.views.status import (
     MOST_LEADERS,
@@ -42,8 +41,8 @@ def test_every_kind_of_study_is_json_and_adds_up(name, alive):
     assert sum(count.values()) - count["suggested"] - count["budget"] == count["suggested"] == len(history.trials)
     assert len(plain["running"]) == count["running"] == (len(history.running) if alive else 0)
     assert sum(plain["stopped_at"].values()) == count["stopped"]
-    assert plain["gain_points"] == gain_points(study, history)
-    best = winner(study, history)
+    assert plain["gain_points"] == gain_points(history)
+    best = history.best_trial
     assert (plain["best"] or {}).get("trial") == (None if best is None else best.number)
     assert [leader["trial"] for leader in plain["leaders"][:MOST_LEADERS]] == [
         trial.number for trial in history.ranked()[:MOST_LEADERS]

@@ -211,7 +211,7 @@ def show(options: argparse.Namespace, result: SearchResult) -> int:
     from hcpr_tune.views.terminal.search_output import print_json_result, print_result, print_verdict
 
     console, study = make_console(), result.study
-    code = NOTHING_COMPLETED if not study.history.ranked() else COMPLETED
+    code = NOTHING_COMPLETED if study.history.best_trial is None else COMPLETED
     if options.json:
         interrupted = bool(result.interrupted)
         print_json_result(console, study, INTERRUPTED if interrupted else code, interrupted)

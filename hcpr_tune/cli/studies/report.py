@@ -60,10 +60,9 @@ def run(options: argparse.Namespace) -> int:
 
 def bring_picture(folder: StudyFolder, study: StudySpec, history: History) -> None:
     """The best trial's picture of attacked images, where the study lies in a bucket and was searched from elsewhere."""
-    from hcpr_tune.search.record.results import winner
     from hcpr_tune.views.tensorboard.trial_pictures import TrialPictures, examples_key
 
-    best = winner(study, history)
+    best = history.best_trial
     if folder.bucket is not None and best is not None:
         key = examples_key(best.number, best.best_rung)
         if not there(folder.root / key):

@@ -5,131 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 from hcpr_tune.common.schema import Number, Wrong
 from hcpr_tune.search.record.events import SEARCH, check_event
 from hcpr_tune.search.record.events import Event as Event
+from hcpr_tune.search.record.ranking import Ranking
+from hcpr_tune.search.record.trial import CALIBRATION as CALIBRATION
+from hcpr_tune.search.record.trial import ENQUEUED as ENQUEUED
+from hcpr_tune.search.record.trial import FIRST_POINT as FIRST_POINT
+from hcpr_tune.search.record.trial import PRIOR as PRIOR
+from hcpr_tune.search.record.trial import PUBLISHED as PUBLISHED
+from hcpr_tune.search.record.trial import WARM_START as WARM_START
+from hcpr_tune.search.record.trial import WORKER_DIED as WORKER_DIED
+from hcpr_tune.search.record.trial import Job as Job
+from hcpr_tune.search.record.trial import OldTrial as OldTrial
+from hcpr_tune.search.record.trial import Source as Source
+from hcpr_tune.search.record.trial import Status as Status
+from hcpr_tune.search.record.trial import Trial as Trial
 from hcpr_tune.search.spec.objectives import OBJECTIVES, Goal
 from hcpr_tune.search.spec.space import Params
 
-Status = Literal["running", "waiting", "completed", "diverged", "failed", "killed"]
-Source = str
-"""Where a trial's values come from: one of those below, or the name of a sampler."""
-PUBLISHED, FIRST_POINT, WARM_START, CALIBRATION, ENQUEUED, PRIOR = (
-    "published",
-    "first point",
-    "warm start",
-    "calibration",
-    "enqueued",
-    "prior",
-)
-WORKER_DIED = "worker died"
-"""The status of a job whose process or node died; it is run again from its last checkpoint."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """The unit of work: train `trial` from the end of epoch `start` (0: from scratch) to the end of epoch `end`."""
-
-    trial: int
-    start: int
-    end: int
-
-    @property
-    def name(self) -> str:
-        return f"trial {self.trial}, epochs {self.start + 1} to {self.end}"
-
-
-@dataclass
-class Trial:
-    """The recorded state of a trial.
-
-    `waiting` trials have finished their job and are stopped unless they are promoted. `epochs` holds the first report
-    of each epoch by its position in the work: if each rung is a separate training, the epochs of earlier trainings
-    count too. `scores` are the validation accuracies by rung, `rungs` the robust accuracy alone; `target` is the last
-    epoch of the latest job.
-    """
-
-    number: int
-    params: Params
-    source: Source
-    status: Status = "waiting"
-    reason: str = ""
-    job: Job | None = None
-    target: int = 0
-    epochs: dict[int, Event] = field(default_factory=dict)
-    scores: dict[int, dict[str, float]] = field(default_factory=dict)
-    rungs: dict[int, float] = field(default_factory=dict)
-    best_rung: int = 0
-    """The epoch of its best rung (see `Goal.best_rung`), 0 for none."""
-    began: float = 0.0
-    """When it was suggested."""
-    seconds: float = 0.0
-    """Seconds of attack, update and evaluation."""
-    worker_seconds: float = 0.0
-    """Seconds that its jobs occupied a worker."""
-    last_heartbeat: float = 0.0
-    """Time of the latest event of its running job."""
-    startup: float = 0.0
-    """Seconds from starting a job to the beginning of its first epoch: process, imports, data and model."""
-    fresh: bool = False
-    """Whether its running job has reported nothing yet."""
-    epoch_offset: int = 0
-    """Epochs of its earlier trainings, if each rung is a separate training."""
-    positions: dict[int, int] = field(default_factory=dict)
-    """Rung -> position in `epochs` of its report."""
-    kill_requested: bool = False
-    """Whether a request asked to end it."""
-    deaths: int = 0
-    """How often a worker died with its current job."""
-    failed_starts: int = 0
-    """How often its current job was given to a worker that was already dead."""
-
-    @property
-    def last_epoch(self) -> int:
-        """The latest epoch of the current training."""
-        return max(self.epochs, default=0) - self.epoch_offset if self.epochs else 0
-
-    @property
-    def last_rung(self) -> int:
-        """The epoch of the highest rung reached, 0 for none."""
-        return max(self.rungs, default=0)
-
-    @property
-    def score(self) -> float | None:
-        """The robust accuracy on validation at its best rung, None before the first rung."""
-        return self.rungs[self.best_rung] if self.rungs else None
-
-    def at_rung(self, rung: int) -> Event:
-        """What was reported at a rung."""
-        return self.epochs[self.positions[rung]]
-
-    @property
-    def state(self) -> str:
-        """The status for display: a waiting trial is stopped early unless it is promoted later."""
-        if self.status != "waiting":
-            return self.status
-        return "stopped" if self.rungs and self.target == self.last_rung else "interrupted"
-
-    @property
-    def lost(self) -> bool:
-        """Whether it diverged or failed."""
-        return self.status in ("diverged", "failed")
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ("completed", "diverged", "failed", "killed")
-
-
-@dataclass(frozen=True)
-class OldTrial:
-    """A trial of an earlier study, in this study's dimensions."""
-
-    params: Params
-    scores: dict[int, dict[str, float]]
-    completed: bool
-    lost: bool
+Index = TypeVar("Index")
 
 
 @dataclass
@@ -189,12 +86,10 @@ class History:
     """Rung -> the trials with a score there, in the order in which they reached it."""
     scored_at_both: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
     """(rung, later rung) -> the trials with a score at both, in the order in which they got the second one."""
-    derived: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
-    """A cache for other modules, cleared by each event."""
-    lasting: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
-    """A cache that other modules update incrementally, cleared only if an event changes an existing score."""
-    touched: set[int] = field(default_factory=set, repr=False, compare=False)
-    """Trials whose status, rungs or promotion changed since this was last emptied, by `RungSystem`."""
+    changed: list[int] = field(default_factory=list, repr=False, compare=False)
+    """Trials whose status, rungs or promotion changed, in order; an index reads on from where it stopped."""
+    _indexes: dict[type[object], object] = field(default_factory=dict, repr=False, compare=False)
+    _ranking: Ranking | None = field(default=None, repr=False, compare=False)
     _points: set[tuple[Any, ...]] = field(default_factory=set, repr=False, compare=False)
     _session_began: float = 0.0
     _seconds_before: float = 0.0
@@ -233,7 +128,7 @@ class History:
         self.worker_seconds_offered += max(0.0, now - self.seconds) * workers
         self.seconds = now
         self.version += 1
-        self.derived.clear()
+        self._ranking = None
         return news
 
     def _on_begin(self, event: Event) -> None:
@@ -289,7 +184,7 @@ class History:
         trial.kill_requested = True
         if trial.job is None:
             trial.status, trial.reason = "killed", "killed on request"
-            self.touched.add(trial.number)
+            self.changed.append(trial.number)
         return True
 
     def _on_test_opened(self, event: Event) -> None:
@@ -300,12 +195,12 @@ class History:
 
     def _on_audit(self, event: Event) -> None:
         self.audited |= set(event["trials"])
-        self.touched |= self.audited
+        self.changed += sorted(self.audited)
 
     def _on_trial(self, event: Event) -> None:
         number, params, source = event["trial"], event["params"], event["source"]
         self.trials[number] = Trial(number, params, source, began=event["time"])
-        self.touched.add(number)
+        self.changed.append(number)
         self.by_source[source] += 1
         self._points.add(_point(params))
         if source == ENQUEUED:
@@ -316,7 +211,7 @@ class History:
         trial.job, trial.status = Job(trial.number, event["start"], event["end"]), "running"
         trial.target, trial.last_heartbeat, trial.fresh = event["end"], event["time"], True
         self.running_jobs[trial.number] = trial
-        self.touched.add(trial.number)
+        self.changed.append(trial.number)
         if event["start"] < trial.last_rung:
             trial.epoch_offset = sum(trial.rungs)
 
@@ -346,9 +241,9 @@ class History:
 
     def _at_rung(self, trial: Trial, rung: int) -> None:
         """Count a new score."""
-        self.touched.add(trial.number)
+        self.changed.append(trial.number)
         if rung in trial.rungs:
-            self.lasting.clear()  # a second score at the same rung, which current searches never record
+            self._indexes.clear()  # a second score at the same rung, which current searches never record
             return
         self.scored += not trial.rungs
         self.scored_at.setdefault(rung, []).append(trial.number)
@@ -371,7 +266,7 @@ class History:
         else:
             trial.job, trial.status = None, event["status"]
             self.running_jobs.pop(trial.number, None)
-            self.touched.add(trial.number)
+            self.changed.append(trial.number)
         if trial.lost and not self.scored:
             self.lost_at_once.append(trial.reason)
 
@@ -391,7 +286,7 @@ class History:
         trial.status = "completed" if trial.last_rung >= self.last_epoch else "waiting"
         if trial.kill_requested and trial.status == "waiting":
             trial.status = "killed"
-        self.touched.add(trial.number)
+        self.changed.append(trial.number)
 
     def has_begun(self, params: Params) -> bool:
         """Whether some trial has these values."""
@@ -401,10 +296,36 @@ class History:
     def running(self) -> list[Trial]:
         return list(self.running_jobs.values())
 
+    def index(self, kind: type[Index]) -> Index:
+        """The history's index of this kind, made when it is first asked for and after a recorded score changed.
+
+        An index belongs to the module that defines its class, and reads in `changed` what it has not seen yet.
+        """
+        found = self._indexes.get(kind)
+        if not isinstance(found, kind):
+            found = self._indexes[kind] = kind()
+        return found
+
+    @property
+    def ranking(self) -> Ranking:
+        """Which trials are best, worked out once for each state of the history."""
+        if self._ranking is None:
+            self._ranking = Ranking(self.goal, self.trials.values())
+        return self._ranking
+
     def ranked(self) -> list[Trial]:
-        """Trials with a score, best first (see `Goal.order`)."""
-        scored = [trial for trial in self.trials.values() if trial.rungs]
-        return self.goal.order(scored, {trial.number: trial.best_rung for trial in scored})
+        """Trials with a score, best first."""
+        return self.ranking.order
+
+    @property
+    def best_trial(self) -> Trial | None:
+        """The trial whose model is kept in best/; None without any score (see `Ranking.best`)."""
+        return self.ranking.best
+
+    @property
+    def best_trials(self) -> list[Trial]:
+        """The Pareto front (see `Ranking.front`)."""
+        return self.ranking.front
 
 
 def _point(params: Params) -> tuple[Any, ...]:

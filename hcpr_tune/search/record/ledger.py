@@ -96,6 +96,7 @@ def against_plan(study: StudySpec, history: History) -> list[Against]:
         return []
     # The mean over time, since nodes join and leave.
     there = history.worker_seconds_offered / history.seconds if history.seconds else float(history.workers)
+    best = history.best_trial
     parts = (trial_seconds(trial) for trial in history.trials.values())
     worked = sum(one[part] for one in parts for part in MEASURED)
     return [
@@ -104,15 +105,8 @@ def against_plan(study: StudySpec, history: History) -> list[Against]:
         Against("worker_seconds", 3600 * plan.worker_hours, history.worker_seconds),
         Against("use", plan.use, worked / history.worker_seconds_offered if history.worker_seconds_offered else None),
         Against("epochs", plan.epochs, sum(len(trial.epochs) for trial in history.trials.values())),
-        Against("score", plan.score or None, _winner_value(history)),
+        Against("score", plan.score or None, None if best is None else _first_value(history, best)),
     ]
-
-
-def _winner_value(history: History) -> float | None:
-    """The measured first objective of the trial that `results.winner` returns."""
-    ranked = history.ranked()
-    reaching = [trial for trial in ranked if not history.goal.shortfall(trial.scores[trial.best_rung])]
-    return max((_first_value(history, trial) for trial in reaching or ranked[:1]), default=None)
 
 
 def plan_plain(study: StudySpec, history: History) -> dict[str, dict[str, float | None]] | None:

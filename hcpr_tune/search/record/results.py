@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.common.files import write_json, write_whole
 from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.common.location import Location
 from hcpr_tune.search.record.history import Event, History, Job, Trial
 from hcpr_tune.search.record.ledger import ledger, plan_plain
 from hcpr_tune.search.record.record import SEGMENTS
 from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
-from hcpr_tune.search.spec.objectives import fronts
 from hcpr_tune.search.spec.space import with_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.checkpoint_store import BucketStore, CheckpointStore, FolderStore
@@ -38,6 +38,11 @@ class StudyFolder:
     def address(self) -> str:
         """The study's folder or URL, for messages."""
         return str(self.root) if self.bucket is None else self.bucket.url
+
+    @property
+    def location(self) -> Location:
+        """The same, in parts."""
+        return Location.parse(self.address)
 
     @property
     def objects(self) -> ObjectStore:
@@ -217,7 +222,7 @@ class ResultFiles:
         self._settling = self._settled - began
 
     def _export_best(self, history: History) -> None:
-        best = winner(self._study, history)
+        best = history.best_trial
         if best is None:
             return
         self._folder.best.mkdir(exist_ok=True)
@@ -319,30 +324,9 @@ def rungs_plain(study: StudySpec, history: History) -> dict[str, Any]:
     }
 
 
-def winner(study: StudySpec, history: History) -> Trial | None:
-    """The trial whose model is kept in best/; with several objectives, the one on the front that is best in the first.
-
-    None without any score.
-    """
-    found = front(study, history) or history.ranked()
-    return found[0] if found else None
-
-
-def front(study: StudySpec, history: History) -> list[Trial]:
-    """The Pareto front of the trials that reach every floor, best first objective first."""
-    goal = study.goal
-    scored = [trial for trial in history.ranked() if not goal.shortfall(trial.scores[trial.best_rung])]
-    values = [goal.values(trial.scores[trial.best_rung]) for trial in scored]
-    if len(study.settings.objective) == 1:
-        return scored[:1]
-    ranks = fronts([(value[0], value[1]) for value in values])
-    members = [(value, trial) for value, trial, rank in zip(values, scored, ranks, strict=True) if rank == 0]
-    return [trial for _, trial in sorted(members, key=lambda one: (-one[0][0], one[1].number))]
-
-
 def best_metrics(study: StudySpec, history: History) -> dict[str, Any]:
     """The metrics of the best trial and of the published recipe, and the study that they come from."""
-    best, published = winner(study, history), history.trials[0]
+    best, published = history.best_trial, history.trials[0]
     assert best is not None
     at_score = best.at_rung(best.best_rung)
     pairs: dict[str, Any] = {
@@ -351,7 +335,7 @@ def best_metrics(study: StudySpec, history: History) -> dict[str, Any]:
     return trial_metrics(best) | {
         "published": trial_metrics(published),
         "objective": list(study.settings.objective),
-        "front": [trial.number for trial in front(study, history)],
+        "front": [trial.number for trial in history.best_trials],
         "rungs_worth": rungs_plain(study, history),
         **pairs,
         "masking_validation": masking_of(best),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hcpr_tune.common.intervals import Z_95
 from hcpr_tune.search.record.history import History
@@ -99,6 +99,40 @@ class RungCorrelation:
         return self.end.halves(least)
 
 
+class Scores(NamedTuple):
+    """Scores of one accuracy at a rung: of all trials, and of those with a score at a later rung, with that score."""
+
+    everybody: array[float]
+    first: array[float]
+    second: array[float]
+
+
+@dataclass
+class Correlations:
+    """An index of a history: correlations and the scores that they are computed from, by (rung, later rung)."""
+
+    found: dict[tuple[int, int], Correlation] = field(default_factory=dict)
+    _scores: dict[tuple[int, int], list[Scores]] = field(default_factory=dict)
+
+    def scores_of(self, history: History, rung: int, later: int, points: int, among: int) -> list[Scores]:
+        """Scores for each accuracy that decides on promotions.
+
+        Each has the scores at the rung of the first `among` trials there, and the scores at both rungs of the first
+        `points` trials that have both. Only new trials are looked up.
+        """
+        names = sorted({*history.goal.objectives, *history.goal.floors})
+        kept = self._scores.setdefault((rung, later), [Scores(array("d"), array("d"), array("d")) for _ in names])
+        for number in history.scored_at[rung][len(kept[0].everybody) : among]:
+            for name, (everybody, _, _) in zip(names, kept, strict=True):
+                everybody.append(history.trials[number].scores[rung][name])
+        for number in history.scored_at_both[rung, later][len(kept[0].first) : points]:
+            scores = history.trials[number].scores
+            for name, (_, first, second) in zip(names, kept, strict=True):
+                first.append(scores[rung][name])
+                second.append(scores[later][name])
+        return kept
+
+
 def rung_correlations(history: History, rungs: Sequence[int]) -> dict[int, RungCorrelation]:
     """The correlations of every rung below the last."""
     return {
@@ -125,41 +159,19 @@ def _correlation(history: History, rung: int, later: int) -> Correlation:
     """
     points = min(len(history.scored_at_both.get((rung, later), ())), MOST_POINTS)
     among = min(len(history.scored_at.get(rung, ())), MOST_POINTS)
-    kept: Correlation | None = history.lasting.get(("correlation", rung, later))
+    index = history.index(Correlations)
+    kept = index.found.get((rung, later))
     if kept is not None and (kept.trials, kept.among) == (points, among):
         return kept
     found = Correlation(rung, later, points, None, among=among)
     if points >= FEWEST_POINTS:
         seen = [
             Correlation(rung, later, points, spearman(first, second), spread_of(all_of_them, first), among)
-            for all_of_them, first, second in _scores(history, rung, later, points, among)
+            for all_of_them, first, second in index.scores_of(history, rung, later, points, among)
         ]
         found = min(seen, key=lambda one: one.rho or 0.0)
-    history.lasting["correlation", rung, later] = found
+    index.found[rung, later] = found
     return found
-
-
-def _scores(
-    history: History, rung: int, later: int, points: int, among: int
-) -> list[tuple[array[float], array[float], array[float]]]:
-    """Scores for each accuracy that decides on promotions.
-
-    Each has the scores at the rung of the first `among` trials there, and the scores at both rungs of the first
-    `points` trials that have both. Only new trials are looked up.
-    """
-    names = sorted({*history.goal.objectives, *history.goal.floors})
-    kept: list[tuple[array[float], array[float], array[float]]] = history.lasting.setdefault(
-        ("scores", rung, later), [(array("d"), array("d"), array("d")) for _ in names]
-    )
-    for number in history.scored_at[rung][len(kept[0][0]) : among]:
-        for name, (everybody, _, _) in zip(names, kept, strict=True):
-            everybody.append(history.trials[number].scores[rung][name])
-    for number in history.scored_at_both[rung, later][len(kept[0][1]) : points]:
-        scores = history.trials[number].scores
-        for name, (_, first, second) in zip(names, kept, strict=True):
-            first.append(scores[rung][name])
-            second.append(scores[later][name])
-    return kept
 
 
 def spread_of(everybody: Sequence[float], picked: Sequence[float]) -> float:

@@ -2,13 +2,14 @@
 
 This is only a cache, derived from the history alone. It relies on three invariants of the record: trials are numbered
 in the order in which they were suggested, a lost trial stays lost, and scores at a rung do not change (if one does,
-`History` clears the cache).
+`History` drops its indexes).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush, heappushpop
 
 from hcpr_tune.common.seeds import derive_seed
@@ -149,15 +150,15 @@ class RungSystem:
         self._waits_at: dict[int, Rung] = {}
         self._broken_off: set[int] = set()
         self._oldest_broken_off: list[int] = []
+        self._seen = len(history.changed)
         for trial in history.trials.values():
             self._place(trial, history)
-        history.touched.clear()
 
     def catch_up(self, history: History) -> None:
         """Update the trials that changed since the last call."""
-        for number in history.touched:
+        for number in dict.fromkeys(history.changed[self._seen :]):
             self._place(history.trials[number], history)
-        history.touched.clear()
+        self._seen = len(history.changed)
 
     def bracket(self, trial: Trial) -> int:
         """`bracket_of`, cached per trial."""
@@ -206,11 +207,19 @@ def _rung(history: History, asha_config: AshaConfig, rung: int) -> Rung:
     return Rung(asha_config.reduction_factor, lambda trial: (*goal.place(trial.scores[rung]), trial.number))
 
 
+@dataclass
+class _Latest:
+    """An index of a history: its rung system under the configuration asked for last."""
+
+    rung_system: RungSystem | None = None
+
+
 def rung_system_of(history: History, asha_config: AshaConfig) -> RungSystem:
     """The history's rung system, up to date; rebuilt if the configuration changed."""
-    rung_system: RungSystem | None = history.lasting.get("rung_system")
+    latest = history.index(_Latest)
+    rung_system = latest.rung_system
     if rung_system is None or (rung_system.asha_config is not asha_config and rung_system.asha_config != asha_config):
-        rung_system = history.lasting["rung_system"] = RungSystem(history, asha_config)
-    elif history.touched:
+        rung_system = latest.rung_system = RungSystem(history, asha_config)
+    else:
         rung_system.catch_up(history)
     return rung_system

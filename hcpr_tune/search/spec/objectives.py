@@ -46,7 +46,7 @@ class Goal:
         )
 
     def place(self, scores: Mapping[str, float]) -> tuple[float, float]:
-        """The ascending sort key for a single objective: the shortfall, then minus the value."""
+        """The ascending sort key by the first objective: the shortfall, then minus the value."""
         return self.shortfall(scores), -scores[self.objectives[0]]
 
     def order(self, trials: Iterable[T], rung: Mapping[int, int] | int) -> list[T]:

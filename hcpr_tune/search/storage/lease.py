@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from hcpr_tune.common.files import machine_id, process_began
-from hcpr_tune.common.shell import storage_of, study_command
+from hcpr_tune.common.location import Location
+from hcpr_tune.common.shell import study_command
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search.record.clock import elapsed
 from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
@@ -118,10 +119,10 @@ def seen_to_beat(place: ObjectStore, first: LeaseHolder, seconds: float) -> Leas
 
 def refusal(name: str, holder: LeaseHolder, address: str = "") -> InputError:
     """The error for a second driver of a study. `address`: that of the study, if it differs from `name`."""
-    storage, study = storage_of(address or name)
+    study = Location.parse(address or name)
     return InputError(
         f"{name} is being searched by {holder.words(time.time())}; wait for it to finish, stop it by"
-        f" {study_command('stop', study, storage)}, or, if its machine is down, try again"
+        f" {study_command('stop', study.name, study.parent)}, or, if its machine is down, try again"
         f" {STALE_SECONDS:.0f} seconds after it was last heard of"
     )
 

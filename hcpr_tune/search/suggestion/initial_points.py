@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -132,25 +133,30 @@ def _highest(count: int, draw: Callable[[], float]) -> int:
     return drawn.index(max(drawn))
 
 
+@dataclass
+class _BestOldPoints:
+    """An index of a history: the best points among its first `count` trials of an earlier study."""
+
+    count: int = 0
+    points: list[Params] = field(default_factory=list)
+
+
 def best_old_points(study: StudySpec, history: History) -> list[Params]:
     """The best points of an earlier study, without duplicates: those trained longest first, then by score."""
-    if not history.old_trials:
-        return []
-    key = "best old points", len(history.old_trials)
-    kept: list[Params] | None = history.lasting.get(key)
-    if kept is not None:
-        return kept
+    best = history.index(_BestOldPoints)
+    if best.count == len(history.old_trials):
+        return best.points
     published, points = params_of(study.recipe, study.space), list[Params]()
     scored = [old for old in history.old_trials if old.scores and not old.lost]
 
     def quality(old: OldTrial) -> tuple[float, ...]:
         last = max(old.scores)
-        return (-last, study.goal.shortfall(old.scores[last]), -study.goal.values(old.scores[last])[0])
+        return -last, *study.goal.place(old.scores[last])
 
     for old in sorted(scored, key=quality):
         if len(points) < WARM_STARTS and old.params not in (*points, published):
             points.append(old.params)
-    history.lasting[key] = points
+    best.count, best.points = len(history.old_trials), points
     return points
 
 

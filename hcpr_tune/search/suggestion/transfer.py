@@ -14,7 +14,7 @@ import tomli_w
 from hcpr_tune.common.settings import get_dotted, parse_toml, show, to_plain
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.record.results import rung_accuracies, winner
+from hcpr_tune.search.record.results import rung_accuracies
 from hcpr_tune.search.spec.space import (
     Dimension,
     Params,
@@ -64,7 +64,7 @@ class Transfer:
 
 def transferred_trial(study: StudySpec, history: History, name: str, number: int | None) -> Trial:
     """The trial to transfer: the winner, or trial `number`. Raises `InputError` if it has no score."""
-    best = winner(study, history)
+    best = history.best_trial
     if best is None:
         raise InputError(
             f"transfer {show(name)}: none of its {len(history.trials)} trials has a score; let one reach a rung first"

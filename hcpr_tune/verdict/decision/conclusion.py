@@ -15,10 +15,10 @@ from hcpr_tune.search.record.history import COUNTS, History
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, replaced_attacks
 from hcpr_tune.training.recipe import Recipe
-from hcpr_tune.verdict.adapter import best_epoch
 from hcpr_tune.verdict.decision.agenda import TEST, VALIDATION, is_settled, judged
 from hcpr_tune.verdict.decision.selection import (
     Selection,
+    best_epoch,
     checked_images,
     chosen_attack,
     classes_after,

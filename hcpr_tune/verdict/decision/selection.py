@@ -10,8 +10,9 @@ import numpy as np
 
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, points_without_gradient
 from hcpr_tune.training.attacks.evaluation import MOST_WITHOUT_GRADIENT, Masking
+from hcpr_tune.training.recipe import recipe_from_plain
 from hcpr_tune.verdict.plan import Candidate, Model, Plan
-from hcpr_tune.verdict.state import Chunk, State
+from hcpr_tune.verdict.state import Chunk, State, Trained
 
 MOST_SQUARE, MOST_TRANSFER = 0.01, 0.01
 """The largest shares of images that the gradient-free Square attack and a transfer attack may break after APGD failed.
@@ -58,7 +59,7 @@ def select(plan: Plan, state: State) -> Selection:
         robust = survive(plan, state, models, "validation", chunks).mean()
         clean = survive(plan, state, models, "validation", chunks, CLEAN).mean()
         scores = {"robust_accuracy": float(robust), "clean_accuracy": float(clean)}
-        ranked.append(((plan.goal.shortfall(scores), -plan.goal.values(scores)[0], place), candidate))
+        ranked.append(((*plan.goal.place(scores), place), candidate))
     order = tuple(candidate for _, candidate in sorted(ranked, key=lambda one: one[0]))
     winner = order[0] if order else None
     published = next((one for one in plan.candidates if one.role == "published"), None)
@@ -67,6 +68,18 @@ def select(plan: Plan, state: State) -> Selection:
     if winner is None:
         baseline = None
     return Selection(winner, baseline, order)
+
+
+def best_epoch(plan: Plan, known: Trained) -> int:
+    """The rung whose weights are evaluated: as in a search, the best on validation under the search's attack.
+
+    0 for an external model.
+    """
+    if known.weights:
+        return 0
+    recipe = recipe_from_plain(known.recipe, "the model's recipe")
+    rungs = {epoch: scores for epoch, scores in known.scores.items() if epoch in recipe.rung_epochs}
+    return plan.goal.best_rung(rungs)
 
 
 def doubts(plan: Plan, state: State, candidate: Candidate, models: Sequence[Model]) -> list[str]:

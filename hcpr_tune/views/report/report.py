@@ -15,7 +15,7 @@ from hcpr_tune.common.intervals import difference_interval
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option, storage_words
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.record.results import StudyFolder, front, masking_of, rung_accuracies, trial_metrics, winner
+from hcpr_tune.search.record.results import StudyFolder, masking_of, rung_accuracies, trial_metrics
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.next_commands import about, storage_of_folder, way_on
 from hcpr_tune.views.plan_progress import SENTENCE, TITLES, foreseen_rows
@@ -135,7 +135,7 @@ def header(told: ReportContext) -> str:
 
 def answer(told: ReportContext) -> Section:
     """The best recipe compared with the published one, caveats about the numbers, and the next commands."""
-    best = winner(told.study, told.history)
+    best = told.history.best_trial
     if best is None:
         return Section("answer", "Answer", f"<p>{escape(nothing_yet(told))}</p>{next_steps(told, None)}")
     body = [
@@ -168,7 +168,7 @@ def verdict(told: ReportContext, best: Trial) -> str:
             f"No trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points."
             f" {words}"
         )
-    members = front(told.study, told.history)
+    members = told.history.best_trials
     if len(told.study.settings.objective) > 1:
         first = told.study.settings.objective[0].replace("_", " ")
         return (
@@ -181,7 +181,7 @@ def verdict(told: ReportContext, best: Trial) -> str:
 def gain_words(told: ReportContext, best: Trial) -> str:
     """The gain of the best trial over the published recipe."""
     published = told.history.trials[0]
-    gain = gain_points(told.study, told.history)
+    gain = gain_points(told.history)
     if best is published:
         return "It is the published recipe: no trial beat it."
     if gain is None:
@@ -212,7 +212,7 @@ def what_it_is_worth(told: ReportContext, best: Trial) -> str:
 def comparison(told: ReportContext, best: Trial) -> str:
     """A table of accuracies and all searched values, the best next to the published recipe."""
     published = told.history.trials[0]
-    members = front(told.study, told.history)[:MOST_MEMBERS] if len(told.study.settings.objective) > 1 else [best]
+    members = told.history.best_trials[:MOST_MEMBERS] if len(told.study.settings.objective) > 1 else [best]
     chosen = [("front" if len(members) > 1 else "best", trial) for trial in members]
     chosen += [("published", published)] if published not in members else []
     head = "".join(f'<th scope="col">{title}, trial {trial.number}</th>' for title, trial in chosen)
@@ -340,7 +340,7 @@ def no_alarm_words(told: ReportContext) -> str:
 
 def examples_section(told: ReportContext) -> list[Section]:
     """Examples of attacked images, if the best trial's worker drew them."""
-    best = winner(told.study, told.history)
+    best = told.history.best_trial
     path = told.folder.trial(best.number) / f"examples_epoch_{best.best_rung:04d}.png" if best is not None else None
     if best is None or path is None or not there(path):
         return []
@@ -364,7 +364,7 @@ def trials_section(told: ReportContext) -> Section:
     if not listed:
         return Section("trials", "All trials", "<p>None was started.</p>")
     titles = ["rank", "trial", "state", "robust", "clean", "epochs", "seconds", "source", *told.study.space, "reason"]
-    best = winner(told.study, told.history)
+    best = told.history.best_trial
     rows = "".join(_row(told, trial, place, best) for place, trial in enumerate(listed[:MOST_ROWS], start=1))
     more = (
         f"<p>The best {MOST_ROWS} of {len(listed)}; <code>trials.csv</code> has all.</p>"

@@ -14,7 +14,7 @@ from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.results import ACCURACIES, StudyFolder, most_checkpoints
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.status import Plain, alarm_plain, answer, counts, running_plain, scored, seconds_left, state_of
-from hcpr_tune.views.summary import Alarm, alarms, gain_points, judged
+from hcpr_tune.views.summary import Alarm, alarms, gain_points
 from hcpr_tune.views.wording import clock, printable
 
 TOLD_AS_THEY_ARE = {"loss": "what", "workers": "workers"}
@@ -52,8 +52,8 @@ class EventLog:
             "reason": trial.reason,
             "worker": running_plain(trial)["worker"],
             **(at_rung(trial.at_rung(trial.last_rung)) if reached else {}),
-            "best": scored(judged(study, history)[0]),
-            "gain_points": gain_points(study, history),
+            "best": scored(history.best_trial),
+            "gain_points": gain_points(history),
             "trials": counts(study, history),
             "seconds": history.seconds,
             "seconds_left": seconds_left(study, history),
@@ -159,7 +159,7 @@ def start_news(
         "checkpoints_at_most": most_checkpoints(study, history, workers),
         "checkpoint_bytes": checkpoint_bytes or None,
         "goes_on_from": counts(study, history, alive=False) if history.trials else None,
-        "best": scored(judged(study, history)[0]),
+        "best": scored(history.best_trial),
         "damage": history.damage or None,
     }
 

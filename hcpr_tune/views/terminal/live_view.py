@@ -12,7 +12,7 @@ from rich.text import Text
 
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.ledger import ledger
-from hcpr_tune.search.record.results import front, masking_of, rung_accuracies
+from hcpr_tune.search.record.results import masking_of, rung_accuracies
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.plan_progress import foreseen_line
 from hcpr_tune.views.status import alarm_plain, study_status
@@ -63,12 +63,11 @@ class LiveView:
 
 def result_table(study: StudySpec, history: History) -> RenderableType:
     """The result: the best recipe compared with the published one, caveats, and the rungs' rank correlations."""
-    ranked = history.ranked()
     published = history.trials.get(0)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", "trial", "epoch", "robust accuracy (95 %)", "clean accuracy (95 %)"):
         table.add_column(title, justify="right" if title in ("trial", "epoch") else "left", no_wrap=True)
-    best = front(study, history) or ranked[:1]
+    best = history.best_trials or history.ranked()[:1]
     rows = [("best" if len(study.settings.objective) == 1 else "front", trial) for trial in best]
     rows += [("published", published)] if published is not None and published not in best[1:] else []
     for title, trial in rows:
@@ -109,7 +108,8 @@ def ledger_lines(study: StudySpec, history: History) -> list[str]:
 
 def result_words(study: StudySpec, history: History) -> str:
     """The conditions and the caveats of the numbers."""
-    best, published = history.ranked()[0], history.trials[0]
+    best, published = history.best_trial, history.trials[0]
+    assert best is not None
     accuracies = rung_accuracies(best) or {}
     total = accuracies["robust_accuracy_validation"].total
     candidates = sum(bool(trial.rungs) for trial in history.trials.values())

@@ -96,8 +96,8 @@ def dashboard_words(start: SearchStart) -> str:
 
 def best_words(history: History) -> str:
     """The best score so far."""
-    ranked = history.ranked()
-    return f"{100 * (ranked[0].score or 0.0):.1f} % by trial {ranked[0].number}" if ranked else "none yet"
+    best = history.best_trial
+    return "none yet" if best is None else f"{100 * (best.score or 0.0):.1f} % by trial {best.number}"
 
 
 def print_json_result(console: Console, study: StoredStudy, code: int, interrupted: bool) -> None:
@@ -116,7 +116,7 @@ def print_result(console: Console, study: StoredStudy, report: str) -> None:
     from hcpr_tune.views.terminal.live_view import ledger_lines, result_table
 
     folder, spec, history = study
-    if not history.ranked():
+    if history.best_trial is None:
         reason = hopeless(history)
         given_up = (
             f" The search was given up after {LOST_AT_ONCE} trials lost in the same way; mend it and go on by "

@@ -146,7 +146,7 @@ class StudyCurve:
         """The better scores for the study's goal, the first in a tie."""
         if one is None:
             return other
-        return max(one, other, key=lambda scores: (-self._goal.shortfall(scores), self._goal.values(scores)[0]))
+        return min(one, other, key=self._goal.place)
 
 
 def _when(event: Event) -> float:

@@ -8,7 +8,6 @@ from html import escape
 import plotly.graph_objects as go
 
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.record.results import winner
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.report.figures.shown import GREEN, ORANGE, Shown, axes
 
@@ -17,7 +16,7 @@ MOST_PAIRS = 12
 
 def pairs(study: StudySpec, history: History) -> Shown:
     """Which class the attack turns into which, for the published recipe and the best one."""
-    best, published = winner(study, history), history.trials.get(0)
+    best, published = history.best_trial, history.trials.get(0)
     if best is None or published is None or not published.scores:
         return Shown("The published recipe has not reached a rung: there is nothing to compare.")
     before, after = (_pair_shares(trial) for trial in (published, best))

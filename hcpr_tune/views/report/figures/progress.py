@@ -12,9 +12,10 @@ from plotly.subplots import make_subplots
 from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.ledger import ledger
-from hcpr_tune.search.record.results import rung_accuracies, winner
+from hcpr_tune.search.record.ranking import Ranking
+from hcpr_tune.search.record.results import rung_accuracies
 from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
-from hcpr_tune.search.spec.objectives import fronts
+from hcpr_tune.search.spec.objectives import OBJECTIVES, Goal
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.report.figures.shown import (
     BLUE,
@@ -33,7 +34,6 @@ from hcpr_tune.views.report.figures.shown import (
     number,
     values_of,
 )
-from hcpr_tune.views.report.optuna_study import as_judged
 from hcpr_tune.views.summary import rung_lines, stopped_at
 
 MOST_CURVE_POINTS = 12_000
@@ -103,13 +103,9 @@ def _front_of_both(history: History) -> tuple[list[tuple[float, float]], int]:
 
     Returns its distinct points (clean, robust), sorted by clean accuracy, and the number of trials on it.
     """
-    points = [
-        (scores["clean_accuracy"], scores["robust_accuracy"])
-        for trial in history.ranked()
-        if (scores := as_judged(trial))
-    ]
-    members = [point for point, rank in zip(points, fronts(points), strict=True) if rank == 0]
-    return sorted(set(members)), len(members)
+    front = Ranking(Goal(OBJECTIVES), history.trials.values()).front
+    scores = [trial.scores[trial.best_rung] for trial in front]
+    return sorted({(one["clean_accuracy"], one["robust_accuracy"]) for one in scores}), len(front)
 
 
 def curves(study: StudySpec, history: History) -> Shown:
@@ -225,7 +221,7 @@ def rungs(study: StudySpec, history: History) -> Shown:
     if not any(pairs.values()):
         return Shown(said)
     figure = make_subplots(rows=1, cols=len(pairs), horizontal_spacing=0.08)
-    best = winner(study, history)
+    best = history.best_trial
     for column, (rung, trials) in enumerate(pairs.items(), start=1):
         later = worths[rung].end.later
         figure.add_trace(_rung_points(rung, later, trials, best), row=1, col=column)

@@ -12,7 +12,6 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.record.results import front, winner
 from hcpr_tune.search.spec.study import StudySpec
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3b82c4", "#e69f00", "#0f9d76", "#d55e00", "#b06fa8", "#8a8f98"
@@ -55,7 +54,7 @@ def kind_of(trial: Trial, best: Trial | None) -> str:
 
 def by_kind(study: StudySpec, history: History) -> dict[str, list[Trial]]:
     """The trials by kind, in the order of `KINDS`, without empty kinds."""
-    best = winner(study, history)
+    best = history.best_trial
     found: dict[str, list[Trial]] = {kind: [] for kind in KINDS}
     for trial in history.trials.values():
         found[kind_of(trial, best)].append(trial)
@@ -71,7 +70,7 @@ def few(study: StudySpec, history: History, trials: Sequence[Trial], most: int =
     most = most or MOST_DRAWN
     if len(trials) <= most:
         return list(trials)
-    chosen = [winner(study, history), history.trials.get(0), *front(study, history), *history.ranked()[: most // 4]]
+    chosen = [history.best_trial, history.trials.get(0), *history.best_trials, *history.ranked()[: most // 4]]
     asked = {trial.number for trial in trials}
     kept = list(dict.fromkeys(trial.number for trial in chosen if trial is not None and trial.number in asked))
     kept = kept[: most // 2]
