@@ -44,7 +44,7 @@ def made_up(study: StudySpec, count: int) -> Iterator[Plain]:
 
 
 def made_up_epoch(epoch: int, is_rung: bool, draws: np.random.Generator) -> Plain:
-    names = ("loss", "classification_loss", "consistency_loss", "lr", "pace", "consistency_factor", "attack_steps")
+    names = ("loss", "classification_loss", "consistency_loss", "lr", "pace", "consistency_factor")
     seconds = ("attack", "update", "evaluation", "startup", "checkpoint")
     counts = {
         "robust_correct_validation": int(draws.integers(200, 300)),
@@ -55,6 +55,8 @@ def made_up_epoch(epoch: int, is_rung: bool, draws: np.random.Generator) -> Plai
         "epoch": epoch,
         "is_rung": is_rung,
         **dict.fromkeys(names, 1.0),
+        "attack_steps": 1,
+        "images": 1000,
         **{f"seconds_{name}": 0.1 for name in seconds},
         "device": "cpu",
         **(counts if is_rung else {}),

@@ -15,13 +15,13 @@ from hcpr_tune.verdict.decision.selection import Selection, masking_of, select
 from hcpr_tune.verdict.plan import Candidate, Model, Plan, ablations
 from hcpr_tune.verdict.state import State
 
-Kind = Literal["train", "attack", "look"]
+Kind = Literal["train", "attack", "checks"]
 VALIDATION, TEST = "validation", "test"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A job: train a model, attack it on one chunk of a split, or try a transfer attack from a baseline ("look")."""
+    """A job: train a model, attack it on one chunk of a split, or try a transfer attack from a baseline ("checks")."""
 
     kind: Kind
     model: Model
@@ -43,7 +43,7 @@ class Task:
         who = f"{self.model.candidate}, seed {self.model.seed}"
         if self.kind == "train":
             return f"train {who}"
-        if self.kind == "look":
+        if self.kind == "checks":
             return f"transfer attack on {who}" + (f" from {self.baseline.candidate}" if self.baseline else "")
         return f"attack {who}, {self.split} images, chunk {self.chunk}"
 
@@ -175,7 +175,7 @@ def _look(plan: Plan, state: State, model: Model) -> Task | None:
         baseline = None
     if baseline is None and (not model.weights or masking_of(state, model) is not None):
         return None
-    task = Task("look", model, baseline=baseline)
+    task = Task("checks", model, baseline=baseline)
     known = (model.id, baseline.id if baseline is not None else "") in state.looks
     return None if known or task.key in state.failed else task
 

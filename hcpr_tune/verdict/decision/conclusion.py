@@ -15,7 +15,6 @@ from hcpr_tune.search.record.history import COUNTS, History
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, replaced_attacks
 from hcpr_tune.training.recipe import Recipe
-from hcpr_tune.verdict.adapter import best_epoch
 from hcpr_tune.verdict.decision.agenda import TEST, VALIDATION, is_settled, judged
 from hcpr_tune.verdict.decision.selection import (
     Selection,
@@ -30,6 +29,7 @@ from hcpr_tune.verdict.decision.selection import (
     unreliable,
 )
 from hcpr_tune.verdict.decision.statistics import differences, mcnemar, mean_over_seeds
+from hcpr_tune.verdict.driver import best_epoch
 from hcpr_tune.verdict.plan import Candidate, Model, Plan, ablations
 from hcpr_tune.verdict.state import State
 from hcpr_tune.views.verdicts import FORMAT
