@@ -12,9 +12,8 @@ from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, end_of, 
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import Costs
 from hcpr_tune.simulation.curves.curves import Curve, Curves, Play
-from hcpr_tune.simulation.search import Trainings, search_simulation
+from hcpr_tune.simulation.search import PlannedTiming, Trainings, search_simulation
 from hcpr_tune.simulation.suggesting import suggester_of
-from hcpr_tune.simulation.timing import PlannedTiming
 from hcpr_tune.simulation.worker_pool import FailureModel, WorkerPool
 
 

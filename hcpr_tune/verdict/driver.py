@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from hcpr_tune.common.schema import Wrong
 from hcpr_tune.common.settings import to_plain
@@ -26,7 +26,6 @@ from hcpr_tune.search.scheduling.orders import (
     Weights,
     refused,
 )
-from hcpr_tune.search.storage.checkpoint_store import CheckpointStore
 from hcpr_tune.training.attacks.cascade import attacks_of
 from hcpr_tune.training.recipe import recipe_from_plain
 from hcpr_tune.verdict.decision.agenda import TEST, Task, next_task, stages
@@ -37,6 +36,17 @@ from hcpr_tune.verdict.state import State, Trained
 BROKEN_OFF = "broken off"
 NOT_KEPT = ("recipe", "attacked_pairs_validation")
 """Fields of an epoch that a verdict does not record."""
+
+
+class Checkpoints(Protocol):
+    """What a driver needs of a `CheckpointStore`."""
+
+    @property
+    def address(self) -> str: ...
+
+    def where(self, training: str) -> str: ...
+
+    def drop(self, training: str, epoch: int) -> None: ...
 
 
 class VerdictDriver:
@@ -50,7 +60,7 @@ class VerdictDriver:
         state: State,
         surroundings: Surroundings,
         study: str,
-        store: CheckpointStore,
+        store: Checkpoints,
         open_test: Callable[[Collection[str], str], None],
         gpus: float = 0.0,
     ) -> None:

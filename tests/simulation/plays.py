@@ -11,10 +11,9 @@ from hcpr_tune.search.spec.space import Params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import Costs
 from hcpr_tune.simulation.curves.curves import Curve
-from hcpr_tune.simulation.search import Trainings, search_simulation
+from hcpr_tune.simulation.search import PlannedTiming, Trainings, search_simulation
 from hcpr_tune.simulation.simulation import Simulation
 from hcpr_tune.simulation.suggesting import Blind
-from hcpr_tune.simulation.timing import PlannedTiming
 from hcpr_tune.simulation.worker_pool import WorkerPool
 
 SECOND = Costs(
