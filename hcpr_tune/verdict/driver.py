@@ -27,7 +27,6 @@ from hcpr_tune.search.scheduling.orders import (
     refused,
 )
 from hcpr_tune.training.attacks.cascade import attacks_of
-from hcpr_tune.training.recipe import recipe_from_plain
 from hcpr_tune.verdict.decision.agenda import TEST, Task, next_task, stages
 from hcpr_tune.verdict.decision.selection import masking_of
 from hcpr_tune.verdict.plan import Model, Plan
@@ -263,6 +262,5 @@ def best_epoch(plan: Plan, known: Trained) -> int:
     """
     if known.weights:
         return 0
-    recipe = recipe_from_plain(known.recipe, "the model's recipe")
-    rungs = {epoch: scores for epoch, scores in known.scores.items() if epoch in recipe.rung_epochs}
+    rungs = {epoch: scores for epoch, scores in known.scores.items() if epoch in known.rung_epochs}
     return plan.goal.best_rung(rungs)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from hcpr_tune.training.attacks.cascade import attacks_of
+from hcpr_tune.training.attacks.cascade import CASCADES, attacks_of
 from hcpr_tune.verdict.decision.selection import Selection, masking_of, select
 from hcpr_tune.verdict.plan import Candidate, Model, Plan, ablations
 from hcpr_tune.verdict.state import State
@@ -147,16 +147,15 @@ def cascade_of(plan: Plan, split: str, chunk: int) -> str:
 
 
 def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Task]:
-    scope = plan.scope(split)
+    scope, last = plan.scope(split), {name: attacks_of(name, state.classes)[-1] for name in CASCADES}
     # The number of images is known once a chunk was attacked.
     total = state.totals.get(scope, 1)
     for chunk in range(math.ceil(total / plan.chunk)):
-        task = Task("attack", model, split, chunk, cascade_of(plan, split, chunk))
-        done = state.chunks.get((model.id, scope, chunk))
-        if (
-            done is None or done.after(attacks_of(task.cascade, state.classes)[-1]) is None
-        ) and task.key not in state.failed:
-            yield task
+        cascade, done = cascade_of(plan, split, chunk), state.chunks.get((model.id, scope, chunk))
+        if done is None or done.after(last[cascade]) is None:
+            task = Task("attack", model, split, chunk, cascade)
+            if task.key not in state.failed:
+                yield task
 
 
 def _look(plan: Plan, state: State, model: Model) -> Task | None:

@@ -41,6 +41,13 @@ def select(plan: Plan, state: State) -> Selection:
 
     A candidate that is unreliable, or has no model, cannot win. The test images do not affect the choice.
     """
+    if state.choice is None or state.choice[:2] != (plan, state.choice_version):
+        state.choice = plan, state.choice_version, _select(plan, state)
+    found: Selection = state.choice[2]
+    return found
+
+
+def _select(plan: Plan, state: State) -> Selection:
     candidates = []
     for candidate in plan.candidates:
         models = living(plan, state, candidate, plan.other_seeds)
