@@ -55,9 +55,9 @@ def made_up_epoch(epoch: int, is_rung: bool, draws: np.random.Generator) -> Plai
         "epoch": epoch,
         "is_rung": is_rung,
         **dict.fromkeys(names, 1.0),
+        "attack_steps": 1,
+        "images": 1000,
         **{f"seconds_{name}": 0.1 for name in seconds},
-        "attack_steps": 10,
-        "images": 1079,
         "device": "cpu",
         **(counts if is_rung else {}),
     }

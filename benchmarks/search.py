@@ -707,7 +707,8 @@ def summary_of_rungs(trainings: list[Plain], ways: Sequence[str], rungs: Sequenc
 def driver(options: argparse.Namespace) -> None:
     """The command `driver`."""
     from hcpr_tune.execution.capacity import Capacity, Share
-    from hcpr_tune.execution.search_adapter import SearchAdapter
+    from hcpr_tune.execution.ray_tune import RayTuneAdapter
+    from hcpr_tune.execution.search_jobs import search_driver
     from hcpr_tune.search.record.record import Record
     from hcpr_tune.search.record.results import ResultFiles
     from hcpr_tune.search.storage.studies import check_new, create
@@ -723,7 +724,8 @@ def driver(options: argparse.Namespace) -> None:
         record = Record(study_folder.record, history)
         record.listeners = [ResultFiles(study_folder, study, history), TensorBoardView(study_folder, study, history)]
         capacity = Capacity(Share(2, 1.0, 0.0), nodes=lambda: [{"CPU": 2.0}])
-        searcher, suggester = SearchAdapter(study, record, study_folder, capacity), Suggester(study)
+        searcher = RayTuneAdapter(search_driver(study, record, study_folder, capacity.now))
+        suggester = Suggester(study)
         draws = np.random.default_rng(1)
         spent: dict[str, list[float]] = {"suggestion": [], "decision": [], "report": []}
         for job in range(options.repeats):
@@ -736,9 +738,10 @@ def driver(options: argparse.Namespace) -> None:
             (trial,) = history.running
             assert trial.job is not None
             for epoch in range(trial.job.start + 1, trial.job.end + 1):
-                report = made_up_epoch(epoch, epoch in study.rungs, draws)
-                report["status"] = "reached" if epoch == trial.job.end else "training"
-                result = {"report": json.dumps(report | {"reason": ""}), "training_iteration": epoch}
+                report = {"epoch": made_up_epoch(epoch, epoch in study.rungs, draws)}
+                if epoch == trial.job.end:
+                    report["end"] = {"status": "reached", "reason": ""}
+                result = {"report": json.dumps(report), "training_iteration": epoch}
                 began = time.perf_counter()
                 if not searcher.should_stop(f"job{job}", result):
                     searcher.on_trial_result(f"job{job}", result)

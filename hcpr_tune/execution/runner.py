@@ -27,7 +27,7 @@ from hcpr_tune.search.storage.studies import StoredStudy
 from hcpr_tune.version import VERSION
 
 if TYPE_CHECKING:
-    from hcpr_tune.execution.ray_tune import RayTuneAdapter
+    from hcpr_tune.search.scheduling.driver import Driver
 
 NAMED_VERSIONS = ("torch", "ray", "optuna", "numpy", "scikit-learn")
 MOST_PENDING = 10_000
@@ -146,16 +146,16 @@ def run(
 def _search(
     folder: StudyFolder, spec: StudySpec, record: Record[History], share: Share, trainable: type | None
 ) -> None:
-    from hcpr_tune.execution.search_adapter import SearchAdapter
+    from hcpr_tune.execution.search_jobs import search_driver
     from hcpr_tune.execution.trainable import TrainJob
 
     most = spec.settings.resources.workers
-    searcher = SearchAdapter(spec, record, folder, Capacity(share, most))
-    run_on_ray(folder.root.name, searcher, trainable or TrainJob, share, most)
+    driver = search_driver(spec, record, folder, Capacity(share, most).now, share.gpus_per_trial)
+    run_on_ray(folder.root.name, driver, trainable or TrainJob, share, most)
 
 
-def run_on_ray(name: str, searcher: RayTuneAdapter[Any], trainable: type, share: Share, most: int = 0) -> None:
-    """Run the jobs of `searcher` on Ray Tune with `trainable`; asks an autoscaler for room for `most` at once.
+def run_on_ray(name: str, driver: Driver[Any], trainable: type, share: Share, most: int = 0) -> None:
+    """Run the jobs of `driver` on Ray Tune with `trainable`; asks an autoscaler for room for `most` at once.
 
     Raises `Interrupted` if a stop was requested, `StorageError` if the storage can no longer be written, and
     `ClusterLost` if Ray is gone.
@@ -163,14 +163,15 @@ def run_on_ray(name: str, searcher: RayTuneAdapter[Any], trainable: type, share:
     with borrowed(TUNE_SETTINGS):
         # Job failures are in the record, so Ray's messages about them are redundant; what ends the search is raised.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        _fit(name, searcher, trainable, share, most)
+        _fit(name, driver, trainable, share, most)
 
 
-def _fit(name: str, searcher: RayTuneAdapter[Any], trainable: type, share: Share, most: int) -> None:
+def _fit(name: str, driver: Driver[Any], trainable: type, share: Share, most: int) -> None:
     from ray import tune
 
-    from hcpr_tune.execution.ray_tune import Ends, Halt
+    from hcpr_tune.execution.ray_tune import Ends, Halt, RayTuneAdapter
 
+    searcher = RayTuneAdapter(driver)
     with (
         tempfile.TemporaryDirectory(prefix="hcpr_tune_ray_") as disposable,
         requested(share, most),
@@ -198,7 +199,7 @@ def _fit(name: str, searcher: RayTuneAdapter[Any], trainable: type, share: Share
             tuner.fit()
             searcher.check()
         except Halt as halt:
-            raise halt.cause or Interrupted("stopped on request") from None
+            raise halt.cause from None
         except Exception:
             check_own_ray()  # if Ray itself has died, that is the cause
             raise

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ray.tune import Trainable
 from ray.util import get_node_ip_address
@@ -17,62 +17,72 @@ from ray.util import get_node_ip_address
 from hcpr_tune.common.files import node_folder
 from hcpr_tune.common.text import clean, encodable, first_line, named, one_line, traceback_of
 from hcpr_tune.errors import Diverged, StorageError
+from hcpr_tune.search.scheduling.orders import (
+    DIVERGED,
+    REACHED,
+    UNWRITABLE,
+    EpochReport,
+    Order,
+    Report,
+    TrainOrder,
+    failed,
+    read_order,
+)
 from hcpr_tune.training.plugins import Ended, guarded
 
 if TYPE_CHECKING:
+    from hcpr_tune.training.recipe import Recipe
     from hcpr_tune.training.session import DataShelf
 
 REPORT = "report"
 """The key of a Ray result that holds the report as JSON: Ray would flatten nested dicts and cannot hold None."""
 
-UNWRITABLE = "unwritable"
-"""The status of a job whose checkpoint could not be stored: an error of the storage, not of the trial."""
-
 
 class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
-    """Trains one job at a time. Errors in training are reported, not raised.
+    """Carries out one order at a time. Errors in training are reported, not raised.
 
-    The configuration is {"job": JSON of {study, name, values, recipe, start, end, reported, checkpoints,
-    checkpoint_every, gpus}}: `name` and `values` go into the worker's log, `reported` is the latest recorded epoch,
-    `checkpoints` is a folder or a bucket's URL, `gpus` is the number of GPUs per trial.
+    The configuration is {"job": the order as JSON}.
     """
 
     def __repr__(self) -> str:
         """The process's name in Ray's dashboard. Ray asks for it only once, so it contains nothing about the job."""
-        return f"{self._job['study']} worker {os.getpid()}"
+        return f"{self._study} worker {os.getpid()}"
 
     def setup(self, config: dict[str, Any]) -> None:
         self._shelf: DataShelf | None = None
         self._take(config)
+        self._study = json.loads(self._text).get("study", "")
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._take(new_config)
         return True
 
     def _take(self, config: dict[str, Any]) -> None:
-        self._job = json.loads(config["job"])
+        self._text, self._name = config["job"], ""
         # Dropping the last job's generator frees its model before the next one is built.
-        self._reports: Iterator[dict[str, Any]] | None = None
+        self._reports: Iterator[Report] | None = None
 
     def step(self) -> dict[str, Any]:
         """Train one epoch, or report the end of the job."""
         try:
             if self._reports is None:
-                log(f"{self._job['name']}: {self._job['values']}")
-                self._reports = self._train()
+                order = read_order(self._text)
+                self._name = order["name"]
+                log(f"{self._name}: {order['values']}")
+                self._reports = self._carry_out(order)
             with guarded():  # a model may call sys.exit() in any epoch
-                report = next(self._reports)
+                text = written(next(self._reports))
         except Diverged as error:
-            report = {"status": "diverged", "reason": clean(str(error))}
+            text = written({"end": {"status": DIVERGED, "reason": clean(str(error))}})
         except StorageError as error:
-            report = {"status": UNWRITABLE, "reason": clean(str(error))}
+            text = written({"end": {"status": UNWRITABLE, "reason": clean(str(error))}})
         except Exception as error:
-            report = {"status": "failed", "reason": why_failed(error), "traceback": traceback_of(error)}
-        if report["status"] != "training":
-            log(f"{self._job['name']}: {end_words(report)}")
+            text = written(failed(why_failed(error), traceback_of(error)))
+        report: Report = json.loads(text)
+        if "end" in report:
+            log(f"{self._name}: {end_words(report)}")
             self._end()
-        # Any part of a report may contain text from user code that cannot be encoded.
-        return {REPORT: json.dumps(encodable(report), allow_nan=False), "done": report["status"] != "training"}
+        return {REPORT: text, "done": "end" in report}
 
     def cleanup(self) -> None:
         """Called when the process ends. The last process on a node deletes the shared images."""
@@ -92,33 +102,48 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
 
             gpu_memory.release()
 
-    def _train(self) -> Iterator[dict[str, Any]]:
-        """The job's epochs; the last one has the status `reached`."""
+    def _carry_out(self, order: Order) -> Iterator[Report]:
+        """The job's reports, the last one with its end."""
+        if order["kind"] != "train":
+            raise ValueError(f"a search has no {order['kind']} jobs")
+        yield from self._train(order)
+
+    def _train(self, order: TrainOrder) -> Iterator[Report]:
+        """The job's epochs; the last one has reached its end."""
         # torch is imported late: the driver imports this module too, to ship the class.
         from hcpr_tune.search.storage.checkpoint_store import workspace
+        from hcpr_tune.training.session import model_inputs, split_hashes, train_segment
+
+        recipe, shelf = self._ready(order)
+        worker = f"{get_node_ip_address()}:{os.getpid()}"
+        with workspace(order["checkpoints"]) as space:
+            lost = kept(lambda: space.fetch(order["end"]))
+            segment = order["start"], order["end"], order["reported"], order["checkpoint_every"]
+            for epoch in train_segment(recipe, shelf, space.folder, *segment):
+                kept(space.push)
+                losses, lost = [*lost, *epoch.pop("losses")], []
+                report: Report = {"epoch": cast(EpochReport, epoch | {"worker": worker}), "losses": losses}
+                if epoch["epoch"] == order["end"]:
+                    data = shelf.get(recipe.task)
+                    hashes, inputs = split_hashes(data), model_inputs(data)
+                    report["end"] = {"status": REACHED, "reason": "", "splits": hashes, "model_inputs": inputs}
+                yield report
+
+    def _ready(self, order: Order) -> tuple[Recipe, DataShelf]:
+        """The order's recipe, and the shelf with the data, on the GPU if the job has a share of one."""
         from hcpr_tune.training import gpu_memory
         from hcpr_tune.training.recipe import recipe_from_plain
-        from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_segment
+        from hcpr_tune.training.session import DataShelf
 
-        job = self._job
         # A trial without a GPU share still sees the GPUs.
-        self._shelf = self._shelf or DataShelf(on_gpu=job["gpus"] > 0, cache=node_folder())
-        gpu_memory.claim(self._shelf.device, job["gpus"])
-        recipe = recipe_from_plain(job["recipe"], "the job's recipe")
-        worker = f"{get_node_ip_address()}:{os.getpid()}"
-        with workspace(job["checkpoints"]) as space:
-            lost = kept(lambda: space.fetch(job["end"]))
-            segment = job["start"], job["end"], job["reported"], job["checkpoint_every"]
-            for report in train_segment(recipe, self._shelf, space.folder, *segment):
-                kept(space.push)
-                report |= {"worker": worker, "losses": lost + report["losses"]}
-                lost = []
-                if report["epoch"] < job["end"]:
-                    yield report | {"status": "training"}
-                else:
-                    data = self._shelf.get(recipe.task)
-                    more = {"splits": split_hashes(data), "model_inputs": model_inputs(data)}
-                    yield report | {"status": "reached", "reason": "", **more}
+        self._shelf = self._shelf or DataShelf(on_gpu=order["gpus"] > 0, cache=node_folder())
+        gpu_memory.claim(self._shelf.device, order["gpus"])
+        return recipe_from_plain(order["recipe"], "the job's recipe"), self._shelf
+
+
+def written(report: Report) -> str:
+    """A report as JSON. Any part of it may contain text from user code that cannot be encoded."""
+    return json.dumps(encodable(report), allow_nan=False)
 
 
 def log(line: str) -> None:
@@ -128,11 +153,12 @@ def log(line: str) -> None:
         sys.stdout.flush()
 
 
-def end_words(report: dict[str, Any]) -> str:
+def end_words(report: Report) -> str:
     """How a job ended: with its robust accuracy, or the reason if it did not reach its rung."""
-    if report["status"] != "reached" or "robust_correct_validation" not in report:
-        return f"{report['status']}: {report['reason']}".removesuffix(": ")
-    return f"reached, robust accuracy {100 * report['robust_correct_validation'] / report['total_validation']:.1f} %"
+    end, epoch = report["end"], report.get("epoch")
+    if end["status"] != REACHED or epoch is None or "robust_correct_validation" not in epoch:
+        return f"{end['status']}: {end['reason']}".removesuffix(": ")
+    return f"reached, robust accuracy {100 * epoch['robust_correct_validation'] / epoch['total_validation']:.1f} %"
 
 
 def kept(action: Callable[[], Any]) -> Any:

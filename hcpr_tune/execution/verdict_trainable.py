@@ -7,53 +7,49 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from hcpr_tune.common.files import node_folder
 from hcpr_tune.common.text import first_line
 from hcpr_tune.execution.trainable import TrainJob
+from hcpr_tune.search.scheduling.orders import (
+    DAMAGED,
+    REACHED,
+    AttackOrder,
+    ChecksOrder,
+    ChecksReport,
+    Masking,
+    Order,
+    Report,
+    Weights,
+)
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from hcpr_tune.training.data.dataset import Data, Split
     from hcpr_tune.training.recipe import Recipe
 
-DAMAGED = "weights damaged"
-"""The status of a job whose model's weights are damaged: the model is trained again."""
-
 
 class VerdictJob(TrainJob):
-    """Runs one job at a time. The configuration is {"job": JSON}, with the keys that `VerdictAdapter` writes."""
+    """Trains models as a search does, attacks them and checks them."""
 
-    def _train(self) -> Iterator[dict[str, Any]]:
-        if self._job["kind"] == "train":
-            yield from super()._train()
+    def _carry_out(self, order: Order) -> Iterator[Report]:
+        if order["kind"] == "train":
+            yield from self._train(order)
             return
         from hcpr_tune.errors import StorageError
 
         try:
-            yield from self._attack() if self._job["kind"] == "attack" else self._look()
+            yield from self._attack(order) if order["kind"] == "attack" else self._run_checks(order)
         except DamagedWeights as error:
-            yield {"status": DAMAGED, "reason": first_line(error), "training": error.training, "of_epoch": error.epoch}
+            yield {"end": {"status": DAMAGED, "reason": first_line(error), "damaged": error.weights}}
         except OSError as error:
             raise StorageError(
                 f"the models to attack cannot be read: {first_line(error)}; fix that, and run it again"
             ) from error
 
-    def _ready(self) -> tuple[Recipe, Data]:
-        """The recipe, and the data on the job's device."""
-        from hcpr_tune.training import gpu_memory
-        from hcpr_tune.training.recipe import recipe_from_plain
-        from hcpr_tune.training.session import DataShelf
-
-        job = self._job
-        self._shelf = self._shelf or DataShelf(on_gpu=job["gpus"] > 0, cache=node_folder())
-        gpu_memory.claim(self._shelf.device, job["gpus"])
-        recipe = recipe_from_plain(job["recipe"], "the job's recipe")
-        return recipe, self._shelf.get(recipe.task)
-
-    def _attack(self) -> Iterator[dict[str, Any]]:
+    def _attack(self, order: AttackOrder) -> Iterator[Report]:
         """One report per attack of the cascade, continuing from where an earlier attempt stopped."""
         from ray.util import get_node_ip_address
 
@@ -61,88 +57,91 @@ class VerdictJob(TrainJob):
         from hcpr_tune.training.attacks.evaluation import scored_positions
         from hcpr_tune.training.session import model_inputs
 
-        job = self._job
-        recipe, data = self._ready()
-        split = self._split(recipe, data)
-        model = self._model(recipe, data, job["training"], job["epoch"])
-        positions = scored_positions(split, replace(recipe.evaluation, images=job["images"]))
-        chunk = positions.split(job["chunk_size"])[job["chunk"]]
+        recipe, shelf = self._ready(order)
+        data = shelf.get(recipe.task)
+        split = _split(order["split"], recipe, data)
+        model = _model(order["store"], order["weights"], recipe, data, shelf.device)
+        positions = scored_positions(split, replace(recipe.evaluation, images=order["images"]))
+        chunk = positions.split(order["chunk_size"])[order["chunk"]]
         images, labels = split.fetch(chunk), split.labels[chunk.to(split.labels.device)]
-        begun = None if job["begun"] is None else Step(job["begun"]["attack"], tuple(job["begun"]["classes"]))
+        begun = None if order["begun"] is None else Step(order["begun"]["attack"], tuple(order["begun"]["classes"]))
         steps = run_cascade(
-            model, images, labels, recipe.task, job["cascade"], data.classes, recipe.evaluation.seed, begun
+            model, images, labels, recipe.task, order["cascade"], data.classes, recipe.evaluation.seed, begun
         )
         # The number of threads affects results; it is the same for training and evaluation.
         for step in threaded(steps, recipe.threads):
             yield {
-                "status": "training",
-                **asdict(step),
-                "labels": labels.tolist(),
-                "total": len(positions),
-                "of_classes": data.classes,
-                "worker": f"{get_node_ip_address()}:{os.getpid()}",
+                "attack": {
+                    "attack": step.attack,
+                    "classes": list(step.classes),
+                    "warnings": list(step.warnings),
+                    "labels": labels.tolist(),
+                    "total": len(positions),
+                    "of_classes": data.classes,
+                    "worker": f"{get_node_ip_address()}:{os.getpid()}",
+                }
             }
-        yield {"status": "reached", "reason": "", "model_inputs": model_inputs(data)}
+        yield {"end": {"status": REACHED, "reason": "", "model_inputs": model_inputs(data)}}
 
-    def _split(self, recipe: Recipe, data: Data) -> Split:
-        if self._job["split"] != "test":
-            return data.validation
-        from hcpr_tune.training.data.heldout import open_test
-
-        return open_test(recipe.task).to(data.validation.labels.device)
-
-    def _look(self) -> Iterator[dict[str, Any]]:
+    def _run_checks(self, order: ChecksOrder) -> Iterator[Report]:
         """Attack this model with adversarial examples transferred from a baseline's model, and check for masking."""
         import torch
 
         from hcpr_tune.training.attacks.cascade import transfer
         from hcpr_tune.training.attacks.evaluation import masking, scored_positions
         from hcpr_tune.training.loop import torch_threads
+        from hcpr_tune.training.recipe import recipe_from_plain
 
-        job = self._job
-        recipe, data = self._ready()
-        model = self._model(recipe, data, job["training"], job["epoch"])
-        found: dict[str, Any] = {"masking": None}
+        recipe, shelf = self._ready(order)
+        data = shelf.get(recipe.task)
+        model = _model(order["store"], order["weights"], recipe, data, shelf.device)
+        found: ChecksReport = {"broken": 0, "images": 0, "masking": None}
         with torch_threads(recipe.threads):
-            if job["with_masking"]:
+            if order["with_masking"]:
                 counted = masking(model, data.validation, recipe.task, recipe.evaluation)
-                found["masking"] = asdict(counted) | {"alarms": list(counted.alarms)}
-            if job["baseline"] is not None:
-                from hcpr_tune.training.recipe import recipe_from_plain
-
-                of_baseline = recipe_from_plain(job["baseline"]["recipe"], "the baseline's recipe")
-                other = self._model(of_baseline, data, job["baseline"]["training"], job["baseline"]["epoch"])
-                positions = scored_positions(data.validation, replace(recipe.evaluation, images=job["images"]))
-                chunk = positions.split(job["chunk_size"])[0]
+                found["masking"] = cast(Masking, asdict(counted) | {"alarms": list(counted.alarms)})
+            if order["baseline"] is not None:
+                of_baseline = recipe_from_plain(order["baseline"]["recipe"], "the baseline's recipe")
+                other = _model(order["store"], order["baseline"]["weights"], of_baseline, data, shelf.device)
+                positions = scored_positions(data.validation, replace(recipe.evaluation, images=order["images"]))
+                chunk = positions.split(order["chunk_size"])[0]
                 labels = data.validation.labels[chunk.to(data.validation.labels.device)]
-                left = torch.tensor(job["survive"], device=labels.device)
+                left = torch.tensor(order["survive"], device=labels.device)
                 images, seed = data.validation.fetch(chunk), recipe.evaluation.seed
-                broken = transfer(model, other, images[left], labels[left], recipe.task, data.classes, seed)
-                found |= {"broken": broken, "images": len(chunk)}
-        yield {"status": "reached", "reason": "", "look": {"broken": 0, "images": 0} | found}
+                found["broken"] = transfer(model, other, images[left], labels[left], recipe.task, data.classes, seed)
+                found["images"] = len(chunk)
+        yield {"checks": found, "end": {"status": REACHED, "reason": ""}}
 
-    def _model(self, recipe: Recipe, data: Data, training: str, epoch: int) -> nn.Module:
-        """The model with a rung's weights, in eval mode on the job's device. Raises `DamagedWeights`."""
-        from hcpr_tune.search.storage.checkpoint_store import store_at
-        from hcpr_tune.training.models.classifier import build_model, load_weights
 
-        assert self._shelf is not None
-        model = build_model(recipe.network, data.channels, data.classes, 0, data.image_size)
-        with TemporaryDirectory(prefix="hcpr_tune_") as scratch:
-            path = Path(scratch) / f"{os.getpid()}.safetensors"
-            wrong = store_at(self._job["store"]).copy_weights(training, epoch, path)
-            if wrong:
-                raise DamagedWeights(training, epoch, wrong)
-            load_weights(model, path)
-        return model.to(self._shelf.device).eval().requires_grad_(False)
+def _split(name: str, recipe: Recipe, data: Data) -> Split:
+    if name != "test":
+        return data.validation
+    from hcpr_tune.training.data.heldout import open_test
+
+    return open_test(recipe.task).to(data.validation.labels.device)
+
+
+def _model(store: str, weights: Weights, recipe: Recipe, data: Data, device: torch.device) -> nn.Module:
+    """The model with a rung's weights, in eval mode on the job's device. Raises `DamagedWeights`."""
+    from hcpr_tune.search.storage.checkpoint_store import store_at
+    from hcpr_tune.training.models.classifier import build_model, load_weights
+
+    model = build_model(recipe.network, data.channels, data.classes, 0, data.image_size)
+    with TemporaryDirectory(prefix="hcpr_tune_") as scratch:
+        path = Path(scratch) / f"{os.getpid()}.safetensors"
+        wrong = store_at(store).copy_weights(weights["training"], weights["epoch"], path)
+        if wrong:
+            raise DamagedWeights(weights, wrong)
+        load_weights(model, path)
+    return model.to(device).eval().requires_grad_(False)
 
 
 class DamagedWeights(Exception):
     """Stored weights are missing, or do not match what was written."""
 
-    def __init__(self, training: str, epoch: int, wrong: str) -> None:
-        super().__init__(f"{training}, epoch {epoch}: {wrong}")
-        self.training, self.epoch = training, epoch
+    def __init__(self, weights: Weights, wrong: str) -> None:
+        super().__init__(f"{weights['training']}, epoch {weights['epoch']}: {wrong}")
+        self.weights = weights
 
 
 def threaded(steps: Iterator[Any], threads: int) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Simulated searches: a virtual clock, and learning curves instead of trainings, to see what a budget buys beforehand.
+"""Searches and verdicts under a virtual clock, without training, to see beforehand what they take and what they find.
 
-May import `views`, `search`, `training` and `common`.
+May import `verdict`, `views`, `search`, `training` and `common`.
 """

@@ -12,9 +12,8 @@ from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, end_of, 
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import Costs
 from hcpr_tune.simulation.curves.curves import Curve, Curves, Play
-from hcpr_tune.simulation.simulation import Simulation
+from hcpr_tune.simulation.search import PlannedTiming, Trainings, search_simulation
 from hcpr_tune.simulation.suggesting import suggester_of
-from hcpr_tune.simulation.timing import PlannedTiming
 from hcpr_tune.simulation.worker_pool import FailureModel, WorkerPool
 
 
@@ -78,11 +77,12 @@ def played(study: StudySpec, curves: Curves, play: Play, costs: Costs, worker_po
     """Simulate one search and return its outcome."""
     timing = PlannedTiming(costs, study, worker_pool.workers)
     lives = FailureModel(worker_pool, seed) if worker_pool.deaths_per_hour else None
-    simulation = Simulation(study, play, timing, worker_pool, suggester_of(study, curves), lives)
+    trainings = Trainings(study, play, timing)
+    simulation = search_simulation(trainings, worker_pool, suggester_of(study, curves), lives)
     history = simulation.run()
     place = {epoch: index for index, epoch in enumerate(play.epochs)}
-    true = {number: worth_at(study, curve, place[study.rungs[-1]]) for number, curve in simulation.curves.items()}
-    alive = {number: value for number, value in true.items() if not simulation.curves[number].lost_at}
+    true = {number: worth_at(study, curve, place[study.rungs[-1]]) for number, curve in trainings.curves.items()}
+    alive = {number: value for number, value in true.items() if not trainings.curves[number].lost_at}
     best = max(alive, key=alive.__getitem__, default=None)
     chosen = history.best_trial
     epochs = sum(len(trial.epochs) for trial in history.trials.values())
@@ -99,7 +99,7 @@ def played(study: StudySpec, curves: Curves, play: Play, costs: Costs, worker_po
         bytes_written=costs.checkpoint_bytes * simulation.checkpoints,
         bytes_kept=costs.checkpoint_bytes * len(kept_checkpoints(study, history)),
         reached=chosen is not None,
-        score=0.0 if chosen is None else worth_at(study, simulation.curves[chosen.number], place[chosen.best_rung]),
+        score=0.0 if chosen is None else worth_at(study, trainings.curves[chosen.number], place[chosen.best_rung]),
         best=0.0 if best is None else alive[best],
         rungs=tuple(_rung(study, history, rung, true, best, timing) for rung in study.rungs[:-1]),
         busy=averaged(simulation.busy, history.seconds),

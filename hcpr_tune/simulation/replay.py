@@ -16,7 +16,7 @@ from hcpr_tune.search.suggestion.sampler import Suggester
 from hcpr_tune.simulation.curves.costs import trained_seconds
 from hcpr_tune.simulation.curves.curves import Curve
 from hcpr_tune.simulation.curves.recorded import OldStudy
-from hcpr_tune.simulation.simulation import Simulation
+from hcpr_tune.simulation.search import Trainings, search_simulation
 from hcpr_tune.simulation.worker_pool import WorkerPool
 
 OUTSIDE = ("enqueue", "kill", "workers")
@@ -180,22 +180,21 @@ def replay(old: OldStudy) -> Replay:
     scored = [event for event in events if "total_validation" in event]
     most = max(event["workers"] for event in events if event["event"] in ("begin", "workers"))
     played: list[Event] = []
-    simulation = Simulation(
-        study=old.study,
-        play=AsRecorded(old.history, old.study.rungs, scored[0]["total_validation"]),
-        timing=RecordedTiming(events),
-        worker_pool=WorkerPool(most),
-        suggester=Suggester(old.study),
+    play = AsRecorded(old.history, old.study.rungs, scored[0]["total_validation"])
+    simulation = search_simulation(
+        Trainings(old.study, play, RecordedTiming(events)),
+        WorkerPool(most),
+        Suggester(old.study),
         outside=[event for event in events if event["event"] in OUTSIDE],
-        opening=events[0],
-        told=played.append,
+        begin=events[0],
+        listener=played.append,
     )
     try:
         simulation.run()
         departed = ""
     except Departed as departure:
         departed = str(departure)
-    return _compared(events, played, old.history, simulation.history, departed)
+    return _compared(events, played, old.history, simulation.state, departed)
 
 
 def _compared(

@@ -1,6 +1,6 @@
-"""Simulation of a search under a virtual clock: real scheduling decisions, simulated workers, no training.
+"""Simulation of jobs under a virtual clock: real decisions of a driver, simulated workers, no training.
 
-As in Ray Tune, the driver answers one report after the other, and a worker's next epoch begins when its last report has
+As in Ray Tune, the driver answers one report after the other, and a worker's next step begins when its last report has
 been answered. So a plan shows when more workers would only wait longer for the driver.
 """
 
@@ -9,20 +9,20 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from hcpr_tune.search.record.history import Event, History, Job
-from hcpr_tune.search.scheduling.scheduler import Scheduler, Suggests
-from hcpr_tune.search.spec.study import StudySpec
-from hcpr_tune.simulation.curves.costs import has_checkpoint
-from hcpr_tune.simulation.curves.curves import Curve, Play
+from hcpr_tune.search.record.history import Event
+from hcpr_tune.search.scheduling.driver import Driver, Surroundings, Work
+from hcpr_tune.search.scheduling.orders import Order, Report
 from hcpr_tune.simulation.worker_pool import FailureModel, Idle, WorkerPool
 
+Job = TypeVar("Job", contravariant=True)
 
-class Timing(Protocol):
-    """How long everything takes, in seconds of the virtual clock."""
+
+class DriverTiming(Protocol):
+    """How long the driver takes, in seconds of the virtual clock."""
 
     def asking(self) -> float:
         """From the time a worker is free until the driver decides what it does."""
@@ -33,62 +33,80 @@ class Timing(Protocol):
     def answering(self) -> float:
         """How long a report occupies the driver."""
 
-    def epoch(
-        self, work: Job, epoch: int, curve: Curve, speed: float, begins: bool, fresh: bool
-    ) -> tuple[float, float]:
-        """From the driver's last answer until the report of `epoch` arrives, and how much of that is work.
 
-        `begins`: it is the job's first epoch; `fresh`: in a new process.
-        """
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a worker does until its next report: an epoch, an attack on a chunk of images, a check."""
 
-    def death(self, work: Job) -> float:
+    seconds: float
+    """From the driver's last answer until the report arrives."""
+    work: float
+    """How much of that is work."""
+    report: Report
+    again: bool = False
+    """Whether an earlier worker has reported the same."""
+    checkpoints: int = 0
+    """Number of checkpoints written."""
+
+
+class Workload(Protocol[Job]):
+    """What jobs are made of, and how long that takes."""
+
+    def steps(self, job: Job, order: Order, speed: float, fresh: bool) -> Iterator[Step]:
+        """The steps of a job on a worker of `speed`, each asked for when it begins; `fresh`: in a new process."""
+
+    def death(self, job: Job) -> float:
         """From handing out the job until its process dies, as recorded; infinite if it does not."""
 
 
+class Folded(Protocol):
+    """The state that a driver decides from: a search's `History` or a verdict's `State`."""
+
+    def apply(self, event: Event) -> bool: ...
+
+
+State = TypeVar("State", bound=Folded)
+
+
 @dataclass
-class Worker:
-    """A slot for a trial, with the process that currently fills it."""
+class Worker(Generic[Work]):
+    """A slot for a job, with the process that currently fills it."""
 
     speed: float
-    there: bool = False
     life: int = 0
     """Counts its processes, so that pending events of an earlier one are dropped."""
     fresh: bool = True
-    work: Job | None = None
-    epoch: int = 0
-    """The epoch in training."""
+    job: Work | None = None
+    steps: Iterator[Step] | None = None
+    step: Step | None = None
     since: float = 0.0
-    """When that epoch began."""
-    trained: float = 0.0
-    """Seconds that the epoch takes without any waiting."""
-    curve: Curve | None = None
+    """When that step began."""
 
 
 Kind = Literal["ask", "report", "death", "join", "outside"]
 
 
 @dataclass
-class Simulation:
-    """One simulated search. After `run`, `history` is what a real search would have recorded."""
+class Simulation(Generic[Work, State]):
+    """One simulated search or verdict. After `run`, `state` is what a real one would have recorded."""
 
-    study: StudySpec
-    play: Play
-    timing: Timing
+    state: State
+    make_driver: Callable[[Surroundings], Driver[Work]]
+    workload: Workload[Work]
+    timing: DriverTiming
     worker_pool: WorkerPool
-    suggester: Suggests
     lives: FailureModel | None = None
-    """Draws how long workers live; None: deaths come from the timing."""
+    """Draws how long workers live; None: deaths come from the workload."""
     outside: Sequence[Event] = ()
     """Timed events from outside: requests, nodes that come and go."""
-    opening: Event | None = None
-    """The first event of a recorded session."""
-    told: Callable[[Event], object] = lambda event: None
+    begin: Event = field(default_factory=dict)
+    """Fields of the session's first event."""
+    listener: Callable[[Event], object] = lambda event: None
     """Called with every event."""
-    history: History = field(init=False)
     useful_seconds: float = 0.0
-    """Spent on training, evaluation and checkpoints that counted."""
+    """Spent on training, evaluation, attacks and checkpoints that counted."""
     lost_seconds: float = 0.0
-    """Spent on epochs that were lost with their worker or trained again."""
+    """Spent on steps that were lost with their worker or done again."""
     driver_seconds: float = 0.0
     """Time for which the driver was busy."""
     deaths: int = 0
@@ -96,32 +114,34 @@ class Simulation:
     """Number of checkpoints written."""
     jobs: int = 0
     """Number of jobs handed out."""
-    curves: dict[int, Curve] = field(default_factory=dict)
-    """Curves of all trials that were begun."""
     busy: list[tuple[float, int]] = field(default_factory=list)
     """(time, number of running jobs) at each change."""
 
     def __post_init__(self) -> None:
-        self.history = History(self.study.recipe.epochs, self.study.goal)
         self._now = self._driver_free = 0.0
-        self._scheduler = Scheduler(self.study, self.history, self.suggester, self._write, lambda: self._now)
-        self._workers = [Worker(self.worker_pool.speed(number)) for number in range(self.worker_pool.workers)]
+        self._workers = [Worker[Work](self.worker_pool.speed(number)) for number in range(self.worker_pool.workers)]
         self._queue: list[tuple[float, int, Kind, Any, int]] = []
         self._order = itertools.count()
         self._idle, self._there, self._running = Idle(), 0, 0
         self._asking = self._finished = False
-        self._place = {epoch: place for place, epoch in enumerate(self.play.epochs)}
-        self._rungs = frozenset(self.study.rungs)
+        self._fitting, self._requests = 0, list[Event]()
+        surroundings = Surroundings(self._write, lambda: self._now, lambda: self._fitting, self._taken_requests)
+        self._driver = self.make_driver(surroundings)
 
     def _write(self, event: Event) -> None:
-        self.history.apply(event)
-        self.told(event)
+        self.state.apply(event)
+        self.listener(event)
 
-    def run(self) -> History:
-        """Simulate the search to its end."""
+    def _taken_requests(self) -> list[Event]:
+        taken, self._requests = self._requests, []
+        return taken
+
+    def run(self) -> State:
+        """Simulate it to its end."""
         early = sum(self.worker_pool.joins_at(number) <= 0 for number in range(self.worker_pool.workers))
-        begin = {"event": "begin", "time": 0.0, "workers": early, "versions": {}, "fingerprint": ""}
-        self.history.apply(self.opening or begin)
+        begin = {"event": "begin", "time": 0.0, "workers": early, "versions": {}, **self.begin}
+        self._fitting = begin["workers"]
+        self.state.apply(begin)
         for number in range(self.worker_pool.workers):
             if number < early:
                 self._join(number)
@@ -134,29 +154,42 @@ class Simulation:
             time, _, kind, what, life = heapq.heappop(self._queue)
             self._now = max(self._now, time)
             self._happen(kind, what, life)
-        self.history.apply({"event": "end", "time": self._now, "reason": "finished"})
-        return self.history
+        self.state.apply({"event": "end", "time": self._now, "reason": "finished"})
+        return self.state
 
     def _happen(self, kind: Kind, what: Any, life: int) -> None:
         if kind == "ask":
             self._ask()
         elif kind == "outside":
-            self._scheduler.write(kind=what["event"], **{k: v for k, v in what.items() if k not in ("event", "time")})
+            self._hear(what)
             self._wake()
         elif kind == "join":
             self._join(what)
-            self._scheduler.has(self._there)
+            self._poll(self._there)
             self._wake()
         elif self._workers[what].life == life:
             (self._report if kind == "report" else self._die)(what)
             self._wake()
+
+    def _hear(self, event: Event) -> None:
+        """A recorded event from outside happens again."""
+        if event["event"] == "workers":
+            self._poll(event["workers"])
+        else:
+            request = {name: value for name, value in event.items() if name not in ("event", "time")}
+            self._requests.append({"kind": event["event"], **request})
+            self._poll(self._fitting)
+
+    def _poll(self, fitting: int) -> None:
+        self._fitting = fitting
+        self._driver.poll()
 
     def _push(self, time: float, kind: Kind, what: Any, life: int = 0) -> None:
         heapq.heappush(self._queue, (time, next(self._order), kind, what, life))
 
     def _join(self, number: int) -> None:
         worker = self._workers[number]
-        worker.there, worker.fresh = True, True
+        worker.fresh = True
         self._there += 1
         self._idle.add(number, self._now)
         life = math.inf if self.lives is None else self.lives.seconds()
@@ -177,86 +210,47 @@ class Simulation:
 
     def _ask(self) -> None:
         self._asking = False
-        if not self._idle or self._running >= self.history.workers:
+        if not self._idle or self._running >= self._driver.workers:
             return
-        work = self._scheduler.next_work()
-        self._finished = work == "finished"
-        if not isinstance(work, Job):
+        job = self._driver.next_job()
+        self._finished = job == "finished"
+        if job == "finished" or job == "wait":
             return
         self._serve(self.timing.handing_out())
-        reported = self._scheduler.begin(work)
+        order = self._driver.started(job)
         number = self._idle.pop()
         worker = self._workers[number]
-        trial = self.history.trials[work.trial]
-        if work.trial not in self.curves:
-            self.curves[work.trial] = self.play.curve(work.trial, trial.params)
-        worker.work, worker.epoch, worker.curve = work, self._saved(work, reported), self.curves[work.trial]
+        worker.job, worker.steps = job, self.workload.steps(job, order, worker.speed, worker.fresh)
         self.jobs += 1
         self._run(+1)
-        self._train(number, begins=True)
-        death = self.timing.death(work)
+        self._go_on(number)
+        worker.fresh = False
+        death = self.workload.death(job)
         if death < math.inf:
             self._push(self._now + death, "death", number, worker.life)
         self._wake()
 
-    def _saved(self, work: Job, reported: int) -> int:
-        """The latest epoch that has a checkpoint; the job resumes from there."""
-        epochs = range(reported, work.start, -1)
-        return next((epoch for epoch in epochs if has_checkpoint(self.study, epoch, work.end)), work.start)
-
-    def _train(self, number: int, begins: bool) -> None:
-        """The worker begins its next epoch."""
+    def _go_on(self, number: int) -> None:
+        """The worker begins its job's next step."""
         worker = self._workers[number]
-        assert worker.work is not None
-        assert worker.curve is not None
-        worker.epoch += 1
+        assert worker.steps is not None
         worker.since = self._now
-        seconds, worker.trained = self.timing.epoch(
-            worker.work, worker.epoch, worker.curve, worker.speed, begins, worker.fresh
-        )
-        worker.fresh = False
-        self._push(self._now + seconds, "report", number, worker.life)
+        worker.step = next(worker.steps)
+        self._push(self._now + worker.step.seconds, "report", number, worker.life)
 
     def _report(self, number: int) -> None:
         worker = self._workers[number]
-        work, curve = worker.work, worker.curve
-        assert work is not None
-        assert curve is not None
+        job, step = worker.job, worker.step
+        assert job is not None
+        assert step is not None
         self._serve(self.timing.answering())
-        if worker.epoch == curve.lost_at:
-            status, reason = curve.lost_as
-            self._scheduler.take(work, {"status": status, "reason": reason}, ends=True)
-            self._free(number)
-            return
-        again = worker.epoch <= self.history.trials[work.trial].last_epoch
-        self.lost_seconds += worker.trained * again
-        self.useful_seconds += worker.trained * (not again)
-        self.checkpoints += has_checkpoint(self.study, worker.epoch, work.end)
-        ends = worker.epoch >= work.end
-        report: dict[str, Any] = {
-            "epoch": worker.epoch,
-            "is_rung": False,
-            "seconds_attack": worker.trained,
-            "seconds_update": 0.0,
-            "seconds_evaluation": 0.0,
-        }
-        if ends if self.study.restarted else worker.epoch in self._rungs:
-            report |= self._scores(curve, worker.epoch)
-        self._scheduler.take(work, report | {"status": "reached", "reason": ""} if ends else report, ends)
-        if ends or self._scheduler.broken_off(work):
+        self.lost_seconds += step.work * step.again
+        self.useful_seconds += step.work * (not step.again)
+        self.checkpoints += step.checkpoints
+        if self._driver.reported(job, step.report) or self._driver.should_end(job):
             self._free(number)
         else:
-            self._train(number, begins=False)
-
-    def _scores(self, curve: Curve, epoch: int) -> dict[str, Any]:
-        robust, clean = curve.robust[self._place[epoch]], curve.clean[self._place[epoch]]
-        images = self.play.images
-        return {
-            "is_rung": True,
-            "robust_correct_validation": round(robust * images) if images else robust,
-            "clean_correct_validation": round(clean * images) if images else clean,
-            "total_validation": images or 1,
-        }
+            self._go_on(number)
 
     def _run(self, more: int) -> None:
         self._running += more
@@ -264,7 +258,7 @@ class Simulation:
 
     def _free(self, number: int) -> None:
         worker = self._workers[number]
-        worker.work = worker.curve = None
+        worker.job = worker.steps = worker.step = None
         self._run(-1)
         self._idle.add(number, self._now)
 
@@ -273,14 +267,14 @@ class Simulation:
         worker = self._workers[number]
         worker.life += 1
         self.deaths += 1
-        if worker.work is not None:
+        if worker.job is not None:
             self.lost_seconds += self._now - worker.since
-            self._scheduler.died(worker.work)
+            self._driver.died(worker.job)
             self._free(number)
         self._idle.discard(number)
-        worker.there, self._there = False, self._there - 1
+        self._there -= 1
         if self.worker_pool.back_seconds:
-            self._scheduler.has(self._there)
+            self._poll(self._there)
             self._push(self._now + self.worker_pool.back_seconds, "join", number)
         else:
             self._join(number)

@@ -15,7 +15,7 @@ from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training import manifest
 from hcpr_tune.training.recipe import COSINE_METHODS, Recipe
-from hcpr_tune.verdict.adapter import training_name
+from hcpr_tune.verdict.driver import training_name
 from hcpr_tune.verdict.plan import Candidate, changed
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from hcpr_tune.errors import StorageError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.training.recipe import recipe_from_plain, recipe_to_toml
-from hcpr_tune.verdict.adapter import training_name
 from hcpr_tune.verdict.decision.conclusion import best_model
 from hcpr_tune.verdict.documents import model_card, verdict_md
+from hcpr_tune.verdict.driver import training_name
 from hcpr_tune.views.verdicts import read_verdict
 
 WEIGHTS, RECIPE, METRICS, CARD = "model.safetensors", "recipe.toml", "metrics.json", "model_card.md"

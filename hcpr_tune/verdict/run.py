@@ -14,11 +14,13 @@ from hcpr_tune.execution.runner import NAMED_VERSIONS, driver_facts, ending, run
 from hcpr_tune.search.record.history import Event
 from hcpr_tune.search.record.record import Hearing, Record, Segments, read_segments
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.storage.inbox import clear_stops
+from hcpr_tune.search.scheduling.driver import Surroundings
+from hcpr_tune.search.storage.inbox import Inbox, clear_stops
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.search.storage.studies import StoredStudy
 from hcpr_tune.verdict.curves import Curves
 from hcpr_tune.verdict.decision.conclusion import conclude
+from hcpr_tune.verdict.driver import VerdictDriver
 from hcpr_tune.verdict.model_export import retell, write_verdict
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import FORMAT, State, read_state
@@ -72,10 +74,12 @@ def carry_out(
         with ending(record):
             # Imported late, so that Ray is loaded only if something is trained or attacked.
             from hcpr_tune.execution.verdict_trainable import VerdictJob
-            from hcpr_tune.verdict.adapter import VerdictAdapter
 
-            judge = VerdictAdapter(plan, record, own, folder.objects, Capacity(share, most), open_test)
-            run_on_ray(f"{folder.root.name}-verdict", judge, VerdictJob, share, most)
+            capacity, inbox = Capacity(share, most), Inbox(folder.objects)
+            surroundings = Surroundings(record.append, record.clock, capacity.now, inbox.stops)
+            store, gpus = own.checkpoint_store, share.gpus_per_trial
+            driver = VerdictDriver(plan, state, surroundings, study.name, store, open_test, gpus)
+            run_on_ray(f"{study.name}-verdict", driver, VerdictJob, share, most)
         return settle(study, plan, record, program)
 
 

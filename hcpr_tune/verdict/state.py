@@ -7,6 +7,7 @@ larger verdict, or one that was interrupted, can reuse them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hcpr_tune.search.record.events import VERDICT, Event, check_event
 from hcpr_tune.search.record.history import COUNTS
 from hcpr_tune.search.record.record import fold, read_lines
 from hcpr_tune.training.attacks.cascade import CLEAN, Step, attacks_of
+from hcpr_tune.training.recipe import recipe_from_plain
 
 FORMAT = 1
 """Version of the record's format. Increase it when older records can no longer be read."""
@@ -40,6 +42,11 @@ class Trained:
     @property
     def last_epoch(self) -> int:
         return max(self.epochs, default=0)
+
+    @cached_property
+    def rung_epochs(self) -> tuple[int, ...]:
+        """The rungs of its recipe."""
+        return recipe_from_plain(self.recipe, "the model's recipe").rung_epochs
 
     @property
     def masking(self) -> dict[str, Any] | None:
@@ -88,6 +95,11 @@ class State:
     """Seconds that jobs held workers, over all sessions."""
     ended: str = ""
     version: int = 0
+    """Number of events folded."""
+    choice_version: int = 0
+    """Number of those that can change which candidate wins."""
+    choice: Any = field(default=None, repr=False, compare=False)
+    """The latest `Selection`, with its plan and `choice_version`, kept by `selection.select`."""
     bytes_read: int = 0
     _began: float = 0.0
 
@@ -129,6 +141,7 @@ class State:
         getattr(self, f"_on_{event['event']}")(event)
         self.seconds = max(self.seconds, event["time"] - self._began)
         self.version += 1
+        self.choice_version += _can_change_the_choice(event)
         return True
 
     def _on_begin(self, event: Event) -> None:
@@ -207,6 +220,16 @@ class State:
         if (seen := self.running.get(event["job"])) is not None:
             self.worker_seconds += max(0.0, event["time"] - seen)
             self.running[event["job"]] = event["time"]
+
+
+def _can_change_the_choice(event: Event) -> bool:
+    """False for events of which there are very many: the choice need not be made again after each of them."""
+    kind = event["event"]
+    if kind == "step":
+        return not str(event["scope"]).startswith("test/")
+    if kind == "job_end":
+        return (event["kind"], event["status"]) != ("attack", "reached")
+    return kind not in ("job", "workers")
 
 
 def read_state(path: Path) -> State:

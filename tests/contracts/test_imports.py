@@ -20,6 +20,7 @@ def modules_after(code: str) -> set[str]:
 
 def test_a_job_of_a_search_trains_without_the_module_that_opens_the_test_images(small_study, tmp_path):
     job = {
+        "kind": "train",
         "study": "one",
         "name": "study one: trial 0",
         "values": "scale=8",
@@ -42,7 +43,7 @@ def test_a_job_of_a_search_trains_without_the_module_that_opens_the_test_images(
 
 def test_the_driver_of_a_search_does_not_import_it_either():
     loaded = modules_after(
-        "import hcpr_tune.execution.runner, hcpr_tune.execution.search_adapter, hcpr_tune.views.tensorboard.writer,"
+        "import hcpr_tune.execution.runner, hcpr_tune.execution.search_jobs, hcpr_tune.views.tensorboard.writer,"
         " hcpr_tune.cli.commands.tune"
     )
     assert "hcpr_tune.training.data.heldout" not in loaded

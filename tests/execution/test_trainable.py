@@ -9,13 +9,15 @@ import sys
 import pytest
 
 from hcpr_tune.common.settings import to_plain
-from hcpr_tune.execution.search_adapter import values_words
+from hcpr_tune.execution.search_jobs import values_words
 from hcpr_tune.execution.trainable import REPORT, TrainJob
+from hcpr_tune.search.scheduling.orders import read_report
 
 
 @pytest.fixture
 def job(small_study, tmp_path):
     return {
+        "kind": "train",
         "study": "one",
         "name": "study one: trial 0",
         "values": "scale=8",
@@ -34,29 +36,30 @@ def steps(worker):
     results = [worker.step()]
     while not results[-1]["done"]:
         results.append(worker.step())
-    return [json.loads(result[REPORT]) for result in results]
+    return [read_report(result[REPORT]) for result in results]
 
 
 def test_a_job_reports_each_epoch_and_its_end(job):
     worker = TrainJob({"job": json.dumps(job)})
     reports = steps(worker)
-    assert [(report["epoch"], report["status"]) for report in reports] == [(1, "training"), (2, "reached")]
-    assert reports[1]["splits"].keys() == {"train", "validation"}
+    assert [report["epoch"]["epoch"] for report in reports] == [1, 2]
+    assert ["end" in report for report in reports] == [False, True]
+    assert reports[1]["end"]["splits"].keys() == {"train", "validation"}
 
 
 def test_the_next_job_on_the_same_process_goes_on_from_the_checkpoint(job):
     worker = TrainJob({"job": json.dumps(job)})
     steps(worker)
     assert worker.reset_config({"job": json.dumps({**job, "start": 2, "end": 4})})
-    assert [report["epoch"] for report in steps(worker)] == [3, 4]
+    assert [report["epoch"]["epoch"] for report in steps(worker)] == [3, 4]
 
 
 def test_an_epoch_that_was_saved_but_not_reported_is_reported_first(job):
     worker = TrainJob({"job": json.dumps(job)})
     first = json.loads(worker.step()[REPORT])
     again = steps(TrainJob({"job": json.dumps(job)}))
-    assert [report["epoch"] for report in again] == [1, 2]
-    assert again[0]["loss"] == first["loss"]
+    assert [report["epoch"]["epoch"] for report in again] == [1, 2]
+    assert again[0]["epoch"]["loss"] == first["epoch"]["loss"]
 
 
 def test_the_worker_s_log_says_what_begins_and_how_it_ended(job, capsys):
@@ -65,7 +68,7 @@ def test_the_worker_s_log_says_what_begins_and_how_it_ended(job, capsys):
     reports = steps(worker)
     begins, ends = capsys.readouterr().out.splitlines()
     assert begins.endswith(" study one: trial 0: scale=8")
-    share = reports[-1]["robust_correct_validation"] / reports[-1]["total_validation"]
+    share = reports[-1]["epoch"]["robust_correct_validation"] / reports[-1]["epoch"]["total_validation"]
     assert ends.endswith(f" study one: trial 0: reached, robust accuracy {100 * share:.1f} %")
 
 
@@ -78,7 +81,7 @@ class Full:
 
 def test_a_worker_that_cannot_write_its_log_trains_on(job, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Full())
-    assert steps(TrainJob({"job": json.dumps(job)}))[-1]["status"] == "reached"
+    assert steps(TrainJob({"job": json.dumps(job)}))[-1]["end"]["status"] == "reached"
 
 
 @pytest.mark.parametrize(
@@ -102,23 +105,23 @@ def broken(natural, adversarial, labels):
 def test_a_raise_ends_the_job_with_its_reason(job):
     own = {**job, "recipe": {**job["recipe"], "method": "tests.execution.test_trainable:broken"}}
     (report,) = steps(TrainJob({"job": json.dumps(own)}))
-    assert report["status"] == "failed"
-    assert "no such layer" in report["reason"]
-    assert "\n" not in report["reason"]
-    assert "Traceback" in report["traceback"]
+    assert report["end"]["status"] == "failed"
+    assert "no such layer" in report["end"]["reason"]
+    assert "\n" not in report["end"]["reason"]
+    assert "Traceback" in report["end"]["traceback"]
 
 
 def test_a_checkpoint_that_cannot_be_kept_is_no_fault_of_the_trial(job, tmp_path):
     (tmp_path / "trial_0000").write_text("a file where the checkpoints should go")
     (report,) = steps(TrainJob({"job": json.dumps(job)}))
-    assert report["status"] == "unwritable"
-    assert "a checkpoint cannot be written to " in report["reason"]
+    assert report["end"]["status"] == "unwritable"
+    assert "a checkpoint cannot be written to " in report["end"]["reason"]
 
 
 def test_where_the_checkpoint_is_gone_the_epochs_before_are_trained_again(job):
     reports = steps(TrainJob({"job": json.dumps({**job, "start": 2, "end": 4})}))
-    assert [report["epoch"] for report in reports] == [1, 2, 3, 4]
-    assert reports[-1]["status"] == "reached"
+    assert [report["epoch"]["epoch"] for report in reports] == [1, 2, 3, 4]
+    assert reports[-1]["end"]["status"] == "reached"
 
 
 def test_divergence_is_a_status_of_its_own_and_the_worker_goes_on(job):
@@ -132,7 +135,7 @@ def test_divergence_is_a_status_of_its_own_and_the_worker_goes_on(job):
     }
     worker = TrainJob({"job": json.dumps(wild)})
     report = steps(worker)[-1]
-    assert report["status"] == "diverged"
-    assert "not finite in epoch" in report["reason"]
+    assert report["end"]["status"] == "diverged"
+    assert "not finite in epoch" in report["end"]["reason"]
     worker.reset_config({"job": json.dumps({**job, "checkpoints": job["checkpoints"] + "_b"})})
-    assert steps(worker)[-1]["status"] == "reached"
+    assert steps(worker)[-1]["end"]["status"] == "reached"

@@ -58,6 +58,12 @@ def epoch(
     return event
 
 
+def epoch_report(number: int, share: float) -> dict[str, Any]:
+    """What a worker reports of a rung at which this share of 200 images is robust."""
+    event = epoch(0, number, round(200 * share), 200)
+    return {name: value for name, value in event.items() if name not in ("event", "time", "trial")}
+
+
 def job_end(trial: int, start: int, end: int, status: str = "reached", reason: str = "", time: float = 0.0) -> Event:
     return {
         "event": "job_end",

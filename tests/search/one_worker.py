@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hcpr_tune.execution.runner import recording
-from hcpr_tune.search.record.results import ResultFiles, StudyFolder, recipe_of_job, training_name
-from hcpr_tune.search.scheduling.scheduler import Scheduler
+from hcpr_tune.execution.search_jobs import search_driver
+from hcpr_tune.search.record.results import ResultFiles, StudyFolder
+from hcpr_tune.search.scheduling.orders import Report, TrainOrder, read_report
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.studies import check_new, create
-from hcpr_tune.search.suggestion.sampler import Suggester
+from hcpr_tune.training.recipe import recipe_from_plain
 from hcpr_tune.training.session import DataShelf, model_inputs, split_hashes, train_segment
 
 
@@ -26,17 +28,24 @@ def search(study: StudySpec, storage: Path, name: str) -> StudyFolder:
     shelf = DataShelf(on_gpu=False)
     with recording(stored, workers=1) as record:
         record.listeners = [ResultFiles(folder, study, history)]
-        scheduler = Scheduler(study, history, Suggester(study), record.append, record.clock)
-        while not isinstance(job := scheduler.next_work(), str):
-            reported = scheduler.begin(job)
-            recipe = recipe_of_job(study, history.trials[job.trial], job)
-            place = folder.checkpoints / training_name(job.trial, job.end, study.restarted)
-            for report in train_segment(recipe, shelf, place, job.start, job.end, reported):
-                ends = report["epoch"] == job.end
-                data = shelf.get(recipe.task)
-                more = {"splits": split_hashes(data), "model_inputs": model_inputs(data)} if ends else {}
-                scheduler.take(job, report | {"worker": "one", "status": "reached", "reason": ""} | more, ends)
+        driver = search_driver(study, record, folder, lambda: 1)
+        while not isinstance(job := driver.next_job(), str):
+            for report in reports(driver.started(job), shelf):
+                driver.reported(job, read_report(json.dumps(report)))
     return folder
+
+
+def reports(order: TrainOrder, shelf: DataShelf) -> Iterator[Report]:
+    """What a worker sends that carries out the order, without its name."""
+    recipe = recipe_from_plain(json.loads(json.dumps(order["recipe"])), "the order")
+    segment = order["start"], order["end"], order["reported"], order["checkpoint_every"]
+    for epoch in train_segment(recipe, shelf, Path(order["checkpoints"]), *segment):
+        report: Report = {"losses": epoch.pop("losses"), "epoch": epoch | {"worker": "one"}}
+        if epoch["epoch"] == order["end"]:
+            data = shelf.get(recipe.task)
+            inputs = {"splits": split_hashes(data), "model_inputs": model_inputs(data)}
+            report["end"] = {"status": "reached", "reason": "", **inputs}
+        yield report
 
 
 def summary(folder: StudyFolder) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hcpr_tune.search.record.history import History, Job
 from hcpr_tune.search.spec.space import Params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import Costs
 from hcpr_tune.simulation.curves.curves import Curve
+from hcpr_tune.simulation.search import PlannedTiming, Trainings, search_simulation
 from hcpr_tune.simulation.simulation import Simulation
 from hcpr_tune.simulation.suggesting import Blind
-from hcpr_tune.simulation.timing import PlannedTiming
 from hcpr_tune.simulation.worker_pool import WorkerPool
 
 SECOND = Costs(
@@ -52,11 +53,11 @@ ONE = WorkerPool(1)
 
 def simulation(
     study: StudySpec, costs: Costs = SECOND, worker_pool: WorkerPool = ONE, lost: int = -1, **more: Any
-) -> Simulation:
+) -> Simulation[Job, History]:
     """A search of falling trials."""
     more.setdefault("suggester", Blind(study))
     timing = PlannedTiming(costs, study, worker_pool.workers)
-    return Simulation(study, Falling(study.rungs, lost=lost), timing, worker_pool, **more)
+    return search_simulation(Trainings(study, Falling(study.rungs, lost=lost), timing), worker_pool, **more)
 
 
 def with_budget(study: StudySpec, **budget: float) -> StudySpec:

@@ -23,7 +23,7 @@ def searched(space_file, deaths=0.0, workers=2, **more) -> OldStudy:
     events: list[dict] = [{"event": "begin", "time": 0.0, "workers": workers, "versions": {}, "fingerprint": "x"}]
     lives = FailureModel(worker_pool, 5) if deaths else None
     played = simulation(
-        study, worker_pool=worker_pool, lives=lives, suggester=Suggester(study), told=events.append, lost=3
+        study, worker_pool=worker_pool, lives=lives, suggester=Suggester(study), listener=events.append, lost=3
     )
     history = played.run()
     events.append({"event": "end", "time": history.seconds, "reason": "finished"})

@@ -88,7 +88,7 @@ class Facts:
         self.over(task)
 
     def over(self, task: Task, status: str = "reached", reason: str = "") -> None:
-        more = {"model_inputs": INPUTS} if status == "reached" and task.kind != "look" else {}
+        more = {"model_inputs": INPUTS} if status == "reached" and task.kind != "checks" else {}
         ended = {"model": task.model.id, "job": task.key, "kind": task.kind, "status": status, "reason": reason}
         self.write("job_end", **ended | more)
 
@@ -193,7 +193,7 @@ class Facts:
         if masking is None and model.weights:
             masking = HONEST
         values = {"broken": broken, "images": images, "masking": dict(masking) if masking else None}
-        job = Task("look", model, baseline=baseline).key
+        job = Task("checks", model, baseline=baseline).key
         self.write("look", model=model.id, job=job, baseline=baseline.id if baseline else "", **values)
 
     def opened(self, closed: bool = True) -> None:

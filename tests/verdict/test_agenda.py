@@ -242,9 +242,9 @@ def test_the_first_chunk_of_validation_goes_through_all_of_autoattack_and_the_te
 
 def test_each_model_is_attacked_from_the_published_one_and_that_from_another():
     handed = carry_out(Facts(plan_of("a", "b"), SHARES))
-    looks = {task.model.candidate: task.baseline.candidate for task in handed if task.kind == "look"}
+    looks = {task.model.candidate: task.baseline.candidate for task in handed if task.kind == "checks"}
     assert looks == {"a": "published", "b": "published", "published": "a"}
-    assert all(task.baseline.seed == 1 for task in handed if task.kind == "look")
+    assert all(task.baseline.seed == 1 for task in handed if task.kind == "checks")
 
 
 def test_a_model_from_elsewhere_is_attacked_and_looked_at_but_not_trained():
@@ -253,7 +253,7 @@ def test_a_model_from_elsewhere_is_attacked_and_looked_at_but_not_trained():
     handed = carry_out(alone)
     assert [(task.kind, task.split) for task in handed] == [
         ("attack", "validation"),
-        ("look", ""),
+        ("checks", ""),
         ("attack", "validation"),
         ("attack", "test"),
     ]
@@ -261,7 +261,7 @@ def test_a_model_from_elsewhere_is_attacked_and_looked_at_but_not_trained():
     assert select(alone.plan, alone.state).winner.name == "mine"
     beside = Facts(plan_of("a", more=[given_one]), SHARES | {"mine": 0.9})
     kinds = Counter(task.kind for task in carry_out(beside, 2) if task.model.weights)
-    assert kinds == {"attack": 2, "look": 1}
+    assert kinds == {"attack": 2, "checks": 1}
 
 
 def test_a_model_from_elsewhere_is_looked_at_where_its_baseline_is_lost():
@@ -269,7 +269,7 @@ def test_a_model_from_elsewhere_is_looked_at_where_its_baseline_is_lost():
     facts = Facts(plan, {"mine": 0.4})
     every = {Task("train", model).key for model in plan.models(plan.candidates[0], plan.seeds)}
     handed = carry_out(facts, failing=every)
-    assert [task.baseline for task in handed if task.kind == "look"] == [None]
+    assert [task.baseline for task in handed if task.kind == "checks"] == [None]
     assert is_settled(plan, facts.state)
 
 

@@ -13,10 +13,10 @@ from hcpr_tune.cli import main as cli
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.training import manifest
 from hcpr_tune.training.recipe import load_recipe
-from hcpr_tune.verdict.adapter import training_name
 from hcpr_tune.verdict.decision.agenda import Task
 from hcpr_tune.verdict.decision.conclusion import best_model, conclude
 from hcpr_tune.verdict.documents import model_card, verdict_md
+from hcpr_tune.verdict.driver import training_name
 from hcpr_tune.verdict.model_export import whereabouts, write_verdict
 from hcpr_tune.views.verdicts import difference_words, mean_words, p_words, percent, verdict_lines
 from hcpr_tune.views.wording import with_interval

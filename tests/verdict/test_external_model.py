@@ -14,7 +14,7 @@ from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.storage.checkpoint_store import store_at
 from hcpr_tune.training.models.classifier import build_model, load_weights
 from hcpr_tune.training.recipe import Model
-from hcpr_tune.verdict.adapter import training_name
+from hcpr_tune.verdict.driver import training_name
 from hcpr_tune.verdict.external_model import given_candidate, keep
 
 COSINE = [("model.head", "cosine"), ("model.width", 4)]

@@ -11,11 +11,12 @@ from typing import Any
 from hcpr_tune.common.text import clean
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
+from hcpr_tune.search.scheduling.driver import STOP as STOP
 from hcpr_tune.search.spec.space import point_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 
-ENQUEUE, KILL, STOP = "enqueue", "kill", "stop"
+ENQUEUE, KILL = "enqueue", "kill"
 INBOX = "inbox"
 LOOK_EVERY = {False: 0.3, True: 2.0}
 """Seconds between checks of a folder (False) or bucket (True), since Ray asks for work many times a second."""
@@ -55,15 +56,30 @@ class Inbox:
         self._place, self._every = place, LOOK_EVERY[not isinstance(place, FolderObjectStore)]
         self._looked = -self._every
 
+    def stops(self) -> Iterator[dict[str, Any]]:
+        """A request to stop, if there is one; requests of other kinds are left where they are."""
+        if not self._is_time():
+            return
+        for key, request in requests_in(self._place):
+            if isinstance(request, dict) and request.get("kind") == STOP:
+                self._place.delete(key)
+                yield {"kind": STOP}
+                return
+
+    def _is_time(self) -> bool:
+        if time.monotonic() - self._looked < self._every:
+            return False
+        self._looked = time.monotonic()
+        return True
+
     def take(self, study: StudySpec, history: History) -> Iterator[dict[str, Any]]:
         """The valid requests, oldest first. Invalid ones are set aside as `.refused`, with a `.reason`.
 
         A request's file is deleted once its event is recorded; one whose event was recorded before the driver died is
         not taken again.
         """
-        if time.monotonic() - self._looked < self._every:
+        if not self._is_time():
             return
-        self._looked = time.monotonic()
         for key, request in requests_in(self._place):
             name = key.removeprefix(f"{INBOX}/")
             if name in history.requests:
@@ -74,6 +90,10 @@ class Inbox:
             except (InputError, KeyError, TypeError, AttributeError) as error:
                 self._refuse(key, request, error)
                 continue
+            if event["kind"] == STOP:
+                self._place.delete(key)  # it leaves no event
+                yield event
+                return
             yield {**event, "request": name}
             self._place.delete(key)
 

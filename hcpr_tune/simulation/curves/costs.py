@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median
 from typing import Any
@@ -72,11 +72,14 @@ class Costs:
     def epochs_of(self, study: StudySpec, end: int) -> list[float]:
         """Seconds of each epoch, from epoch 1 on, of the training of a job that ends at `end` (in mode `restarted`, the
         training ends there too)."""
-        recipe = trained(study, end)
+        return self.epochs_of_recipe(trained(study, end), lambda epoch: has_checkpoint(study, epoch, end))
+
+    def epochs_of_recipe(self, recipe: Recipe, saved: Callable[[int], bool]) -> list[float]:
+        """Seconds of each epoch, from epoch 1 on; `saved`: after which ones a checkpoint is written."""
         return [
             self.attack_step * attack_steps(recipe, epoch)
             + self.update
-            + self.checkpoint * has_checkpoint(study, epoch, end)
+            + self.checkpoint * saved(epoch)
             + self._evaluation(recipe, epoch)
             for epoch in range(1, recipe.last_epoch + 1)
         ]

@@ -10,18 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from hcpr_tune.training.attacks.cascade import attacks_of
+from hcpr_tune.training.attacks.cascade import CASCADES, attacks_of
 from hcpr_tune.verdict.decision.selection import Selection, masking_of, select
 from hcpr_tune.verdict.plan import Candidate, Model, Plan, ablations
 from hcpr_tune.verdict.state import State
 
-Kind = Literal["train", "attack", "look"]
+Kind = Literal["train", "attack", "checks"]
 VALIDATION, TEST = "validation", "test"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A job: train a model, attack it on one chunk of a split, or try a transfer attack from a baseline ("look")."""
+    """A job: train a model, attack it on one chunk of a split, or try a transfer attack from a baseline ("checks")."""
 
     kind: Kind
     model: Model
@@ -43,7 +43,7 @@ class Task:
         who = f"{self.model.candidate}, seed {self.model.seed}"
         if self.kind == "train":
             return f"train {who}"
-        if self.kind == "look":
+        if self.kind == "checks":
             return f"transfer attack on {who}" + (f" from {self.baseline.candidate}" if self.baseline else "")
         return f"attack {who}, {self.split} images, chunk {self.chunk}"
 
@@ -147,16 +147,15 @@ def cascade_of(plan: Plan, split: str, chunk: int) -> str:
 
 
 def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Task]:
-    scope = plan.scope(split)
+    scope, last = plan.scope(split), {name: attacks_of(name, state.classes)[-1] for name in CASCADES}
     # The number of images is known once a chunk was attacked.
     total = state.totals.get(scope, 1)
     for chunk in range(math.ceil(total / plan.chunk)):
-        task = Task("attack", model, split, chunk, cascade_of(plan, split, chunk))
-        done = state.chunks.get((model.id, scope, chunk))
-        if (
-            done is None or done.after(attacks_of(task.cascade, state.classes)[-1]) is None
-        ) and task.key not in state.failed:
-            yield task
+        cascade, done = cascade_of(plan, split, chunk), state.chunks.get((model.id, scope, chunk))
+        if done is None or done.after(last[cascade]) is None:
+            task = Task("attack", model, split, chunk, cascade)
+            if task.key not in state.failed:
+                yield task
 
 
 def _look(plan: Plan, state: State, model: Model) -> Task | None:
@@ -175,7 +174,7 @@ def _look(plan: Plan, state: State, model: Model) -> Task | None:
         baseline = None
     if baseline is None and (not model.weights or masking_of(state, model) is not None):
         return None
-    task = Task("look", model, baseline=baseline)
+    task = Task("checks", model, baseline=baseline)
     known = (model.id, baseline.id if baseline is not None else "") in state.looks
     return None if known or task.key in state.failed else task
 

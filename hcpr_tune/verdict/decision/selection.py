@@ -10,7 +10,6 @@ import numpy as np
 
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, points_without_gradient
 from hcpr_tune.training.attacks.evaluation import MOST_WITHOUT_GRADIENT, Masking
-from hcpr_tune.training.recipe import recipe_from_plain
 from hcpr_tune.verdict.plan import Candidate, Model, Plan
 from hcpr_tune.verdict.state import Chunk, State, Trained
 
@@ -42,6 +41,13 @@ def select(plan: Plan, state: State) -> Selection:
 
     A candidate that is unreliable, or has no model, cannot win. The test images do not affect the choice.
     """
+    if state.choice is None or state.choice[:2] != (plan, state.choice_version):
+        state.choice = plan, state.choice_version, _select(plan, state)
+    found: Selection = state.choice[2]
+    return found
+
+
+def _select(plan: Plan, state: State) -> Selection:
     candidates = []
     for candidate in plan.candidates:
         models = living(plan, state, candidate, plan.other_seeds)
@@ -77,8 +83,7 @@ def best_epoch(plan: Plan, known: Trained) -> int:
     """
     if known.weights:
         return 0
-    recipe = recipe_from_plain(known.recipe, "the model's recipe")
-    rungs = {epoch: scores for epoch, scores in known.scores.items() if epoch in recipe.rung_epochs}
+    rungs = {epoch: scores for epoch, scores in known.scores.items() if epoch in known.rung_epochs}
     return plan.goal.best_rung(rungs)
 
 

@@ -1,31 +1,36 @@
-"""What the judge makes of a worker's reports: damaged weights are trained again, or given up where they cannot be."""
+"""What the driver makes of a worker's reports: damaged weights are trained again, or given up where they cannot be."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from hcpr_tune.execution.capacity import Capacity, Share
-from hcpr_tune.execution.verdict_trainable import DAMAGED
+from hcpr_tune.errors import Interrupted
 from hcpr_tune.search.record.record import Record
 from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.scheduling.driver import STOP, Surroundings
+from hcpr_tune.search.scheduling.orders import DAMAGED, read_order
+from hcpr_tune.search.storage.inbox import Inbox, post
 from hcpr_tune.search.storage.object_store import FolderObjectStore
-from hcpr_tune.verdict.adapter import VerdictAdapter, training_name
 from hcpr_tune.verdict.decision.agenda import Task, is_settled, next_task
+from hcpr_tune.verdict.driver import VerdictDriver, training_name
 from hcpr_tune.verdict.state import read_state
 from tests.verdict.facts import Facts, candidate, plan_of
 from tests.verdict.test_agenda import carry_out
 
 
 class Bench:
-    """A judge over the facts of a verdict, with its record and its checkpoints on disk."""
+    """A driver over the facts of a verdict, with its record and its checkpoints on disk."""
 
     def __init__(self, folder, facts, opened=list):
         self.facts, self.own = facts, StudyFolder(folder / "one" / "verdict")
         self.own.root.mkdir(parents=True)
         self.record = Record(self.own.record, facts.state)
-        share = Share(1, 1.0, 0.0)
-        requests = FolderObjectStore(folder / "one" / "inbox")
-        self.judge = VerdictAdapter(facts.plan, self.record, self.own, requests, Capacity(share), opened)
+        requests = Inbox(FolderObjectStore(folder / "one")).stops
+        surroundings = Surroundings(self.record.append, self.record.clock, lambda: 1, requests)
+        store = self.own.checkpoint_store
+        self.driver = VerdictDriver(facts.plan, facts.state, surroundings, "one", store, opened)
 
     def checkpoints(self, model):
         """Those of a model, as empty folders."""
@@ -37,10 +42,10 @@ class Bench:
             (self.own.checkpoints / training_name(model.id) / f"epoch_{epoch:04d}").mkdir(parents=True)
 
     def damaged(self, task, model, epoch):
-        self.judge.hand_out(task)
-        training = training_name(model.id)
-        report = {"status": DAMAGED, "reason": f"{training}: cut off", "training": training, "of_epoch": epoch}
-        self.judge.take(task, report)
+        self.driver.started(task)
+        weights = {"training": training_name(model.id), "epoch": epoch}
+        end = {"status": DAMAGED, "reason": f"{weights['training']}: cut off", "damaged": weights}
+        assert self.driver.reported(task, {"end": end})
 
 
 def bench(folder, *names, **more):
@@ -87,11 +92,11 @@ def test_where_the_baselines_weights_are_damaged_the_baseline_is_trained_again(t
     model, baseline = (plan.models(one, 1)[0] for one in plan.candidates)
     made.put(model, [4])
     made.put(baseline, [4])
-    made.damaged(Task("look", model, baseline=baseline), baseline, 4)
+    made.damaged(Task("checks", model, baseline=baseline), baseline, 4)
     assert (made.checkpoints(model), made.checkpoints(baseline)) == ([4], [])
     assert state.models[model.id].finished
     assert not state.models[baseline.id].finished
-    assert Task("look", model, baseline=baseline).key not in state.running
+    assert Task("checks", model, baseline=baseline).key not in state.running
 
 
 def test_what_two_jobs_find_damaged_is_trained_again_once(tmp_path, closing):
@@ -101,7 +106,7 @@ def test_what_two_jobs_find_damaged_is_trained_again_once(tmp_path, closing):
     tasks = [Task("attack", model, "validation", chunk, "strong") for chunk in (0, 1)]
     made.damaged(tasks[0], model, 4)
     # It is on its way again when the other job's report comes.
-    made.judge.hand_out(Task("train", model))
+    made.driver.started(Task("train", model))
     made.facts.trained(model)
     made.put(model, [4])
     made.damaged(tasks[1], model, 4)
@@ -128,7 +133,7 @@ def test_the_test_images_are_opened_before_the_first_of_them_is_attacked(tmp_pat
         facts.finish(task)
     made = Bench(tmp_path, facts, lambda models, scope: order.append(sorted(facts.state.running)))
     closing(made)
-    made.judge.hand_out(task)
+    made.driver.started(task)
     assert order == [[]], "the job was on the record before the opening was"
     assert list(facts.state.running) == [task.key]
 
@@ -144,7 +149,7 @@ def test_where_the_opening_cannot_be_recorded_no_test_image_is_attacked(tmp_path
     made = Bench(tmp_path, facts, refuse)
     closing(made)
     with pytest.raises(OSError, match="no space left"):
-        made.judge.hand_out(task)
+        made.driver.started(task)
     assert facts.state.running == {}
 
 
@@ -155,8 +160,8 @@ def test_a_worker_that_dies_too_often_loses_the_model(tmp_path, closing):
     task = next_task(facts.plan, facts.state, 0.0)
     for _ in range(3):
         assert facts.state.models.get(task.model.id) is None or not facts.state.models[task.model.id].lost
-        made.judge.hand_out(task)
-        made.judge.died(task)
+        made.driver.started(task)
+        made.driver.died(task)
     assert "died 3 times; resources.worker_deaths allows 2" in facts.state.models[task.model.id].lost
 
 
@@ -166,8 +171,51 @@ def test_the_record_on_disk_folds_to_the_same_state(tmp_path, closing):
     made = Bench(tmp_path, facts)
     closing(made)
     task = next_task(facts.plan, facts.state, 0.0)
-    made.judge.hand_out(task)
-    made.judge.died(task)
+    made.driver.started(task)
+    made.driver.died(task)
     again = read_state(made.own.record)
     assert again.models == facts.state.models
     assert again.deaths == facts.state.deaths == {task.key: 1}
+
+
+def test_orders_are_understood_by_workers(tmp_path, closing):
+    made, plan, _ = bench(tmp_path, "a")
+    closing(made)
+    model, baseline = (plan.models(one, 1)[0] for one in plan.candidates)
+    for task in (Task("train", model), Task("attack", model, "validation", 1, "strong")):
+        assert read_order(json.dumps(made.driver.started(task)))["kind"] == task.kind
+    order = read_order(json.dumps(made.driver.started(Task("checks", model, baseline=baseline))))
+    assert (order["kind"], len(order["survive"]), order["baseline"]["weights"]["epoch"]) == ("checks", 20, 4)
+
+
+def test_a_report_about_other_images_fails_its_job_and_not_the_verdict(tmp_path, closing):
+    made, plan, state = bench(tmp_path, "a")
+    closing(made)
+    model = plan.models(plan.candidates[1], 2)[1]
+    made.facts.model(model)
+    task = Task("attack", model, "validation", 0, "autoattack")
+    made.driver.started(task)
+    values = {"attack": "clean", "classes": [0] * 20, "warnings": [], "labels": [9] * 20, "of_classes": 10}
+    assert made.driver.reported(task, {"attack": {**values, "total": 40}})
+    reason = "its worker's report cannot be recorded: labels must be those of the chunk's earlier attacks"
+    assert state.failed[task.key] == reason
+    assert task.key not in state.running
+    assert not state.models[model.id].lost
+
+
+def test_requests_to_stop_are_obeyed_and_others_left_for_the_search(tmp_path, closing):
+    made, _, _ = bench(tmp_path, "a")
+    closing(made)
+    inbox = FolderObjectStore(tmp_path / "one")
+    kill, stop = (post(inbox, request) for request in ({"kind": "kill", "trial": 1}, {"kind": STOP}))
+    with pytest.raises(Interrupted, match="stopped on request"):
+        made.driver.poll()
+    assert inbox.keys("inbox") == [kill] != [stop]
+
+
+def test_joining_workers_are_recorded(tmp_path, closing):
+    made, _, state = bench(tmp_path, "a")
+    closing(made)
+    state.workers = 3
+    made.driver.poll()
+    assert made.driver.workers == state.workers == 1
