@@ -22,8 +22,8 @@ class Progress:
         self._told: set[tuple[str, str]] = set()
 
     def on_event(self, event: Event, history: State) -> None:
-        if event["event"] == "opening":
-            self._tell({"news": "opening", "number": event["number"]})
+        if event["event"] == "test_access":
+            self._tell({"news": "test_access", "number": event["number"]})
         if event["event"] != "job_end":
             return
         model = history.models[event["model"]]
@@ -58,7 +58,7 @@ class Progress:
 def news_words(news: dict[str, Any]) -> str:
     """A piece of news in one line."""
     clock = time.strftime("%H:%M:%S")
-    if news["news"] == "opening":
+    if news["news"] == "test_access":
         return f"{clock} access {news['number']} to the test images begins; it is noted in the study's record"
     who = f"{news['candidate']}, seed {news['seed']}"
     if news["news"] == "trouble":

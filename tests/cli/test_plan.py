@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     played = simulation(
         study,
         suggester=Suggester(study),
-        told=lambda event: record.append({**(trained if event["event"] == "epoch" else {}), **event}),
+        listener=lambda event: record.append({**(trained if event["event"] == "epoch" else {}), **event}),
     )
     record.append({"event": "begin", "time": 0.0, "workers": 1, "versions": {}, "fingerprint": study.fingerprint})
     played.run()

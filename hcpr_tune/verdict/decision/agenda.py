@@ -175,7 +175,7 @@ def _look(plan: Plan, state: State, model: Model) -> Task | None:
     if baseline is None and (not model.weights or masking_of(state, model) is not None):
         return None
     task = Task("checks", model, baseline=baseline)
-    known = (model.id, baseline.id if baseline is not None else "") in state.looks
+    known = (model.id, baseline.id if baseline is not None else "") in state.checks
     return None if known or task.key in state.failed else task
 
 

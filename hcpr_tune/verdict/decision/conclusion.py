@@ -81,7 +81,7 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
         "baseline": found.baseline.name if found.baseline else None,
         "candidates": [candidate_plain(plan, state, one) for one in candidates],
         "splits": splits,
-        "openings": history.openings,
+        "test_accesses": history.test_accesses,
         "versions": state.versions,
         "workers": state.workers,
         "worker_seconds": round(state.worker_seconds, 1),
