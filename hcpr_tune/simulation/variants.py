@@ -82,7 +82,7 @@ def _values(text: str) -> list[tuple[str, Any]]:
             f"what may vary: {known}"
         )
     parsed = [parse_assignment(f"{name}={value}") for value in values.split(",")]
-    doubled = [value for place, (_, value) in enumerate(parsed) if value in [other for _, other in parsed[:place]]]
+    doubled = [value for index, (_, value) in enumerate(parsed) if value in [other for _, other in parsed[:index]]]
     if doubled:
         raise InputError(f"--vary {name} has {_word(doubled[0])} twice; give each value once")
     return parsed

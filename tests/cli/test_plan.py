@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     )
     record.append({"event": "begin", "time": 0.0, "workers": 1, "versions": {}, "fingerprint": study.fingerprint})
     played.run()
-    record.append({"event": "end", "time": played.history.seconds, "reason": "finished"})
+    record.append({"event": "end", "time": played.state.seconds, "reason": "finished"})
     record.close()
     return folder
 

@@ -59,13 +59,13 @@ def _select(plan: Plan, state: State) -> Selection:
             candidates.append((candidate, models))
     chunks = common_chunks(plan, state, [model for _, models in candidates for model in models], "validation")
     ranked = []
-    for place, (candidate, models) in enumerate(candidates):
+    for index, (candidate, models) in enumerate(candidates):
         if not chunks:
             break
         robust = survive(plan, state, models, "validation", chunks).mean()
         clean = survive(plan, state, models, "validation", chunks, CLEAN).mean()
         scores = {"robust_accuracy": float(robust), "clean_accuracy": float(clean)}
-        ranked.append(((plan.goal.shortfall(scores), -plan.goal.values(scores)[0], place), candidate))
+        ranked.append(((plan.goal.shortfall(scores), -plan.goal.values(scores)[0], index), candidate))
     order = tuple(candidate for _, candidate in sorted(ranked, key=lambda one: one[0]))
     winner = order[0] if order else None
     published = next((one for one in plan.candidates if one.role == "published"), None)
