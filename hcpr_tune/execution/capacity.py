@@ -13,7 +13,7 @@ from typing import Any
 
 from hcpr_tune.errors import ClusterLost
 
-LOOK_EVERY = 1.0
+QUERY_EVERY = 1.0
 """Minimum seconds between two queries of the cluster: Ray asks for work many times a second."""
 SHARE_OF_TIME, AT_LATEST = 0.05, 10.0
 """The share of the driver's time that queries may take (with a thousand nodes one takes a good part of a second), and
@@ -139,17 +139,17 @@ class Waiting:
     clock: Callable[[], float] = time.monotonic
     say: Callable[[str], None] = to_stderr
     _since: float | None = None
-    _told: float = 0.0
+    _said: float = 0.0
 
-    def look(self, room: int) -> None:
+    def note(self, room: int) -> None:
         """Note that there is room for `room` trials now."""
         now = self.clock()
         if room:
             self._since = None
         elif self._since is None:
-            self._since = self._told = now
-        elif now - self._told >= TELL_EVERY:
-            self._told = now
+            self._since = self._said = now
+        elif now - self._said >= TELL_EVERY:
+            self._said = now
             minutes = (now - self._since) / 60
             self.say(
                 f"waiting for {minutes:.0f} min: no node has room for a trial ({self.share.cpus_per_trial:g} CPUs,"
@@ -178,9 +178,9 @@ class Capacity:
         if began >= self._next:
             fitting = self.share.fitting(self.nodes())
             self._found = min(fitting, self.limit) if self.limit else fitting
-            self._waiting.look(self._found)
+            self._waiting.note(self._found)
             took = self.clock() - began
-            self._next = began + max(LOOK_EVERY, min(AT_LATEST, took / SHARE_OF_TIME))
+            self._next = began + max(QUERY_EVERY, min(AT_LATEST, took / SHARE_OF_TIME))
         return self._found
 
 

@@ -194,8 +194,8 @@ def shipped(plugins: Iterable[str]) -> dict[str, Any]:
 
 def _installed(path: Path) -> bool:
     """Whether a module is part of Python or an installed package, so that the nodes have it as they have torch."""
-    places = [*site.getsitepackages(), site.getusersitepackages(), sys.base_prefix]
-    return any(path.resolve().is_relative_to(Path(place).resolve()) for place in places)
+    folders = [*site.getsitepackages(), site.getusersitepackages(), sys.base_prefix]
+    return any(path.resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 def allot(
@@ -218,7 +218,7 @@ def allot(
         if time.monotonic() >= until:
             raise _too_large(share, cluster, where)
         waiting = waiting or Waiting(share)
-        waiting.look(0)
+        waiting.note(0)
         time.sleep(1.0)
         cluster = replace(cluster, nodes=nodes())
 

@@ -17,14 +17,14 @@ def on_head(path: Path | None) -> tuple[str, bool]:
     """The path of Python on the cluster's head, and whether `path` exists there."""
     import ray
 
-    def look(text: str | None) -> tuple[str, bool]:
+    def interpreter(text: str | None) -> tuple[str, bool]:
         import os
         import sys
 
         return sys.executable, text is None or os.path.exists(text)  # noqa: PTH110  # it must not need this package
 
     # Only the head has this resource.
-    remote = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(look)
+    remote = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(interpreter)
     found: tuple[str, bool] = ray.get(remote.remote(None if path is None else str(path)), timeout=60)
     return found
 

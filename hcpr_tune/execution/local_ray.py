@@ -99,7 +99,7 @@ def end_leftovers() -> int:
     Returns the number of processes.
     """
     ended = 0
-    for parent in _places():
+    for parent in _parents():
         for root in parent.glob(f"{PREFIX}*"):
             with contextlib.suppress(OSError):
                 ended += _end_leftover(root)
@@ -127,8 +127,8 @@ def _end_leftover(root: Path) -> int:
 
 def _made() -> tuple[Path, int]:
     """A new folder, and its lock, held. The system releases the lock however the process ends."""
-    places = _places()
-    for parent in places:
+    parents = _parents()
+    for parent in parents:
         try:
             root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
             lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -139,29 +139,29 @@ def _made() -> tuple[Path, int]:
                 break
             continue
         return root, lock
-    tried = reason if places else "none of them is short enough and safe from other users"
+    tried = reason if parents else "none of them is short enough and safe from other users"
     raise InputError(
         f"Ray needs a folder for temporary files, and there is none in TMPDIR, /tmp or /var/tmp ({tried}); make space,"
         f" or set TMPDIR to another folder, of at most {LONGEST_SOCKET - len(BELOW) - len(PREFIX) - 1} characters"
     )
 
 
-def _places() -> list[Path]:
+def _parents() -> list[Path]:
     """Candidate parent folders: short enough for socket paths, and where other users cannot replace the folder."""
     with contextlib.suppress(OSError):
         tempfile.gettempdir()
     named = [Path(text) for text in (tempfile.tempdir, "/tmp", "/var/tmp") if text]  # mkdtemp's names cannot be guessed
-    return [place.absolute() for place in dict.fromkeys(named) if _fits(place.absolute())]
+    return [folder.absolute() for folder in dict.fromkeys(named) if _fits(folder.absolute())]
 
 
-def _fits(place: Path) -> bool:
+def _fits(folder: Path) -> bool:
     try:
-        mode = place.stat().st_mode
+        mode = folder.stat().st_mode
     except OSError:
         return False
     replaceable = mode & 0o022 and not mode & stat.S_ISVTX
     return (
-        stat.S_ISDIR(mode) and not replaceable and len(os.fsencode(place)) + 1 + len(PREFIX + BELOW) <= LONGEST_SOCKET
+        stat.S_ISDIR(mode) and not replaceable and len(os.fsencode(folder)) + 1 + len(PREFIX + BELOW) <= LONGEST_SOCKET
     )
 
 

@@ -13,7 +13,7 @@ from hcpr_tune.search.spec.study import StudySpec
 PROBE_SECONDS = 80.0
 """Together with Ray's start and imports this stays within two minutes."""
 MOST_WORKERS = 8
-LOOK_SECONDS = 120.0
+CHECK_SECONDS = 120.0
 """Limit for reading file names and headers; a folder that takes longer is left to the trials."""
 
 
@@ -54,7 +54,7 @@ def check_data(study: StudySpec, share: Share) -> tuple[str, ...]:
     task = ray.remote(num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, max_retries=0)(_check_data)
     answer = task.remote(to_plain(study.recipe))
     try:
-        refusal, notes = ray.get(answer, timeout=LOOK_SECONDS)
+        refusal, notes = ray.get(answer, timeout=CHECK_SECONDS)
     except ray.exceptions.GetTimeoutError:
         ray.cancel(answer, force=True)
         return ()

@@ -65,10 +65,10 @@ class Tally:
         self._offered, self._workers = 0.0, 0
         self._epochs: deque[float] = deque()
         self._best: Values = {}
-        self._unjudged, self._judged, self._judging = False, 0.0, 0.0
+        self._best_is_old, self._best_time, self._best_seconds = False, 0.0, 0.0
         self._take(history, history.trials)
         self._trained = sum(len(trial.epochs) for trial in history.trials.values())
-        self.judge(history)
+        self.update_best(history)
 
     def add(self, event: Event, history: History) -> None:
         """Take in an event that the history already has."""
@@ -81,11 +81,13 @@ class Tally:
             fewest = 2 * max(1, history.workers) + 1
             while len(self._epochs) > fewest and self._epochs[0] < event["time"] - PACE_SECONDS:
                 self._epochs.popleft()
-            self._unjudged = self._unjudged or event["is_rung"]
+            self._best_is_old = self._best_is_old or event["is_rung"]
         elif event["event"] == "end":
             self._epochs.clear()
-        if self._unjudged and (event["event"] == "end" or time.monotonic() - self._judged >= 20 * self._judging):
-            self.judge(history)
+        if self._best_is_old and (
+            event["event"] == "end" or time.monotonic() - self._best_time >= 20 * self._best_seconds
+        ):
+            self.update_best(history)
 
     def _take(self, history: History, numbers: Iterable[int]) -> None:
         """Update the state of these trials, and the workers."""
@@ -97,7 +99,7 @@ class Tally:
                 self._running[number] = trial.last_heartbeat
         self._offered, self._workers = history.worker_seconds_offered, history.workers
 
-    def judge(self, history: History) -> None:
+    def update_best(self, history: History) -> None:
         """Find the best trial, which only a rung changes.
 
         This takes longer as the study grows; `add` keeps it to a twentieth of the driver's time.
@@ -106,8 +108,8 @@ class Tally:
         best, gain = history.best_trial, gain_points(history)
         known = {BEST: None if best is None else best.score, GAIN: gain}
         self._best = {(name, ""): value for name, value in known.items() if value is not None}
-        self._unjudged, self._judged = False, time.monotonic()
-        self._judging = self._judged - began
+        self._best_is_old, self._best_time = False, time.monotonic()
+        self._best_seconds = self._best_time - began
 
     def latest_epochs(self) -> Sequence[float]:
         """End times of the latest epochs, from which the pace is computed."""

@@ -73,7 +73,7 @@ class Played:
 
     def rungs(self) -> list[dict[str, Any]]:
         """Statistics of each rung, over the repeats."""
-        return [_rung([one.rungs[place] for one in self.outcomes]) for place in range(len(self.outcomes[0].rungs))]
+        return [_rung([one.rungs[index] for one in self.outcomes]) for index in range(len(self.outcomes[0].rungs))]
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -107,7 +107,7 @@ def compare(
     seed: int,
     repeats: int,
     seconds: float = math.inf,
-    told: Callable[[int], object] = lambda repeat: None,
+    on_repeat: Callable[[int], object] = lambda repeat: None,
 ) -> list[Played]:
     """Simulate every variant `repeats` times, or as often as fits into `seconds`, but at least once.
 
@@ -128,7 +128,7 @@ def compare(
             result.outcomes.append(
                 played(repeated(variant.study, repeat), curves, play, costs, variant.worker_pool, one)
             )
-        told(repeat + 1)
+        on_repeat(repeat + 1)
     return results
 
 

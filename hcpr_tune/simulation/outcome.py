@@ -80,8 +80,8 @@ def played(study: StudySpec, curves: Curves, play: Play, costs: Costs, worker_po
     trainings = Trainings(study, play, timing)
     simulation = search_simulation(trainings, worker_pool, suggester_of(study, curves), lives)
     history = simulation.run()
-    place = {epoch: index for index, epoch in enumerate(play.epochs)}
-    true = {number: worth_at(study, curve, place[study.rungs[-1]]) for number, curve in trainings.curves.items()}
+    position = {epoch: index for index, epoch in enumerate(play.epochs)}
+    true = {number: true_score(study, curve, position[study.rungs[-1]]) for number, curve in trainings.curves.items()}
     alive = {number: value for number, value in true.items() if not trainings.curves[number].lost_at}
     best = max(alive, key=alive.__getitem__, default=None)
     chosen = history.best_trial
@@ -99,16 +99,16 @@ def played(study: StudySpec, curves: Curves, play: Play, costs: Costs, worker_po
         bytes_written=costs.checkpoint_bytes * simulation.checkpoints,
         bytes_kept=costs.checkpoint_bytes * len(kept_checkpoints(study, history)),
         reached=chosen is not None,
-        score=0.0 if chosen is None else worth_at(study, trainings.curves[chosen.number], place[chosen.best_rung]),
+        score=0.0 if chosen is None else true_score(study, trainings.curves[chosen.number], position[chosen.best_rung]),
         best=0.0 if best is None else alive[best],
         rungs=tuple(_rung(study, history, rung, true, best, timing) for rung in study.rungs[:-1]),
         busy=averaged(simulation.busy, history.seconds),
     )
 
 
-def worth_at(study: StudySpec, curve: Curve, place: int) -> float:
+def true_score(study: StudySpec, curve: Curve, position: int) -> float:
     """The first objective without noise; 0 if a floor is missed."""
-    true = {"robust_accuracy": curve.true_robust[place], "clean_accuracy": curve.true_clean[place]}
+    true = {"robust_accuracy": curve.true_robust[position], "clean_accuracy": curve.true_clean[position]}
     return 0.0 if study.goal.shortfall(true) else study.goal.values(true)[0]
 
 
@@ -154,6 +154,6 @@ def averaged(points: Sequence[tuple[float, int]], end: float) -> tuple[tuple[flo
         return ((0.0, 0.0),)
     held = [0.0] * CELLS
     for (since, jobs), (until, _) in pairwise([(0.0, 0), *points, (end, 0)]):
-        for place in range(int(since / step), min(CELLS, int(until / step) + 1)):
-            held[place] += jobs * max(0.0, min(until, (place + 1) * step) - max(since, place * step))
-    return (*((place * step, jobs / step) for place, jobs in enumerate(held)), (end, 0.0))
+        for cell in range(int(since / step), min(CELLS, int(until / step) + 1)):
+            held[cell] += jobs * max(0.0, min(until, (cell + 1) * step) - max(since, cell * step))
+    return (*((cell * step, jobs / step) for cell, jobs in enumerate(held)), (end, 0.0))

@@ -199,9 +199,9 @@ def verdict_simulation(
 
     def make_driver(surroundings: Surroundings) -> VerdictDriver:
         def open_test(models: Collection[str], scope: str) -> None:
-            if not state.openings:
+            if not state.test_accesses:
                 about = {"number": 1, "command": "", "models": sorted(models), "scope": scope}
-                surroundings.write({"event": "opening", "time": surroundings.clock(), **about})
+                surroundings.write({"event": "test_access", "time": surroundings.clock(), **about})
 
         return VerdictDriver(plan, state, surroundings, "", _NoCheckpoints(), open_test)
 

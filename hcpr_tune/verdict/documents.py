@@ -12,11 +12,11 @@ from hcpr_tune.common.shell import USUAL, command, option, study_command
 from hcpr_tune.views.verdicts import (
     TABLE_TITLES,
     barred_words,
-    openings_words,
     p_words,
     percent,
     table_rows,
     verdict_lines,
+    words_on_test_access,
 )
 from hcpr_tune.views.wording import counted, with_interval
 
@@ -34,7 +34,7 @@ def verdict_md(plain: Mapping[str, Any], program: str) -> str:
         *_pairs(plain),
         *_doubts(plain),
         *_how(plain),
-        *_openings(plain),
+        *_test_accesses(plain),
         *_again(plain, program),
     ]
     return "\n".join(parts) + "\n"
@@ -218,11 +218,11 @@ def _how(plain: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _openings(plain: Mapping[str, Any]) -> Iterator[str]:
+def _test_accesses(plain: Mapping[str, Any]) -> Iterator[str]:
     yield "## The test images"
     yield ""
-    yield openings_words(plain["openings"])
-    for one in plain["openings"]:
+    yield words_on_test_access(plain["test_accesses"])
+    for one in plain["test_accesses"]:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["time"]))
         seen = ", ".join(f"{name} {percent(value)}" for name, value in one.get("numbers", {}).items())
         yield f"- {when}: `{one['command']}`" + (f", which showed: {seen}" if seen else "")
@@ -285,7 +285,7 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
         "## Limits",
         "",
         *_card_doubts(plain),
-        f"- {openings_words(plain['openings'])}",
+        f"- {words_on_test_access(plain['test_accesses'])}",
         "- Accuracy under a known attack is an upper bound: a stronger one may break more.",
         *(f"- {plain['attacks_replaced']}." for _ in range(bool(plain["attacks_replaced"]))),
         *_worst(plain),

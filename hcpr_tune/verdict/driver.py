@@ -188,7 +188,7 @@ class VerdictDriver:
             self._write("step", **of, scope=self._plan.scope(job.split), chunk=job.chunk, **report["attack"])
         if "checks" in report:
             baseline = job.baseline.id if job.baseline is not None else ""
-            self._write("look", **of, baseline=baseline, **report["checks"])
+            self._write("checks", **of, baseline=baseline, **report["checks"])
 
     def _record_end(self, job: Task, end: JobEnd) -> None:
         if end["status"] == DAMAGED:

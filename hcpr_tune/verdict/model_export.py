@@ -45,9 +45,9 @@ def write_verdict(own: StudyFolder, plain: dict[str, Any], program: str) -> str:
 def retell(folder: StudyFolder, history: History, program: str) -> None:
     """Update verdict.json, verdict.md and the card, if they exist, with the accesses to the test images so far."""
     plain = read_verdict(folder.root)
-    if plain is None or plain["openings"] == history.openings:
+    if plain is None or plain["test_accesses"] == history.test_accesses:
         return
-    plain["openings"] = history.openings
+    plain["test_accesses"] = history.test_accesses
     own = StudyFolder(folder.root / "verdict", None if folder.bucket is None else folder.bucket.child("verdict"))
     plain |= whereabouts(own)
     root, chosen = own.root, best_model(plain)

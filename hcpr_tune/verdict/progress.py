@@ -21,8 +21,8 @@ class Progress:
         self._told: set[tuple[str, str]] = set()
 
     def on_event(self, event: Event, history: State) -> None:
-        if event["event"] == "opening":
-            self._tell({"news": "opening", "number": event["number"]})
+        if event["event"] == "test_access":
+            self._tell({"news": "test_access", "number": event["number"]})
         if event["event"] != "job_end":
             return
         model = history.models[event["model"]]

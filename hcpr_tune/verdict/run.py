@@ -24,7 +24,7 @@ from hcpr_tune.verdict.driver import VerdictDriver
 from hcpr_tune.verdict.model_export import retell, write_verdict
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import FORMAT, State, read_state
-from hcpr_tune.verdict.test_access import OpenTest, write_seen
+from hcpr_tune.verdict.test_access import OpenTest, write_test_numbers
 
 FOLDER = "verdict"
 """Inside the study's folder."""
@@ -88,12 +88,12 @@ def settle(study: StoredStudy, plan: Plan, record: Record[State], program: str) 
     folder, spec, history = study
     state = record.history
     plain = conclude(spec, history, study.name, plan, state)
-    if plain["settled"] and plan.test and state.openings and not state.openings[-1]["closed"]:
+    if plain["settled"] and plan.test and state.test_accesses and not state.test_accesses[-1]["ended"]:
         candidates = plain["splits"]["test"]["candidates"]
         numbers = {name: one["robust_accuracy"]["mean"] for name, one in candidates.items()}
-        write_seen(folder, history, state.openings[-1]["number"], numbers)
-        plain["openings"] = history.openings
-        record.append({"event": "closing", "time": record.clock()})
+        write_test_numbers(folder, history, state.test_accesses[-1]["number"], numbers)
+        plain["test_accesses"] = history.test_accesses
+        record.append({"event": "test_access_end", "time": record.clock()})
     write_verdict(verdict_folder(folder), plain, program)
     return plain
 

@@ -77,13 +77,13 @@ class State:
     """Labels by (scope, chunk), known once a model was attacked on the chunk."""
     totals: dict[str, int] = field(default_factory=dict)
     """Number of images by scope, known once a worker has reported it."""
-    looks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    checks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     running: dict[str, float] = field(default_factory=dict)
     """Time of the last event of each running job, by key."""
     failed: dict[str, str] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
-    openings: list[dict[str, Any]] = field(default_factory=list)
-    """Accesses to the test images for this verdict; `closed` once everything the access was for has been attacked."""
+    test_accesses: list[dict[str, Any]] = field(default_factory=list)
+    """Accesses to the test images for this verdict; `ended` once everything the access was for has been attacked."""
     model_inputs: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     classes: int = 10
@@ -111,8 +111,8 @@ class State:
             raise Wrong(f"it is of format {event['format']}, this version reads {FORMAT}")
         if kind != "model" and "model" in event and event["model"] not in self.models:
             raise Wrong("model must be one of those that are recorded before it")
-        if kind == "closing" and not self.openings:
-            raise Wrong("event must not be closing where nothing was opened")
+        if kind == "test_access_end" and not self.test_accesses:
+            raise Wrong("event must not be test_access_end without a test_access before it")
         if kind == "step":
             self._check_step(event)
         elif "model_inputs" in event and self.totals:
@@ -187,9 +187,9 @@ class State:
         if chunk.after(event["attack"]) is None:
             chunk.steps.append(Step(event["attack"], tuple(event["classes"]), tuple(event["warnings"])))
 
-    def _on_look(self, event: Event) -> None:
+    def _on_checks(self, event: Event) -> None:
         self._hold(event)
-        self.looks[event["model"], event["baseline"]] = event
+        self.checks[event["model"], event["baseline"]] = event
 
     def _on_job_end(self, event: Event) -> None:
         self._hold(event)
@@ -209,11 +209,11 @@ class State:
             # A failed attack does not rule out the model; attacks on test images must not affect who wins.
             model.lost = event["reason"] if event["kind"] == "train" or event["status"] == "given up" else model.lost
 
-    def _on_opening(self, event: Event) -> None:
-        self.openings.append(dict(event) | {"closed": False})
+    def _on_test_access(self, event: Event) -> None:
+        self.test_accesses.append(dict(event) | {"ended": False})
 
-    def _on_closing(self, event: Event) -> None:
-        self.openings[-1]["closed"] = True
+    def _on_test_access_end(self, event: Event) -> None:
+        self.test_accesses[-1]["ended"] = True
 
     def _hold(self, event: Event) -> None:
         """Account for the time since the job's last event."""

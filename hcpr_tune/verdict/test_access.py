@@ -36,29 +36,29 @@ class OpenTest:
 
         An access that is still open is continued, if models and images are the same; otherwise a new one begins.
         """
-        openings = self._record.history.openings
-        latest = openings[-1] if openings else None
-        if latest and not latest["closed"] and set(models) <= set(latest["models"]) and scope == latest["scope"]:
+        test_accesses = self._record.history.test_accesses
+        latest = test_accesses[-1] if test_accesses else None
+        if latest and not latest["ended"] and set(models) <= set(latest["models"]) and scope == latest["scope"]:
             return
-        number = write_opening(self._folder, self._history, self._command, self._leading)
+        number = write_test_access(self._folder, self._history, self._command, self._leading)
         about = {"number": number, "command": self._command, "models": sorted(models), "scope": scope}
-        self._record.append({"event": "opening", "time": self._record.clock(), **about})
+        self._record.append({"event": "test_access", "time": self._record.clock(), **about})
 
 
-def write_opening(
+def write_test_access(
     folder: StudyFolder, history: History, command: str, leading: Callable[[], None] = lambda: None
 ) -> int:
     """Record a test access in the study; returns its number."""
-    number = len(history.openings) + 1
+    number = len(history.test_accesses) + 1
     _append(
-        folder, history, {"event": "test_opened", "time": time.time(), "number": number, "command": command}, leading
+        folder, history, {"event": "test_access", "time": time.time(), "number": number, "command": command}, leading
     )
     return number
 
 
-def write_seen(folder: StudyFolder, history: History, number: int, numbers: dict[str, float]) -> None:
+def write_test_numbers(folder: StudyFolder, history: History, number: int, numbers: dict[str, float]) -> None:
     """Record in the study what test access `number` showed: robust accuracy by candidate."""
-    event = {"event": "test_seen", "time": time.time(), "number": number, "numbers": numbers}
+    event = {"event": "test_numbers", "time": time.time(), "number": number, "numbers": numbers}
     _append(folder, history, event, lambda: None)
 
 
@@ -86,9 +86,9 @@ def opened(model: Path, command: str) -> Iterator[Seen]:
     folder, _, history = reopen(str(Location.parse(address).parent), root.name, "--model ")
     lease = Lease(folder.objects, folder.address)
     try:
-        number = write_opening(folder, history, command, lease.check)
+        number = write_test_access(folder, history, command, lease.check)
         retell(folder, history, typed())
-        yield lambda numbers: write_seen(folder, history, number, numbers)
+        yield lambda numbers: write_test_numbers(folder, history, number, numbers)
         retell(folder, history, typed())
     finally:
         lease.close()

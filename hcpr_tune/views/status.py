@@ -100,7 +100,7 @@ def answer(folder: StudyFolder, study: StudySpec, history: History, alive: bool)
         "ledger": totals,
         "paths": paths(folder),
         "verdict": short(read_verdict(folder.root)),
-        "test_openings": history.openings,
+        "test_accesses": history.test_accesses,
     }
     return study_status(study, history, alive) | more
 

@@ -38,11 +38,11 @@ def folder(tmp_path_factory):
     played = simulation(
         study,
         suggester=Suggester(study),
-        told=lambda event: record.append({**(trained if event["event"] == "epoch" else {}), **event}),
+        listener=lambda event: record.append({**(trained if event["event"] == "epoch" else {}), **event}),
     )
     record.append({"event": "begin", "time": 0.0, "workers": 1, "versions": {}, "fingerprint": study.fingerprint})
     played.run()
-    record.append({"event": "end", "time": played.history.seconds, "reason": "finished"})
+    record.append({"event": "end", "time": played.state.seconds, "reason": "finished"})
     record.close()
     return folder
 

@@ -188,7 +188,7 @@ def test_a_verdict_lies_in_the_bucket_and_goes_on_from_another_machine(stored, m
     assert first["settled"]
     again = judged(there, *asked)
     assert numbers(again) == numbers(first)
-    assert len(again["openings"]) == 1
+    assert len(again["test_accesses"]) == 1
     events = events_of(there / "results" / "one" / "verdict")
     assert [event["event"] for event in events].count("begin") == 2
     jobs = [event["job"] for event in events if event["event"] == "job"]

@@ -49,7 +49,7 @@ def few(**more: int) -> list[str]:
 QUICK = few()
 NOTHING_SURVIVES = ("--set", "task.epsilon=0.6")
 """Where the numbers do not matter: attacks end as soon as nothing is left."""
-UNLIKE = ("written", "study", "fingerprint", "workers", "worker_seconds", "openings", "versions")
+UNLIKE = ("written", "study", "fingerprint", "workers", "worker_seconds", "test_accesses", "versions")
 """Values of a verdict that tell when and where it was made."""
 
 
@@ -123,7 +123,7 @@ def test_the_test_images_are_opened_once_last_and_on_record(whole):
     folder, plain = whole
     study, events = events_of(folder / "results" / "one"), events_of(folder / "results" / "one" / "verdict")
     opened, seen = [event for event in study if event["event"].startswith("test_")]
-    assert (opened["event"], opened["number"], seen["event"]) == ("test_opened", 1, "test_seen")
+    assert (opened["event"], opened["number"], seen["event"]) == ("test_access", 1, "test_numbers")
     assert "--test" in opened["command"]
     steps = [event for event in events if event["event"] == "step"]
     last_on_validation = max(e["time"] for e in steps if e["scope"].startswith("validation"))
@@ -142,9 +142,9 @@ def test_what_was_done_is_not_done_again_and_more_counts_as_another_opening(whol
     again = judged(folder, "one", *QUICK, "--test")
     assert numbers(again) == numbers(whole[1])
     assert [event for event in events_of(own) if event["event"] == "job"] == before
-    assert len(again["openings"]) == 1
+    assert len(again["test_accesses"]) == 1
     more = judged(folder, "one", *few(seeds=2), "--other-seeds", "1", "--test", *NOTHING_SURVIVES)
-    assert len(more["openings"]) == 2
+    assert len(more["test_accesses"]) == 2
     for path in (own / "verdict.md", own / "model_card.md", folder / "results" / "one" / "report.html"):
         assert "used 2 times" in path.read_text()
     jobs = [event["job"] for event in events_of(own) if event["event"] == "job"]
@@ -157,8 +157,8 @@ def test_looking_at_the_test_images_by_evaluate_counts_too(whole, tmp_path, comm
     done = command("evaluate", "--model", "results/one/verdict", "--split", "test", "--images", "40")
     assert done.returncode == 0, done.stderr
     study = hcpr_tune.load(tmp_path / "results" / "one")
-    assert [one["number"] for one in study.history.openings] == [1, 2]
-    assert len(study.verdict["openings"]) == 2
+    assert [one["number"] for one in study.history.test_accesses] == [1, 2]
+    assert len(study.verdict["test_accesses"]) == 2
     for name in ("verdict.md", "model_card.md"):
         assert "used 2 times" in (tmp_path / "results" / "one" / "verdict" / name).read_text()
 
@@ -296,7 +296,7 @@ def test_a_model_from_elsewhere_is_judged_on_its_own(whole, tmp_path):
     plain = judged(folder, *own, "--space", "small.toml", *few(images=20), "--test")
     assert plain["winner"] == "model mine"
     assert plain["splits"]["test"]["images"] == 20
-    assert len(plain["openings"]) == 1
+    assert len(plain["test_accesses"]) == 1
     assert plain["candidates"][0]["unreliable"] == []
     model = hcpr_tune.load_model(folder / "results" / plain["study"] / "verdict")
     assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 10)

@@ -32,7 +32,7 @@ from hcpr_tune.execution.local_ray import (
 def places(monkeypatch, tmp_path):
     """A short folder in place of those that all users share."""
     with tempfile.TemporaryDirectory(prefix="p-", dir="/tmp") as short:
-        monkeypatch.setattr(local_ray, "_places", lambda: [Path(short)])
+        monkeypatch.setattr(local_ray, "_parents", lambda: [Path(short)])
         yield Path(short)
 
 
@@ -58,7 +58,7 @@ def test_a_long_or_an_open_folder_for_temporary_files_is_not_used(name, tmp_path
 
 
 def test_no_place_at_all_is_one_line(monkeypatch):
-    monkeypatch.setattr(local_ray, "_places", list)
+    monkeypatch.setattr(local_ray, "_parents", list)
     with (
         pytest.raises(InputError, match=r"Ray needs a folder for temporary files, .* of at most \d\d characters"),
         private_folder(),
@@ -91,7 +91,7 @@ KILLED = """
 import os, subprocess, sys
 from pathlib import Path
 from hcpr_tune.execution import local_ray
-local_ray._places = lambda: [Path(sys.argv[1])]
+local_ray._parents = lambda: [Path(sys.argv[1])]
 with local_ray.private_folder() as root:
     child = subprocess.Popen(
         ["sleep", "60"],

@@ -27,7 +27,7 @@ def told(study: StudySpec, *events, gpus: float = 0.5):
     for event in events:
         if history.apply(event):
             tally.add(event, history)
-    tally.judge(history)
+    tally.update_best(history)
     return tally.values(events[-1]["time"]), history
 
 

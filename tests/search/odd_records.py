@@ -63,8 +63,8 @@ def base_events(study: StudySpec, trials: int = 6) -> list[Event]:
         {"event": "audit", "time": job["time"], "trials": [1, 2]},
     ]
     end: list[Event] = [
-        {"event": "test_opened", "time": job["time"] + 5, "number": 1, "command": "hcpr_tune verdict x --test"},
-        {"event": "test_seen", "time": job["time"] + 6, "number": 1, "numbers": {"trial 1": 0.5}},
+        {"event": "test_access", "time": job["time"] + 5, "number": 1, "command": "hcpr_tune verdict x --test"},
+        {"event": "test_numbers", "time": job["time"] + 6, "number": 1, "numbers": {"trial 1": 0.5}},
     ]
     return [begin, *made[1 : first + 1], *middle, *made[first + 1 : -1], *after, made[-1], *end]
 

@@ -109,7 +109,7 @@ def test_the_record_that_is_made_odd_is_none_before(folder, small_study):
     look(folder, page=True)
     _, _, history = reopen(folder.root.parent, "odd")
     assert len(history.trials) == 7
-    assert (history.openings[0]["numbers"], history.losses) == ({"trial 1": 0.5}, ["a line", "a checkpoint"])
+    assert (history.test_accesses[0]["numbers"], history.losses) == ({"trial 1": 0.5}, ["a line", "a checkpoint"])
 
 
 def test_odd_records_give_one_clear_line(folder, small_study):

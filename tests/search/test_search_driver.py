@@ -126,7 +126,7 @@ def test_a_report_that_the_record_would_not_take_is_refused_with_its_field(chang
         ([], "report must be a table"),
         ({"end": {"status": "lost", "reason": ""}}, "report.end.status must be one of reached, diverged"),
         ({"end": {"status": "weights damaged", "reason": ""}}, "damaged must be a table"),
-        ({"checks": {"broken": 1, "images": -1, "masking": None}}, "checks.images must be a whole number"),
+        ({"checks": {"broken": 1, "images": -1, "masking": None}}, "images must be a whole number"),
         ({"attack": {"attack": "clean"}}, "labels is missing"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_whole_verdict_ends_in_a_conclusion(small_study, workers):
     assert plain["splits"]["test"]["differences"]["published"]["found"]
     kinds = {event["kind"] for event in events if event["event"] == "job_end"}
     assert kinds == {"train", "attack", "checks"}
-    assert sum(event["event"] == "opening" for event in events) == 1
+    assert sum(event["event"] == "test_access" for event in events) == 1
     assert played.jobs == sum(event["event"] == "job" for event in events)
 
 
@@ -126,7 +126,7 @@ def test_nor_can_one_that_transferred_images_break(small_study):
     plan = plan_of("a", "b")
     broken, events = verdict_of(small_study, plan, transfer=lambda model: 0.2 * (model.candidate == "b"))
     assert concluded(small_study, plan, broken.run())["winner"] == "a"
-    assert {event["broken"] for event in events if event["event"] == "look"} == {0, 4}
+    assert {event["broken"] for event in events if event["event"] == "checks"} == {0, 4}
 
 
 def test_a_model_from_elsewhere_is_checked_and_not_trained(small_study):
@@ -134,7 +134,7 @@ def test_a_model_from_elsewhere_is_checked_and_not_trained(small_study):
     played, events = verdict_of(small_study, plan)
     state = played.run()
     assert [event["kind"] for event in events if event["event"] == "job_end"] == ["attack", "checks", "attack"]
-    (check,) = (event for event in events if event["event"] == "look")
+    (check,) = (event for event in events if event["event"] == "checks")
     assert check["masking"] == NOTHING_MASKED
     assert is_settled(plan, state)
 

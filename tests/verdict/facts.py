@@ -194,12 +194,12 @@ class Facts:
             masking = HONEST
         values = {"broken": broken, "images": images, "masking": dict(masking) if masking else None}
         job = Task("checks", model, baseline=baseline).key
-        self.write("look", model=model.id, job=job, baseline=baseline.id if baseline else "", **values)
+        self.write("checks", model=model.id, job=job, baseline=baseline.id if baseline else "", **values)
 
     def opened(self, closed: bool = True) -> None:
-        self.write("opening", number=1, command="hcpr_tune verdict x --test")
+        self.write("test_access", number=1, command="hcpr_tune verdict x --test")
         if closed:
-            self.write("closing")
+            self.write("test_access_end")
 
     def end(self, reason: str = "finished") -> None:
         self.write("end", reason=reason)

@@ -67,7 +67,7 @@ def known(state):
     return (
         {model: (one.finished, one.lost, one.scores) for model, one in state.models.items()},
         {key: chunk.steps for key, chunk in state.chunks.items()},
-        {key: (look["broken"], look["images"]) for key, look in state.looks.items()},
+        {key: (look["broken"], look["images"]) for key, look in state.checks.items()},
     )
 
 

@@ -39,7 +39,7 @@ def facts():
     found = Facts(plan_of("a", "b", test=True, test_images=40, images=60, ablations=True), SHARES)
     found.opened(closed=False)
     carry_out(found)
-    found.write("closing")
+    found.write("test_access_end")
     found.end()
     return found
 
@@ -47,7 +47,7 @@ def facts():
 @pytest.fixture
 def plain(small_study, facts):
     seen = {"number": 1, "time": 0.0, "command": "hcpr_tune verdict x --test", "numbers": {"b": 0.75}}
-    return plain_of(small_study, facts, openings=[seen])
+    return plain_of(small_study, facts, test_accesses=[seen])
 
 
 def section(document, title):
@@ -142,10 +142,10 @@ def test_openings_are_counted_with_what_they_showed(plain):
     text = section(verdict_md(plain, "x"), "The test images")
     assert f"The test images were used once, on {when}." in text
     assert "`hcpr_tune verdict x --test`, which showed: b 75.0 %" in text
-    again = plain | {"openings": plain["openings"] * 3}
+    again = plain | {"test_accesses": plain["test_accesses"] * 3}
     for document in (verdict_md(again, "x"), model_card(again, best_model(again), "x")):
         assert f"The test images were used 3 times, first on {when}" in document
-    none = plain | {"openings": []}
+    none = plain | {"test_accesses": []}
     for document in (verdict_md(none, "x"), model_card(none, best_model(none), "x")):
         assert "The test images were not used." in document
 

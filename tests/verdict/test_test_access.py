@@ -11,7 +11,7 @@ from hcpr_tune.search.record.record import Record
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.storage.studies import create, reopen
 from hcpr_tune.verdict.state import State
-from hcpr_tune.verdict.test_access import OpenTest, write_opening, write_seen
+from hcpr_tune.verdict.test_access import OpenTest, write_test_access, write_test_numbers
 
 
 class Lease:
@@ -50,26 +50,26 @@ def test_one_that_was_broken_off_goes_on_for_the_same_models_and_images_only(fol
         ("abc", "test/0/50", 3),
     ):
         open_test(set(models), scope)
-        assert len(history.openings) == number
-    record.append({"event": "closing", "time": 1.0})
+        assert len(history.test_accesses) == number
+    record.append({"event": "test_access_end", "time": 1.0})
     open_test(set("abc"), "test/0/50")
-    assert len(history.openings) == 4, "one that is closed does not go on"
-    assert [one["number"] for one in history_of(folder).openings] == [1, 2, 3, 4]
+    assert len(history.test_accesses) == 4, "one that has ended does not go on"
+    assert [one["number"] for one in history_of(folder).test_accesses] == [1, 2, 3, 4]
 
 
 def test_numbers_stay_with_the_opening_that_showed_them(folder):
     history = history_of(folder)
-    first = write_opening(folder, history, "hcpr_tune verdict one --test")
-    second = write_opening(folder, history, "hcpr_tune evaluate --split test")
-    write_seen(folder, history, second, {"best": 0.5})
-    write_seen(folder, history, first, {"trial 1": 0.7})
-    assert [one["numbers"] for one in history_of(folder).openings] == [{"trial 1": 0.7}, {"best": 0.5}]
+    first = write_test_access(folder, history, "hcpr_tune verdict one --test")
+    second = write_test_access(folder, history, "hcpr_tune evaluate --split test")
+    write_test_numbers(folder, history, second, {"best": 0.5})
+    write_test_numbers(folder, history, first, {"trial 1": 0.7})
+    assert [one["numbers"] for one in history_of(folder).test_accesses] == [{"trial 1": 0.7}, {"best": 0.5}]
 
 
 def test_an_opening_takes_no_time_of_the_search(folder):
     history = history_of(folder)
     before = history.seconds, history.worker_seconds_offered
-    write_opening(folder, history, "hcpr_tune verdict one --test")
+    write_test_access(folder, history, "hcpr_tune verdict one --test")
     after = history_of(folder)
     assert (after.seconds, after.worker_seconds_offered) == before
-    assert json.loads(folder.record.read_text().splitlines()[-1])["event"] == "test_opened"
+    assert json.loads(folder.record.read_text().splitlines()[-1])["event"] == "test_access"

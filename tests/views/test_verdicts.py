@@ -15,11 +15,11 @@ from hcpr_tune.views.verdicts import (
     VERDICT_JSON,
     difference_words,
     mean_words,
-    openings_words,
     read_verdict,
     short,
     table_rows,
     verdict_lines,
+    words_on_test_access,
 )
 from tests.verdict.facts import MASKED, Facts, candidate, judged, plan_of
 from tests.verdict.test_agenda import carry_out
@@ -132,7 +132,7 @@ def test_the_lines_begin_with_the_answer_and_end_with_the_openings(plain):
         f"  against published, {mean_words(numbers['candidates']['published']['robust_accuracy'])}:"
         f" {difference_words(numbers['differences']['published'])}."
     )
-    assert lines[-1] == openings_words(plain["openings"]) == "The test images were not used."
+    assert lines[-1] == words_on_test_access(plain["test_accesses"]) == "The test images were not used."
 
 
 def test_a_published_recipe_that_wins_is_said_first(study, history):
@@ -173,7 +173,7 @@ ODD = {
     "splits are a list": lambda plain: plain.update(splits=[]),
     "a mean is text": lambda plain: plain["splits"]["validation"]["candidates"]["b"].update(robust_accuracy="much"),
     "a candidate has no name": lambda plain: plain["candidates"][0].pop("name"),
-    "an opening has no time": lambda plain: plain.update(openings=[{"number": 1}]),
+    "an opening has no time": lambda plain: plain.update(test_accesses=[{"number": 1}]),
 }
 
 

@@ -104,8 +104,8 @@ SEARCH: Schema = {
     "warm_start": Table(needed={"trials": Row(OLD_TRIAL)}),
     "enqueue": Table(needed={"request": TEXT, "params": PARAMS}),
     "kill": Table(needed={"request": TEXT, "trial": TRIAL}),
-    "test_opened": Table(needed={"number": COUNT, "command": TEXT}),
-    "test_seen": Table(needed={"number": COUNT, "numbers": Table(others=SHARE)}),
+    "test_access": Table(needed={"number": COUNT, "command": TEXT}),
+    "test_numbers": Table(needed={"number": COUNT, "numbers": Table(others=SHARE)}),
     "audit": Table(needed={"trials": Row(TRIAL)}),
     "trial": Table(needed={"trial": TRIAL, "params": PARAMS, "source": TEXT}),
     "job": Table(needed={"trial": TRIAL, "start": COUNT, "end": EPOCH}),
@@ -145,17 +145,17 @@ VERDICT: Schema = {
             "of_classes": Number(1, 10**6, integer=True),
         }
     ),
-    "look": Table(
+    "checks": Table(
         needed={**OF_JOB, "baseline": TEXT, "broken": COUNT, "images": COUNT}, known={"masking": Maybe(WHOLE_MASKING)}
     ),
     "job_end": Table(
         needed={**OF_JOB, "kind": TEXT, "status": TEXT, "reason": TEXT},
         known={"traceback": TEXT, "model_inputs": MODEL_INPUTS},
     ),
-    "opening": Table(
+    "test_access": Table(
         needed={"number": COUNT, "command": TEXT, "models": Row(TEXT), "scope": TEXT},
     ),
-    "closing": Table(),
+    "test_access_end": Table(),
 }
 
 

@@ -63,7 +63,7 @@ class History:
     """The study as it was begun, as the tables of its file."""
     losses: list[str] = field(default_factory=list)
     """Descriptions of what was damaged and had to be repeated."""
-    openings: list[Event] = field(default_factory=list)
+    test_accesses: list[Event] = field(default_factory=list)
     """Accesses to the test images: when, by which command, and the numbers it showed."""
     bytes_read: int = field(default=0, compare=False)
     """Size of the record when it was read."""
@@ -106,10 +106,11 @@ class History:
                 raise Wrong(f"trial must be one of the {known} that are recorded before it, got {number}")
         if kind == "trial" and event["source"] == ENQUEUED and not self.queue:
             raise Wrong(f'source must not be "{ENQUEUED}" if nothing is enqueued')
-        if kind == "test_opened":
-            Number(len(self.openings) + 1, len(self.openings) + 1, integer=True).check(event["number"], "number")
-        elif kind == "test_seen":
-            Number(1, len(self.openings), integer=True).check(event["number"], "number")
+        if kind == "test_access":
+            following = len(self.test_accesses) + 1
+            Number(following, following, integer=True).check(event["number"], "number")
+        elif kind == "test_numbers":
+            Number(1, len(self.test_accesses), integer=True).check(event["number"], "number")
 
     def apply(self, event: Event) -> bool:
         """Fold in one event. Returns False if it is not news (an epoch that ran twice counts once).
@@ -187,11 +188,11 @@ class History:
             self.changed.append(trial.number)
         return True
 
-    def _on_test_opened(self, event: Event) -> None:
-        self.openings.append({name: event[name] for name in ("time", "number", "command")})
+    def _on_test_access(self, event: Event) -> None:
+        self.test_accesses.append({name: event[name] for name in ("time", "number", "command")})
 
-    def _on_test_seen(self, event: Event) -> None:
-        self.openings[event["number"] - 1]["numbers"] = event["numbers"]
+    def _on_test_numbers(self, event: Event) -> None:
+        self.test_accesses[event["number"] - 1]["numbers"] = event["numbers"]
 
     def _on_audit(self, event: Event) -> None:
         self.audited |= set(event["trials"])
@@ -333,7 +334,7 @@ def _point(params: Params) -> tuple[Any, ...]:
     return tuple(chain.from_iterable(sorted(params.items())))
 
 
-BESIDE = ("test_opened", "test_seen")
+BESIDE = ("test_access", "test_numbers")
 """Events written outside a session of the search, which do not advance its clock."""
 COUNTS = {"robust_accuracy": "robust_correct_validation", "clean_accuracy": "clean_correct_validation"}
 """Field of an epoch's report that has the count of an accuracy."""

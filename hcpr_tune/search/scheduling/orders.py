@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from hcpr_tune.common.schema import Maybe, Number, Row, Shape, Table, Text, Truth, Wrong, check_model_inputs
-from hcpr_tune.search.record.events import COUNT, EPOCH, SEARCH, TEXT, VERDICT, WHOLE_MASKING, check_event
+from hcpr_tune.search.record.events import SEARCH, VERDICT, check_event
 
+COUNT, EPOCH, TEXT = Number(0, integer=True), Number(1, integer=True), Text()
 Plain = dict[str, Any]
 """A recipe or a model's inputs as plain values; their own modules check them."""
 
@@ -241,7 +242,6 @@ _END = Table(
 _REPORT = Table(
     known={"epoch": Table(), "attack": Table(), "checks": Table(), "losses": Row(TEXT), "end": _END},
 )
-_CHECKS = Table(needed={"broken": COUNT, "images": COUNT, "masking": Maybe(WHOLE_MASKING)})
 
 
 def read_report(text: str) -> Report:
@@ -255,7 +255,7 @@ def read_report(text: str) -> Report:
             {"event": "step", "time": 0, "model": "", "job": "", "scope": "", "chunk": 0} | report["attack"], VERDICT
         )
     if "checks" in report:
-        _CHECKS.check(report["checks"], "checks")
+        check_event({"event": "checks", "time": 0, "model": "", "job": "", "baseline": "", **report["checks"]}, VERDICT)
     end = report.get("end", {})
     if "model_inputs" in end:
         check_model_inputs(end["model_inputs"], "model_inputs")

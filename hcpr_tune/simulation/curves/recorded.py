@@ -157,13 +157,13 @@ class RecordedCurves:
         count = len(epochs)
         full = continued(table[:, :count], table[:, count:], draws)
         curves = Redrawn.of(full, noise_of(full, self.images))
-        places = np.array([coordinates(trial.params, self.space) for trial in self.trials])
-        return RecordedPlay(tuple(epochs), self.images, self, curves, places, seed)
+        points = np.array([coordinates(trial.params, self.space) for trial in self.trials])
+        return RecordedPlay(tuple(epochs), self.images, self, curves, points, seed)
 
     def _check(self, epochs: Sequence[int], table: Array) -> None:
         known = sorted({epoch for trial in self.trials for epoch in trial.robust})
-        for place, epoch in enumerate(epochs):
-            scored = int(np.isfinite(table[:, place]).sum())
+        for column, epoch in enumerate(epochs):
+            scored = int(np.isfinite(table[:, column]).sum())
             if scored == 0:
                 raise InputError(
                     f"{self.words} has no score at epoch {epoch}, where a rung is (it has {_listed(known)}); "
@@ -202,16 +202,16 @@ def coordinates(params: Params, space: Space) -> list[float]:
     """A point in the unit cube: a number by its position in its range (linear or log), a choice with one coordinate per
     value. A dimension that does not exist is in the middle.
     """
-    place: list[float] = []
+    point: list[float] = []
     for name, dimension in space.items():
         value = params.get(name)
         if isinstance(dimension, Choice):
             # Different choices are then at distance 1.
-            place += [0.5**0.5 * (value == choice) for choice in dimension.choices]
+            point += [0.5**0.5 * (value == choice) for choice in dimension.choices]
         else:
             assert isinstance(dimension, Range)
-            place.append(0.5 if value is None else _share(float(value), dimension))
-    return place
+            point.append(0.5 if value is None else _share(float(value), dimension))
+    return point
 
 
 def _share(value: float, dimension: Range) -> float:
@@ -229,11 +229,11 @@ class RecordedPlay:
     images: int
     source: RecordedCurves
     curves: Redrawn
-    places: Array
+    points: Array
     seed: int
 
     def curve(self, trial: int, params: Params) -> Curve:
-        away = self.places - np.array(coordinates(params, self.source.space))
+        away = self.points - np.array(coordinates(params, self.source.space))
         nearest = int((away**2).sum(axis=1).argmin())
         draws = np.random.default_rng((self.seed & (2**63 - 1), trial))
         seen, true = self.curves.draw(nearest, draws)

@@ -31,18 +31,18 @@ def continued(robust: Array, clean: Array, draws: np.random.Generator) -> Array:
     """
     full = [robust.copy(), clean.copy()]
     columns = robust.shape[1]
-    for place in [*range(1, columns), *range(columns - 2, -1, -1)]:
-        for other in (place - 1, place + 1):
+    for column in [*range(1, columns), *range(columns - 2, -1, -1)]:
+        for other in (column - 1, column + 1):
             if not 0 <= other < columns:
                 continue
-            both = np.isfinite(robust[:, place]) & np.isfinite(robust[:, other])
-            missing = ~np.isfinite(full[0][:, place]) & np.isfinite(full[0][:, other])
+            both = np.isfinite(robust[:, column]) & np.isfinite(robust[:, other])
+            missing = ~np.isfinite(full[0][:, column]) & np.isfinite(full[0][:, other])
             if not missing.any() or not both.any():
                 continue
             like = _alike(robust[both, other], full[0][missing, other], draws)
             for scores, filled in zip((robust, clean), full, strict=True):
-                x, y, at = scores[both, other], scores[both, place], filled[missing, other]
-                filled[missing, place] = y[like] + _slope(x, y) * (at - x[like])
+                x, y, at = scores[both, other], scores[both, column], filled[missing, other]
+                filled[missing, column] = y[like] + _slope(x, y) * (at - x[like])
     for scores, filled in zip((robust, clean), full, strict=True):
         # Nothing is known of a trial that was lost before its first score; it is lost again.
         filled[~np.isfinite(filled).all(axis=1)] = np.nanmean(scores, axis=0)

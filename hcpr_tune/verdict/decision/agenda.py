@@ -21,7 +21,7 @@ VALIDATION, TEST = "validation", "test"
 
 @dataclass(frozen=True)
 class Task:
-    """A job: train a model, attack it on one chunk of a split, or try a transfer attack from a baseline ("checks")."""
+    """A job: train a model, attack it on one chunk of a split, or check it (transfer attack, gradient masking)."""
 
     kind: Kind
     model: Model
@@ -79,7 +79,7 @@ def stages(plan: Plan, state: State) -> Iterator[Stage]:
     found = select(plan, state)
     yield Stage(tuple(later_models(plan, found)), VALIDATION)
     if plan.test:
-        yield Stage(tuple(opened_models(plan, found)), TEST)
+        yield Stage(tuple(tested_models(plan, found)), TEST)
 
 
 def first_models(plan: Plan) -> Iterator[Model]:
@@ -93,7 +93,7 @@ def first_models(plan: Plan) -> Iterator[Model]:
 
 def later_models(plan: Plan, found: Selection) -> Iterator[Model]:
     """The remaining seeds of the winner and its baselines, and the ablations."""
-    finalists = [candidate for candidate in judged(plan, found) if not candidate.weights]
+    finalists = [candidate for candidate in tested_candidates(plan, found) if not candidate.weights]
     made = ablations(plan, found.winner) if plan.ablations and found.winner else []
     for seed in range(plan.seeds):
         for candidate in finalists:
@@ -102,18 +102,18 @@ def later_models(plan: Plan, found: Selection) -> Iterator[Model]:
             yield plan.models(candidate, plan.other_seeds)[seed]
 
 
-def judged(plan: Plan, found: Selection) -> list[Candidate]:
+def tested_candidates(plan: Plan, found: Selection) -> list[Candidate]:
     """The candidates with all seeds and test images: the winner, its baseline, and all those it is compared with."""
     chosen = [found.winner, found.baseline, *(one for one in plan.candidates if one.role in ("compared", "given"))]
     return list({candidate.name: candidate for candidate in chosen if candidate is not None}.values())
 
 
-def opened_models(plan: Plan, found: Selection) -> Iterator[Model]:
+def tested_models(plan: Plan, found: Selection) -> Iterator[Model]:
     """All their seeds. Empty without a winner: the test images would have nothing to confirm."""
     if found.winner is None:
         return
     for seed in range(plan.seeds):
-        for candidate in judged(plan, found):
+        for candidate in tested_candidates(plan, found):
             models = plan.models(candidate, plan.seeds)
             if seed < len(models):
                 yield models[seed]
@@ -122,22 +122,22 @@ def opened_models(plan: Plan, found: Selection) -> Iterator[Model]:
 def open_tasks(plan: Plan, state: State, stage: Stage) -> list[Task]:
     """The tasks that a stage still needs, running or not, in the order in which they start."""
     tasks: list[tuple[tuple[int, int], Task]] = []
-    for place, model in enumerate(stage.models):
+    for index, model in enumerate(stage.models):
         known = state.models.get(model.id)
         if known is not None and known.lost:
             continue
         if not model.weights and (known is None or not known.finished):
-            tasks.append(((_seed_place(plan, model), -1), Task("train", model)))
+            tasks.append(((_seed_index(plan, model), -1), Task("train", model)))
             continue
-        tasks += [((_seed_place(plan, model), task.chunk), task) for task in _attacks(plan, state, model, stage.split)]
-        look = _look(plan, state, model)
-        if look is not None and stage.split == VALIDATION:
-            tasks.append(((_seed_place(plan, model), place), look))
+        tasks += [((_seed_index(plan, model), task.chunk), task) for task in _attacks(plan, state, model, stage.split)]
+        checks = _checks(plan, state, model)
+        if checks is not None and stage.split == VALIDATION:
+            tasks.append(((_seed_index(plan, model), index), checks))
     # Chunk by chunk over all models of a seed, so that all have seen nearly the same images if it is interrupted.
     return [task for _, task in sorted(tasks, key=lambda one: one[0])]
 
 
-def _seed_place(plan: Plan, model: Model) -> int:
+def _seed_index(plan: Plan, model: Model) -> int:
     return max(0, model.seed - plan.first_seed)
 
 
@@ -158,7 +158,7 @@ def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Tas
                 yield task
 
 
-def _look(plan: Plan, state: State, model: Model) -> Task | None:
+def _checks(plan: Plan, state: State, model: Model) -> Task | None:
     """The transfer attack, once both models exist and the first chunk was attacked.
 
     An external model gets this task even without a baseline, since it was not checked for masked gradients yet.
@@ -175,7 +175,7 @@ def _look(plan: Plan, state: State, model: Model) -> Task | None:
     if baseline is None and (not model.weights or masking_of(state, model) is not None):
         return None
     task = Task("checks", model, baseline=baseline)
-    known = (model.id, baseline.id if baseline is not None else "") in state.looks
+    known = (model.id, baseline.id if baseline is not None else "") in state.checks
     return None if known or task.key in state.failed else task
 
 

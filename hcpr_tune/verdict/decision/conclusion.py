@@ -15,7 +15,7 @@ from hcpr_tune.search.record.history import COUNTS, History
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, replaced_attacks
 from hcpr_tune.training.recipe import Recipe
-from hcpr_tune.verdict.decision.agenda import TEST, VALIDATION, is_settled, judged
+from hcpr_tune.verdict.decision.agenda import TEST, VALIDATION, is_settled, tested_candidates
 from hcpr_tune.verdict.decision.selection import (
     Selection,
     best_epoch,
@@ -38,7 +38,7 @@ MOST_PAIRS = 8
 
 
 @dataclass(frozen=True)
-class Judged:
+class CandidateModels:
     """A candidate with the models that exist of it."""
 
     candidate: Candidate
@@ -49,18 +49,18 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
     """All results so far, whether the verdict is finished or not."""
     found = select(plan, state)
     listed = [*plan.candidates, *(ablations(plan, found.winner) if plan.ablations and found.winner else [])]
-    baselines = judged(plan, found)
+    baselines = tested_candidates(plan, found)
 
-    def with_models(candidate: Candidate, split: str) -> Judged:
+    def with_models(candidate: Candidate, split: str) -> CandidateModels:
         count = plan.seeds if candidate in baselines else plan.other_seeds
-        return Judged(candidate, tuple(living(plan, state, candidate, count, split)))
+        return CandidateModels(candidate, tuple(living(plan, state, candidate, count, split)))
 
     candidates = [with_models(one, VALIDATION) for one in listed]
     splits: dict[str, Any] = {VALIDATION: of_split(plan, state, found, candidates, VALIDATION)}
-    opened = [with_models(one, TEST) for one in baselines]
+    tested = [with_models(one, TEST) for one in baselines]
     # Test results are shown even if only an earlier verdict asked for them.
-    if plan.test or any(one.models for one in opened):
-        splits[TEST] = of_split(plan, state, found, opened, TEST)
+    if plan.test or any(one.models for one in tested):
+        splits[TEST] = of_split(plan, state, found, tested, TEST)
     settled = is_settled(plan, state)
     return {
         "format": FORMAT,
@@ -81,7 +81,7 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
         "baseline": found.baseline.name if found.baseline else None,
         "candidates": [candidate_plain(plan, state, one) for one in candidates],
         "splits": splits,
-        "openings": history.openings,
+        "test_accesses": history.test_accesses,
         "versions": state.versions,
         "workers": state.workers,
         "worker_seconds": round(state.worker_seconds, 1),
@@ -115,7 +115,7 @@ def schedule_words(recipe: Recipe) -> str:
     )
 
 
-def candidate_plain(plan: Plan, state: State, one: Judged) -> dict[str, Any]:
+def candidate_plain(plan: Plan, state: State, one: CandidateModels) -> dict[str, Any]:
     """One candidate: its recipe, its models, doubts about its numbers, and by how much the search overestimated it."""
     candidate = one.candidate
     again = [_margin_score(plan, state, model) for model in one.models]
@@ -163,7 +163,9 @@ def model_plain(plan: Plan, state: State, model: Model) -> dict[str, Any]:
     return {"id": model.id, "seed": model.seed, "epoch": epoch, "seconds": round(known.seconds, 1), **counts}
 
 
-def of_split(plan: Plan, state: State, found: Selection, candidates: Sequence[Judged], split: str) -> dict[str, Any]:
+def of_split(
+    plan: Plan, state: State, found: Selection, candidates: Sequence[CandidateModels], split: str
+) -> dict[str, Any]:
     """All numbers on one split, over the images on which all of these models were attacked."""
     there = [one for one in candidates if one.models]
     chunks = common_chunks(plan, state, [model for one in there for model in one.models], split)
@@ -212,8 +214,8 @@ def same_seeds(own: Sequence[Model], others: Sequence[Model]) -> list[tuple[int,
     """Pairs of indices of models with the same seed, so that a lost model shifts no pair. External models: (0, 0)."""
     if any(model.weights for model in (*own, *others)):
         return [(0, 0)]
-    place = {model.seed: index for index, model in enumerate(others)}
-    return [(index, place[model.seed]) for index, model in enumerate(own) if model.seed in place]
+    position = {model.seed: index for index, model in enumerate(others)}
+    return [(index, position[model.seed]) for index, model in enumerate(own) if model.seed in position]
 
 
 def pairs_plain(plan: Plan, state: State, models: Sequence[Model], split: str, chunks: Sequence[int]) -> dict[str, Any]:
@@ -260,6 +262,6 @@ def best_model(plain: Mapping[str, Any]) -> dict[str, Any] | None:
     if candidate is None or of is None:
         return None
     shares = of["robust_accuracy"]["per_seed"]
-    place = max(range(len(shares)), key=lambda index: (shares[index], -index))
-    model: dict[str, Any] = candidate["models"][place]
+    best = max(range(len(shares)), key=lambda index: (shares[index], -index))
+    model: dict[str, Any] = candidate["models"][best]
     return model | {"recipe": candidate["recipe"]}

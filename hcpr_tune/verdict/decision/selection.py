@@ -59,13 +59,13 @@ def _select(plan: Plan, state: State) -> Selection:
             candidates.append((candidate, models))
     chunks = common_chunks(plan, state, [model for _, models in candidates for model in models], "validation")
     ranked = []
-    for place, (candidate, models) in enumerate(candidates):
+    for index, (candidate, models) in enumerate(candidates):
         if not chunks:
             break
         robust = survive(plan, state, models, "validation", chunks).mean()
         clean = survive(plan, state, models, "validation", chunks, CLEAN).mean()
         scores = {"robust_accuracy": float(robust), "clean_accuracy": float(clean)}
-        ranked.append(((*plan.goal.place(scores), place), candidate))
+        ranked.append(((*plan.goal.place(scores), index), candidate))
     order = tuple(candidate for _, candidate in sorted(ranked, key=lambda one: one[0]))
     winner = order[0] if order else None
     published = next((one for one in plan.candidates if one.role == "published"), None)
@@ -181,10 +181,10 @@ def _masking_alarms(state: State, models: Sequence[Model]) -> Iterable[str]:
 
 
 def masking_of(state: State, model: Model) -> dict[str, Any] | None:
-    """The masking alarm's counts: of the "look" at the attacked weights if there was one, else of the last epoch."""
+    """The masking alarm's counts: of the attacked weights if they were checked, else of the last epoch's."""
     known = state.models[model.id].masking
-    looked = [look["masking"] for (one, _), look in state.looks.items() if one == model.id and look.get("masking")]
-    return next(iter(looked), known)
+    counted = [found["masking"] for (one, _), found in state.checks.items() if one == model.id and found.get("masking")]
+    return next(iter(counted), known)
 
 
 def _chunks_of(plan: Plan, state: State, models: Sequence[Model], splits: Collection[str]) -> Sequence[Chunk]:
@@ -221,8 +221,8 @@ def _square(state: State, chunks: Sequence[Chunk]) -> tuple[int, int]:
 def _transfer(state: State, models: Sequence[Model]) -> tuple[int, int]:
     """(images that the transfer attack breaks although APGD on the model itself did not, images)."""
     of = {model.id for model in models}
-    looks = [look for (model, _), look in state.looks.items() if model in of]
-    return sum(look["broken"] for look in looks), sum(look["images"] for look in looks)
+    found = [one for (model, _), one in state.checks.items() if model in of]
+    return sum(one["broken"] for one in found), sum(one["images"] for one in found)
 
 
 def _too_many(what: str, most: float, count: int, images: int) -> Iterable[str]:

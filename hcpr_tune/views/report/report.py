@@ -33,7 +33,7 @@ from hcpr_tune.views.report.page.skeleton import (
 )
 from hcpr_tune.views.status import STATES, TRIAL_STATES, counts, state_of
 from hcpr_tune.views.summary import alarms, gain_points
-from hcpr_tune.views.verdicts import SPLITS, TABLE_TITLES, openings_words, read_verdict, table_rows, verdict_lines
+from hcpr_tune.views.verdicts import SPLITS, TABLE_TITLES, read_verdict, table_rows, verdict_lines, words_on_test_access
 from hcpr_tune.views.wording import counted
 
 MOST_ROWS, MOST_MEMBERS = 1000, 8
@@ -195,7 +195,7 @@ def gain_words(told: ReportContext, best: Trial) -> str:
 def what_it_is_worth(told: ReportContext, best: Trial) -> str:
     """Caveats about the numbers."""
     candidates = sum(bool(trial.rungs) for trial in told.history.trials.values())
-    opened = openings_words(told.history.openings)
+    opened = words_on_test_access(told.history.test_accesses)
     words = (
         f"Robust accuracy is under the margin attack, {told.study.recipe.evaluation.steps} steps, on images that the"
         " models were not trained on."
@@ -273,7 +273,7 @@ def verdict_section(told: ReportContext) -> list[Section]:
     plain = read_verdict(told.folder.root)
     if plain is None:
         return []
-    lines = verdict_lines(plain | {"openings": told.history.openings})
+    lines = verdict_lines(plain | {"test_accesses": told.history.test_accesses})
     body = [f'<p class="lead">{escape(lines[0])}</p>' if lines else ""]
     body.append(f"<ul>{''.join(f'<li>{escape(line.strip())}</li>' for line in lines[1:])}</ul>")
     for split in SPLITS:

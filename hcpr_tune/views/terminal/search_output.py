@@ -166,7 +166,7 @@ def beside_best(folder: StudyFolder) -> str:
 def verdict_event_words(event: dict[str, Any]) -> str:
     """A step of a verdict in one line."""
     clock = time.strftime("%H:%M:%S")
-    if event["news"] == "opening":
+    if event["news"] == "test_access":
         return f"{clock} access {event['number']} to the test images begins; it is noted in the study's record"
     who = f"{event['candidate']}, seed {event['seed']}"
     if event["news"] == "trouble":
