@@ -85,6 +85,12 @@ def coloured_digits(folder: Path, images: int = 600) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests run on Ray come first: they last longest, and none of them may be the last to begin."""
+    on_ray = {item.path for item in items if item.get_closest_marker("cluster")}
+    items.sort(key=lambda item: item.path not in on_ray)
+
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

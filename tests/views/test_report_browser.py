@@ -13,6 +13,8 @@ from hcpr_tune.views.report.figures import FIGURES
 from hcpr_tune.views.report.report import write_report
 from tests.views.recorded import history_like
 
+pytestmark = pytest.mark.browser
+
 STUDIES = {
     "none": (0, {}, "none"),
     "one": (1, {}, "one"),
