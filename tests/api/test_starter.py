@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -64,6 +65,7 @@ def test_a_training_goes_on_where_it_was_stopped(command, tmp_path, background):
         or (tmp_path / "cut" / "metrics.jsonl").read_text().count("\n") < 6
     ):
         assert process.poll() is None
+        time.sleep(0.01)
     process.kill()
     process.communicate()
     done = command("train", "--recipe", "recipe.toml", "--out", "cut", "--resume")

@@ -76,7 +76,7 @@ def kill_at(moment: int, seconds: float, process: subprocess.Popen[str], record:
     else:
         lines = drawn.randrange(2, 28)
         while process.poll() is None and record.read_bytes().count(b"\n") < lines:
-            pass
+            time.sleep(0.002)
         size = record.stat().st_size
         while process.poll() is None and record.stat().st_size == size:
             pass
@@ -113,7 +113,7 @@ def follow(
         if wanted(events):
             return events
         assert not ended, (process and process.communicate(), events[-3:])
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 def epochs_in(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
