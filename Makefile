@@ -1,16 +1,24 @@
-# Two commands: `make tune` runs the default search, `make test` the tests, two files at a time, the long ones (tests/cluster) first. Each makes its virtual environment once.
+# `make tune` runs the default search, `make check` the linters and the quick tests, `make test` the tests, two files at
+# a time. Each makes its virtual environment once.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: tune test test-faults lint clean
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: tune check test test-faults lint clean
 
 tune: $(VENV)/installed
 	$(BIN)/python launch/tune.py --space default $(ARGS)
 
+# Linters, types, and the tests that start neither Ray nor a browser: two to three minutes on two cores.
+check: lint
+	$(PYTEST) -m "not (cluster or browser or long)" $(ARGS)
+
+# About ten minutes on two cores.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # Each fault ten times, the driver's kill at twenty moments, and what takes long: close to two hours on two cores.
 test-faults: $(VENV)/installed-dev

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hcpr_tune.search.spec.study import StudySpec, read_study
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models are so small that threads would wait for each other
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,13 +52,13 @@ seconds_at_end = 0
 """
 
 
-SLOW_SPACE = SMALL_SPACE.replace("steps = 2", "steps = 20")
+SLOW_SPACE = SMALL_SPACE.replace("model = { width = 4 }", 'model = { name = "tests.slow:second" }')
 """The same with epochs long enough for something to happen in the middle of one."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-rounds", type=int, default=1, help="how often each fault is caused")
-    parser.addoption("--kill-moments", type=int, default=2, help="at how many moments the driver is killed")
+    parser.addoption("--kill-moments", type=int, default=1, help="at how many moments the driver is killed")
     parser.addoption("--first-fault-round", type=int, default=0, help="to spread the rounds over several runs")
 
 
@@ -80,6 +85,12 @@ def coloured_digits(folder: Path, images: int = 600) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests run on Ray come first: they last longest, and none of them may be the last to begin."""
+    on_ray = {item.path for item in items if item.get_closest_marker("cluster")}
+    items.sort(key=lambda item: item.path not in on_ray)
+
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -96,21 +107,23 @@ def small_study(space_file: Path) -> StudySpec:
     return read_study(space_file)
 
 
+def run_here(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """`hcpr_tune ARGUMENTS` in this folder, in this process: to import torch takes longer than most tests."""
+    from hcpr_tune.cli.main import main
+
+    out, err, words = io.StringIO(), io.StringIO(), [*map(str, arguments)]
+    with chdir(folder), redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main(words)
+        except SystemExit as ended:  # argparse
+            code = ended.code if isinstance(ended.code, int) else 1
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    """Runs `python launch/NAME.py ARGUMENTS` in an empty folder, as a user would."""
-
-    def run(name: str, *arguments: str | Path, timeout: float = 200) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "launch" / f"{name}.py"), *map(str, arguments)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    return run
+    """Runs `hcpr_tune ARGUMENTS` in an empty folder, in this process."""
+    return partial(run_here, tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -132,9 +145,9 @@ def without_dashboard(arguments: Sequence[str | Path]) -> list[str]:
     return given if "--dashboard-host" in given else [*given, "--dashboard-host", "none"]
 
 
-@pytest.fixture
-def background(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `python launch/NAME.py ARGUMENTS` in its own session; what is left is ended, by its id, after the test."""
+@contextmanager
+def in_background(folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `python launch/NAME.py ARGUMENTS` in its own session; what is left is ended, by its id, in the end."""
     started: list[subprocess.Popen[str]] = []
 
     def start(name: str, *arguments: str | Path) -> subprocess.Popen[str]:
@@ -144,7 +157,7 @@ def background(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]
                 str(ROOT / "launch" / f"{name}.py"),
                 *(without_dashboard(arguments) if name == "tune" else map(str, arguments)),
             ],
-            cwd=tmp_path,
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -158,3 +171,10 @@ def background(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+@pytest.fixture
+def background(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """In the test's folder."""
+    with in_background(tmp_path) as start:
+        yield start

@@ -17,7 +17,6 @@ from hcpr_tune.search.record.results import best_metrics
 from hcpr_tune.search.spec.study import find_space, read_study
 from hcpr_tune.training.recipe import recipe_to_toml
 from hcpr_tune.views.report.figures import FIGURES
-from tests.conftest import SMALL_SPACE
 from tests.views.recorded import written
 
 
@@ -101,27 +100,6 @@ def test_nothing_heavy_is_imported_before_it_is_used():
         "import hcpr_tune, sys; print([m for m in ('torch', 'ray', 'pandas', 'plotly', 'optuna') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-@pytest.mark.cluster
-def test_a_search_from_a_program_on_a_space_of_its_own(tmp_path):
-    import tomllib
-
-    space = tomllib.loads(SMALL_SPACE)
-    code = (
-        "import hcpr_tune, json\n"
-        f"study = hcpr_tune.tune({space!r}, trials=2, name='mine', settings={{'hcpr.scale': 8.0}})\n"
-        "print(json.dumps([len(study.trials), study.best['trial'], list(study.spec.space)]))\n"
-        "again = hcpr_tune.Study.open('results/mine').resume(trials=3)\n"
-        "print(json.dumps(len(again.trials)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert [line for line in lines if line.startswith("[2, ")]
-    assert lines[-1] == "3"
-    assert (tmp_path / "results" / "mine" / "report.html").is_file()
-    assert '["pace.shape"]]' in done.stdout
 
 
 def test_settings_that_are_tables_are_laid_over_as_tables(tmp_path, space_file):

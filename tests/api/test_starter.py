@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_the_starter_fits_the_images_and_can_be_run(tmp_path, size, mode, model,
 
 def test_a_folder_of_jpegs_is_searched_trained_and_attacked_without_code(command, tmp_path):
     write_images(tmp_path / "pets", size=(16, 16), count=20, suffix="jpg")
-    made = command("../hcpr_tune/__main__", "init", "pets", "--out", "pets.toml")
+    made = command("init", "pets", "--out", "pets.toml")
     assert made.returncode == 0, made.stderr
     (tmp_path / "recipe.toml").write_text(
         f'method = "trades"\nepochs = 2\nbatch_size = 16\n[task]\ndataset = "folder:{tmp_path / "pets"}"\n'
@@ -55,7 +56,7 @@ def test_a_folder_of_jpegs_is_searched_trained_and_attacked_without_code(command
 
 def test_a_training_goes_on_where_it_was_stopped(command, tmp_path, background):
     recipe = "[task]\nepsilon = 0.15\n[model]\nwidth = 4\n[attack]\nsteps = 1\n[evaluation]\nsteps = 1\nperiod = 100\n"
-    (tmp_path / "recipe.toml").write_text("epochs = 12\nsegment_ends = [4]\n" + recipe)
+    (tmp_path / "recipe.toml").write_text("epochs = 12\nbatch_size = 360\nsegment_ends = [4]\n" + recipe)
     whole = command("train", "--recipe", "recipe.toml", "--out", "whole")
     assert whole.returncode == 0, whole.stderr
     process = background("train", "--recipe", "recipe.toml", "--out", "cut")
@@ -64,6 +65,7 @@ def test_a_training_goes_on_where_it_was_stopped(command, tmp_path, background):
         or (tmp_path / "cut" / "metrics.jsonl").read_text().count("\n") < 6
     ):
         assert process.poll() is None
+        time.sleep(0.01)
     process.kill()
     process.communicate()
     done = command("train", "--recipe", "recipe.toml", "--out", "cut", "--resume")

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from tests.cluster.test_search import in_folder, outcome, record_of, search
-from tests.conftest import SLOW_SPACE
+from tests.cluster.here import disconnect
+from tests.cluster.test_search import ONE_WORKER, in_folder, outcome, record_of, search
+from tests.conftest import ROOT, SLOW_SPACE
 from tests.s3 import s3_server
 
-__all__ = ["s3_server"]
+__all__ = ["ONE_WORKER", "s3_server"]
 
-ONE_WORKER = ("--set", "resources.workers=1")
+
+@pytest.fixture(scope="package", autouse=True)
+def one_ray():
+    """Workers and commands find the modules of the tests; what `shared_ray` connected is over with the last test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        yield
+        disconnect()
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
     """An undisturbed search with one worker: what it decided and reached, and how long it took."""
     folder = in_folder(tmp_path_factory.mktemp("undisturbed"), SLOW_SPACE)
-    done = search(folder, "--space", "small.toml", "--name", "whole", *ONE_WORKER)
+    done = search(folder, "--space", "small.toml", "--name", "whole")
     assert done.returncode == 0, done.stderr
     events = record_of(folder, "whole")
     return outcome(folder, "whole"), events[-1]["time"] - events[0]["time"]

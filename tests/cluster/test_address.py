@@ -17,8 +17,8 @@ from tests.training.test_folders import write_images
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture
-def cluster(tmp_path):
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
     """The address of a one-node cluster on free ports; its processes are ended by their group."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -31,11 +31,11 @@ def cluster(tmp_path):
         "--head",
         "--block",
         f"--port={port}",
-        "--num-cpus=2",
+        "--num-cpus=1",
     ]
     command += ["--include-dashboard=false", "--disable-usage-stats"]
     environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
-    with (tmp_path / "ray.log").open("w") as log:
+    with (tmp_path_factory.mktemp("ray") / "ray.log").open("w") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     yield f"127.0.0.1:{port}", environment
     os.killpg(head.pid, signal.SIGKILL)
@@ -44,6 +44,13 @@ def cluster(tmp_path):
     except subprocess.TimeoutExpired:
         os.killpg(head.pid, signal.SIGKILL)
         head.wait()
+
+
+def until_it_listens(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        while probe.connect_ex((host, int(port))):
+            time.sleep(0.2)
 
 
 def searched(cluster, space_file, name, *arguments):
@@ -70,7 +77,7 @@ def test_a_search_joins_a_running_cluster(cluster, space_file):
         if done.returncode != 2 or time.monotonic() > deadline:
             break
         assert not (space_file.parent / "results").exists()
-        time.sleep(1)
+        until_it_listens(address)
     assert done.returncode == 0, done.stderr
     assert (space_file.parent / "results" / "joined" / "best" / "model.safetensors").exists()
     code = (

@@ -14,7 +14,7 @@ import pytest
 
 from hcpr_tune.execution import runner
 from hcpr_tune.execution.capacity import Share
-from hcpr_tune.execution.cluster import Cluster, connected
+from hcpr_tune.execution.cluster import Cluster
 from hcpr_tune.execution.ray_metrics import STATES, RayMetrics
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import read_history
@@ -22,24 +22,28 @@ from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec, extend, read_study
 from hcpr_tune.search.storage.studies import StoredStudy, check_new, create
 from hcpr_tune.views.trackers.trackers import TrackerView
+from tests.cluster.here import NAME, shared_ray
 from tests.cluster.test_detach import asked
 from tests.cluster.test_search import in_folder
 from tests.execution.test_ray_metrics import names_in_board
 from tests.views.test_trackers import as_recorded, mlflow_runs, wandb_runs
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # SQLAlchemy's, of MLflow
+]
 
-SHARE = Share(workers=2, cpus_per_trial=1.0, gpus_per_trial=0.0)
+SHARE = Share(workers=1, cpus_per_trial=1.0, gpus_per_trial=0.0)
 GPUS = 0.5
 """As if trials had a share of a GPU."""
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Cluster]:
-    with connected(None, name="the driver") as cluster:
-        while asked(cluster.dashboard_url, "") != 401:
-            time.sleep(0.1)
-        yield cluster
+def here() -> Cluster:
+    cluster = shared_ray()
+    while asked(cluster.dashboard_url, "") != 401:
+        time.sleep(0.1)
+    return cluster
 
 
 @dataclass
@@ -78,12 +82,29 @@ def metrics(folder: StudyFolder, study: StudySpec, history: History) -> RayMetri
     return RayMetrics(folder, study, history, GPUS)
 
 
+def mirrored(name: str) -> Any:
+    """Makes the listener of `--log-to NAME`."""
+    return lambda folder, study, history: TrackerView(name, folder, study, history)
+
+
 @pytest.fixture(scope="module")
-def first(here, tmp_path_factory) -> Searched:
-    """One whole search with a name of its own."""
-    searched = begun(tmp_path_factory.mktemp("first"), "named-2026")
-    searched.go_on(metrics)
-    return searched
+def first(here, tmp_path_factory) -> Iterator[Searched]:
+    """One whole search with a name of its own, and with trackers."""
+    pytest.importorskip("mlflow", reason="no MLflow: pip install 'hcpr_tune[mlflow]'")
+    package = pytest.importorskip("wandb", reason="no W&B: pip install 'hcpr_tune[wandb]'")
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("MODE", "offline"), ("DIR", str(folder))):
+            patch.setenv(f"WANDB_{name}", value)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
+        searched = begun(folder, "named-2026")
+        searched.go_on(*LISTENERS)
+        yield searched
+        package.teardown()
+
+
+LISTENERS = (metrics, mirrored("mlflow"), mirrored("wandb"))
 
 
 def exported(name: str) -> dict[tuple[str, ...], float]:
@@ -128,17 +149,31 @@ def test_ray_exports_what_the_record_says(first):
     assert {state: found["hcpr_tune_trials", state] for state in STATES} == {
         state: sum(trial.state == state for trial in history.trials.values()) for state in STATES
     }
-    assert found["hcpr_tune_workers", ""] == 2
+    assert found["hcpr_tune_workers", ""] == 1
     held = sum(value for (name, purpose), value in found.items() if "worker_seconds" in name and purpose != "idle")
     assert held == pytest.approx(history.worker_seconds, rel=0.05)
     assert found["hcpr_tune_gpu_seconds_total", ""] == pytest.approx(GPUS * history.worker_seconds)
     assert {name for name, _ in found} == names_in_board()
 
 
-def test_after_a_resume_the_totals_go_on(first):
-    before = epochs_of(first.history)
-    first.extend(6, metrics)
+def check_trackers(searched: Searched) -> dict[Any, Any]:
+    """MLflow's runs, if they and W&B's show what the record says."""
+    assert [view.trouble for view in searched.listeners] == ["", "", ""]
+    runs = mlflow_runs()
+    as_recorded(searched.history, runs, "mlflow", searched.study)
+    wandb = searched.folder.root.parents[1] / "wandb"
+    as_recorded(searched.history, wandb_runs(wandb), "wandb", searched.study)
+    return runs
+
+
+def test_after_a_resume_the_totals_and_the_trackers_go_on_and_the_terminal_shows_nothing_of_it(first, capfd):
+    before, runs = epochs_of(first.history), check_trackers(first)
+    capfd.readouterr()
+    first.extend(6, *LISTENERS)
     assert epochs_of(first.history) > before
+    found = check_trackers(first)
+    assert {key: run.identity for key, run in found.items()}.items() >= {k: r.identity for k, r in runs.items()}.items()
+    assert capfd.readouterr() == ("", "")
     exported_when("named-2026", hcpr_tune_epochs_total=epochs_of(first.history))
 
 
@@ -148,11 +183,13 @@ def test_the_dashboard_names_driver_workers_and_jobs(here, first):
     from ray.util.state.exception import RayStateApiException
 
     (driver,) = list_jobs(address=here.dashboard_url, detail=True)
-    assert driver.metadata == {"job_name": "the driver"}
+    assert driver.metadata == {"job_name": NAME}
     actors = list_actors(address=here.dashboard_url, detail=True)
-    assert {actor.class_name for actor in actors} == {"TrainJob"}
-    assert {actor.repr_name for actor in actors} >= {f"named-2026 worker {actor.pid}" for actor in actors[:1]}
     ours = [actor for actor in actors if actor.repr_name.startswith("named-2026")]
+    assert {(actor.class_name, actor.repr_name) for actor in ours} == {
+        ("TrainJob", f"named-2026 worker {actor.pid}") for actor in ours
+    }
+    assert ours
     address = ray.get_runtime_context().gcs_address
     try:
         logs = [part for actor in ours for part in get_log(address=address, actor_id=actor.actor_id, timeout=30)]
@@ -169,35 +206,3 @@ def test_the_dashboard_names_driver_workers_and_jobs(here, first):
         ends = f"study named-2026: trial {trial.number}, .*reached, robust accuracy {100 * trial.rungs[1]:.1f} %"
         assert any(re.fullmatch(stamp + begins, line) for line in lines), lines
         assert any(re.fullmatch(stamp + ends, line) for line in lines), lines
-
-
-def mirrored(name: str) -> Any:
-    """Makes the listener of `--log-to NAME`."""
-    return lambda folder, study, history: TrackerView(name, folder, study, history)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # SQLAlchemy's, of MLflow
-def test_trackers_follow_a_real_search_and_its_resume_and_the_terminal_shows_nothing_of_it(
-    here, tmp_path, monkeypatch, capfd
-):
-    pytest.importorskip("mlflow", reason="no MLflow: pip install 'hcpr_tune[mlflow]'")
-    package = pytest.importorskip("wandb", reason="no W&B: pip install 'hcpr_tune[wandb]'")
-    for name, value in (("MODE", "offline"), ("DIR", str(tmp_path))):
-        monkeypatch.setenv(f"WANDB_{name}", value)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
-    searched = begun(tmp_path, "mine")
-    searched.go_on(mirrored("mlflow"), mirrored("wandb"))
-    first = mlflow_runs()
-    as_recorded(searched.history, first, "mlflow", searched.study)
-    as_recorded(searched.history, wandb_runs(tmp_path / "wandb"), "wandb", searched.study)
-    searched.extend(6, mirrored("mlflow"), mirrored("wandb"))
-    assert [view.trouble for view in searched.listeners] == ["", ""]
-    found = mlflow_runs()
-    as_recorded(searched.history, found, "mlflow", searched.study)
-    as_recorded(searched.history, wandb_runs(tmp_path / "wandb"), "wandb", searched.study)
-    assert {key: run.identity for key, run in found.items()}.items() >= {
-        k: r.identity for k, r in first.items()
-    }.items()
-    package.teardown()
-    assert capfd.readouterr() == ("", "")

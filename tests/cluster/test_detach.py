@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.test_faults import epochs_in, follow
-from tests.cluster.test_search import in_folder, search
+from tests.cluster.test_search import in_folder, launched
 from tests.conftest import SMALL_SPACE
 
 pytestmark = pytest.mark.cluster
@@ -69,13 +70,13 @@ def hcpr_tune(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_detached_search_runs_on_and_is_found_again(head, tmp_path):
     address, dashboard = head
     while asked(dashboard, TOKEN) != 200:
-        pass
+        time.sleep(0.2)
     assert asked(dashboard, "") == 401
     assert asked(dashboard, "0" * 64) in (401, 403)
     space = SMALL_SPACE.replace("epochs = 4", "epochs = 400").replace("first_rung = 1", "first_rung = 200")
     storage = str(tmp_path / "shared")
     command = ("--space", str(in_folder(tmp_path, space) / "small.toml"), "--name", "away", "--storage", storage)
-    started = search(tmp_path, *command, "--address", address, "--detach", "--trials", "2")
+    started = launched(tmp_path, *command, "--address", address, "--detach", "--trials", "2")
     assert started.returncode == 0, started.stdout + started.stderr
     assert f"tune stop away --storage {storage}" in started.stdout
     record = tmp_path / "shared" / "away" / "record.jsonl"
@@ -83,7 +84,7 @@ def test_a_detached_search_runs_on_and_is_found_again(head, tmp_path):
     status = hcpr_tune(tmp_path, "status", "away", "--storage", storage)
     assert "state        running, led by process " in status.stdout
     assert "2 of 2 trials: 2 running" in status.stdout
-    again = search(tmp_path, "--resume", "away", "--storage", storage)
+    again = launched(tmp_path, "--resume", "away", "--storage", storage)
     assert again.returncode == 2
     assert "is being searched by process " in again.stderr
     logs = hcpr_tune(tmp_path, "logs", "away", "--storage", storage)
@@ -108,7 +109,7 @@ def record_events(record):
 
 
 def test_detaching_needs_a_cluster(tmp_path):
-    done = search(in_folder(tmp_path), "--space", "small.toml", "--detach")
+    done = launched(in_folder(tmp_path), "--space", "small.toml", "--detach")
     assert done.returncode == 2
     assert "--detach goes with --address HOST:PORT" in done.stderr
     assert not (tmp_path / "results").exists()

@@ -1,11 +1,13 @@
 """Nothing is lost: each fault is really caused, and the search that continues is compared with an undisturbed one.
 
-`make test` causes each once, the driver's kill at two moments; `make test-faults` ten times, at twenty moments.
+`make test` causes each once; `make test-faults` ten times, and the driver's kill at twenty moments. A driver that is to
+die is a process of its own; where only workers die, and where a search is gone on with, it is this process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -22,8 +24,9 @@ import pytest
 from hcpr_tune.search.record.record import read_history, read_lines, unsealed
 from hcpr_tune.training import manifest
 from tests.cluster.conftest import ONE_WORKER
-from tests.cluster.test_search import check_replayed, in_folder, outcome, record_of, search, table
-from tests.conftest import SLOW_SPACE, SMALL_SPACE
+from tests.cluster.here import meanwhile
+from tests.cluster.test_search import check_replayed, in_folder, launched, outcome, record_of, search, table
+from tests.conftest import SLOW_SPACE, SMALL_SPACE, in_background
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults]
 
@@ -73,7 +76,7 @@ def kill_at(moment: int, seconds: float, process: subprocess.Popen[str], record:
     else:
         lines = drawn.randrange(2, 28)
         while process.poll() is None and record.read_bytes().count(b"\n") < lines:
-            pass
+            time.sleep(0.002)
         size = record.stat().st_size
         while process.poll() is None and record.stat().st_size == size:
             pass
@@ -110,36 +113,37 @@ def follow(
         if wanted(events):
             return events
         assert not ended, (process and process.communicate(), events[-3:])
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 def epochs_in(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == "epoch"]
 
 
-def test_a_killed_worker_s_job_goes_on_from_its_last_checkpoint(fault_round, undisturbed, background, tmp_path):
-    process = background(
-        "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "orphan", *ONE_WORKER
-    )
+def test_a_killed_worker_s_job_goes_on_from_its_last_checkpoint(fault_round, undisturbed, tmp_path):
     record = tmp_path / "results" / "orphan" / "record.jsonl"
     count = random.Random(fault_round).randrange(
         1, 8
     )  # of eight epochs: after the last one there is nothing left to go on with
-    events = follow(record, lambda events: len(epochs_in(events)) >= count, process)
-    os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
-    out, err = process.communicate(timeout=200)
-    assert (process.returncode, err) == (0, ""), out
+
+    def kill() -> None:
+        events = follow(record, lambda events: len(epochs_in(events)) >= count)
+        os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
+
+    with meanwhile(kill):
+        done = search(in_folder(tmp_path, SLOW_SPACE), "--space", "small.toml", "--name", "orphan")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert len({event["worker"] for event in epochs_in(record_of(tmp_path, "orphan"))}) == 2
     assert outcome(tmp_path, "orphan") == undisturbed[0]
     check_nothing_ran_twice(tmp_path, "orphan", deaths=1)
     check_replayed(tmp_path, "orphan", 0.15)
 
 
-def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fault_round, background, tmp_path):
-    space = SLOW_SPACE.replace("epochs = 4", "epochs = 16").replace("first_rung = 1", "first_rung = 8")
+def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fault_round, tmp_path):
+    space = SLOW_SPACE.replace("epochs = 4", "epochs = 6").replace("first_rung = 1", "first_rung = 6")
     arguments = (
         "--space",
-        in_folder(tmp_path, space) / "small.toml",
+        "small.toml",
         "--trials",
         "2",
         "--set",
@@ -147,38 +151,50 @@ def test_a_job_whose_worker_dies_more_often_than_allowed_ends_its_trial_alone(fa
         "--set",
         "resources.checkpoint_every=3",
     )
-    process = background("tune", *arguments, "--name", "deadly", *ONE_WORKER)
     record = tmp_path / "results" / "deadly" / "record.jsonl"
-    for death in range(2):
-        events = follow(
-            record,
-            lambda events: len({one["worker"] for one in epochs_in(events)}) > death,  # noqa: B023
-            process,
-        )
-        os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, out + err
+
+    def kill() -> None:
+        for death in range(2):
+            events = follow(
+                record,
+                lambda events: len({one["worker"] for one in epochs_in(events)}) > death,  # noqa: B023
+            )
+            os.kill(worker_of(epochs_in(events)[-1]), signal.SIGKILL)
+
+    with meanwhile(kill):
+        done = search(in_folder(tmp_path, space), *arguments, "--name", "deadly")
+    assert done.returncode == 0, done.stdout + done.stderr
     rows = table(tmp_path / "results" / "deadly" / "trials.csv")
     assert [row["status"] for row in rows] == ["failed", "completed"]
     assert rows[0]["reason"] == "its worker process died 2 times; resources.worker_deaths allows 1"
     check_replayed(tmp_path, "deadly", 0.15)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_an_interruption_abandons_the_running_epoch(number, fault_round, background, tmp_path):
-    process = background("tune", "--space", in_folder(tmp_path, LONG_EPOCHS) / "small.toml", "--name", "cut")
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=["ctrl-c", "sigterm"]
+)
+def test_an_interruption_abandons_the_running_epoch_and_a_program_hears_of_it(
+    number, fault_round, background, tmp_path
+):
+    space = in_folder(tmp_path, LONG_EPOCHS) / "small.toml"
+    process = background("tune", "--space", space, "--name", "cut", "--json", *ONE_WORKER)
     record = tmp_path / "results" / "cut" / "record.jsonl"
     follow(record, lambda events: sum(e["event"] == "job" for e in events) >= 1, process)
     time.sleep(random.Random(fault_round).random() * 4)
     process.send_signal(number)
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 130
+    out, err = process.communicate(timeout=200)
+    assert (process.returncode, err.count("\n")) == (130, 1)
     assert "go on with: " in err
+    result = json.loads(out.splitlines()[-1])
+    assert (result["news"], result["exit_code"], result["exit_reason"]) == ("result", 130, "interrupted")
+    assert result["running"] == []
+    assert result["trials"]["interrupted"] >= 1
     assert "tune --resume cut --dashboard-host none\n" in err
     assert record_of(tmp_path, "cut")[-1]["reason"] == "interrupted"
     assert not (tmp_path / "results" / "cut" / "holder.json").exists()
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_ends_at_once_and_resuming_works(fault_round, undisturbed, background, tmp_path):
     process = background(
         "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "twice", *ONE_WORKER
@@ -200,22 +216,26 @@ def latest_checkpoint(folder: Path, name: str) -> Path:
     return max(paths, key=lambda path: path.stat().st_mtime_ns)
 
 
-@pytest.mark.parametrize("how", ["truncated", "altered"])
-def test_a_damaged_checkpoint_is_found_named_and_done_without(how, fault_round, undisturbed, background, tmp_path):
-    process = background(
-        "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "hurt", *ONE_WORKER
-    )
-    # Trial 0 in the middle of its last segment, from epoch 2 to 4.
-    follow(
-        tmp_path / "results" / "hurt" / "record.jsonl",
-        lambda events: any((e["trial"], e["epoch"]) == (0, 3) for e in epochs_in(events)),
-        process,
-    )
-    killed(process, tmp_path / "results" / "hurt" / "record.jsonl")
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory):
+    """A folder with a search whose driver was killed in the middle of trial 0's last segment, from epoch 2 to 4."""
+    folder = tmp_path_factory.mktemp("cut_off")
+    record = folder / "results" / "hurt" / "record.jsonl"
+    words = ("--space", in_folder(folder, SLOW_SPACE) / "small.toml", "--name", "hurt", *ONE_WORKER)
+    with in_background(folder) as start:
+        process = start("tune", *words)
+        follow(record, lambda events: any((e["trial"], e["epoch"]) == (0, 3) for e in epochs_in(events)), process)
+        killed(process, record)
+    return folder
+
+
+@pytest.mark.parametrize("how", ["truncated", pytest.param("altered", marks=pytest.mark.long)])
+def test_a_damaged_checkpoint_is_found_named_and_done_without(how, fault_round, undisturbed, cut_off, tmp_path):
+    shutil.copytree(cut_off, tmp_path, dirs_exist_ok=True)
     state = latest_checkpoint(tmp_path, "hurt") / "state.pt"
     data, at = state.read_bytes(), random.Random(fault_round).randrange(state.stat().st_size)
     state.write_bytes(data[:at] if how == "truncated" else data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
-    done = resumed(tmp_path, "hurt")
+    done = resumed(tmp_path, "hurt", "--trust")
     words = "state.pt is cut off" if how == "truncated" else "state.pt was altered"
     loss = f"the checkpoint {state.parent} was damaged ({words}); it goes on from what is left before it"
     assert loss in done.stdout
@@ -223,24 +243,16 @@ def test_a_damaged_checkpoint_is_found_named_and_done_without(how, fault_round, 
     assert outcome(tmp_path, "hurt") == undisturbed[0]
 
 
-def test_a_damaged_last_line_of_the_record_is_found_named_and_done_without(
-    fault_round, undisturbed, background, tmp_path
-):
-    process = background(
-        "tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "line", *ONE_WORKER
-    )
-    record = tmp_path / "results" / "line" / "record.jsonl"
-    drawn = random.Random(fault_round)
-    lines = drawn.randrange(3, 25)
-    follow(record, lambda events: len(events) >= lines, process)
-    killed(process, record)
+def test_a_damaged_last_line_of_the_record_is_found_named_and_done_without(fault_round, undisturbed, cut_off, tmp_path):
+    shutil.copytree(cut_off, tmp_path, dirs_exist_ok=True)
+    record = tmp_path / "results" / "hurt" / "record.jsonl"
     data = record.read_bytes()
-    at = drawn.randrange(data[:-1].rfind(b"\n") + 1, len(data) - 1)
+    at = random.Random(fault_round).randrange(data[:-1].rfind(b"\n") + 1, len(data) - 1)
     record.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-    done = resumed(tmp_path, "line")
+    done = resumed(tmp_path, "hurt", "--trust")
     assert "the last one, was damaged" in done.stdout
     assert "what it recorded is done again" in done.stdout
-    assert outcome(tmp_path, "line") == undisturbed[0]
+    assert outcome(tmp_path, "hurt") == undisturbed[0]
 
 
 @pytest.fixture
@@ -273,7 +285,7 @@ def test_a_full_disk_ends_the_search_clearly_and_space_lets_it_go_on(fault_round
         "--storage",
         str(small_disk),
     )
-    done = search(tmp_path, *arguments, *ONE_WORKER)
+    done = search(tmp_path, *arguments)
     assert done.returncode == 1, done.stdout + done.stderr
     error = done.stderr.splitlines()[-1]
     assert "No space left on device; make space" in error
@@ -288,15 +300,9 @@ def test_a_full_disk_ends_the_search_clearly_and_space_lets_it_go_on(fault_round
     assert outcome(tmp_path, "full") == undisturbed[0]
 
 
-def with_method(folder: Path, body: str) -> Path:
-    """The space with a method of the user's own, which breaks as `body` says."""
-    code = (
-        "import torch\n\n\ndef loss(natural, adversarial, labels):\n"
-        f"    {body}\n"
-        '    return torch.nn.functional.cross_entropy(adversarial, labels, reduction="none")\n'
-    )
-    (folder / "mine.py").write_text(code, encoding="utf-8")
-    space = SMALL_SPACE.replace("epochs = 4", 'epochs = 4\nmethod = "mine:loss"')
+def with_method(folder: Path, name: str) -> Path:
+    """The space with a method of the user's own, which breaks."""
+    space = SMALL_SPACE.replace("epochs = 4", f'epochs = 4\nmethod = "tests.cluster.broken:{name}"')
     space = space.replace(
         '"hcpr.scale" = { low = 4.0, high = 16.0, log = true }\n"pace.shape" = { choices = ["constant", "linear"] }',
         '"batch_size" = { choices = [64, 128] }',
@@ -305,8 +311,7 @@ def with_method(folder: Path, body: str) -> Path:
 
 
 def test_out_of_memory_in_one_trial_ends_that_trial_with_its_reason(fault_round, tmp_path):
-    body = 'if len(labels) == 64: raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")'
-    space = with_method(tmp_path, body)
+    space = with_method(tmp_path, "no_memory")
     done = search(tmp_path, "--space", str(space), "--name", "oom", "--trials", "6", "--set", "sampler.name='random'")
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path / "results" / "oom" / "trials.csv")
@@ -319,7 +324,7 @@ def test_out_of_memory_in_one_trial_ends_that_trial_with_its_reason(fault_round,
 
 
 def test_a_space_in_which_the_first_trials_all_fail_for_one_reason_ends_with_that_reason(fault_round, tmp_path):
-    space = with_method(tmp_path, 'raise ValueError("there is no such layer")')
+    space = with_method(tmp_path, "no_layer")
     done = search(tmp_path, "--space", str(space), "--name", "hopeless", "--trials", "40")
     assert done.returncode == 1
     assert "No trial reached its first rung: ValueError: there is no such layer." in done.stdout
@@ -328,20 +333,24 @@ def test_a_space_in_which_the_first_trials_all_fail_for_one_reason_ends_with_tha
     assert 5 <= len(rows) <= 5 + (os.cpu_count() or 1)
 
 
-def test_a_second_driver_is_refused_and_told_who_holds_the_study(fault_round, background, tmp_path):
-    process = background("tune", "--space", in_folder(tmp_path, LONG_EPOCHS) / "small.toml", "--name", "held")
-    follow(tmp_path / "results" / "held" / "record.jsonl", lambda events: len(events) >= 3, process)
-    done = search(tmp_path, "--resume", "held")
-    assert done.returncode == 2
-    assert f"is being searched by process {process.pid} on " in done.stderr
-    assert done.stderr.count("\n") == 1
-    stopped = subprocess.run(
-        [sys.executable, "-m", "hcpr_tune", "stop", "held"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+def test_a_second_driver_is_refused_and_told_who_holds_the_study_and_a_stop_ends_the_first(fault_round, tmp_path):
+    asked: list[subprocess.CompletedProcess[str]] = []
+
+    def ask() -> None:
+        follow(tmp_path / "results" / "held" / "record.jsonl", lambda events: len(events) >= 3)
+        asked.append(launched(tmp_path, "--resume", "held"))
+        stop = [sys.executable, "-m", "hcpr_tune", "stop", "held"]
+        asked.append(subprocess.run(stop, cwd=tmp_path, capture_output=True, text=True, check=False))
+
+    with meanwhile(ask):
+        held = search(in_folder(tmp_path, LONG_EPOCHS), "--space", "small.toml", "--name", "held")
+    refused, stopped = asked
+    assert refused.returncode == 2
+    assert f"is being searched by process {os.getpid()} on " in refused.stderr
+    assert refused.stderr.count("\n") == 1
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 130
-    assert "stopped on request; everything recorded is kept" in err
+    assert held.returncode == 130
+    assert "stopped on request; everything recorded is kept" in held.stderr
     assert record_of(tmp_path, "held")[-1]["reason"] == "interrupted"
 
 

@@ -12,17 +12,17 @@ import pytest
 from tests.cluster.nodes import Nodes
 from tests.cluster.test_faults import epochs_in, follow
 from tests.cluster.test_search import in_folder, record_of, table
-from tests.conftest import ROOT, SMALL_SPACE
+from tests.conftest import ROOT, SLOW_SPACE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults]
 
 # Jobs that last longer than a worker's process needs to start: Ray Tune gives up one that starts as soon as another one
 # is free.
 SPACE = (
-    SMALL_SPACE.replace("epochs = 4", "epochs = 24")
+    SLOW_SPACE.replace("tests.slow:second", "tests.slow:seconds")
+    .replace("epochs = 4", "epochs = 24")
     .replace("first_rung = 1", "first_rung = 12")
-    .replace("steps = 2", "steps = 40")
-    .replace("trials = 4", "trials = 8")
+    .replace("trials = 4", "trials = 6")
 )
 
 
@@ -95,7 +95,7 @@ def test_a_lost_node_s_job_goes_on_elsewhere_and_a_new_node_is_used(fault_round,
     assert sum(address_of(event) == lost for event in after) <= 1, "the lost node went on"
     assert any(event["trial"] == trial and event["epoch"] <= end and address_of(event) != lost for event in after)
     rows = table(tmp_path / "results" / "roaming" / "trials.csv")
-    assert [row["trial"] for row in rows] == [str(number) for number in range(8)]
+    assert [row["trial"] for row in rows] == [str(number) for number in range(6)]
     assert {row["status"] for row in rows} <= {"completed", "stopped"}
     reached = [(e["trial"], e["end"]) for e in events if e["event"] == "job_end" and e["status"] == "reached"]
     assert len(set(reached)) == len(reached), "a finished job ran again"

@@ -87,10 +87,8 @@ def running(process: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("apart", [True, False], ids=["namespaces", "loopback"])
+@pytest.mark.parametrize("apart", [None, pytest.param(False, marks=pytest.mark.long)], ids=["as can be", "loopback"])
 def test_nodes_join_are_used_and_are_lost(apart, tmp_path):
-    if apart and not can_be_apart():
-        pytest.skip("network namespaces need root and `ip`")
     with Nodes(workers=2, cpus=1, apart=apart) as nodes:
         names = {"head", "worker1", "worker2"}
         assert nodes.ips.keys() == names
@@ -110,6 +108,7 @@ def test_nodes_join_are_used_and_are_lost(apart, tmp_path):
     assert not list(Path("/run/netns").glob(f"hcpr-{os.getpid()}-*"))
 
 
+@pytest.mark.long
 def test_a_node_whose_cable_is_pulled_is_noticed_too(tmp_path):
     if not can_be_apart():
         pytest.skip("network namespaces need root and `ip`")

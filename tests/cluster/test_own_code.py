@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.cluster.test_search import ONE_WORKER
 from tests.conftest import SMALL_SPACE, without_dashboard
 from tests.reports.foreign import module_in, ran
 
@@ -18,7 +19,7 @@ def test_a_models_words_and_its_exit_break_neither_the_output_nor_a_worker(tmp_p
     model = 'model = { name = "theirs:leaves_later", head = "linear" }\nmethod = "theirs:loss"'
     text = SMALL_SPACE.replace("model = { width = 4 }", model).replace("trials = 4", "trials = 2")
     space.write_text(text.replace('"hcpr.scale" = { low = 4.0, high = 16.0, log = true }', ""), encoding="utf-8")
-    start = without_dashboard(["tune", "--space", "own.toml", "--name", "own", "--json"])
+    start = without_dashboard(["tune", "--space", "own.toml", "--name", "own", "--json", *ONE_WORKER])
     done = ran(*start, cwd=tmp_path, timeout=200)
     assert done.stdout, done.stderr
     lines = [json.loads(line) for line in done.stdout.decode().splitlines()]

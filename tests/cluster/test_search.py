@@ -20,14 +20,25 @@ from hcpr_tune.search.spec.study import read_study
 from hcpr_tune.simulation.curves.recorded import read_old
 from hcpr_tune.simulation.replay import replay
 from hcpr_tune.training.recipe import load_recipe
-from tests.conftest import ROOT, SMALL_SPACE, without_dashboard
+from tests.cluster.here import shared_ray
+from tests.conftest import ROOT, SMALL_SPACE, run_here, without_dashboard
 from tests.training.test_folders import write_images
 from tests.views.boards import served
 
 pytestmark = pytest.mark.cluster
 
+ONE_WORKER = ("--set", "resources.workers=1")
 
-def search(folder: Path, *arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+
+def search(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In this process, on its Ray; one trial at a time, unless the arguments say more."""
+    shared_ray()
+    begins = "--resume" not in arguments and not any("resources.workers" in argument for argument in arguments)
+    return run_here(folder, "tune", *arguments, *(ONE_WORKER if begins else ()))
+
+
+def launched(folder: Path, *arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    """As a user starts it, with a Ray of its own."""
     command = [sys.executable, str(ROOT / "launch" / "tune.py"), *without_dashboard(arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
 
@@ -41,7 +52,8 @@ def in_folder(folder: Path, space: str = SMALL_SPACE) -> Path:
 def finished(tmp_path_factory):
     """One whole search: the folder that it ran in, and what it printed."""
     folder = in_folder(tmp_path_factory.mktemp("finished"))
-    done = search(folder, "--space", "small.toml", "--name", "one", "--trials", "6", "--dashboard-host", "127.0.0.1")
+    words = ("--space", "small.toml", "--name", "one", "--trials", "6", "--dashboard-host", "127.0.0.1")
+    done = launched(folder, *words)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -154,9 +166,9 @@ def test_the_best_model_and_its_numbers_lie_together(finished):
     assert f"trial_{history.ranked()[0].number:04d}" in kept
 
 
-def test_training_the_best_recipe_again_gives_the_same_numbers_and_weights(finished, command, tmp_path):
+def test_training_the_best_recipe_again_gives_the_same_numbers_and_weights(finished, tmp_path):
     best = finished[0] / "results" / "one" / "best"
-    done = command("train", "--recipe", best / "recipe.toml", "--out", "again")
+    done = run_here(tmp_path, "train", "--recipe", best / "recipe.toml", "--out", "again")
     assert done.returncode == 0, done.stderr
     wanted = json.loads((best / "metrics.json").read_text())
     again = json.loads((tmp_path / "again" / "metrics.json").read_text())
@@ -186,10 +198,11 @@ def test_diverged_trials_end_alone_and_the_search_goes_on(tmp_path):
         "--trials",
         "6",
         "--set",
-        "sampler.name='random'",
+        "sampler.name='optuna.samplers:RandomSampler'",
     )
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path / "results" / "wild" / "trials.csv")
+    assert {row["source"] for row in rows} == {"published", "optuna.samplers:RandomSampler"}
     assert len(rows) == 6
     diverged = [row for row in rows if row["status"] == "diverged"]
     assert diverged
@@ -227,7 +240,7 @@ def wait_for(path: Path, words: str, count: int) -> None:
 
 
 def test_an_interrupted_search_keeps_what_it_has_and_goes_on(background, tmp_path):
-    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "cut")
+    process = background("tune", "--space", in_folder(tmp_path) / "small.toml", "--name", "cut", *ONE_WORKER)
     record = tmp_path / "results" / "cut" / "record.jsonl"
     wait_for(record, '"job_end"', 2)
     process.send_signal(signal.SIGTERM)
@@ -271,6 +284,15 @@ def outcome(folder: Path, name: str):
         for t in history.trials.values()
     ]
     return trials, (root / "best" / "model.safetensors").read_bytes(), (root / "best" / "recipe.toml").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["gpus", "cpus"])
+def test_more_than_the_machine_has_is_refused_before_anything_is_written(kind, tmp_path):
+    done = search(in_folder(tmp_path), "--space", "small.toml", f"--{kind}-per-trial", "1000")
+    assert done.returncode == 2
+    assert f"resources.{kind}_per_trial must be at most the" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
 
 
 def test_images_in_a_relative_folder_are_found_by_every_worker(tmp_path):

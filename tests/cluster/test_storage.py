@@ -18,7 +18,7 @@ from hcpr_tune.search.record.results import most_checkpoints
 from hcpr_tune.search.spec.study import read_study
 from hcpr_tune.search.storage.checkpoint_store import FolderStore
 from tests.cluster.test_faults import epochs_in, follow, killed
-from tests.cluster.test_search import in_folder, outcome, record_of, search
+from tests.cluster.test_search import in_folder, launched, outcome, record_of
 from tests.cluster.test_verdict import ALL_TO_THE_END, NOTHING_SURVIVES, QUICK, events_of, judged, numbers
 from tests.conftest import SLOW_SPACE
 from tests.s3 import SECRET
@@ -46,14 +46,17 @@ def local_record(folder: Path, name: str) -> Path:
     return folder / "results" / name / "record.jsonl"
 
 
-def test_a_killed_search_goes_on_from_the_bucket_on_another_machine(stored, undisturbed, background, tmp_path):
+def test_a_killed_search_goes_on_from_the_bucket_on_another_machine_and_no_secret_is_written(
+    stored, undisturbed, background, monkeypatch, tmp_path
+):
     _, storage = stored
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     process = begun(background, tmp_path, storage, "far")
     follow(local_record(tmp_path, "far"), lambda events: len(epochs_in(events)) >= 6, process)
     process.kill()
     process.communicate()
     shutil.rmtree(tmp_path / "results")
-    done = search(tmp_path, "--resume", "far", "--storage", storage)
+    done = launched(tmp_path, "--resume", "far", "--storage", storage, "--trust")
     assert done.returncode == 0, done.stderr
     assert f"study        {storage}/far (a copy for you in results/far)" in done.stdout
     assert outcome(tmp_path, "far") == undisturbed[0]
@@ -71,6 +74,12 @@ def test_a_killed_search_goes_on_from_the_bucket_on_another_machine(stored, undi
     assert len(curves) == 4 + 1  # the trials' and the study's own
     record = b"".join(Bucket(f"{storage}/far").read(key) or b"" for key in sorted(there) if key.startswith("record/"))
     assert record == local_record(tmp_path, "far").read_bytes()
+    contents = {key: Bucket(f"{storage}/far").read(key) or b"" for key in there}
+    contents |= {str(path): path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    contents |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
+    for name, content in contents.items():
+        for secret in (SECRET, TOKEN, os.environ["AWS_ACCESS_KEY_ID"]):
+            assert secret.encode() not in content, name
 
 
 @pytest.mark.long
@@ -86,7 +95,7 @@ def test_a_store_that_goes_away_ends_the_search_clearly(stored, undisturbed, bac
     assert process.returncode == 1
     assert "the store cannot be reached" in err
     assert f"tune --resume gone --storage {storage}" in err
-    done = search(tmp_path, "--resume", "gone", "--storage", storage)
+    done = launched(tmp_path, "--resume", "gone", "--storage", storage)
     assert done.returncode == 0, done.stderr
     assert outcome(tmp_path, "gone") == undisturbed[0]
 
@@ -112,7 +121,7 @@ def test_a_damaged_checkpoint_in_the_bucket_is_done_without_and_the_rest_is_clea
     # Of one that is still being uploaded nobody was told.
     key = max(key for key in bucket.keys("") if key.endswith("manifest.json")).replace("manifest.json", "state.pt")
     bucket.write(key, (bucket.read(key) or b"")[:-7])
-    done = search(tmp_path, "--resume", "hurt", "--storage", storage)
+    done = launched(tmp_path, "--resume", "hurt", "--storage", storage)
     assert done.returncode == 0, done.stderr
     assert re.search(
         r"loss=\"the checkpoint s3://\S*/trial_0000/epoch_000[34]\S* was damaged \(state.pt is cut off\)", done.stdout
@@ -125,36 +134,18 @@ def test_a_damaged_checkpoint_in_the_bucket_is_done_without_and_the_rest_is_clea
     assert Bucket(f"{storage}/hurt/checkpoints").keys("") == []
     # Best weights stay, also where the study is opened from elsewhere afterwards.
     shutil.rmtree(tmp_path / "results")
-    again = search(tmp_path, "--resume", "hurt", "--storage", storage)
+    again = launched(tmp_path, "--resume", "hurt", "--storage", storage)
     assert again.returncode == 0, again.stderr
     assert outcome(tmp_path, "hurt") == undisturbed[0]
     assert "best/model.safetensors" in Bucket(f"{storage}/hurt").keys("best")
 
 
 def test_a_bucket_that_is_not_there_is_bad_input(stored, tmp_path):
-    done = search(in_folder(tmp_path), "--space", "small.toml", "--storage", "s3://no-such-bucket-at-all/x")
+    done = launched(in_folder(tmp_path), "--space", "small.toml", "--storage", "s3://no-such-bucket-at-all/x")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "no-such-bucket-at-all" in done.stderr
     assert not (tmp_path / "results").exists()
-
-
-def test_no_secret_is_written_or_printed(stored, monkeypatch, tmp_path):
-    _, storage = stored
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    space = str(in_folder(tmp_path) / "small.toml")
-    done = search(tmp_path, "--space", space, "--name", "quiet", "--storage", storage, "--trials", "2")
-    assert done.returncode == 0, done.stderr
-    from hcpr_tune.common.bucket import Bucket
-
-    bucket = Bucket(f"{storage}/quiet")
-    contents = {key: bucket.read(key) or b"" for key in bucket.keys("")}
-    contents |= {str(path): path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
-    contents |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
-    assert any("tfevents" in name for name in contents)
-    for name, content in contents.items():
-        for secret in (SECRET, TOKEN, os.environ["AWS_ACCESS_KEY_ID"]):
-            assert secret.encode() not in content, name
 
 
 @pytest.mark.long
@@ -181,7 +172,7 @@ def test_a_verdict_lies_in_the_bucket_and_goes_on_from_another_machine(stored, m
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
-    done = search(in_folder(here, ALL_TO_THE_END), "--space", "small.toml", "--name", "one", "--storage", storage)
+    done = launched(in_folder(here, ALL_TO_THE_END), "--space", "small.toml", "--name", "one", "--storage", storage)
     assert done.returncode == 0, done.stderr
     asked = ("one", "--storage", storage, *QUICK, *NOTHING_SURVIVES, "--test")
     first = judged(here, *asked)

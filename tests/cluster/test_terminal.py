@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import sys
 
 import pytest
 
 from hcpr_tune.search.record.record import read_history
-from tests.cluster.test_search import in_folder, search, wait_for
+from tests.cluster.test_search import in_folder, search
 from tests.conftest import ROOT, SLOW_SPACE
 from tests.screen import Terminal
 
@@ -60,8 +59,7 @@ def objects(text: str) -> list[dict]:
 
 
 def test_a_search_for_a_program(tmp_path):
-    dashboard = ("--dashboard-host", "127.0.0.1")
-    done = search(in_folder(tmp_path), "--space", "small.toml", "--name", "one", "--json", *dashboard)
+    done = search(in_folder(tmp_path), "--space", "small.toml", "--name", "one", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     news = objects(done.stdout)
     start, result = news[0], news[-1]
@@ -83,15 +81,3 @@ def test_a_search_for_a_program(tmp_path):
     }
     assert result["verdict"] is None
     assert all((tmp_path / path).exists() for path in result["paths"].values() if path is not None)
-
-
-def test_a_program_hears_that_a_search_was_interrupted(background, tmp_path):
-    process = background("tune", "--space", in_folder(tmp_path, SLOW_SPACE) / "small.toml", "--name", "cut", "--json")
-    wait_for(tmp_path / "results" / "cut" / "record.jsonl", '"job_end"', 1)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err.count("\n")) == (130, 1)
-    result = objects(out)[-1]
-    assert (result["news"], result["exit_code"], result["exit_reason"]) == ("result", 130, "interrupted")
-    assert result["running"] == []
-    assert result["trials"]["interrupted"] >= 1

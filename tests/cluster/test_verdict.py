@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from hcpr_tune.training.data.dataset import load_data
 from hcpr_tune.training.loop import torch_threads
 from hcpr_tune.training.models.classifier import build_model, load_weights
 from hcpr_tune.training.recipe import recipe_from_plain
+from tests.cluster.here import shared_ray
 from tests.cluster.test_faults import follow
 from tests.cluster.test_search import in_folder, search
-from tests.conftest import ROOT, SMALL_SPACE, coloured_digits, without_dashboard
+from tests.conftest import SMALL_SPACE, coloured_digits, run_here
 
 pytestmark = pytest.mark.cluster
 
@@ -53,9 +53,10 @@ UNLIKE = ("written", "study", "fingerprint", "workers", "worker_seconds", "test_
 """Values of a verdict that tell when and where it was made."""
 
 
-def verdict(folder: Path, *arguments: str | Path, timeout: float = 200) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "launch" / "verdict.py"), *without_dashboard(arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+def verdict(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """In this process, on its Ray."""
+    shared_ray()
+    return run_here(folder, "verdict", *arguments)
 
 
 def judged(folder: Path, *arguments: str | Path) -> dict[str, Any]:
@@ -152,9 +153,9 @@ def test_what_was_done_is_not_done_again_and_more_counts_as_another_opening(whol
     assert {len(one["of_each_seed"]) for one in more["splits"]["test"]["candidates"].values()} == {2}
 
 
-def test_looking_at_the_test_images_by_evaluate_counts_too(whole, tmp_path, command):
+def test_looking_at_the_test_images_by_evaluate_counts_too(whole, tmp_path):
     copied(whole[0], tmp_path, with_verdict=True)
-    done = command("evaluate", "--model", "results/one/verdict", "--split", "test", "--images", "40")
+    done = run_here(tmp_path, "evaluate", "--model", "results/one/verdict", "--split", "test", "--images", "40")
     assert done.returncode == 0, done.stderr
     study = hcpr_tune.load(tmp_path / "results" / "one")
     assert [one["number"] for one in study.history.test_accesses] == [1, 2]
@@ -163,16 +164,17 @@ def test_looking_at_the_test_images_by_evaluate_counts_too(whole, tmp_path, comm
         assert "used 2 times" in (tmp_path / "results" / "one" / "verdict" / name).read_text()
 
 
-def test_evaluate_runs_autoattack_on_colour_images(whole, tmp_path, command):
+def test_evaluate_runs_autoattack_on_colour_images(whole, tmp_path):
     copied(whole[0], tmp_path, with_verdict=True)
-    done = command("evaluate", "--model", "results/one/verdict", "--attack", "autoattack", "--images", "20", "--json")
+    words = ("--model", "results/one/verdict", "--attack", "autoattack", "--images", "20", "--json")
+    done = run_here(tmp_path, "evaluate", *words)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["robust_accuracy_validation"]["total"] == 20
     assert found["robust_accuracy_validation"]["count"] <= found["clean_accuracy_validation"]["count"]
 
 
-def test_what_one_takes_away_is_the_winner_and_can_be_trained_again(whole, tmp_path, command):
+def test_what_one_takes_away_is_the_winner_and_can_be_trained_again(whole, tmp_path):
     folder, plain = whole
     own = folder / "results" / "one" / "verdict"
     model = hcpr_tune.load_model(own)
@@ -186,7 +188,7 @@ def test_what_one_takes_away_is_the_winner_and_can_be_trained_again(whole, tmp_p
     assert model(images).equal(model(images))
     best = max(plain["splits"]["validation"]["candidates"][plain["winner"]]["robust_accuracy"]["per_seed"])
     assert metrics["robust_accuracy_validation"]["share"] == best
-    done = command("train", "--recipe", own / "recipe.toml", "--out", tmp_path / "again")
+    done = run_here(tmp_path, "train", "--recipe", own / "recipe.toml", "--out", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (own / "model.safetensors").read_bytes()
 

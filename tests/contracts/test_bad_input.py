@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from tests.conftest import SMALL_SPACE
+from tests.conftest import ROOT, SMALL_SPACE
 
 MISTAKES = {
     "unknown space": (["--space", "nope"], '--space "nope" is unknown; known: baselines, cifar10, '),
@@ -68,16 +71,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(mistake, folder, command):
     assert sorted(path.name for path in folder.iterdir()) == ["broken.toml", "small.toml"]
 
 
-@pytest.mark.cluster
-@pytest.mark.parametrize("kind", ["gpus", "cpus"])
-def test_more_than_the_machine_has_is_refused_before_anything_is_written(kind, folder, command):
-    done = command("tune", "--space", "small.toml", f"--{kind}-per-trial", "1000", timeout=110)
-    assert done.returncode == 2
-    assert f"resources.{kind}_per_trial must be at most the" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (folder / "results").exists()
-
-
 def test_a_dry_run_says_the_rungs_and_the_cost_and_writes_nothing(folder, command):
     done = command("tune", "--space", "small.toml", "--dry-run")
     assert done.returncode == 0
@@ -102,3 +95,10 @@ def test_a_changed_study_is_not_resumed(folder, command, small_study):
     assert done.returncode == 2
     assert "study.toml was changed since the study began: recipe.batch_size was 128, is 64; undo that" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.py")), ids=lambda path: path.stem)
+def test_each_script_is_the_command_of_its_name(path, folder):
+    done = subprocess.run([sys.executable, path, "--help"], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f" {path.stem} [-h]" in done.stdout

@@ -79,6 +79,7 @@ def test_no_other_end_goes_back_into_the_queue(sandbox, monkeypatch, end, state,
     assert "requeue" not in sandbox.log.read_text()
 
 
+@pytest.mark.long
 def test_workers_join_a_long_head_and_leave_it(sandbox):
     address_file = sandbox.home / ".hcpr_tune" / "mine.address"
     of_worker = sandbox.job()

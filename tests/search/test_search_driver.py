@@ -23,7 +23,7 @@ class Search:
 
     def __init__(self, study, storage):
         self.folder, self.fitting = check_new(storage, "one"), 2
-        self.history = create(self.folder, study)
+        self.history = create(self.folder, study).history
         self.record = Record(self.folder.record, self.history)
         self.record.append(
             {"event": "begin", "time": self.record.clock(), "workers": 2, "versions": {}, "fingerprint": ""}

@@ -61,7 +61,7 @@ def test_gradients_reach_every_parameter(name, head):
         "preact_resnet18",
         "wide_resnet_28_10",
         "torchvision:mobilenet_v3_small",
-        "torchvision:vgg11",
+        pytest.param("torchvision:vgg11", marks=pytest.mark.long),
     ],
 )
 def test_the_model_that_is_attacked_is_the_same_function(name):
@@ -104,7 +104,10 @@ def test_normalisation_is_inside():
         build_model(Model(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)), 1, 10, 0)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "googlenet", "vit_b_16", "densenet121"])
+RARER = [pytest.param(name, marks=pytest.mark.long) for name in ("vit_b_16", "densenet121")]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "googlenet", *RARER])
 def test_torchvisions_classifiers_take_a_cosine_head(name):
     model = build_model(Model(name=f"torchvision:{name}"), 1, 4, 0, (64, 64))
     assert model(torch.rand(2, 1, 64, 64)).shape == (2, 4)

@@ -63,16 +63,24 @@ def steps_of(
     return list(run_cascade(model, images, labels, TASK, cascade, 10, 0, **more))  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def first_chunk(model_and_images) -> list[Step]:
+    """The cheap half of the ladder on the first images, once for all tests that look at it."""
+    model, images, labels = model_and_images
+    with torch_threads(1):
+        return steps_of(model, images[:FEW], labels[:FEW], "strong")
+
+
 def survivors(step: Step, labels: Tensor) -> list[bool]:
     return [one == label for one, label in zip(step.classes, labels.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize("cascade", ["strong", pytest.param("autoattack", marks=pytest.mark.long)])
-def test_it_is_autoattack_in_pieces_that_can_be_gone_on_with(model_and_images, cascade):
+def test_it_is_autoattack_in_pieces_that_can_be_gone_on_with(model_and_images, first_chunk, cascade):
     from pyautoattack import AutoAttack
 
     model, images, labels = (model_and_images[0], *(one[:FEW] for one in model_and_images[1:]))
-    whole = steps_of(model, images, labels, cascade)
+    whole = first_chunk if cascade == "strong" else steps_of(model, images, labels, cascade)
     assert [step.attack for step in whole] == [CLEAN, *attacks_of(cascade, 10)]
     counts = [sum(survivors(step, labels)) for step in whole]
     assert counts == sorted(counts, reverse=True)
@@ -84,20 +92,18 @@ def test_it_is_autoattack_in_pieces_that_can_be_gone_on_with(model_and_images, c
         attacked, _ = adversary.run_standard_evaluation(images.clone(), labels.clone(), batch_size=FEW)
         expected = (model(attacked).argmax(dim=1) == labels).tolist()
     assert survivors(whole[-1], labels) == expected
-    assert steps_of(model, images, labels, "strong", begun=whole[0]) == whole[1:3]
     assert steps_of(model, images, labels, cascade, begun=whole[1]) == whole[2:]
     assert steps_of(model, images, labels, cascade, begun=whole[-1]) == []
     assert steps_of(model, images, labels, "strong", begun=whole[-1]) == []
 
 
-def test_a_chunk_depends_on_no_other_and_leaves_the_global_generator_alone(model_and_images):
+def test_a_chunk_depends_on_no_other_and_leaves_the_global_generator_alone(model_and_images, first_chunk):
     model, images, labels = model_and_images
-    first, second = (images[:FEW], labels[:FEW]), (images[FEW:], labels[FEW:])
-    one = steps_of(model, *first, "strong"), steps_of(model, *second, "strong")
     torch.rand(7)
     before = torch.get_rng_state()
-    other = steps_of(model, *second, "strong"), steps_of(model, *first, "strong")
-    assert one == other[::-1]
+    second = steps_of(model, images[FEW:], labels[FEW:], "strong")
+    assert second != first_chunk
+    assert steps_of(model, images[:FEW], labels[:FEW], "strong") == first_chunk
     assert torch.get_rng_state().equal(before)
 
 
@@ -108,15 +114,22 @@ def small_network(channels: int, classes: int, layout: torch.memory_format) -> n
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(72, classes)).eval().to(memory_format=layout)
 
 
-CASCADES_AND_INPUTS = [
-    *(("strong", channels, classes) for channels, classes in ((1, 3), (3, 12), (4, 2))),
-    *(pytest.param("autoattack", *one, marks=pytest.mark.long) for one in product((1, 3, 4), (2, 3, 12))),
+ROWS, CHANNELS = torch.contiguous_format, torch.channels_last
+LAYOUTS = pytest.mark.parametrize("layout", [ROWS, CHANNELS], ids=["rows", "channels"])
+
+
+EVERY_INPUT = [
+    ("strong", 1, 3, ROWS),
+    ("strong", 3, 12, CHANNELS),
+    ("strong", 4, 2, CHANNELS),
+    *(
+        pytest.param("autoattack", *one, marks=pytest.mark.long)
+        for one in product((1, 3, 4), (2, 3, 12), (ROWS, CHANNELS))
+    ),
 ]
-LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels"])
 
 
-@LAYOUTS
-@pytest.mark.parametrize(("cascade", "channels", "classes"), CASCADES_AND_INPUTS)
+@pytest.mark.parametrize(("cascade", "channels", "classes", "layout"), EVERY_INPUT)
 def test_every_attack_runs_on_gray_colour_and_four_channels(cascade, channels, classes, layout):
     """On tensors of either layout; an attack sees only what earlier ones left, and little breaks in so small a ball."""
     model = small_network(channels, classes, layout)
@@ -130,8 +143,15 @@ def test_every_attack_runs_on_gray_colour_and_four_channels(cascade, channels, c
     assert transfer(model, model, images, labels, Task(epsilon=1e-4), classes, 0) == 0
 
 
+NAMES = ["small_cnn", *ARCHITECTURES, "torchvision:mobilenet_v3_small"]
+DEEPER = "wide_resnet_34_10"
+"""The same blocks as wide_resnet_28_10."""
+
+
 @LAYOUTS
-@pytest.mark.parametrize("name", ["small_cnn", *ARCHITECTURES, "torchvision:mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == DEEPER else ()) for name in NAMES]
+)
 def test_no_architecture_gives_autoattack_gradients_that_it_takes_no_view_of(name, layout):
     model = build_model(Model(name=name, width=4), 3, 4, 0, (8, 8)).eval().to(memory_format=layout)
     images = torch.rand(2, 3, 8, 8).to(memory_format=layout).requires_grad_()
@@ -167,7 +187,7 @@ def test_what_lies_within_the_known_distance_breaks_and_nothing_else(classes):
     assert last.attack == ("apgd-t" if classes > 3 else "margin")
 
 
-@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+@pytest.mark.parametrize("classes", [2, 3, 4, pytest.param(5, marks=pytest.mark.long)])
 def test_all_of_the_ladder_runs_on_few_classes_and_draws_nothing_from_the_global_generator(classes):
     images = torch.full((2, 1, 4, 4), 0.5) + torch.tensor([0.09, 0.2]).view(-1, 1, 1, 1)
     labels, before = torch.zeros(2, dtype=torch.long), torch.get_rng_state()
@@ -230,16 +250,15 @@ def test_tricks_are_warned_of(model_and_images, trick, words):
     assert (points_without_gradient(tuple(warnings)) > 0) == (trick == "flat")
 
 
-def test_an_ordinary_model_is_not_warned_of(model_and_images):
-    assert not [one for step in steps_of(*model_and_images, "strong") for one in step.warnings]
+def test_an_ordinary_model_is_not_warned_of(first_chunk):
+    assert not [one for step in first_chunk for one in step.warnings]
 
 
-def test_images_attacked_on_the_same_model_break_it_and_no_others_are_counted(model_and_images):
-    model, images, labels = model_and_images
-    clean = steps_of(model, images, labels, "strong")[0]
+def test_images_attacked_on_the_same_model_break_it_and_no_others_are_counted(model_and_images, first_chunk):
+    model, images, labels = (model_and_images[0], *(one[:FEW] for one in model_and_images[1:]))
+    clean, alone = first_chunk[:2]
     right = torch.tensor(survivors(clean, labels))
     count = transfer(model, model, images[right], labels[right], TASK, 10, 0)
-    alone = steps_of(model, images, labels, "strong")[1]
     assert count > 0
     assert abs(count - (int(right.sum()) - sum(survivors(alone, labels)))) <= 2
     assert transfer(model, model, images[:0], labels[:0], TASK, 10, 0) == 0

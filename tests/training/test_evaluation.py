@@ -53,6 +53,12 @@ def starts_of(split: Split, epsilon: float, seed: int = 0) -> Tensor:
     return start
 
 
+@pytest.fixture(scope="module")
+def counted(trained, digits):
+    """What the attack finds on the trained model."""
+    return evaluate(trained.state.model, digits.validation, TASK, SETTINGS, 10)
+
+
 @pytest.mark.parametrize(
     ("correct", "total", "low", "high"),
     [(5, 10, 0.2366, 0.7634), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],
@@ -82,41 +88,37 @@ def test_wilson_interval_of_nothing_is_everything():
     assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
-def test_robust_is_at_most_clean_is_at_most_total(trained, digits):
-    found = evaluate(trained.state.model, digits.validation, TASK, SETTINGS, 10)
+def test_robust_is_at_most_clean_is_at_most_total(counted, digits):
+    found = counted
     assert 0 < found.robust_correct < found.clean_correct < found.total == len(digits.validation)
 
 
-def test_clean_count_is_that_of_the_largest_logit(trained, digits):
+def test_clean_count_is_that_of_the_largest_logit(trained, digits, counted):
     model, split = trained.state.model, digits.validation
     with evaluating(model), torch.no_grad():
         expected = int((model(split.to_unit(split.images)).argmax(1) == split.labels).sum())
-    assert evaluate(model, split, TASK, SETTINGS, 10).clean_correct == expected
+    assert counted.clean_correct == expected
 
 
-def test_evaluation_repeats_itself_and_draws_from_no_global_generator(trained, digits):
-    first = evaluate(trained.state.model, digits.validation, TASK, SETTINGS, 10)
+def test_evaluation_repeats_itself_and_draws_from_no_global_generator(trained, digits, counted):
     state = torch.get_rng_state()
-    assert evaluate(trained.state.model, digits.validation, TASK, SETTINGS, 10) == first
+    assert evaluate(trained.state.model, digits.validation, TASK, SETTINGS, 10) == counted
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_evaluation_does_not_depend_on_the_models_mode_and_restores_it(trained, digits):
+def test_evaluation_does_not_depend_on_the_models_mode_and_restores_it(trained, digits, counted):
     model = copy.deepcopy(trained.state.model)
-    found = []
-    for training in (True, False):
+    for training in {True, False} - {trained.state.model.training}:
         model.train(training)
-        found.append(evaluate(model, digits.validation, TASK, SETTINGS, 10))
+        assert evaluate(model, digits.validation, TASK, SETTINGS, 10) == counted
         assert all(part.training == training for part in model.modules())
-    assert found[0] == found[1]
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), trained.state.model.buffers(), strict=True))
 
 
 def test_counts_do_not_depend_on_the_batch_size(trained, digits):
     model = Precise(trained.state.model)
-    counts = {
-        evaluate(model, digits.validation, TASK, replace(SETTINGS, batch_size=size), 10) for size in (512, 100, 33)
-    }
+    few = replace(SETTINGS, steps=4)
+    counts = {evaluate(model, digits.validation, TASK, replace(few, batch_size=size), 10) for size in (512, 100, 33)}
     assert len(counts) == 1
 
 
@@ -130,13 +132,9 @@ def test_the_attack_begins_at_the_random_starts(trained, digits):
     assert found.robust_correct == int((clean & moved).sum()) < found.clean_correct
 
 
-def test_a_wider_ball_breaks_more(trained, digits):
-    counts = [
-        evaluate(trained.state.model, digits.validation, Task(epsilon=epsilon), SETTINGS, 10).robust_correct
-        for epsilon in (0.01, 0.05, 0.15)
-    ]
-    assert counts == sorted(counts, reverse=True)
-    assert counts[0] > counts[-1]
+def test_a_wider_ball_breaks_more(trained, digits, counted):
+    narrow = evaluate(trained.state.model, digits.validation, Task(epsilon=0.05), SETTINGS, 10)
+    assert narrow.robust_correct > counted.robust_correct
 
 
 def test_starts_are_fixed_per_image_and_fill_the_ball(digits):
@@ -169,9 +167,8 @@ def cross_entropy_survivors(model: nn.Module, images: Tensor, labels: Tensor, st
         return int((model(adversarial).argmax(1) == labels).sum())
 
 
-def test_a_scale_of_the_logits_fools_cross_entropy_but_not_the_margin(trained, digits):
-    model, split = trained.state.model, digits.validation
-    honest = evaluate(model, split, TASK, SETTINGS, 10)
+def test_a_scale_of_the_logits_fools_cross_entropy_but_not_the_margin(trained, digits, counted):
+    model, split, honest = trained.state.model, digits.validation, counted
     masked = evaluate(Scaled(model), split, TASK, SETTINGS, 10)
     assert masked == honest
     images, start = split.to_unit(split.images), starts_of(split, EPSILON, SETTINGS.seed)

@@ -107,8 +107,10 @@ def test_features_of_length_zero_give_the_bias():
     assert torch.equal(head(torch.zeros(2, 5, dtype=torch.float64)), head.bias.expand(2, 4))
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 32)])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "wide_resnet_34_10" else ()) for name in MODELS]
+)
+@pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 16)])
 def test_every_architecture_gives_projected_cosine_logits(name, channels, side):
     model = build_model(Model(name=name, width=4), channels, classes=7, seed=0)
     logits = model(torch.rand(5, channels, side, side))

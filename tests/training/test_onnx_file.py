@@ -20,8 +20,10 @@ from hcpr_tune.training.recipe import Model, Recipe, recipe_to_toml
 GRAY, COLOUR = (1, 8, 8), (3, 8, 8)
 MODELS = {
     "cosine": (Model(width=4), GRAY),
-    "linear": (Model(width=4, head="linear", head_bias=False), GRAY),
-    "normalised": (Model(width=4, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)), COLOUR),
+    "linear, normalised": (
+        Model(width=4, head="linear", head_bias=False, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
+        COLOUR,
+    ),
     "resnet18": (Model(name="resnet18"), COLOUR),
 }
 
@@ -46,7 +48,9 @@ def folder(tmp_path_factory):
     return folder_with(tmp_path_factory.mktemp("models") / "model")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "resnet18" else ()) for name in MODELS]
+)
 def test_the_file_gives_the_models_logits_whatever_the_batch(name, tmp_path, capfd):
     model, image = MODELS[name]
     folder = folder_with(tmp_path / "model", model, image)

@@ -178,7 +178,7 @@ def test_what_is_decided_about_images_is_told_and_a_run_of_the_command_tells_it(
     glass = np.random.default_rng(0).integers(0, 256, (10, 10, 4), dtype=np.uint8)
     Image.fromarray(glass).save(root / "dog" / "glass.png")
     (root / "dog" / "notes.txt").write_text("")
-    done = command("../hcpr_tune/__main__", "init", "f", "--out", "f.toml")
+    done = command("init", "f", "--out", "f.toml")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "1 files without an image suffix in f (dog/notes.txt) were skipped" in lines[0]

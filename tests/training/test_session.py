@@ -18,9 +18,26 @@ def segment(recipe, folder, start, end):
     return list(train_segment(recipe, DataShelf(), folder, start, end))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(tiny_recipe):
     return replace(tiny_recipe, epochs=4, segment_ends=(1,))
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, tmp_path_factory):
+    """The reports of a training that nothing happened to."""
+    return segment(recipe, tmp_path_factory.mktemp("whole"), 0, 4)
+
+
+@pytest.fixture(scope="module")
+def three_epochs(recipe, tmp_path_factory):
+    """The folder of a training that was cut off after its third epoch."""
+    folder = tmp_path_factory.mktemp("three")
+    trained = train_segment(recipe, DataShelf(), folder, 0, 4)
+    for _ in range(3):
+        next(trained)
+    trained.close()
+    return folder
 
 
 def test_rungs_keep_their_checkpoints_and_the_others_go(recipe, tmp_path):
@@ -62,13 +79,9 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(recipe, tmp_path, name):
-    whole = segment(recipe, tmp_path / "whole", 0, 4)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(recipe, whole, three_epochs, tmp_path, name):
     damage, words = DAMAGES[name]
-    trained = train_segment(recipe, DataShelf(), tmp_path / "hurt", 0, 4)
-    for _ in range(3):
-        next(trained)
-    trained.close()
+    shutil.copytree(three_epochs, tmp_path / "hurt")
     path = checkpoints.folder_of(tmp_path / "hurt", 3) / "state.pt"
     path.write_bytes(damage(path.read_bytes()))
     again = segment(recipe, tmp_path / "hurt", 1, 4)
@@ -92,9 +105,8 @@ def test_every_file_of_a_checkpoint_is_watched(recipe, tmp_path, name):
     assert f"{name} is missing" in report["losses"][0]
 
 
-def test_what_was_not_told_of_the_stretch_is_told_again(recipe, tmp_path):
+def test_what_was_not_told_of_the_stretch_is_told_again(recipe, whole, tmp_path):
     """A driver may have lost more than the last report."""
-    whole = segment(recipe, tmp_path / "whole", 0, 4)
     segment(recipe, tmp_path / "told", 0, 1)
     trained = train_segment(recipe, DataShelf(), tmp_path / "told", 1, 4)
     first, second = next(trained), next(trained)
@@ -140,8 +152,7 @@ def test_a_checkpoint_holds_nothing_but_tensors_and_plain_values(recipe, tmp_pat
     assert set(state) == {"epoch", "model", "optimiser"}
 
 
-def test_the_stop_epoch_ends_a_training_with_the_schedules_of_the_whole(recipe, tmp_path):
-    whole = segment(recipe, tmp_path / "whole", 0, 4)
+def test_the_stop_epoch_ends_a_training_with_the_schedules_of_the_whole(recipe, whole, tmp_path):
     stopped = replace(recipe, stop_epoch=1)
     assert stopped.last_epoch == 1
     (only,) = segment(stopped, tmp_path / "stopped", 0, stopped.last_epoch)

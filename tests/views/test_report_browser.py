@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -13,10 +13,12 @@ from hcpr_tune.views.report.figures import FIGURES
 from hcpr_tune.views.report.report import write_report
 from tests.views.recorded import history_like
 
+pytestmark = pytest.mark.browser
+
 STUDIES = {
     "none": (0, {}, "none"),
     "one": (1, {}, "one"),
-    "many": (500, {}, "many"),
+    "many": (200, {}, "many"),
     "failed": (12, {"lost": 1.0}, "failed"),
     "running": (16, {"running": 3}, "running"),
     "escaped": (12, {}, "<img src=x onerror=alert(1)> & <script>alert(2)"),
@@ -59,21 +61,35 @@ def opened(browser, path, width=1200, scheme="light"):
         page.close()
 
 
+@pytest.fixture(scope="module")
+def shown(reports, browser):
+    """The pages by day, each opened once: drawing them takes most of the time."""
+    pages = {}
+    with ExitStack() as stack:
+
+        def get(kind):
+            if kind not in pages:
+                pages[kind] = stack.enter_context(opened(browser, reports(kind)[2]))
+            return pages[kind]
+
+        yield get
+
+
 @pytest.mark.parametrize("kind", STUDIES)
-def test_every_study_opens_without_an_error_or_a_request(kind, reports, browser, artefacts):
-    _, history, path = reports(kind)
-    with opened(browser, path) as page:
-        drawn = page.locator(".plot .main-svg").count()
-        assert page.locator("section h2").count() >= 3 + len(FIGURES)
-        assert drawn > 0
-        assert page.locator("table.sortable tbody tr").count() == len(history.trials)
-        best = history.best_trial
-        if best is not None:
-            assert f"Trial {best.number}: {100 * best.score:.1f} %" in page.locator("#answer .lead").inner_text()
-        page.screenshot(path=artefacts / f"report-{kind}.png", full_page=True)
+def test_every_study_opens_without_an_error_or_a_request(kind, reports, shown, artefacts):
+    _, history, _ = reports(kind)
+    page = shown(kind)
+    drawn = page.locator(".plot .main-svg").count()
+    assert page.locator("section h2").count() >= 3 + len(FIGURES)
+    assert drawn > 0
+    assert page.locator("table.sortable tbody tr").count() == len(history.trials)
+    best = history.best_trial
+    if best is not None:
+        assert f"Trial {best.number}: {100 * best.score:.1f} %" in page.locator("#answer .lead").inner_text()
+    page.screenshot(path=artefacts / f"report-{kind}.png", full_page=True)
 
 
-@pytest.mark.parametrize("kind", ["many", "escaped"])
+@pytest.mark.parametrize("kind", [pytest.param("many", marks=pytest.mark.long), "escaped"])
 def test_a_phone_needs_no_sideways_scrolling(kind, reports, browser, artefacts):
     with opened(browser, reports(kind)[2], width=360, scheme="dark") as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -98,94 +114,98 @@ def contrast(page, selector):
     )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read_by_day_and_by_night(scheme, reports, browser):
-    with opened(browser, reports("running")[2], scheme=scheme) as page:
-        for selector in ("body", ".dim", "nav a", "figcaption", "#alarms li", "tr.best td", "code"):
-            assert contrast(page, selector) >= 4.5, selector
-        inks = page.eval_on_selector_all(".plot .xtick text", "all => all.map(one => getComputedStyle(one).fill)")
-        assert inks
-        assert set(inks) == {page.evaluate("getComputedStyle(document.body).color")}
+def check_readable(page):
+    for selector in ("body", ".dim", "nav a", "figcaption", "#alarms li", "tr.best td", "code"):
+        assert contrast(page, selector) >= 4.5, selector
+    inks = page.eval_on_selector_all(".plot .xtick text", "all => all.map(one => getComputedStyle(one).fill)")
+    assert inks
+    assert set(inks) == {page.evaluate("getComputedStyle(document.body).color")}
 
 
-def test_pointing_at_a_trial_says_which_it_is(reports, browser):
-    _, history, path = reports("many")
+def test_it_can_be_read_by_day(shown):
+    check_readable(shown("running"))
+
+
+def test_it_can_be_read_by_night(reports, browser):
+    with opened(browser, reports("running")[2], scheme="dark") as page:
+        check_readable(page)
+
+
+def test_those_who_cannot_see_it_are_told_the_same(shown):
+    page = shown("many")  # where nobody has clicked yet
+    pictures = page.locator("[role=img], img")
+    assert pictures.count() >= len(FIGURES)
+    for place in range(pictures.count()):
+        one = pictures.nth(place)
+        assert len(one.get_attribute("aria-label") or one.get_attribute("alt") or "") > 40
+    levels = page.eval_on_selector_all("h1, h2, h3", "all => all.map(one => Number(one.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#answer"
+
+
+def test_pointing_at_a_trial_says_which_it_is(reports, shown):
+    _, history, _ = reports("many")
     best = history.best_trial
-    with opened(browser, path) as page:
-        page.locator("#plot-accuracies").scroll_into_view_if_needed()
-        x, y = page.evaluate(
-            """(number) => {
-                const plot = document.getElementById("plot-accuracies"), {xaxis, yaxis} = plot._fullLayout;
-                const trace = plot.data.find((one) => one.name === "best");
-                const box = plot.getBoundingClientRect();
-                return [box.x + xaxis._offset + xaxis.d2p(trace.x[0]), box.y + yaxis._offset + yaxis.d2p(trace.y[0])];
-            }""",
-            best.number,
+    page = shown("many")
+    page.locator("#plot-accuracies").scroll_into_view_if_needed()
+    x, y = page.evaluate(
+        """(number) => {
+            const plot = document.getElementById("plot-accuracies"), {xaxis, yaxis} = plot._fullLayout;
+            const trace = plot.data.find((one) => one.name === "best");
+            const box = plot.getBoundingClientRect();
+            return [box.x + xaxis._offset + xaxis.d2p(trace.x[0]), box.y + yaxis._offset + yaxis.d2p(trace.y[0])];
+        }""",
+        best.number,
+    )
+    page.mouse.move(x - 2, y)
+    page.mouse.move(x, y)
+    label = page.locator("#plot-accuracies .hoverlayer .hovertext")
+    label.wait_for(timeout=10_000)
+    said = label.text_content()
+    # Another one may lie within a pixel.
+    pointed = history.trials[int(re.search(r"trial (\d+)", said)[1])]
+    assert f"trial {pointed.number}, epoch {pointed.best_rung}" in said
+    assert f"robust {100 * pointed.score:.1f}%" in said
+    assert pointed.score == pytest.approx(best.score, abs=0.02)
+
+
+def test_the_table_sorts_by_mouse_and_by_keyboard(reports, shown):
+    _, history, _ = reports("many")
+    page = shown("many")
+
+    def column(place):
+        return page.eval_on_selector_all(
+            "table.sortable tbody tr",
+            f"rows => rows.map(row => row.cells[{place}].dataset.value ?? row.cells[{place}].textContent)",
         )
-        page.mouse.move(x - 2, y)
-        page.mouse.move(x, y)
-        label = page.locator("#plot-accuracies .hoverlayer .hovertext")
-        label.wait_for(timeout=10_000)
-        said = label.text_content()
-        # Another one may lie within a pixel.
-        pointed = history.trials[int(re.search(r"trial (\d+)", said)[1])]
-        assert f"trial {pointed.number}, epoch {pointed.best_rung}" in said
-        assert f"robust {100 * pointed.score:.1f}%" in said
-        assert pointed.score == pytest.approx(best.score, abs=0.02)
+
+    page.get_by_role("button", name="trial", exact=True).click()
+    assert column(1) == [str(number) for number in sorted(history.trials)]
+    page.get_by_role("button", name="trial", exact=True).press("Enter")
+    assert column(1) == [str(number) for number in sorted(history.trials, reverse=True)]
+    assert page.locator("th[aria-sort=descending]").inner_text().strip().startswith("trial")
+    page.get_by_role("button", name="hcpr.scale", exact=True).click()
+    scales = [
+        float(value) for value in column(8 + list(read_study(find_space("default")).space).index("hcpr.scale")) if value
+    ]
+    assert scales == sorted(scales)
 
 
-def test_the_table_sorts_by_mouse_and_by_keyboard(reports, browser):
-    _, history, path = reports("many")
-    with opened(browser, path) as page:
-
-        def column(place):
-            return page.eval_on_selector_all(
-                "table.sortable tbody tr",
-                f"rows => rows.map(row => row.cells[{place}].dataset.value ?? row.cells[{place}].textContent)",
-            )
-
-        page.get_by_role("button", name="trial", exact=True).click()
-        assert column(1) == [str(number) for number in sorted(history.trials)]
-        page.get_by_role("button", name="trial", exact=True).press("Enter")
-        assert column(1) == [str(number) for number in sorted(history.trials, reverse=True)]
-        assert page.locator("th[aria-sort=descending]").inner_text().strip().startswith("trial")
-        page.get_by_role("button", name="hcpr.scale", exact=True).click()
-        scales = [
-            float(value)
-            for value in column(8 + list(read_study(find_space("default")).space).index("hcpr.scale"))
-            if value
-        ]
-        assert scales == sorted(scales)
+def test_a_range_is_picked_along_an_axis(shown):
+    page = shown("running")
+    plot = page.locator("#plot-parallel")
+    plot.scroll_into_view_if_needed()
+    axis = plot.locator(".axis-brush").first.bounding_box()
+    x = axis["x"] + axis["width"] / 2
+    page.mouse.move(x, axis["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(x, axis["y"] + 120, steps=8)
+    page.mouse.up()
+    page.wait_for_function("document.getElementById('plot-parallel').data[0].dimensions[0].constraintrange")
 
 
-def test_a_range_is_picked_along_an_axis(reports, browser):
-    with opened(browser, reports("running")[2]) as page:
-        plot = page.locator("#plot-parallel")
-        plot.scroll_into_view_if_needed()
-        axis = plot.locator(".axis-brush").first.bounding_box()
-        x = axis["x"] + axis["width"] / 2
-        page.mouse.move(x, axis["y"] + 40)
-        page.mouse.down()
-        page.mouse.move(x, axis["y"] + 120, steps=8)
-        page.mouse.up()
-        page.wait_for_function("document.getElementById('plot-parallel').data[0].dimensions[0].constraintrange")
-
-
-def test_those_who_cannot_see_it_are_told_the_same(reports, browser):
-    with opened(browser, reports("many")[2]) as page:
-        pictures = page.locator("[role=img], img")
-        assert pictures.count() >= len(FIGURES)
-        for place in range(pictures.count()):
-            one = pictures.nth(place)
-            assert len(one.get_attribute("aria-label") or one.get_attribute("alt") or "") > 40
-        levels = page.eval_on_selector_all("h1, h2, h3", "all => all.map(one => Number(one.tagName[1]))")
-        assert levels[0] == 1
-        assert levels.count(1) == 1
-        page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.getAttribute('href')") == "#answer"
-
-
-def test_it_prints(reports, browser, artefacts):
-    with opened(browser, reports("running")[2]) as page:
-        data = page.pdf(path=artefacts / "report-running.pdf", format="A4")
-        assert len(re.findall(rb"/Type\s*/Page\b", data)) >= 3
+def test_it_prints(shown, artefacts):
+    data = shown("running").pdf(path=artefacts / "report-running.pdf", format="A4")
+    assert len(re.findall(rb"/Type\s*/Page\b", data)) >= 3

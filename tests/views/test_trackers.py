@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -44,10 +45,19 @@ def patient(monkeypatch):
     monkeypatch.setattr(trackers, "FINISHED_SECONDS", 90.0)
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """A database of MLflow's; it takes seconds to create one."""
+    package = pytest.importorskip("mlflow", reason="no MLflow: pip install 'hcpr_tune[mlflow]'")
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    package.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def mlflow(tmp_path, monkeypatch):
+def mlflow(empty_database, tmp_path, monkeypatch):
     """MLflow with a database of its own."""
-    pytest.importorskip("mlflow", reason="no MLflow: pip install 'hcpr_tune[mlflow]'")
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
     return mlflow_runs

@@ -1,0 +1,37 @@
+"""Commands in the tests' own process, on one Ray for all of them: starting Ray, and importing torch, costs most of a
+search's time. It is a Ray as the command line starts it; a process that is connected to Ray already uses that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from hcpr_tune.execution.cluster import Cluster, connected
+
+NAME = "the driver"
+"""Of this process among the cluster's jobs."""
+
+_connection = contextlib.ExitStack()
+
+
+@functools.cache
+def shared_ray() -> Cluster:
+    """Connects this process, the first time that it is called."""
+    return _connection.enter_context(connected(None, name=NAME))
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Does `work` in a thread beside the block, and raises what went wrong there."""
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(work)
+        yield
+        done.result()
+
+
+def disconnect() -> None:
+    shared_ray.cache_clear()
+    _connection.close()
