@@ -243,7 +243,7 @@ import json, resource, sys, time
 from hcpr_tune.simulation.comparison import compare
 from hcpr_tune.simulation.curves.costs import costs_of_probe
 from hcpr_tune.simulation.curves.curves import GuessedCurves
-from hcpr_tune.simulation.worker_pool import Fleet
+from hcpr_tune.simulation.worker_pool import WorkerPool
 from hcpr_tune.simulation.variants import variants_of
 from hcpr_tune.search.spec.study import find_space, read_study
 trials, workers = int(sys.argv[1]), int(sys.argv[2])
@@ -252,7 +252,7 @@ probe = {"seconds_per_attack_step": 5.0, "seconds_update": 10.0, "seconds_evalua
 costs = costs_of_probe([probe | {"checkpoint_bytes": 45_000_000, "steps": 1}])
 curves = GuessedCurves(10, 27, 1000, 2.0, 0.3)
 began = time.perf_counter()
-(played,) = compare(variants_of([], read, Fleet(workers)), curves, costs, 0, 1)
+(played,) = compare(variants_of([], read, WorkerPool(workers)), curves, costs, 0, 1)
 seconds = time.perf_counter() - began
 one = played.outcomes[0]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
