@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -82,55 +81,6 @@ def _sobol_sequence(seed: int, dimensions: int) -> Any:
     from scipy.stats import qmc
 
     return qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
-
-
-def random_point(study: StudySpec, seed: int) -> Params:
-    """A uniform point, bit for bit the one that Optuna's random sampler draws with this seed, but ten times as fast.
-
-    Optuna needs a study in memory for each draw. Like Optuna, a choice is the argmax of one random number per choice,
-    and a single choice draws nothing.
-    """
-    generator = _generator()
-    generator.seed(seed)
-    draw, params = generator.random_sample, Params()
-    for name, dimension in study.space.items():
-        if dimension.active(params):
-            params[name] = _drawn(dimension, draw)
-    return params
-
-
-@lru_cache(maxsize=1)
-def _generator() -> np.random.RandomState:
-    """A generator to seed before each use, since creating one takes ten times as long."""
-    import numpy as np
-
-    return np.random.RandomState()
-
-
-def _drawn(dimension: Dimension, draw: Callable[[], float]) -> Value:
-    if isinstance(dimension, Choice):
-        return dimension.choices[_highest(len(dimension.choices), draw)]
-    assert isinstance(dimension, Range)
-    if dimension.extra_values and (which := _highest(1 + len(dimension.extra_values), draw)):
-        return dimension.extra_values[which - 1]
-    low, high, log = dimension.low, dimension.high, dimension.log
-    if low == high:
-        return int(low) if dimension.integer else low
-    # Each integer gets the same share, in the dimension's own scale.
-    room = 0.5 if dimension.integer else 0.0
-    begin, end = (math.log(low - room), math.log(high + room)) if log else (low - room, high + room)
-    value = begin + (end - begin) * draw()
-    if dimension.integer:
-        whole = round(math.exp(value)) if log else math.floor(value - low + 0.5) + int(low)
-        return min(max(whole, int(low)), int(high))
-    below = math.nextafter(high, high - 1)
-    return min(max(math.exp(value), low), below) if log else min(value, below)
-
-
-def _highest(count: int, draw: Callable[[], float]) -> int:
-    """The index of the highest of `count` draws."""
-    drawn = [draw() for _ in range(count)] if count > 1 else [0.0]
-    return drawn.index(max(drawn))
 
 
 @dataclass

@@ -23,7 +23,6 @@ from hcpr_tune.search.suggestion.initial_points import (
     fresh,
     low_discrepancy_point,
     planned_point,
-    random_point,
     with_priors,
 )
 
@@ -40,11 +39,12 @@ class Kind:
     """How an Optuna sampler is built, and how trials that were not promoted are shown to it.
 
     With `understands_rungs` these are PRUNED with their rung values, otherwise COMPLETE with their value at a common
-    rung. `point` is for samplers that do not learn and do not need Optuna: a function of trial number, attempt and
-    number of trials.
+    rung. One that does not learn is shown no trials, so that its suggestions cost the same at any size. `point` is for
+    samplers that do not need Optuna: a function of trial number, attempt and number of trials.
     """
 
     build: Build | None = None
+    learns: bool = True
     understands_rungs: bool = False
     genetic: bool = False
     point: Callable[[StudySpec, int, int, int], Params] | None = None
@@ -59,6 +59,12 @@ def _tpe(study: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(
         n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True, seed=seed
     )
+
+
+def _random(study: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    return optuna.samplers.RandomSampler(seed=seed)
 
 
 def _gp(study: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
@@ -105,17 +111,13 @@ def _seed(study: StudySpec, number: int, attempt: int) -> int:
     return derive_seed(study.settings.seed, "trial", number, *([attempt] if attempt else [])) % 2**32
 
 
-def _random(study: StudySpec, number: int, attempt: int, trials: int) -> Params:
-    return random_point(study, _seed(study, number, attempt))
-
-
 def _qmc(study: StudySpec, number: int, attempt: int, trials: int) -> Params:
     return low_discrepancy_point(study, number + attempt * trials)
 
 
 KINDS = {
     "tpe": Kind(_tpe, understands_rungs=True),
-    "random": Kind(point=_random),
+    "random": Kind(_random, learns=False),
     "qmc": Kind(point=_qmc),
     "gp": Kind(_gp),
     "nsgaii": Kind(_nsgaii, genetic=True),
@@ -177,7 +179,7 @@ class Suggester:
             # Multivariate TPE and the constant liar raise experimental warnings.
             warnings.simplefilter("ignore")
             sampler = self._kind.build(self._study, seed)
-            storage = OptunaAdapterStorage(self._tell().trials(history))
+            storage = OptunaAdapterStorage(self._tell().trials(history) if self._kind.learns else [])
             model = optuna.create_study(storage=storage, sampler=sampler, directions=directions(self._study))
             return asked(model.ask(), self._study.space)
 
