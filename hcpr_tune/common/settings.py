@@ -118,7 +118,7 @@ def check(name: str, value: Any, item: dataclasses.Field[Any], instead: Any = No
 def _bounds_words(bounds: Bounds, value: Plain) -> str:
     """What a value must be: the bounds of its field, and what holds for all values of its type."""
     if isinstance(value, str):
-        return str(bounds) or "text without null bytes that UTF-8 can encode"
+        return (is_text(value) and str(bounds)) or "text without null bytes that UTF-8 can encode"
     if isinstance(value, float) and not math.isfinite(value):
         return f"a finite number {bounds}".strip()
     if not exists(value) and bounds.holds_between(value):
