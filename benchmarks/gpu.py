@@ -52,7 +52,7 @@ from hcpr_tune.training import loop
 from hcpr_tune.training.attacks.evaluation import evaluate
 from hcpr_tune.training.attacks.pgd import evaluating, pgd_step
 from hcpr_tune.training.data.dataset import Data, Split
-from hcpr_tune.training.data.sources import of_array
+from hcpr_tune.training.data.pool import of_array
 from hcpr_tune.training.methods.losses import pair_consistency, self_paced_cross_entropy
 from hcpr_tune.training.methods.method import method_of
 from hcpr_tune.training.models.classifier import _foldable, fuse_conv_bn, normalise_head

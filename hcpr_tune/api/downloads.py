@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from hcpr_tune.errors import InputError
-
-DOWNLOADABLE = ("fashion_mnist", "cifar10", "cifar100", "svhn")
+from hcpr_tune.training.data.registry import DATASETS
 
 
 def download(name: str, root: Path, report: Callable[[str], None]) -> None:
@@ -17,20 +15,18 @@ def download(name: str, root: Path, report: Callable[[str], None]) -> None:
     Raises `InputError` for a name that cannot be downloaded, a folder that cannot be written, and a host that cannot be
     reached.
     """
-    if name == "digits":
-        report("digits are part of scikit-learn: nothing to download")
-        return
-    if name not in DOWNLOADABLE:
+    if name not in DATASETS:
         raise InputError(
-            f"data {name} cannot be downloaded; known: digits, {', '.join(DOWNLOADABLE)}; use folder:PATH for a folder"
-            " of your own"
+            f"data {name} cannot be downloaded; known: {', '.join(DATASETS)}; use folder:PATH for a folder of your own,"
+            " or package.module:function for a reader"
         )
-    import torchvision
-
+    fetch = DATASETS[name].download
+    if fetch is None:
+        report(f"{name} are part of scikit-learn: nothing to download")
+        return
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for part in PARTS[name]:
-            READERS[name](torchvision.datasets)(str(root), download=True, **part)
+        fetch(str(root))
     except OSError as error:
         # urllib's errors are OSErrors too, so this is the folder or the host.
         raise InputError(
@@ -41,18 +37,3 @@ def download(name: str, root: Path, report: Callable[[str], None]) -> None:
             f"data {name}: {error}; check the network, delete damaged files under {root}, and run it again"
         ) from None
     report(f"{name} is in {root}; train with task.root = {root}")
-
-
-BOTH: tuple[dict[str, Any], ...] = ({"train": True}, {"train": False})
-PARTS: dict[str, tuple[dict[str, Any], ...]] = {
-    "fashion_mnist": BOTH,
-    "cifar10": BOTH,
-    "cifar100": BOTH,
-    "svhn": ({"split": "train"}, {"split": "test"}),
-}
-READERS: dict[str, Callable[[Any], Any]] = {
-    "fashion_mnist": lambda datasets: datasets.FashionMNIST,
-    "cifar10": lambda datasets: datasets.CIFAR10,
-    "cifar100": lambda datasets: datasets.CIFAR100,
-    "svhn": lambda datasets: datasets.SVHN,
-}

@@ -98,7 +98,7 @@ def evaluate_recorded(
     from hcpr_tune.verdict.test_access import opened
 
     check_model(folder)
-    trust_model(trust, folder)
+    trust_model(trust, folder, with_data=True)
     with opened(folder, command) if split == "test" else nullcontext() as seen:
         with guarded():  # the model may be anybody's
             result = evaluate_folder(folder, attack, split, images)

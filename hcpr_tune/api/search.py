@@ -17,6 +17,7 @@ from hcpr_tune.views.search_progress import SearchProgress, SearchStart
 if TYPE_CHECKING:
     from hcpr_tune.api.search_request import SearchRequest
     from hcpr_tune.execution.capacity import Share
+    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.studies import StoredStudy
     from hcpr_tune.training.recipe import Recipe
 
@@ -39,10 +40,9 @@ class SearchResult:
 def check_request(request: SearchRequest, ray: RayOptions, log_to: Sequence[str], progress: SearchProgress) -> None:
     """Find out before Ray starts what would stop the search: sampler, data, model, trackers. Raises `InputError`."""
     from hcpr_tune.common.settings import located
-    from hcpr_tune.search.suggestion.sampler import check_sampler
 
     try:
-        check_sampler(request.study.spec)
+        check_decisions(request.study.spec)
         if ray.address is None:
             progress.notes(check_recipe(request.study.spec.recipe))
     except InputError as error:
@@ -52,6 +52,15 @@ def check_request(request: SearchRequest, ray: RayOptions, log_to: Sequence[str]
 
         for name in log_to:
             check_tracker(name)
+
+
+def check_decisions(spec: StudySpec) -> None:
+    """Check that the user's own sampler and rule of early stopping can be used. Raises `InputError`."""
+    from hcpr_tune.search.scheduling.stoppers import check_stopper
+    from hcpr_tune.search.suggestion.sampler import check_sampler
+
+    check_sampler(spec)
+    check_stopper(spec.asha_config)
 
 
 def check_recipe(recipe: Recipe) -> tuple[str, ...]:

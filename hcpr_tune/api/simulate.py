@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.api.search import check_recipe
 from hcpr_tune.api.search_request import SpaceSource
 from hcpr_tune.api.sizes import measuring
-from hcpr_tune.api.trust import Trust, named_in_study, trust_sampler, trust_space
+from hcpr_tune.api.trust import Trust, named_in_study, trust_decisions, trust_space
 from hcpr_tune.common.shell import same_again
 from hcpr_tune.errors import InputError
 from hcpr_tune.execution.host import interruptible
@@ -234,7 +234,7 @@ def replay_search(folder: Path, trust: Trust) -> Replay:
     from hcpr_tune.simulation.replay import replay
 
     old = read_old(folder, "--replay")
-    trust_sampler(trust, old.folder, old.study)
+    trust_decisions(trust, old.folder, old.study)
     return replay(old)
 
 

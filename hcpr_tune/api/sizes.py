@@ -77,9 +77,10 @@ def measuring(study: StudySpec) -> Iterator[Callable[[], int]]:
 
 def is_ours(recipe: Recipe) -> bool:
     """Whether model and images stay what they are from one search to the next."""
+    from hcpr_tune.training.data.registry import DATASETS
     from hcpr_tune.training.recipe import MODELS
 
-    return recipe.model.name in MODELS and not recipe.task.dataset.startswith("folder:")
+    return recipe.model.name in MODELS and recipe.task.dataset in DATASETS
 
 
 def cache_file() -> Path:

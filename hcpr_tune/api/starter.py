@@ -10,7 +10,8 @@ from statistics import median
 from hcpr_tune.common.settings import in_toml
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.data.parts import dataset_folder, layout
-from hcpr_tune.training.data.sources import Pool, check_test_part, folder_pool
+from hcpr_tune.training.data.pool import Pool
+from hcpr_tune.training.data.sources import check_test_part, folder_pool
 from hcpr_tune.training.recipe import Task
 
 SMALL_IMAGES, LARGE_IMAGES = 32, 64

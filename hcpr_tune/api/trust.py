@@ -57,10 +57,18 @@ def _texts(values: Iterable[object]) -> Iterable[str]:
 
 
 def named_in_recipe(recipe: Recipe) -> set[str]:
-    """The user's own method and model that a recipe names."""
+    """The user's own data set, method and model that a recipe names."""
     from hcpr_tune.training.recipe import METHODS
 
-    return {recipe.method} - set(METHODS) | named_as_model(recipe.model.name)
+    named = {recipe.method} - set(METHODS) | named_as_model(recipe.model.name)
+    return named | named_as_dataset(recipe.task.dataset)
+
+
+def named_as_dataset(name: str) -> set[str]:
+    """The name, where it is that of a user's data set."""
+    from hcpr_tune.training.data.registry import is_own
+
+    return {name} if is_own(name) else set()
 
 
 def named_as_model(name: str) -> set[str]:
@@ -71,14 +79,21 @@ def named_as_model(name: str) -> set[str]:
 
 
 def named_in_study(study: StudySpec) -> set[str]:
-    """All that a study may import: its recipe's, those that are searched, its sampler."""
-    from hcpr_tune.search.spec.study import SAMPLERS
-
-    found = named_in_recipe(study.recipe) | ({study.settings.sampler.name} - set(SAMPLERS))
+    """All that a study may import: its recipe's, those that are searched, its sampler and its rule of stopping."""
+    found = named_in_recipe(study.recipe) | named_for_decisions(study)
     for name, dimension in study.space.items():
         for value in dimension.ends():
             found |= named_as_value(name, value)
     return found
+
+
+def named_for_decisions(study: StudySpec) -> set[str]:
+    """What decides on the next job: the user's own sampler and rule of early stopping."""
+    from hcpr_tune.search.scheduling.stoppers import STOPPERS
+    from hcpr_tune.search.suggestion.registry import SAMPLERS
+
+    settings = study.settings
+    return ({settings.sampler.name} - set(SAMPLERS)) | ({settings.early_stopping.method} - set(STOPPERS))
 
 
 def named_as_value(name: str, value: object) -> set[str]:
@@ -138,19 +153,19 @@ def trust_study(trust: Trust, study: StoredStudy, own: Iterable[str] = ()) -> No
     _settle(trust, (in_study | in_trials) - given, _places(folder), str(where))
 
 
-def trust_sampler(trust: Trust, root: Path, study: StudySpec) -> None:
-    """A study that is only played again: its sampler alone is imported."""
-    from hcpr_tune.search.spec.study import SAMPLERS
-
-    _settle(trust, {study.settings.sampler.name} - set(SAMPLERS), [address_of(root)], str(root / "study.toml"))
+def trust_decisions(trust: Trust, root: Path, study: StudySpec) -> None:
+    """A study that is only played again: nothing is imported but what decides."""
+    _settle(trust, named_for_decisions(study), [address_of(root)], str(root / "study.toml"))
 
 
-def trust_model(trust: Trust, folder: Path) -> None:
-    """A folder that holds a model: its recipe names the network that is built."""
+def trust_model(trust: Trust, folder: Path, with_data: bool = False) -> None:
+    """A folder that holds a model: its recipe names the network that is built, and `with_data` the images."""
     from hcpr_tune.training.recipe import load_recipe
 
     path = folder / "recipe.toml"
-    _settle(trust, named_as_model(load_recipe(path).model.name), [address_of(folder)], str(path))
+    recipe = load_recipe(path)
+    named = named_as_model(recipe.model.name) | (named_as_dataset(recipe.task.dataset) if with_data else set())
+    _settle(trust, named, [address_of(folder)], str(path))
 
 
 def begin(study: StoredStudy) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -32,10 +33,12 @@ class Bounds:
     below: float | None = None
     at_most: float | None = None
     choices: tuple[str, ...] | None = None
+    forms: tuple[tuple[str, str], ...] = ()
+    """Forms that a text may have instead of being one of `choices`: how each is written, and its regular expression."""
 
     def __str__(self) -> str:
         if self.choices is not None:
-            return "one of " + ", ".join(self.choices)
+            return "one of " + ", ".join((*self.choices, *dict(self.forms)))
         parts = [
             f"{words} {bound:.15g}"
             for words, bound in (
@@ -50,10 +53,13 @@ class Bounds:
 
     def holds(self, value: Plain) -> bool:
         if self.choices is not None:
-            return value in self.choices
+            return value in self.choices or (isinstance(value, str) and self._has_form(value))
         if isinstance(value, str):
             return is_text(value)
         return exists(value) and self.holds_between(value)
+
+    def _has_form(self, value: str) -> bool:
+        return is_text(value) and any(re.fullmatch(form, value) for _, form in self.forms)
 
     def holds_between(self, value: float) -> bool:
         """Whether a number is within the bounds."""
@@ -74,9 +80,11 @@ def setting(
     below: float | None = None,
     at_most: float | None = None,
     choices: Iterable[str] | None = None,
+    forms: Mapping[str, str] | None = None,
 ) -> Any:
     """One field of a `Settings` class: its default, one sentence of documentation, and its bounds."""
-    bounds = Bounds(above, at_least, below, at_most, tuple(choices) if choices is not None else None)
+    known = tuple(choices) if choices is not None else None
+    bounds = Bounds(above, at_least, below, at_most, known, tuple((forms or {}).items()))
     return field(default=default, metadata={"doc": doc, "bounds": bounds})
 
 
@@ -110,7 +118,7 @@ def check(name: str, value: Any, item: dataclasses.Field[Any], instead: Any = No
 def _bounds_words(bounds: Bounds, value: Plain) -> str:
     """What a value must be: the bounds of its field, and what holds for all values of its type."""
     if isinstance(value, str):
-        return str(bounds) or "text without null bytes that UTF-8 can encode"
+        return (is_text(value) and str(bounds)) or "text without null bytes that UTF-8 can encode"
     if isinstance(value, float) and not math.isfinite(value):
         return f"a finite number {bounds}".strip()
     if not exists(value) and bounds.holds_between(value):

@@ -42,14 +42,16 @@ def probe_cluster(study: StudySpec, share: Share) -> list[dict[str, Any]]:
 
 
 def check_data(study: StudySpec, share: Share) -> tuple[str, ...]:
-    """Before the study starts, have a worker check a folder of images, which the driver may not see.
+    """Before the study starts, have a worker check a user's images, which the driver may not see.
 
-    Reads only file names and headers. Returns notes for the user, or nothing if no worker answers in time.
-    Raises `InputError` for anything that would stop the search or its verdict.
+    Of a folder, only file names and headers are read. Returns notes for the user, or nothing if no worker answers in
+    time. Raises `InputError` for anything that would stop the search or its verdict.
     """
     import ray
 
-    if not study.recipe.task.dataset.startswith("folder:"):
+    from hcpr_tune.training.data.registry import DATASETS
+
+    if study.recipe.task.dataset in DATASETS:
         return ()
     task = ray.remote(num_cpus=share.cpus_per_trial, num_gpus=share.gpus_per_trial, max_retries=0)(_check_data)
     answer = task.remote(to_plain(study.recipe))

@@ -11,10 +11,11 @@ from hcpr_tune.search.scheduling.search_driver import Suggests
 from hcpr_tune.search.spec.space import Params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.suggestion.initial_points import planned_point
+from hcpr_tune.search.suggestion.registry import SAMPLERS
 from hcpr_tune.search.suggestion.sampler import Suggester
 from hcpr_tune.simulation.curves.curves import Curves
 
-LEARNS_NOTHING = ("random", "qmc")
+LEARNS_NOTHING = tuple(name for name, spec in SAMPLERS.items() if not spec.learns)
 MOST_TO_LEARN_FROM = 200
 """With this many trials, one suggestion takes a good part of a second, and a plan needs one per trial and repeat."""
 

@@ -16,15 +16,12 @@ from hcpr_tune.simulation.search import PlannedTiming
 from hcpr_tune.simulation.verdict import SimulatedModels, VerdictCosts, VerdictJobs, verdict_simulation
 from hcpr_tune.simulation.worker_pool import WorkerPool
 from hcpr_tune.training.attacks.cascade import CLEAN, MARGIN_STARTS, MARGIN_STEPS, MOST_TARGETS
+from hcpr_tune.training.data.registry import DATASETS
 from hcpr_tune.training.recipe import Recipe
-from hcpr_tune.training.size import KNOWN
 from hcpr_tune.verdict.decision.agenda import is_settled
 from hcpr_tune.verdict.plan import Model, Plan
 from hcpr_tune.verdict.state import State
 
-TRAINING_IMAGES = {"digits": 1797, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257}
-TEST_IMAGES = {"fashion_mnist": 10_000, "cifar10": 10_000, "cifar100": 10_000, "svhn": 26_032}
-"""Images in the training and test parts; the digits have one part for both."""
 STEPS_OF_ATTACK, QUERIES_OF_SQUARE, FORWARD = 100, 5000, 1 / 3
 """Gradient steps of APGD and FAB for each target, queries of Square, and what a query takes of a gradient step."""
 MASKING_STEPS = 110
@@ -145,9 +142,10 @@ def images_of(study: StudySpec, history: History, plan: Plan, state: State) -> d
     """Number of images that are attacked by split: as recorded, else from the sizes of the data set's parts."""
     task = study.recipe.task
     evaluated = evaluated_images(history)
-    if study.recipe.evaluation.images and task.dataset in TRAINING_IMAGES:
-        evaluated = round((task.images or TRAINING_IMAGES[task.dataset]) * task.validation_fraction)
-    test = TEST_IMAGES.get(task.dataset) or round(evaluated * task.test_fraction / task.validation_fraction)
+    training, test = DATASETS[task.dataset].images if task.dataset in DATASETS else (0, 0)
+    if study.recipe.evaluation.images and training:
+        evaluated = round((task.images or training) * task.validation_fraction)
+    test = test or round(evaluated * task.test_fraction / task.validation_fraction)
     found = {
         "validation": min(plan.images, evaluated) or evaluated,
         "test": min(plan.test_images, test) or test,
@@ -157,8 +155,8 @@ def images_of(study: StudySpec, history: History, plan: Plan, state: State) -> d
 
 def classes_of(study: StudySpec, history: History, state: State) -> int:
     """Number of classes: as workers have reported it, else that of the built-in data set."""
-    _, known, _ = KNOWN.get(study.recipe.task.dataset, (0, state.classes, (0, 0)))
-    classes: int = history.model_inputs.get("classes", known)
+    spec = DATASETS.get(study.recipe.task.dataset)
+    classes: int = history.model_inputs.get("classes", state.classes if spec is None else spec.classes)
     return classes
 
 

@@ -7,11 +7,12 @@ Such a name in a file runs code chosen by the file's author. A command that read
 from __future__ import annotations
 
 import importlib
+import inspect
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,11 +61,12 @@ def vouch(references: Iterable[str]) -> None:
         _vouched.update(references)
 
 
-def load(path: str, what: str) -> Callable[..., Any]:
+def load(path: str, what: str, *kinds: type) -> Any:
     """Import package.module:function, also from the working folder; `what` names the setting in messages.
 
-    Raises `InputError` if the name was not vouched for, and `PluginError` if the module or the name is missing,
-    importing it raises, or it is not callable.
+    The name may also be that of an object of one of the `kinds`. Raises `InputError` if the name was not vouched for,
+    and `PluginError` if the module or the name is missing, importing it raises, or it is neither callable nor of a
+    kind.
     """
     if _vouched is not None and path not in _vouched:
         raise InputError(
@@ -84,26 +86,42 @@ def load(path: str, what: str) -> Callable[..., Any]:
             f"{what} {path}: importing {module_name} {did(error)}; fix the module, or put its folder on PYTHONPATH",
             users_traceback(error),
         ) from error
-    if not callable(function):
+    if not callable(function) and not isinstance(function, kinds):
         found = (
             "has no such name"
             if function is None
             else f"has a {one_line(type(function).__name__)} of that name, which is not callable"
         )
         raise PluginError(f"{what} {path}: {module_name} {found}; name a function")
-    found_function: Callable[..., Any] = function
-    return found_function
+    return function
 
 
 def call(function: Callable[..., Any], path: str, what: str, **arguments: Any) -> Any:
     """Call a user's function; turns what it raises into a `PluginError` with the user's traceback."""
+    given = ", ".join(f"{name}={one_line(repr(value), LONGEST_VALUE)}" for name, value in arguments.items())
+    with reporting(f"{what} {path}: calling it{' with ' if given else ''}{given}"):
+        return function(**arguments)
+
+
+def accepted(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the offered arguments that a function has a parameter for; none if its signature is not known."""
+    try:
+        takes = inspect.signature(function).parameters
+    except ValueError:  # built-in types may have no signature
+        return {}
+    return {name: value for name, value in offered.items() if name in takes}
+
+
+@contextmanager
+def reporting(what: str, hint: str = "fix it") -> Iterator[None]:
+    """Turn whatever a user's code raises into a `PluginError` that says `what` raised it."""
     try:
         with guarded():
-            return function(**arguments)
+            yield
+    except PluginError:
+        raise
     except Exception as error:
-        given = ", ".join(f"{name}={one_line(repr(value), LONGEST_VALUE)}" for name, value in arguments.items())
-        message = f"{what} {path}: calling it with {given} {did(error)}; fix it"
-        raise PluginError(message, users_traceback(error)) from error
+        raise PluginError(f"{what} {did(error)}; {hint}", users_traceback(error)) from error
 
 
 @contextmanager
@@ -168,9 +186,10 @@ def _place_of(error: BaseException) -> str:
 
 
 def users_traceback(error: BaseException) -> str:
-    """The traceback without the frames of this module and of the import machinery, without control characters."""
+    """The traceback without the frames of this package and of the import machinery, without control characters."""
     error = error.cause if isinstance(error, Ended) else error
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
+    package = str(Path(__file__).parents[1] / "")
+    own = [frame for frame in frames if not frame.filename.startswith(package) and "importlib" not in frame.filename]
     lines = traceback.format_list(own) + traceback.format_exception_only(error)
     return clean("Traceback (most recent call last):\n" + "".join(lines).rstrip())

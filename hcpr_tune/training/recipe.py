@@ -16,8 +16,8 @@ import tomli_w
 
 from hcpr_tune.common.settings import Settings, read, read_toml, set_dotted, setting, show, to_plain
 from hcpr_tune.errors import InputError
+from hcpr_tune.training.data.registry import DATASETS, FOLDER
 
-DATASETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "svhn")
 MODELS = ("small_cnn", "resnet18", "preact_resnet18", "wide_resnet_28_10", "wide_resnet_34_10")
 METHODS = ("hcpr", "pgd_at", "trades", "mart", "hypersphere_trades", "hypersphere_pgd_at")
 HEADS = ("cosine", "linear", "auto")
@@ -47,8 +47,15 @@ def check_name(name: str, value: str, known: tuple[str, ...], more: dict[str, st
 class Task(Settings):
     """The dataset and the threat model; recipes with the same task are comparable."""
 
-    dataset: str = setting("digits", "The images: digits, fashion_mnist, cifar10, cifar100, svhn or folder:PATH.")
-    root: str = setting("data", "Folder with the files of torchvision's datasets; `hcpr_tune data` fills it.")
+    dataset: str = setting(
+        "digits",
+        f"The images: {', '.join(DATASETS)}, folder:PATH, or package.module:function, called with root and train.",
+        choices=DATASETS,
+        forms={"folder:PATH": rf"{FOLDER}[\s\S]+", "package.module:function": FUNCTION.pattern},
+    )
+    root: str = setting(
+        "data", "Folder with the files of the dataset; `hcpr_tune data` fills it for those of torchvision."
+    )
     images: int = setting(
         0, "Number of images of the training part to use, in equal shares per class; 0: all.", at_least=0
     )
@@ -74,7 +81,6 @@ class Task(Settings):
     epsilon: float = setting(8 / 255, "Radius used in evaluation, for images in [0, 1].", above=0, at_most=1)
 
     def check_together(self) -> None:
-        check_name("dataset", self.dataset, DATASETS, {"folder:PATH": "(?s:folder:.+)"})
         held_out = self.validation_fraction + self.test_fraction
         if held_out >= 1:
             raise InputError(

@@ -8,17 +8,11 @@ from typing import Any
 
 from hcpr_tune.common.output import kept_for_us, say
 from hcpr_tune.training.data.parts import class_folders, dataset_folder, layout
+from hcpr_tune.training.data.registry import FOLDER
+from hcpr_tune.training.data.sources import dataset_spec, open_pool
 from hcpr_tune.training.models.classifier import build_model
 from hcpr_tune.training.recipe import Recipe, recipe_from_plain
 
-KNOWN = {
-    "digits": (1, 10, (8, 8)),
-    "fashion_mnist": (1, 10, (28, 28)),
-    "cifar10": (3, 10, (32, 32)),
-    "cifar100": (3, 100, (32, 32)),
-    "svhn": (3, 10, (32, 32)),
-}
-"""Channels, classes and image size."""
 BYTES_PER_TENSOR = 1024
 """Overhead of a tensor in the file: name, shape and padding."""
 
@@ -34,13 +28,17 @@ def checkpoint_bytes(recipe: Recipe) -> int:
 
 def _inputs(recipe: Recipe) -> tuple[int, int, int, tuple[int, int]]:
     """Channels, classes, seed and image size; for a folder of images, from the names of its class folders alone."""
-    dataset = recipe.task.dataset
-    if dataset in KNOWN:
-        channels, classes, size = KNOWN[dataset]
-        return channels, classes, 0, size
-    folders, _ = class_folders(layout(dataset_folder(dataset)).train)
-    side = recipe.task.image_size or 32
-    return 3, len(folders), 0, (side, side)
+    task = recipe.task
+    if task.dataset.startswith(FOLDER):
+        folders, _ = class_folders(layout(dataset_folder(task.dataset)).train)
+        side = task.image_size or 32
+        return 3, len(folders), 0, (side, side)
+    spec = dataset_spec(task.dataset)
+    shape, classes = spec.shape, spec.classes
+    if shape is None or not classes:
+        pool = open_pool(task)
+        shape, classes = pool.shape, len(pool.class_names)
+    return shape[0], classes, 0, shape[1:]
 
 
 def main() -> None:

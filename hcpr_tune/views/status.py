@@ -10,6 +10,7 @@ from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.results import StudyFolder, rung_accuracies, rungs_plain, trial_metrics
 from hcpr_tune.search.scheduling.asha import hopeless, next_decision, over_budget, usual_epochs
+from hcpr_tune.search.scheduling.stoppers import without_own_code
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.lease import LeaseHolder
 from hcpr_tune.views.summary import Alarm, alarms, gain_points, stopped_at
@@ -53,7 +54,8 @@ def state_of(study: StudySpec, history: History, holder: LeaseHolder | None) -> 
     if over_budget(history, study.asha_config):
         return "out of time"
     # A session that only creates a study, for a cluster to continue it, also ends as finished.
-    return "finished" if next_decision(history, study.asha_config) == "finished" else "unfinished"
+    decision = next_decision(history, without_own_code(study.asha_config))
+    return "finished" if decision == "finished" else "unfinished"
 
 
 def holder_plain(holder: LeaseHolder | None, now: float) -> Plain | None:

@@ -104,6 +104,16 @@ def test_a_model_is_loaded_from_python_once_it_is_trusted(imports, tmp_path):
     assert hcpr_tune.load_model(folder)[1].out_features == 10
 
 
+def test_the_images_that_a_model_is_evaluated_on_may_be_code_too(imports, tmp_path, capsys):
+    recipe = foreign_model(tmp_path) / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('dataset = "digits"', 'dataset = "theirs:images"'))
+    assert main(["evaluate", "--model", "results/theirs/best"]) == 2
+    assert "recipe.toml names theirs:images, theirs:net, code that" in capsys.readouterr().err
+    assert main(["export", "--onnx", "model.onnx", "--model", "results/theirs/best"]) == 2
+    assert "recipe.toml names theirs:net, code that" in capsys.readouterr().err
+    assert not imports.exists()
+
+
 @pytest.mark.parametrize("state", ["/dev/null", "/proc/nowhere"])
 def test_a_state_that_cannot_be_written_breaks_nothing(state, imports, tmp_path, monkeypatch):
     foreign_study(tmp_path)

@@ -12,7 +12,8 @@ from typing import Any
 from hcpr_tune.common.settings import dotted_names
 from hcpr_tune.search.spec.json_schema import BOUNDS
 from hcpr_tune.search.spec.space import FIXED
-from hcpr_tune.search.spec.study import SAMPLERS, StudySettings, find_space
+from hcpr_tune.search.spec.study import StudySettings, find_space
+from hcpr_tune.search.suggestion.registry import SAMPLERS
 from hcpr_tune.training.recipe import METHODS, MODELS, Recipe
 
 SPACES = ("default", "baselines", "wide", "pareto", "cifar10", "svhn")
@@ -214,7 +215,7 @@ def change_a_setting(draw: random.Random, tables: dict[str, Any]) -> None:
 
 
 def change_the_sampler(draw: random.Random, tables: dict[str, Any]) -> None:
-    tables["sampler"] = {"name": draw.choice(SAMPLERS), "startup_trials": draw.choice((1, 1, 2, 8, 10**4))}
+    tables["sampler"] = {"name": draw.choice([*SAMPLERS]), "startup_trials": draw.choice((1, 1, 2, 8, 10**4))}
     tables["early_stopping"] = {"calibration": draw.choice((1, 1, 2, "auto"))}
 
 

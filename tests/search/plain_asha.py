@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from statistics import NormalDist, pstdev
@@ -11,6 +12,7 @@ from hcpr_tune.search.record.history import CALIBRATION, ENQUEUED, PUBLISHED
 from hcpr_tune.search.scheduling.asha import LOST_AT_ONCE, NewTrial, first_job, over_budget
 from hcpr_tune.search.scheduling.config import bracket_of
 from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, Correlation, spearman
+from tests.search import own
 
 
 def next_decision(history, asha_config, arrived, most_points):
@@ -80,11 +82,25 @@ def _best(history, rung, bracket, asha_config, arrived, most_points):
         best = sorted(recorded, key=lambda trial: derive_seed(asha_config.seed, "promotion", rung, trial.number))
     else:
         best = history.goal.order(recorded, rung)
-    if asha_config.method != "none" and end_of(history, rung, asha_config, arrived, most_points).halves(
-        asha_config.min_rank_correlation
-    ):
-        best = best[: math.floor((len(recorded) + lost) / asha_config.reduction_factor + 1e-9)]
-    return best
+    if asha_config.method == "none":
+        return best
+    if ":" in asha_config.method:
+        promoted = _promoted_by(
+            asha_config, {trial.number: history.goal.values(trial.scores[rung])[0] for trial in best}, lost
+        )
+        best = sorted(best, key=lambda trial: trial.number not in promoted)
+        places = len(promoted)
+    else:
+        places = math.floor((len(recorded) + lost) / asha_config.reduction_factor + 1e-9)
+    halves = end_of(history, rung, asha_config, arrived, most_points).halves(asha_config.min_rank_correlation)
+    return best[:places] if halves else best
+
+
+def _promoted_by(asha_config, scores, lost):
+    """What a rule of `tests.search.own` promotes."""
+    rule = getattr(own, asha_config.method.partition(":")[2])
+    offered = {"scores": scores, "lost": lost, "epoch": 0, "reduction_factor": asha_config.reduction_factor}
+    return set(rule(**{name: offered[name] for name in inspect.signature(rule).parameters})) if scores else set()
 
 
 def end_of(history, rung, asha_config, arrived, most_points):

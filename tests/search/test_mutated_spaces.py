@@ -17,7 +17,8 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.space import with_params
 from hcpr_tune.search.spec.study import StudySpec, read_study, study_to_toml
-from hcpr_tune.search.suggestion.sampler import KINDS, Suggester, check_sampler
+from hcpr_tune.search.suggestion.registry import SAMPLERS
+from hcpr_tune.search.suggestion.sampler import Suggester, check_sampler
 from hcpr_tune.views.forecast import plan_lines
 from tests.search.histories import begin, job, reached, suggested
 from tests.search.mutated import spaces
@@ -54,7 +55,7 @@ def tried(path: Path) -> StudySpec | None:
     """What a dry run and the first suggestions do with the space in a file; None where it is refused in one line."""
     try:
         study = read_study(path)
-        if study.settings.sampler.name in KINDS:
+        if study.settings.sampler.name in SAMPLERS:
             check_sampler(study)
     except InputError as error:
         message = str(error)

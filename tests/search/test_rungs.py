@@ -22,6 +22,8 @@ from tests.search.histories import begin, epoch, history_of, job, job_end, lost,
 SOURCES = ("tpe", "tpe", "calibration", "calibration", "first point", "prior")
 ENDS = ("diverged", "failed", WORKER_DIED, "broken off", "killed")
 
+OWN_RULES = tuple(f"tests.search.own:{name}" for name in ("above_median", "like_asha", "no_one"))
+
 
 @dataclass
 class Search:
@@ -155,7 +157,7 @@ searches = st.builds(
         st.sampled_from([(1, 3, 9), (2, 6), (1, 2, 4, 8), (5,)]),
         st.integers(1, 60),
         reduction_factor=st.sampled_from([1.0001, 1.5, 2.0, 3.0, 4.0]),
-        method=st.sampled_from(["asha", "asha", "random", "none"]),
+        method=st.sampled_from(["asha", "asha", "random", "none", *OWN_RULES]),
         brackets=st.just(1),
         min_rank_correlation=st.sampled_from([-1.0, 0.0, 0.5, 0.9, 1.0]),
         seed=st.integers(0, 3),

@@ -12,9 +12,10 @@ import torch
 from sklearn.datasets import load_digits
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.data import sources
-from hcpr_tune.training.data.dataset import Data, Split, batches, load_data, split_indices
+from hcpr_tune.training.data.dataset import Data, Split, batches, load_data
 from hcpr_tune.training.data.heldout import open_test
+from hcpr_tune.training.data.sources import open_pool
+from hcpr_tune.training.data.splits import split_indices
 from hcpr_tune.training.loop import initial_state, train
 from hcpr_tune.training.recipe import Task
 
@@ -35,15 +36,18 @@ def drawn(split: Split, batch_size: int, seed: int) -> list[tuple[torch.Tensor, 
 
 
 def test_the_digits_are_scikit_learns_without_its_import():
-    code = "import sys; from hcpr_tune.training.data.sources import digits; digits(); print('sklearn' in sys.modules)"
+    code = (
+        "import sys; from hcpr_tune.training.data.registry import DATASETS\n"
+        "DATASETS['digits'].read(); print('sklearn' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
-    bunch, pool = load_digits(), sources.digits()
+    bunch, pool = load_digits(), open_pool(Task())
     assert (pool.decode(range(1797))[:, 0] == bunch.images).all()
     assert (pool.labels == bunch.target).all()
 
 
 def test_digits_have_their_known_sizes(digits):
-    pool = sources.digits()
+    pool = open_pool(Task())
     images = pool.decode(range(1797))
     assert images.shape == (1797, *pool.shape) == (1797, 1, 8, 8)
     assert images.dtype == np.uint8
@@ -70,7 +74,7 @@ def test_splits_are_disjoint_and_cover_all_images(task):
 
 
 def test_splits_hold_the_images_and_labels_of_their_indices():
-    pool = sources.digits()
+    pool = open_pool(Task())
     images, labels = pool.decode(range(1797)), pool.labels
     for split in splits(Task()).values():
         np.testing.assert_array_equal(split.images.numpy(), images[split.indices])
@@ -78,7 +82,7 @@ def test_splits_hold_the_images_and_labels_of_their_indices():
 
 
 def test_splits_are_stratified():
-    labels = sources.digits().labels
+    labels = open_pool(Task()).labels
     counts = np.bincount(labels)
     for name, share in (("train", 0.6), ("validation", 0.2), ("test", 0.2)):
         found = np.bincount(splits(Task())[name].labels.numpy(), minlength=10)
@@ -86,7 +90,7 @@ def test_splits_are_stratified():
 
 
 def test_the_split_depends_on_nothing_but_labels_and_task():
-    labels = sources.digits().labels
+    labels = open_pool(Task()).labels
     first = split_indices(labels, Task(), has_test_part=False)
     torch.manual_seed(7)
     np.random.default_rng(7).random(3)

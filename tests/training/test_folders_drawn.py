@@ -23,8 +23,8 @@ import pytest
 
 from hcpr_tune.api.starter import starter_space
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.data.dataset import split_pool
 from hcpr_tune.training.data.sources import check_test_part, has_test_part, open_pool
+from hcpr_tune.training.data.splits import split_pool
 from hcpr_tune.training.recipe import Task
 from tests.training.image_files import BAD, GOOD, Kind
 

@@ -21,7 +21,9 @@ from PIL import Image
 from hcpr_tune.training.data import dataset as data_module
 from hcpr_tune.training.data.dataset import SHARED_FROM, load_data, source_identity, take
 from hcpr_tune.training.data.node_cache import KEPT_UNUSED, NodeCache, release
-from hcpr_tune.training.data.sources import digits, of_array
+from hcpr_tune.training.data.pool import of_array
+from hcpr_tune.training.data.registry import DATASETS
+from hcpr_tune.training.data.sources import open_pool
 from hcpr_tune.training.loop import initial_state, train
 from hcpr_tune.training.recipe import Task
 
@@ -517,7 +519,7 @@ def test_the_second_process_decodes_nothing(folder, images, monkeypatch):
 
 def test_a_split_in_memory_lets_go_of_the_data_set(folder):
     for cache in (None, NodeCache(folder)):
-        pool = digits()
+        pool = open_pool(Task())
         split = take(pool, np.arange(100), cache, shared_from=0)
         with pytest.raises(AssertionError, match="no longer holds them"):
             split.pool.decode([0])
@@ -525,7 +527,7 @@ def test_a_split_in_memory_lets_go_of_the_data_set(folder):
 
 
 def test_the_order_of_the_indices_counts(folder):
-    pool = digits()
+    pool = open_pool(Task())
     for indices in (np.arange(50), np.arange(50)[::-1].copy()):
         split = take(pool, indices, NodeCache(folder), "digits", shared_from=0)
         np.testing.assert_array_equal(split.images.numpy(), pool.decode(indices))
@@ -626,7 +628,7 @@ def test_the_test_part_is_not_looked_at(tmp_path):
     assert source_identity(folder_task(root)) != before
 
 
-@pytest.mark.parametrize("name", sorted(data_module.FILES))
+@pytest.mark.parametrize("name", [name for name, spec in DATASETS.items() if spec.files])
 def test_torchvisions_files_are_looked_at(tmp_path, name):
     import torchvision
 

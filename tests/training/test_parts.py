@@ -15,10 +15,11 @@ from PIL import Image
 
 from hcpr_tune.api.starter import look, starter_space
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.data.dataset import load_data, source_identity, split_pool
+from hcpr_tune.training.data.dataset import load_data, source_identity
 from hcpr_tune.training.data.heldout import open_test
 from hcpr_tune.training.data.parts import layout
 from hcpr_tune.training.data.sources import check_test_part, open_pool
+from hcpr_tune.training.data.splits import split_pool
 from hcpr_tune.training.recipe import Task
 from tests.training.test_folders import task, write_images
 

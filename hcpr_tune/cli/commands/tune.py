@@ -160,15 +160,15 @@ def refuse_settings(options: argparse.Namespace) -> None:
 
 def dry_run(options: argparse.Namespace, request: SearchRequest) -> int:
     """Print the resolved study and what it could cost; with --probe, after training a little on this cluster."""
+    from hcpr_tune.api.search import check_decisions
     from hcpr_tune.api.simulate import probe_workers
     from hcpr_tune.common.settings import located
     from hcpr_tune.search.spec.study import study_to_toml
-    from hcpr_tune.search.suggestion.sampler import check_sampler
     from hcpr_tune.views.forecast import plan_lines, probe_lines
 
     spec = request.study.spec
     try:
-        check_sampler(spec)
+        check_decisions(spec)
     except InputError as error:
         raise located(error, request.where) from None
     say(study_to_toml(spec))  # can be given as --space

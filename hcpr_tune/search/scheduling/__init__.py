@@ -1,4 +1,4 @@
-"""Which job runs next: ASHA, its rungs, and how well a rung predicts the last one, as functions of the history.
+"""Which job runs next, as functions of the history: rules of early stopping, their rungs, and what a rung predicts.
 
 May import `search.record`, `search.spec` and `common`.
 """

@@ -13,7 +13,8 @@ from typing import Literal
 from hcpr_tune.search.record.history import ENQUEUED, History, Job, Trial
 from hcpr_tune.search.scheduling.config import AshaConfig, always_promoted, bracket_of, bracket_shares
 from hcpr_tune.search.scheduling.rung_correlation import end_of
-from hcpr_tune.search.scheduling.rungs import Rung, RungSystem, rung_system_of
+from hcpr_tune.search.scheduling.rung_system import RungSystem, rung_system_of
+from hcpr_tune.search.scheduling.rungs import Rung
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _broken_off(history: History, rung_system: RungSystem) -> Job | None:
 def _promotion(history: History, rung_system: RungSystem) -> Job | None:
     """The first promotion from the highest rung down: trials that are always promoted, then the best waiting one.
 
-    If the best is not within the quota, no other one is.
+    If the rung does not promote the one that it calls the best, it promotes none.
     """
     asha_config = rung_system.asha_config
     for rung in reversed(asha_config.rungs[:-1]):
@@ -109,8 +110,8 @@ def _promotion(history: History, rung_system: RungSystem) -> Job | None:
 
 
 def _goes_on(history: History, rung_places: Rung, trial: Trial, rung: int, asha_config: AshaConfig) -> bool:
-    """Whether a trial's score at `rung` promotes it: it is within the quota, or the rung stops no trial."""
-    if asha_config.method == "none" or rung_places.holds(trial):
+    """Whether a trial's score at `rung` promotes it: by the study's rule, or because the rung stops no trial."""
+    if rung_places.holds(trial):
         return True
     return not end_of(history, asha_config.rungs, rung).halves(asha_config.min_rank_correlation)
 

@@ -17,7 +17,7 @@ class AshaConfig:
     trials: int
     reduction_factor: float = 3.0
     method: str = "asha"
-    """asha promotes the best trials of a rung; random draws them, a baseline to show what the scores are good for."""
+    """The rule of early stopping (see `stoppers`)."""
     brackets: int = 1
     min_rank_correlation: float = 0.5
     seed: int = 0

@@ -1,20 +1,16 @@
-"""Which trials each rung promotes, updated incrementally in O(log n) per trial.
+"""Which trials a rung promotes, updated incrementally in O(log n) per trial.
 
-This is only a cache, derived from the history alone. It relies on three invariants of the record: trials are numbered
-in the order in which they were suggested, a lost trial stays lost, and scores at a rung do not change (if one does,
-`History` drops its indexes).
+An order of two objectives, and a rule that a user wrote, take all trials of the rung into account: O(n log n) for each
+new score.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from heapq import heappop, heappush, heappushpop
 
-from hcpr_tune.common.seeds import derive_seed
-from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.scheduling.config import AshaConfig, always_promoted, bracket_of
+from hcpr_tune.search.record.history import Trial
 
 Key = tuple[float, float, int]
 """Ascending sort key of the trials of a rung; ends with the trial's number, so that no two are equal."""
@@ -132,94 +128,40 @@ class Fronts(Rung):
         self._scored = [self._key(trial) for trial in ordered if trial.number in self.waiting]
 
 
+class RuledRung(Fronts):
+    """A rung whose trials are promoted by a function of all of them; among those, the best goes first."""
+
+    def __init__(
+        self, order: Callable[[list[Trial]], list[Trial]], rule: Callable[[list[Trial], int], Collection[int]]
+    ) -> None:
+        """`rule` gets the recorded trials, best first, and the number of trials lost on the way here.
+
+        It returns the numbers of those that are promoted.
+        """
+        super().__init__(1.0, order)
+        self._rule = rule
+        self._promoted: Collection[int] = ()
+        self._asked: tuple[int, int] | None = None
+
+    def best_waiting(self) -> int | None:
+        """The best of the promoted trials that wait, else the best of all: where the rung stops no one, it goes on."""
+        promoted = self._answer()
+        if waiting := self.waiting.intersection(promoted):
+            return min(waiting, key=self._place.__getitem__)
+        return super().best_waiting()
+
+    def holds(self, trial: Trial) -> bool:
+        return trial.number in self._answer()
+
+    def _answer(self) -> Collection[int]:
+        """What the rule says, asked again only after a new score or a lost trial."""
+        self._sort()
+        asked = len(self._trials), len(self._lost)
+        if asked != self._asked:
+            ordered = sorted(self._trials, key=lambda trial: self._place[trial.number])
+            self._promoted, self._asked = self._rule(ordered, len(self._lost)), asked
+        return self._promoted
+
+
 def _negated(key: Key) -> Key:
     return -key[0], -key[1], -key[2]
-
-
-class RungSystem:
-    """The rungs of all brackets with the trials of a history, under one configuration."""
-
-    def __init__(self, history: History, asha_config: AshaConfig) -> None:
-        self.asha_config = asha_config
-        self.rungs = {
-            (rung, bracket): _rung(history, asha_config, rung)
-            for rung in asha_config.rungs[:-1]
-            for bracket in range(asha_config.brackets)
-        }
-        self._brackets: dict[int, int] = {}
-        self._waits_at: dict[int, Rung] = {}
-        self._broken_off: set[int] = set()
-        self._oldest_broken_off: list[int] = []
-        self._seen = len(history.changed)
-        for trial in history.trials.values():
-            self._place(trial, history)
-
-    def catch_up(self, history: History) -> None:
-        """Update the trials that changed since the last call."""
-        for number in dict.fromkeys(history.changed[self._seen :]):
-            self._place(history.trials[number], history)
-        self._seen = len(history.changed)
-
-    def bracket(self, trial: Trial) -> int:
-        """`bracket_of`, cached per trial."""
-        if self.asha_config.brackets == 1:
-            return 0
-        if (bracket := self._brackets.get(trial.number)) is None:
-            bracket = self._brackets[trial.number] = bracket_of(trial, self.asha_config)
-        return bracket
-
-    def broken_off(self) -> int | None:
-        """The oldest trial whose job had started, or was about to, when the search was interrupted."""
-        while self._oldest_broken_off and self._oldest_broken_off[0] not in self._broken_off:
-            heappop(self._oldest_broken_off)
-        return self._oldest_broken_off[0] if self._oldest_broken_off else None
-
-    def _place(self, trial: Trial, history: History) -> None:
-        number, bracket = trial.number, self.bracket(trial)
-        for rung in trial.rungs:
-            rung_places = self.rungs.get((rung, bracket))
-            if rung_places is not None and number not in rung_places.recorded:
-                rung_places.record(trial)
-        if trial.lost and trial.target not in trial.rungs and (trial.target, bracket) in self.rungs:
-            self.rungs[trial.target, bracket].lose(number)
-        if (left := self._waits_at.pop(number, None)) is not None:
-            left.waiting.discard(number)
-        self._broken_off.discard(number)
-        if trial.status != "waiting":
-            return
-        if not trial.target or trial.target > trial.last_rung:
-            self._broken_off.add(number)
-            heappush(self._oldest_broken_off, number)
-        elif (stands := self.rungs.get((trial.last_rung, bracket))) is not None:
-            stands.wait(trial, always_promoted(trial, history))
-            self._waits_at[number] = stands
-
-
-def _rung(history: History, asha_config: AshaConfig, rung: int) -> Rung:
-    goal = history.goal
-    if asha_config.method == "random":
-        return Rung(
-            asha_config.reduction_factor,
-            lambda trial: (derive_seed(asha_config.seed, "promotion", rung, trial.number), 0, trial.number),
-        )
-    if len(goal.objectives) > 1:
-        return Fronts(asha_config.reduction_factor, lambda trials: goal.order(trials, rung))
-    return Rung(asha_config.reduction_factor, lambda trial: (*goal.place(trial.scores[rung]), trial.number))
-
-
-@dataclass
-class _Latest:
-    """An index of a history: its rung system under the configuration asked for last."""
-
-    rung_system: RungSystem | None = None
-
-
-def rung_system_of(history: History, asha_config: AshaConfig) -> RungSystem:
-    """The history's rung system, up to date; rebuilt if the configuration changed."""
-    latest = history.index(_Latest)
-    rung_system = latest.rung_system
-    if rung_system is None or (rung_system.asha_config is not asha_config and rung_system.asha_config != asha_config):
-        rung_system = latest.rung_system = RungSystem(history, asha_config)
-    else:
-        rung_system.catch_up(history)
-    return rung_system

@@ -117,6 +117,10 @@ def entry(hint: Any, item: dataclasses.Field[Any]) -> dict[str, Any]:
 
 def bounds_words(bounds: Bounds) -> dict[str, Any]:
     """A setting's bounds as schema keywords."""
+    if bounds.forms:
+        return {
+            "anyOf": [{"enum": list(bounds.choices or ())}, *({"pattern": f"^({form})$"} for _, form in bounds.forms)]
+        }
     if bounds.choices is not None:
         return {"enum": list(bounds.choices)}
     return {word: getattr(bounds, name) for name, word in BOUNDS.items() if getattr(bounds, name) is not None}

@@ -30,11 +30,13 @@ from hcpr_tune.common.settings import (
 )
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.scheduling.config import AshaConfig
+from hcpr_tune.search.scheduling.stoppers import STOPPERS
 from hcpr_tune.search.spec.objectives import OBJECTIVES, Goal
 from hcpr_tune.search.spec.space import Params, Space, field_of, nested, read_points, read_space
-from hcpr_tune.training.recipe import FUNCTION, Recipe, Schedule, Task, check_name, recipe_from_plain
+from hcpr_tune.search.suggestion.registry import SAMPLERS
+from hcpr_tune.training.data.registry import FOLDER
+from hcpr_tune.training.recipe import FUNCTION, Recipe, Schedule, Task, recipe_from_plain
 
-SAMPLERS = ("tpe", "random", "qmc", "gp", "nsgaii")
 CALIBRATION_TRIALS = 6
 MOST_RUNGS = 100
 """A reduction factor just above 1 would turn every epoch into a rung."""
@@ -53,9 +55,15 @@ class Budget(Settings):
 
 @dataclass(frozen=True)
 class EarlyStopping(Settings):
-    """ASHA (Li et al., MLSys 2020), its control that promotes at random, or no early stopping."""
+    """ASHA (Li et al., MLSys 2020), its control that promotes at random, no early stopping, or a rule of the user's."""
 
-    method: str = setting("asha", "How trials are stopped early.", choices=("asha", "random", "none"))
+    method: str = setting(
+        "asha",
+        f"Which trials are promoted: {', '.join(STOPPERS)}, or package.module:function, called with the scores at a"
+        " rung.",
+        choices=STOPPERS,
+        forms={"package.module:function": FUNCTION.pattern},
+    )
     first_rung: int = setting(3, "Epochs that every trial gets.", at_least=1)
     reduction_factor: float = setting(
         3.0, "ASHA's eta: one trial in this many is promoted from each rung.", above=1, at_most=1000
@@ -77,6 +85,11 @@ class EarlyStopping(Settings):
         1, "Number of brackets; bracket b starts at the b-th rung, each trial's is drawn from the seed.", at_least=1
     )
 
+    @property
+    def stops(self) -> bool:
+        """Whether there are rungs below the last epoch."""
+        return self.method not in STOPPERS or STOPPERS[self.method].stops
+
 
 @dataclass(frozen=True)
 class Sampler(Settings):
@@ -85,6 +98,8 @@ class Sampler(Settings):
     name: str = setting(
         "tpe",
         f"Optuna's sampler: {', '.join(SAMPLERS)}, or package.module:function, called with seed and startup_trials.",
+        choices=SAMPLERS,
+        forms={"package.module:function": FUNCTION.pattern},
     )
     startup_trials: int = setting(
         8,
@@ -92,9 +107,6 @@ class Sampler(Settings):
         at_least=1,
         at_most=10_000,
     )
-
-    def check_together(self) -> None:
-        check_name("name", self.name, SAMPLERS, {"package.module:function": FUNCTION.pattern})
 
 
 @dataclass(frozen=True)
@@ -233,7 +245,7 @@ class StudySpec:
     def calibration(self) -> int:
         """Number of trials that run to the last epoch whatever their scores; 1 without early stopping."""
         wanted = self.settings.early_stopping.calibration
-        if self.settings.early_stopping.method == "none":
+        if not self.settings.early_stopping.stops:
             return 1
         room = max(1, self.settings.budget.trials - len(self.first_points))
         return min(CALIBRATION_TRIALS, room) if wanted == "auto" else wanted
@@ -270,7 +282,7 @@ class StudySpec:
 
 def rung_epochs(early_stopping: EarlyStopping, epochs: int) -> tuple[int, ...]:
     """first_rung * reduction_factor^k below `epochs`, then `epochs`; only `epochs` without early stopping."""
-    if early_stopping.method == "none":
+    if not early_stopping.stops:
         return (epochs,)
     if early_stopping.first_rung > epochs:
         raise InputError(
@@ -349,9 +361,9 @@ def at_home(study: StudySpec) -> StudySpec:
     `~` is left for each machine to expand. A path that is not used is left as it is.
     """
     task = study.recipe.task
-    folder = task.dataset.removeprefix("folder:")
+    folder = task.dataset.removeprefix(FOLDER)
     if folder != task.dataset:
-        task = replace(task, dataset=f"folder:{_absolute(folder)}")
+        task = replace(task, dataset=f"{FOLDER}{_absolute(folder)}")
     elif task.dataset != Task.dataset:
         task = replace(task, root=_absolute(task.root))
     return study if task == study.recipe.task else replace(study, recipe=replace(study.recipe, task=task))
@@ -462,7 +474,7 @@ def study_from_plain(tables: dict[str, Any], where: str, instead: Mapping[str, A
 
 
 def _check_brackets(early_stopping: EarlyStopping, rungs: Sequence[int]) -> None:
-    if early_stopping.method != "none" and early_stopping.brackets > len(rungs):
+    if early_stopping.stops and early_stopping.brackets > len(rungs):
         raise InputError(
             f"early_stopping.brackets must be at most the number of rungs, {len(rungs)}"
             f" (epochs {', '.join(map(str, rungs))}), got {early_stopping.brackets}; lower it"

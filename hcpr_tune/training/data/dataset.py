@@ -1,4 +1,4 @@
-"""Training and validation splits: fixed, stratified, held on the device as uint8 if small, else decoded on the fly.
+"""Training and validation images: held on the device as uint8 if small, else decoded on the fly; batches of them.
 
 The test images are not here: `heldout` opens them, and a search cannot import it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +21,10 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.training.data.augmentation import augment, draw
 from hcpr_tune.training.data.node_cache import NodeCache
 from hcpr_tune.training.data.parts import below
-from hcpr_tune.training.data.sources import Pool, folder_layout, has_test_part, open_pool
+from hcpr_tune.training.data.pool import Pool
+from hcpr_tune.training.data.registry import DATASETS, is_own
+from hcpr_tune.training.data.sources import folder_layout, has_test_part, open_pool
+from hcpr_tune.training.data.splits import split_pool
 from hcpr_tune.training.recipe import Augmentation, Task
 
 RESIDENT_SHARE = 0.25
@@ -32,14 +35,6 @@ SHARED_FROM = 32 * 2**20
 
 READING = 2
 """Version of the shared images, part of their name. Raise it whenever the same files are read differently."""
-
-FILES = {
-    "fashion_mnist": "FashionMNIST/raw",
-    "cifar10": "cifar-10-batches-py",
-    "cifar100": "cifar-100-python",
-    "svhn": "train_32x32.mat",
-}
-"""The file or folder below `task.root` with a data set's training part."""
 
 
 @dataclass(frozen=True)
@@ -114,76 +109,6 @@ class Data:
         return replace(self, train=self.train.to(device), validation=self.validation.to(device))
 
 
-def split_pool(pool: Pool, task: Task, has_test_part: bool) -> dict[str, np.ndarray]:
-    """The splits of a pool: sorted positions by split name. A validation part of the data is used as a whole."""
-    if pool.own_validation is None:
-        return split_indices(pool.labels, task, has_test_part, pool.class_names)
-    drawn = split_indices(
-        pool.labels[: pool.own_validation], task, has_test_part, pool.class_names, draw_validation=False
-    )
-    return drawn | {"validation": np.arange(pool.own_validation, len(pool.labels))}
-
-
-def split_indices(
-    labels: np.ndarray,
-    task: Task,
-    has_test_part: bool,
-    class_names: Sequence[str] = (),
-    draw_validation: bool = True,
-) -> dict[str, np.ndarray]:
-    """A stratified split that depends only on the labels and the task: sorted indices by split name.
-
-    "test" is empty if the data have a test part, "validation" without `draw_validation`. Raises `InputError` if a class
-    would be missing from a split.
-    """
-    parts: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
-    classes = np.unique(labels)
-    for label in classes:
-        members = np.flatnonzero(labels == label)
-        generator = np.random.Generator(np.random.PCG64([task.split_seed, int(label)]))
-        # Sorting random keys, rather than `permutation`, keeps the split independent of NumPy's shuffling algorithm.
-        members = members[np.argsort(generator.random(len(members)), kind="stable")]
-        test = 0 if has_test_part else round(task.test_fraction * len(members))
-        rest = members[test:]
-        if task.images:
-            rest = rest[: task.images // len(classes) + (int(label) < task.images % len(classes))]
-        validation = round(
-            task.validation_fraction * (len(members) if not task.images and not has_test_part else len(rest))
-        )
-        validation = validation if draw_validation else 0
-        if (draw_validation and not validation) or validation >= len(rest) or not (test or has_test_part):
-            name = str(int(label))
-            if len(class_names) and class_names[int(label)] != name:
-                name += f" ({class_names[int(label)]})"
-            raise _left_out(task, name, len(members), len(rest), draw_validation, not has_test_part)
-        parts["test"].append(members[:test])
-        parts["validation"].append(rest[:validation])
-        parts["train"].append(rest[validation:])
-    return {name: np.sort(np.concatenate(chunks)) for name, chunks in parts.items()}
-
-
-def _left_out(task: Task, name: str, images: int, usable: int, draws_validation: bool, draws_test: bool) -> InputError:
-    """Why a class is missing from a split, with a hint: with fewer images than splits, other fractions do not help."""
-    splits = ["training", *(["validation"] if draws_validation else []), *(["test"] if draws_test else [])]
-    fractions = [f"task.{split}_fraction = {getattr(task, f'{split}_fraction'):g}" for split in splits[1:]]
-    if images < len(splits):
-        return InputError(
-            f"task.dataset: class {name} has {images} images, and {', '.join(splits)} need one each; "
-            "add images to the class, or remove it"
-        )
-    if task.images and usable < 1 + draws_validation:
-        return InputError(
-            f"task.images = {task.images} leaves class {name} {usable} images for training"
-            f"{' and validation' if draws_validation else ''}; raise it, or set it to 0: all"
-        )
-    limit = [f"task.images = {task.images}"] if task.images else []
-    return InputError(
-        f"{' and '.join([*limit, *fractions])} leave class {name} ({images} images) out of a split; "
-        "choose fractions that give each split at least one image"
-        f"{', or raise task.images' if limit else ''}"
-    )
-
-
 def take(
     pool: Pool,
     indices: np.ndarray,
@@ -193,18 +118,22 @@ def take(
 ) -> Split:
     """The split with these `indices`, in memory if small enough; from `shared_from` bytes on, shared through `cache`.
 
-    `identity` identifies the pool's source, as from `source_identity`; it must change with the pool's images.
+    `identity` identifies the pool's source, as from `source_identity`; it must change with the pool's images. If it is
+    empty, the images themselves identify it, so that each process has to decode them.
     """
     labels = torch.from_numpy(pool.labels[indices])
     shape = (len(indices), *pool.shape)
     size = int(np.prod(shape))
     if size > RESIDENT_SHARE * free_memory():
         return Split(pool, indices, labels, None)
-    if cache is not None and size >= shared_from:
-        key = _shared_name(pool, indices, identity)
-        images = cache.array(key, shape, np.uint8, lambda: pool.decode(indices))
-    else:
+    if cache is None or size < shared_from:
         images = pool.decode(indices)
+    elif identity:
+        images = cache.array(_shared_name(pool, indices, identity), shape, np.uint8, lambda: pool.decode(indices))
+    else:
+        decoded = pool.decode(indices)
+        content = hashlib.sha256(np.ascontiguousarray(decoded).data).hexdigest()
+        images = cache.array(_shared_name(pool, indices, content), shape, np.uint8, lambda: decoded)
     # The pool may hold the whole data set as it was read: a second copy that is no longer needed.
     return Split(replace(pool, decode=_let_go), indices, labels, torch.from_numpy(images))
 
@@ -224,9 +153,11 @@ def _shared_name(pool: Pool, indices: np.ndarray, identity: str) -> str:
 def source_identity(task: Task) -> str:
     """A hash of the task and of the names, sizes and times of its training files; no file is opened.
 
-    A changed, added or removed file changes it, even if the file's modification time was restored. Raises `OSError` if
-    a file cannot be accessed.
+    A changed, added or removed file changes it, even if the file's modification time was restored. Empty for data that
+    a user's code reads: their files are not known. Raises `OSError` if a file cannot be accessed.
     """
+    if is_own(task.dataset):
+        return ""
     found = hashlib.sha256(repr(sorted(asdict(task).items())).encode())
     for source in _sources(task):
         import PIL
@@ -241,11 +172,10 @@ def source_identity(task: Task) -> str:
 
 def _sources(task: Task) -> list[Path]:
     """The files and folders of a task's training and validation parts; none for data that come with a package."""
-    if task.dataset == "digits":
-        return []
     parts = folder_layout(task)
     if parts is None:
-        return [Path(task.root).expanduser() / FILES[task.dataset]]
+        files = DATASETS[task.dataset].files
+        return [Path(task.root).expanduser() / files] if files else []
     return [parts.train] if parts.validation is None else [parts.train, parts.validation]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hcpr_tune.training.data.dataset import Split, split_pool, take
+from hcpr_tune.training.data.dataset import Split, take
 from hcpr_tune.training.data.folders import check_shape
-from hcpr_tune.training.data.sources import folder_layout, folder_test, has_test_part, open_pool, torchvision_part
+from hcpr_tune.training.data.sources import dataset_test, folder_layout, folder_test, has_test_part, open_pool
+from hcpr_tune.training.data.splits import split_pool
 from hcpr_tune.training.recipe import Task
 
 
@@ -17,7 +18,7 @@ def open_test(task: Task) -> Split:
         return take(pool, split_pool(pool, task, has_test_part=False)["test"])
     parts = folder_layout(task)
     if parts is None or parts.test is None:
-        test = torchvision_part(task, train=False)
+        test = dataset_test(task, pool)
     else:
         # Opening the training part has already checked that the class folders match.
         test = folder_test(task, parts.test, parts.fence())

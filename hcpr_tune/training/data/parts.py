@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.training.data.registry import FOLDER
 
 PARTS = {
     "train": ("train", "training"),
@@ -57,7 +58,7 @@ class Entry:
 
 def dataset_folder(dataset: str) -> Path:
     """The folder of `folder:PATH`. Raises `InputError` if it does not exist or cannot be accessed."""
-    name = dataset.removeprefix("folder:")
+    name = dataset.removeprefix(FOLDER)
     try:
         folder = Path(name).expanduser()
         found = folder.stat()
@@ -127,7 +128,7 @@ def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
             f"task.dataset: {part} must have at least 2 subfolders, one per class, got {len(classes)}; "
             "sort the images into them"
         )
-    unwritable = [repr(path.name) for path in classes if not _writable(path.name)]
+    unwritable = [repr(path.name) for path in classes if not writable(path.name)]
     if unwritable:
         raise InputError(
             f"task.dataset: class names must be UTF-8 without control characters, got {named(unwritable)} in {part}; "
@@ -295,6 +296,6 @@ def _check_apart(root: Path, folders: Sequence[Path]) -> None:
             )
 
 
-def _writable(name: str) -> bool:
+def writable(name: str) -> bool:
     """Whether a name can be written to text files: no lone surrogates (invalid UTF-8), line ends or controls."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)

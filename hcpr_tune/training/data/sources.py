@@ -5,98 +5,71 @@ Nothing is downloaded here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hcpr_tune.common.shell import option
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.data.folders import ImageFolder, check_classes, check_shape, read_folder, read_headers
-from hcpr_tune.training.data.parts import Layout, class_folders, dataset_folder, layout
+from hcpr_tune.training.data.parts import Layout, class_folders, dataset_folder, layout, named
+from hcpr_tune.training.data.pool import Pool, check_every_class, pool_of
+from hcpr_tune.training.data.registry import DATASETS, FOLDER, DatasetSpec, arguments, is_own
+from hcpr_tune.training.data.splits import split_pool
+from hcpr_tune.training.plugins import call, load
 from hcpr_tune.training.recipe import Task
 
+WHAT = "task.dataset"
 
-@dataclass(frozen=True)
-class Pool:
-    """Labelled images before splitting.
 
-    `decode` returns uint8 images (N, C, H, W) by position; `white` is the stored value of 1.0. Images from position
-    `own_validation` on are the data's own validation part; None: it is drawn from the training part. `notes`: what was
-    skipped, and how unusual images are handled.
+def dataset_spec(dataset: str) -> DatasetSpec:
+    """The data set of that name, or the user's: package.module:name is a reader or a `DatasetSpec`.
+
+    Raises `InputError` if it cannot be imported.
     """
-
-    decode: Callable[[Sequence[int] | np.ndarray], np.ndarray]
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    shape: tuple[int, int, int]
-    white: int
-    own_validation: int | None = None
-    notes: tuple[str, ...] = ()
-    sizes: tuple[tuple[int, int], ...] = ()
-    """Height and width of the files, for images that come from files."""
+    if dataset in DATASETS:
+        return DATASETS[dataset]
+    found = load(dataset, WHAT, DatasetSpec)
+    return found if isinstance(found, DatasetSpec) else DatasetSpec(found)
 
 
-def of_array(images: np.ndarray, labels: np.ndarray, names: Sequence[str], white: int = 255) -> Pool:
-    """A pool of images in memory, (N, C, H, W) uint8."""
-    channels, height, width = images.shape[1:]
-    return Pool(
-        lambda chosen: images[np.asarray(chosen)],
-        labels.astype(np.int64),
-        tuple(names),
-        (channels, height, width),
-        white,
-    )
-
-
-def digits() -> Pool:
-    """scikit-learn's 1,797 real 8x8 gray images of digits."""
-    # The file alone: scikit-learn's import takes longer than all else of a short training's start.
-    found = find_spec("sklearn")
-    if found is None or found.origin is None:
-        raise InputError("the digits are a file of scikit-learn, which is not installed; run: pip install scikit-learn")
-    rows = np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.uint8)
-    images, labels = rows[:, :-1].reshape(-1, 1, 8, 8), rows[:, -1]
-    return of_array(images, labels, [str(n) for n in range(10)], white=16)
-
-
-def torchvision_part(task: Task, train: bool) -> Pool:
-    """One part of a data set that torchvision reads from files in `task.root`."""
-    import torchvision
-
-    reader = {
-        "fashion_mnist": torchvision.datasets.FashionMNIST,
-        "cifar10": torchvision.datasets.CIFAR10,
-        "cifar100": torchvision.datasets.CIFAR100,
-        "svhn": torchvision.datasets.SVHN,
-    }[task.dataset]
-    part: dict[str, Any] = {"split": "train" if train else "test"} if task.dataset == "svhn" else {"train": train}
-    not_whole = InputError(
-        f"the files of {task.dataset} are not in task.root = {task.root}, or incomplete; "
-        f"run: hcpr_tune data {task.dataset} {option('--root', task.root)}"
-    )
+def dataset_part(task: Task, train: bool, spec: DatasetSpec | None = None) -> Pool:
+    """One part of a data set that is not a folder. Raises `InputError`, for a user's code `PluginError`."""
+    spec = spec or dataset_spec(task.dataset)
+    # Unlike Path.expanduser, this raises nothing for a user who does not exist.
+    given = arguments(spec.read, os.path.expanduser(task.root), train)  # noqa: PTH111
+    where = f"{WHAT} {task.dataset}"
+    if is_own(task.dataset):
+        return pool_of(call(spec.read, task.dataset, WHAT, **given), spec, where)
     try:
-        data = reader(task.root, download=False, **part)
+        return pool_of(spec.read(**given), spec, where)
     except Exception:  # torchvision raises various errors for truncated files, and has checksums for only some files
-        raise not_whole from None
-    images = np.asarray(data.data)
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.shape[-1] == 3:
-        images = images.transpose(0, 3, 1, 2)
-    labels = np.asarray(data.labels if task.dataset == "svhn" else data.targets)
-    names = getattr(data, "classes", [str(n) for n in range(10)])
-    if not len(labels) == len(images) > 0 or labels.min() < 0 or labels.max() >= len(names):
-        raise not_whole
-    return of_array(np.ascontiguousarray(images), labels, names)
+        if spec.download is None:
+            raise
+        raise InputError(
+            f"the files of {task.dataset} are not in task.root = {task.root}, or incomplete; "
+            f"run: hcpr_tune data {task.dataset} {option('--root', task.root)}"
+        ) from None
+
+
+def dataset_test(task: Task, train: Pool) -> Pool:
+    """The test part of a data set that is not a folder, with the classes and the shape of its training part."""
+    spec = replace(dataset_spec(task.dataset), shape=train.shape, classes=len(train.class_names))
+    test = dataset_part(task, train=False, spec=spec)
+    if test.class_names != train.class_names:
+        raise InputError(
+            f"{WHAT} {task.dataset}: the test part has the classes {named(test.class_names)}, the training part "
+            f"{named(train.class_names)}; give both the same class names"
+        )
+    return test
 
 
 def folder_layout(task: Task) -> Layout | None:
     """The parts of a folder of images; None for other data."""
-    return layout(dataset_folder(task.dataset)) if task.dataset.startswith("folder:") else None
+    return layout(dataset_folder(task.dataset)) if task.dataset.startswith(FOLDER) else None
 
 
 def folder_pool(task: Task, parts: Layout) -> Pool:
@@ -149,10 +122,12 @@ def check_test_part(task: Task, class_names: Sequence[str], shape: tuple[int, in
 
 
 def check_parts(task: Task) -> tuple[str, ...]:
-    """The same check for all parts of a folder, from names and headers alone; returns what was skipped.
+    """Check all parts of a folder, as a search and its verdict would, from names and headers alone.
 
-    For data that only workers see.
+    A user's own data set is read, but for its test images. Returns what was skipped. For data that only workers see.
     """
+    if is_own(task.dataset):
+        split_pool(open_pool(task), task, has_test_part(task))
     parts = folder_layout(task)
     if parts is None:
         return ()
@@ -170,13 +145,15 @@ def check_parts(task: Task) -> tuple[str, ...]:
 
 def open_pool(task: Task) -> Pool:
     """The images from which training and validation are drawn; also the test split, if the data have no test part."""
-    if task.dataset == "digits":
-        return digits()
     parts = folder_layout(task)
-    return torchvision_part(task, train=True) if parts is None else folder_pool(task, parts)
+    if parts is not None:
+        return folder_pool(task, parts)
+    pool = dataset_part(task, train=True)
+    check_every_class(pool, f"{WHAT} {task.dataset}")
+    return pool
 
 
 def has_test_part(task: Task) -> bool:
     """Whether the data come with a test part."""
     parts = folder_layout(task)
-    return task.dataset != "digits" if parts is None else parts.test is not None
+    return "test" in dataset_spec(task.dataset).parts if parts is None else parts.test is not None

@@ -1,0 +1,271 @@
+"""What every registered data set, sampler and stopping rule keeps, a user's own included."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hcpr_tune.api.trust import named_in_study
+from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.history import Job
+from hcpr_tune.search.scheduling.asha import next_decision
+from hcpr_tune.search.scheduling.config import AshaConfig
+from hcpr_tune.search.scheduling.stoppers import STOPPERS, check_stopper
+from hcpr_tune.search.spec.objectives import Goal
+from hcpr_tune.search.spec.study import EarlyStopping, Sampler, read_study
+from hcpr_tune.search.suggestion.registry import SAMPLERS
+from hcpr_tune.search.suggestion.sampler import Suggester, check_sampler
+from hcpr_tune.training.data.dataset import load_data
+from hcpr_tune.training.data.heldout import open_test
+from hcpr_tune.training.data.registry import DATASETS, is_own
+from hcpr_tune.training.data.sources import dataset_spec, has_test_part, open_pool
+from hcpr_tune.training.plugins import PluginError, only_vouched
+from hcpr_tune.training.recipe import Recipe, Task
+from hcpr_tune.training.size import checkpoint_bytes
+from hcpr_tune.views.status import state_of
+from tests.conftest import ROOT, SMALL_SPACE
+from tests.search.histories import history_of, job, job_end, reached, suggested
+from tests.search.one_worker import search, summary
+from tests.simulation.plays import simulation
+from tests.training.test_folders import write_idx
+
+OWN_DATA = tuple(f"tests.search.own:{name}" for name in ("digits", "one_part", "Digits", "SPEC"))
+WITH_FILES = {"digits": None, "fashion_mnist": lambda root: write_idx(root, 400, 100), **dict.fromkeys(OWN_DATA)}
+"""Data sets whose files are here, or can be written small in their own format."""
+
+
+@pytest.fixture(params=WITH_FILES)
+def task(request, tmp_path):
+    write = WITH_FILES[request.param]
+    if write is not None:
+        write(tmp_path)
+    return Task(request.param, str(tmp_path))
+
+
+def parts_of(task):
+    data = load_data(task)
+    return {"train": data.train, "validation": data.validation, "test": open_test(task)}
+
+
+def test_images_and_labels_are_what_the_data_set_says(task):
+    spec, pool, parts = dataset_spec(task.dataset), open_pool(task), parts_of(task)
+    assert spec.shape in (None, pool.shape)
+    assert spec.classes in (0, len(pool.class_names))
+    assert len(set(pool.class_names)) == len(pool.class_names) >= 2
+    assert pool.white == spec.white
+    for split in parts.values():
+        assert split.images.dtype == torch.uint8
+        assert split.images.shape == (len(split), *pool.shape)
+        assert split.labels.dtype == torch.int64
+        assert torch.unique(split.labels).tolist() == list(range(len(pool.class_names)))
+        assert 0.0 <= float(split.to_unit(split.images).min()) < float(split.to_unit(split.images).max()) <= 1.0
+
+
+def test_it_is_the_same_each_time(task):
+    once, again = parts_of(task), parts_of(task)
+    for name in once:
+        assert torch.equal(once[name].images, again[name].images)
+        assert torch.equal(once[name].labels, again[name].labels)
+        assert once[name].index_hash == again[name].index_hash
+
+
+def test_no_image_is_in_two_splits(task):
+    parts = parts_of(task)
+    train, validation, test = (set(split.indices.tolist()) for split in parts.values())
+    assert not train & validation
+    assert len(train | validation) + (0 if has_test_part(task) else len(test)) == len(open_pool(task).labels)
+    # A test part of its own is counted by itself.
+    assert has_test_part(task) or not test & (train | validation)
+
+
+def test_its_checkpoints_can_be_measured(task):
+    assert checkpoint_bytes(Recipe(task=task)) > 10_000
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_registered_data_set_is_documented_and_says_how_it_is_fetched(name, tmp_path):
+    spec = DATASETS[name]
+    assert not is_own(name)
+    assert name in Task.__dataclass_fields__["dataset"].metadata["doc"]
+    assert f"`{name}`" in (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    assert spec.shape is not None
+    assert spec.classes
+    assert all(images > 0 for images in spec.images[: len(spec.parts)])
+    assert (spec.download is None) == (spec.files == "")
+    if spec.files:
+        with pytest.raises(InputError, match=f"run: hcpr_tune data {name} --root"):
+            load_data(Task(name, str(tmp_path)))
+
+
+def space_of(tmp_path: Path, *settings: tuple[str, object]):
+    path = tmp_path / "own.toml"
+    path.write_text(SMALL_SPACE, encoding="utf-8")
+    return read_study(path, [("budget.trials", 6), ("recipe.epochs", 2), ("recipe.batch_size", 256), *settings])
+
+
+@pytest.mark.parametrize("name", OWN_DATA[:3])
+def test_a_search_on_a_data_set_of_ones_own(name, tmp_path):
+    study = space_of(tmp_path, ("task.dataset", name), ("budget.trials", 2))
+    assert study.recipe.task.root == str(Path.cwd() / "data")
+    found = [summary(search(study, tmp_path / place, "own")) for place in ("one", "two")]
+    assert found[0] == found[1]
+    assert found[0]["best"]
+
+
+def test_the_same_images_by_another_road_train_the_same_weights(tmp_path):
+    weights = [
+        summary(search(space_of(tmp_path, ("task.dataset", name), ("budget.trials", 1)), tmp_path / name, "own"))
+        for name in OWN_DATA
+        if name.endswith(("digits", "Digits"))
+    ]
+    assert weights[0]["events"] == weights[1]["events"]
+    tensors = [[*one["best"].values()] for one in weights]
+    assert tensors[0] == tensors[1]
+
+
+def test_pools_hold_the_very_same_images():
+    own, spec = open_pool(Task(OWN_DATA[0])), open_pool(Task(OWN_DATA[2]))
+    chosen = np.arange(len(own.labels))
+    np.testing.assert_array_equal(own.decode(chosen), spec.decode(chosen))
+    assert dataclasses.replace(own, decode=None, labels=None) == dataclasses.replace(spec, decode=None, labels=None)
+
+
+SAMPLER_NAMES = (*SAMPLERS, "tests.search.own:sampler", "tests.search.own:MIDDLE", "optuna.samplers:TPESampler")
+RULES = (*STOPPERS, *(f"tests.search.own:{name}" for name in ("above_median", "like_asha")))
+
+
+def documented(name, setting, settings):
+    assert name in settings.__dataclass_fields__[setting].metadata["doc"]
+    assert f"`{name}`" in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", SAMPLER_NAMES)
+def test_a_sampler_suggests_points_of_the_space_and_each_time_the_same(name, tmp_path):
+    study = space_of(tmp_path, ("sampler.name", name), ("sampler.startup_trials", 3))
+    check_sampler(study)
+    points = []
+    for _ in range(2):
+        history, suggester = history_of(goal=study.goal), Suggester(study)
+        for number in range(7):
+            params, source = suggester.suggest(number, history)
+            assert source == ("published" if number == 0 else name)
+            for key, dimension in study.space.items():
+                assert dimension.holds(params[key])
+            for event in (suggested(number, params, source), *reached(number, 0, 1, 100 * number % 700)):
+                history.apply(event)
+        points.append([trial.params for trial in history.trials.values()])
+    assert points[0] == points[1]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_registered_sampler_is_documented(name):
+    documented(name, "name", Sampler)
+
+
+@pytest.mark.parametrize("name", ["tests.search.own:sampler", "tests.search.own:MIDDLE"])
+def test_a_search_with_a_sampler_of_ones_own(name, tmp_path):
+    study = space_of(tmp_path, ("sampler.name", name), ("budget.trials", 3))
+    found = [summary(search(study, tmp_path / place, "own")) for place in ("one", "two")]
+    assert found[0] == found[1]
+    assert [event[2] for event in found[0]["events"] if event[0] == "trial"] == ["published", name, name]
+
+
+@pytest.mark.parametrize("objective", [("robust_accuracy",), ("robust_accuracy", "clean_accuracy")], ids=["one", "two"])
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_promotes_trials_that_are_there_whatever_the_order_in_which_they_came(name, objective):
+    config, decided = AshaConfig((1, 2, 4), 12, method=name, min_rank_correlation=-1.0), []
+    for order in (range(12), reversed(range(12))):
+        history = history_of(*map(suggested, range(12)), last_epoch=4, goal=Goal(objective))
+        for number in order:
+            for event in reached(number, 0, 1, 70 * number % 830, clean=900 - number):
+                history.apply(event)
+            next_decision(history, config)
+        promoted = []
+        while isinstance(decision := next_decision(history, config), Job):
+            assert (decision.start, decision.end) == (1, 2)
+            assert history.trials[decision.trial].status == "waiting"
+            promoted.append(decision.trial)
+            for event in (job(decision.trial, 1, 2), job_end(decision.trial, 1, 2, "diverged")):
+                history.apply(event)
+        decided.append(promoted)
+    assert decided[0] == decided[1]
+    assert 0 < len(decided[0]) <= 12
+    assert (len(decided[0]) == 12) == (name == "none")
+
+
+@pytest.mark.parametrize("name", STOPPERS)
+def test_a_registered_rule_is_documented(name):
+    documented(name, "method", EarlyStopping)
+
+
+def test_a_search_with_a_rule_of_ones_own(tmp_path):
+    settings = ("early_stopping.method", "tests.search.own:above_median"), ("early_stopping.min_rank_correlation", -1.0)
+    study = space_of(tmp_path, *settings)
+    check_stopper(study.asha_config)
+    found = [summary(search(study, tmp_path / place, "own")) for place in ("one", "two")]
+    assert found[0] == found[1]
+    promoted = {event[1] for event in found[0]["events"] if event[0] == "job" and event[2]}
+    assert {0} < promoted < set(range(6))
+
+
+def test_a_rule_that_does_what_asha_does_makes_the_same_search(tmp_path):
+    found = [
+        summary(search(space_of(tmp_path, ("early_stopping.method", name)), tmp_path / str(place), "own"))
+        for place, name in enumerate(("asha", "tests.search.own:like_asha"))
+    ]
+    assert found[0]["events"] == found[1]["events"]
+
+
+def test_it_is_played_in_a_simulation(small_study):
+    histories = []
+    for name in ("asha", "tests.search.own:like_asha", "tests.search.own:no_one"):
+        stopping = dataclasses.replace(small_study.settings.early_stopping, method=name)
+        settings = dataclasses.replace(small_study.settings, early_stopping=stopping)
+        histories.append(simulation(dataclasses.replace(small_study, settings=settings)).run())
+    rungs = [[sorted(trial.rungs) for trial in history.trials.values()] for history in histories]
+    assert rungs[0] == rungs[1] == [[1, 2, 4], [1, 2], [1], [1]]
+    assert rungs[2] == [[1, 2, 4], [1], [1], [1]]
+
+
+def test_a_rule_that_will_not_do_is_refused_before_a_search_begins_and_ends_one_with_its_name(tmp_path):
+    config = AshaConfig((1, 2), 4, method="tests.search.own:breaks")
+    with pytest.raises(PluginError, match="own:breaks: choosing from 4 trials raised ValueError: it must"):
+        check_stopper(config)
+    history = history_of(suggested(0), *reached(0, 0, 1, 500), last_epoch=2)
+    with pytest.raises(PluginError, match="choosing from 1 trials raised ValueError: it must return trials of"):
+        next_decision(history, config)
+    with pytest.raises(InputError, match=r"early_stopping\.method tests\.search\.own:missing: .* has no such name"):
+        check_stopper(dataclasses.replace(config, method="tests.search.own:missing"))
+    with pytest.raises(InputError, match=r"early_stopping\.method must be one of asha, random, none, package\.module:"):
+        space_of(tmp_path, ("early_stopping.method", "median"))
+
+
+def test_what_only_looks_at_a_study_imports_no_rule(small_study):
+    stopping = dataclasses.replace(small_study.settings.early_stopping, method="no_such_module:rule")
+    study = dataclasses.replace(
+        small_study, settings=dataclasses.replace(small_study.settings, early_stopping=stopping)
+    )
+    end = {"event": "end", "time": 0.0, "reason": "finished"}
+    trials = [event for number in range(4) for event in (suggested(number), *reached(number, 0, 1, 500))]
+    for events, state in ((trials[:4], "unfinished"), (trials, "finished")):
+        assert state_of(study, history_of(*events, end, last_epoch=4), None) == state
+
+
+def test_all_code_of_ones_own_is_named_where_trust_is_asked_for(tmp_path):
+    names = ["tests.search.own:digits", "tests.search.own:sampler", "tests.search.own:above_median"]
+    keys = ["task.dataset", "sampler.name", "early_stopping.method"]
+    study = space_of(tmp_path, *zip(keys, names, strict=True))
+    assert named_in_study(study) == {*names}
+    assert named_in_study(space_of(tmp_path)) == set()
+    with only_vouched():
+        for refused in (
+            lambda: load_data(study.recipe.task),
+            lambda: check_sampler(study),
+            lambda: check_stopper(study.asha_config),
+        ):
+            with pytest.raises(InputError, match="is code from a file that is not trusted"):
+                refused()
