@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hcpr_tune.api.simulate import SimulationResult, Workers
+    from hcpr_tune.api.verdict import VerdictRequest
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.lease import LeaseHolder
     from hcpr_tune.search.storage.studies import StoredStudy
+    from hcpr_tune.simulation.verdict_forecast import VerdictForecast
     from hcpr_tune.training.recipe import Recipe
 
 
@@ -212,6 +214,39 @@ class Study:
         with only_vouched():
             return Simulator(request, RayOptions(address), self._trust).run()
 
+    def simulate_verdict(
+        self, *, workers: int | None = None, test: bool = False, settings: Mapping[str, Any] | None = None
+    ) -> VerdictForecast:
+        """Simulate the verdict: how long it would take with so many jobs at once, from the costs of the search.
+
+        `workers` defaults to those of the search; the others are as for `verdict`. Raises `InputError`.
+        """
+        from hcpr_tune.api.verdict import simulate_verdict
+        from hcpr_tune.training.plugins import only_vouched
+
+        with only_vouched():
+            return simulate_verdict(self._verdict_request(test, settings), workers, self._trust)
+
+    def _verdict_request(
+        self,
+        test: bool,
+        settings: Mapping[str, Any] | None,
+        compare: Sequence[str] = (),
+        recipe: Mapping[str, Any] | None = None,
+    ) -> VerdictRequest:
+        from hcpr_tune.api.verdict import VerdictRequest
+
+        storage, name = storage_of(self.folder.address)
+        return VerdictRequest(
+            storage=storage,
+            name=name,
+            settings=dict(settings or {}),
+            command=f"Study.open({self.folder.address!r}).verdict(test={test})",
+            recipe_values=tuple((recipe or {}).items()),
+            compare=tuple(compare),
+            test=test,
+        )
+
     def verdict(
         self,
         *,
@@ -236,19 +271,10 @@ class Study:
 
         Returns the verdict as in verdict/verdict.json. Raises `InputError` before any work, and `Interrupted`.
         """
-        from hcpr_tune.api.verdict import VerdictRequest, run_verdict
+        from hcpr_tune.api.verdict import run_verdict
         from hcpr_tune.training.plugins import only_vouched
 
-        storage, name = storage_of(self.folder.address)
-        request = VerdictRequest(
-            storage=storage,
-            name=name,
-            settings=dict(settings or {}),
-            command=f"Study.open({self.folder.address!r}).verdict(test={test})",
-            recipe_values=tuple((recipe or {}).items()),
-            compare=tuple(compare),
-            test=test,
-        )
+        request = self._verdict_request(test, settings, compare, recipe)
         with only_vouched():
             result = run_verdict(request, RayOptions(**ray), self._trust, _progress(quiet))
         self.refresh()

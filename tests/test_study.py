@@ -219,3 +219,18 @@ def test_what_is_exported_is_listed():
     assert {"Study", "StudySpec", "Recipe", "train", "evaluate", "tune"} <= set(dir(hcpr_tune))
     for name in dir(hcpr_tune):
         assert getattr(hcpr_tune, name) is not None
+
+
+def test_a_verdict_is_simulated_before_it_is_paid_for(study, tmp_path, monkeypatch, capsys):
+    from hcpr_tune.cli.main import main
+
+    one, four = (study.simulate_verdict(workers=workers, settings={"finalists": 1}) for workers in (1, 4))
+    assert one.trainings >= 2
+    assert one.finished
+    assert 0 < four.hours < one.hours
+    assert not (tmp_path / "results" / "old" / "verdict").exists()
+    monkeypatch.chdir(tmp_path)
+    assert main(["verdict", "old", "--dry-run", "--workers", "4", "--finalists", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == four.to_plain()
+    assert main(["verdict", "old", "--compare", "trades", "--dry-run"]) == 2
+    assert "their costs are not known" in capsys.readouterr().err

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hcpr_tune.execution.capacity import Share
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.studies import StoredStudy
+    from hcpr_tune.simulation.verdict_forecast import VerdictForecast
     from hcpr_tune.verdict.plan import Candidate, Plan
 
 
@@ -85,6 +86,15 @@ def run_verdict(request: VerdictRequest, ray: RayOptions, trust: Trust, progress
             return _Evaluation(request, ray, trust, progress).run(Path(scratch))
 
 
+def simulate_verdict(request: VerdictRequest, workers: int | None, trust: Trust) -> VerdictForecast:
+    """How long the verdict on a study would take on so many workers (default: as many as the search had).
+
+    Nothing is trained or attacked, nothing is written. Raises `InputError`, also for baselines and external models,
+    whose costs are not known.
+    """
+    return _Evaluation(request, RayOptions(), trust, SearchProgress()).forecast(workers)
+
+
 class _Evaluation:
     """One attempt at a verdict."""
 
@@ -130,6 +140,16 @@ class _Evaluation:
         except (StorageError, ClusterLost) as error:
             raise type(error)(f"{error} ({request.command})") from None
         return VerdictResult(study, plain, _write_report(study))
+
+    def forecast(self, workers: int | None) -> VerdictForecast:
+        from hcpr_tune.simulation.verdict_forecast import forecast_verdict
+        from hcpr_tune.verdict.run import known_state
+
+        if self._request.name is None or self._request.compare:
+            raise InputError("a verdict with --model or --compare cannot be simulated: their costs are not known")
+        study = self._study()
+        plan, known = self._plan(study, []), known_state(study.folder)
+        return forecast_verdict(study.spec, study.history, plan, workers or max(1, study.history.workers), known)
 
     def _study(self) -> StoredStudy:
         """The study with the request's settings; for a model alone a new, empty one."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hcpr_tune.cli.commands.tune import best_words
 from hcpr_tune.search.record.ranking import Ranking
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.views.terminal.live_view import result_words
+from hcpr_tune.views.terminal.search_output import best_words
 from tests.search.histories import history_of, reached, suggested
 
 CLEAN_FIRST = Goal(("clean_accuracy", "robust_accuracy"))

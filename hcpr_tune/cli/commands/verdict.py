@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.cli.arguments import add_ray, add_set, add_storage, add_trust
+from hcpr_tune.cli.arguments import add_ray, add_set, add_storage, add_trust, whole_number
 from hcpr_tune.cli.exit_codes import COMPLETED, NOTHING_COMPLETED
 from hcpr_tune.cli.flags import VERDICT, add_settings, flag_of
 from hcpr_tune.cli.options import ray_of, trust_of
-from hcpr_tune.common.output import outlets
+from hcpr_tune.common.output import outlets, say
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import same_again
 from hcpr_tune.errors import InputError
 from hcpr_tune.views.terminal.console import make_console, print_lines
 
 if TYPE_CHECKING:
+    from hcpr_tune.api.trust import Trust
     from hcpr_tune.api.verdict import ExternalModel, VerdictRequest
     from hcpr_tune.search.record.results import StudyFolder
 
@@ -63,6 +65,12 @@ def add_parser(commands: Any) -> None:
         "--space", metavar="NAME|PATH", help="with --model and without NAME: whose task (default: default)"
     )
     add_set(verdict, "a field of the recipe of all that are trained again, or with --model of that model")
+    verdict.add_argument(
+        "--dry-run", action="store_true", help="say how long it would take, from a simulation, and do nothing"
+    )
+    verdict.add_argument(
+        "--workers", type=whole_number, metavar="N", help="with --dry-run: jobs at once (default: as in the search)"
+    )
     add_ray(verdict)
     add_trust(verdict, "a study")
     verdict.add_argument("--quiet", action="store_true", help="print only the verdict")
@@ -80,6 +88,10 @@ def run(options: argparse.Namespace) -> int:
     console = make_console()
     progress = TerminalProgress(console, options.quiet, options.json)
     trust = trust_of(options, [] if options.arch is None else [options.arch])
+    if options.dry_run:
+        return dry_run(options, trust)
+    if options.workers is not None:
+        raise InputError("--workers goes with --dry-run; resources.workers of the study limits a verdict")
     result = run_verdict(request_of(options), ray_of(options), trust, progress)
     if options.json:
         tell(console, {"news": "verdict", **result.plain})
@@ -89,6 +101,28 @@ def run(options: argparse.Namespace) -> int:
         if not options.quiet:
             print_lines(console, [f"report       {result.report}"])
     return COMPLETED if result.plain["winner"] is not None else NOTHING_COMPLETED
+
+
+def dry_run(options: argparse.Namespace, trust: Trust) -> int:
+    """Say how long the verdict would take."""
+    from hcpr_tune.api.verdict import simulate_verdict
+    from hcpr_tune.views.wording import lasting
+
+    forecast = simulate_verdict(request_of(options), options.workers, trust)
+    if options.json:
+        say(json.dumps(forecast.to_plain()))
+        return COMPLETED
+    lines = [
+        f"workers      {forecast.workers}",
+        f"wall-clock   {lasting(3600 * forecast.hours)}",
+        f"worker time  {lasting(3600 * forecast.worker_hours)}, {lasting(3600 * forecast.training_hours)} of it for "
+        f"{forecast.trainings} trainings, the rest for attacks",
+        *([] if forecast.finished else ["LIMIT        verdict.worker_hours ends it before all is done"]),
+        "nothing was trained or attacked (--dry-run)",
+    ]
+    for line in lines:
+        say(line)
+    return COMPLETED
 
 
 def request_of(options: argparse.Namespace) -> VerdictRequest:
