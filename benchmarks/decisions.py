@@ -19,7 +19,8 @@ from figures import Plain, spread
 
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.scheduling.asha import Job, NewTrial, first_job, next_decision
-from hcpr_tune.search.spec.study import StudySpec, find_space, read_study
+from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.search.suggestion.sampler import Suggester
 
 T = TypeVar("T")

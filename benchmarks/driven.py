@@ -78,7 +78,7 @@ def told(counts: dict[str, int], wall: float, process: float, thread: float) -> 
 
 
 def study_of(options: argparse.Namespace) -> Any:
-    from hcpr_tune.search.spec.study import find_space, read_study
+    from hcpr_tune.search.spec.study_file import find_space, read_study
 
     overrides = [("budget.trials", 10**6), ("sampler.name", options.sampler), ("early_stopping.calibration", 1)]
     return read_study(find_space("default"), overrides + list(LONG if options.jobs == "long" else SHORT))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hcpr_tune.search.spec.space import Dimension, Params, active_params
+from hcpr_tune.search.spec.dimensions import Dimension, Params, active_params
 from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 
 Plain = dict[str, Any]

@@ -25,7 +25,7 @@ BOARD_SECONDS = 240.0
 
 
 def study_of(trials: int, *overrides: tuple[str, Any]) -> Any:
-    from hcpr_tune.search.spec.study import find_space, read_study
+    from hcpr_tune.search.spec.study_file import find_space, read_study
 
     return read_study(find_space("default"), [("budget.trials", trials), *overrides])
 

@@ -92,7 +92,7 @@ def terminal(browser: Any, root: Path, folder: Path, path: Path) -> None:
 
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.record import unsealed
-    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.search.spec.study_file import read_study
     from hcpr_tune.views.terminal.live_view import view_of
 
     study = read_study(root / "study.toml")

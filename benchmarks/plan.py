@@ -199,7 +199,7 @@ def interval(values: Sequence[float]) -> Plain:
 
 def split(old: Any, seed: int, plays: int) -> Plain:
     """One split: what was chosen on one half, and its gain over the default settings on the other."""
-    from hcpr_tune.search.spec.study import find_space, read_study
+    from hcpr_tune.search.spec.study_file import find_space, read_study
     from hcpr_tune.simulation.comparison import choice, compare, gain
     from hcpr_tune.simulation.curves.costs import costs_of_records
     from hcpr_tune.simulation.curves.recorded import recorded_curves
@@ -245,7 +245,7 @@ from hcpr_tune.simulation.curves.costs import costs_of_probe
 from hcpr_tune.simulation.curves.curves import GuessedCurves
 from hcpr_tune.simulation.worker_pool import WorkerPool
 from hcpr_tune.simulation.variants import variants_of
-from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.spec.study_file import find_space, read_study
 trials, workers = int(sys.argv[1]), int(sys.argv[2])
 read = lambda more: read_study(find_space("default"), [("budget.trials", trials), ("sampler.name", "random"), *more])
 probe = {"seconds_per_attack_step": 5.0, "seconds_update": 10.0, "seconds_evaluation": 20.0, "seconds_startup": 10.0}

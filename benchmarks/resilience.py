@@ -30,7 +30,7 @@ TUNE = [sys.executable, str(ROOT / "launch" / "tune.py")]
 def begun(folder: Path, trials: int) -> Path:
     """A study of the default space with so many trials, all ended or stopped; returns its record."""
     from hcpr_tune.search.record.record import sealed_row
-    from hcpr_tune.search.spec.study import find_space, read_study
+    from hcpr_tune.search.spec.study_file import find_space, read_study
     from hcpr_tune.search.storage.studies import check_new, create
 
     study = read_study(find_space("default"), [("budget.trials", trials), ("sampler.name", "random")])
@@ -128,7 +128,7 @@ def jobs(options: argparse.Namespace) -> Plain:
     from hcpr_tune.execution import runner
     from hcpr_tune.execution.capacity import Share
     from hcpr_tune.search.record.record import unsealed
-    from hcpr_tune.search.spec.study import find_space, read_study
+    from hcpr_tune.search.spec.study_file import find_space, read_study
     from hcpr_tune.search.storage.studies import check_new, create
 
     workers = options.workers

@@ -46,8 +46,10 @@ from figures import machine, spread
 from made_up import made_up, made_up_epoch, params_at
 
 from hcpr_tune.common.settings import parse_assignment
-from hcpr_tune.search.spec.space import Dimension, Params, Range, params_of, with_params
-from hcpr_tune.search.spec.study import StudySpec, read_study
+from hcpr_tune.search.spec.dimensions import Dimension, Params, Range
+from hcpr_tune.search.spec.points import params_of, with_params
+from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.training.recipe import Recipe, Task
 
 ROOT = Path(__file__).resolve().parent.parent

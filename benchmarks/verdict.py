@@ -39,8 +39,9 @@ from search import make_pool, save
 import hcpr_tune
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.search.record.results import trained_recipe
-from hcpr_tune.search.spec.space import with_params
-from hcpr_tune.search.spec.study import find_space, read_study, study_to_toml
+from hcpr_tune.search.spec.points import with_params
+from hcpr_tune.search.spec.study import study_to_toml
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_from_plain
 
 Plain = dict[str, Any]

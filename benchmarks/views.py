@@ -45,7 +45,7 @@ def replayed(root: Path) -> Plain:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.record import unsealed
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.search.spec.study_file import read_study
     from hcpr_tune.views.report.report_file import ReportFile
     from hcpr_tune.views.tensorboard.writer import TensorBoardView
     from hcpr_tune.views.terminal.live_view import LiveView
@@ -85,7 +85,7 @@ def report(options: argparse.Namespace) -> Plain:
     """The report of a made-up study, written and opened."""
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import find_space, read_study
+    from hcpr_tune.search.spec.study_file import find_space, read_study
 
     trials = options.trials
     study = read_study(find_space("default"), [("budget.trials", trials)])

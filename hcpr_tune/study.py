@@ -422,7 +422,7 @@ class Study:
 
         A running search tries them with its next free worker, else the next session does.
         """
-        from hcpr_tune.search.spec.space import point_params, with_params
+        from hcpr_tune.search.spec.points import point_params, with_params
         from hcpr_tune.search.storage.inbox import ENQUEUE, post
 
         given = dict(values)
@@ -555,7 +555,7 @@ def _new_request(
 def _space_file(space: str | Path | Mapping[str, Any], scratch: Path) -> Path:
     """A space as a file."""
     if not isinstance(space, Mapping):
-        from hcpr_tune.search.spec.study import find_space
+        from hcpr_tune.search.spec.study_file import find_space
 
         return find_space(str(space))
     import tomli_w

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hcpr_tune.search.spec.study import StudySpec, read_study
+from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.search.spec.study_file import read_study
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models are so small that threads would wait for each other
 

@@ -35,7 +35,7 @@ class SpaceSource:
 
     def read(self, trust: Trust) -> StudySpec:
         """The study that the space describes. Raises `InputError`, also if it names code that is not trusted."""
-        from hcpr_tune.search.spec.study import read_study
+        from hcpr_tune.search.spec.study_file import read_study
 
         spec = read_study(self.path, self.overrides, self.given)
         trust_space(trust, self.path, spec)
@@ -74,7 +74,7 @@ def new_search(
     """A new study. Raises `InputError`, and then nothing was written."""
     from hcpr_tune.common.files import new_name
     from hcpr_tune.search.record.history import History
-    from hcpr_tune.search.spec.study import check_reopens
+    from hcpr_tune.search.spec.study_file import check_reopens
     from hcpr_tune.search.storage.studies import StoredStudy, check_new
 
     spec = source.read(trust)
@@ -112,7 +112,7 @@ def resumed_search(
 
     `warm_start` is possible before its first trial.
     """
-    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.search.spec.study_file import read_study
     from hcpr_tune.search.storage.lease import living_lease_holder, refusal
     from hcpr_tune.search.storage.studies import audit_event, budget_of_file, reopen
 

@@ -240,7 +240,7 @@ def replay_search(folder: Path, trust: Trust) -> Replay:
 
 def _variants(request: SimulationRequest, trust: Trust) -> list[Variant]:
     """The study as it is, and its variants."""
-    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.search.spec.study_file import read_study
     from hcpr_tune.simulation.variants import variants_of
 
     source = request.source

@@ -108,7 +108,8 @@ def keep_size(key: str, size: int) -> None:
 
 def largest_recipes(study: StudySpec) -> list[Recipe]:
     """The recipes at the ends of what the size depends on."""
-    from hcpr_tune.search.spec.space import active_params, params_of, with_params
+    from hcpr_tune.search.spec.dimensions import active_params
+    from hcpr_tune.search.spec.points import params_of, with_params
 
     names = [name for name in study.space if name.startswith(GROWS)]
     published = params_of(study.recipe, study.space)

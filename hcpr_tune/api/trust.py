@@ -98,7 +98,7 @@ def named_for_decisions(study: StudySpec) -> set[str]:
 
 def named_as_value(name: str, value: object) -> set[str]:
     """The value of a dimension, where it names code."""
-    from hcpr_tune.search.spec.space import field_of
+    from hcpr_tune.search.spec.dimensions import field_of
     from hcpr_tune.training.recipe import METHODS
 
     if field_of(name) == "method":

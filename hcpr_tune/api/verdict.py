@@ -180,7 +180,7 @@ class _Evaluation:
         So a verdict that was interrupted continues, and the accesses to the test images stay counted.
         """
         from hcpr_tune.search.record.history import History
-        from hcpr_tune.search.spec.study import find_space, read_study
+        from hcpr_tune.search.spec.study_file import find_space, read_study
         from hcpr_tune.search.storage.studies import StoredStudy, check_new, exists, reopen, study_folder
 
         request, model = self._request, self._request.model
@@ -213,7 +213,7 @@ class _Evaluation:
     def _with_settings(self, spec: StudySpec) -> StudySpec:
         """The study with the request's settings over its table [verdict]."""
         from hcpr_tune.common.settings import read, to_plain
-        from hcpr_tune.search.spec.study import Verdict
+        from hcpr_tune.search.spec.settings import Verdict
 
         given = dict(self._request.settings)
         where = " ".join(f"{self._request.label(name)} {value}" for name, value in given.items())

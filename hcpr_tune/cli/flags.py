@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hcpr_tune.common.settings import dotted_names
-from hcpr_tune.search.spec.study import StudySettings
+from hcpr_tune.search.spec.settings import StudySettings
 
 BUDGET = {"trials": "budget.trials", "hours": "budget.hours", "worker_hours": "budget.worker_hours"}
 SEARCH = {

@@ -28,7 +28,7 @@ def ray_of(options: argparse.Namespace) -> RayOptions:
 def space_of(options: argparse.Namespace) -> SpaceSource:
     """The space with what the command line lays over it. Raises `InputError`."""
     from hcpr_tune.common.settings import check_given_once, parse_assignment, parse_assignments, shorten
-    from hcpr_tune.search.spec.study import find_space
+    from hcpr_tune.search.spec.study_file import find_space
 
     overrides = parse_assignments(options.set, below="recipe.")
     given = [f"--set {shorten(text)}" for text in options.set]

@@ -21,7 +21,7 @@ from hcpr_tune.execution.capacity import Share, Waiting, living_nodes
 from hcpr_tune.execution.host import borrowed, restore
 from hcpr_tune.execution.local_ray import end_processes, private_folder, starting
 from hcpr_tune.execution.ray_options import LOOPBACK, NO_DASHBOARD
-from hcpr_tune.search.spec.study import Resources
+from hcpr_tune.search.spec.settings import Resources
 
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
 """Trials exchange reports of a few hundred bytes; by default Ray would reserve 30 % of the memory."""

@@ -12,7 +12,7 @@ from hcpr_tune.search.record.results import StudyFolder, recipe_of_job, training
 from hcpr_tune.search.scheduling.driver import Surroundings
 from hcpr_tune.search.scheduling.orders import TrainOrder
 from hcpr_tune.search.scheduling.search_driver import SearchDriver
-from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.inbox import Inbox
 from hcpr_tune.search.suggestion.sampler import Suggester

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hcpr_tune.search.spec.study import Foreseen, StudySpec
+from hcpr_tune.search.spec.settings import Foreseen
+from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.comparison import Played
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import WORKER_DIED, Event, History, Job
-from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.suggestion.sampler import Suggester
 from hcpr_tune.simulation.curves.costs import trained_seconds
 from hcpr_tune.simulation.curves.curves import Curve

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.search.record.history import History, Source
 from hcpr_tune.search.scheduling.search_driver import Suggests
-from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.suggestion.initial_points import planned_point
 from hcpr_tune.search.suggestion.registry import SAMPLERS

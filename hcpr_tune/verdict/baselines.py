@@ -11,8 +11,9 @@ from typing import Any
 from hcpr_tune.common.settings import read_toml, set_dotted
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.spec.space import field_of
-from hcpr_tune.search.spec.study import StudySpec, find_space, study_from_plain, study_to_plain
+from hcpr_tune.search.spec.dimensions import field_of
+from hcpr_tune.search.spec.study import StudySpec, study_to_plain
+from hcpr_tune.search.spec.study_file import find_space, study_from_plain
 from hcpr_tune.training.recipe import METHODS
 from hcpr_tune.verdict.plan import COEFFICIENTS, Candidate, candidate_of
 

@@ -14,7 +14,7 @@ from hcpr_tune.common.settings import set_dotted, to_plain
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.spec.objectives import Goal
-from hcpr_tune.search.spec.space import with_params
+from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.recipe import Recipe, Schedule, recipe_from_plain
 

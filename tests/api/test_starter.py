@@ -10,7 +10,7 @@ import pytest
 from hcpr_tune.api.downloads import download
 from hcpr_tune.api.starter import starter_space
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.training.data.dataset import load_data
 from tests.training.test_folders import write_idx, write_images
 

@@ -11,7 +11,7 @@ import pytest
 from hcpr_tune.cli.main import main
 from hcpr_tune.common.files import new_name
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.spec.space import params_of
+from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.storage.studies import reopen
 from hcpr_tune.training.data.folders import read_folder
 from hcpr_tune.training.loop import torch_threads

@@ -13,7 +13,7 @@ from hcpr_tune.cli.main import main
 from hcpr_tune.search.record.events import TRAINED
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import Record
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.search.storage.studies import check_new, create
 from hcpr_tune.search.suggestion.sampler import Suggester
 from tests.conftest import SMALL_SPACE

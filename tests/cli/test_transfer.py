@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hcpr_tune.cli import main as cli
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from tests.conftest import ROOT
 from tests.views.kinds import kind
 from tests.written import written

@@ -119,7 +119,7 @@ def test_it_is_not_taken_for_trouble_with_the_results():
 
 def test_a_training_goes_on_without_a_reader(folder):
     """A recipe of a few seconds: it ends with its results, though nobody reads from the first line on."""
-    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.search.spec.study_file import read_study
     from hcpr_tune.training.recipe import recipe_to_toml
 
     (folder / "recipe.toml").write_text(recipe_to_toml(read_study(folder / "small.toml").recipe), encoding="utf-8")

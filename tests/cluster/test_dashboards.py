@@ -19,7 +19,8 @@ from hcpr_tune.execution.ray_metrics import STATES, RayMetrics
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import read_history
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import StudySpec, extend, read_study
+from hcpr_tune.search.spec.study import StudySpec, extend
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.search.storage.studies import StoredStudy, check_new, create
 from hcpr_tune.views.trackers.trackers import TrackerView
 from tests.cluster.here import NAME, shared_ray

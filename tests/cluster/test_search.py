@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hcpr_tune.search.record.record import read_history
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.simulation.curves.recorded import read_old
 from hcpr_tune.simulation.replay import replay
 from hcpr_tune.training.recipe import load_recipe

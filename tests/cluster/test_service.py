@@ -21,7 +21,8 @@ from hcpr_tune.execution.capacity import Share
 from hcpr_tune.execution.ray_tune import RayTuneAdapter
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import read_history
-from hcpr_tune.search.spec.study import StudySpec, read_study
+from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.search.storage.studies import check_new, create
 from hcpr_tune.search.suggestion.warm_start import warm_start
 from hcpr_tune.views.terminal.live_view import result_table

@@ -15,7 +15,7 @@ import torch
 import hcpr_tune
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import most_checkpoints
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.search.storage.checkpoint_store import FolderStore
 from tests.cluster.test_faults import epochs_in, follow, killed
 from tests.cluster.test_search import in_folder, launched, outcome, record_of

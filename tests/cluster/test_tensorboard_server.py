@@ -8,8 +8,8 @@ import pytest
 
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import ResultFiles, StudyFolder
-from hcpr_tune.search.spec.space import params_of
-from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.spec.points import params_of
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.views.tensorboard.hparams import METRICS
 from hcpr_tune.views.tensorboard.writer import CONFUSION, CURVES, EXAMPLES, RATE, TensorBoardView
 from tests.search.histories import begin, epoch, job, job_end, lost, published, suggested

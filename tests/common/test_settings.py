@@ -13,7 +13,7 @@ import tomli_w
 from hcpr_tune.common.files import read_text
 from hcpr_tune.common.settings import in_toml, parse_assignment, parse_assignments, parse_toml, read_toml, shorten, show
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.simulation.curves.csv_curves import read_curves
 from hcpr_tune.training.recipe import load_recipe
 from tests.conftest import SMALL_SPACE

@@ -36,7 +36,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.search.spec.study_file import read_study
 
     root = tmp_path_factory.mktemp("numbers")
     (root / "small.toml").write_text(SMALL_SPACE, encoding="utf-8")

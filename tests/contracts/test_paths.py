@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.training.recipe import recipe_to_toml
 from tests.conftest import ROOT, SMALL_SPACE
 from tests.views.recorded import recorded

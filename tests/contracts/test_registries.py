@@ -16,7 +16,8 @@ from hcpr_tune.search.scheduling.asha import next_decision
 from hcpr_tune.search.scheduling.config import AshaConfig
 from hcpr_tune.search.scheduling.stoppers import STOPPERS, check_stopper
 from hcpr_tune.search.spec.objectives import Goal
-from hcpr_tune.search.spec.study import EarlyStopping, Sampler, read_study
+from hcpr_tune.search.spec.settings import EarlyStopping, Sampler
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.search.suggestion.registry import SAMPLERS
 from hcpr_tune.search.suggestion.sampler import Suggester, check_sampler
 from hcpr_tune.training.data.dataset import load_data

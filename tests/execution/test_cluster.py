@@ -14,7 +14,7 @@ from hcpr_tune.execution import cluster
 from hcpr_tune.execution.access import checked_address, ensure_token, is_loopback
 from hcpr_tune.execution.capacity import SILENT_SECONDS, Capacity, Head, Share
 from hcpr_tune.execution.cluster import Cluster, allot, shipped
-from hcpr_tune.search.spec.study import Resources
+from hcpr_tune.search.spec.settings import Resources
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.search.storage.studies import create
 from tests.conftest import SMALL_SPACE
 

@@ -86,7 +86,7 @@ def test_a_factory_that_ends_the_process_or_speaks_in_riddles_is_named(factory, 
 
 def test_a_sampler_that_leaves_in_mid_search_ends_it_by_its_name(tmp_path, monkeypatch):
     from hcpr_tune.search.record.history import History
-    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.search.spec.study_file import read_study
     from hcpr_tune.search.suggestion.sampler import Suggester
     from hcpr_tune.training.plugins import PluginError
     from tests.conftest import SMALL_SPACE

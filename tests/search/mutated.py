@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from hcpr_tune.common.settings import dotted_names
+from hcpr_tune.search.spec.dimension_tables import FIXED
 from hcpr_tune.search.spec.json_schema import BOUNDS
-from hcpr_tune.search.spec.space import FIXED
-from hcpr_tune.search.spec.study import StudySettings, find_space
+from hcpr_tune.search.spec.settings import StudySettings
+from hcpr_tune.search.spec.study_file import find_space
 from hcpr_tune.search.suggestion.registry import SAMPLERS
 from hcpr_tune.training.recipe import METHODS, MODELS, Recipe
 

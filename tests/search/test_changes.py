@@ -8,7 +8,8 @@ import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.changes import differences, grown_budget, with_free_settings
-from hcpr_tune.search.spec.study import extend, read_study, study_from_plain, study_to_plain
+from hcpr_tune.search.spec.study import extend, study_to_plain
+from hcpr_tune.search.spec.study_file import read_study, study_from_plain
 
 
 def test_equal_studies_do_not_differ(small_study):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.spec.space import params_of
+from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.storage.inbox import Inbox, checked, clear_stops, post
 from hcpr_tune.search.storage.object_store import FolderObjectStore
 from tests.search.histories import history_of, lost, published, suggested

@@ -9,7 +9,7 @@ import pytest
 from hcpr_tune.search.record.ledger import against_plan, audit, ledger, plan_plain
 from hcpr_tune.search.scheduling.asha import AshaConfig
 from hcpr_tune.search.spec.objectives import Goal
-from hcpr_tune.search.spec.study import Foreseen
+from hcpr_tune.search.spec.settings import Foreseen
 from hcpr_tune.search.storage.studies import audit_event
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, published, reached, suggested
 

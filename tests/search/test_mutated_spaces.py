@@ -15,8 +15,9 @@ import tomli_w
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.spec.space import with_params
-from hcpr_tune.search.spec.study import StudySpec, read_study, study_to_toml
+from hcpr_tune.search.spec.points import with_params
+from hcpr_tune.search.spec.study import StudySpec, study_to_toml
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.search.suggestion.registry import SAMPLERS
 from hcpr_tune.search.suggestion.sampler import Suggester, check_sampler
 from hcpr_tune.views.forecast import plan_lines

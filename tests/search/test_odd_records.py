@@ -22,7 +22,7 @@ from hcpr_tune.search.record.results import (
     trials_csv,
 )
 from hcpr_tune.search.scheduling.asha import next_decision
-from hcpr_tune.search.spec.space import with_params
+from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.storage.lease import living_lease_holder
 from hcpr_tune.search.storage.studies import create, reopen
 from hcpr_tune.search.suggestion.sampler import Suggester

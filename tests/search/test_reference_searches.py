@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.training.loop import torch_threads
 from tests.search.one_worker import arithmetic, search, summary
 

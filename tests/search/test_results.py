@@ -16,8 +16,9 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import Record
 from hcpr_tune.search.record.results import ResultFiles, StudyFolder, kept_checkpoints, training_name, trials_csv
-from hcpr_tune.search.spec.space import params_of
-from hcpr_tune.search.spec.study import extend, read_study
+from hcpr_tune.search.spec.points import params_of
+from hcpr_tune.search.spec.study import extend
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.search.storage.studies import check_new, create, reopen
 from hcpr_tune.training import manifest
 from tests.search.histories import history_of, job, lost, reached, suggested

@@ -11,8 +11,10 @@ from optuna.trial import TrialState
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import PRIOR
-from hcpr_tune.search.spec.space import Choice, Range, params_of, with_params
-from hcpr_tune.search.spec.study import Sampler, find_space, read_study, study_from_plain
+from hcpr_tune.search.spec.dimensions import Choice, Range
+from hcpr_tune.search.spec.points import params_of, with_params
+from hcpr_tune.search.spec.settings import Sampler
+from hcpr_tune.search.spec.study_file import find_space, read_study, study_from_plain
 from hcpr_tune.search.suggestion.optuna_adapter import OptunaAdapter, common_rung, export
 from hcpr_tune.search.suggestion.registry import SAMPLERS
 from hcpr_tune.search.suggestion.sampler import Suggester, check_sampler

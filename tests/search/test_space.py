@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.search.spec.dimensions import Choice, Prior, Range, active_params
 from hcpr_tune.search.spec.json_schema import space_schema
-from hcpr_tune.search.spec.space import Choice, Prior, Range, active_params, params_of, point_params, with_params
-from hcpr_tune.search.spec.study import find_space, read_study, study_from_plain
+from hcpr_tune.search.spec.points import params_of, point_params, with_params
+from hcpr_tune.search.spec.study_file import find_space, read_study, study_from_plain
 
 ROOT = Path(__file__).parent.parent.parent
 METHOD = {"choices": ["hcpr", "trades", "mart"]}

@@ -10,16 +10,11 @@ import pytest
 
 from hcpr_tune.common.settings import parse_assignment
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.spec.space import Choice, Range, params_of, with_params
-from hcpr_tune.search.spec.study import (
-    EarlyStopping,
-    find_space,
-    read_study,
-    rung_epochs,
-    study_from_plain,
-    study_to_plain,
-    study_to_toml,
-)
+from hcpr_tune.search.spec.dimensions import Choice, Range
+from hcpr_tune.search.spec.points import params_of, with_params
+from hcpr_tune.search.spec.settings import EarlyStopping
+from hcpr_tune.search.spec.study import rung_epochs, study_to_plain, study_to_toml
+from hcpr_tune.search.spec.study_file import find_space, read_study, study_from_plain
 
 ROOT = Path(__file__).parent.parent.parent
 SPACES = sorted((ROOT / "search_spaces").glob("*.toml"))

@@ -11,8 +11,10 @@ import pytest
 from hcpr_tune.common.settings import read_toml
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.spec.space import Choice, Prior, Range, params_of
-from hcpr_tune.search.spec.study import find_space, read_study, study_from_plain, study_to_plain
+from hcpr_tune.search.spec.dimensions import Choice, Prior, Range
+from hcpr_tune.search.spec.points import params_of
+from hcpr_tune.search.spec.study import study_to_plain
+from hcpr_tune.search.spec.study_file import find_space, read_study, study_from_plain
 from hcpr_tune.search.suggestion.transfer import (
     UNKNOWN,
     closeness,

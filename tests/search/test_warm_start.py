@@ -6,7 +6,8 @@ import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.record import Record
-from hcpr_tune.search.spec.study import study_from_plain, study_to_plain
+from hcpr_tune.search.spec.study import study_to_plain
+from hcpr_tune.search.spec.study_file import study_from_plain
 from hcpr_tune.search.storage.studies import check_new, create
 from hcpr_tune.search.suggestion.warm_start import warm_start
 from tests.search.histories import lost, reached, suggested

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hcpr_tune.search.record.history import History, Job
-from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import Costs
 from hcpr_tune.simulation.curves.curves import Curve

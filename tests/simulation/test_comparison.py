@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.simulation.comparison import Estimate, Played, beats, choice, compare, gain, unbeaten
 from hcpr_tune.simulation.curves.curves import GuessedCurves
 from hcpr_tune.simulation.outcome import Outcome, averaged

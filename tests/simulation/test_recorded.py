@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.spec.space import params_of
-from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.spec.points import params_of
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.simulation.curves.recorded import Measured, RecordedCurves, coordinates, relative_seconds
 from hcpr_tune.simulation.curves.resampling import Redrawn, continued, noise_of
 from tests.search.histories import epoch, history_of, job, job_end, suggested

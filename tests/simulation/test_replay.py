@@ -8,7 +8,7 @@ import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.search.suggestion.sampler import Suggester
 from hcpr_tune.simulation.curves.recorded import OldStudy
 from hcpr_tune.simulation.replay import replay

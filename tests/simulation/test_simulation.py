@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.simulation.worker_pool import FailureModel, WorkerPool
 from tests.conftest import SMALL_SPACE
 from tests.simulation.plays import SECOND, simulation, with_budget

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.training.probe import probe
 from hcpr_tune.training.session import DataShelf
 from hcpr_tune.views.forecast import detectable, hours, plan_lines, probe_lines, segment_seconds

@@ -8,8 +8,9 @@ import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.spec.space import with_params
-from hcpr_tune.search.spec.study import find_space, read_study, study_from_plain, study_to_plain
+from hcpr_tune.search.spec.points import with_params
+from hcpr_tune.search.spec.study import study_to_plain
+from hcpr_tune.search.spec.study_file import find_space, read_study, study_from_plain
 from hcpr_tune.training.recipe import COSINE_METHODS, METHODS, Hypersphere
 from hcpr_tune.verdict.baselines import baseline_candidate, baseline_study, check_methods
 from tests.search.histories import history_of, reached, suggested

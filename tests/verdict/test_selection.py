@@ -9,7 +9,7 @@ import pytest
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.objectives import Goal
-from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.training.recipe import Optimiser, Schedule
 from hcpr_tune.verdict.decision.conclusion import best_model, conclude
 from hcpr_tune.verdict.decision.selection import select, survive, unreliable

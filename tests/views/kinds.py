@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any
 
 from hcpr_tune.search.record.history import Event
-from hcpr_tune.search.spec.study import StudySpec, find_space, read_study
+from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from tests.search.histories import begin
 from tests.views.recorded import recorded
 

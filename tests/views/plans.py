@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.simulation.comparison import Played, choice, compare, gain, unbeaten
 from hcpr_tune.simulation.curves.costs import Costs
 from hcpr_tune.simulation.curves.curves import GuessedCurves

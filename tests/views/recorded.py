@@ -12,7 +12,8 @@ import numpy as np
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import sealed_row
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.space import active_params, params_of
+from hcpr_tune.search.spec.dimensions import active_params
+from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from hcpr_tune.search.storage.studies import create
 from tests.search.histories import begin, epoch, job, job_end, suggested

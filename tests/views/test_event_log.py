@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.space import params_of
+from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.views.terminal.event_log import JsonLines, PlainLines, result_news, start_news
 from tests.search.histories import history_of, lost, reached, suggested
 from tests.views.kinds import KINDS, kind

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.spec.space import LEAST_BOUND, MOST_BOUND
-from hcpr_tune.search.spec.study import study_from_plain
+from hcpr_tune.search.spec.dimensions import LEAST_BOUND, MOST_BOUND
+from hcpr_tune.search.spec.study_file import study_from_plain
 from hcpr_tune.search.suggestion.sampler import Suggester
 from hcpr_tune.views.report.figures import FIGURES
 from tests.search.histories import begin, reached, suggested

@@ -10,8 +10,8 @@ import pytest
 
 from hcpr_tune.common.intervals import Proportion, difference_interval
 from hcpr_tune.search.record.results import StudyFolder, rung_accuracies
-from hcpr_tune.search.spec.space import params_of
-from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.spec.points import params_of
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.views.report.figures import FIGURES
 from hcpr_tune.views.report.report import write_report
 from hcpr_tune.views.report.report_file import ReportFile

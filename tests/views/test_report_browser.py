@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.views.report.figures import FIGURES
 from hcpr_tune.views.report.report import write_report
 from tests.views.recorded import history_like

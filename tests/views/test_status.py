@@ -112,7 +112,7 @@ def test_states(small_study):
 
 
 def test_a_search_whose_time_is_up_is_over(space_file):
-    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.search.spec.study_file import read_study
 
     study = read_study(space_file, [("budget.hours", 0.001)])
     assert state_of(study, ended(suggested(0), *reached(0, 0, 1, 500)), None) == "out of time"
@@ -142,7 +142,7 @@ def drawn(study, history, alive=False):
 
 
 def test_the_bar_of_a_stopped_search_is_full_only_where_nothing_is_left_to_do(small_study, space_file):
-    from hcpr_tune.search.spec.study import read_study
+    from hcpr_tune.search.spec.study_file import read_study
 
     half = [suggested(0), *reached(0, 0, 1, 500), suggested(1), job(1, 0, 1)]
     died = history_of(*half, last_epoch=4)

@@ -17,8 +17,9 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from hcpr_tune.errors import StorageError
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.space import params_of
-from hcpr_tune.search.spec.study import find_space, read_study, study_to_toml
+from hcpr_tune.search.spec.points import params_of
+from hcpr_tune.search.spec.study import study_to_toml
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.training.recipe import recipe_from_plain
 from hcpr_tune.views.tensorboard.hparams import METRICS
 from hcpr_tune.views.tensorboard.writer import CONFUSION, CURVES, EXAMPLES, RATE, TensorBoardView

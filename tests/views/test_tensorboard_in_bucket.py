@@ -9,7 +9,7 @@ import pytest
 import hcpr_tune.common.bucket
 from hcpr_tune.common.bucket import Bucket
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.search.storage.bucket_sync import BucketSync
 from hcpr_tune.search.storage.checkpoint_store import BucketStore, FolderStore, Scratch
 from hcpr_tune.training import manifest

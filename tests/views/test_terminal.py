@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hcpr_tune.search.spec.space import params_of, read_space
-from hcpr_tune.search.spec.study import Foreseen, find_space, read_study
+from hcpr_tune.search.spec.points import params_of
+from hcpr_tune.search.spec.settings import Foreseen
+from hcpr_tune.search.spec.space import read_space
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.views.terminal.layout import PARTS, allotted, loss_lines
 from hcpr_tune.views.terminal.leaderboard import columns_of
 from hcpr_tune.views.terminal.live_view import LiveView, ledger_lines, result_table, view_of

@@ -433,7 +433,7 @@ import sys, time
 from pathlib import Path
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import read_study
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.views.trackers.trackers import TrackerView
 from tests.views.recorded import recorded
 from tests.search.histories import begin

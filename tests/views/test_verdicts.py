@@ -8,7 +8,7 @@ import re
 import pytest
 
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import find_space, read_study
+from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.verdict.decision.conclusion import conclude
 from hcpr_tune.views.report.report import write_report
 from hcpr_tune.views.verdicts import (

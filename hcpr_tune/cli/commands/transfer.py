@@ -12,7 +12,7 @@ from hcpr_tune.common.output import say
 from hcpr_tune.common.shell import command, option
 
 if TYPE_CHECKING:
-    from hcpr_tune.search.spec.space import Value
+    from hcpr_tune.search.spec.dimensions import Value
     from hcpr_tune.search.suggestion.transfer import Moved, Transfer
 
 HEADINGS = ("dimension", "winner", "centre", "strength", "")
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the other space with the winner's values as its first point and priors around them."""
     from hcpr_tune.common.settings import read_toml
-    from hcpr_tune.search.spec.study import find_space, read_study
+    from hcpr_tune.search.spec.study_file import find_space, read_study
     from hcpr_tune.search.storage.studies import reopen
     from hcpr_tune.search.suggestion.transfer import (
         comments_of,

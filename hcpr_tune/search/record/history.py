@@ -23,8 +23,8 @@ from hcpr_tune.search.record.trial import OldTrial as OldTrial
 from hcpr_tune.search.record.trial import Source as Source
 from hcpr_tune.search.record.trial import Status as Status
 from hcpr_tune.search.record.trial import Trial as Trial
+from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.spec.objectives import OBJECTIVES, Goal
-from hcpr_tune.search.spec.space import Params
 
 Index = TypeVar("Index")
 

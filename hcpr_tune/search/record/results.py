@@ -17,7 +17,7 @@ from hcpr_tune.search.record.history import Event, History, Job, Trial
 from hcpr_tune.search.record.ledger import ledger, plan_plain
 from hcpr_tune.search.record.record import SEGMENTS
 from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
-from hcpr_tune.search.spec.space import with_params
+from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.checkpoint_store import BucketStore, CheckpointStore, FolderStore
 from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hcpr_tune.search.record.events import Event
-from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.dimensions import Params
 
 Status = Literal["running", "waiting", "completed", "diverged", "failed", "killed"]
 Source = str

@@ -10,7 +10,7 @@ from hcpr_tune.search.record.history import WORKER_DIED, History, Job, Source
 from hcpr_tune.search.scheduling.asha import Decision, NewTrial, first_job, hopeless, next_decision, over_budget
 from hcpr_tune.search.scheduling.driver import STOP, Surroundings
 from hcpr_tune.search.scheduling.orders import Report, TrainOrder, job_result
-from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.spec.study import StudySpec
 
 FAILED_START_SECONDS = 1.0

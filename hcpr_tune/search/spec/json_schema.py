@@ -7,8 +7,9 @@ import typing
 from typing import Any
 
 from hcpr_tune.common.settings import Bounds, Settings, dotted_names
-from hcpr_tune.search.spec.space import FIXED
-from hcpr_tune.search.spec.study import DERIVED, StudySettings
+from hcpr_tune.search.spec.dimension_tables import FIXED
+from hcpr_tune.search.spec.settings import StudySettings
+from hcpr_tune.search.spec.study import DERIVED
 from hcpr_tune.training.recipe import Recipe, Task
 
 TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}

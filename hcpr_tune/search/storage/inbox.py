@@ -12,7 +12,7 @@ from hcpr_tune.common.text import clean
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.scheduling.driver import STOP as STOP
-from hcpr_tune.search.spec.space import point_params
+from hcpr_tune.search.spec.points import point_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 

@@ -22,15 +22,8 @@ from hcpr_tune.search.record.record import read_history, read_segments
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.scheduling.config import always_promoted
 from hcpr_tune.search.spec.changes import grown_budget, with_free_settings
-from hcpr_tune.search.spec.study import (
-    StudySpec,
-    at_home,
-    check_reopens,
-    extended,
-    read_study,
-    study_from_plain,
-    study_to_toml,
-)
+from hcpr_tune.search.spec.study import StudySpec, extended, study_to_toml
+from hcpr_tune.search.spec.study_file import at_home, check_reopens, read_study, study_from_plain
 from hcpr_tune.search.storage.lease import read_lease_holder
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")

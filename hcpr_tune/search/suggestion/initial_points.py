@@ -19,7 +19,8 @@ from hcpr_tune.search.record.history import (
     OldTrial,
     Source,
 )
-from hcpr_tune.search.spec.space import Choice, Dimension, Params, Prior, Range, Value, active_params, params_of
+from hcpr_tune.search.spec.dimensions import Choice, Dimension, Params, Prior, Range, Value, active_params
+from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.spec.study import StudySpec
 
 if TYPE_CHECKING:

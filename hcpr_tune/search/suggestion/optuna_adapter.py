@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hcpr_tune.search.record.history import History, OldTrial, Trial
 from hcpr_tune.search.scheduling.asha import earned_rungs
 from hcpr_tune.search.scheduling.config import always_promoted
-from hcpr_tune.search.spec.space import Choice, Dimension, Params, Range, Space, Value, active_params
+from hcpr_tune.search.spec.dimensions import Choice, Dimension, Params, Range, Space, Value, active_params
 from hcpr_tune.search.spec.study import StudySpec
 
 KIND = " kind"

@@ -17,7 +17,7 @@ from hcpr_tune.training.plugins import accepted, call, load
 if TYPE_CHECKING:
     import optuna
 
-    from hcpr_tune.search.spec.space import Params
+    from hcpr_tune.search.spec.dimensions import Params
     from hcpr_tune.search.spec.study import StudySpec
 
 WHAT = "sampler.name"

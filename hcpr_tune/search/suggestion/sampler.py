@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hcpr_tune.common.text import first_line, one_line
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import PRIOR, History, OldTrial, Source
-from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.suggestion.initial_points import (
     follows_prior,

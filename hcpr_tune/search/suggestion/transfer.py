@@ -15,17 +15,10 @@ from hcpr_tune.common.settings import get_dotted, parse_toml, show, to_plain
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.results import rung_accuracies
-from hcpr_tune.search.spec.space import (
-    Dimension,
-    Params,
-    Prior,
-    Range,
-    Value,
-    field_of,
-    params_of,
-    with_params,
-)
-from hcpr_tune.search.spec.study import StudySpec, study_from_plain
+from hcpr_tune.search.spec.dimensions import Dimension, Params, Prior, Range, Value, field_of
+from hcpr_tune.search.spec.points import params_of, with_params
+from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.search.spec.study_file import study_from_plain
 
 WEAKEST, STRONGEST, UNKNOWN = 0.2, 0.8, 0.3
 """Strength if good trials are no closer together than by chance, if they agree, and if too few have the dimension."""

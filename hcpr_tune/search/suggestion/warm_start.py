@@ -11,8 +11,10 @@ from hcpr_tune.common.settings import dotted_names, get_dotted, show, to_plain
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import Event, Trial
 from hcpr_tune.search.record.record import read_history
-from hcpr_tune.search.spec.space import field_of, params_of, with_params
-from hcpr_tune.search.spec.study import StudySpec, extended, read_study
+from hcpr_tune.search.spec.dimensions import field_of
+from hcpr_tune.search.spec.points import params_of, with_params
+from hcpr_tune.search.spec.study import StudySpec, extended
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.training.recipe import Recipe
 
 FIXED = ("model.", "method", "batch_size")

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from hcpr_tune.common.seeds import derive_seed
-from hcpr_tune.search.spec.space import Params
+from hcpr_tune.search.spec.dimensions import Params
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import COUNTS, Event, History, Trial
 from hcpr_tune.search.record.record import read_lines
-from hcpr_tune.search.spec.space import Choice, Params, Range, Space, params_of, with_params
+from hcpr_tune.search.spec.dimensions import Choice, Params, Range, Space
+from hcpr_tune.search.spec.points import params_of, with_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.studies import reopen
 from hcpr_tune.search.suggestion.warm_start import check_same_measure, check_same_training

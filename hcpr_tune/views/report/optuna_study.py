@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hcpr_tune.common.settings import get_dotted, to_plain
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
+from hcpr_tune.search.spec.dimensions import Choice, Dimension, Params, Range, Value, field_of
 from hcpr_tune.search.spec.objectives import OBJECTIVES
-from hcpr_tune.search.spec.space import Choice, Dimension, Params, Range, Value, field_of
 from hcpr_tune.search.spec.study import StudySpec
 
 Scores = Callable[[Trial], dict[str, float] | None]

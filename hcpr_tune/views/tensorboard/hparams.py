@@ -11,7 +11,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from hcpr_tune.common.settings import dotted_names, get_dotted, to_plain
 from hcpr_tune.common.text import clean
 from hcpr_tune.search.record.history import Trial
-from hcpr_tune.search.spec.space import Choice, Dimension, Params, field_of
+from hcpr_tune.search.spec.dimensions import Choice, Dimension, Params, field_of
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.recipe import Recipe
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hcpr_tune.search.record.history import Event, History, Trial
 from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.space import with_params
+from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.spec.study import StudySpec, study_to_toml
 from hcpr_tune.training.recipe import recipe_to_toml
 from hcpr_tune.views.tensorboard import hparams

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from hcpr_tune.search.spec.space import Choice, Space
+from hcpr_tune.search.spec.dimensions import Choice, Space
 from hcpr_tune.views.status import Plain
 from hcpr_tune.views.wording import NUMBER_WIDTH, brief, printable, with_interval
 
