@@ -29,7 +29,7 @@ def idle_trainable(epoch_seconds: float, gate: Path | None = None, processes: in
 
     class Idle(TrainJob):
         def step(self) -> dict[str, Any]:
-            job = self._job
+            job = json.loads(self._text)
             if gate is not None and not hasattr(self, "_came_up"):
                 self._came_up = True
                 (gate / str(os.getpid())).touch()
@@ -41,14 +41,10 @@ def idle_trainable(epoch_seconds: float, gate: Path | None = None, processes: in
             self._epoch += 1
             time.sleep(epoch_seconds)
             last = self._epoch >= job["end"]
-            report = made_up_epoch(self._epoch, last, np.random.default_rng(self._epoch))
-            report |= {
-                "losses": [],
-                "worker": str(os.getpid()),
-                "status": "reached" if last else "training",
-                "reason": "",
-            }
+            epoch = made_up_epoch(self._epoch, last, np.random.default_rng(self._epoch))
+            report: dict[str, Any] = {"epoch": epoch | {"worker": str(os.getpid())}, "losses": []}
             if last:
+                report["end"] = {"status": "reached", "reason": ""}
                 self._reports = None
             return {REPORT: json.dumps(report), "done": last}
 

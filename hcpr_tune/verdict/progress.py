@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, plan: Plan, tell: Tell) -> None:
         self._plan, self._tell = plan, tell
-        self._told: set[tuple[str, str]] = set()
+        self._announced: set[tuple[str, str]] = set()
 
     def on_event(self, event: Event, history: State) -> None:
         if event["event"] == "test_access":
@@ -44,9 +44,9 @@ class Progress:
                 if (one, at) == (model, scope) and (step := chunk.after(attack)) is not None
             ]
             images = sum(len(labels) for labels, _ in after)
-            if images < state.totals.get(scope, 1) or (model, split) in self._told:
+            if images < state.totals.get(scope, 1) or (model, split) in self._announced:
                 continue
-            self._told.add((model, split))
+            self._announced.add((model, split))
             right = sum(one == other for labels, classes in after for one, other in zip(labels, classes, strict=True))
             self._tell({"news": "attacked", **who, "split": split, "images": images, "robust_accuracy": right / images})
 

@@ -64,7 +64,10 @@ class Chunk:
 
     def after(self, attack: str) -> Step | None:
         """The step of this attack; None if it was not run yet."""
-        return next((step for step in self.steps if step.attack == attack), None)
+        for step in reversed(self.steps):  # a plain loop, since this is asked for each chunk at each decision
+            if step.attack == attack:
+                return step
+        return None
 
 
 @dataclass

@@ -139,3 +139,25 @@ def test_divergence_is_a_status_of_its_own_and_the_worker_goes_on(job):
     assert "not finite in epoch" in report["end"]["reason"]
     worker.reset_config({"job": json.dumps({**job, "checkpoints": job["checkpoints"] + "_b"})})
     assert steps(worker)[-1]["end"]["status"] == "reached"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "check"}, 'the order\'s kind must be one of train, attack, checks, got "check"'),
+        ({"end": 0}, "order.end must be a whole number at least 1, got 0"),
+        ({"start": 4, "end": 2, "gpus": None}, "order.gpus must be a finite number at least 0, got null"),
+    ],
+)
+def test_an_order_that_is_not_understood_fails_with_its_field(job, change, words):
+    (report,) = steps(TrainJob({"job": json.dumps({**job, **change})}))
+    assert report["end"]["status"] == "failed"
+    assert words in report["end"]["reason"]
+
+
+def test_a_search_s_worker_does_not_attack(job, tmp_path):
+    weights = {"training": "model_a", "epoch": 4}
+    order = {**job, "kind": "attack", "store": str(tmp_path), "weights": weights, "split": "validation", "images": 0}
+    order |= {"chunk_size": 10, "chunk": 0, "cascade": "strong", "begun": None}
+    (report,) = steps(TrainJob({"job": json.dumps(order)}))
+    assert report["end"]["reason"] == "ValueError: a search has no attack jobs"

@@ -121,7 +121,7 @@ def test_a_model_that_leaves_in_an_epoch_is_named_by_train(tmp_path, monkeypatch
 
 def job(recipe, folder):
     order = {
-        "study": "s", "name": "t", "values": "", "recipe": recipe, "start": 0, "end": 1, "reported": 0,
+        "kind": "train", "study": "s", "name": "t", "values": "", "recipe": recipe, "start": 0, "end": 1, "reported": 0,
         "checkpoints": str(folder), "checkpoint_every": 1, "gpus": 0,
     }  # fmt: skip
     return TrainJob({"job": json.dumps(order)})
@@ -136,7 +136,7 @@ def test_a_worker_survives_what_a_model_does_and_reports_it_in_letters(factory, 
     recipe = {"epochs": 1, "method": "pgd_at", "model": {"name": f"theirs:{factory}", "head": "linear"}}
     worker = job(recipe, tmp_path / "checkpoints")
     report = json.loads(worker.step()[REPORT])
-    assert report["status"] == "failed"
-    assert words in report["reason"]
+    assert report["end"]["status"] == "failed"
+    assert words in report["end"]["reason"]
     json.dumps(report, ensure_ascii=False).encode()
     worker.cleanup()
