@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import html
 import re
 import shlex
 import sys
@@ -104,7 +105,7 @@ def check_commands(text: str) -> None:
     found = ABOUT_ONE.findall(text)
     assert found, text
     for rest in found:
-        assert rest.startswith((" --storage 'my results'", " --storage &#x27;my results&#x27;")), rest
+        assert html.unescape(rest).startswith(" --storage 'my results'"), rest
 
 
 @pytest.fixture

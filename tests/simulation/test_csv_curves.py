@@ -16,12 +16,12 @@ MISTAKES = {
     "a run that ends early": ("a,1,0.1\na,2,0.2\nb,1,0.1\nb,2,0.2\nb,3,0.3\n", "line 3: epoch 3 of run a is missing"),
     "an epoch between": (
         "a,2,0.1\na,4,0.2\nb,2,0.1\nb,3,0.2\nb,4,0.3\n",
-        "line 5: epoch 3 of run b does not belong there; each run needs every 2th epoch up to 4",
+        "line 5: epoch 3 of run b does not belong there; each run needs the multiples of 2 up to 4",
     ),
-    "nan": ("a,1,0.1\na,2,nan\nb,1,0.1\nb,2,0.2\n", "line 3: score is NaN; leave out runs that diverged"),
+    "nan": ("a,1,0.1\na,2,nan\nb,1,0.1\nb,2,0.2\n", "line 3: score must be a number from 0 to 1, got nan; "),
     "no number": ("a,1,0.1\na,2,high\n", "line 3: score must be a number from 0 to 1, got high"),
     "empty score": ("a,1,\n", "line 2: score must be a number from 0 to 1, got nothing"),
-    "per cent": ("a,1,34.2\n", "line 2: score must be from 0 to 1, got 34.2; divide percentages by 100"),
+    "per cent": ("a,1,34.2\n", "line 2: score must be a number from 0 to 1, got 34.2; divide percentages by 100"),
     "one run": ("a,1,0.1\na,2,0.2\n", "line 3: there is only one run in it"),
     "no run": ("", "line 1: there is no run in it"),
     "unsorted epochs": ("a,2,0.2\na,1,0.1\n", "line 3: epoch 1 of run a comes after its epoch 2; sort the rows"),
@@ -62,13 +62,30 @@ def test_names_may_have_spaces_and_stand_once(tmp_path):
         read(tmp_path, "run,epoch,score,score\na,1,0.1,0.2\n")
 
 
+def test_a_line_is_counted_as_in_the_file_and_numbers_are_exact(tmp_path):
+    rows = "a,1,0.1\n\n , ,\na,2,0.30000000000000004\nb,1,0.123456789012345678\nb,2,1e-3\n"
+    assert read(tmp_path, HEAD + rows).scores.tolist() == [[0.1, 0.1 + 0.2], [0.123456789012345678, 0.001]]
+    with pytest.raises(InputError, match=r"line 5: score must be a number from 0 to 1, got 2;"):
+        read(tmp_path, HEAD + "a,1,0.1\n\n\na,2,2\n")
+    draws = np.random.default_rng(0).random(2000)
+    rows = "".join(f"{run},{epoch + 1},{draws[1000 * run + epoch]!r}\n" for run in (0, 1) for epoch in range(1000))
+    assert (read(tmp_path, HEAD + rows.replace("np.float64(", "").replace(")", "")).scores.ravel() == draws).all()
+
+
+def test_a_row_with_too_many_values_and_an_empty_file_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be read: .*line 3.*; its columns are run, epoch, score"):
+        read(tmp_path, HEAD + "a,1,0.1\na,2,0.2,7\n")
+    with pytest.raises(InputError, match="; its columns are run, epoch, score"):
+        read(tmp_path, "")
+
+
 def test_finals_are_of_a_run_and_all_have_one(tmp_path):
     head = "epoch,run,score,final,note\n"
     found = read(tmp_path, head + "1,a,0.1,,x\n2,a,0.2,0.15,\n1,b,0.2,0.3,\n2,b,0.3,0.3,\n")
     assert found.finals is not None
     assert found.finals.tolist() == [0.15, 0.3]
     with pytest.raises(InputError, match=r"line 3: final of run a is 0\.2 here and 0\.1 before"):
-        read(tmp_path, head + "1,a,0.1,0.1,\n2,a,0.2,0.2,\n")
+        read(tmp_path, head + "1,a,0.1,0.1,\n2,a,0.2,0.2,\n1,b,0.1,0.1,\n2,b,0.2,,\n")
     with pytest.raises(InputError, match="line 5: run b has no final, others have one"):
         read(tmp_path, head + "1,a,0.1,0.1,\n2,a,0.2,,\n1,b,0.1,,\n2,b,0.2,,\n")
 
@@ -80,7 +97,7 @@ def test_a_rung_beyond_the_last_epoch_or_between_two_is_refused(tmp_path):
     ):
         curves.play([3, 27], 5, 0)
     every = read(tmp_path, HEAD + "a,2,0.1\na,4,0.2\nb,2,0.1\nb,4,0.2\n")
-    with pytest.raises(InputError, match="no score at epoch 3, where a rung is: it has every 2th epoch"):
+    with pytest.raises(InputError, match="no score at epoch 3, where a rung is, only at multiples of 2"):
         every.play([3, 4], 5, 0)
 
 

@@ -40,7 +40,7 @@ def folders(tmp_path):
 
 
 class Text(HTMLParser):
-    """The text outside scripts and styles, by the section that it stands in."""
+    """The text outside scripts and styles, by the section that it stands in, without line breaks between elements."""
 
     def __init__(self, page):
         super().__init__()
@@ -61,7 +61,7 @@ class Text(HTMLParser):
 
     def handle_data(self, data):
         if not self._skip:
-            self.sections[self._in] += data
+            self.sections[self._in] += data.strip("\n")
 
 
 def test_the_answer_stands_first_with_its_numbers(tmp_path):

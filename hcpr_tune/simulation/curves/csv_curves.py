@@ -8,12 +8,11 @@ in only one.
 
 from __future__ import annotations
 
-import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +23,9 @@ from hcpr_tune.common.settings import shorten
 from hcpr_tune.errors import InputError
 from hcpr_tune.simulation.curves.curves import DrawnPlay
 from hcpr_tune.simulation.curves.resampling import Redrawn
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NEEDED, FINAL = ("run", "epoch", "score"), "final"
 FEWEST_EPOCHS = 6
@@ -82,7 +84,7 @@ class CsvCurves:
         if epoch not in self.epochs:
             step = self.epochs[0]
             raise InputError(
-                f"--curves {self.path} has no score at epoch {epoch}, where a rung is: it has every {step}th epoch; "
+                f"--curves {self.path} has no score at epoch {epoch}, where a rung is, only at multiples of {step}; "
                 f"choose rungs among these, for instance --set early_stopping.first_rung={step}"
             )
 
@@ -101,126 +103,106 @@ def noise_between_neighbours(scores: np.ndarray) -> float:
 
 def read_curves(path: Path) -> CsvCurves:
     """Read a file. Raises `InputError` with the line, the rule and a hint."""
-    if not exists(path, f"--curves {path}"):
-        raise InputError(f"--curves {path}: there is no such file; give the path of a CSV file")
-    try:
-        reader = csv.DictReader(io.StringIO(read_text(path, FORMAT, f"--curves {path}")), skipinitialspace=True)
-        names = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-        for name in (*NEEDED, FINAL):
-            if names.count(name) != 1 and not (name == FINAL and name not in names):
-                wrong = "is missing" if name not in names else "appears twice"
-                raise InputError(f"--curves {path}, line 1: the column {name} {wrong}; {FORMAT}")
-        rows = [(reader.line_num, row) for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"--curves {path} cannot be read: {error}; {FORMAT}") from None
-    return _curves(path, rows)
-
-
-@dataclass
-class Run:
-    """The rows of a run, as read."""
-
-    lines: dict[int, int]
-    """Epoch -> line."""
-    scores: dict[int, float]
-    final: float | None = None
-
-    @property
-    def last_line(self) -> int:
-        return max(self.lines.values())
-
-
-def _curves(path: Path, rows: list[tuple[int, dict[str, str]]]) -> CsvCurves:
-    runs: dict[str, Run] = {}
-    before = ""
-    for line, row in rows:
-        where = f"--curves {path}, line {line}"
-        name = (row["run"] or "").strip()
-        if not name:
-            raise InputError(f"{where}: run is empty; name the run of every row")
-        if name in runs and name != before:
-            raise InputError(f"{where}: run {name} continues here, after run {before}; sort the rows by run and epoch")
-        _add(runs.setdefault(name, Run({}, {})), name, line, row, where)
-        before = name
-    if len(runs) < 2:
-        end = f"--curves {path}, line {rows[-1][0] if rows else 1}"
+    where = f"--curves {path}"
+    rows = _rows(path, where)
+    run = rows["run"]
+    rows["before"] = run.shift()
+    _refuse(where, rows, run == "", "run is empty; name the run of every row")
+    split = (run != rows["before"]) & run.duplicated()
+    _refuse(where, rows, split, "run {run} continues here, after run {before}; sort the rows by run and epoch")
+    rows["epoch"], rows["score"] = _epochs(where, rows), _shares(where, rows, "score")
+    rows["earlier"] = rows["epoch"].groupby(run).shift()
+    hint = "sort the rows by run and epoch, each epoch once"
+    unsorted = rows["epoch"] <= rows["earlier"]
+    _refuse(where, rows, unsorted, f"epoch {{epoch}} of run {{run}} comes after its epoch {{earlier:.0f}}; {hint}")
+    count = run.nunique()
+    if count < 2:
         raise InputError(
-            f"{end}: there is {'only one run' if runs else 'no run'} in it, "
+            f"{where}, line {rows.index[-1] if count else 1}: there is {'only one run' if count else 'no run'} in it, "
             "and at least two are needed to tell how runs differ; add more"
         )
-    _check_epochs(path, runs)
-    lacking = [name for name, run in runs.items() if run.final is None]
-    if 0 < len(lacking) < len(runs):
-        line = runs[lacking[0]].last_line
-        raise InputError(
-            f"--curves {path}, line {line}: run {lacking[0]} has no final, others have one; "
-            "fill it in, or drop the column"
-        )
-    epochs = tuple(next(iter(runs.values())).scores)
-    finals = None if lacking else np.array([run.final for run in runs.values()])
-    return CsvCurves(path, epochs, np.array([list(run.scores.values()) for run in runs.values()]), finals, rows[-1][0])
+    _check_epochs(where, rows)
+    scores = rows["score"].to_numpy().reshape(count, -1)
+    epochs = tuple(rows["epoch"].iloc[: scores.shape[1]].tolist())
+    return CsvCurves(path, epochs, scores, _finals(where, rows), int(rows.index[-1]))
 
 
-def _add(run: Run, name: str, line: int, row: dict[str, str], where: str) -> None:
-    """Add a row to a run."""
-    epoch, score = _epoch(row["epoch"], where), _share("score", row["score"], where)
-    if run.scores and epoch <= max(run.scores):
-        raise InputError(
-            f"{where}: epoch {epoch} of run {name} comes after its epoch {max(run.scores)}; "
-            "sort the rows by run and epoch, each epoch once"
-        )
-    run.scores[epoch], run.lines[epoch] = score, line
-    if row.get(FINAL):
-        final = _share(FINAL, row[FINAL], where)
-        if run.final not in (None, final):
-            raise InputError(
-                f"{where}: final of run {name} is {final:g} here and {run.final:g} before; a run has only one"
-            )
-        run.final = final
+def _rows(path: Path, where: str) -> pd.DataFrame:
+    """The columns as texts; the index is the line. Lines without any text are left out."""
+    import pandas as pd
 
-
-def _check_epochs(path: Path, runs: dict[str, Run]) -> None:
-    """Raise `InputError` unless every run has every `step`-th epoch up to the end of the longest run."""
-    step = min(min(run.scores) for run in runs.values())
-    end = max(max(run.scores) for run in runs.values())
-    every = "every epoch" if step == 1 else f"every {step}th epoch"
-    for name, run in runs.items():
-        expected = step
-        for epoch in [*run.scores, end + step]:
-            if epoch == expected and epoch <= end:
-                expected += step
-            elif expected <= end or epoch <= end:
-                odd = epoch < expected or epoch % step
-                line = run.lines.get(epoch, run.last_line)
-                raise InputError(
-                    f"--curves {path}, line {line}: epoch {epoch if odd and epoch in run.lines else expected} "
-                    f"of run {name} {'does not belong there' if odd and epoch in run.lines else 'is missing'}; "
-                    f"each run needs {every} up to {end}, like the others"
-                )
-
-
-def _epoch(text: str | None, where: str) -> int:
+    if not exists(path, where):
+        raise InputError(f"{where}: there is no such file; give the path of a CSV file")
+    text = io.StringIO(read_text(path, FORMAT, where))
     try:
-        epoch = int(text or "")
-    except ValueError:
-        epoch = 0
-    if epoch < 1:
-        raise InputError(
-            f"{where}: epoch must be a whole number of at least 1, got {shorten(text or 'nothing')}; "
-            "count epochs from 1"
-        )
-    return epoch
+        # Without a header, so that a column that appears twice is not renamed, and with blank lines, which are counted.
+        rows = pd.read_csv(text, header=None, dtype=object, keep_default_na=False, skip_blank_lines=False)
+    except ValueError as error:
+        raise InputError(f"{where} cannot be read: {str(error).strip()}; {FORMAT}") from None
+    rows = rows.fillna("").map(str.strip).set_axis(range(1, len(rows) + 1))
+    names = rows.iloc[0].tolist()
+    for name in (*NEEDED, FINAL):
+        if names.count(name) != 1 and not (name == FINAL and name not in names):
+            wrong = "is missing" if name not in names else "appears twice"
+            raise InputError(f"{where}, line 1: the column {name} {wrong}; {FORMAT}")
+    rows = rows.set_axis(names, axis=1).iloc[1:]
+    used = [name for name in (*NEEDED, FINAL) if name in names]
+    return rows.loc[(rows != "").any(axis=1), used].copy()
 
 
-def _share(name: str, text: str | None, where: str) -> float:
-    try:
-        share = float(text or "")
-    except ValueError:
-        raise InputError(
-            f"{where}: {name} must be a number from 0 to 1, got {shorten(text or 'nothing')}; leave out failed runs"
-        ) from None
-    if math.isnan(share):
-        raise InputError(f"{where}: {name} is NaN; leave out runs that diverged, or end them all earlier")
-    if not 0 <= share <= 1:
-        raise InputError(f"{where}: {name} must be from 0 to 1, got {share:g}; divide percentages by 100")
-    return share
+def _refuse(where: str, rows: pd.DataFrame, wrong: pd.Series[bool], message: str) -> None:
+    """Raise `InputError` for the first line that is wrong; `message` may name columns in braces."""
+    if wrong.any():
+        line = int(wrong.idxmax())
+        raise InputError(f"{where}, line {line}: {message.format(**rows.loc[line])}")
+
+
+def _epochs(where: str, rows: pd.DataFrame) -> pd.Series[int]:
+    import pandas as pd
+
+    epochs = pd.to_numeric(rows["epoch"], errors="coerce")
+    wrong = ~(epochs >= 1) | (epochs % 1 != 0)
+    got = rows["epoch"].replace("", "nothing").map(shorten).to_frame("got")
+    _refuse(where, got, wrong, "epoch must be a whole number of at least 1, got {got}; count epochs from 1")
+    return epochs.astype(int)
+
+
+def _shares(where: str, rows: pd.DataFrame, name: str) -> pd.Series[float]:
+    """The numbers of a column, each from 0 to 1."""
+    import pandas as pd
+
+    wrong = ~pd.to_numeric(rows[name], errors="coerce").between(0, 1)
+    got = rows[name].replace("", "nothing").map(shorten).to_frame("got")
+    hint = "divide percentages by 100, and leave out runs that failed or diverged"
+    _refuse(where, got, wrong, f"{name} must be a number from 0 to 1, got {{got}}; {hint}")
+    return rows[name].astype(float)  # Python's conversion: pandas' own may differ in the last bit
+
+
+def _check_epochs(where: str, rows: pd.DataFrame) -> None:
+    """Raise `InputError` unless every run has all multiples of the first epoch up to the end of the longest run."""
+    run, epoch = rows["run"], rows["epoch"]
+    step, end = epoch.min(), epoch.max()
+    expected = step * (run.groupby(run).cumcount() + 1)
+    ends_early = ~run.duplicated(keep="last") & (epoch == expected) & (epoch < end)
+    needed = f"each run needs {'every epoch' if step == 1 else f'the multiples of {step}'} up to {end}, like the others"
+    rows["missing"] = expected.where(~ends_early, expected + step)
+    odd = (epoch < expected) | (epoch % step != 0)
+    wrong = (epoch != expected) | ends_early
+    first = wrong & ~wrong.shift(fill_value=False).cummax()
+    _refuse(where, rows, first & odd, f"epoch {{epoch}} of run {{run}} does not belong there; {needed}")
+    _refuse(where, rows, first, f"epoch {{missing}} of run {{run}} is missing; {needed}")
+
+
+def _finals(where: str, rows: pd.DataFrame) -> np.ndarray | None:
+    """(runs,), or None if no run has a final score."""
+    if FINAL not in rows or (rows[FINAL] == "").all():
+        return None
+    final, run = _shares(where, rows[rows[FINAL] != ""], FINAL).reindex(rows.index), rows["run"]
+    first = final.groupby(run).transform("first")
+    shown = rows.assign(final=final, first=first)
+    differs = final.notna() & (final != first)
+    _refuse(where, shown, differs, "final of run {run} is {final:g} here and {first:g} before; a run has only one")
+    last = ~run.duplicated(keep="last")
+    _refuse(where, rows, last & first.isna(), "run {run} has no final, others have one; fill it in, or drop the column")
+    finals: np.ndarray = first[last].to_numpy()
+    return finals

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,7 @@ from hcpr_tune.views.plan_words import (
 )
 from hcpr_tune.views.report.figures import plans
 from hcpr_tune.views.report.figures.shown import Shown, number
-from hcpr_tune.views.report.page.skeleton import (
-    Section,
-    cell,
-    commands,
-    facts,
-    figure_section,
-    sortable,
-    table,
-    whole_page,
-)
+from hcpr_tune.views.report.page import Cell, Row, Section, Table, figure_section, page_html
 from hcpr_tune.views.wording import amount, disk, lasting
 
 FIGURES = {
@@ -95,18 +85,15 @@ def plan_html(plan: PlanShown) -> str:
         "busy": plans.busy(plan.results, plan.unbeaten, plan.chosen),
         "rungs": plans.rungs(plan.results, plan.chosen),
     }
-    more = {"rungs": rungs_table(plan)}
-    figures = [figure_section(name, *words, drawn[name], more.get(name, "")) for name, words in FIGURES.items()]
+    tables = {"rungs": rungs_table(plan)}
+    figures = [figure_section(name, *words, drawn[name], tables.get(name)) for name, words in FIGURES.items()]
     sections = [answer(plan), variants_section(plan), *figures, costs_section(plan), command_section(plan)]
-    return whole_page(f"{plan.title}: hcpr_tune plan", header(plan), sections, drawn)
+    return page_html("plan", header(plan), sections, drawn)
 
 
-def header(plan: PlanShown) -> str:
+def header(plan: PlanShown) -> dict[str, Any]:
     """What was planned, and warnings about its limits."""
-    when = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(plan.written or time.time()))
-    played = (
-        f"{number(len(plan.results), 'variant')}, each simulated {number(plan.repeats, 'time')} with a virtual clock"
-    )
+    variants, times = number(len(plan.results), "variant"), number(plan.repeats, "time")
     banners = list(plan.warnings)
     if plan.guess:
         banners.insert(
@@ -116,17 +103,18 @@ def header(plan: PlanShown) -> str:
         )
     if plan.repeats == 1:
         banners.append("One repeat has no intervals: differences between variants may be chance.")
-    return (
-        f"<h1>Plan of {escape(plan.title)}</h1>"
-        f"<p class='dim'>{escape(played)}. Nothing was trained for it. Written {when}.</p>"
-        + "".join(f'<p class="banner">{escape(one)}</p>' for one in banners)
-    )
+    return {
+        "title": plan.title,
+        "simulated": f"{variants}, each simulated {times} with a virtual clock",
+        "written": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(plan.written or time.time())),
+        "banners": banners,
+    }
 
 
 def answer(plan: PlanShown) -> Section:
     """Which variant to take."""
     take, *why = answer_lines(plan.results, plan.unbeaten, plan.chosen, plan.objective)
-    return Section("answer", "Answer", f'<p class="lead">{escape(take)}</p><p>{escape(" ".join(why))}</p>')
+    return Section("answer", "Answer", "plan_answer", {"take": take, "why": " ".join(why)})
 
 
 def variants_section(plan: PlanShown) -> Section:
@@ -134,41 +122,38 @@ def variants_section(plan: PlanShown) -> Section:
     unit, _ = work_unit(plan.results)
     titles = ["number", "variant", "kind", "wall-clock", unit, "score", "loss (points)", "workers", "used"]
     titles += ["driver busy", "trials", "epochs", "deaths", "checkpoints kept", "written"]
-    rows = "".join(_row(plan, one, place) for place, one in enumerate(plan.results, start=1))
-    words = (
+    note = (
         "Means over the repeats, score and loss with 95 % intervals. Used: the share of the workers' time for training,"
         " evaluation and checkpoints that counted. Score: the true score of the trial that the search chooses; loss:"
         " how much higher the true score of the best trial that it started is."
     )
-    body = sortable(titles, rows, "All variants")
-    return Section("variants", "All variants", f"{body}<p class='dim'>{escape(words)}</p>")
+    rows = [_row(plan, one, index) for index, one in enumerate(plan.results, start=1)]
+    return Section("variants", "All variants", "variants", {"titles": titles, "rows": rows, "note": note})
 
 
-def _row(plan: PlanShown, one: Result, place: int) -> str:
+def _row(plan: PlanShown, one: Result, index: int) -> Row:
     _, size = work_unit(plan.results)
     mean = {name: value["mean"] for name, value in one.items() if isinstance(value, Mapping) and "mean" in value}
+    bytes_kept, bytes_written = mean["checkpoint_bytes_kept"], mean["checkpoint_bytes_written"]
     cells = [
-        cell(place),
-        f'<td class="long">{escape(one["variant"])}</td>',
-        cell(plans.kind_of(one["variant"], plan.unbeaten, plan.chosen)),
-        cell(lasting(mean["wall_clock_seconds"]), mean["wall_clock_seconds"]),
-        cell(amount(mean["worker_seconds"] / size), mean["worker_seconds"]),
-        cell(percent_words(one["score"]), mean["score"]),
-        cell(points_words(one["loss"]), mean["loss"]),
-        cell(one["workers"]),
-        cell(f"{100 * mean['use']:.0f} %", mean["use"]),
-        cell(f"{100 * mean['driver_use']:.0f} %", mean["driver_use"]),
-        *(cell(amount(mean[name]), mean[name]) for name in ("trials", "epochs", "deaths")),
-        *(
-            cell(disk(mean[f"checkpoint_bytes_{name}"]), mean[f"checkpoint_bytes_{name}"])
-            for name in ("kept", "written")
-        ),
+        Cell(index),
+        Cell(one["variant"], long=True),
+        Cell(plans.kind_of(one["variant"], plan.unbeaten, plan.chosen)),
+        Cell(lasting(mean["wall_clock_seconds"]), mean["wall_clock_seconds"]),
+        Cell(amount(mean["worker_seconds"] / size), mean["worker_seconds"]),
+        Cell(percent_words(one["score"]), mean["score"]),
+        Cell(points_words(one["loss"]), mean["loss"]),
+        Cell(one["workers"]),
+        Cell(f"{100 * mean['use']:.0f} %", mean["use"]),
+        Cell(f"{100 * mean['driver_use']:.0f} %", mean["driver_use"]),
+        *(Cell(amount(mean[name]), mean[name]) for name in ("trials", "epochs", "deaths")),
+        Cell(disk(bytes_kept), bytes_kept),
+        Cell(disk(bytes_written), bytes_written),
     ]
-    style = ' class="best"' if one["variant"] == plan.chosen else ""
-    return f"<tr{style}>{''.join(cells)}</tr>"
+    return Row(cells, "best" if one["variant"] == plan.chosen else "")
 
 
-def rungs_table(plan: PlanShown) -> str:
+def rungs_table(plan: PlanShown) -> Table:
     """Each rung of the chosen variant and of the study as it is."""
     base, best = plan.results[0], named(plan.results, plan.chosen)
     unit, size = work_unit(plan.results)
@@ -187,22 +172,21 @@ def rungs_table(plan: PlanShown) -> str:
         if words == "chosen" or one is not best
         for rung in one["rungs"]
     ]
-    if not rows:
-        return ""
     titles = ["rung", "trials that reach it", "that stop there", "rank correlation with the truth"]
     titles += ["as the search measures it", "enough to stop trials, of the repeats", f"{unit} saved"]
-    return table([*titles, "best trial lost there, of the repeats"], rows, "What each rung saves and loses")
+    return Table([*titles, "best trial lost there, of the repeats"], rows, "What each rung saves and loses")
 
 
 def costs_section(plan: PlanShown) -> Section:
     """Where the figures come from."""
-    rows = [[words, f"{plan.costs[name]:.3g}"] for name, words in COSTS.items()]
-    sources = facts({"learning curves": plan.curves, "costs": plan.costs["words"]})
-    size = f"<p>A checkpoint has {escape(disk(plan.costs['checkpoint_bytes']))}.</p>"
-    body = sources + table(["on a worker of speed 1", "seconds"], rows, "Costs in seconds") + size
-    return Section("sources", "Where the figures come from", body)
+    shown = {
+        "facts": [("learning curves", plan.curves), ("costs", plan.costs["words"])],
+        "costs": [(words, f"{plan.costs[name]:.3g}") for name, words in COSTS.items()],
+        "checkpoint": disk(plan.costs["checkpoint_bytes"]),
+    }
+    return Section("sources", "Where the figures come from", "sources", shown)
 
 
 def command_section(plan: PlanShown) -> Section:
     """How to make this page again."""
-    return Section("command", "How to make it again", commands([("The command that was typed", plan.command)]))
+    return Section("command", "How to make it again", "command", {"command": plan.command})

@@ -1,0 +1,155 @@
+"""The answer of a report: the best recipe next to the published one, caveats, and the next commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hcpr_tune.common.intervals import difference_interval
+from hcpr_tune.common.paths import there
+from hcpr_tune.common.shell import command, option
+from hcpr_tune.search.record.history import Trial
+from hcpr_tune.search.record.results import rung_accuracies
+from hcpr_tune.views.next_commands import about, way_on
+from hcpr_tune.views.report.context import CLEAN, ROBUST, ReportContext
+from hcpr_tune.views.report.optuna_study import full_params
+from hcpr_tune.views.report.page import Section
+from hcpr_tune.views.summary import gain_points
+from hcpr_tune.views.verdicts import words_on_test_access
+
+MOST_MEMBERS = 8
+"""The most trials of a front that are compared."""
+
+
+def answer(context: ReportContext) -> Section:
+    """The best recipe compared with the published one, caveats about the numbers, and the next commands."""
+    best = context.history.best_trial
+    if best is None:
+        shown: dict[str, Any] = {"words": nothing_yet(context), "comparison": None}
+    else:
+        shown = {
+            "words": best_words(context, best),
+            "comparison": comparison(context, best),
+            "caveats": caveats(context, best),
+        }
+    return Section("answer", "Answer", "answer", {**shown, "commands": next_commands(context, best)})
+
+
+def nothing_yet(context: ReportContext) -> str:
+    """Why there is no best recipe."""
+    if context.alive or not context.history.trials:
+        return "No trial has reached its first rung yet: there is no answer."
+    reasons = sorted({trial.reason for trial in context.history.trials.values() if trial.reason})
+    return "No trial reached its first rung: there is no answer. " + "; ".join(reasons)
+
+
+def best_words(context: ReportContext, best: Trial) -> str:
+    """The answer in a few sentences."""
+    accuracies = rung_accuracies(best) or {}
+    words = (
+        f"Trial {best.number}: {accuracies[ROBUST]} robust accuracy, {accuracies[CLEAN]} clean (95 % intervals),"
+        f" on {accuracies[ROBUST].total} validation images."
+    )
+    short = context.study.goal.shortfall(best.scores[best.best_rung])
+    if short:
+        floor = context.study.settings.constraints.clean_accuracy
+        words = (
+            f"No trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points."
+            f" {words}"
+        )
+    members = context.history.best_trials
+    if len(context.study.settings.objective) > 1:
+        first = context.study.settings.objective[0].replace("_", " ")
+        return (
+            f"{words} It has the highest {first} of the {len(members)} trials on the front, which no other trial beats"
+            " in both accuracies."
+        )
+    return f"{words} {gain_words(context, best)}"
+
+
+def gain_words(context: ReportContext, best: Trial) -> str:
+    """The gain of the best trial over the published recipe."""
+    published = context.history.trials[0]
+    gain = gain_points(context.history)
+    if best is published:
+        return "It is the published recipe: no trial beat it."
+    if gain is None:
+        return f"The published recipe has no score to compare it with: {context.state_of(published)}."
+    robust, of_published = ((rung_accuracies(trial) or {})[ROBUST] for trial in (best, published))
+    low, high = difference_interval(robust, of_published)
+    none = ", which includes no gain at all" if low <= 0 <= high else ""
+    return f"Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{none})."
+
+
+def caveats(context: ReportContext, best: Trial) -> str:
+    """Caveats about the numbers."""
+    candidates = sum(bool(trial.rungs) for trial in context.history.trials.values())
+    opened = words_on_test_access(context.history.test_accesses)
+    words = (
+        f"Robust accuracy is under the margin attack, {context.study.recipe.evaluation.steps} steps, on images that the"
+        " models were not trained on."
+    )
+    if candidates > 1 and best.number:
+        words += (
+            f" The best was chosen from {candidates} trials by these same images, so its numbers and its gain are"
+            " optimistic; the interval of the gain does not account for the choice, and is as wide as for different"
+            " images."
+        )
+    return f"{words} {opened}"
+
+
+def comparison(context: ReportContext, best: Trial) -> dict[str, Any]:
+    """Accuracies and all searched values, the best next to the published recipe: titles, and rows of texts."""
+    published = context.history.trials[0]
+    several = len(context.study.settings.objective) > 1
+    members = context.history.best_trials[:MOST_MEMBERS] if several else [best]
+    chosen = [("front" if len(members) > 1 else "best", trial) for trial in members]
+    chosen += [("published", published)] if published not in members else []
+    trials = [trial for _, trial in chosen]
+    accuracies = [rung_accuracies(trial) or {} for trial in trials]
+    values = [full_params(context.study, trial.params) for trial in trials]
+    return {
+        "titles": [f"{title}, trial {trial.number}" for title, trial in chosen],
+        "results": [
+            ("robust accuracy", [one.get(ROBUST, "none") for one in accuracies]),
+            ("clean accuracy", [one.get(CLEAN, "none") for one in accuracies]),
+            ("scored at epoch", [trial.best_rung or "none" for trial in trials]),
+        ],
+        "params": [
+            (name, [(value_words(of[name]), name in trial.params) for of, trial in zip(values, trials, strict=True)])
+            for name in context.study.space
+        ],
+    }
+
+
+def value_words(value: Any) -> str:
+    """A searched value."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def next_commands(context: ReportContext, best: Trial | None) -> list[tuple[str, str]]:
+    """The next commands; only those that work with the files that exist."""
+    folder, lines = context.folder, list[tuple[str, str]]()
+    if best is not None and there(folder.best / "recipe.toml"):
+        recipe = option("--recipe", folder.best / "recipe.toml")
+        again = command("train", recipe, program=context.program)
+        lines.append(("Train it again, with the same numbers on the same machine", again))
+        if best.state != "completed":
+            lines.append(("Train it to the end: it was stopped early", f"{again} --set stop_epoch=0"))
+    if best is not None and there(folder.best / "model.safetensors"):
+        model = option("--model", folder.best)
+        attack = command("evaluate", model, "--attack autoattack", program=context.program)
+        lines.append(("Attack the model harder, on the same images", attack))
+    if (
+        best is not None
+        and not context.alive
+        and any(trial.status == "completed" for trial in context.history.trials.values())
+    ):
+        judge = about("verdict", folder, program=context.program)
+        lines.append(("Train the best again on new seeds, and evaluate them under AutoAttack", judge))
+        lines.append(("The same, and use the test images at the end, once", f"{judge} --test"))
+    if context.alive:
+        lines.append(("See its status", about("status", folder, program=context.program)))
+    else:
+        what = "Search further" if context.state == "finished" else "Continue the search"
+        lines.append((what, way_on(folder, context.study, context.history, context.state, context.program)))
+    return lines

@@ -1,1 +1,0 @@
-"""Style, script and skeleton of the self-contained HTML pages."""
