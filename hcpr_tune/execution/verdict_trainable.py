@@ -57,7 +57,7 @@ class VerdictJob(TrainJob):
         """One report per attack of the cascade, continuing from where an earlier attempt stopped."""
         from ray.util import get_node_ip_address
 
-        from hcpr_tune.training.attacks.cascade import Step, run_cascade
+        from hcpr_tune.training.attacks.cascade import CascadeConfig, Step, run_cascade
         from hcpr_tune.training.attacks.evaluation import scored_positions
         from hcpr_tune.training.session import model_inputs
 
@@ -69,9 +69,8 @@ class VerdictJob(TrainJob):
         chunk = positions.split(job["chunk_size"])[job["chunk"]]
         images, labels = split.fetch(chunk), split.labels[chunk.to(split.labels.device)]
         begun = None if job["begun"] is None else Step(job["begun"]["attack"], tuple(job["begun"]["classes"]))
-        steps = run_cascade(
-            model, images, labels, recipe.task, job["cascade"], data.classes, recipe.evaluation.seed, begun
-        )
+        config = CascadeConfig(data.classes, recipe.evaluation.seed, job["cascade"])
+        steps = run_cascade(model, images, labels, recipe.task.threat, config, begun)
         # The number of threads affects results; it is the same for training and evaluation.
         for step in threaded(steps, recipe.threads):
             yield {
@@ -95,7 +94,7 @@ class VerdictJob(TrainJob):
         """Attack this model with adversarial examples transferred from a baseline's model, and check for masking."""
         import torch
 
-        from hcpr_tune.training.attacks.cascade import transfer
+        from hcpr_tune.training.attacks.cascade import CascadeConfig, transfer
         from hcpr_tune.training.attacks.evaluation import masking, scored_positions
         from hcpr_tune.training.loop import torch_threads
 
@@ -116,8 +115,9 @@ class VerdictJob(TrainJob):
                 chunk = positions.split(job["chunk_size"])[0]
                 labels = data.validation.labels[chunk.to(data.validation.labels.device)]
                 left = torch.tensor(job["survive"], device=labels.device)
-                images, seed = data.validation.fetch(chunk), recipe.evaluation.seed
-                broken = transfer(model, other, images[left], labels[left], recipe.task, data.classes, seed)
+                images = data.validation.fetch(chunk)
+                config = CascadeConfig(data.classes, recipe.evaluation.seed)
+                broken = transfer(model, other, images[left], labels[left], recipe.task.threat, config)
                 found |= {"broken": broken, "images": len(chunk)}
         yield {"status": "reached", "reason": "", "look": {"broken": 0, "images": 0} | found}
 

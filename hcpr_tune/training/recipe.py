@@ -16,6 +16,7 @@ import tomli_w
 
 from hcpr_tune.common.settings import Settings, read, read_toml, setting, show, to_plain
 from hcpr_tune.errors import InputError
+from hcpr_tune.training.attacks.config import PGDConfig, Threat
 
 DATASETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "svhn")
 MODELS = ("small_cnn", "resnet18", "preact_resnet18", "wide_resnet_28_10", "wide_resnet_34_10")
@@ -81,6 +82,11 @@ class Task(Settings):
                 f"validation_fraction plus test_fraction must be below 1, got {held_out:g}; "
                 "lower one to leave images to train on"
             )
+
+    @property
+    def threat(self) -> Threat:
+        """The ball of every evaluation."""
+        return Threat(self.norm, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,10 @@ class Attack(Settings):
                 raise InputError(
                     f"steps must be at least 1 and at most 1000, got {steps:g}; 10 is the published number"
                 )
+
+    def pgd(self, steps: int) -> PGDConfig:
+        """The attack with the schedule's number of steps."""
+        return PGDConfig(steps, self.step_size, start=self.start, initial_noise=self.initial_noise)
 
 
 @dataclass(frozen=True)
@@ -367,6 +377,11 @@ class Recipe(Settings):
             raise InputError(
                 f"stop_epoch must be 0 or a rung, one of {list(self.rungs)}, got {self.stop_epoch}; 0 trains to the end"
             )
+
+    @property
+    def training_threat(self) -> Threat:
+        """The ball of the attack in training, whose radius may differ from the evaluation's."""
+        return Threat(self.task.norm, self.attack.epsilon)
 
     @property
     def last_epoch(self) -> int:
