@@ -235,7 +235,7 @@ def batch_of(data: Data, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
 
 def our_step(recipe, state, images, labels, noise) -> None:
     method, now = method_of(recipe.method), loop.EpochSettings.of(recipe, 1)
-    adversarial = loop.attack(recipe, method, state.model, images, labels, now.attack_steps, noise, state.compiled)
+    adversarial = loop.attack(recipe, method, state, images, labels, now.attack_steps, noise)
     loop.update(recipe, method, state, images, adversarial, labels, now)
 
 
@@ -418,14 +418,14 @@ def parity() -> None:
                 fixed = recipe.attack.epsilon * (2 * torch.rand(images.shape, generator=drawn, dtype=torch.float64) - 1)
                 if recipe.task.norm == "l2":
                     fixed = fixed / fixed.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * recipe.attack.epsilon
-                before = loop.uniform_noise
-                noise_there = fixed.to(images.device)
-                loop.uniform_noise = lambda *_, noise=noise_there: noise
+                before = loop.random_start
+                start = images + fixed.to(images.device)
+                loop.random_start = lambda *_, start=start: start
                 try:
                     method, now = method_of(recipe.method), loop.EpochSettings.of(recipe, 1)
-                    adversarial = loop.attack(recipe, method, state.model, images, labels, now.attack_steps, None, None)
+                    adversarial = loop.attack(recipe, method, state, images, labels, now.attack_steps, None)
                 finally:
-                    loop.uniform_noise = before
+                    loop.random_start = before
                 means = loop.update(recipe, method, state, images, adversarial, labels, now)
                 found = {k: v.cpu() for k, v in state.model.state_dict().items()}
                 if state.averaged is not None:
@@ -688,9 +688,8 @@ class GraphedAttack:
             self.adversarial,
             self.images,
             self.objective,
-            settings.epsilon,
+            self.recipe.training_threat,
             settings.step_size,
-            self.recipe.task.norm,
         )
         self.adversarial.copy_(moved)
 
@@ -754,12 +753,12 @@ def graphed_against_eager(section: str, format_name: str, data: Data, compiled: 
             def seeded():
                 return torch.Generator(device=DEVICE).manual_seed(7)
 
-            eager = loop.attack(recipe, method, state.model, images, labels, now.attack_steps, seeded(), None)
+            eager = loop.attack(recipe, method, state, images, labels, now.attack_steps, seeded())
             start = images + recipe.attack.initial_noise * torch.randn(images.shape, generator=seeded(), device=DEVICE)
             replayed = graphed.run(images, labels, start, now.attack_steps).clone()
             difference = (eager - replayed).abs()
             ours, host = timed(
-                lambda: loop.attack(recipe, method, state.model, images, labels, now.attack_steps, noise, None), 12, 4
+                lambda: loop.attack(recipe, method, state, images, labels, now.attack_steps, noise), 12, 4
             )
             theirs, theirs_host = timed(lambda: graphed.run(images, labels, start, now.attack_steps), 12, 4)
 
@@ -917,7 +916,8 @@ def evaluation() -> None:
                     seconds_second=round(passes[1], 3),
                     images_per_s=round(count / passes[1]),
                 )
-    from hcpr_tune.training.attacks.cascade import run_cascade
+    from hcpr_tune.training.attacks.cascade import CascadeConfig, run_cascade
+    from hcpr_tune.training.attacks.config import Threat
 
     for size in (8,) if OPT.tiny else (100, 500):
         with tried("evaluation", f"AutoAttack, chunk of {size}"):
@@ -929,10 +929,8 @@ def evaluation() -> None:
                 model,
                 images,
                 labels,
-                Task(epsilon=min(radius / 2, 8 / 255)),
-                "strong" if not OPT.full else "autoattack",
-                10,
-                0,
+                Threat("linf", min(radius / 2, 8 / 255)),
+                CascadeConfig(10, 0, "strong" if not OPT.full else "autoattack"),
             ):
                 wait()
                 spent[one.attack] = round(time.perf_counter() - began, 2)

@@ -31,7 +31,7 @@ from figures import spread
 from torch import Tensor, nn
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.attacks.evaluation import evaluate, random_starts
+from hcpr_tune.training.attacks.evaluation import evaluate, random_starts, scoring_attack
 from hcpr_tune.training.attacks.pgd import evaluating, pgd_step, project
 from hcpr_tune.training.data.dataset import Split, load_data
 from hcpr_tune.training.loop import (
@@ -67,7 +67,7 @@ def new_state(recipe: Recipe, shape: tuple[int, ...], dtype: torch.dtype, layout
 def our_step(recipe: Recipe, state: TrainingState, images: Tensor, labels: Tensor) -> None:
     method, now = method_of(recipe.method), EpochSettings.of(recipe, 1)
     noise = torch.Generator().manual_seed(1)
-    adversarial = attack(recipe, method, state.model, images, labels, now.attack_steps, noise)
+    adversarial = attack(recipe, method, state, images, labels, now.attack_steps, noise)
     update(recipe, method, state, images, adversarial, labels, now)
 
 
@@ -217,18 +217,17 @@ class InFloat64(nn.Module):
 
 def everything_attacked(model: nn.Module, split: Split, task: Task, settings: Evaluation) -> int:
     """All images in all steps: an image is robust if no step broke it."""
-    count = 0
+    count, config = 0, scoring_attack(task, settings)
     for chosen in torch.arange(len(split)).split(settings.batch_size):
         images, labels = split.fetch(chosen), split.labels[chosen]
-        (adversarial,) = random_starts(images, chosen, task, settings)
+        (adversarial,) = random_starts(images, chosen, task.threat, config, settings.seed)
         objective = partial(misclassification_margin, labels=labels)
         with evaluating(model):
             with torch.no_grad():
                 robust = objective(model(images)) < 0
-            adversarial = project(adversarial, images, task.epsilon)
-            for _ in range(settings.steps):
-                step_size = settings.relative_step_size * task.epsilon
-                adversarial, logits = pgd_step(model, adversarial, images, objective, task.epsilon, step_size)
+            adversarial = project(adversarial, images, task.threat)
+            for _ in range(config.steps):
+                adversarial, logits = pgd_step(model, adversarial, images, objective, task.threat, config.step_size)
                 robust &= objective(logits) < 0
             with torch.no_grad():
                 robust &= objective(model(adversarial)) < 0
@@ -255,7 +254,7 @@ def data_share(options: argparse.Namespace) -> dict[str, Any]:
         noise = torch.Generator().manual_seed(epoch)
         began = time.perf_counter()
         for images, labels in epoch_batches(recipe, data, epoch):
-            adversarial = attack(recipe, method, state.model, images, labels, now.attack_steps, noise)
+            adversarial = attack(recipe, method, state, images, labels, now.attack_steps, noise)
             update(recipe, method, state, images, adversarial, labels, now)
         shares.append(batches / (time.perf_counter() - began))
     return {"repeats": options.repeats, "share_of_step": spread(shares)}

@@ -100,8 +100,9 @@ def attacked(one: Plain) -> Plain:
     """Train a recipe and attack the model; which images survive each attack, 0 or 1 each."""
     import torch
 
-    from hcpr_tune.training.attacks.cascade import run_cascade
-    from hcpr_tune.training.attacks.evaluation import scored_positions, scoring_attack
+    from hcpr_tune.training.attacks.cascade import CascadeConfig, run_cascade
+    from hcpr_tune.training.attacks.evaluation import random_starts, scored_positions, scoring_attack
+    from hcpr_tune.training.attacks.pgd import predict_under_attack
     from hcpr_tune.training.loop import initial_state, train
     from hcpr_tune.training.session import DataShelf
 
@@ -119,11 +120,12 @@ def attacked(one: Plain) -> Plain:
     for chunk in positions.split(100):
         images, labels = data.validation.fetch(chunk), data.validation.labels[chunk]
         for objective in ("cross_entropy", "margin"):
-            _, classes = scoring_attack(model, images, labels, chunk, recipe.task, recipe.evaluation, objective)
+            attack_of = scoring_attack(recipe.task, recipe.evaluation, objective)
+            starts = random_starts(images, chunk, recipe.task.threat, attack_of, recipe.evaluation.seed)
+            _, classes = predict_under_attack(model, images, labels, recipe.task.threat, attack_of, starts)
             survive[objective] += (classes == labels).int().tolist()
-        steps = list(
-            run_cascade(model, images, labels, recipe.task, "autoattack", data.classes, recipe.evaluation.seed)
-        )
+        config = CascadeConfig(data.classes, recipe.evaluation.seed)
+        steps = list(run_cascade(model, images, labels, recipe.task.threat, config))
         warnings += [f"{step.attack}: {words}" for step in steps for words in step.warnings]
         for name, attack in (("verdict", "apgd-t"), ("autoattack", "square")):
             step = next(step for step in steps if step.attack == attack)

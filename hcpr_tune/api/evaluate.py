@@ -16,7 +16,7 @@ from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.paths import is_file
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.attacks import evaluation
-from hcpr_tune.training.attacks.cascade import replaced_attacks, run_cascade
+from hcpr_tune.training.attacks.cascade import CascadeConfig, replaced_attacks, run_cascade
 from hcpr_tune.training.data.dataset import Split, load_data
 from hcpr_tune.training.data.heldout import open_test
 from hcpr_tune.training.loop import torch_threads
@@ -171,9 +171,10 @@ def auto_attack(
     """Standard AutoAttack (Croce and Hein, ICML 2020): APGD on cross-entropy and targeted DLR, targeted FAB, Square."""
     classes, total = len(names), len(positions)
     labels, clean, attacked, heard = [], [], [], dict.fromkeys(filter(None, [replaced_attacks(classes)]))
+    config = CascadeConfig(classes, recipe.evaluation.seed)
     for chosen in positions.split(recipe.evaluation.batch_size):
         images, of = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
-        steps = list(run_cascade(model, images, of, recipe.task, "autoattack", classes, recipe.evaluation.seed))
+        steps = list(run_cascade(model, images, of, recipe.task.threat, config))
         labels.append(of.cpu())
         clean.append(torch.tensor(steps[0].classes))
         attacked.append(torch.tensor(steps[-1].classes))

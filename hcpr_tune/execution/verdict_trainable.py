@@ -53,7 +53,7 @@ class VerdictJob(TrainJob):
         """One report per attack of the cascade, continuing from where an earlier attempt stopped."""
         from ray.util import get_node_ip_address
 
-        from hcpr_tune.training.attacks.cascade import Step, run_cascade
+        from hcpr_tune.training.attacks.cascade import CascadeConfig, Step, run_cascade
         from hcpr_tune.training.attacks.evaluation import scored_positions
         from hcpr_tune.training.session import model_inputs
 
@@ -65,9 +65,8 @@ class VerdictJob(TrainJob):
         chunk = positions.split(order["chunk_size"])[order["chunk"]]
         images, labels = split.fetch(chunk), split.labels[chunk.to(split.labels.device)]
         begun = None if order["begun"] is None else Step(order["begun"]["attack"], tuple(order["begun"]["classes"]))
-        steps = run_cascade(
-            model, images, labels, recipe.task, order["cascade"], data.classes, recipe.evaluation.seed, begun
-        )
+        config = CascadeConfig(data.classes, recipe.evaluation.seed, order["cascade"])
+        steps = run_cascade(model, images, labels, recipe.task.threat, config, begun)
         # The number of threads affects results; it is the same for training and evaluation.
         for step in threaded(steps, recipe.threads):
             yield {
@@ -87,7 +86,7 @@ class VerdictJob(TrainJob):
         """Attack this model with adversarial examples transferred from a baseline's model, and check for masking."""
         import torch
 
-        from hcpr_tune.training.attacks.cascade import transfer
+        from hcpr_tune.training.attacks.cascade import CascadeConfig, transfer
         from hcpr_tune.training.attacks.evaluation import masking, scored_positions
         from hcpr_tune.training.loop import torch_threads
         from hcpr_tune.training.recipe import recipe_from_plain
@@ -107,8 +106,9 @@ class VerdictJob(TrainJob):
                 chunk = positions.split(order["chunk_size"])[0]
                 labels = data.validation.labels[chunk.to(data.validation.labels.device)]
                 left = torch.tensor(order["survive"], device=labels.device)
-                images, seed = data.validation.fetch(chunk), recipe.evaluation.seed
-                found["broken"] = transfer(model, other, images[left], labels[left], recipe.task, data.classes, seed)
+                images = data.validation.fetch(chunk)
+                config = CascadeConfig(data.classes, recipe.evaluation.seed)
+                found["broken"] = transfer(model, other, images[left], labels[left], recipe.task.threat, config)
                 found["images"] = len(chunk)
         yield {"checks": found, "end": {"status": REACHED, "reason": ""}}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.errors import Diverged
 from hcpr_tune.training.attacks.evaluation import Accuracies, Masking, evaluate, masking
-from hcpr_tune.training.attacks.pgd import Classifier, evaluating, pgd, uniform_noise
+from hcpr_tune.training.attacks.pgd import Classifier, evaluating, pgd, random_start
 from hcpr_tune.training.data.dataset import Data, batches
 from hcpr_tune.training.methods.method import Method, method_of
 from hcpr_tune.training.methods.schedules import at_epoch, attack_steps, learning_rate
@@ -206,7 +206,7 @@ def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) ->
     clock.mark("data")
     for images, labels in epoch_batches(recipe, data, epoch):
         clock.mark("attack")
-        adversarial = attack(recipe, method, state.model, images, labels, now.attack_steps, noise, state.compiled)
+        adversarial = attack(recipe, method, state, images, labels, now.attack_steps, noise)
         clock.mark("update")
         # Stays on the device: reading it here would make the host wait for every step.
         sums += update(recipe, method, state, images, adversarial, labels, now) * len(images)
@@ -289,42 +289,27 @@ def forward_of(recipe: Recipe, model: Classifier) -> Classifier:
 def attack(
     recipe: Recipe,
     method: Method,
-    model: nn.Module,
+    state: TrainingState,
     images: Tensor,
     labels: Tensor,
     steps: int,
     noise: torch.Generator,
-    compiled: Classifier | None = None,
 ) -> Tensor:
     """Adversarial copies of `images` that maximise the method's objective, from a random start.
 
     The natural logits do not change during the attack: if the objective needs them, they are computed once, without a
-    graph. The model is in eval mode, without parameter gradients. The attack runs on `compiled`, if given, else on a
-    copy of the model with batch normalisation folded into its convolutions.
+    graph. The model is in eval mode, without parameter gradients. The attack runs on the compiled model, if there is
+    one, else on a copy of the model with batch normalisation folded into its convolutions.
     """
-    settings = recipe.attack
-    with evaluating(model):
-        forward = forward_of(recipe, fuse_conv_bn(model) if compiled is None else compiled)
+    threat, config = recipe.training_threat, recipe.attack.pgd(steps)
+    with evaluating(state.model):
+        forward = forward_of(recipe, fuse_conv_bn(state.model) if state.compiled is None else state.compiled)
         natural = None
         if method.attack_uses_natural:
             with torch.no_grad():
                 natural = forward(images)
-        if settings.start == "uniform":
-            start = uniform_noise(images.shape, settings.epsilon, recipe.task.norm, noise).to(images.dtype)
-        else:
-            start = settings.initial_noise * torch.randn(
-                images.shape, generator=noise, device=images.device, dtype=images.dtype
-            )
-        return pgd(
-            forward,
-            images,
-            method.attack_objective(recipe, natural, labels),
-            epsilon=settings.epsilon,
-            norm=recipe.task.norm,
-            steps=steps,
-            step_size=settings.step_size,
-            start=images + start,
-        )
+        start = random_start(images, threat, config, noise)
+        return pgd(forward, images, method.attack_objective(recipe, natural, labels), threat, config, start)
 
 
 def update(

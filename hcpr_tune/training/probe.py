@@ -68,7 +68,7 @@ def probe(recipe: Recipe, shelf: DataShelf, seconds: float) -> Probe:
         latest = began + seconds * (1 - SHARE_OF_EVALUATION)
         for images, labels in _batches(recipe, data):
             marks = [_now(device)]
-            adversarial = attack(recipe, method, state.model, images, labels, now.attack_steps, noise, state.compiled)
+            adversarial = attack(recipe, method, state, images, labels, now.attack_steps, noise)
             marks.append(_now(device))
             update(recipe, method, state, images, adversarial, labels, now)
             marks.append(_now(device))

@@ -16,6 +16,7 @@ import tomli_w
 
 from hcpr_tune.common.settings import Settings, read, read_toml, set_dotted, setting, show, to_plain
 from hcpr_tune.errors import InputError
+from hcpr_tune.training.attacks.config import PGDConfig, Threat
 from hcpr_tune.training.data.registry import DATASETS, FOLDER
 
 MODELS = ("small_cnn", "resnet18", "preact_resnet18", "wide_resnet_28_10", "wide_resnet_34_10")
@@ -87,6 +88,11 @@ class Task(Settings):
                 f"validation_fraction plus test_fraction must be below 1, got {held_out:g}; "
                 "lower one to leave images to train on"
             )
+
+    @property
+    def threat(self) -> Threat:
+        """The ball of every evaluation."""
+        return Threat(self.norm, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -215,6 +221,10 @@ class Attack(Settings):
                 raise InputError(
                     f"steps must be at least 1 and at most 1000, got {steps:g}; 10 is the published number"
                 )
+
+    def pgd(self, steps: int) -> PGDConfig:
+        """The attack with the schedule's number of steps."""
+        return PGDConfig(steps, self.step_size, start=self.start, initial_noise=self.initial_noise)
 
 
 @dataclass(frozen=True)
@@ -388,6 +398,11 @@ class Recipe(Settings):
         for name, value in values.items():
             set_dotted(plain, name, value)
         return recipe_from_plain(plain, "the changed recipe")
+
+    @property
+    def training_threat(self) -> Threat:
+        """The ball of the attack in training, whose radius may differ from the evaluation's."""
+        return Threat(self.task.norm, self.attack.epsilon)
 
     @property
     def last_epoch(self) -> int:

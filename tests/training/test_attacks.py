@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hcpr_tune.training.attacks.pgd import evaluating, pgd, predict_under_attack, project
-from hcpr_tune.training.loop import attack
+from hcpr_tune.training.attacks.config import PGDConfig, Threat
+from hcpr_tune.training.attacks.pgd import OBJECTIVES, evaluating, pgd, predict_under_attack, project
+from hcpr_tune.training.loop import TrainingState, attack
 from hcpr_tune.training.methods.losses import misclassification_margin, pair_consistency
 from hcpr_tune.training.methods.method import method_of
 from hcpr_tune.training.models.classifier import build_model
 from hcpr_tune.training.recipe import Model, Recipe
 
 EPSILON = 0.05
+THREAT = Threat("linf", EPSILON)
 
 HCPR = method_of("hcpr")
 
@@ -49,8 +51,12 @@ def passing(model: nn.Module) -> Iterator[list[int]]:
 
 def margin_survivors(model: nn.Module, images: Tensor, labels: Tensor, start: Tensor, steps: int = 10) -> Tensor:
     """Which images survive the attack on the margin from one start, (B,) bool."""
-    settings = {"epsilon": EPSILON, "steps": steps, "step_size": EPSILON / 4, "starts": [start]}
-    return predict_under_attack(model, images, labels, misclassification_margin, **settings)[1] == labels
+    config = PGDConfig(steps, EPSILON / 4)
+    return predict_under_attack(model, images, labels, THREAT, config, [start])[1] == labels
+
+
+def state_of(model: nn.Module) -> TrainingState:
+    return TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), None, epoch=0)
 
 
 def unusual_model() -> nn.Module:
@@ -80,10 +86,9 @@ def test_attacked_images_lie_in_the_ball_and_in_the_box(seed, epsilon, relative_
         model,
         images,
         lambda logits: misclassification_margin(logits, labels),
-        epsilon=epsilon,
-        steps=steps,
-        step_size=relative_step * epsilon,
-        start=images + noise * (2 * draw(seed + 1, 5, 1, 3, 3) - 1),
+        Threat("linf", epsilon),
+        PGDConfig(steps, relative_step * epsilon),
+        images + noise * (2 * draw(seed + 1, 5, 1, 3, 3) - 1),
     )
     assert (adversarial - images).abs().max() <= epsilon + 1e-12
     assert adversarial.min() >= 0
@@ -108,7 +113,7 @@ def test_every_image_that_a_model_is_shown_lies_in_the_ball_and_in_the_box():
 def test_projection_keeps_what_is_inside_and_is_the_nearest_point():
     images = torch.tensor([0.0, 0.5, 0.5, 1.0, 0.95])
     moved = torch.tensor([-0.05, 0.55, 0.9, 0.7, 1.2])
-    torch.testing.assert_close(project(moved, images, 0.1), torch.tensor([0.0, 0.55, 0.6, 0.9, 1.0]))
+    torch.testing.assert_close(project(moved, images, Threat("linf", 0.1)), torch.tensor([0.0, 0.55, 0.6, 0.9, 1.0]))
 
 
 def test_the_model_is_left_as_found(digits):
@@ -117,26 +122,28 @@ def test_the_model_is_left_as_found(digits):
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 3.0)
     before, weights = condition(model), {name: value.clone() for name, value in model.state_dict().items()}
-    attack(Recipe(), HCPR, model, images, labels, 2, torch.Generator().manual_seed(0))
+    attack(Recipe(), HCPR, state_of(model), images, labels, 2, torch.Generator().manual_seed(0))
     margin_survivors(model, images, labels, images)
     assert condition(model) == before
     assert all((parameter.grad == 3).all() for parameter in model.parameters())
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
-def test_the_model_is_left_as_found_when_the_objective_raises(digits):
+def test_the_model_is_left_as_found_when_the_objective_raises(digits, monkeypatch):
     images, labels = digits.train.to_unit(digits.train.images[:8]), digits.train.labels[:8]
     model = unusual_model()
     before = condition(model)
 
-    def broken(*_: Tensor) -> Tensor:
+    def broken(*_: Tensor, **__: Tensor) -> Tensor:
         raise ZeroDivisionError
 
+    monkeypatch.setitem(OBJECTIVES, "broken", broken)
+
     with pytest.raises(ZeroDivisionError):
-        pgd(model, images, broken, epsilon=EPSILON, steps=2, step_size=0.05, start=images)
+        pgd(model, images, broken, THREAT, PGDConfig(2, 0.05), images)
     assert condition(model) == before
     with pytest.raises(ZeroDivisionError):
-        predict_under_attack(model, images, labels, broken, epsilon=EPSILON, steps=2, step_size=0.05, starts=[images])
+        predict_under_attack(model, images, labels, THREAT, PGDConfig(2, 0.05, objective="broken"), [images])
     assert condition(model) == before
 
 
@@ -148,7 +155,7 @@ def test_during_the_attack_all_is_in_eval_mode_and_no_parameter_wants_a_gradient
         seen.append(condition(model))
         return logits.amax(1)
 
-    pgd(model, images, objective, epsilon=EPSILON, steps=3, step_size=0.05, start=images)
+    pgd(model, images, objective, THREAT, PGDConfig(3, 0.05), images)
     assert len(seen) == 3
     assert not any(any(modes) or any(wanting) for modes, wanting in seen)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -168,14 +175,16 @@ def test_evaluating_may_be_nested():
 def test_natural_logits_are_computed_once_per_attack(digits, steps):
     images, model = digits.train.to_unit(digits.train.images[:8]), unusual_model()
     with passing(model) as sizes:
-        attack(Recipe(), HCPR, model, images, digits.train.labels[:8], steps, torch.Generator().manual_seed(0))
+        attack(
+            Recipe(), HCPR, state_of(model), images, digits.train.labels[:8], steps, torch.Generator().manual_seed(0)
+        )
     assert sizes == [8] * (steps + 1)
 
 
 def test_attack_raises_the_consistency_loss(trained, digits):
     images, model = digits.train.to_unit(digits.train.images[:64]), trained.state.model
     adversarial = attack(
-        trained.recipe, HCPR, model, images, digits.train.labels[:64], 5, torch.Generator().manual_seed(0)
+        trained.recipe, HCPR, trained.state, images, digits.train.labels[:64], 5, torch.Generator().manual_seed(0)
     )
     noisy = images + 0.001 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     with evaluating(model), torch.no_grad():
@@ -195,10 +204,9 @@ def test_on_a_linear_model_the_ascent_reaches_the_closed_form_optimum(seed, box)
         model,
         images,
         lambda logits: logits[:, 1] - logits[:, 0],
-        epsilon=EPSILON,
-        steps=10,
-        step_size=EPSILON / 4,
-        start=images,
+        THREAT,
+        PGDConfig(10, EPSILON / 4),
+        images,
     )
     direction = (model[1].weight[1] - model[1].weight[0]).sign().view(1, 1, 3, 3).detach()
     expected = images + EPSILON * direction

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from hcpr_tune.training.attacks.cascade import (
     CLEAN,
+    CascadeConfig,
     Step,
     _in_ball_classes,
     _row_major,
@@ -21,6 +21,7 @@ from hcpr_tune.training.attacks.cascade import (
     run_cascade,
     transfer,
 )
+from hcpr_tune.training.attacks.config import Threat
 from hcpr_tune.training.data.dataset import load_data
 from hcpr_tune.training.loop import initial_state, torch_threads, train
 from hcpr_tune.training.models.classifier import ARCHITECTURES, build_model
@@ -60,7 +61,7 @@ def model_and_images() -> tuple[nn.Module, Tensor, Tensor]:
 def steps_of(
     model: nn.Module, images: Tensor, labels: Tensor, cascade: str = "autoattack", **more: object
 ) -> list[Step]:
-    return list(run_cascade(model, images, labels, TASK, cascade, 10, 0, **more))  # type: ignore[arg-type]
+    return list(run_cascade(model, images, labels, TASK.threat, CascadeConfig(10, 0, cascade), **more))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +137,12 @@ def test_every_attack_runs_on_gray_colour_and_four_channels(cascade, channels, c
     images = torch.rand(2, channels, 6, 6, generator=torch.Generator().manual_seed(1)).to(memory_format=layout)
     with torch.no_grad():
         labels = model(images).argmax(dim=1)
+    config = CascadeConfig(classes, 0, cascade)
     for norm in ("linf", "l2") if cascade == "autoattack" else ("linf",):
-        steps = list(run_cascade(model, images, labels, Task(epsilon=1e-4, norm=norm), cascade, classes, 0))
+        steps = list(run_cascade(model, images, labels, Threat(norm, 1e-4), config))
         assert [step.attack for step in steps] == [CLEAN, *attacks_of(cascade, classes)]
         assert survivors(steps[-1], labels) == [True, True]
-    assert transfer(model, model, images, labels, Task(epsilon=1e-4), classes, 0) == 0
+    assert transfer(model, model, images, labels, Threat("linf", 1e-4), config) == 0
 
 
 NAMES = ["small_cnn", *ARCHITECTURES, "torchvision:mobilenet_v3_small"]
@@ -182,7 +184,9 @@ def test_what_lies_within_the_known_distance_breaks_and_nothing_else(classes):
     shifts = torch.tensor([0.02, 0.09, 0.099, 0.101, 0.11, 0.3])
     images = 0.5 + shifts.view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
     labels = torch.zeros(len(shifts), dtype=torch.long)
-    last = list(run_cascade(Linear(classes).eval(), images, labels, TASK, "strong", classes, 0))[-1]
+    last = list(run_cascade(Linear(classes).eval(), images, labels, TASK.threat, CascadeConfig(classes, 0, "strong")))[
+        -1
+    ]
     assert survivors(last, labels) == [False, False, False, True, True, True]
     assert last.attack == ("apgd-t" if classes > 3 else "margin")
 
@@ -191,7 +195,7 @@ def test_what_lies_within_the_known_distance_breaks_and_nothing_else(classes):
 def test_all_of_the_ladder_runs_on_few_classes_and_draws_nothing_from_the_global_generator(classes):
     images = torch.full((2, 1, 4, 4), 0.5) + torch.tensor([0.09, 0.2]).view(-1, 1, 1, 1)
     labels, before = torch.zeros(2, dtype=torch.long), torch.get_rng_state()
-    steps = list(run_cascade(Linear(classes).eval(), images, labels, TASK, "autoattack", classes, 0))
+    steps = list(run_cascade(Linear(classes).eval(), images, labels, TASK.threat, CascadeConfig(classes, 0)))
     assert [step.attack for step in steps] == [CLEAN, *attacks_of("autoattack", classes)]
     assert survivors(steps[0], labels) == [True, True]
     assert survivors(steps[-1], labels) == [False, True]
@@ -208,8 +212,7 @@ def test_it_says_what_stands_in_for_targeted_attacks(classes, words):
 
 def test_an_l2_ball_is_kept(model_and_images):
     model, images, labels = model_and_images
-    task = replace(TASK, norm="l2", epsilon=0.5)
-    steps = list(run_cascade(model, images[:FEW], labels[:FEW], task, "strong", 10, 0))
+    steps = list(run_cascade(model, images[:FEW], labels[:FEW], Threat("l2", 0.5), CascadeConfig(10, 0, "strong")))
     assert 0 < sum(survivors(steps[-1], labels[:FEW])) < sum(survivors(steps[0], labels[:FEW]))
 
 
@@ -218,8 +221,8 @@ def test_what_lies_outside_the_ball_or_is_no_image_counts_as_surviving(model_and
     right = model(images).argmax(dim=1)
     wrong = (right + 1) % 10
     for attacked in (images + 0.3, images - 0.3, images.where(images < 2, images) + 2):
-        assert _in_ball_classes(model, attacked, images, wrong, TASK).equal(wrong)
-    assert _in_ball_classes(model, images, images, wrong, TASK).equal(right)
+        assert _in_ball_classes(model, attacked, images, wrong, TASK.threat).equal(wrong)
+    assert _in_ball_classes(model, images, images, wrong, TASK.threat).equal(right)
 
 
 class Tricks(nn.Module):
@@ -258,7 +261,7 @@ def test_images_attacked_on_the_same_model_break_it_and_no_others_are_counted(mo
     model, images, labels = (model_and_images[0], *(one[:FEW] for one in model_and_images[1:]))
     clean, alone = first_chunk[:2]
     right = torch.tensor(survivors(clean, labels))
-    count = transfer(model, model, images[right], labels[right], TASK, 10, 0)
+    count = transfer(model, model, images[right], labels[right], TASK.threat, CascadeConfig(10, 0))
     assert count > 0
     assert abs(count - (int(right.sum()) - sum(survivors(alone, labels)))) <= 2
-    assert transfer(model, model, images[:0], labels[:0], TASK, 10, 0) == 0
+    assert transfer(model, model, images[:0], labels[:0], TASK.threat, CascadeConfig(10, 0)) == 0

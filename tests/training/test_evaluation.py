@@ -14,7 +14,8 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from hcpr_tune.common.intervals import wilson_interval
-from hcpr_tune.training.attacks.evaluation import evaluate, random_starts
+from hcpr_tune.training.attacks.config import PGDConfig
+from hcpr_tune.training.attacks.evaluation import evaluate, random_starts, scoring_attack
 from hcpr_tune.training.attacks.pgd import evaluating, pgd
 from hcpr_tune.training.data.dataset import Split
 from hcpr_tune.training.recipe import Evaluation, Task
@@ -49,7 +50,9 @@ class Precise(nn.Module):
 def starts_of(split: Split, epsilon: float, seed: int = 0) -> Tensor:
     """The one start of every image."""
     positions = torch.arange(len(split))
-    (start,) = random_starts(split.fetch(positions), positions, Task(epsilon=epsilon), Evaluation(seed=seed))
+    task = Task(epsilon=epsilon)
+    config = scoring_attack(task, Evaluation())
+    (start,) = random_starts(split.fetch(positions), positions, task.threat, config, seed)
     return start
 
 
@@ -158,10 +161,9 @@ def cross_entropy_survivors(model: nn.Module, images: Tensor, labels: Tensor, st
         model,
         images,
         lambda logits: F.cross_entropy(logits, labels, reduction="none"),
-        epsilon=EPSILON,
-        steps=SETTINGS.steps,
-        step_size=SETTINGS.relative_step_size * EPSILON,
-        start=start,
+        TASK.threat,
+        PGDConfig(SETTINGS.steps, SETTINGS.relative_step_size * EPSILON),
+        start,
     )
     with evaluating(model), torch.no_grad():
         return int((model(adversarial).argmax(1) == labels).sum())

@@ -15,8 +15,9 @@ from torch import nn
 
 from hcpr_tune.common.drawing import class_word, font, png_size, shortened, width_of
 from hcpr_tune.training import checkpoints, session
-from hcpr_tune.training.attacks.evaluation import scored_positions, scoring_attack
+from hcpr_tune.training.attacks.evaluation import random_starts, scored_positions, scoring_attack
 from hcpr_tune.training.attacks.examples import MOST_BYTES, SHOWN, Examples, draw_examples, examples_png, find_examples
+from hcpr_tune.training.attacks.pgd import predict_under_attack
 from hcpr_tune.training.loop import initial_state
 from hcpr_tune.training.recipe import Averaging, Evaluation, Task
 from hcpr_tune.training.session import DataShelf, train_segment
@@ -100,7 +101,9 @@ def test_it_shows_what_the_evaluation_counts(trained, digits, norm):
     split = digits.validation
     found = find_examples(model, split, task, SETTINGS)
     everything = torch.arange(len(split))
-    clean, attacked = scoring_attack(model, split.fetch(everything), split.labels, everything, task, SETTINGS)
+    images, config = split.fetch(everything), scoring_attack(task, SETTINGS)
+    starts = random_starts(images, everything, task.threat, config, SETTINGS.seed)
+    clean, attacked = predict_under_attack(model, images, split.labels, task.threat, config, starts)
     for number in range(SHOWN):
         (at,) = torch.nonzero((split.fetch(everything) == torch.from_numpy(found.images[number])).flatten(1).all(1))
         assert found.true[number] == split.labels[at]

@@ -70,10 +70,9 @@ def step(state: TrainingState, images: Tensor, labels: Tensor, noise: Tensor) ->
         state.model,
         images,
         lambda logits: pair_consistency(natural, logits, hcpr.scale, hcpr.kl_weight, hcpr.square_weight),
-        epsilon=settings.epsilon,
-        steps=STEPS,
-        step_size=settings.step_size,
-        start=images + settings.initial_noise * noise,
+        RECIPE.training_threat,
+        settings.pgd(STEPS),
+        images + settings.initial_noise * noise,
     )
     accuracy, consistency = update(
         RECIPE, method_of("hcpr"), state, images, adversarial, labels, EpochSettings.of(RECIPE, 1)
@@ -111,7 +110,7 @@ def test_momentum_of_the_head_is_what_gives_the_published_raw_rows(reference):
 def test_the_loops_attack_is_this_ascent_from_its_generators_noise(reference, case):
     state = start(reference, case)
     images, labels, _ = batches(reference, case)[0]
-    found = attack(RECIPE, method_of("hcpr"), state.model, images, labels, STEPS, torch.Generator().manual_seed(11))
+    found = attack(RECIPE, method_of("hcpr"), state, images, labels, STEPS, torch.Generator().manual_seed(11))
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(11), dtype=images.dtype)
     hcpr = RECIPE.hcpr
     natural = state.model.eval()(images).detach()

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hcpr_tune.training.attacks.evaluation import evaluate, masking, random_starts, scored_positions
+from hcpr_tune.training.attacks.config import PGDConfig, Threat
+from hcpr_tune.training.attacks.evaluation import evaluate, masking, random_starts, scored_positions, scoring_attack
 from hcpr_tune.training.attacks.pgd import pgd, predict_under_attack, project, uniform_noise
 from hcpr_tune.training.data.dataset import fixed_subset
-from hcpr_tune.training.methods.losses import misclassification_margin
 from hcpr_tune.training.recipe import Evaluation, Task
 
 SETTINGS = Evaluation(steps=5, relative_step_size=0.25)
@@ -31,19 +31,19 @@ def lengths(images: Tensor) -> Tensor:
 def test_an_l2_attack_stays_in_both_sets(seed):
     images = torch.rand(6, 1, 4, 4, generator=generator(seed))
     moved = images + torch.randn(images.shape, generator=generator(seed + 10))
-    inside = project(moved, images, 0.5, "l2")
+    inside = project(moved, images, Threat("l2", 0.5))
     assert (lengths(inside - images) <= 0.5 + 1e-6).all()
     assert inside.min() >= 0
     assert inside.max() <= 1
     near = images + 0.01 * torch.randn(images.shape, generator=generator(seed))
-    torch.testing.assert_close(project(near, images, 0.5, "l2"), near.clamp(0, 1))
+    torch.testing.assert_close(project(near, images, Threat("l2", 0.5)), near.clamp(0, 1))
 
 
 def test_on_a_linear_model_the_l2_ascent_reaches_the_closed_form_optimum():
     weight = torch.randn(1, 16, generator=generator(), dtype=torch.float64)
     images = 0.4 + 0.2 * torch.rand(5, 1, 4, 4, generator=generator(1), dtype=torch.float64)
     model = lambda x: x.flatten(1) @ weight.T  # noqa: E731 - a classifier is any function
-    found = pgd(model, images, lambda z: z[:, 0], epsilon=0.3, steps=8, step_size=0.1, start=images, norm="l2")
+    found = pgd(model, images, lambda z: z[:, 0], Threat("l2", 0.3), PGDConfig(8, 0.1), images)
     expected = images + (0.3 * weight / weight.norm()).view(1, 1, 4, 4)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
@@ -54,18 +54,16 @@ def test_an_image_without_gradient_does_not_move_in_l2():
         lambda x: 0 * x.flatten(1),
         images,
         lambda z: z.sum(1),
-        epsilon=0.3,
-        steps=2,
-        step_size=0.1,
-        start=images,
-        norm="l2",
+        Threat("l2", 0.3),
+        PGDConfig(2, 0.1),
+        images,
     )
     assert torch.equal(found, images)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_uniform_noise_fills_its_ball_evenly(norm):
-    noise = uniform_noise((4000, 1, 2, 2), 0.5, norm, generator())
+    noise = uniform_noise((4000, 1, 2, 2), Threat(norm, 0.5), generator())
     radii = lengths(noise) if norm == "l2" else noise.flatten(1).abs().amax(1)
     # In 4 dimensions the share of the volume within radius r is (r / epsilon) ** 4.
     shares = torch.tensor([float((radii <= 0.5 * r).float().mean()) for r in (0.5, 0.7, 0.9)])
@@ -77,8 +75,9 @@ def test_uniform_noise_fills_its_ball_evenly(norm):
 def test_starts_belong_to_images_not_to_batches(norm, digits):
     task, settings = Task(epsilon=0.4, norm=norm), Evaluation(restarts=2)
     positions = torch.tensor([5, 9, 200])
-    together = random_starts(digits.validation.fetch(positions), positions, task, settings)
-    alone = [random_starts(digits.validation.fetch(one[None]), one[None], task, settings) for one in positions]
+    attack = task.threat, scoring_attack(task, settings), settings.seed
+    together = random_starts(digits.validation.fetch(positions), positions, *attack)
+    alone = [random_starts(digits.validation.fetch(one[None]), one[None], *attack) for one in positions]
     for restart in range(2):
         assert torch.equal(together[restart], torch.cat([one[restart] for one in alone]))
     assert not torch.equal(together[0], together[1])
@@ -123,9 +122,7 @@ def test_the_class_of_a_broken_image_is_the_wrong_one_that_it_is_taken_for(train
         digits.validation.fetch(torch.arange(60)),
         digits.validation.labels[:60],
     )
-    clean, found = predict_under_attack(
-        model, images, labels, misclassification_margin, epsilon=0.15, steps=0, step_size=0.1, starts=[images]
-    )
+    clean, found = predict_under_attack(model, images, labels, Threat("linf", 0.15), PGDConfig(0, 0.1), [images])
     assert torch.equal(found, model.eval()(images).argmax(1))
     assert torch.equal(clean, found == labels)
 

@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hcpr_tune.training.attacks.config import PGDConfig, Threat
 from hcpr_tune.training.attacks.pgd import Classifier, evaluating, predict_under_attack, uniform_noise
-from hcpr_tune.training.methods.losses import misclassification_margin
-from hcpr_tune.training.recipe import Task
 from hcpr_tune.training.seeds import generator
 
 CLEAN = "clean"
@@ -34,6 +33,20 @@ IN_PLACE_OF = {"apgd-t": "margin", "fab-t": "fab"}
 MOST_TARGETS = 9
 MARGIN_STEPS, MARGIN_STARTS = 100, 5
 ZERO_GRADIENTS = re.compile(r"there are (\d+) points with zero gradient")
+
+
+@dataclass(frozen=True)
+class CascadeConfig:
+    """Which cascade, for models of how many classes, and the seed of its random starts."""
+
+    classes: int
+    seed: int
+    cascade: str = "autoattack"
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks in order, after the clean images."""
+        return attacks_of(self.cascade, self.classes)
 
 
 @dataclass(frozen=True)
@@ -71,10 +84,8 @@ def run_cascade(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    task: Task,
-    cascade: str,
-    classes: int,
-    seed: int,
+    threat: Threat,
+    config: CascadeConfig,
     begun: Step | None = None,
 ) -> Iterator[Step]:
     """Attack images (B, C, H, W) with labels (B,); yields a step for the clean images, then one for each attack.
@@ -82,7 +93,7 @@ def run_cascade(
     `begun`: the latest step of an earlier attempt, to resume from. Adversarial images are checked to lie in the ball;
     an image whose adversarial copy does not counts as surviving.
     """
-    attacks = (CLEAN, *attacks_of(cascade, classes))
+    attacks = (CLEAN, *config.attacks)
     found = labels.clone() if begun is None else torch.tensor(begun.classes, device=labels.device)
     # An attack that this cascade lacks comes from a longer one: there is nothing left to do.
     done = 0 if begun is None else attacks.index(begun.attack) + 1 if begun.attack in attacks else len(attacks)
@@ -92,27 +103,29 @@ def run_cascade(
                 found = _classes(model, images)
                 _look_for_tricks(model, images, labels)
             elif (left := (found == labels).nonzero()[:, 0]).numel():
-                attacked = _attack(attack, model, images[left], labels[left], task, classes, seed)
-                found[left] = _in_ball_classes(model, attacked, images[left], labels[left], task)
+                attacked = _attack(attack, model, images[left], labels[left], threat, config)
+                found[left] = _in_ball_classes(model, attacked, images[left], labels[left], threat)
         yield Step(attack, tuple(found.tolist()), tuple(heard))
 
 
-def _attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, task: Task, classes: int, seed: int) -> Tensor:
+def _attack(
+    name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, config: CascadeConfig
+) -> Tensor:
     """The attacked images, (B, C, H, W). The state of the global generators is preserved."""
     if name == "margin":
-        return _margin(model, images, labels, task, seed)
+        return _margin(model, images, labels, threat, config.seed)
     from pyautoattack import AutoAttack
 
-    norm = {"linf": "Linf", "l2": "L2"}[task.norm]
+    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
     # The standard version's parameters; only the list of attacks is ours.
     adversary = AutoAttack(
-        _row_major(model), device=labels.device, eps=task.epsilon, norm=norm, seed=seed, version="standard"
+        _row_major(model), device=labels.device, eps=threat.epsilon, norm=norm, seed=config.seed, version="standard"
     )
-    targets = min(MOST_TARGETS, classes - 1)
+    targets = min(MOST_TARGETS, config.classes - 1)
     adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = targets
     devices = [labels.device] if labels.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        torch.manual_seed(config.seed)
         return _PERTURB[name](adversary, images.clone(memory_format=torch.contiguous_format), labels.clone())
 
 
@@ -141,7 +154,7 @@ def _row_major(model: Classifier) -> Classifier:
 
 
 def transfer(
-    model: nn.Module, baseline: nn.Module, images: Tensor, labels: Tensor, task: Task, classes: int, seed: int
+    model: nn.Module, baseline: nn.Module, images: Tensor, labels: Tensor, threat: Threat, config: CascadeConfig
 ) -> int:
     """How many of these images `model` misclassifies when they are attacked on `baseline` (APGD on cross-entropy).
 
@@ -150,8 +163,8 @@ def transfer(
     if not len(images):
         return 0
     with evaluating(model), evaluating(baseline), _warnings():
-        attacked = _attack("worst for cross-entropy", baseline, images, labels, task, classes, seed)
-        return int((_in_ball_classes(model, attacked, images, labels, task) != labels).sum())
+        attacked = _attack("worst for cross-entropy", baseline, images, labels, threat, config)
+        return int((_in_ball_classes(model, attacked, images, labels, threat) != labels).sum())
 
 
 def _apgd_ce(adversary: Any, images: Tensor, labels: Tensor) -> Tensor:
@@ -193,24 +206,12 @@ _PERTURB: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
 }
 
 
-def _margin(model: nn.Module, images: Tensor, labels: Tensor, task: Task, seed: int) -> Tensor:
+def _margin(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, seed: int) -> Tensor:
     attacked = images.clone()
     drawn = generator("cpu", seed, "ladder")
-    noise = [
-        uniform_noise(images.shape, task.epsilon, task.norm, drawn).to(images.device) for _ in range(MARGIN_STARTS)
-    ]
-    predict_under_attack(
-        model,
-        images,
-        labels,
-        misclassification_margin,
-        epsilon=task.epsilon,
-        norm=task.norm,
-        steps=MARGIN_STEPS,
-        step_size=task.epsilon / 8,
-        starts=[images + one for one in noise],
-        shown=attacked,
-    )
+    config = PGDConfig(MARGIN_STEPS, threat.epsilon / 8, MARGIN_STARTS)
+    noise = [uniform_noise(images.shape, threat, drawn).to(images.device) for _ in range(config.restarts)]
+    predict_under_attack(model, images, labels, threat, config, [images + one for one in noise], shown=attacked)
     return attacked
 
 
@@ -221,12 +222,12 @@ def _classes(model: Classifier, images: Tensor) -> Tensor:
     return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
 
-def _in_ball_classes(model: Classifier, attacked: Tensor, images: Tensor, labels: Tensor, task: Task) -> Tensor:
+def _in_ball_classes(model: Classifier, attacked: Tensor, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
     """The classes of the attacked images; the label if one is not a valid image or is outside the ball."""
     change = (attacked - images).flatten(1)
-    size = change.abs().amax(dim=1) if task.norm == "linf" else torch.linalg.vector_norm(change, dim=1)
+    size = change.abs().amax(dim=1) if threat.norm == "linf" else torch.linalg.vector_norm(change, dim=1)
     inside = (
-        (size <= task.epsilon * (1 + 1e-4))
+        (size <= threat.epsilon * (1 + 1e-4))
         & (attacked >= 0).flatten(1).all(dim=1)
         & (attacked <= 1).flatten(1).all(dim=1)
     )

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hcpr_tune.training.attacks.config import PGDConfig, Threat
 from hcpr_tune.training.attacks.pgd import Classifier, evaluating, predict_under_attack, uniform_noise
 from hcpr_tune.training.data.dataset import Split, fixed_subset
-from hcpr_tune.training.methods.losses import cross_entropy, misclassification_margin
+from hcpr_tune.training.methods.losses import cross_entropy
 from hcpr_tune.training.recipe import Evaluation, Task
 from hcpr_tune.training.seeds import generator
-
-OBJECTIVES = {"margin": misclassification_margin, "cross_entropy": cross_entropy}
-"""What an evaluation attack may maximise."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,13 @@ START_BLOCK = 64
 """Number of images whose starts share a generator."""
 
 
-def random_starts(images: Tensor, positions: Tensor, task: Task, settings: Evaluation) -> list[Tensor]:
+def scoring_attack(task: Task, settings: Evaluation, objective: str = "margin") -> PGDConfig:
+    """The attack of every evaluation."""
+    step_size = settings.relative_step_size * task.epsilon
+    return PGDConfig(settings.steps, step_size, settings.restarts, objective=objective)
+
+
+def random_starts(images: Tensor, positions: Tensor, threat: Threat, config: PGDConfig, seed: int) -> list[Tensor]:
     """One start in the ball per image and restart, (B, C, H, W) each, the same in every evaluation and on every device.
 
     An image's start depends only on its position in the split, not on batch size or subset: positions are drawn in
@@ -52,11 +56,11 @@ def random_starts(images: Tensor, positions: Tensor, task: Task, settings: Evalu
     """
     starts = []
     blocks, places = positions // START_BLOCK, positions % START_BLOCK
-    for restart in range(settings.restarts):
+    for restart in range(config.restarts):
         noise = torch.empty(images.shape)
         for block in blocks.unique().tolist():
-            seeded = generator("cpu", settings.seed, "start", restart, block)
-            drawn = uniform_noise((START_BLOCK, *images.shape[1:]), task.epsilon, task.norm, seeded)
+            seeded = generator("cpu", seed, "start", restart, block)
+            drawn = uniform_noise((START_BLOCK, *images.shape[1:]), threat, seeded)
             noise[blocks == block] = drawn[places[blocks == block]]
         starts.append(images + noise.to(images.device))
     return starts
@@ -69,42 +73,17 @@ def evaluate(
     totals = torch.zeros(2, dtype=torch.int64, device=split.labels.device)
     # The extra column counts NaN logits.
     confusion = torch.zeros(classes, classes + 1, dtype=torch.int64, device=split.labels.device)
-    positions = scored_positions(split, settings)
+    positions, config = scored_positions(split, settings), scoring_attack(task, settings, objective)
     for chosen in positions.split(settings.batch_size):
         images, labels = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
-        clean, attacked = scoring_attack(model, images, labels, chosen, task, settings, objective)
+        starts = random_starts(images, chosen, task.threat, config, settings.seed)
+        clean, attacked = predict_under_attack(model, images, labels, task.threat, config, starts)
         totals += torch.stack((clean.sum(), (attacked == labels).sum()))
         ones = torch.ones_like(labels)
         confusion.index_put_((labels, torch.where(attacked < 0, classes, attacked)), ones, accumulate=True)
     clean_correct, robust_correct = totals.tolist()
     return Accuracies(
         clean_correct, robust_correct, len(positions), _pairs(confusion.tolist()), tuple(confusion.sum(dim=1).tolist())
-    )
-
-
-def scoring_attack(
-    model: Classifier,
-    images: Tensor,
-    labels: Tensor,
-    positions: Tensor,
-    task: Task,
-    settings: Evaluation,
-    objective: str = "margin",
-    shown: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """`predict_under_attack` for the images at `positions` of a split, with the attack of every evaluation."""
-    return predict_under_attack(
-        model,
-        images,
-        labels,
-        misclassification_margin,
-        epsilon=task.epsilon,
-        norm=task.norm,
-        steps=settings.steps,
-        step_size=settings.relative_step_size * task.epsilon,
-        starts=random_starts(images, positions, task, settings),
-        objective=OBJECTIVES[objective],
-        shown=shown,
     )
 
 
@@ -167,22 +146,12 @@ def masking(model: Classifier, split: Split, task: Task, settings: Evaluation) -
         return Masking(0, 0, 0, 0, 0)
     positions = torch.as_tensor(fixed_subset(split.labels.cpu().numpy(), count, settings.seed))
     images, labels = split.fetch(positions), split.labels[positions.to(split.labels.device)]
-    starts = random_starts(images, positions, task, settings)[:1]
     step_size = MASKING_STEP * task.epsilon
+    starts = random_starts(images, positions, task.threat, PGDConfig(1, step_size), settings.seed)
 
     def survivors(objective: str, steps: int) -> int:
-        _, attacked = predict_under_attack(
-            model,
-            images,
-            labels,
-            misclassification_margin,
-            epsilon=task.epsilon,
-            norm=task.norm,
-            steps=steps,
-            step_size=step_size,
-            starts=starts,
-            objective=OBJECTIVES[objective],
-        )
+        config = PGDConfig(steps, step_size, objective=objective)
+        _, attacked = predict_under_attack(model, images, labels, task.threat, config, starts)
         return int((attacked == labels).sum())
 
     return Masking(

@@ -27,8 +27,8 @@ from hcpr_tune.common.drawing import (
     shortened,
     width_of,
 )
-from hcpr_tune.training.attacks.evaluation import scored_positions, scoring_attack
-from hcpr_tune.training.attacks.pgd import Classifier
+from hcpr_tune.training.attacks.evaluation import random_starts, scored_positions, scoring_attack
+from hcpr_tune.training.attacks.pgd import Classifier, predict_under_attack
 from hcpr_tune.training.data.dataset import Data, Split, fixed_subset
 from hcpr_tune.training.loop import TrainingState, number_formats, torch_threads
 from hcpr_tune.training.models.classifier import fuse_conv_bn
@@ -75,7 +75,9 @@ def find_examples(model: Classifier, split: Split, task: Task, settings: Evaluat
     chosen = chosen[split.labels.cpu()[chosen].argsort(stable=True)]
     images, labels = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
     attacked = images.clone()
-    clean, classes = scoring_attack(model, images, labels, chosen, task, settings, shown=attacked)
+    config = scoring_attack(task, settings)
+    starts = random_starts(images, chosen, task.threat, config, settings.seed)
+    clean, classes = predict_under_attack(model, images, labels, task.threat, config, starts, shown=attacked)
     return Examples(
         images=images.cpu().numpy(),
         attacked=attacked.cpu().numpy(),

@@ -9,20 +9,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from hcpr_tune.training.attacks.config import PGDConfig, Threat
+from hcpr_tune.training.methods.losses import cross_entropy, misclassification_margin
 
 Objective = Callable[[Tensor], Tensor]
 """Logits (B, K) -> a value per image (B,), to be maximised."""
 
 
-class Margin(Protocol):
-    """Logits (B, K) and labels (B,) -> a value per image (B,), below 0 if the image is classified correctly."""
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor: ...
-
+OBJECTIVES = {"margin": misclassification_margin, "cross_entropy": cross_entropy}
+"""What an evaluation attack may raise."""
 
 Classifier = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) -> logits (B, K); a module or a function."""
@@ -53,22 +52,21 @@ def pgd_step(
     adversarial: Tensor,
     images: Tensor,
     objective: Objective,
-    epsilon: float,
+    threat: Threat,
     step_size: float,
-    norm: str = "linf",
 ) -> tuple[Tensor, Tensor]:
     """One PGD step; returns the next adversarial images and the logits of the given ones, both without a graph.
 
-    x' <- x' + step_size * sign(gradient) (L-inf) or gradient / |gradient| (L2), projected to the ball of radius epsilon
-    around `images`, then to [0, 1].
+    x' <- x' + step_size * sign(gradient) (L-inf) or gradient / |gradient| (L2), projected to the threat's ball around
+    `images`, then to [0, 1].
     """
     with torch.enable_grad():
         adversarial = adversarial.detach().requires_grad_(True)
         logits = model(adversarial)
         (gradient,) = torch.autograd.grad(objective(logits).sum(), adversarial)
     with torch.no_grad():
-        moved = adversarial + step_size * DIRECTIONS[norm](gradient)
-        return project(moved, images, epsilon, norm), logits.detach()
+        moved = adversarial + step_size * DIRECTIONS[threat.norm](gradient)
+        return project(moved, images, threat), logits.detach()
 
 
 def _unit_l2(gradient: Tensor) -> Tensor:
@@ -85,19 +83,20 @@ def _lengths(images: Tensor) -> Tensor:
 DIRECTIONS: dict[str, Callable[[Tensor], Tensor]] = {"linf": torch.sign, "l2": _unit_l2}
 
 
-def project(moved: Tensor, images: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
-    """Project to the ball of radius epsilon around `images`, then to [0, 1], which never leaves the ball."""
-    if norm == "linf":
+def project(moved: Tensor, images: Tensor, threat: Threat) -> Tensor:
+    """Project to the threat's ball around `images`, then to [0, 1], which never leaves the ball."""
+    epsilon = threat.epsilon
+    if threat.norm == "linf":
         return torch.minimum(torch.maximum(moved, images - epsilon), images + epsilon).clamp_(0, 1)
     change = moved - images
     shrink = (epsilon / _lengths(change).clamp_min(torch.finfo(change.dtype).tiny)).clamp_max(1.0)
     return (images + change * shrink).clamp_(0, 1)
 
 
-def uniform_noise(shape: torch.Size | tuple[int, ...], epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
+def uniform_noise(shape: torch.Size | tuple[int, ...], threat: Threat, generator: torch.Generator) -> Tensor:
     """Noise drawn uniformly from the ball, (B, C, H, W), on the generator's device."""
-    device = generator.device
-    if norm == "linf":
+    device, epsilon = generator.device, threat.epsilon
+    if threat.norm == "linf":
         return epsilon * (2 * torch.rand(shape, generator=generator, device=device) - 1)
     direction = _unit_l2(torch.randn(shape, generator=generator, device=device))
     # The fraction of the ball's volume within radius r is (r / epsilon) ** dimension.
@@ -105,26 +104,26 @@ def uniform_noise(shape: torch.Size | tuple[int, ...], epsilon: float, norm: str
     return epsilon * direction * share ** (1 / math.prod(shape[1:]))
 
 
+def random_start(images: Tensor, threat: Threat, config: PGDConfig, generator: torch.Generator) -> Tensor:
+    """Where the inner maximisation starts: the images with the noise that `config.start` names, (B, C, H, W)."""
+    if config.start == "uniform":
+        return images + uniform_noise(images.shape, threat, generator).to(images.dtype)
+    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    return images + config.initial_noise * noise
+
+
 def pgd(
-    model: Classifier,
-    images: Tensor,
-    objective: Objective,
-    *,
-    epsilon: float,
-    steps: int,
-    step_size: float,
-    start: Tensor,
-    norm: str = "linf",
+    model: Classifier, images: Tensor, objective: Objective, threat: Threat, config: PGDConfig, start: Tensor
 ) -> Tensor:
-    """The inner maximisation: `steps` steps of ascent on `objective` from `start`, (B, C, H, W) -> (B, C, H, W).
+    """The inner maximisation: `config.steps` steps of ascent on `objective` from `start`, (B, C, H, W) -> the same.
 
     `start` may lie outside the ball and outside [0, 1], as in the published code; the first step projects it. If
     `model` is a module, it runs in eval mode and its parameters get no gradient.
     """
     adversarial = start
     with evaluating(model):
-        for _ in range(steps):
-            adversarial, _ = pgd_step(model, adversarial, images, objective, epsilon, step_size, norm)
+        for _ in range(config.steps):
+            adversarial, _ = pgd_step(model, adversarial, images, objective, threat, config.step_size)
     return adversarial
 
 
@@ -132,25 +131,19 @@ def predict_under_attack(
     model: Classifier,
     images: Tensor,
     labels: Tensor,
-    margin: Margin,
-    *,
-    epsilon: float,
-    steps: int,
-    step_size: float,
+    threat: Threat,
+    config: PGDConfig,
     starts: Sequence[Tensor],
-    norm: str = "linf",
-    objective: Margin | None = None,
     shown: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Which clean images are classified correctly, (B,) bool, and each image's class under attack, (B,).
 
-    The class is the label if the image survives. Runs PGD on `objective(logits, labels)` (default: the margin) from
-    each of `starts` in turn. An image is broken once its margin is not below 0, clean or at any step, and is then not
-    attacked further, to save time. Its class is then that of the highest wrong logit, or -1 if the margin is NaN. If
-    `shown` (B, C, H, W) is given, it is filled with the images that the classes belong to: as they were when they
-    broke, or at the end of the last attack.
+    The class is the label if the image survives. Runs PGD on `config.objective` from each of `starts` in turn. An image
+    is broken once its margin is not below 0, clean or at any step, and is then not attacked further, to save time. Its
+    class is then that of the highest wrong logit, or -1 if the margin is NaN. If `shown` (B, C, H, W) is given, it is
+    filled with the images that the classes belong to: as they were when they broke, or at the end of the last attack.
     """
-    objective = objective or margin
+    objective = OBJECTIVES[config.objective]
     classes = labels.clone()
     survivors = torch.arange(len(images), device=images.device)
 
@@ -159,7 +152,7 @@ def predict_under_attack(
         nonlocal survivors
         if shown is not None:
             shown[survivors] = attacked
-        values = margin(logits, labels[survivors])
+        values = misclassification_margin(logits, labels[survivors])
         unbroken = values < 0
         wrong = logits.scatter(1, labels[survivors][:, None], -torch.inf).argmax(dim=1)
         broken = ~unbroken
@@ -171,12 +164,12 @@ def predict_under_attack(
         with torch.no_grad():
             clean = sift(model(images), images)
         for start in starts:
-            adversarial = project(start[survivors], images[survivors], epsilon, norm)
-            for _ in range(steps):
+            adversarial = project(start[survivors], images[survivors], threat)
+            for _ in range(config.steps):
                 if not len(survivors):
                     break
                 raised = partial(objective, labels=labels[survivors])
-                moved, logits = pgd_step(model, adversarial, images[survivors], raised, epsilon, step_size, norm)
+                moved, logits = pgd_step(model, adversarial, images[survivors], raised, threat, config.step_size)
                 adversarial = moved[sift(logits, adversarial)]
             if len(survivors):
                 with torch.no_grad():
