@@ -13,10 +13,11 @@ from hcpr_tune.version import VERSION
 
 if TYPE_CHECKING:
     from hcpr_tune.api.evaluate import EvaluationResult, evaluate
+    from hcpr_tune.api.recorded_study import load_model
     from hcpr_tune.api.simulate import SimulationResult, Workers
     from hcpr_tune.api.train import TrainingResult, train
     from hcpr_tune.search.spec.study import StudySpec
-    from hcpr_tune.study import Study, load, load_model, tune
+    from hcpr_tune.study import Study, load, tune
     from hcpr_tune.training.recipe import Recipe
 
 __version__ = VERSION
@@ -42,7 +43,8 @@ _MODULES = {
     "hcpr_tune.api.simulate": ("SimulationResult", "Workers"),
     "hcpr_tune.api.train": ("TrainingResult", "train"),
     "hcpr_tune.search.spec.study": ("StudySpec",),
-    "hcpr_tune.study": ("Study", "load", "load_model", "tune"),
+    "hcpr_tune.api.recorded_study": ("load_model",),
+    "hcpr_tune.study": ("Study", "load", "tune"),
     "hcpr_tune.training.recipe": ("Recipe",),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -82,6 +83,45 @@ def new_search(
     requests = _warm_start(warm_start, spec)
     folder = check_new(storage, new_name(source.path.stem) if name is None else name)
     return SearchRequest(StoredStudy(folder, spec, History(spec.recipe.epochs, spec.goal)), source.where, requests)
+
+
+def search_of_program(
+    space: str | Path | Mapping[str, Any],
+    name: str | None,
+    storage: str | Path,
+    settings: Mapping[str, Any] | None,
+    trust: bool,
+    warm_start: str | Path | None = None,
+) -> SearchRequest:
+    """A new study from a program's values: a space by name, path or tables, and settings by dotted name."""
+    from hcpr_tune.common.files import new_name
+    from hcpr_tune.common.settings import plain_values
+
+    values = plain_values(settings or {}, "settings")
+    vouched = Trust.of(trust, values.values())
+    with tempfile.TemporaryDirectory(prefix="hcpr_tune_") as scratch:
+        path = _space_file(space, Path(scratch))
+        given = "settings" if values else ""
+        source = SpaceSource(path, tuple(values.items()), given)
+        return new_search(source, storage, name or new_name(path.stem), warm_start, vouched)
+
+
+def _space_file(space: str | Path | Mapping[str, Any], scratch: Path) -> Path:
+    """A space as a file."""
+    if not isinstance(space, Mapping):
+        from hcpr_tune.search.spec.study_file import find_space
+
+        return find_space(str(space))
+    import tomli_w
+
+    path = scratch / "space.toml"
+    try:
+        path.write_text(tomli_w.dumps(dict(space)), encoding="utf-8")
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"the space cannot be written as TOML: {error}; give tables of plain numbers, texts, truths and lists"
+        ) from None
+    return path
 
 
 def continued_search(
