@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
-import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
+from hcpr_tune.common.bucket_connection import (
+    CREDENTIALS,
+    BucketConnection,
+    object_sizes,
+    read_object,
+    reason_of,
+    unless_missing,
+    write_object,
+)
 from hcpr_tune.common.files import write_bytes_whole
 from hcpr_tune.common.location import SCHEME, Location
 from hcpr_tune.common.location import is_bucket as is_bucket
-from hcpr_tune.common.text import clean, named
 from hcpr_tune.errors import InputError, StorageError
 
 # Options after the `?` of a URL. The names are pyarrow's, so that the same URL works for anything that uses pyarrow.
@@ -25,19 +29,10 @@ OPTIONS = {
     "s3": ("endpoint_override", "region", "scheme", "tls_ca_file_path"),
     "gs": ("endpoint_override", "project_id", "scheme"),
 }
-CREDENTIALS = {
-    "s3": "credentials belong in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE) or in a role",
-    "gs": "credentials belong in the environment (GOOGLE_APPLICATION_CREDENTIALS) or in a role",
-}
-SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
-
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # between attempts: a restarting store is back within seconds
 # No attempt starts later than this. One attempt may take 10 s if a store accepts the connection but does not respond,
 # so that a caller waits less than 20 s in total.
 LAST_START_S = 8.0
-
-SINGLE_REQUEST_BYTES = 2**22  # below 5 MiB, from which S3 uploads are in parts
-
 # Patterns of pyarrow's messages, with hints. These errors do not go away, so they are not retried.
 LASTING = (
     (
@@ -59,7 +54,6 @@ LASTING = (
     ),
 )
 UNREACHABLE = r"NETWORK_CONNECTION|curlCode|CURL error|Could not resolve"
-
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -98,13 +92,13 @@ class Bucket:
     def read(self, key: str) -> bytes | None:
         """The whole object as one writer left it, or None if there is none. It is held in memory."""
         place = self._place(key)
-        data: bytes | None = self._asked("read", key, lambda: _read(self._store, place))
+        data: bytes | None = self._asked("read", key, lambda: read_object(self._store, place))
         return data
 
     def write(self, key: str, data: bytes) -> None:
         """Create or replace an object. A reader sees the old one or all of the new one."""
         place = self._place(key)
-        self._asked("written", key, lambda: _write(self._store, place, data))
+        self._asked("written", key, lambda: write_object(self._store, place, data))
 
     def upload(self, path: Path, key: str) -> None:
         """`write` from a file, which is held in memory. Raises `OSError` if the file cannot be read."""
@@ -122,13 +116,13 @@ class Bucket:
     def delete(self, key: str) -> None:
         """Delete an object if it exists."""
         place = self._place(key)
-        self._asked("deleted", key, lambda: _unless_missing(self._store, self._store.opened().delete_file, place))
+        self._asked("deleted", key, lambda: unless_missing(self._store, self._store.opened().delete_file, place))
 
     def delete_tree(self, prefix: str) -> None:
         """Delete all objects whose keys begin with `prefix/`, if any. Not safe if others still write there."""
         place = self._place(prefix)
         self._asked(
-            "deleted", f"{prefix}/", lambda: _unless_missing(self._store, self._store.opened().delete_dir, place)
+            "deleted", f"{prefix}/", lambda: unless_missing(self._store, self._store.opened().delete_dir, place)
         )
 
     def keys(self, prefix: str = "") -> list[str]:
@@ -138,7 +132,9 @@ class Bucket:
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Like `keys`, with the size of each object in bytes."""
         top = self._place(prefix) if prefix else self._place()
-        found: dict[str, int] = self._asked("listed", f"{prefix}/" if prefix else "", lambda: _sizes(self._store, top))
+        found: dict[str, int] = self._asked(
+            "listed", f"{prefix}/" if prefix else "", lambda: object_sizes(self._store, top)
+        )
         skipped = len(self._place()) + 1
         return {place[skipped:]: size for place, size in found.items()}
 
@@ -170,7 +166,7 @@ class Bucket:
             try:
                 return action()
             except OSError as error:
-                reason = _first_line(error)
+                reason = reason_of(error)
                 over = pause is None or time.monotonic() - started + pause > LAST_START_S
                 if over or _hint(reason) is not None:
                     raise StorageError(self._failure(verb, key, reason)) from None
@@ -185,42 +181,7 @@ class Bucket:
         return f"{self.url}: {what}: {reason}; {hint or 'start again when the store works'}"
 
 
-class _Store:
-    """One connection: a URL without its prefix, and pyarrow's file systems, opened on first use."""
-
-    def __init__(self, scheme: str, bucket: str, options: dict[str, str]) -> None:
-        self.scheme, self.bucket, self.options = scheme, bucket, options
-        self._lock = threading.Lock()
-        self._opened: dict[bool, Any] = {}
-        self._exists = False
-        self.region: str | None = None  # of a bucket at Amazon, once looked up
-
-    def opened(self, at_once: bool = False) -> Any:
-        """pyarrow's file system. `at_once`: for objects uploaded in one request."""
-        with self._lock:
-            if at_once not in self._opened:
-                self._opened[at_once] = _open_s3(self, at_once) if self.scheme == "s3" else _open_gs(self)
-            return self._opened[at_once]
-
-    def confirm_bucket(self) -> None:
-        """Raises `OSError` if the bucket is missing, which pyarrow reports like a missing object. Checked once."""
-        from pyarrow.fs import FileType
-
-        if self._exists:
-            return
-        try:
-            missing = self.opened().get_file_info(self.bucket).type == FileType.NotFound
-        except OSError as error:
-            # Permission to read objects does not imply permission to look up the bucket.
-            if re.search("ACCESS_DENIED|HTTP status 403|PERMISSION_DENIED", str(error)) is None:
-                raise
-            missing = False
-        if missing:
-            raise OSError(f"bucket '{self.bucket}' not found")
-        self._exists = True
-
-
-def _parsed(url: str) -> tuple[_Store, str]:
+def _parsed(url: str) -> tuple[BucketConnection, str]:
     """The store and the prefix. Messages never have the host part or option values, which may be secret."""
     location = Location.parse(url)
     match = SCHEME.match(location.path)
@@ -246,7 +207,7 @@ def _parsed(url: str) -> tuple[_Store, str]:
         raise InputError(
             f"{scheme}://{bucket}: a prefix cannot have empty parts, '.' or '..'; write {scheme}://{bucket}/NAME/NAME"
         )
-    return _Store(scheme, bucket, _options(scheme, bucket, location.options)), prefix
+    return BucketConnection(scheme, bucket, _options(scheme, bucket, location.options)), prefix
 
 
 def _options(scheme: str, bucket: str, query: str) -> dict[str, str]:
@@ -273,133 +234,6 @@ def _is_key(text: str) -> bool:
     return all(part not in ("", ".", "..") for part in text.split("/"))
 
 
-def _open_s3(store: _Store, at_once: bool) -> Any:
-    # Not by pyarrow's from_uri, which would try a missing endpoint for 6 s and an unresponsive one for 100 s.
-    try:
-        from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
-    except ImportError:
-        raise InputError("s3:// needs a pyarrow built with S3; install pyarrow from its wheels") from None
-    endpoint, scheme = _endpoint(store)
-    try:
-        region = store.options.get("region")
-        if region is None and endpoint is None:  # at Amazon, where a bucket responds only in its own region
-            region = store.region = store.region or resolve_s3_region(store.bucket)
-        return S3FileSystem(
-            region=region,  # None: from the AWS_ variables and files
-            endpoint_override=endpoint,
-            scheme=scheme,
-            tls_ca_file_path=store.options.get("tls_ca_file_path"),
-            # One request instead of three. Not for uploads in parts: if their first request fails, pyarrow would write
-            # an empty object when the stream is dropped.
-            allow_delayed_open=at_once,
-            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),  # `Bucket._asked` retries
-        )
-    except ValueError as error:
-        raise InputError(
-            f"s3://{store.bucket}: {_first_line(error)}; correct the options after '?' or the AWS_ variables"
-        ) from None
-
-
-def _endpoint(store: _Store) -> tuple[str | None, str]:
-    """Host (and port) and scheme of a store that is not Amazon's. S3FileSystem ignores the environment variables."""
-    endpoint = store.options.get("endpoint_override")
-    if not endpoint:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    scheme = store.options.get("scheme", "https")
-    if not endpoint:
-        return None, scheme
-    if "@" in endpoint:
-        raise InputError(f"AWS_ENDPOINT_URL contains a user; {CREDENTIALS['s3']}")
-    named, separator, host = endpoint.rpartition("://")
-    if named not in ("", "http", "https"):
-        raise InputError(
-            f"s3://{store.bucket}: an endpoint must begin with http:// or https://;"
-            " correct AWS_ENDPOINT_URL or endpoint_override"
-        )
-    return host.rstrip("/"), named if separator else scheme
-
-
-def _open_gs(store: _Store) -> Any:
-    try:
-        from pyarrow.fs import GcsFileSystem
-    except ImportError:
-        raise InputError(
-            "gs:// needs a pyarrow built with Google Cloud Storage; install pyarrow from its wheels"
-        ) from None
-    return GcsFileSystem(
-        endpoint_override=store.options.get("endpoint_override"),
-        scheme=store.options.get("scheme"),
-        project_id=store.options.get("project_id"),
-        retry_time_limit=timedelta(seconds=3),
-    )
-
-
-def _read(store: _Store, place: str) -> bytes | None:
-    """Read an object. Raises `OSError`, to be retried, if it was replaced during the read.
-
-    pyarrow asks for the size, then for that many bytes, so that an object replaced in between would be truncated.
-    Opened as a file, since pyarrow reads streams without asking for the size, in one request per 16 KiB.
-    """
-    files = store.opened()
-    try:
-        with files.open_input_file(place) as file:
-            before, data = file.metadata(), bytes(file.read())
-        with files.open_input_file(place) as file:
-            after = file.metadata()
-    except FileNotFoundError:
-        store.confirm_bucket()
-        return None
-    if before != after:
-        raise OSError("the object was replaced while it was read")
-    return data
-
-
-def _write(store: _Store, place: str, data: bytes) -> None:
-    """Write all of `data`, or leave the object as it is.
-
-    A pyarrow stream cannot be aborted: when dropped or closed, it publishes what it was given so far. So no interrupt
-    may come between opening, writing and closing. Python delivers interrupts to the main thread only, hence the other
-    thread.
-    """
-    if threading.current_thread() is threading.main_thread():
-        with ThreadPoolExecutor(1, thread_name_prefix="bucket-write") as apart:
-            apart.submit(_publish, store, place, data).result()
-    else:
-        _publish(store, place, data)
-
-
-def _publish(store: _Store, place: str, data: bytes) -> None:
-    stream = store.opened(at_once=len(data) <= SINGLE_REQUEST_BYTES).open_output_stream(place)
-    stream.write(data)
-    stream.close()
-
-
-def _unless_missing(store: _Store, action: Callable[[str], None], place: str) -> None:
-    try:
-        action(place)
-    except FileNotFoundError:
-        store.confirm_bucket()
-
-
-def _sizes(store: _Store, top: str) -> dict[str, int]:
-    from pyarrow.fs import FileSelector, FileType
-
-    found = store.opened().get_file_info(FileSelector(top, recursive=True, allow_not_found=True))
-    sizes = {str(entry.path): int(entry.size) for entry in found if entry.type == FileType.File}
-    if not sizes:
-        store.confirm_bucket()
-    return sizes
-
-
 def _hint(reason: str) -> str | None:
     """A hint for an error that does not go away; None for one that may be transient."""
     return next((hint for pattern, hint in LASTING if re.search(pattern, reason, re.IGNORECASE)), None)
-
-
-def _first_line(error: BaseException) -> str:
-    """The reason on one line, without secrets from the environment."""
-    lines = str(error).strip().splitlines()
-    reason = clean(lines[0].rstrip(".; ")) if lines else named(error)
-    for secret in filter(None, map(os.environ.get, SECRET_VARIABLES)):
-        reason = reason.replace(secret, "***")
-    return reason

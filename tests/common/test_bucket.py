@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-import hcpr_tune.common.bucket
 from hcpr_tune.common.bucket import Bucket, is_bucket
+from hcpr_tune.common.bucket_connection import BucketConnection
 from hcpr_tune.errors import InputError, StorageError
 from tests.s3 import SECRET, S3Server, s3_server
 
@@ -331,7 +331,7 @@ def test_a_store_that_comes_back_is_used_again(bucket: Bucket, server: S3Server)
 def test_a_write_that_failed_leaves_what_was_there(
     bucket: Bucket, server: S3Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], size: int
 ) -> None:
-    monkeypatch.setattr(hcpr_tune.common.bucket, "PAUSES_S", ())
+    monkeypatch.setattr("hcpr_tune.common.bucket.PAUSES_S", ())
     bucket.write("x", b"good")
     server.stop()
     with pytest.raises(StorageError) as caught:
@@ -346,7 +346,7 @@ def test_a_write_that_failed_leaves_what_was_there(
 @pytest.mark.parametrize("size", [10, 5_000_000])
 def test_an_interrupt_does_not_cut_an_object_off(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     bucket.write("x", b"good")
-    opened = hcpr_tune.common.bucket._Store.opened
+    opened = BucketConnection.opened
     # What is started in the background ignores Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -361,7 +361,9 @@ def test_an_interrupt_does_not_cut_an_object_off(bucket: Bucket, monkeypatch: py
 
     with monkeypatch.context() as patched:
         patched.setattr(
-            hcpr_tune.common.bucket._Store, "opened", lambda store, at_once=False: Interrupting(opened(store, at_once))
+            BucketConnection,
+            "opened",
+            lambda store, at_once=False: Interrupting(opened(store, at_once)),
         )
         with pytest.raises(KeyboardInterrupt):
             bucket.write("x", b"n" * size)
