@@ -8,6 +8,7 @@ from typing import Any
 
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import outlets
+from hcpr_tune.training.data.registry import DATASETS
 
 
 def add_parser(commands: Any) -> None:
@@ -15,7 +16,8 @@ def add_parser(commands: Any) -> None:
     data = commands.add_parser(
         "data", help="download a dataset", description="Download a dataset before a training needs it."
     )
-    data.add_argument("name", metavar="NAME", help="cifar10, cifar100, svhn or fashion_mnist")
+    names = ", ".join(name for name, spec in DATASETS.items() if spec.download is not None)
+    data.add_argument("name", metavar="NAME", help=f"one of {names}")
     data.add_argument("--root", default="data", metavar="DIR", help="where it goes (task.root; default: data)")
 
 
