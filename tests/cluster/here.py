@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from hcpr_tune.execution.cluster import Cluster, connected
 
@@ -26,10 +26,21 @@ def shared_ray() -> Cluster:
 @contextlib.contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
     """Does `work` in a thread beside the block, and raises what went wrong there."""
-    with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(work)
-        yield
-        done.result()
+    wrong: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            wrong.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield
+    thread.join(120)
+    if wrong:
+        raise wrong[0]
+    assert not thread.is_alive(), "the search ended, and what was waited for has not happened"
 
 
 def disconnect() -> None:
