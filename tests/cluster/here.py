@@ -1,5 +1,6 @@
-"""Commands in the tests' own process, on one Ray for all of them: starting Ray, and importing torch, costs most of a
-search's time. It is a Ray as the command line starts it; a process that is connected to Ray already uses that.
+"""One Ray for the searches in the tests' own process: starting Ray, and importing torch, takes most of a search's time.
+
+It is started as the command line starts it; a process that is connected to Ray already uses that.
 """
 
 from __future__ import annotations
