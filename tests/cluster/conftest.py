@@ -15,10 +15,11 @@ __all__ = ["ONE_WORKER", "s3_server"]
 
 
 @pytest.fixture(scope="package", autouse=True)
-def one_ray():
+def one_ray(tmp_path_factory):
     """Workers and commands find the modules of the tests; what `shared_ray` connected is over with the last test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
         disconnect()
 

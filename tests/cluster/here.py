@@ -1,13 +1,14 @@
-"""Commands in the tests' own process, on one Ray for all of them: starting Ray, and importing torch, costs most of a
-search's time. It is a Ray as the command line starts it; a process that is connected to Ray already uses that.
+"""One Ray for the searches in the tests' own process: starting Ray, and importing torch, takes most of a search's time.
+
+It is started as the command line starts it; a process that is connected to Ray already uses that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from hcpr_tune.execution.cluster import Cluster, connected
 
@@ -26,10 +27,21 @@ def shared_ray() -> Cluster:
 @contextlib.contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
     """Does `work` in a thread beside the block, and raises what went wrong there."""
-    with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(work)
-        yield
-        done.result()
+    wrong: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            wrong.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield
+    thread.join(120)
+    if wrong:
+        raise wrong[0]
+    assert not thread.is_alive(), "the search ended, and what was waited for has not happened"
 
 
 def disconnect() -> None:

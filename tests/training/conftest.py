@@ -52,7 +52,7 @@ def tiny_recipe() -> Recipe:
         model=Model(width=4),
         epochs=4,
         segment_ends=(2,),
-        batch_size=128,
+        batch_size=64,
         pace=Schedule(0.2, 1.0, ramp=1.0, shape="linear"),
         consistency=Schedule(0.5, 1.0, ramp=1.0, shape="cosine"),
         attack=Attack(epsilon=0.1, steps=Schedule(2, 2), step_size=0.05),
