@@ -12,8 +12,8 @@ from hcpr_tune.views.templates import markdown_environment
 from hcpr_tune.views.verdicts import (
     SPLITS,
     TABLE_TITLES,
+    access_words,
     barred_words,
-    openings_words,
     p_words,
     percent,
     table_rows,
@@ -44,8 +44,8 @@ def verdict_md(plain: Mapping[str, Any], program: str) -> str:
             ],
             "checks": _checks(plain),
             "how": list(_how(plain)),
-            "openings": openings_words(plain["openings"]),
-            "each_opening": [_opening(one) for one in plain["openings"]],
+            "test_accesses": access_words(plain["openings"]),
+            "each_access": [_access(one) for one in plain["openings"]],
             "again": list(_again(plain, program)),
         },
     )
@@ -173,7 +173,7 @@ def _versions(plain: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in plain["versions"].items())
 
 
-def _opening(one: Mapping[str, Any]) -> tuple[str, str, str]:
+def _access(one: Mapping[str, Any]) -> tuple[str, str, str]:
     """When the test images were used, by which command, and what it showed."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["time"]))
     return when, one["command"], ", ".join(f"{name} {percent(of)}" for name, of in one.get("numbers", {}).items())
@@ -221,7 +221,7 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
             "numbers": list(_card_numbers(plain, chosen)),
             "several_seeds": not is_elsewhere(plain) and of_winner is not None and len(of_winner["models"]) > 1,
             "unreliable": "; ".join(of_winner["unreliable"]) if of_winner is not None else "",
-            "openings": openings_words(plain["openings"]),
+            "test_accesses": access_words(plain["openings"]),
             "worst": _worst(plain),
             "folder_literal": json.dumps(folder, ensure_ascii=False),
             "commands": {

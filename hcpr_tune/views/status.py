@@ -12,7 +12,7 @@ from hcpr_tune.search.record.results import StudyFolder, rung_accuracies, rungs_
 from hcpr_tune.search.scheduling.asha import hopeless, next_decision, over_budget, usual_epochs
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.lease import LeaseHolder
-from hcpr_tune.views.summary import Alarm, alarms, gain_points, judged, stopped_at
+from hcpr_tune.views.summary import Alarm, alarms, best_and_front, gain_points, stopped_at
 from hcpr_tune.views.verdicts import read_verdict, short
 
 MOST_LEADERS = 10
@@ -31,8 +31,8 @@ STATES = {
 }
 """The states of a study, and the words for them."""
 OPTIMISTIC = (
-    "the best trial was chosen by the images that it is measured on, and the published recipe, trial 0, is one of the"
-    " trials that it was chosen from"
+    "the best trial was chosen by its score on the same images, and the published recipe, trial 0, is one of the trials"
+    " that it was chosen from"
 )
 
 Plain = dict[str, Any]
@@ -65,7 +65,7 @@ def holder_plain(holder: LeaseHolder | None, now: float) -> Plain | None:
 
 def study_status(study: StudySpec, history: History, alive: bool = True) -> Plain:
     """A snapshot of everything that is shown of a study. `alive`: whether a search is running."""
-    ranked, (best, members), published = history.ranked(), judged(study, history), history.trials.get(0)
+    ranked, (best, members), published = history.ranked(), best_and_front(study, history), history.trials.get(0)
     running = sorted(history.running, key=lambda trial: trial.number) if alive else []
     return {
         "objective": list(study.settings.objective),
@@ -88,7 +88,7 @@ def study_status(study: StudySpec, history: History, alive: bool = True) -> Plai
         "running": [running_plain(trial) for trial in running],
         "alarms": [alarm_plain(alarm) for alarm in alarms(study, history)],
         "losses": list(history.losses),
-        "rungs_worth": rungs_plain(study, history),
+        "rank_correlations": rungs_plain(study, history),
     }
 
 
@@ -100,7 +100,7 @@ def answer(folder: StudyFolder, study: StudySpec, history: History, alive: bool)
         "ledger": totals,
         "paths": paths(folder),
         "verdict": short(read_verdict(folder.root)),
-        "test_openings": history.openings,
+        "test_accesses": history.openings,
     }
     return study_status(study, history, alive) | more
 

@@ -11,13 +11,13 @@ from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, rung_cor
 from hcpr_tune.search.spec.study import StudySpec
 
 
-def judged(study: StudySpec, history: History) -> tuple[Trial | None, list[Trial]]:
+def best_and_front(study: StudySpec, history: History) -> tuple[Trial | None, list[Trial]]:
     """The best trial, as in `results.winner`, and the front; computed once for each state of the history."""
-    kept: tuple[Trial | None, list[Trial]] | None = history.derived.get("judged")
+    kept: tuple[Trial | None, list[Trial]] | None = history.derived.get("best and front")
     if kept is None:
         members = front(study, history)
         kept = next(iter(members or history.ranked()), None), members
-        history.derived["judged"] = kept
+        history.derived["best and front"] = kept
     return kept
 
 
@@ -26,7 +26,7 @@ def gain_points(study: StudySpec, history: History) -> float | None:
 
     None while one of them has no score.
     """
-    (best, _), published = judged(study, history), history.trials.get(0)
+    (best, _), published = best_and_front(study, history), history.trials.get(0)
     if best is None or published is None or best.score is None or published.score is None:
         return None
     return 100 * (best.score - published.score)
@@ -49,14 +49,14 @@ def rung_lines(study: StudySpec, history: History) -> list[str]:
                 f"rung {rung}: rank correlation not known yet ({rung_correlation.end.trials} of {FEWEST_POINTS} trials)"
             )
         elif rung_correlation.end.rho >= least:
-            lines.append(f"{known}; it stops trials")
+            lines.append(f"{known}: it stops trials")
         elif rung_correlation.halves(least):
             lines.append(
-                f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out"
-                " to be wrong"
+                f"{known}, below {least:g}, but perhaps by chance: it stops trials, and promotes them later if the"
+                " correlation proves too low"
             )
         else:
-            lines.append(f"{known}, below {least:g}: it predicts too little and stops no trials")
+            lines.append(f"{known}, below {least:g}: too low to stop trials")
     return lines
 
 
@@ -84,7 +84,7 @@ def alarms(study: StudySpec, history: History) -> list[Alarm]:
         numbers = tuple(trial.number for trial in trials)
         many = f"{len(trials)} trials" if len(trials) > 1 else f"trial {numbers[0]}"
         found.append(Alarm(status, f"{many} {status}: {reason}", numbers))
-    best, _ = judged(study, history)
+    best, _ = best_and_front(study, history)
     short = study.goal.shortfall(best.scores[best.best_rung]) if best is not None else 0.0
     if short:
         floor = study.settings.constraints.clean_accuracy

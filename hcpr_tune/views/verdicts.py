@@ -196,18 +196,18 @@ def _notes(plain: Mapping[str, Any]) -> Iterator[str]:
             f" attack, it has {percent(optimism['again'])}: {abs(optimism['points']):.1f} points too"
             f" {'optimistic' if optimism['points'] >= 0 else 'pessimistic'}."
         )
-    yield openings_words(plain["openings"])
+    yield access_words(plain["openings"])
 
 
-def openings_words(openings: list[dict[str, Any]]) -> str:
+def access_words(accesses: list[dict[str, Any]]) -> str:
     """How often the test images of a study were used."""
-    if not openings:
+    if not accesses:
         return "The test images were not used."
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(openings[0]["time"]))
-    if len(openings) == 1:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(accesses[0]["time"]))
+    if len(accesses) == 1:
         return f"The test images were used once, on {when}."
     return (
-        f"The test images were used {len(openings)} times, first on {when}: later choices were made with their results"
+        f"The test images were used {len(accesses)} times, first on {when}: later choices were made with their results"
         " known."
     )
 

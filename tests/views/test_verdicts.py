@@ -13,9 +13,9 @@ from hcpr_tune.verdict.decision.conclusion import conclude
 from hcpr_tune.views.report.report import write_report
 from hcpr_tune.views.verdicts import (
     VERDICT_JSON,
+    access_words,
     difference_words,
     mean_words,
-    openings_words,
     read_verdict,
     short,
     table_rows,
@@ -132,7 +132,7 @@ def test_the_lines_begin_with_the_answer_and_end_with_the_openings(plain):
         f"  against published, {mean_words(numbers['candidates']['published']['robust_accuracy'])}:"
         f" {difference_words(numbers['differences']['published'])}."
     )
-    assert lines[-1] == openings_words(plain["openings"]) == "The test images were not used."
+    assert lines[-1] == access_words(plain["openings"]) == "The test images were not used."
 
 
 def test_a_published_recipe_that_wins_is_said_first(study, history):

@@ -87,7 +87,7 @@ def told_of(storage: str, name: str, place: ObjectStore, address: str, when: flo
     from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import reopen
     from hcpr_tune.views.status import counts, done, holder_plain, scored, state_of
-    from hcpr_tune.views.summary import gain_points, judged
+    from hcpr_tune.views.summary import best_and_front, gain_points
 
     try:
         _, study, history = reopen(storage, name, "list ")
@@ -104,7 +104,7 @@ def told_of(storage: str, name: str, place: ObjectStore, address: str, when: flo
         "holder": holder_plain(holder, now),
         "trials": count,
         "trials_done": done(count),
-        "best": scored(judged(study, history)[0]),
+        "best": scored(best_and_front(study, history)[0]),
         "gain_points": gain_points(study, history),
         "last_event": last,
         "age_seconds": None if last is None else max(0.0, now - last),

@@ -352,7 +352,7 @@ def best_metrics(study: StudySpec, history: History) -> dict[str, Any]:
         "published": trial_metrics(published),
         "objective": list(study.settings.objective),
         "front": [trial.number for trial in front(study, history)],
-        "rungs_worth": rungs_plain(study, history),
+        "rank_correlations": rungs_plain(study, history),
         **pairs,
         "masking_validation": masking_of(best),
         "chosen_from": sum(bool(trial.rungs) for trial in history.trials.values()),

@@ -14,10 +14,10 @@ from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.results import ACCURACIES, StudyFolder, most_checkpoints
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.status import Plain, alarm_plain, answer, counts, running_plain, scored, seconds_left, state_of
-from hcpr_tune.views.summary import Alarm, alarms, gain_points, judged
+from hcpr_tune.views.summary import Alarm, alarms, best_and_front, gain_points
 from hcpr_tune.views.wording import clock, printable
 
-TOLD_AS_THEY_ARE = {"loss": "what", "workers": "workers"}
+PASSED_ON = {"loss": "what", "workers": "workers"}
 """Events that are passed on as news, and the key of their value."""
 
 NUMBER = re.compile(r"[-+.\w]*\d[-+.\w]*|nan|inf")
@@ -29,12 +29,12 @@ class EventLog:
     def __init__(self, study: StudySpec, history: History) -> None:
         """Alarms that the history already has are not news."""
         self._study = study
-        self._told = {kind_of(alarm) for alarm in alarms(study, history)}
+        self._known = {kind_of(alarm) for alarm in alarms(study, history)}
 
     def of(self, event: Event, history: History) -> list[Plain]:
         kind = event["event"]
-        if kind in TOLD_AS_THEY_ARE:
-            name = TOLD_AS_THEY_ARE[kind]
+        if kind in PASSED_ON:
+            name = PASSED_ON[kind]
             return [{"news": kind, "time": event["time"], name: event[name]}]
         if kind != "job_end":
             return []
@@ -52,7 +52,7 @@ class EventLog:
             "reason": trial.reason,
             "worker": running_plain(trial)["worker"],
             **(at_rung(trial.at_rung(trial.last_rung)) if reached else {}),
-            "best": scored(judged(study, history)[0]),
+            "best": scored(best_and_front(study, history)[0]),
             "gain_points": gain_points(study, history),
             "trials": counts(study, history),
             "seconds": history.seconds,
@@ -62,9 +62,9 @@ class EventLog:
     def _alarms(self, event: Event, history: History) -> list[Plain]:
         found = []
         for alarm in alarms(self._study, history):
-            if kind_of(alarm) not in self._told:
+            if kind_of(alarm) not in self._known:
                 found.append({"news": "alarm", "time": event["time"], **alarm_plain(alarm)})
-            self._told.add(kind_of(alarm))
+            self._known.add(kind_of(alarm))
         return found
 
 
@@ -158,8 +158,8 @@ def start_news(
         "workers": workers,
         "checkpoints_at_most": most_checkpoints(study, history, workers),
         "checkpoint_bytes": checkpoint_bytes or None,
-        "goes_on_from": counts(study, history, alive=False) if history.trials else None,
-        "best": scored(judged(study, history)[0]),
+        "resumed_with": counts(study, history, alive=False) if history.trials else None,
+        "best": scored(best_and_front(study, history)[0]),
         "damage": history.damage or None,
     }
 

@@ -33,7 +33,7 @@ from hcpr_tune.views.report.figures.shown import (
     number,
     values_of,
 )
-from hcpr_tune.views.report.optuna_study import as_judged
+from hcpr_tune.views.report.optuna_study import best_rung_scores
 from hcpr_tune.views.summary import rung_lines, stopped_at
 
 MOST_CURVE_POINTS = 12_000
@@ -106,7 +106,7 @@ def _front_of_both(history: History) -> tuple[list[tuple[float, float]], int]:
     points = [
         (scores["clean_accuracy"], scores["robust_accuracy"])
         for trial in history.ranked()
-        if (scores := as_judged(trial))
+        if (scores := best_rung_scores(trial))
     ]
     members = [point for point, rank in zip(points, fronts(points), strict=True) if rank == 0]
     return sorted(set(members)), len(members)
@@ -164,8 +164,8 @@ def _thinned(trial: Trial, points: list[tuple[int, float, float]], total: int) -
     rungs = set(trial.positions.values())
     return [
         point
-        for place, point in enumerate(points)
-        if place % every == 0 or point[0] in rungs or place == len(points) - 1
+        for index, point in enumerate(points)
+        if index % every == 0 or point[0] in rungs or index == len(points) - 1
     ]
 
 
@@ -206,12 +206,12 @@ def _lines(kind: str, points: dict[int, list[tuple[int, float, float]]], history
 
 def rungs(study: StudySpec, history: History) -> Shown:
     """The score at each rung against a later score."""
-    worths = rung_correlations(history, study.rungs)
-    if not worths:
+    correlations = rung_correlations(history, study.rungs)
+    if not correlations:
         return Shown("There is only one rung: nothing is stopped early.")
     pairs = {
         rung: [one for one in history.trials.values() if {rung, rung_correlation.end.later} <= one.scores.keys()]
-        for rung, rung_correlation in worths.items()
+        for rung, rung_correlation in correlations.items()
     }
     total = max(map(len, pairs.values()))
     pairs = {rung: few(study, history, trials) for rung, trials in pairs.items()}
@@ -227,7 +227,7 @@ def rungs(study: StudySpec, history: History) -> Shown:
     figure = make_subplots(rows=1, cols=len(pairs), horizontal_spacing=0.08)
     best = winner(study, history)
     for column, (rung, trials) in enumerate(pairs.items(), start=1):
-        later = worths[rung].end.later
+        later = correlations[rung].end.later
         figure.add_trace(_rung_points(rung, later, trials, best), row=1, col=column)
         figure.update_xaxes(title=f"robust accuracy at epoch {rung}", tickformat=".0%", row=1, col=column)
         figure.update_yaxes(title=f"at epoch {later}", tickformat=".0%", row=1, col=column)
