@@ -11,7 +11,7 @@ from hcpr_tune.views.wording import amount, lasting, working
 
 NAMES: dict[str, tuple[str, Callable[[float], str]]] = {
     "workers": ("workers, as a mean over the time", amount),
-    "wall_clock": ("time on the clock", lasting),
+    "wall_clock": ("wall-clock time", lasting),
     "worker_seconds": ("jobs held workers for", working),
     "use": ("of workers' time for training, evaluation, checkpoints", lambda share: f"{100 * share:.0f} %"),
     "epochs": ("epochs trained", amount),
@@ -27,23 +27,23 @@ TITLES = ("", "planned", "so far")
 
 def foreseen_rows(study: StudySpec, history: History) -> list[tuple[str, str, str]]:
     """(what, planned, so far) for each figure; empty without a plan."""
-    return [(NAMES[name][0], *values) for name, values in _told(study, history).items()]
+    return [(NAMES[name][0], *values) for name, values in _compared(study, history).items()]
 
 
 def foreseen_line(study: StudySpec, history: History) -> str:
     """The main figures in one line; empty without a plan."""
-    told = _told(study, history)
-    if not told:
+    compared = _compared(study, history)
+    if not compared:
         return ""
-    (workers, had), (clock, taken) = told["workers"], told["wall_clock"]
-    (work, worked), (score, measured) = told["worker_seconds"], told["score"]
+    (workers, had), (clock, taken) = compared["workers"], compared["wall_clock"]
+    (work, worked), (score, measured) = compared["worker_seconds"], compared["score"]
     return (
         f"plan         {clock} planned on {workers} workers, {taken} taken on {had}; {work} planned, {worked} taken;"
         f" score {score} planned, {measured} measured"
     )
 
 
-def _told(study: StudySpec, history: History) -> dict[str, tuple[str, str]]:
+def _compared(study: StudySpec, history: History) -> dict[str, tuple[str, str]]:
     """(planned, so far) in words."""
     return {
         name: (_words(name, planned), _words(name, actual)) for name, planned, actual in against_plan(study, history)

@@ -96,14 +96,14 @@ def _why(results: Sequence[Result], unbeaten: Collection[str], one: Result) -> s
     if one["score"]["mean"] >= max(other["score"]["mean"] for other in left):
         return f"{best_of}; of these it scores highest."
     return (
-        f"{best_of}. It is not shown to score lower than the best of these, and of those that are not it takes the"
-        " fewest worker-hours."
+        f"{best_of}. Of these, it takes the fewest worker-hours among those that are not shown to score lower than the"
+        " best one."
     )
 
 
 def _saving(one: Result, base: Result, unit: str, size: float) -> str:
     """What it saves compared to the study as the space has it, and what that costs in score."""
-    clock = _saved(one, base, "wall_clock_seconds", lasting, "on the clock")
+    clock = _saved(one, base, "wall_clock_seconds", lasting, "wall-clock time")
     work = _saved(one, base, "worker_seconds", lambda seconds: f"{amount(seconds / size)} {unit}", "")
     gain = one["gain_over_base"]
     points = 100 * gain["mean"]
@@ -134,10 +134,10 @@ def plan_table(results: Sequence[Result], unbeaten: Collection[str], chosen: str
     titles = ("wall-\nclock", unit.replace("-", "-\n"), "used", "check-\npoints", "score (95 %)", "loss (95 %)")
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
-    for place, one in enumerate(results, start=1):
+    for index, one in enumerate(results, start=1):
         table.add_row(
             mark(one, unbeaten, chosen),
-            str(place),
+            str(index),
             lasting(one["wall_clock_seconds"]["mean"]),
             amount(one["worker_seconds"]["mean"] / size),
             f"{100 * one['use']['mean']:.0f} %",
@@ -146,7 +146,7 @@ def plan_table(results: Sequence[Result], unbeaten: Collection[str], chosen: str
             points_words(one["loss"]),
             style="bold" if one["variant"] == chosen else "",
         )
-    names = [Text(f"{place:>4}  {short(one['variant'])}") for place, one in enumerate(results, start=1)]
+    names = [Text(f"{index:>4}  {short(one['variant'])}") for index, one in enumerate(results, start=1)]
     return Group(table, *names, Text(MARKS_WORDS if len(results) > 1 else "intervals over the repeats, 95 %"))
 
 

@@ -32,8 +32,8 @@ STATES = {
 }
 """The states of a study, and the words for them."""
 OPTIMISTIC = (
-    "the best trial was chosen by the images that it is measured on, and the published recipe, trial 0, is one of the"
-    " trials that it was chosen from"
+    "the best trial was chosen by its score on the same images, and the published recipe, trial 0, is one of the trials"
+    " that it was chosen from"
 )
 
 Plain = dict[str, Any]
@@ -90,7 +90,7 @@ def study_status(study: StudySpec, history: History, alive: bool = True) -> Plai
         "running": [running_plain(trial) for trial in running],
         "alarms": [alarm_plain(alarm) for alarm in alarms(study, history)],
         "losses": list(history.losses),
-        "rungs_worth": rungs_plain(study, history),
+        "rank_correlations": rungs_plain(study, history),
     }
 
 

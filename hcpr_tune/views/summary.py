@@ -39,14 +39,14 @@ def rung_lines(study: StudySpec, history: History) -> list[str]:
                 f"rung {rung}: rank correlation not known yet ({rung_correlation.end.trials} of {FEWEST_POINTS} trials)"
             )
         elif rung_correlation.end.rho >= least:
-            lines.append(f"{known}; it stops trials")
+            lines.append(f"{known}: it stops trials")
         elif rung_correlation.halves(least):
             lines.append(
-                f"{known}, below {least:g} but not certainly so; it stops trials, and promotes them if that turns out"
-                " to be wrong"
+                f"{known}, below {least:g}, but perhaps by chance: it stops trials, and promotes them later if the"
+                " correlation proves too low"
             )
         else:
-            lines.append(f"{known}, below {least:g}: it predicts too little and stops no trials")
+            lines.append(f"{known}, below {least:g}: too low to stop trials")
     return lines
 
 

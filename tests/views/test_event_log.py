@@ -106,7 +106,7 @@ def test_the_first_and_the_last_object_exist_for_every_kind_of_study(name, tmp_p
     history, folder = folded(study, events), StudyFolder(tmp_path / "one")
     start = json.loads(json.dumps(start_news(folder, study, history, 2, 0, ""), allow_nan=False))
     assert (start["news"], start["dashboard"], start["checkpoint_bytes"]) == ("start", None, None)
-    assert (start["goes_on_from"] is None) == (not history.trials)
+    assert (start["resumed_with"] is None) == (not history.trials)
     result = json.loads(json.dumps(result_news(folder, study, history, 1, interrupted=True), allow_nan=False))
     assert (result["news"], result["exit_code"], result["exit_reason"]) == ("result", 1, "interrupted")
     assert result["ledger"]["total"]["attack"] >= 0

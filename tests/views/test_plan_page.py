@@ -58,9 +58,9 @@ def test_the_answer_says_what_to_take_why_and_what_it_saves():
     assert answer_lines(results, {"as the space has it", "epochs=9"}, "epochs=9", "robust_accuracy") == [
         "Take epochs=9: 30 min on 4 workers, 2 worker-hours, and an expected robust accuracy of 57.0 % (55.0 to 59.0),"
         " 1.0 points (0.0 to 2.0) below the best trial that it starts.",
-        "No variant beats another. It is not shown to score lower than the best of these,"
-        " and of those that are not it takes the fewest worker-hours.",
-        "Compared to the study as the space has it, it takes 1.5 h (75 %) less on the clock and 6 worker-hours (75 "
+        "No variant beats another. Of these, it takes the fewest worker-hours among those that are not shown to score"
+        " lower than the best one.",
+        "Compared to the study as the space has it, it takes 1.5 h (75 %) less wall-clock time and 6 worker-hours (75 "
         "%) less;"
         " its score is 3.0 points lower (-7.0 to +1.0), which shows no difference.",
     ]

@@ -342,7 +342,7 @@ def test_the_costs_are_held_against_the_plan(tmp_path):
     text = Text(page).sections["costs"]
     epochs = sum(len(trial.epochs) for trial in history.trials.values())
     assert f"epochs trained90{epochs}" in text
-    assert "time on the clock30 min" in text
+    assert "wall-clock time30 min" in text
     assert f"score of the best trialnot known{100 * history.best_trial.score:.1f} %" in text
     assert "optimistic in comparison" in text
     unplanned = write_report(StudyFolder(tmp_path), study_of(3), history_like(study_of(3), 3))

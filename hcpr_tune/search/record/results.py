@@ -336,7 +336,7 @@ def best_metrics(study: StudySpec, history: History) -> dict[str, Any]:
         "published": trial_metrics(published),
         "objective": list(study.settings.objective),
         "front": [trial.number for trial in history.best_trials],
-        "rungs_worth": rungs_plain(study, history),
+        "rank_correlations": rungs_plain(study, history),
         **pairs,
         "masking_validation": masking_of(best),
         "chosen_from": sum(bool(trial.rungs) for trial in history.trials.values()),

@@ -83,7 +83,7 @@ def gain_words(context: ReportContext, best: Trial) -> str:
 def caveats(context: ReportContext, best: Trial) -> str:
     """Caveats about the numbers."""
     candidates = sum(bool(trial.rungs) for trial in context.history.trials.values())
-    opened = words_on_test_access(context.history.test_accesses)
+    accesses = words_on_test_access(context.history.test_accesses)
     words = (
         f"Robust accuracy is under the margin attack, {context.study.recipe.evaluation.steps} steps, on images that the"
         " models were not trained on."
@@ -91,10 +91,10 @@ def caveats(context: ReportContext, best: Trial) -> str:
     if candidates > 1 and best.number:
         words += (
             f" The best was chosen from {candidates} trials by these same images, so its numbers and its gain are"
-            " optimistic; the interval of the gain does not account for the choice, and is as wide as for different"
-            " images."
+            " optimistic. The interval of the gain does not account for the choice; it is computed as if the two"
+            " accuracies had been measured on different images, and so is rather too wide."
         )
-    return f"{words} {opened}"
+    return f"{words} {accesses}"
 
 
 def comparison(context: ReportContext, best: Trial) -> dict[str, Any]:
@@ -132,21 +132,21 @@ def next_commands(context: ReportContext, best: Trial | None) -> list[tuple[str,
     if best is not None and there(folder.best / "recipe.toml"):
         recipe = option("--recipe", folder.best / "recipe.toml")
         again = command("train", recipe, program=context.program)
-        lines.append(("Train it again, with the same numbers on the same machine", again))
+        lines.append(("Train it again (on the same machine, with the same numbers)", again))
         if best.state != "completed":
             lines.append(("Train it to the end: it was stopped early", f"{again} --set stop_epoch=0"))
     if best is not None and there(folder.best / "model.safetensors"):
         model = option("--model", folder.best)
         attack = command("evaluate", model, "--attack autoattack", program=context.program)
-        lines.append(("Attack the model harder, on the same images", attack))
+        lines.append(("Evaluate the model under AutoAttack, on the same images", attack))
     if (
         best is not None
         and not context.alive
         and any(trial.status == "completed" for trial in context.history.trials.values())
     ):
         judge = about("verdict", folder, program=context.program)
-        lines.append(("Train the best again on new seeds, and evaluate them under AutoAttack", judge))
-        lines.append(("The same, and use the test images at the end, once", f"{judge} --test"))
+        lines.append(("Train the best trials again with new seeds, and evaluate them under AutoAttack", judge))
+        lines.append(("The same, and at the end evaluate once on the test images", f"{judge} --test"))
     if context.alive:
         lines.append(("See its status", about("status", folder, program=context.program)))
     else:

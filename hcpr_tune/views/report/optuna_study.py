@@ -72,7 +72,7 @@ def at_epoch(epoch: int) -> Scores:
     return lambda trial: trial.scores.get(epoch)
 
 
-def as_judged(trial: Trial) -> dict[str, float] | None:
+def best_rung_scores(trial: Trial) -> dict[str, float] | None:
     """The scores of a trial at its best rung."""
     return trial.scores[trial.best_rung] if trial.scores else None
 
@@ -88,7 +88,7 @@ def optuna_study(
     scored = [(trial, found) for trial in trials if (found := scores(trial))]
     if 0 < most < len(scored):
         chosen = sorted(random.Random(0).sample(range(len(scored)), most))
-        scored = [scored[place] for place in chosen]
+        scored = [scored[index] for index in chosen]
     points = [full_params(study, trial.params) for trial, _ in scored]
     space = drawn_space(study, points)
     level = optuna.logging.get_verbosity()

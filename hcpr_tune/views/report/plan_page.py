@@ -25,7 +25,7 @@ from hcpr_tune.views.wording import amount, disk, lasting
 
 FIGURES = {
     "scores": ("Score and cost of each variant", "More work pays off only if the score rises."),
-    "busy": ("Workers over time", "Workers that wait are paid for too."),
+    "busy": ("Workers over time", "Idle workers are paid for too."),
     "rungs": (
         "What each rung saves and loses",
         "A rung saves what the stopped trials would have taken, and may lose the best.",
@@ -39,7 +39,7 @@ COSTS = {
     "last_evaluation": "the evaluation of the last epoch",
     "checkpoint": "writing a checkpoint",
     "start": "start of a job on a new process",
-    "job": "start of a job on a used process",
+    "job": "start of a job on a process that ran another before",
     "report": "waiting after a report, apart from the driver's part",
     "driver_report": "the driver, for a report",
     "driver_job": "the driver, for a job that it hands out",
@@ -121,7 +121,7 @@ def variants_section(plan: PlanShown) -> Section:
     """A sortable table of all variants."""
     unit, _ = work_unit(plan.results)
     titles = ["number", "variant", "kind", "wall-clock", unit, "score", "loss (points)", "workers", "used"]
-    titles += ["driver busy", "trials", "epochs", "deaths", "checkpoints kept", "written"]
+    titles += ["driver busy", "trials", "epochs", "worker deaths", "checkpoints kept", "checkpoints written"]
     note = (
         "Means over the repeats, score and loss with 95 % intervals. Used: the share of the workers' time for training,"
         " evaluation and checkpoints that counted. Score: the true score of the trial that the search chooses; loss:"
@@ -172,9 +172,9 @@ def rungs_table(plan: PlanShown) -> Table:
         if words == "chosen" or one is not best
         for rung in one["rungs"]
     ]
-    titles = ["rung", "trials that reach it", "that stop there", "rank correlation with the truth"]
-    titles += ["as the search measures it", "enough to stop trials, of the repeats", f"{unit} saved"]
-    return Table([*titles, "best trial lost there, of the repeats"], rows, "What each rung saves and loses")
+    titles = ["rung", "trials that reach it", "trials that stop there", "rank correlation with the truth"]
+    titles += ["as the search measures it", "repeats where it is high enough to stop trials", f"{unit} saved"]
+    return Table([*titles, "repeats where the best trial is stopped there"], rows, "What each rung saves and loses")
 
 
 def costs_section(plan: PlanShown) -> Section:

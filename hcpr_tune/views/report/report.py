@@ -31,11 +31,11 @@ NAME = "report.html"
 LEAD = {
     "accuracies": "The trade-off of each recipe between clean and attacked images.",
     "curves": "How the trials improved, and which were stopped early.",
-    "rungs": "Early stopping is only as good as an early score predicts the final one.",
-    "parallel": "Where good recipes are, all dimensions at once.",
+    "rungs": "Early stopping works only as well as early scores predict the final ones.",
+    "parallel": "Where in the search space the good recipes are, all dimensions at once.",
     "importance": "Which dimensions the accuracies depend on.",
-    "slices": "The same, one dimension at a time.",
-    "pairs": "Where the attack still succeeds: the true class, and what it is turned into.",
+    "slices": "How the accuracies depend on each dimension by itself.",
+    "pairs": "Where the attack still succeeds: the true class, and the class that the model takes it for.",
     "costs": "What the search spent, and what it saved.",
 }
 """The line above each figure: what it is for."""
@@ -138,7 +138,7 @@ def planned_table(context: ReportContext) -> Table:
 def alarm_section(context: ReportContext) -> Section:
     """What the user should look at."""
     found = [(alarm.kind, alarm.words) for alarm in alarms(context.study, context.history)]
-    found += [("loss", f"lost and done again: {what}") for what in context.history.losses]
+    found += [("loss", f"lost and repeated: {what}") for what in context.history.losses]
     return Section("alarms", "Alarms", "alarms", {"alarms": found, "none": no_alarm_words(context)})
 
 

@@ -17,7 +17,7 @@ from hcpr_tune.views.status import Plain, alarm_plain, answer, counts, running_p
 from hcpr_tune.views.summary import Alarm, alarms, gain_points
 from hcpr_tune.views.wording import clock, printable
 
-TOLD_AS_THEY_ARE = {"loss": "what", "workers": "workers"}
+PASSED_ON = {"loss": "what", "workers": "workers"}
 """Events that are passed on as news, and the key of their value."""
 
 NUMBER = re.compile(r"[-+.\w]*\d[-+.\w]*|nan|inf")
@@ -29,12 +29,12 @@ class EventLog:
     def __init__(self, study: StudySpec, history: History) -> None:
         """Alarms that the history already has are not news."""
         self._study = study
-        self._told = {kind_of(alarm) for alarm in alarms(study, history)}
+        self._known = {kind_of(alarm) for alarm in alarms(study, history)}
 
     def of(self, event: Event, history: History) -> list[Plain]:
         kind = event["event"]
-        if kind in TOLD_AS_THEY_ARE:
-            name = TOLD_AS_THEY_ARE[kind]
+        if kind in PASSED_ON:
+            name = PASSED_ON[kind]
             return [{"news": kind, "time": event["time"], name: event[name]}]
         if kind != "job_end":
             return []
@@ -62,9 +62,9 @@ class EventLog:
     def _alarms(self, event: Event, history: History) -> list[Plain]:
         found = []
         for alarm in alarms(self._study, history):
-            if kind_of(alarm) not in self._told:
+            if kind_of(alarm) not in self._known:
                 found.append({"news": "alarm", "time": event["time"], **alarm_plain(alarm)})
-            self._told.add(kind_of(alarm))
+            self._known.add(kind_of(alarm))
         return found
 
 
@@ -158,7 +158,7 @@ def start_news(
         "workers": workers,
         "checkpoints_at_most": most_checkpoints(study, history, workers),
         "checkpoint_bytes": checkpoint_bytes or None,
-        "goes_on_from": counts(study, history, alive=False) if history.trials else None,
+        "resumed_with": counts(study, history, alive=False) if history.trials else None,
         "best": scored(history.best_trial),
         "damage": history.damage or None,
     }

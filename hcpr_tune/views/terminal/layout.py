@@ -122,24 +122,24 @@ def running_lines(jobs: list[Plain], most: int) -> list[Text]:
             left = sum(len(hosts[name]) for name in names[most - 1 :])
             known = sum(name != STARTING for name in names)
             texts[most - 1 :] = [f"{left} more trials" if most > 1 else f"{left} trials on {known} hosts"]
-    return [labelled("" if place else "running", text, "dim") for place, text in enumerate(texts)]
+    return [labelled("" if index else "running", text, "dim") for index, text in enumerate(texts)]
 
 
 def host_words(jobs: list[Plain]) -> str:
     """The trials that run on one host."""
-    places = ", ".join(f"{job['trial']} at {job['epoch']}/{job['target']}" for job in jobs)
-    return f"{len(jobs)} {'trials' if len(jobs) > 1 else 'trial'}, {places}"
+    epochs = ", ".join(f"{job['trial']} at {job['epoch']}/{job['target']}" for job in jobs)
+    return f"{len(jobs)} {'trials' if len(jobs) > 1 else 'trial'}, {epochs}"
 
 
 def rung_lines(study_status: Plain, most: int) -> list[Text]:
     """The trials that reached and stopped at each rung, and its rank correlation."""
-    worths, stopped = study_status["rungs_worth"], study_status["stopped_at"]
-    if not worths["rungs"]:
+    correlations, stopped = study_status["rank_correlations"], study_status["stopped_at"]
+    if not correlations["rungs"]:
         return []
     lines = [labelled("rung", f"{'trials':>6} {'stopped':>8}  rank correlation with a later epoch", "dim")]
-    for rung in worths["rungs"]:
+    for rung in correlations["rungs"]:
         counted = f"{rung['trials']:>6} {stopped.get(str(rung['epoch']), 0):>8}"
-        words = f"{counted}  {rung_correlation_words(rung, worths['min_rank_correlation'])}"
+        words = f"{counted}  {rung_correlation_words(rung, correlations['min_rank_correlation'])}"
         lines.append(labelled(f"epoch {rung['epoch']}", words, "dim"))
     if len(lines) > most > 2:
         lines[most - 1 :] = [labelled("", f"and {len(lines) - most + 1} more rungs", "dim")]
@@ -216,7 +216,7 @@ def allotted(wanted: Sequence[int], room: int) -> list[int]:
     """The number of lines for each part: at each level, earlier parts come first."""
     given = [0] * len(PARTS)
     for level in ("least", "usual", "most"):
-        for place, part in enumerate(PARTS):
-            more = min(wanted[place], getattr(part, level)) - given[place]
-            given[place] += max(0, min(more, room - sum(given)))
+        for index, part in enumerate(PARTS):
+            more = min(wanted[index], getattr(part, level)) - given[index]
+            given[index] += max(0, min(more, room - sum(given)))
     return given

@@ -49,7 +49,7 @@ def check_tracker(name: str) -> None:
 
 
 class TrackerView:
-    """A listener. If the copy fails, the search goes on, `trouble` says why, and the next session completes it."""
+    """A listener. If the copy fails, the search continues, `trouble` says why, and the next session completes it."""
 
     def __init__(self, name: str, folder: StudyFolder, study: StudySpec, history: History) -> None:
         self.name, self.trouble = name, ""

@@ -22,7 +22,7 @@ FIGURES: dict[str, tuple[str, Draw]] = {
     "curves": ("Learning curves, and what was stopped", curves),
     "rungs": ("Rank correlation of each rung", rungs),
     "parallel": ("All values of all trials", parallel),
-    "importance": ("What matters", importance),
+    "importance": ("Importance of each dimension", importance),
     "slices": ("One dimension at a time", slices),
     "pairs": ("The hard pairs of classes, before and after", pairs),
     "costs": ("Where the time went", costs),

@@ -14,7 +14,14 @@ from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.objectives import OBJECTIVES
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.report.figures.shown import BLUE, GREY, ORANGE, RED, Shown, axes, few, few_words, number, quietly
-from hcpr_tune.views.report.optuna_study import as_judged, at_epoch, common_epoch, compared_at, optuna_study, target
+from hcpr_tune.views.report.optuna_study import (
+    at_epoch,
+    best_rung_scores,
+    common_epoch,
+    compared_at,
+    optuna_study,
+    target,
+)
 
 FEWEST_TRIALS = 4
 """With fewer trials there is no variance to attribute to dimensions."""
@@ -31,8 +38,8 @@ records moved by up to 3 points with 200 trials, and by 6 with 16, where the cap
 
 def parallel(study: StudySpec, history: History) -> Shown:
     """All searched values of all trials next to their accuracies. Optuna's plot has no brush, and a trace per trial."""
-    scored = [trial for trial in history.trials.values() if as_judged(trial)]
-    model = optuna_study(study, history, as_judged, among=few(study, history, scored))
+    scored = [trial for trial in history.trials.values() if best_rung_scores(trial)]
+    model = optuna_study(study, history, best_rung_scores, among=few(study, history, scored))
     if not model.trials or not study.space:
         return Shown("No trial has reached a rung yet: there are no values to compare.")
     scores = {name: [target(name)(trial) for trial in model.trials] for name in OBJECTIVES}
@@ -60,9 +67,9 @@ def _axis(name: str, space: BaseDistribution, values: Sequence[Any]) -> dict[str
     """One axis: choices at integer positions, log scales with the original numbers as ticks."""
     label = escape(name.removeprefix("hcpr."))
     if isinstance(space, CategoricalDistribution):
-        places = {value: place for place, value in enumerate(space.choices)}
-        ticks = {"tickvals": list(places.values()), "ticktext": [escape(str(value)) for value in places]}
-        return {"label": label, "values": [places[value] for value in values], **ticks}
+        indices = {value: index for index, value in enumerate(space.choices)}
+        ticks = {"tickvals": list(indices.values()), "ticktext": [escape(str(value)) for value in indices]}
+        return {"label": label, "values": [indices[value] for value in values], **ticks}
     assert isinstance(space, FloatDistribution | IntDistribution)
     if not space.log:
         return {"label": label, "values": values, "range": [space.low, space.high]}

@@ -30,8 +30,8 @@ def scores(results: Sequence[Result], unbeaten: Collection[str], chosen: str, ob
     """The expected score of each variant against its cost."""
     unit, size = work_unit(results)
     figure = go.Figure()
-    order = sorted(range(len(results)), key=lambda place: results[place]["worker_seconds"]["mean"])
-    sides = {place + 1: SIDES[turn % len(SIDES)] for turn, place in enumerate(order)}
+    order = sorted(range(len(results)), key=lambda index: results[index]["worker_seconds"]["mean"])
+    sides = {index + 1: SIDES[turn % len(SIDES)] for turn, index in enumerate(order)}
     for kind in KINDS:
         of_kind = [
             (number, one)
@@ -91,7 +91,7 @@ def _points(kind: str, results: Sequence[tuple[int, Result]], size: float, sides
             [escape(one["variant"]), lasting(one["wall_clock_seconds"]["mean"]), percent_words(one["score"])]
             for _, one in results
         ],
-        hovertemplate="<b>%{text}: %{customdata[0]}</b><br>score %{customdata[2]}<br>%{customdata[1]} on the clock,"
+        hovertemplate="<b>%{text}: %{customdata[0]}</b><br>score %{customdata[2]}<br>%{customdata[1]} wall-clock,"
         " %{x:.3~g} of work<extra></extra>",
     )
 
@@ -99,15 +99,15 @@ def _points(kind: str, results: Sequence[tuple[int, Result]], size: float, sides
 def busy(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> Shown:
     """The number of busy workers over the time of the search."""
     shown = _foremost(results, unbeaten, chosen)
-    longest = max(results[place]["busy"][-1][0] for place in shown)
+    longest = max(results[index]["busy"][-1][0] for index in shown)
     size, unit = next(((size, unit) for size, unit in UNITS if longest >= 1.5 * size), UNITS[-1])
     figure = go.Figure()
     others = iter(OTHERS)
-    for place in shown:
-        one = results[place]
+    for index in shown:
+        one = results[index]
         loud = one["variant"] == chosen
         figure.add_trace(
-            _steps(f"{place + 1}: {short(one['variant'])}", one, size, GREEN if loud else next(others), loud)
+            _steps(f"{index + 1}: {short(one['variant'])}", one, size, GREEN if loud else next(others), loud)
         )
     axes(figure, f"time ({unit})", "workers busy")
     figure.update_yaxes(rangemode="tozero")
@@ -119,7 +119,7 @@ def busy(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> S
         legend={"orientation": "v", "y": -0.24, "yanchor": "top", "yref": "paper"},
         margin={"t": 16, "b": 80 + 22 * len(shown)},
     )
-    longest_name = max(len(short(results[place]["variant"])) for place in shown)
+    longest_name = max(len(short(results[index]["variant"])) for index in shown)
     left_out = f" {len(shown)} of the {len(results)} variants are drawn." if len(shown) < len(results) else ""
     best = named(results, chosen)
     return Shown(
@@ -134,9 +134,9 @@ def busy(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> S
 def _foremost(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> list[int]:
     """Indices of the variants to draw: first the chosen one, the study as it is, and the unbeaten ones; then others."""
 
-    def rank(place: int) -> tuple[bool, bool, bool, int]:
-        name = results[place]["variant"]
-        return name != chosen, place != 0, name not in unbeaten, place
+    def rank(index: int) -> tuple[bool, bool, bool, int]:
+        name = results[index]["variant"]
+        return name != chosen, index != 0, name not in unbeaten, index
 
     return sorted(sorted(range(len(results)), key=rank)[:MOST_LINES])
 
@@ -165,15 +165,15 @@ def rungs(results: Sequence[Result], chosen: str) -> Shown:
     """Each rung's trials, rank correlation, savings and losses: for the chosen variant, and the study as it is."""
     best, base = named(results, chosen), results[0]
     unit, size = work_unit(results)
-    beside = [(one, colour) for one, colour in ((base, GREY), (best, GREEN)) if one["rungs"]]
+    compared = [(one, colour) for one, colour in ((base, GREY), (best, GREEN)) if one["rungs"]]
     if base is best:
-        beside = beside[-1:]
-    if not beside:
+        compared = compared[-1:]
+    if not compared:
         return Shown("There is one rung only: nothing is stopped early.")
     figure = make_subplots(rows=2, cols=2, horizontal_spacing=0.14, vertical_spacing=0.16)
-    for one, colour in beside:
+    for one, colour in compared:
         _draw_rungs(figure, one, colour, size)
-    epochs = sorted({rung["epoch"] for one, _ in beside for rung in one["rungs"]})
+    epochs = sorted({rung["epoch"] for one, _ in compared for rung in one["rungs"]})
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=[str(epoch) for epoch in epochs])
     figure.update_xaxes(title="rung at epoch", row=2)
     for row, column, title in PANELS.values():
@@ -186,7 +186,7 @@ def rungs(results: Sequence[Result], chosen: str) -> Shown:
         scattermode="group",
         showlegend=True,
         legend={"orientation": "v", "y": 1.02, "yanchor": "bottom", "x": 0},
-        margin={"l": 64, "r": 16, "t": 40 + 20 * len(beside), "b": 56},
+        margin={"l": 64, "r": 16, "t": 40 + 20 * len(compared), "b": 56},
     )
     return Shown(f"{_rungs_words(best)} The table below has all of it.", figure, least_width=620)
 
@@ -211,26 +211,26 @@ def _draw_rungs(figure: go.Figure, one: Result, colour: str, size: float) -> Non
     stopped = [rung["stopped"] for rung in of]
     further = [rung["reached"] - rung["stopped"] for rung in of]
     known = [rung for rung in of if rung["correlation_with_truth"] is not None]
-    worths = [within(rung["correlation_with_truth"], -1, 1) for rung in known]
+    correlations = [within(rung["correlation_with_truth"], -1, 1) for rung in known]
     bars: dict[str, list[float]] = {
         "trials": stopped,
         "saved": [rung["saved_worker_seconds"] / size for rung in of],
         "lost": [rung["lost_the_best"] for rung in of],
     }
     epochs = [str(rung["epoch"]) for rung in of]
-    look = {"name": name, "legendgroup": name, "offsetgroup": name, "marker": {"color": colour}}
+    style = {"name": name, "legendgroup": name, "offsetgroup": name, "marker": {"color": colour}}
     for panel, values in bars.items():
         row, column, _ = PANELS[panel]
-        bar = go.Bar(x=epochs, y=values, showlegend=panel == "trials", **look)
+        bar = go.Bar(x=epochs, y=values, showlegend=panel == "trials", **style)
         figure.add_trace(bar, row=row, col=column)
-    go_on = go.Bar(x=epochs, y=further, base=stopped, opacity=0.35, showlegend=False, **look)
-    figure.add_trace(go_on, row=1, col=1)
+    further_bar = go.Bar(x=epochs, y=further, base=stopped, opacity=0.35, showlegend=False, **style)
+    figure.add_trace(further_bar, row=1, col=1)
     points = go.Scatter(
         x=[str(rung["epoch"]) for rung in known],
-        y=[rung_correlation["mean"] for rung_correlation in worths],
+        y=[rung_correlation["mean"] for rung_correlation in correlations],
         error_y={
-            "array": [rung_correlation["high_95"] - rung_correlation["mean"] for rung_correlation in worths],
-            "arrayminus": [rung_correlation["mean"] - rung_correlation["low_95"] for rung_correlation in worths],
+            "array": [rung_correlation["high_95"] - rung_correlation["mean"] for rung_correlation in correlations],
+            "arrayminus": [rung_correlation["mean"] - rung_correlation["low_95"] for rung_correlation in correlations],
             "thickness": 1.5,
         },
         mode="lines+markers",

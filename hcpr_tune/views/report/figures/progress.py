@@ -160,8 +160,8 @@ def _thinned(trial: Trial, points: list[tuple[int, float, float]], total: int) -
     rungs = set(trial.positions.values())
     return [
         point
-        for place, point in enumerate(points)
-        if place % every == 0 or point[0] in rungs or place == len(points) - 1
+        for index, point in enumerate(points)
+        if index % every == 0 or point[0] in rungs or index == len(points) - 1
     ]
 
 
@@ -202,12 +202,12 @@ def _lines(kind: str, points: dict[int, list[tuple[int, float, float]]], history
 
 def rungs(study: StudySpec, history: History) -> Shown:
     """The score at each rung against a later score."""
-    worths = rung_correlations(history, study.rungs)
-    if not worths:
+    correlations = rung_correlations(history, study.rungs)
+    if not correlations:
         return Shown("There is only one rung: nothing is stopped early.")
     pairs = {
         rung: [one for one in history.trials.values() if {rung, rung_correlation.end.later} <= one.scores.keys()]
-        for rung, rung_correlation in worths.items()
+        for rung, rung_correlation in correlations.items()
     }
     total = max(map(len, pairs.values()))
     pairs = {rung: few(study, history, trials) for rung, trials in pairs.items()}
@@ -223,7 +223,7 @@ def rungs(study: StudySpec, history: History) -> Shown:
     figure = make_subplots(rows=1, cols=len(pairs), horizontal_spacing=0.08)
     best = history.best_trial
     for column, (rung, trials) in enumerate(pairs.items(), start=1):
-        later = worths[rung].end.later
+        later = correlations[rung].end.later
         figure.add_trace(_rung_points(rung, later, trials, best), row=1, col=column)
         figure.update_xaxes(title=f"robust accuracy at epoch {rung}", tickformat=".0%", row=1, col=column)
         figure.update_yaxes(title=f"at epoch {later}", tickformat=".0%", row=1, col=column)
