@@ -1,8 +1,9 @@
 """The pictures of the docs, made by a real search: python benchmarks/pictures.py docs
 
 Runs the default search, shows it half-way on a terminal of 110 columns, asks a real TensorBoard, Ray's dashboard and
-the report for their pages, and writes terminal.png, tensorboard*.png, ray.png and report.png; prints the view and the
-answer as text, for the README. Needs Chromium and the development extra.
+the report for their pages, plans the search again from what it recorded, and writes terminal.png, tensorboard*.png,
+ray.png, report.png and plan.png; prints the view, the answer and the plan as text, for the README and docs/plan.md.
+Needs Chromium and the development extra.
 """
 
 from __future__ import annotations
@@ -45,18 +46,22 @@ def main() -> None:
         root = Path(folder) / "results" / "shown"
         terminal(browser, root, Path(folder), out / "terminal.png")
         report(browser, root, out / "report.png")
+        plan(browser, root, out / "plan.png")
         tensorboard(browser, root, out)
         browser.close()
+
+
+def environment() -> dict[str, str]:
+    """This package, and the program on PATH: commands are shown as they are where it is installed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 @contextmanager
 def searching(folder: Path) -> Iterator[str]:
     """A default search in the background; yields the dashboard's address once trials train, waits for the end."""
-    # Commands are shown as they are where the program is installed.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path}
     process = subprocess.Popen(
-        [*TUNE, "--name", "shown"], cwd=folder, stdout=subprocess.PIPE, text=True, env=environment
+        [*TUNE, "--name", "shown"], cwd=folder, stdout=subprocess.PIPE, text=True, env=environment()
     )
     assert process.stdout is not None
     address = ""
@@ -117,9 +122,35 @@ def terminal(browser: Any, root: Path, folder: Path, path: Path) -> None:
 
 def report(browser: Any, root: Path, path: Path) -> None:
     """The top of the report."""
-    page = browser.new_page(viewport={"width": 1000, "height": 1500})
-    page.goto((root / "report.html").as_uri())
-    page.wait_for_selector("body[data-drawn]")
+    top_of(browser, root / "report.html", path, 1000, 1500)
+
+
+def plan(browser: Any, root: Path, path: Path) -> None:
+    """The top of the page of a plan from this search; nothing is trained for it."""
+    vary = ["--vary", "early_stopping.calibration=1,6", "workers=2,8"]
+    arguments = [
+        "--from",
+        "results/shown",
+        "--workers",
+        "2",
+        "--repeats",
+        "10",
+        "--seconds",
+        "600",
+        *vary,
+        "--out",
+        "plan.html",
+    ]
+    folder = root.parent.parent
+    subprocess.run([sys.executable, "-m", "hcpr_tune", "plan", *arguments], check=True, cwd=folder, env=environment())
+    top_of(browser, folder / "plan.html", path, 1200, 1480)
+
+
+def top_of(browser: Any, file: Path, path: Path, width: int, height: int) -> None:
+    """The top of a self-contained page."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(file.as_uri())
+    page.wait_for_selector("body[data-drawn]", timeout=300_000)
     page.screenshot(path=path)
     page.close()
 
