@@ -212,9 +212,9 @@ class Study:
 
     def kill(self, trial: int) -> None:
         """Ask for the end of one trial, after its running epoch. Raises `InputError` if it is unknown or has ended."""
-        from hcpr_tune.search.storage.inbox import KILL, checked, post
+        from hcpr_tune.search.storage.inbox import KILL, KillRequest, checked, post
 
-        request = {"kind": KILL, "trial": trial}
+        request: KillRequest = {"kind": KILL, "trial": trial}
         try:
             checked(request, self.spec, self.history)
         except InputError as error:

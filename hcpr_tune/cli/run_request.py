@@ -16,7 +16,8 @@ from hcpr_tune.cli.numbers import real, whole
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
-    from hcpr_tune.search.record.history import Event, History
+    from hcpr_tune.search.record.events.search import ExtendEvent, Request
+    from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import StudySpec
 
@@ -48,7 +49,7 @@ class RunRequest:
     history: History
     where: str
     """Where the settings stand, for messages."""
-    requests: tuple[Event, ...] = ()
+    requests: tuple[Request, ...] = ()
     patience: float = 0.0
     """Seconds to wait for a driver that may be dead."""
 
@@ -165,7 +166,7 @@ def with_budget(request: RunRequest, budget: dict[str, float]) -> RunRequest:
 
     if not budget:
         return request
-    event: Event = {"event": "extend", "time": time.time(), "budget": budget}
+    event: ExtendEvent = {"event": "extend", "time": time.time(), "budget": budget}
     return replace(request, study=extend(request.study, budget), requests=(*request.requests, event))
 
 

@@ -15,7 +15,9 @@ from hcpr_tune.common.files import sweep
 from hcpr_tune.errors import Interrupted, MovedOn, StorageError
 from hcpr_tune.execution.capacity import Capacity, Share, check_own_ray, requested
 from hcpr_tune.execution.host import borrowed
-from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.events.fields import DriverFacts
+from hcpr_tune.search.record.events.search import BeginEvent, Request
+from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import Listener, Record, Segments
 from hcpr_tune.search.record.results import ResultFiles, StudyFolder
 from hcpr_tune.search.spec.study import StudySpec, study_to_plain
@@ -52,7 +54,7 @@ def recording(
     study: StudySpec,
     history: History,
     workers: int,
-    requests: Sequence[Event] = (),
+    requests: Sequence[Request] = (),
     patience: float = 0.0,
 ) -> Iterator[Record[History]]:
     """One session of the study: holds its lease, and records the session's begin, the events `requests` and its end.
@@ -96,7 +98,7 @@ def ending(record: Record[Any]) -> Iterator[None]:
             record.append({"event": "end", "time": record.clock(), "reason": reason})
 
 
-def driver_facts(packages: Iterable[str]) -> Event:
+def driver_facts(packages: Iterable[str]) -> DriverFacts:
     """The driver's host, process id and package versions."""
     versions = {name: version(name) for name in packages}
     return {
@@ -106,17 +108,22 @@ def driver_facts(packages: Iterable[str]) -> Event:
     }
 
 
-def _begin(study: StudySpec, history: History, workers: int, requests: Sequence[Event], time: float) -> Event:
-    losses = [{"event": "loss", "what": history.damage}] if history.damage else []
-    return {
+def _begin(study: StudySpec, history: History, workers: int, requests: Sequence[Request], time: float) -> BeginEvent:
+    losses: list[Request] = [{"event": "loss", "what": history.damage}] if history.damage else []
+    facts = driver_facts(NAMED_VERSIONS)
+    begin: BeginEvent = {
         "event": "begin",
         "time": time,
         "fingerprint": study.fingerprint,
         "workers": workers,
-        **driver_facts(NAMED_VERSIONS),
+        "host": facts["host"],
+        "process": facts["process"],
+        "versions": facts["versions"],
         "requests": [*losses, *requests],
-        **({} if history.study else {"study": study_to_plain(study)}),
     }
+    if not history.study:
+        begin["study"] = study_to_plain(study)
+    return begin
 
 
 def run(
@@ -125,7 +132,7 @@ def run(
     history: History,
     share: Share,
     listeners: Callable[[], Sequence[Listener]] = list,
-    requests: Sequence[Event] = (),
+    requests: Sequence[Request] = (),
     patience: float = 0.0,
     trainable: type | None = None,
 ) -> History:

@@ -16,7 +16,7 @@ from hcpr_tune.search.record.results import StudyFolder, recipe_of_job, training
 from hcpr_tune.search.scheduling.scheduler import Scheduler
 from hcpr_tune.search.spec.space import Params
 from hcpr_tune.search.spec.study import StudySpec
-from hcpr_tune.search.storage.inbox import STOP, Inbox
+from hcpr_tune.search.storage.inbox import Inbox
 from hcpr_tune.search.suggestion.sampler import Suggester
 
 
@@ -30,12 +30,11 @@ class SearchAdapter(RayTuneAdapter[Job]):
         self._inbox = Inbox(folder.objects)
 
     def look(self) -> None:
-        for request in self._inbox.take(self._study, self._record.history):
-            kind = request.pop("kind")
-            if kind == STOP:
+        for request, name in self._inbox.take(self._study, self._record.history):
+            if request["kind"] == "stop":
                 self.halt = Halt(None)
             else:
-                self._scheduler.write(kind, **request)
+                self._scheduler.request(request, name)
         self._scheduler.has(self._capacity.now())
 
     def has_room(self) -> bool:

@@ -11,8 +11,9 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
+from hcpr_tune.search.record.events.search import BeginEvent
 from hcpr_tune.search.record.history import Event, History, Job
 from hcpr_tune.search.scheduling.scheduler import Scheduler, Suggests
 from hcpr_tune.search.spec.study import StudySpec
@@ -80,7 +81,7 @@ class Simulation:
     """Draws how long workers live; None: deaths come from the timing."""
     outside: Sequence[Event] = ()
     """Timed events from outside: requests, nodes that come and go."""
-    opening: Event | None = None
+    opening: BeginEvent | None = None
     """The first event of a recorded session."""
     told: Callable[[Event], object] = lambda event: None
     """Called with every event."""
@@ -120,7 +121,7 @@ class Simulation:
     def run(self) -> History:
         """Simulate the search to its end."""
         early = sum(self.worker_pool.joins_at(number) <= 0 for number in range(self.worker_pool.workers))
-        begin = {"event": "begin", "time": 0.0, "workers": early, "versions": {}, "fingerprint": ""}
+        begin: BeginEvent = {"event": "begin", "time": 0.0, "workers": early, "versions": {}, "fingerprint": ""}
         self.history.apply(self.opening or begin)
         for number in range(self.worker_pool.workers):
             if number < early:
@@ -141,7 +142,7 @@ class Simulation:
         if kind == "ask":
             self._ask()
         elif kind == "outside":
-            self._scheduler.write(kind=what["event"], **{k: v for k, v in what.items() if k not in ("event", "time")})
+            self._scheduler.write(cast(Event, {**what, "time": self._now}))
             self._wake()
         elif kind == "join":
             self._join(what)

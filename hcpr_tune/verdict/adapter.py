@@ -11,7 +11,6 @@ from hcpr_tune.common.settings import to_plain
 from hcpr_tune.execution.capacity import Capacity
 from hcpr_tune.execution.ray_tune import Halt, RayTuneAdapter
 from hcpr_tune.execution.verdict_trainable import DAMAGED
-from hcpr_tune.search.record.history import Event
 from hcpr_tune.search.record.record import Record
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.storage.inbox import STOP, requests_in
@@ -221,8 +220,7 @@ class VerdictAdapter(RayTuneAdapter[Task]):
         self._write("job_end", **ended | more)
 
     def _write(self, what: str, **more: Any) -> None:
-        event: Event = {"event": what, "time": self._record.clock(), **more}
-        self._record.append(event)
+        self._record.append({"event": what, "time": self._record.clock(), **more})
 
 
 STEP_KEYS = ("attack", "classes", "warnings", "labels", "total", "of_classes", "worker")

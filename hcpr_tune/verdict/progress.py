@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hcpr_tune.search.record.history import Event
+from hcpr_tune.search.record.events.verdict import VerdictEvent
 from hcpr_tune.verdict.decision.selection import best_epoch, chosen_attack
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import State
@@ -21,7 +21,7 @@ class Progress:
         self._plan, self._tell = plan, tell
         self._told: set[tuple[str, str]] = set()
 
-    def on_event(self, event: Event, history: State) -> None:
+    def on_event(self, event: VerdictEvent, history: State) -> None:
         if event["event"] == "opening":
             self._tell({"news": "opening", "number": event["number"]})
         if event["event"] != "job_end":

@@ -10,7 +10,8 @@ from hcpr_tune.common.files import sweep, write_bytes_whole
 from hcpr_tune.errors import MovedOn
 from hcpr_tune.execution.capacity import Capacity, Share
 from hcpr_tune.execution.runner import NAMED_VERSIONS, driver_facts, ending, run_on_ray
-from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.events.verdict import VerdictBeginEvent, VerdictEvent
+from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import Hearing, Record, Segments, read_segments
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
@@ -50,7 +51,7 @@ def carry_out(
     share: Share,
     command: str,
     program: str,
-    listeners: Sequence[Hearing[State]] = (),
+    listeners: Sequence[Hearing[VerdictEvent, State]] = (),
     patience: float = 0.0,
 ) -> dict[str, Any]:
     """Run `plan` on the connected Ray, continuing from what is recorded. Writes the results and returns them.
@@ -102,6 +103,6 @@ def settle(
     return plain
 
 
-def _begin(workers: int, time: float) -> Event:
+def _begin(workers: int, time: float) -> VerdictBeginEvent:
     facts = driver_facts((*NAMED_VERSIONS, *MORE_NAMED))
     return {"event": "begin", "format": FORMAT, "time": time, "workers": workers, **facts}

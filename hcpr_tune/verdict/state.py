@@ -6,13 +6,26 @@ larger verdict, or one that was interrupted, can reuse them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from hcpr_tune.common.schema import Number, Row, Text, Wrong
-from hcpr_tune.search.record.events import VERDICT, Event, check_event
-from hcpr_tune.search.record.history import COUNTS
+from hcpr_tune.common.schema import ModelInputs, Number, Row, Text, Wrong
+from hcpr_tune.search.record.events.check import verdict_event
+from hcpr_tune.search.record.events.fields import Tables, WholeMasking, accuracies
+from hcpr_tune.search.record.events.search import EndEvent, WorkersEvent
+from hcpr_tune.search.record.events.verdict import (
+    ClosingEvent,
+    LookEvent,
+    ModelEvent,
+    OpeningEvent,
+    StepEvent,
+    VerdictBeginEvent,
+    VerdictEpochEvent,
+    VerdictEvent,
+    VerdictJobEndEvent,
+    VerdictJobEvent,
+)
 from hcpr_tune.search.record.record import fold, read_lines
 from hcpr_tune.training.attacks.cascade import CLEAN, Step, attacks_of
 
@@ -22,15 +35,21 @@ ChunkKey = tuple[str, str, int]
 """Model, scope, number of the chunk."""
 
 
+class Opening(OpeningEvent):
+    """An access to the test images."""
+
+    closed: bool
+
+
 @dataclass
 class Trained:
     """A model in training or trained. `scores`: its accuracies on validation by rung, as in a search."""
 
     candidate: str
     seed: int
-    recipe: dict[str, Any]
+    recipe: Tables
     weights: str = ""
-    epochs: dict[int, Event] = field(default_factory=dict)
+    epochs: dict[int, VerdictEpochEvent] = field(default_factory=dict)
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
     finished: bool = False
     lost: str = ""
@@ -42,10 +61,10 @@ class Trained:
         return max(self.epochs, default=0)
 
     @property
-    def masking(self) -> dict[str, Any] | None:
+    def masking(self) -> WholeMasking | None:
         """The counts of the masking alarm after the last epoch."""
-        found = [event["masking_validation"] for event in self.epochs.values() if event.get("masking_validation")]
-        return found[-1] if found else None
+        found = (event.get("masking_validation") for event in reversed(self.epochs.values()))
+        return next((one for one in found if one), None)
 
 
 @dataclass
@@ -70,14 +89,14 @@ class State:
     """Labels by (scope, chunk), known once a model was attacked on the chunk."""
     totals: dict[str, int] = field(default_factory=dict)
     """Number of images by scope, known once a worker has reported it."""
-    looks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    looks: dict[tuple[str, str], LookEvent] = field(default_factory=dict)
     running: dict[str, float] = field(default_factory=dict)
     """Time of the last event of each running job, by key."""
     failed: dict[str, str] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
-    openings: list[dict[str, Any]] = field(default_factory=list)
+    openings: list[Opening] = field(default_factory=list)
     """Accesses to the test images for this verdict; `closed` once everything the access was for has been attacked."""
-    model_inputs: dict[str, Any] = field(default_factory=dict)
+    model_inputs: ModelInputs | None = None
     versions: dict[str, str] = field(default_factory=dict)
     classes: int = 10
     """Number of classes of the task; a guess until a worker has reported it."""
@@ -91,23 +110,23 @@ class State:
     bytes_read: int = 0
     _began: float = 0.0
 
-    def check(self, event: Event) -> None:
-        """Raises `Wrong` if an event is malformed, or cannot follow what is recorded."""
-        check_event(event, VERDICT)
-        kind = event["event"]
-        if kind == "begin" and event["format"] != FORMAT:
+    def check(self, plain: Mapping[str, object]) -> VerdictEvent:
+        """The event of a line. Raises `Wrong` if it is malformed, or cannot follow what is recorded."""
+        event = verdict_event(plain)
+        if event["event"] == "begin" and event["format"] != FORMAT:
             raise Wrong(f"it is of format {event['format']}, this version reads {FORMAT}")
-        if kind != "model" and "model" in event and event["model"] not in self.models:
+        if event["event"] in ("epoch", "step", "look", "job_end") and event["model"] not in self.models:
             raise Wrong("model must be one of those that are recorded before it")
-        if kind == "closing" and not self.openings:
+        if event["event"] == "closing" and not self.openings:
             raise Wrong("event must not be closing where nothing was opened")
-        if kind == "step":
+        if event["event"] == "step":
             self._check_step(event)
-        elif "model_inputs" in event and self.totals:
+        elif event["event"] == "job_end" and "model_inputs" in event and self.totals:
             classes = event["model_inputs"]["classes"]
             Number(self.classes, self.classes, integer=True).check(classes, "model_inputs.classes")
+        return event
 
-    def _check_step(self, event: Event) -> None:
+    def _check_step(self, event: StepEvent) -> None:
         """Check that attacks follow the order of the cascade, on the same images for every model."""
         scope = event["scope"]
         labels = self.labels.get((scope, event["chunk"]), tuple(event["labels"]))
@@ -124,14 +143,14 @@ class State:
         # An attack that is already known may be repeated.
         Text((CLEAN, *attacks_of("autoattack", event["of_classes"]))[: known + 1]).check(event["attack"], "attack")
 
-    def apply(self, event: Event) -> bool:
+    def apply(self, event: VerdictEvent) -> bool:
         """Fold one event in."""
         getattr(self, f"_on_{event['event']}")(event)
         self.seconds = max(self.seconds, event["time"] - self._began)
         self.version += 1
         return True
 
-    def _on_begin(self, event: Event) -> None:
+    def _on_begin(self, event: VerdictBeginEvent) -> None:
         self._began, self.seconds, self.ended = event["time"], 0.0, ""
         self.workers, self.versions = event["workers"], event["versions"]
         # Failed jobs may be possible now; running ones died with their session.
@@ -139,22 +158,22 @@ class State:
         for model in self.models.values():
             model.lost = ""
 
-    def _on_end(self, event: Event) -> None:
+    def _on_end(self, event: EndEvent) -> None:
         self.ended = event["reason"]
         self.running = {}
 
-    def _on_workers(self, event: Event) -> None:
+    def _on_workers(self, event: WorkersEvent) -> None:
         self.workers = event["workers"]
 
-    def _on_model(self, event: Event) -> None:
+    def _on_model(self, event: ModelEvent) -> None:
         model = Trained(event["candidate"], event["seed"], event["recipe"], event["weights"])
         model.finished = bool(model.weights)
         self.models.setdefault(event["model"], model)
 
-    def _on_job(self, event: Event) -> None:
+    def _on_job(self, event: VerdictJobEvent) -> None:
         self.running[event["job"]] = event["time"]
 
-    def _on_epoch(self, event: Event) -> None:
+    def _on_epoch(self, event: VerdictEpochEvent) -> None:
         model = self.models[event["model"]]
         self._hold(event)
         if event["epoch"] in model.epochs:
@@ -162,10 +181,9 @@ class State:
         model.epochs[event["epoch"]] = event
         model.seconds += event["seconds_attack"] + event["seconds_update"] + event["seconds_evaluation"]
         if event["is_rung"]:
-            total = event["total_validation"]
-            model.scores[event["epoch"]] = {name: event[count] / total for name, count in COUNTS.items()}
+            model.scores[event["epoch"]] = accuracies(event)
 
-    def _on_step(self, event: Event) -> None:
+    def _on_step(self, event: StepEvent) -> None:
         self._hold(event)
         self.totals[event["scope"]], self.classes = event["total"], event["of_classes"]
         key = event["model"], event["scope"], event["chunk"]
@@ -174,11 +192,11 @@ class State:
         if chunk.after(event["attack"]) is None:
             chunk.steps.append(Step(event["attack"], tuple(event["classes"]), tuple(event["warnings"])))
 
-    def _on_look(self, event: Event) -> None:
+    def _on_look(self, event: LookEvent) -> None:
         self._hold(event)
         self.looks[event["model"], event["baseline"]] = event
 
-    def _on_job_end(self, event: Event) -> None:
+    def _on_job_end(self, event: VerdictJobEndEvent) -> None:
         self._hold(event)
         self.running.pop(event["job"], None)
         model = self.models[event["model"]]
@@ -196,13 +214,13 @@ class State:
             # A failed attack does not rule out the model; attacks on test images must not affect who wins.
             model.lost = event["reason"] if event["kind"] == "train" or event["status"] == "given up" else model.lost
 
-    def _on_opening(self, event: Event) -> None:
-        self.openings.append(dict(event) | {"closed": False})
+    def _on_opening(self, event: OpeningEvent) -> None:
+        self.openings.append({**event, "closed": False})
 
-    def _on_closing(self, event: Event) -> None:
+    def _on_closing(self, event: ClosingEvent) -> None:
         self.openings[-1]["closed"] = True
 
-    def _hold(self, event: Event) -> None:
+    def _hold(self, event: VerdictEpochEvent | StepEvent | LookEvent | VerdictJobEndEvent) -> None:
         """Account for the time since the job's last event."""
         if (seen := self.running.get(event["job"])) is not None:
             self.worker_seconds += max(0.0, event["time"] - seen)

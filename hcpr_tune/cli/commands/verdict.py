@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hcpr_tune.execution.capacity import Share
+    from hcpr_tune.search.record.events.search import Request
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study import StudySpec
@@ -262,7 +263,7 @@ def searched_baseline(
     name = baseline_name(folder.root.name, method)
     baseline = baseline_study(study, history, folder.root.name, method)
     place, found = study_folder(options.storage, name), History(baseline.recipe.epochs, baseline.goal)
-    requests: tuple[dict[str, Any], ...] = ()
+    requests: tuple[Request, ...] = ()
     if exists(place):
         needed = baseline.settings.budget.worker_hours
         place, baseline, found = reopen(options.storage, name, "--compare ")

@@ -14,8 +14,14 @@ PARTS = (*MEASURED, "startup")
 
 def trial_seconds(trial: Trial) -> dict[str, float]:
     """Seconds of one trial by purpose; `other` is the rest of its worker time: reports, and epochs that ran twice."""
-    parts = {part: sum(event.get(f"seconds_{part}", 0.0) for event in trial.epochs.values()) for part in MEASURED}
-    parts["startup"] = trial.startup
+    epochs = trial.epochs.values()
+    parts = {
+        "attack": sum(event["seconds_attack"] for event in epochs),
+        "update": sum(event["seconds_update"] for event in epochs),
+        "evaluation": sum(event["seconds_evaluation"] for event in epochs),
+        "checkpoint": sum(event.get("seconds_checkpoint", 0.0) for event in epochs),
+        "startup": trial.startup,
+    }
     return {**parts, "other": max(0.0, trial.worker_seconds - sum(parts.values())), "held": trial.worker_seconds}
 
 

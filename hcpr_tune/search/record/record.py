@@ -15,17 +15,18 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from hcpr_tune.common.schema import Wrong
 from hcpr_tune.common.text import encodable
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search.record.clock import SessionClock
-from hcpr_tune.search.record.events import Event
+from hcpr_tune.search.record.events.check import Plain
+from hcpr_tune.search.record.events.search import Event
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.storage.object_store import ObjectStore, storage_error
@@ -46,29 +47,33 @@ WAIT_SECONDS = 1.0
 """How long they wait at most. A write to a bucket takes some 30 ms, during which the driver does nothing else."""
 
 
-class Fold(Protocol):
-    """What a record is folded into."""
+EventT = TypeVar("EventT")
 
-    def check(self, event: Event) -> None:
-        """Raises `Wrong` if an event is invalid, or cannot follow what is recorded."""
 
-    def apply(self, event: Event) -> bool:
+class Fold(Protocol[EventT]):
+    """What a record with events of this type is folded into."""
+
+    def check(self, plain: Mapping[str, object]) -> EventT:
+        """The event of a line. Raises `Wrong` if it is invalid, or cannot follow what is recorded."""
+
+    def apply(self, event: EventT) -> bool:
         """Fold in one event. Returns False if it is not news."""
 
 
-Folded = TypeVar("Folded", bound=Fold)
-Heard = TypeVar("Heard", bound=Fold, contravariant=True)
+Folded = TypeVar("Folded", bound=Fold[Any])
+Told = TypeVar("Told", contravariant=True)
+Heard = TypeVar("Heard", bound=Fold[Any], contravariant=True)
 
 
-class Hearing(Protocol[Heard]):
+class Hearing(Protocol[Told, Heard]):
     """A listener, called with each event after it is in the record: files, TensorBoard, the terminal."""
 
-    def on_event(self, event: Event, history: Heard) -> None: ...
+    def on_event(self, event: Told, history: Heard) -> None: ...
 
     def close(self) -> None: ...
 
 
-Listener = Hearing[History]
+Listener = Hearing[Event, History]
 """A listener to the events of a search."""
 
 
@@ -165,7 +170,7 @@ class Record(Generic[Folded]):
         self,
         path: Path,
         history: Folded,
-        listeners: Sequence[Hearing[Folded]] = (),
+        listeners: Sequence[Hearing[Any, Folded]] = (),
         segments: Segments | None = None,
         leading: Callable[[], None] = lambda: None,
     ) -> None:
@@ -187,18 +192,18 @@ class Record(Generic[Folded]):
         except OSError as error:
             raise storage_error(f"{path} cannot be opened", error) from error
 
-    def append(self, event: Event) -> None:
-        """Write one event, flushed to disk, then apply it.
+    def append(self, plain: Mapping[str, object]) -> None:
+        """Write one event, flushed to disk, then apply it. It is checked first, so that it may come from a worker.
 
         Raises `StorageError` if it cannot be written or something else changed the file; the record is then left as it
         was.
         """
-        body = json.dumps(event, allow_nan=False).encode()
+        body = json.dumps(plain, allow_nan=False).encode()
         try:
-            self.history.check(event)
+            event = self.history.check(plain)
         except Wrong as error:
             raise StorageError(
-                f"{self._path}: {event.get('event')}: {error}; it is not written, since it could not be read again"
+                f"{self._path}: {plain.get('event')}: {error}; it is not written, since it could not be read again"
             ) from None
         self.leading()
         self._check_place()
@@ -294,7 +299,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def sealed(event: Event, after: str = BEGINS) -> bytes:
+def sealed(event: Mapping[str, object], after: str = BEGINS) -> bytes:
     """An event as a line of the record. `after`: the checksum of the line before it, `BEGINS` for the first."""
     return _seal(json.dumps(event, allow_nan=False).encode(), after)
 
@@ -309,7 +314,7 @@ def _checksum(line: bytes) -> str:
     return line[-len('12345678"}\n') : -len('"}\n')].decode()
 
 
-def sealed_row(events: Iterable[Event]) -> bytes:
+def sealed_row(events: Iterable[Mapping[str, object]]) -> bytes:
     """Events as the chained lines of a record."""
     lines, latest = [], BEGINS
     for event in events:
@@ -321,13 +326,13 @@ def sealed_row(events: Iterable[Event]) -> bytes:
 class Line(NamedTuple):
     """A line of a record."""
 
-    event: Event
+    event: Plain
     after: str
     """The checksum of the line before it."""
     checksum: str
 
 
-def unsealed(line: bytes) -> Event:
+def unsealed(line: bytes) -> Plain:
     """The event of a line. Raises `ValueError` if the line was changed."""
     return read_line(line).event
 
@@ -341,7 +346,7 @@ def read_line(line: bytes) -> Line:
     if zlib.crc32(body) != int(found[2], 16):
         raise ValueError("its checksum is wrong")
     try:
-        event: Event = json.loads(body)
+        event: Plain = json.loads(body)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if b"\\ud" in body.lower():  # a lone surrogate could not be encoded anywhere else
@@ -351,9 +356,12 @@ def read_line(line: bytes) -> Line:
 
 @dataclass(frozen=True)
 class Lines:
-    """A record file: its events, the bytes up to the last good line, that line's checksum, and damage to the end."""
+    """A record file: its events, which `fold` checks, the bytes up to the last good line, and that line's checksum.
 
-    events: list[Event]
+    `damage` describes what is wrong with the end.
+    """
+
+    events: list[Plain]
     good_bytes: int
     latest: str
     damage: str
@@ -366,7 +374,7 @@ def read_lines(path: Path) -> Lines:
     """
     # Split as bytes, so that a line that does not decode leaves the others readable.
     *lines, half = path.read_bytes().split(b"\n")
-    events: list[Event] = []
+    events: list[Plain] = []
     good, latest = 0, BEGINS
     for number, whole in enumerate(lines, start=1):
         try:
@@ -389,7 +397,7 @@ def read_lines(path: Path) -> Lines:
     return Lines(events, good, latest, f"line {len(lines) + 1} of {path}, the last one, was cut off" if half else "")
 
 
-def _check_version(path: Path, begin: Event) -> None:
+def _check_version(path: Path, begin: Plain) -> None:
     """Raises `InputError` for a record begun by version 0.1, whose events and settings have other names."""
     versions = begin.get("versions")
     earlier = str(versions.get("hcpr_tune", "")) if isinstance(versions, dict) else ""
@@ -400,15 +408,14 @@ def _check_version(path: Path, begin: Event) -> None:
         )
 
 
-def fold(path: Path, events: Iterable[Event], history: Fold, hint: str) -> None:
+def fold(path: Path, events: Iterable[Plain], history: Fold[Any], hint: str) -> None:
     """Fold the events of a record file into `history`.
 
     Raises `InputError` naming the line, the field, its bounds and the value of an invalid event.
     """
     for number, event in enumerate(events, start=1):
         try:
-            history.check(event)
-            history.apply(event)
+            history.apply(history.check(event))
         except Exception as error:  # whatever an odd line breaks, the message must name the line
             words = str(error) if isinstance(error, ValueError) else repr(error)
             raise InputError(f"{path}, line {number} makes no sense to this version: {words}; {hint}") from None

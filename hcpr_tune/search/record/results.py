@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.common.files import write_json, write_whole
 from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.location import Location
+from hcpr_tune.search.record.events.fields import Epoched, accuracies
 from hcpr_tune.search.record.history import Event, History, Job, Trial
 from hcpr_tune.search.record.ledger import ledger, plan_plain
 from hcpr_tune.search.record.record import SEGMENTS
@@ -269,16 +270,15 @@ def _bring_up_to_date(path: Path, text: str) -> None:
     write_whole(path, text)
 
 
-def metrics_row(event: Event) -> dict[str, Any]:
+def metrics_row(epoch: Epoched) -> dict[str, object]:
     """One epoch as it was reported, with accuracies in addition to the counts."""
-    row = {name: value for name, value in event.items() if name != "event"}
-    for kind in ("robust", "clean"):
-        if f"{kind}_correct_validation" in event:
-            row[f"{kind}_accuracy_validation"] = event[f"{kind}_correct_validation"] / event["total_validation"]
+    row = {name: value for name, value in epoch.items() if name != "event"}
+    if "total_validation" in epoch:
+        row |= {f"{name}_validation": share for name, share in accuracies(epoch).items()}
     return row
 
 
-def metrics_line(event: Event) -> str:
+def metrics_line(event: Epoched) -> str:
     """One epoch as a line of metrics.jsonl."""
     return json.dumps(metrics_row(event)) + "\n"
 
@@ -344,7 +344,7 @@ def best_metrics(study: StudySpec, history: History) -> dict[str, Any]:
         " of the trials that it was chosen from: the difference is optimistic.",
         "study_fingerprint": study.fingerprint,
         "split_index_hashes": history.splits,
-        "model_inputs": history.model_inputs,
+        "model_inputs": history.model_inputs or {},
         "device": at_score["device"],
         "threads": study.recipe.threads,
         "versions": history.versions,

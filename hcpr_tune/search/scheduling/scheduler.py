@@ -7,12 +7,14 @@ and, under a virtual clock, simulated ones (`hcpr_tune.simulation`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
+from hcpr_tune.search.record.events.search import EpochEvent, JobEndEvent
 from hcpr_tune.search.record.history import WORKER_DIED, Event, History, Job, Source
 from hcpr_tune.search.scheduling.asha import Decision, NewTrial, first_job, hopeless, next_decision, over_budget
 from hcpr_tune.search.spec.space import Params
 from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.search.storage.inbox import EnqueueRequest, KillRequest
 
 JOB_KEYS = ("status", "reason", "traceback", "splits", "model_inputs", "losses")
 """Keys of a report that belong to the job, not to the epoch."""
@@ -58,21 +60,23 @@ class Scheduler:
     def _open(self, new: NewTrial) -> Job:
         """Record a new trial and return its first job."""
         params, source = self._suggester.suggest(new.number, self._history)
-        self.write("trial", trial=new.number, params=params, source=source)
+        self.write({"event": "trial", "time": self._clock(), "trial": new.number, "params": params, "source": source})
         return first_job(self._history.trials[new.number], self._asha_config)
 
     def begin(self, work: Job) -> int:
         """Record that a worker starts a job; returns the latest epoch already recorded."""
-        self.write("job", trial=work.trial, start=work.start, end=work.end)
+        self.write({"event": "job", "time": self._clock(), "trial": work.trial, "start": work.start, "end": work.end})
         return max(work.start, self._history.trials[work.trial].last_epoch)
 
     def take(self, work: Job, report: Mapping[str, Any], ends: bool) -> None:
         """Record a report of a job and, if it `ends` the job, the end."""
         for what in report.get("losses", []):
-            self.write("loss", trial=work.trial, what=what)
+            self.write({"event": "loss", "time": self._clock(), "trial": work.trial, "what": what})
         if "epoch" in report:
             epoch = {name: value for name, value in report.items() if name not in JOB_KEYS}
-            self.write("epoch", trial=work.trial, **epoch)
+            event = {"event": "epoch", "time": self._clock(), "trial": work.trial, **epoch}
+            # What a worker says is checked by the record, before it is written.
+            self.write(cast(EpochEvent, event))
         if ends:
             self._end(work, **{name: report[name] for name in JOB_KEYS if name in report and name != "losses"})
 
@@ -107,11 +111,19 @@ class Scheduler:
     def has(self, workers: int) -> None:
         """Record the number of trials that fit now, after nodes joined or left."""
         if workers != self._history.workers:
-            self.write("workers", workers=workers)
+            self.write({"event": "workers", "time": self._clock(), "workers": workers})
 
     def _end(self, job: Job, **result: Any) -> None:
-        self.write("job_end", trial=job.trial, start=job.start, end=job.end, **result)
+        ended = {"event": "job_end", "time": self._clock(), "trial": job.trial, "start": job.start, "end": job.end}
+        self.write(cast(JobEndEvent, ended | result))
 
-    def write(self, kind: str, **more: Any) -> None:
-        """Append an event with the time of the scheduler's clock."""
-        self._append({"event": kind, "time": self._clock(), **more})
+    def request(self, request: EnqueueRequest | KillRequest, name: str) -> None:
+        """Record a request called `name` in the inbox."""
+        if request["kind"] == "enqueue":
+            self.write({"event": "enqueue", "time": self._clock(), "params": request["params"], "request": name})
+        else:
+            self.write({"event": "kill", "time": self._clock(), "trial": request["trial"], "request": name})
+
+    def write(self, event: Event) -> None:
+        """Append an event."""
+        self._append(event)
