@@ -18,8 +18,9 @@ from hcpr_tune.execution.host import borrowed
 from hcpr_tune.search.record.events.fields import DriverFacts
 from hcpr_tune.search.record.events.search import BeginEvent, Request
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.record import Listener, Record, Segments
+from hcpr_tune.search.record.record import Listener, Record
 from hcpr_tune.search.record.results import ResultFiles, StudyFolder
+from hcpr_tune.search.record.segments import Segments
 from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from hcpr_tune.search.storage.bucket_sync import BucketSync
 from hcpr_tune.search.storage.inbox import clear_stops

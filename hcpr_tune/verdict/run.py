@@ -12,8 +12,9 @@ from hcpr_tune.execution.capacity import Capacity, Share
 from hcpr_tune.execution.runner import NAMED_VERSIONS, driver_facts, ending, run_on_ray
 from hcpr_tune.search.record.events.verdict import VerdictBeginEvent, VerdictEvent
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.record import Hearing, Record, Segments, read_segments
+from hcpr_tune.search.record.record import Hearing, Record
 from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.segments import Segments, read_segments
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.inbox import clear_stops
 from hcpr_tune.search.storage.lease import Lease

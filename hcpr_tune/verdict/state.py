@@ -26,7 +26,8 @@ from hcpr_tune.search.record.events.verdict import (
     VerdictJobEndEvent,
     VerdictJobEvent,
 )
-from hcpr_tune.search.record.record import fold, read_lines
+from hcpr_tune.search.record.lines import read_lines
+from hcpr_tune.search.record.record import fold
 from hcpr_tune.training.attacks.cascade import CLEAN, Step, attacks_of
 
 FORMAT = 1

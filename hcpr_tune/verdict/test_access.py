@@ -13,8 +13,9 @@ from hcpr_tune.common.paths import is_file
 from hcpr_tune.common.shell import typed
 from hcpr_tune.search.record.events.search import AccessEvent, ShownEvent
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.record import Record, Segments
+from hcpr_tune.search.record.record import Record
 from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.segments import Segments
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.search.storage.studies import COPY_OF, reopen
 from hcpr_tune.verdict.model_export import retell

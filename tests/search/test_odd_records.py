@@ -13,7 +13,7 @@ from rich.console import Console
 from hcpr_tune.cli.studies.list import row, told
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.ledger import ledger
-from hcpr_tune.search.record.record import sealed_row
+from hcpr_tune.search.record.lines import sealed_row
 from hcpr_tune.search.record.results import (
     StudyFolder,
     best_metrics,

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, NotRequired, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from hcpr_tune.common.schema import ModelInputs, Number, Wrong
+from hcpr_tune.search.record.events import search as events
 from hcpr_tune.search.record.events.check import search_event
 from hcpr_tune.search.record.events.fields import Tables, Versions, accuracies, trained_seconds
-from hcpr_tune.search.record.events.search import (
-    AccessEvent,
-    AuditEvent,
-    BeginEvent,
-    Budget,
-    EndEvent,
-    EnqueueEvent,
-    EpochEvent,
-    ExtendEvent,
-    JobEndEvent,
-    JobEvent,
-    KillEvent,
-    LossEvent,
-    ShownEvent,
-    TrialEvent,
-    WarmStartEvent,
-    WorkersEvent,
-)
+from hcpr_tune.search.record.events.search import Access as Access
 from hcpr_tune.search.record.events.search import Event as Event
 from hcpr_tune.search.record.ranking import Ranking
 from hcpr_tune.search.record.trial import CALIBRATION as CALIBRATION
@@ -47,15 +31,6 @@ from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.spec.space import Params
 
 Index = TypeVar("Index")
-
-
-class Access(TypedDict):
-    """An access to the test images: when, by which command, and what it showed (accuracies by name)."""
-
-    time: float
-    number: int
-    command: str
-    numbers: NotRequired[dict[str, float]]
 
 
 @dataclass
@@ -78,7 +53,7 @@ class History:
     """Seconds that jobs occupied workers, up to the latest event of each."""
     worker_seconds_offered: float = 0.0
     """Seconds of all workers, busy or idle."""
-    extensions: list[Budget] = field(default_factory=list)
+    extensions: list[events.Budget] = field(default_factory=list)
     """New values of the budget since the study began, in order: trials, hours, worker_hours, epochs."""
     requests: set[str] = field(default_factory=set)
     """Names of the requests taken from the inbox."""
@@ -135,7 +110,7 @@ class History:
             Number(len(self.openings) + 1, len(self.openings) + 1, integer=True).check(event["number"], "number")
         elif event["event"] == "test_seen":
             Number(1, len(self.openings), integer=True).check(event["number"], "number")
-        for number in _trials_of(event):
+        for number in events.trials_of(event):
             if number not in self.trials:
                 raise Wrong(f"trial must be one of the {known} that are recorded before it, got {number}")
         return event
@@ -160,7 +135,7 @@ class History:
         self._ranking = None
         return news
 
-    def _on_begin(self, event: BeginEvent) -> None:
+    def _on_begin(self, event: events.BeginEvent) -> None:
         self._seconds_before, self._session_began = self.seconds, event["time"]
         self.versions, self.workers, self.fingerprint = event["versions"], event["workers"], event["fingerprint"]
         if self.ended == "finished":  # perhaps after too many failures, which the user has fixed before resuming
@@ -171,7 +146,7 @@ class History:
         for request in event.get("requests", []):
             getattr(self, f"_on_{request['event']}")(request)
 
-    def _on_end(self, event: EndEvent) -> None:
+    def _on_end(self, event: events.EndEvent) -> None:
         self.ended = event["reason"]
         self._drop_jobs()
 
@@ -180,14 +155,14 @@ class History:
         for trial in list(self.running):
             self._reached(trial)
 
-    def _on_workers(self, event: WorkersEvent) -> None:
+    def _on_workers(self, event: events.WorkersEvent) -> None:
         """Nodes joined or left."""
         self.workers = event["workers"]
 
-    def _on_loss(self, event: LossEvent) -> None:
+    def _on_loss(self, event: events.LossEvent) -> None:
         self.losses.append(event["what"])
 
-    def _on_extend(self, event: ExtendEvent) -> None:
+    def _on_extend(self, event: events.ExtendEvent) -> None:
         """A larger budget, or a new top rung, to which completed trials wait to be promoted."""
         self.extensions.append(event["budget"])
         if "epochs" in event["budget"]:
@@ -196,16 +171,16 @@ class History:
                 if trial.status == "completed":
                     self._reached(trial)
 
-    def _on_warm_start(self, event: WarmStartEvent) -> None:
+    def _on_warm_start(self, event: events.WarmStartEvent) -> None:
         for old in event["trials"]:
             scores = {int(rung): scores for rung, scores in old["scores"].items()}
             self.old_trials.append(OldTrial(old["params"], scores, old["completed"], old["lost"]))
 
-    def _on_enqueue(self, event: EnqueueEvent) -> None:
+    def _on_enqueue(self, event: events.EnqueueEvent) -> None:
         self.requests.add(event["request"])
         self.queue.append(event["params"])
 
-    def _on_kill(self, event: KillEvent) -> bool:
+    def _on_kill(self, event: events.KillEvent) -> bool:
         self.requests.add(event["request"])
         trial = self.trials[event["trial"]]
         if trial.ended:
@@ -216,17 +191,17 @@ class History:
             self.changed.append(trial.number)
         return True
 
-    def _on_test_opened(self, event: AccessEvent) -> None:
+    def _on_test_opened(self, event: events.AccessEvent) -> None:
         self.openings.append({"time": event["time"], "number": event["number"], "command": event["command"]})
 
-    def _on_test_seen(self, event: ShownEvent) -> None:
+    def _on_test_seen(self, event: events.ShownEvent) -> None:
         self.openings[event["number"] - 1]["numbers"] = event["numbers"]
 
-    def _on_audit(self, event: AuditEvent) -> None:
+    def _on_audit(self, event: events.AuditEvent) -> None:
         self.audited |= set(event["trials"])
         self.changed += sorted(self.audited)
 
-    def _on_trial(self, event: TrialEvent) -> None:
+    def _on_trial(self, event: events.TrialEvent) -> None:
         number, params, source = event["trial"], event["params"], event["source"]
         self.trials[number] = Trial(number, params, source, began=event["time"])
         self.changed.append(number)
@@ -235,7 +210,7 @@ class History:
         if source == ENQUEUED:
             self.queue.pop(0)
 
-    def _on_job(self, event: JobEvent) -> None:
+    def _on_job(self, event: events.JobEvent) -> None:
         trial = self.trials[event["trial"]]
         trial.job, trial.status = Job(trial.number, event["start"], event["end"]), "running"
         trial.target, trial.last_heartbeat, trial.fresh = event["end"], event["time"], True
@@ -244,7 +219,7 @@ class History:
         if event["start"] < trial.last_rung:
             trial.epoch_offset = sum(trial.rungs)
 
-    def _on_epoch(self, event: EpochEvent) -> bool:
+    def _on_epoch(self, event: events.EpochEvent) -> bool:
         trial = self.trials[event["trial"]]
         waited = self._hold(trial, event["time"])
         position = trial.epoch_offset + event["epoch"]
@@ -278,7 +253,7 @@ class History:
         for other in trial.rungs:
             self.scored_at_both.setdefault((min(rung, other), max(rung, other)), []).append(trial.number)
 
-    def _on_job_end(self, event: JobEndEvent) -> None:
+    def _on_job_end(self, event: events.JobEndEvent) -> None:
         trial = self.trials[event["trial"]]
         self._hold(trial, event["time"])
         trial.reason = event["reason"]
@@ -360,17 +335,6 @@ class History:
     def best_trials(self) -> list[Trial]:
         """The Pareto front (see `Ranking.front`)."""
         return self.ranking.front
-
-
-def _trials_of(event: Event) -> Sequence[int]:
-    """The trials that must be recorded before an event."""
-    if event["event"] == "audit":
-        return event["trials"]
-    if event["event"] == "loss":
-        return [event["trial"]] if "trial" in event else []
-    if event["event"] in ("kill", "job", "epoch", "job_end"):
-        return [event["trial"]]
-    return []
 
 
 def _point(params: Params) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from hcpr_tune.common.location import Location
 from hcpr_tune.search.record.events.fields import Epoched, accuracies
 from hcpr_tune.search.record.history import Event, History, Job, Trial
 from hcpr_tune.search.record.ledger import ledger, plan_plain
-from hcpr_tune.search.record.record import SEGMENTS
+from hcpr_tune.search.record.segments import SEGMENTS
 from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
 from hcpr_tune.search.spec.space import with_params
 from hcpr_tune.search.spec.study import StudySpec

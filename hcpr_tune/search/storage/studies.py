@@ -18,8 +18,9 @@ from hcpr_tune.common.settings import show
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.events.search import AuditEvent
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.record import read_history, read_segments
+from hcpr_tune.search.record.record import read_history
 from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.segments import read_segments
 from hcpr_tune.search.scheduling.config import always_promoted
 from hcpr_tune.search.spec.changes import grown_budget, with_free_settings
 from hcpr_tune.search.spec.study import (

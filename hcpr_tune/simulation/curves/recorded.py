@@ -14,7 +14,7 @@ from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.events.fields import accuracies, trained_seconds
 from hcpr_tune.search.record.history import Event, History, Trial
-from hcpr_tune.search.record.record import read_lines
+from hcpr_tune.search.record.lines import read_lines
 from hcpr_tune.search.spec.objectives import OBJECTIVES
 from hcpr_tune.search.spec.space import Choice, Params, Range, Space, params_of, with_params
 from hcpr_tune.search.spec.study import StudySpec

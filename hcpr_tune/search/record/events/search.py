@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 from hcpr_tune.common.schema import ModelInputs, Number, Plain, Row, Table, Text
@@ -223,3 +224,23 @@ Event = (
 )
 SEARCH: Schema = schema_of(Event)
 """The fields of each kind of event."""
+
+
+def trials_of(event: Event) -> Sequence[int]:
+    """The trials that must be recorded before an event."""
+    if event["event"] == "audit":
+        return event["trials"]
+    if event["event"] == "loss":
+        return [event["trial"]] if "trial" in event else []
+    if event["event"] in ("kill", "job", "epoch", "job_end"):
+        return [event["trial"]]
+    return []
+
+
+class Access(TypedDict):
+    """An access to the test images: when, by which command, and what it showed (accuracies by name)."""
+
+    time: float
+    number: int
+    command: str
+    numbers: NotRequired[dict[str, float]]
