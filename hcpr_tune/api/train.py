@@ -16,7 +16,7 @@ from hcpr_tune.common.schema import Table
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.events.check import search_event
 from hcpr_tune.search.record.events.search import EpochEvent
-from hcpr_tune.search.record.results import metrics_line
+from hcpr_tune.search.record.metrics import metrics_line
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data.dataset import Data
 from hcpr_tune.training.plugins import guarded_steps

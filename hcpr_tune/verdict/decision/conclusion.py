@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.common.intervals import Proportion, ProportionPlain
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.study import StudySpec
@@ -250,7 +250,7 @@ def pairs_plain(plan: Plan, state: State, models: Sequence[Model], split: str, c
     }
 
 
-def over_seeds(count: int, total: int, seeds: int) -> dict[str, Any]:
+def over_seeds(count: int, total: int, seeds: int) -> ProportionPlain:
     """A share of images, counted over seeds on the same images, with the interval for the images of one seed."""
     return Proportion(round(count / seeds), total // seeds).to_plain() | {"share": count / total}
 

@@ -12,7 +12,8 @@ from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.search.record.events.search import EpochEvent, JobEndEvent
 from hcpr_tune.search.record.history import Event, History
-from hcpr_tune.search.record.results import ACCURACIES, StudyFolder, most_checkpoints
+from hcpr_tune.search.record.metrics import ACCURACIES
+from hcpr_tune.search.record.results import StudyFolder, most_checkpoints
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.status import Plain, alarm_plain, answer, counts, running_plain, scored, seconds_left, state_of
 from hcpr_tune.views.summary import Alarm, alarms, gain_points
