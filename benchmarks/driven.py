@@ -89,7 +89,8 @@ def drive(options: argparse.Namespace) -> Plain:
     from hcpr_tune.errors import Interrupted
     from hcpr_tune.execution import runner
     from hcpr_tune.execution.capacity import Share
-    from hcpr_tune.search.record.record import read_history, sealed_row
+    from hcpr_tune.search.record.lines import sealed_row
+    from hcpr_tune.search.record.record import read_history
     from hcpr_tune.search.storage.studies import check_new, create
 
     study, workers = study_of(options), options.workers

@@ -88,7 +88,7 @@ def turns(manager: Any, quick: Any, count: int = 40) -> list[float]:
 def record(options: argparse.Namespace) -> Plain:
     """Seconds of an event, from sealing to taking effect: written and flushed here, and written into a bucket too."""
     from hcpr_tune.common.bucket import Bucket
-    from hcpr_tune.search.record.record import Segments
+    from hcpr_tune.search.record.segments import Segments
 
     plain = {"folder": appended(None), "without_flush": appended(None, flush=False)}
     with s3() as bucket:
@@ -125,7 +125,7 @@ def appended(segments: Any, count: int = 1000, flush: bool = True) -> list[float
 def line_bytes() -> int:
     import numpy as np
 
-    from hcpr_tune.search.record.record import sealed
+    from hcpr_tune.search.record.lines import sealed
 
     event = {"event": "epoch", "time": time.time(), "trial": 1000, "worker": "10.0.0.1:12345", "recipe": "0" * 16}
     return len(sealed(event | made_up_epoch(10, False, np.random.default_rng(0))))

@@ -96,7 +96,7 @@ def terminal(browser: Any, root: Path, folder: Path, path: Path) -> None:
     from rich.console import Console
 
     from hcpr_tune.search.record.history import History
-    from hcpr_tune.search.record.record import unsealed
+    from hcpr_tune.search.record.lines import unsealed
     from hcpr_tune.search.spec.study_file import read_study
     from hcpr_tune.views.terminal.live_view import view_of
 

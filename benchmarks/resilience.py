@@ -29,7 +29,7 @@ TUNE = [sys.executable, str(ROOT / "launch" / "tune.py")]
 
 def begun(folder: Path, trials: int) -> Path:
     """A study of the default space with so many trials, all ended or stopped; returns its record."""
-    from hcpr_tune.search.record.record import sealed_row
+    from hcpr_tune.search.record.lines import sealed_row
     from hcpr_tune.search.spec.study_file import find_space, read_study
     from hcpr_tune.search.storage.studies import check_new, create
 
@@ -94,7 +94,8 @@ def memory(options: argparse.Namespace) -> Plain:
 def keeping(options: argparse.Namespace) -> Plain:
     """Share of checkpoints, and of the record's lines replayed on the same disk, in the workers' seconds."""
     from hcpr_tune.search.record.history import History
-    from hcpr_tune.search.record.record import Record, unsealed
+    from hcpr_tune.search.record.lines import unsealed
+    from hcpr_tune.search.record.record import Record
 
     shares = []
     for _ in range(options.repeats):
@@ -127,7 +128,7 @@ def jobs(options: argparse.Namespace) -> Plain:
     """
     from hcpr_tune.execution import runner
     from hcpr_tune.execution.capacity import Share
-    from hcpr_tune.search.record.record import unsealed
+    from hcpr_tune.search.record.lines import unsealed
     from hcpr_tune.search.spec.study_file import find_space, read_study
     from hcpr_tune.search.storage.studies import check_new, create
 

@@ -43,7 +43,7 @@ def replayed(root: Path) -> Plain:
     from rich.console import Console
 
     from hcpr_tune.search.record.history import History
-    from hcpr_tune.search.record.record import unsealed
+    from hcpr_tune.search.record.lines import unsealed
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.spec.study_file import read_study
     from hcpr_tune.views.report.report_file import ReportFile
@@ -118,7 +118,7 @@ def report(options: argparse.Namespace) -> Plain:
 
 def stored(root: Path, study: Any, trials: int) -> None:
     """The made-up study in a folder."""
-    from hcpr_tune.search.record.record import sealed_row
+    from hcpr_tune.search.record.lines import sealed_row
     from hcpr_tune.search.record.results import StudyFolder
     from hcpr_tune.search.storage.studies import create
 

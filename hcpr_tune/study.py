@@ -256,7 +256,8 @@ class Study(RecordedStudy):
 
         Returns whether it has ended within `wait` seconds. Raises `InputError` if the study is not running.
         """
-        from hcpr_tune.search.storage.inbox import STOP, post
+        from hcpr_tune.search.scheduling.driver import STOP
+        from hcpr_tune.search.storage.inbox import post
 
         if not self.is_running:
             raise InputError(f"{self.folder.address} is not being searched; there is nothing to stop")
@@ -273,8 +274,9 @@ class Study(RecordedStudy):
 
         A running search tries them with its next free worker, else the next session does.
         """
+        from hcpr_tune.search.scheduling.driver import ENQUEUE
         from hcpr_tune.search.spec.points import point_params, with_params
-        from hcpr_tune.search.storage.inbox import ENQUEUE, post
+        from hcpr_tune.search.storage.inbox import post
 
         given = dict(values)
         with_params(
@@ -285,9 +287,10 @@ class Study(RecordedStudy):
 
     def kill(self, trial: int) -> None:
         """Ask for the end of one trial, after its running epoch. Raises `InputError` if it is unknown or has ended."""
-        from hcpr_tune.search.storage.inbox import KILL, checked, post
+        from hcpr_tune.search.scheduling.driver import KILL, KillRequest
+        from hcpr_tune.search.storage.inbox import checked, post
 
-        request = {"kind": KILL, "trial": trial}
+        request: KillRequest = {"kind": KILL, "trial": trial}
         try:
             checked(request, self.spec, self.history)
         except InputError as error:

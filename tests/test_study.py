@@ -13,7 +13,7 @@ import pytest
 
 import hcpr_tune
 from hcpr_tune.errors import HcprTuneError, InputError
-from hcpr_tune.search.record.results import best_metrics
+from hcpr_tune.search.record.metrics import best_metrics
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.training.recipe import recipe_to_toml
 from hcpr_tune.views.report.figures import FIGURES

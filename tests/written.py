@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hcpr_tune.search.record.history import Event, History
-from hcpr_tune.search.record.record import sealed_row
+from hcpr_tune.search.record.lines import sealed_row
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from hcpr_tune.search.storage.studies import create

@@ -66,7 +66,7 @@ class RecordedStudy:
         """
         import pandas as pd
 
-        from hcpr_tune.search.record.results import trial_columns, trial_row
+        from hcpr_tune.search.record.metrics import trial_columns, trial_row
 
         rows = [trial_row(trial) for trial in self.history.trials.values()]
         return pd.DataFrame(rows, columns=trial_columns(self.spec)).set_index("trial")
@@ -79,7 +79,7 @@ class RecordedStudy:
         """
         import pandas as pd
 
-        from hcpr_tune.search.record.results import metrics_row
+        from hcpr_tune.search.record.metrics import metrics_row
 
         plain = (int, float, str, bool)
         rows = [
@@ -97,11 +97,11 @@ class RecordedStudy:
 
         Raises `InputError` if no trial has reached a rung.
         """
-        from hcpr_tune.search.record.results import best_metrics
+        from hcpr_tune.search.record.metrics import best_metrics
 
         if self.history.best_trial is None:
             raise InputError(f"no trial of {self.folder.address} has reached a rung yet: there is no best one")
-        return best_metrics(self.spec, self.history)
+        return dict(best_metrics(self.spec, self.history))
 
     @property
     def recipe(self) -> Recipe:

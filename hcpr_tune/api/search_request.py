@@ -13,7 +13,8 @@ from hcpr_tune.api.trust import Trust, named_in_study, trust_space, trust_study
 from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
-    from hcpr_tune.search.record.history import Event, History
+    from hcpr_tune.search.record.events.search import Request
+    from hcpr_tune.search.record.history import History
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.studies import StoredStudy
 
@@ -52,7 +53,7 @@ class SearchRequest:
 
     study: StoredStudy
     where: str
-    requests: tuple[Event, ...] = ()
+    requests: tuple[Request, ...] = ()
     patience: float = 0.0
 
 
@@ -175,7 +176,7 @@ def resumed_search(
     return request
 
 
-def _warm_start(folder: str | Path | None, spec: StudySpec) -> tuple[Event, ...]:
+def _warm_start(folder: str | Path | None, spec: StudySpec) -> tuple[Request, ...]:
     from hcpr_tune.search.suggestion.warm_start import warm_start
 
     return () if folder is None else (warm_start(Path(folder), spec, time.time()),)
@@ -187,7 +188,7 @@ def _with_budget(request: SearchRequest, budget: dict[str, float]) -> SearchRequ
 
     if not budget:
         return request
-    event: Event = {"event": "extend", "time": time.time(), "budget": budget}
+    event: Request = {"event": "extend", "time": time.time(), "budget": budget}
     study = request.study._replace(spec=extend(request.study.spec, budget))
     return replace(request, study=study, requests=(*request.requests, event))
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hcpr_tune.api.trust import Trust, begin_training, named_in_recipe, trust_recipe
 from hcpr_tune.common.files import copy_whole, new_name, write_json, write_whole
@@ -15,8 +15,9 @@ from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.paths import check_writable, exists, is_file
 from hcpr_tune.common.schema import Table
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.record.events import SEARCH, check_event
-from hcpr_tune.search.record.results import metrics_line
+from hcpr_tune.search.record.events.check import search_event
+from hcpr_tune.search.record.events.search import EpochEvent
+from hcpr_tune.search.record.metrics import metrics_line
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.data.dataset import Data
 from hcpr_tune.training.plugins import guarded_steps, only_vouched, vouch
@@ -113,10 +114,10 @@ def retrain(
         for report in guarded_steps(train_segment(recipe, shelf, folder / "checkpoints", *segment)):
             if report["epoch"] in known:
                 continue
-            event = {"time": time.time(), **report}
+            epoch = cast(EpochEvent, {"time": time.time(), **report})
             with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(metrics_line(event))
-            curves.write(event["time"], event["epoch"], scalars(curve_values(event)))
+                file.write(metrics_line(epoch))
+            curves.write(epoch["time"], epoch["epoch"], scalars(curve_values(epoch)))
             if report["is_rung"]:
                 best = _better(best, report)
                 if best.epoch == report["epoch"]:
@@ -147,7 +148,7 @@ def _report_of(line: str, where: str) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(line)
         Table().check(report, "the line")
-        check_event({**report, "event": "epoch", "trial": 0}, SEARCH)
+        search_event({**report, "event": "epoch", "trial": 0})
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{where} is invalid ({error}); restore the file from a copy, or choose another --out"

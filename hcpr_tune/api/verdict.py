@@ -23,6 +23,7 @@ from hcpr_tune.views.search_progress import SearchProgress
 
 if TYPE_CHECKING:
     from hcpr_tune.execution.capacity import Share
+    from hcpr_tune.search.record.events.search import Request
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.studies import StoredStudy
     from hcpr_tune.simulation.verdict_forecast import VerdictForecast
@@ -262,7 +263,7 @@ class _Evaluation:
         storage, name = self._request.storage, baseline_name(study.name, method)
         wanted = baseline_study(spec, history, study.name, method)
         folder = study_folder(storage, name)
-        requests: tuple[dict[str, Any], ...] = ()
+        requests: tuple[Request, ...] = ()
         if exists(folder):
             baseline = reopen(storage, name, "--compare ")
             trust_study(self._trust, baseline, named_in_study(spec))

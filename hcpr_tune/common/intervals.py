@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 Z_95 = 1.959963984540054
 
@@ -20,6 +20,16 @@ def wilson_interval(count: int, total: int) -> tuple[float, float]:
     low = 0.0 if count == 0 else max(0.0, centre - half)
     high = 1.0 if count == total else min(1.0, centre + half)
     return low, high
+
+
+class ProportionPlain(TypedDict):
+    """A proportion with its interval, for JSON."""
+
+    share: float
+    low_95: float
+    high_95: float
+    count: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Proportion:
         low, high = self.interval
         return f"{100 * self.share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> ProportionPlain:
         low, high = self.interval
         return {"share": self.share, "low_95": low, "high_95": high, "count": self.count, "total": self.total}
 

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Protocol,
+    TypedDict,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 LARGEST = 1.7976931348623157e308
 """The largest float; larger integers cannot be converted."""
@@ -135,15 +147,53 @@ def _part(name: str, key: str) -> str:
     return f"{name}.{key[:MOST_SHOWN]}" if name else key[:MOST_SHOWN]
 
 
-MODEL_INPUTS = Table(
-    needed={
-        "channels": Number(1, 1000, integer=True),
-        "classes": Number(1, 10**5, integer=True),
-        "image_size": Row(Number(1, 10**5, integer=True), 2),
-    },
-    known={"class_names": Row(Text())},
-)
-"""A model's inputs and outputs, which its recipe does not have."""
+def table_of(kind: type, leave_out: Collection[str] = ()) -> Table:
+    """The schema of a `TypedDict`, of all fields but those to `leave_out`.
+
+    `Annotated[int, Number(0, 9)]` gives a field's bounds; without them a type's schema is that of `shape_of`.
+    """
+    needed: dict[str, Shape] = {}
+    known: dict[str, Shape] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        # With postponed annotations `NotRequired` is not in `__optional_keys__`, and `total=False` is nowhere else.
+        optional = get_origin(hint) is NotRequired
+        if name not in leave_out:
+            fields = known if optional or name in kind.__optional_keys__ else needed  # type: ignore[attr-defined]
+            fields[name] = shape_of(get_args(hint)[0] if optional else hint)
+    return Table(needed, known)
+
+
+def shape_of(hint: Any) -> Shape:
+    """The schema of a type: a plain type, a list, a `TypedDict` or other table, one of these or None."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return next((one for one in parts[1:] if hasattr(one, "check")), None) or shape_of(parts[0])
+    if origin is Literal:
+        return Text(parts)
+    if origin is list:
+        return Row(shape_of(parts[0]))
+    if origin is dict:
+        return Table(others=shape_of(parts[1]))
+    if origin in (Union, UnionType):
+        (one,) = (part for part in parts if part is not NoneType)
+        return Maybe(shape_of(one))
+    return PLAIN_TYPES[hint] if hint in PLAIN_TYPES else table_of(hint)
+
+
+PLAIN_TYPES: Mapping[type, Shape] = {str: Text(), bool: Truth(), float: Number(), int: Number(integer=True)}
+
+
+class ModelInputs(TypedDict):
+    """A model's inputs and outputs, which its recipe does not have."""
+
+    channels: Annotated[int, Number(1, 1000, integer=True)]
+    classes: Annotated[int, Number(1, 10**5, integer=True)]
+    image_size: Annotated[list[int], Row(Number(1, 10**5, integer=True), 2)]
+    """Height and width."""
+    class_names: NotRequired[list[str]]
+
+
+MODEL_INPUTS = table_of(ModelInputs)
 
 
 def check_model_inputs(value: Any, name: str) -> None:

@@ -15,9 +15,12 @@ from hcpr_tune.common.files import sweep
 from hcpr_tune.errors import Interrupted, MovedOn, StorageError
 from hcpr_tune.execution.capacity import Capacity, Share, check_own_ray, requested
 from hcpr_tune.execution.host import borrowed
-from hcpr_tune.search.record.history import Event, History
-from hcpr_tune.search.record.record import Listener, Record, Segments
+from hcpr_tune.search.record.events.fields import DriverFacts
+from hcpr_tune.search.record.events.search import BeginEvent, Request
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.record import Listener, Record
 from hcpr_tune.search.record.results import ResultFiles, StudyFolder
+from hcpr_tune.search.record.segments import Segments
 from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from hcpr_tune.search.storage.bucket_sync import BucketSync
 from hcpr_tune.search.storage.inbox import clear_stops
@@ -49,7 +52,7 @@ TUNE_SETTINGS = {
 
 @contextmanager
 def recording(
-    study: StoredStudy, workers: int, requests: Sequence[Event] = (), patience: float = 0.0
+    study: StoredStudy, workers: int, requests: Sequence[Request] = (), patience: float = 0.0
 ) -> Iterator[Record[History]]:
     """One session of the study: holds its lease, and records the session's begin, the events `requests` and its end.
 
@@ -93,7 +96,7 @@ def ending(record: Record[Any]) -> Iterator[None]:
             record.append({"event": "end", "time": record.clock(), "reason": reason})
 
 
-def driver_facts(packages: Iterable[str]) -> Event:
+def driver_facts(packages: Iterable[str]) -> DriverFacts:
     """The driver's host, process id and package versions."""
     versions = {name: version(name) for name in packages}
     return {
@@ -103,24 +106,29 @@ def driver_facts(packages: Iterable[str]) -> Event:
     }
 
 
-def _begin(spec: StudySpec, history: History, workers: int, requests: Sequence[Event], time: float) -> Event:
-    losses = [{"event": "loss", "what": history.damage}] if history.damage else []
-    return {
+def _begin(spec: StudySpec, history: History, workers: int, requests: Sequence[Request], time: float) -> BeginEvent:
+    losses: list[Request] = [{"event": "loss", "what": history.damage}] if history.damage else []
+    facts = driver_facts(NAMED_VERSIONS)
+    begin: BeginEvent = {
         "event": "begin",
         "time": time,
         "fingerprint": spec.fingerprint,
         "workers": workers,
-        **driver_facts(NAMED_VERSIONS),
+        "host": facts["host"],
+        "process": facts["process"],
+        "versions": facts["versions"],
         "requests": [*losses, *requests],
-        **({} if history.study else {"study": study_to_plain(spec)}),
     }
+    if not history.study:
+        begin["study"] = study_to_plain(spec)
+    return begin
 
 
 def run(
     study: StoredStudy,
     share: Share,
     listeners: Callable[[], Sequence[Listener]] = list,
-    requests: Sequence[Event] = (),
+    requests: Sequence[Request] = (),
     patience: float = 0.0,
     trainable: type | None = None,
 ) -> History:

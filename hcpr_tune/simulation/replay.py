@@ -7,13 +7,14 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.events.search import JobEndEvent, JobEvent, TrialEvent
 from hcpr_tune.search.record.history import WORKER_DIED, Event, History, Job
 from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.suggestion.sampler import Suggester
-from hcpr_tune.simulation.curves.costs import trained_seconds
+from hcpr_tune.simulation.curves.costs import epoch_seconds
 from hcpr_tune.simulation.curves.curves import Curve
 from hcpr_tune.simulation.curves.recorded import OldStudy
 from hcpr_tune.simulation.search import Trainings, search_simulation
@@ -21,7 +22,6 @@ from hcpr_tune.simulation.worker_pool import WorkerPool
 
 OUTSIDE = ("enqueue", "kill", "workers")
 """Events from outside the search, in addition to those of the session's beginning."""
-DECISIONS = ("trial", "job")
 TOO_OFTEN = "its worker process died"
 """How the reason of a trial begins that failed because its workers died."""
 
@@ -71,17 +71,18 @@ class RecordedTiming:
         self._now: dict[Job, dict[int, tuple[float, float]]] = {}
 
     def _read(self, event: Event) -> None:
-        kind, trial = event["event"], event.get("trial", -1)
-        if kind == "job":
+        if event["event"] == "job":
+            trial = event["trial"]
             job = Job(trial, event["start"], event["end"])
             self._running[trial] = job, event["time"], event["time"]
             self._epochs[job].append({})
             self._deaths[job].append(math.inf)
-        elif kind in ("epoch", "job_end") and trial in self._running:
+        elif event["event"] in ("epoch", "job_end") and event["trial"] in self._running:
+            trial = event["trial"]
             job, began, heard = self._running[trial]
             epochs = self._epochs[job][-1]
-            if kind == "epoch":
-                epochs[event["epoch"]] = event["time"] - heard, trained_seconds(event)
+            if event["event"] == "epoch":
+                epochs[event["epoch"]] = event["time"] - heard, epoch_seconds(event)
                 self._running[trial] = job, began, event["time"]
             elif died(event):
                 self._deaths[job][-1] = event["time"] - began
@@ -115,17 +116,18 @@ class RecordedTiming:
         return self._now[work].get(epoch, (math.inf, 0.0))
 
 
-def died(event: Event) -> bool:
+def died(event: JobEndEvent) -> bool:
     """Whether a job ended because its worker died."""
-    too_often = event["status"] == "failed" and str(event["reason"]).startswith(TOO_OFTEN)
-    return bool(event["status"] == WORKER_DIED or too_often)
+    too_often = event["status"] == "failed" and event["reason"].startswith(TOO_OFTEN)
+    return event["status"] == WORKER_DIED or too_often
 
 
 def driver_waits(events: Sequence[Event]) -> list[float]:
     """For each job handed out: the seconds since there was both a free worker and new information."""
-    free = deque([events[0]["time"]] * events[0]["workers"])
+    first = events[0]
+    latest = first["time"]
+    free = deque([latest] * (first["workers"] if first["event"] == "begin" else 1))
     waits: list[float] = []
-    latest = events[0]["time"]
     for event in events[1:]:
         if event["event"] == "job":
             since = free.popleft() if free else latest
@@ -176,11 +178,11 @@ def replay(old: OldStudy) -> Replay:
             "give a search that ran to its end"
         )
     began = old.events[0]["time"]
-    events = [{**event, "time": event["time"] - began} for event in old.events]
-    scored = [event for event in events if "total_validation" in event]
+    events = [cast(Event, {**event, "time": event["time"] - began}) for event in old.events]
+    evaluated = (event for event in events if event["event"] == "epoch" and "total_validation" in event)
     most = max(event["workers"] for event in events if event["event"] in ("begin", "workers"))
     played: list[Event] = []
-    play = AsRecorded(old.history, old.study.rungs, scored[0]["total_validation"])
+    play = AsRecorded(old.history, old.study.rungs, next(evaluated)["total_validation"])
     simulation = search_simulation(
         Trainings(old.study, play, RecordedTiming(events)),
         WorkerPool(most),
@@ -200,8 +202,7 @@ def replay(old: OldStudy) -> Replay:
 def _compared(
     events: Sequence[Event], played: Sequence[Event], recorded: History, replayed: History, departed: str
 ) -> Replay:
-    theirs = [_decision(event) for event in events if event["event"] in DECISIONS]
-    ours = [_decision(event) for event in played if event["event"] in DECISIONS]
+    theirs, ours = _decisions(events), _decisions(played)
     same = 0
     while same < min(len(theirs), len(ours)) and theirs[same] == ours[same]:
         same += 1
@@ -216,7 +217,11 @@ def _compared(
     return Replay(len(theirs), same, departs, recorded.seconds, replayed.seconds + closing)
 
 
-def _decision(event: Event) -> tuple[Any, ...]:
+def _decisions(events: Sequence[Event]) -> list[tuple[Any, ...]]:
+    return [_decision(event) for event in events if event["event"] in ("trial", "job")]
+
+
+def _decision(event: TrialEvent | JobEvent) -> tuple[Any, ...]:
     if event["event"] == "trial":
         return "trial", event["trial"], event["source"], tuple(sorted(event["params"].items()))
     return "job", event["trial"], event["start"], event["end"]

@@ -13,7 +13,7 @@ from hcpr_tune.search.scheduling.search_driver import SearchDriver, Suggests
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.simulation.curves.costs import Costs, has_checkpoint
 from hcpr_tune.simulation.curves.curves import Curve, Play
-from hcpr_tune.simulation.simulation import DriverTiming, Simulation, Step
+from hcpr_tune.simulation.simulation import DriverTiming, Plain, Simulation, Step
 from hcpr_tune.simulation.worker_pool import FailureModel, WorkerPool
 
 
@@ -130,7 +130,7 @@ def search_simulation(
     lives: FailureModel | None = None,
     outside: Sequence[Event] = (),
     begin: Event | None = None,
-    listener: Callable[[Event], object] = lambda event: None,
+    listener: Callable[[Plain], object] = lambda event: None,
 ) -> Simulation[Job, History]:
     """The simulation of one search. `begin`: the first event of a recorded session."""
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
-from hcpr_tune.search.record.history import Event
-from hcpr_tune.search.scheduling.driver import Driver, Surroundings, Work
+from hcpr_tune.search.scheduling.driver import Driver, Surroundings, Taken, UserRequest, Work
 from hcpr_tune.search.scheduling.orders import Order, Report
 from hcpr_tune.simulation.worker_pool import FailureModel, Idle, WorkerPool
 
 Job = TypeVar("Job", contravariant=True)
+Plain = Mapping[str, Any]
+"""An event of the record, of whichever driver."""
 
 
 class DriverTiming(Protocol):
@@ -62,7 +63,7 @@ class Workload(Protocol[Job]):
 class Folded(Protocol):
     """The state that a driver decides from: a search's `History` or a verdict's `State`."""
 
-    def apply(self, event: Event) -> bool: ...
+    def apply(self, event: Any) -> bool: ...
 
 
 State = TypeVar("State", bound=Folded)
@@ -97,11 +98,11 @@ class Simulation(Generic[Work, State]):
     worker_pool: WorkerPool
     lives: FailureModel | None = None
     """Draws how long workers live; None: deaths come from the workload."""
-    outside: Sequence[Event] = ()
+    outside: Sequence[Plain] = ()
     """Timed events from outside: requests, nodes that come and go."""
-    begin: Event = field(default_factory=dict)
+    begin: Plain = field(default_factory=dict)
     """Fields of the session's first event."""
-    listener: Callable[[Event], object] = lambda event: None
+    listener: Callable[[Plain], object] = lambda event: None
     """Called with every event."""
     useful_seconds: float = 0.0
     """Spent on training, evaluation, attacks and checkpoints that counted."""
@@ -124,22 +125,22 @@ class Simulation(Generic[Work, State]):
         self._order = itertools.count()
         self._idle, self._there, self._running = Idle(), 0, 0
         self._asking = self._finished = False
-        self._fitting, self._requests = 0, list[Event]()
+        self._fitting, self._requests = 0, list[Taken]()
         surroundings = Surroundings(self._write, lambda: self._now, lambda: self._fitting, self._taken_requests)
         self._driver = self.make_driver(surroundings)
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: Plain) -> None:
         self.state.apply(event)
         self.listener(event)
 
-    def _taken_requests(self) -> list[Event]:
+    def _taken_requests(self) -> list[Taken]:
         taken, self._requests = self._requests, []
         return taken
 
     def run(self) -> State:
         """Simulate it to its end."""
         early = sum(self.worker_pool.joins_at(number) <= 0 for number in range(self.worker_pool.workers))
-        begin = {"event": "begin", "time": 0.0, "workers": early, "versions": {}, **self.begin}
+        begin: dict[str, Any] = {"event": "begin", "time": 0.0, "workers": early, "versions": {}, **self.begin}
         self._fitting = begin["workers"]
         self.state.apply(begin)
         for number in range(self.worker_pool.workers):
@@ -171,13 +172,14 @@ class Simulation(Generic[Work, State]):
             (self._report if kind == "report" else self._die)(what)
             self._wake()
 
-    def _hear(self, event: Event) -> None:
+    def _hear(self, event: Plain) -> None:
         """A recorded event from outside happens again."""
         if event["event"] == "workers":
             self._poll(event["workers"])
         else:
-            request = {name: value for name, value in event.items() if name not in ("event", "time")}
-            self._requests.append({"kind": event["event"], **request})
+            request = {name: value for name, value in event.items() if name not in ("event", "time", "request")}
+            taken = cast(UserRequest, {"kind": event["event"], **request})
+            self._requests.append(Taken(taken, event["request"]))
             self._poll(self._fitting)
 
     def _poll(self, fitting: int) -> None:

@@ -9,7 +9,6 @@ from functools import lru_cache
 import numpy as np
 
 from hcpr_tune.common.seeds import derive_seed
-from hcpr_tune.search.record.history import Event
 from hcpr_tune.search.scheduling.driver import Surroundings
 from hcpr_tune.search.scheduling.orders import (
     REACHED,
@@ -21,7 +20,7 @@ from hcpr_tune.search.scheduling.orders import (
     Report,
     TrainOrder,
 )
-from hcpr_tune.simulation.simulation import DriverTiming, Simulation, Step
+from hcpr_tune.simulation.simulation import DriverTiming, Plain, Simulation, Step
 from hcpr_tune.simulation.worker_pool import FailureModel, WorkerPool
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of
 from hcpr_tune.verdict.decision.agenda import Task
@@ -192,7 +191,7 @@ def verdict_simulation(
     worker_pool: WorkerPool,
     lives: FailureModel | None = None,
     state: State | None = None,
-    listener: Callable[[Event], object] = lambda event: None,
+    listener: Callable[[Plain], object] = lambda event: None,
 ) -> Simulation[Task, State]:
     """The simulation of a verdict, which continues from `state`."""
     state = State() if state is None else state

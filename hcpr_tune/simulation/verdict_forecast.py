@@ -156,8 +156,9 @@ def images_of(study: StudySpec, history: History, plan: Plan, state: State) -> d
 def classes_of(study: StudySpec, history: History, state: State) -> int:
     """Number of classes: as workers have reported it, else that of the built-in data set."""
     spec = DATASETS.get(study.recipe.task.dataset)
-    classes: int = history.model_inputs.get("classes", state.classes if spec is None else spec.classes)
-    return classes
+    if history.model_inputs is not None:
+        return history.model_inputs["classes"]
+    return state.classes if spec is None else spec.classes
 
 
 def scores_of(plan: Plan) -> Callable[[Model, int], tuple[float, float]]:

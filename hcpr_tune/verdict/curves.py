@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hcpr_tune.search.record.history import Event
+from hcpr_tune.search.record.events.verdict import VerdictEvent
 from hcpr_tune.verdict.state import State
 from hcpr_tune.views.tensorboard.event_file import EventFile, scalars
 from hcpr_tune.views.tensorboard.writer import curve_values
@@ -18,7 +18,7 @@ class Curves:
         self._folder = folder / "curves"
         self._files: dict[str, EventFile] = {}
 
-    def on_event(self, event: Event, history: State) -> None:
+    def on_event(self, event: VerdictEvent, history: State) -> None:
         if event["event"] == "epoch":
             self._file(event["model"], history).write(event["time"], event["epoch"], scalars(curve_values(event)))
         elif event["event"] == "job_end" and event["model"] in self._files:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from hcpr_tune.common.schema import Wrong
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.errors import Interrupted
-from hcpr_tune.search.record.history import WORKER_DIED, Event
+from hcpr_tune.search.record.history import WORKER_DIED
 from hcpr_tune.search.scheduling.driver import STOP, Surroundings
 from hcpr_tune.search.scheduling.orders import (
     DAMAGED,
@@ -77,7 +77,7 @@ class VerdictDriver:
         workers = self._around.workers()
         if workers != self._state.workers:
             self._write("workers", workers=workers)
-        if any(request["kind"] == STOP for request in self._around.requests()):
+        if any(request["kind"] == STOP for request, _ in self._around.requests()):
             raise Interrupted("stopped on request")
 
     def next_job(self) -> Task | Literal["wait", "finished"]:
@@ -245,7 +245,7 @@ class VerdictDriver:
 
     def _write(self, what: str, **values: Any) -> None:
         """Raises `Wrong` for an event that cannot follow what is recorded; nothing is written then."""
-        event: Event = {"event": what, "time": self._around.clock(), **values}
+        event = {"event": what, "time": self._around.clock(), **values}
         self._state.check(event)
         self._around.write(event)
 

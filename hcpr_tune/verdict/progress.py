@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hcpr_tune.search.record.history import Event
+from hcpr_tune.search.record.events.verdict import VerdictEvent
 from hcpr_tune.verdict.decision.selection import best_epoch, chosen_attack
 from hcpr_tune.verdict.plan import Plan
 from hcpr_tune.verdict.state import State
@@ -20,7 +20,7 @@ class Progress:
         self._plan, self._tell = plan, tell
         self._announced: set[tuple[str, str]] = set()
 
-    def on_event(self, event: Event, history: State) -> None:
+    def on_event(self, event: VerdictEvent, history: State) -> None:
         if event["event"] == "test_access":
             self._tell({"news": "test_access", "number": event["number"]})
         if event["event"] != "job_end":

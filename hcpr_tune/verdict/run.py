@@ -11,9 +11,10 @@ from hcpr_tune.common.shell import typed
 from hcpr_tune.errors import MovedOn
 from hcpr_tune.execution.capacity import Capacity, Share
 from hcpr_tune.execution.runner import NAMED_VERSIONS, driver_facts, ending, run_on_ray
-from hcpr_tune.search.record.history import Event
-from hcpr_tune.search.record.record import Hearing, Record, Segments, read_segments
+from hcpr_tune.search.record.events.verdict import VerdictBeginEvent, VerdictEvent
+from hcpr_tune.search.record.record import Hearing, Record
 from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.segments import Segments, read_segments
 from hcpr_tune.search.scheduling.driver import Surroundings
 from hcpr_tune.search.storage.inbox import Inbox, clear_stops
 from hcpr_tune.search.storage.lease import Lease
@@ -46,7 +47,11 @@ def known_state(folder: StudyFolder) -> State:
 
 
 def carry_out(
-    study: StoredStudy, plan: Plan, share: Share, command: str, listeners: Sequence[Hearing[State]] = ()
+    study: StoredStudy,
+    plan: Plan,
+    share: Share,
+    command: str,
+    listeners: Sequence[Hearing[VerdictEvent, State]] = (),
 ) -> dict[str, Any]:
     """Run `plan` on the connected Ray, continuing from what is recorded. Writes the results and returns them.
 
@@ -98,6 +103,6 @@ def settle(study: StoredStudy, plan: Plan, record: Record[State], program: str) 
     return plain
 
 
-def _begin(workers: int, time: float) -> Event:
+def _begin(workers: int, time: float) -> VerdictBeginEvent:
     facts = driver_facts((*NAMED_VERSIONS, *MORE_NAMED))
     return {"event": "begin", "format": FORMAT, "time": time, "workers": workers, **facts}

@@ -6,15 +6,30 @@ larger verdict, or one that was interrupted, can reuse them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hcpr_tune.common.schema import Number, Row, Text, Wrong
-from hcpr_tune.search.record.events import VERDICT, Event, check_event
-from hcpr_tune.search.record.history import COUNTS
-from hcpr_tune.search.record.record import fold, read_lines
+from hcpr_tune.common.schema import ModelInputs, Number, Row, Text, Wrong
+from hcpr_tune.search.record.events.check import verdict_event
+from hcpr_tune.search.record.events.fields import Tables, WholeMasking, accuracies
+from hcpr_tune.search.record.events.search import EndEvent, WorkersEvent
+from hcpr_tune.search.record.events.verdict import (
+    ChecksEvent,
+    ModelEvent,
+    StepEvent,
+    TestAccessEndEvent,
+    VerdictBeginEvent,
+    VerdictEpochEvent,
+    VerdictEvent,
+    VerdictJobEndEvent,
+    VerdictJobEvent,
+    VerdictTestAccessEvent,
+)
+from hcpr_tune.search.record.lines import read_lines
+from hcpr_tune.search.record.record import fold
 from hcpr_tune.training.attacks.cascade import CLEAN, Step, attacks_of
 from hcpr_tune.training.recipe import recipe_from_plain
 
@@ -24,15 +39,21 @@ ChunkKey = tuple[str, str, int]
 """Model, scope, number of the chunk."""
 
 
+class VerdictTestAccess(VerdictTestAccessEvent):
+    """An access to the test images."""
+
+    ended: bool
+
+
 @dataclass
 class Trained:
     """A model in training or trained. `scores`: its accuracies on validation by rung, as in a search."""
 
     candidate: str
     seed: int
-    recipe: dict[str, Any]
+    recipe: Tables
     weights: str = ""
-    epochs: dict[int, Event] = field(default_factory=dict)
+    epochs: dict[int, VerdictEpochEvent] = field(default_factory=dict)
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
     finished: bool = False
     lost: str = ""
@@ -49,10 +70,10 @@ class Trained:
         return recipe_from_plain(self.recipe, "the model's recipe").rung_epochs
 
     @property
-    def masking(self) -> dict[str, Any] | None:
+    def masking(self) -> WholeMasking | None:
         """The counts of the masking alarm after the last epoch."""
-        found = [event["masking_validation"] for event in self.epochs.values() if event.get("masking_validation")]
-        return found[-1] if found else None
+        found = (event.get("masking_validation") for event in reversed(self.epochs.values()))
+        return next((one for one in found if one), None)
 
 
 @dataclass
@@ -80,14 +101,14 @@ class State:
     """Labels by (scope, chunk), known once a model was attacked on the chunk."""
     totals: dict[str, int] = field(default_factory=dict)
     """Number of images by scope, known once a worker has reported it."""
-    checks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    checks: dict[tuple[str, str], ChecksEvent] = field(default_factory=dict)
     running: dict[str, float] = field(default_factory=dict)
     """Time of the last event of each running job, by key."""
     failed: dict[str, str] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
-    test_accesses: list[dict[str, Any]] = field(default_factory=list)
+    test_accesses: list[VerdictTestAccess] = field(default_factory=list)
     """Accesses to the test images for this verdict; `ended` once everything the access was for has been attacked."""
-    model_inputs: dict[str, Any] = field(default_factory=dict)
+    model_inputs: ModelInputs | None = None
     versions: dict[str, str] = field(default_factory=dict)
     classes: int = 10
     """Number of classes of the task; a guess until a worker has reported it."""
@@ -106,23 +127,23 @@ class State:
     bytes_read: int = 0
     _began: float = 0.0
 
-    def check(self, event: Event) -> None:
-        """Raises `Wrong` if an event is malformed, or cannot follow what is recorded."""
-        check_event(event, VERDICT)
-        kind = event["event"]
-        if kind == "begin" and event["format"] != FORMAT:
+    def check(self, plain: Mapping[str, object]) -> VerdictEvent:
+        """The event of a line. Raises `Wrong` if it is malformed, or cannot follow what is recorded."""
+        event = verdict_event(plain)
+        if event["event"] == "begin" and event["format"] != FORMAT:
             raise Wrong(f"it is of format {event['format']}, this version reads {FORMAT}")
-        if kind != "model" and "model" in event and event["model"] not in self.models:
+        if event["event"] in ("epoch", "step", "look", "job_end") and event["model"] not in self.models:
             raise Wrong("model must be one of those that are recorded before it")
-        if kind == "test_access_end" and not self.test_accesses:
+        if event["event"] == "test_access_end" and not self.test_accesses:
             raise Wrong("event must not be test_access_end without a test_access before it")
-        if kind == "step":
+        if event["event"] == "step":
             self._check_step(event)
-        elif "model_inputs" in event and self.totals:
+        elif event["event"] == "job_end" and "model_inputs" in event and self.totals:
             classes = event["model_inputs"]["classes"]
             Number(self.classes, self.classes, integer=True).check(classes, "model_inputs.classes")
+        return event
 
-    def _check_step(self, event: Event) -> None:
+    def _check_step(self, event: StepEvent) -> None:
         """Check that attacks follow the order of the cascade, on the same images for every model."""
         scope = event["scope"]
         labels = self.labels.get((scope, event["chunk"]), tuple(event["labels"]))
@@ -139,7 +160,7 @@ class State:
         # An attack that is already known may be repeated.
         Text((CLEAN, *attacks_of("autoattack", event["of_classes"]))[: known + 1]).check(event["attack"], "attack")
 
-    def apply(self, event: Event) -> bool:
+    def apply(self, event: VerdictEvent) -> bool:
         """Fold one event in."""
         getattr(self, f"_on_{event['event']}")(event)
         self.seconds = max(self.seconds, event["time"] - self._began)
@@ -147,7 +168,7 @@ class State:
         self.choice_version += _can_change_the_choice(event)
         return True
 
-    def _on_begin(self, event: Event) -> None:
+    def _on_begin(self, event: VerdictBeginEvent) -> None:
         self._began, self.seconds, self.ended = event["time"], 0.0, ""
         self.workers, self.versions = event["workers"], event["versions"]
         # Failed jobs may be possible now; running ones died with their session.
@@ -155,22 +176,22 @@ class State:
         for model in self.models.values():
             model.lost = ""
 
-    def _on_end(self, event: Event) -> None:
+    def _on_end(self, event: EndEvent) -> None:
         self.ended = event["reason"]
         self.running = {}
 
-    def _on_workers(self, event: Event) -> None:
+    def _on_workers(self, event: WorkersEvent) -> None:
         self.workers = event["workers"]
 
-    def _on_model(self, event: Event) -> None:
+    def _on_model(self, event: ModelEvent) -> None:
         model = Trained(event["candidate"], event["seed"], event["recipe"], event["weights"])
         model.finished = bool(model.weights)
         self.models.setdefault(event["model"], model)
 
-    def _on_job(self, event: Event) -> None:
+    def _on_job(self, event: VerdictJobEvent) -> None:
         self.running[event["job"]] = event["time"]
 
-    def _on_epoch(self, event: Event) -> None:
+    def _on_epoch(self, event: VerdictEpochEvent) -> None:
         model = self.models[event["model"]]
         self._hold(event)
         if event["epoch"] in model.epochs:
@@ -178,10 +199,9 @@ class State:
         model.epochs[event["epoch"]] = event
         model.seconds += event["seconds_attack"] + event["seconds_update"] + event["seconds_evaluation"]
         if event["is_rung"]:
-            total = event["total_validation"]
-            model.scores[event["epoch"]] = {name: event[count] / total for name, count in COUNTS.items()}
+            model.scores[event["epoch"]] = accuracies(event)
 
-    def _on_step(self, event: Event) -> None:
+    def _on_step(self, event: StepEvent) -> None:
         self._hold(event)
         self.totals[event["scope"]], self.classes = event["total"], event["of_classes"]
         key = event["model"], event["scope"], event["chunk"]
@@ -190,11 +210,11 @@ class State:
         if chunk.after(event["attack"]) is None:
             chunk.steps.append(Step(event["attack"], tuple(event["classes"]), tuple(event["warnings"])))
 
-    def _on_checks(self, event: Event) -> None:
+    def _on_checks(self, event: ChecksEvent) -> None:
         self._hold(event)
         self.checks[event["model"], event["baseline"]] = event
 
-    def _on_job_end(self, event: Event) -> None:
+    def _on_job_end(self, event: VerdictJobEndEvent) -> None:
         self._hold(event)
         self.running.pop(event["job"], None)
         model = self.models[event["model"]]
@@ -212,27 +232,26 @@ class State:
             # A failed attack does not rule out the model; attacks on test images must not affect who wins.
             model.lost = event["reason"] if event["kind"] == "train" or event["status"] == "given up" else model.lost
 
-    def _on_test_access(self, event: Event) -> None:
-        self.test_accesses.append(dict(event) | {"ended": False})
+    def _on_test_access(self, event: VerdictTestAccessEvent) -> None:
+        self.test_accesses.append({**event, "ended": False})
 
-    def _on_test_access_end(self, event: Event) -> None:
+    def _on_test_access_end(self, event: TestAccessEndEvent) -> None:
         self.test_accesses[-1]["ended"] = True
 
-    def _hold(self, event: Event) -> None:
+    def _hold(self, event: VerdictEpochEvent | StepEvent | ChecksEvent | VerdictJobEndEvent) -> None:
         """Account for the time since the job's last event."""
         if (seen := self.running.get(event["job"])) is not None:
             self.worker_seconds += max(0.0, event["time"] - seen)
             self.running[event["job"]] = event["time"]
 
 
-def _can_change_the_choice(event: Event) -> bool:
+def _can_change_the_choice(event: VerdictEvent) -> bool:
     """False for events of which there are very many: the choice need not be made again after each of them."""
-    kind = event["event"]
-    if kind == "step":
-        return not str(event["scope"]).startswith("test/")
-    if kind == "job_end":
+    if event["event"] == "step":
+        return not event["scope"].startswith("test/")
+    if event["event"] == "job_end":
         return (event["kind"], event["status"]) != ("attack", "reached")
-    return kind not in ("job", "workers")
+    return event["event"] not in ("job", "workers")
 
 
 def read_state(path: Path) -> State:

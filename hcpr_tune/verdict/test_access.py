@@ -11,9 +11,11 @@ from hcpr_tune.common.files import read_text
 from hcpr_tune.common.location import Location
 from hcpr_tune.common.paths import is_file
 from hcpr_tune.common.shell import typed
-from hcpr_tune.search.record.history import Event, History
-from hcpr_tune.search.record.record import Record, Segments
+from hcpr_tune.search.record.events.search import TestAccessEvent, TestNumbersEvent
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.record import Record
 from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.segments import Segments
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.search.storage.studies import COPY_OF, reopen
 from hcpr_tune.verdict.model_export import retell
@@ -58,11 +60,13 @@ def write_test_access(
 
 def write_test_numbers(folder: StudyFolder, history: History, number: int, numbers: dict[str, float]) -> None:
     """Record in the study what test access `number` showed: robust accuracy by candidate."""
-    event = {"event": "test_numbers", "time": time.time(), "number": number, "numbers": numbers}
+    event: TestNumbersEvent = {"event": "test_numbers", "time": time.time(), "number": number, "numbers": numbers}
     _append(folder, history, event, lambda: None)
 
 
-def _append(folder: StudyFolder, history: History, event: Event, leading: Callable[[], None]) -> None:
+def _append(
+    folder: StudyFolder, history: History, event: TestAccessEvent | TestNumbersEvent, leading: Callable[[], None]
+) -> None:
     segments = None if folder.bucket is None else Segments(folder.bucket, leading)
     record = Record(folder.record, history, segments=segments, leading=leading)
     try:

@@ -8,7 +8,8 @@ from hcpr_tune.common.paths import there
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.ledger import ledger
-from hcpr_tune.search.record.results import StudyFolder, rung_accuracies, rungs_plain, trial_metrics
+from hcpr_tune.search.record.metrics import TrialMetrics, rung_accuracies, rungs_plain, trial_metrics
+from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.scheduling.asha import hopeless, next_decision, over_budget, usual_epochs
 from hcpr_tune.search.scheduling.stoppers import without_own_code
 from hcpr_tune.search.spec.study import StudySpec
@@ -124,7 +125,7 @@ def paths(folder: StudyFolder) -> Plain:
     return {"folder": str(folder.root)} | {name: str(path) if there(path) else None for name, path in files.items()}
 
 
-def metrics(trial: Trial, alive: bool) -> Plain:
+def metrics(trial: Trial, alive: bool) -> TrialMetrics:
     """A trial's metrics. If no search is running, a trial that was running when it was killed is interrupted."""
     plain = trial_metrics(trial)
     return plain if alive or trial.state != "running" else plain | {"status": "interrupted"}

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.record.results import masking_of
+from hcpr_tune.search.record.metrics import masking_alarms
 from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, rung_correlations
 from hcpr_tune.search.spec.study import StudySpec
 
@@ -64,7 +64,7 @@ def alarms(study: StudySpec, history: History) -> list[Alarm]:
     found = [
         Alarm("masking", f"trial {trial.number} may mask its gradients: {words}", (trial.number,))
         for trial in history.ranked()
-        for words in (masking_of(trial) or {}).get("alarms", ())
+        for words in masking_alarms(trial)
     ]
     lost: dict[tuple[str, str], list[Trial]] = {}
     for trial in history.trials.values():

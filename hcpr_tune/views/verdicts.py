@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hcpr_tune.common.schema import Maybe, Number, Row, Table, Text, Truth, Wrong
 from hcpr_tune.common.text import encodable
+from hcpr_tune.search.record.events.search import TestAccess
 
 FORMAT = 1
 """Version of verdict.json. Increase it when the meaning of its values changes."""
@@ -199,7 +200,7 @@ def _notes(plain: Mapping[str, Any]) -> Iterator[str]:
     yield words_on_test_access(plain["test_accesses"])
 
 
-def words_on_test_access(accesses: list[dict[str, Any]]) -> str:
+def words_on_test_access(accesses: Sequence[TestAccess]) -> str:
     """How often the test images of a study were used."""
     if not accesses:
         return "The test images were not used."

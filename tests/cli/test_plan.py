@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hcpr_tune.cli.main import main
-from hcpr_tune.search.record.events import TRAINED
+from hcpr_tune.search.record.events.fields import Trained
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import Record
 from hcpr_tune.search.spec.study_file import read_study
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     at = check_new(folder / "results", "old")
     create(at, study)
     record = Record(at.record, History(study.recipe.epochs, study.goal))
-    trained = dict.fromkeys(TRAINED, 1) | {"attack_steps": 2, "device": "cpu", "worker": "here:1"}
+    trained = dict.fromkeys(Trained.__annotations__, 1) | {"attack_steps": 2, "device": "cpu", "worker": "here:1"}
     played = simulation(
         study,
         suggester=Suggester(study),

@@ -21,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from hcpr_tune.search.record.record import read_history, read_lines, unsealed
+from hcpr_tune.search.record.lines import read_lines, unsealed
+from hcpr_tune.search.record.record import read_history
 from hcpr_tune.training import manifest
 from tests.cluster.conftest import ONE_WORKER
 from tests.cluster.here import meanwhile

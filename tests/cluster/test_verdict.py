@@ -15,7 +15,7 @@ import torch
 
 import hcpr_tune
 from hcpr_tune.cli.main import main
-from hcpr_tune.search.record.record import sealed_row, unsealed
+from hcpr_tune.search.record.lines import sealed_row, unsealed
 from hcpr_tune.training.attacks.evaluation import evaluate
 from hcpr_tune.training.data.dataset import load_data
 from hcpr_tune.training.loop import torch_threads

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hcpr_tune.search.record.history import Event
-from hcpr_tune.search.record.record import BEGINS
+from hcpr_tune.search.record.lines import BEGINS
 from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from tests.views.recorded import recorded
 

@@ -26,8 +26,8 @@ def test_requests_are_taken_once_and_in_order(small_study, history, place):
     post(place, {"kind": "kill", "trial": 0})
     published_values = params_of(small_study.recipe, small_study.space)
     taken = list(Inbox(place).take(small_study, history))
-    assert len({request.pop("request") for request in taken}) == 2
-    assert taken == [
+    assert len({name for _, name in taken}) == 2
+    assert [request for request, _ in taken] == [
         {"kind": "enqueue", "params": published_values | {"hcpr.scale": 5.0}},
         {"kind": "kill", "trial": 0},
     ]
@@ -37,8 +37,9 @@ def test_requests_are_taken_once_and_in_order(small_study, history, place):
 def test_a_request_stays_until_its_event_is_recorded_and_is_not_taken_twice(small_study, history, place):
     post(place, {"kind": "enqueue", "params": {}})
     next(Inbox(place).take(small_study, history))  # the driver dies before it is recorded
-    request = next(Inbox(place).take(small_study, history))
-    history.apply({"event": request.pop("kind"), "time": 0.0, **request})  # it dies again, before the file is gone
+    request, name = next(Inbox(place).take(small_study, history))
+    # It dies again, before the file is gone.
+    history.apply({"event": "enqueue", "time": 0.0, "params": request["params"], "request": name})
     assert list(Inbox(place).take(small_study, history)) == []
     assert len(history.queue) == 1
     assert list((place.root / "inbox").iterdir()) == []
@@ -61,9 +62,9 @@ def test_an_ended_trial_cannot_be_killed(small_study, history):
 
 def test_a_stop_is_for_the_session_that_it_was_asked_of(small_study, history, place):
     post(place, {"kind": "stop"})
-    (request,) = Inbox(place).take(small_study, history)
+    ((request, _),) = Inbox(place).take(small_study, history)
     assert request["kind"] == "stop"
     post(place, {"kind": "stop"})
     post(place, {"kind": "kill", "trial": 0})
     clear_stops(place)
-    assert [request["kind"] for request in Inbox(place).take(small_study, history)] == ["kill"]
+    assert [request["kind"] for request, _ in Inbox(place).take(small_study, history)] == ["kill"]

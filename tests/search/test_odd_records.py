@@ -13,14 +13,9 @@ from rich.console import Console
 from hcpr_tune.cli.studies.list import row, told
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.ledger import ledger
-from hcpr_tune.search.record.record import sealed_row
-from hcpr_tune.search.record.results import (
-    StudyFolder,
-    best_metrics,
-    kept_checkpoints,
-    trained_recipe,
-    trials_csv,
-)
+from hcpr_tune.search.record.lines import sealed_row
+from hcpr_tune.search.record.metrics import best_metrics, trials_csv
+from hcpr_tune.search.record.results import StudyFolder, kept_checkpoints, trained_recipe
 from hcpr_tune.search.scheduling.asha import next_decision
 from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.storage.lease import living_lease_holder

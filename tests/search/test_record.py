@@ -13,17 +13,9 @@ import pytest
 
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.record import (
-    SEGMENT_BYTES,
-    WAIT_SECONDS,
-    Record,
-    Segments,
-    read_history,
-    read_segments,
-    sealed,
-    sealed_row,
-    unsealed,
-)
+from hcpr_tune.search.record.lines import sealed, sealed_row, unsealed
+from hcpr_tune.search.record.record import Record, read_history
+from hcpr_tune.search.record.segments import SEGMENT_BYTES, WAIT_SECONDS, Segments, read_segments
 from hcpr_tune.search.storage.object_store import FolderObjectStore
 from tests.search.histories import begin, epoch, history_of, job, job_end, lost, reached, suggested
 from tests.search.odd_records import resealed
@@ -134,7 +126,7 @@ def test_who_lost_the_lead_writes_nothing(tmp_path):
 
 
 def test_a_record_in_segments_reads_as_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("hcpr_tune.search.record.record.SEGMENT_BYTES", 1500)
+    monkeypatch.setattr("hcpr_tune.search.record.segments.SEGMENT_BYTES", 1500)
     place = FolderObjectStore(tmp_path / "bucket")
     for session in range(2):
         record = Record(tmp_path / "record.jsonl", History(27), segments=Segments(place))

@@ -14,8 +14,9 @@ from hcpr_tune.common.files import new_name
 from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.metrics import trials_csv
 from hcpr_tune.search.record.record import Record
-from hcpr_tune.search.record.results import ResultFiles, StudyFolder, kept_checkpoints, training_name, trials_csv
+from hcpr_tune.search.record.results import ResultFiles, StudyFolder, kept_checkpoints, training_name
 from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.spec.study import extend
 from hcpr_tune.search.spec.study_file import read_study

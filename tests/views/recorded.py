@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hcpr_tune.search.record.history import Event, History
-from hcpr_tune.search.record.record import sealed_row
+from hcpr_tune.search.record.lines import sealed_row
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.dimensions import active_params
 from hcpr_tune.search.spec.points import params_of

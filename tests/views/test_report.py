@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from hcpr_tune.common.intervals import Proportion, difference_interval
-from hcpr_tune.search.record.results import StudyFolder, rung_accuracies
+from hcpr_tune.search.record.metrics import rung_accuracies
+from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.views.report.figures import FIGURES

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, TypeVar
 
-from hcpr_tune.common.schema import Number, Wrong
-from hcpr_tune.search.record.events import SEARCH, check_event
-from hcpr_tune.search.record.events import Event as Event
+from hcpr_tune.common.schema import ModelInputs, Number, Wrong
+from hcpr_tune.search.record.events import search as events
+from hcpr_tune.search.record.events.check import search_event
+from hcpr_tune.search.record.events.fields import Tables, Versions, accuracies, trained_seconds
+from hcpr_tune.search.record.events.search import Event as Event
+from hcpr_tune.search.record.events.search import TestAccess as TestAccess
 from hcpr_tune.search.record.ranking import Ranking
 from hcpr_tune.search.record.trial import CALIBRATION as CALIBRATION
 from hcpr_tune.search.record.trial import ENQUEUED as ENQUEUED
@@ -24,7 +28,7 @@ from hcpr_tune.search.record.trial import Source as Source
 from hcpr_tune.search.record.trial import Status as Status
 from hcpr_tune.search.record.trial import Trial as Trial
 from hcpr_tune.search.spec.dimensions import Params
-from hcpr_tune.search.spec.objectives import OBJECTIVES, Goal
+from hcpr_tune.search.spec.objectives import Goal
 
 Index = TypeVar("Index")
 
@@ -38,9 +42,9 @@ class History:
     trials: dict[int, Trial] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     """Hashes of the indices of the training and validation images."""
-    model_inputs: dict[str, Any] = field(default_factory=dict)
-    """Channels, classes and image size of the data."""
-    versions: dict[str, str] = field(default_factory=dict)
+    model_inputs: ModelInputs | None = None
+    """Channels, classes and image size of the data, known once a job has ended."""
+    versions: Versions = field(default_factory=dict)
     workers: int = 0
     fingerprint: str = ""
     seconds: float = 0.0
@@ -49,7 +53,7 @@ class History:
     """Seconds that jobs occupied workers, up to the latest event of each."""
     worker_seconds_offered: float = 0.0
     """Seconds of all workers, busy or idle."""
-    extensions: list[dict[str, float]] = field(default_factory=list)
+    extensions: list[events.Budget] = field(default_factory=list)
     """New values of the budget since the study began, in order: trials, hours, worker_hours, epochs."""
     requests: set[str] = field(default_factory=set)
     """Names of the requests taken from the inbox."""
@@ -59,11 +63,11 @@ class History:
     """Trials that run to the last epoch to see what early stopping lost."""
     old_trials: list[OldTrial] = field(default_factory=list)
     """Trials of the study that this one was warm-started from."""
-    study: dict[str, Any] = field(default_factory=dict)
+    study: Tables = field(default_factory=dict)
     """The study as it was begun, as the tables of its file."""
     losses: list[str] = field(default_factory=list)
     """Descriptions of what was damaged and had to be repeated."""
-    test_accesses: list[Event] = field(default_factory=list)
+    test_accesses: list[TestAccess] = field(default_factory=list)
     """Accesses to the test images: when, by which command, and the numbers it showed."""
     bytes_read: int = field(default=0, compare=False)
     """Size of the record when it was read."""
@@ -94,23 +98,23 @@ class History:
     _session_began: float = 0.0
     _seconds_before: float = 0.0
 
-    def check(self, event: Event) -> None:
-        """Raises `Wrong` if an event is invalid or cannot follow what is recorded; it must then not be folded in."""
-        check_event(event, SEARCH)
-        kind = event["event"]
-        for number in event["trials"] if kind == "audit" else [event["trial"]] if "trial" in event else []:
-            known = len(self.trials)
-            if kind == "trial":
-                Number(known, known, integer=True).check(number, "trial")
-            elif number not in self.trials:
-                raise Wrong(f"trial must be one of the {known} that are recorded before it, got {number}")
-        if kind == "trial" and event["source"] == ENQUEUED and not self.queue:
-            raise Wrong(f'source must not be "{ENQUEUED}" if nothing is enqueued')
-        if kind == "test_access":
+    def check(self, plain: Mapping[str, object]) -> Event:
+        """The event of a line. Raises `Wrong` if it is invalid or cannot follow what is recorded."""
+        event = search_event(plain)
+        known = len(self.trials)
+        if event["event"] == "trial":
+            Number(known, known, integer=True).check(event["trial"], "trial")
+            if event["source"] == ENQUEUED and not self.queue:
+                raise Wrong(f'source must not be "{ENQUEUED}" if nothing is enqueued')
+        elif event["event"] == "test_access":
             following = len(self.test_accesses) + 1
             Number(following, following, integer=True).check(event["number"], "number")
-        elif kind == "test_numbers":
+        elif event["event"] == "test_numbers":
             Number(1, len(self.test_accesses), integer=True).check(event["number"], "number")
+        for number in events.trials_of(event):
+            if number not in self.trials:
+                raise Wrong(f"trial must be one of the {known} that are recorded before it, got {number}")
+        return event
 
     def apply(self, event: Event) -> bool:
         """Fold in one event. Returns False if it is not news (an epoch that ran twice counts once).
@@ -132,7 +136,7 @@ class History:
         self._ranking = None
         return news
 
-    def _on_begin(self, event: Event) -> None:
+    def _on_begin(self, event: events.BeginEvent) -> None:
         self._seconds_before, self._session_began = self.seconds, event["time"]
         self.versions, self.workers, self.fingerprint = event["versions"], event["workers"], event["fingerprint"]
         if self.ended == "finished":  # perhaps after too many failures, which the user has fixed before resuming
@@ -143,7 +147,7 @@ class History:
         for request in event.get("requests", []):
             getattr(self, f"_on_{request['event']}")(request)
 
-    def _on_end(self, event: Event) -> None:
+    def _on_end(self, event: events.EndEvent) -> None:
         self.ended = event["reason"]
         self._drop_jobs()
 
@@ -152,14 +156,14 @@ class History:
         for trial in list(self.running):
             self._reached(trial)
 
-    def _on_workers(self, event: Event) -> None:
+    def _on_workers(self, event: events.WorkersEvent) -> None:
         """Nodes joined or left."""
         self.workers = event["workers"]
 
-    def _on_loss(self, event: Event) -> None:
+    def _on_loss(self, event: events.LossEvent) -> None:
         self.losses.append(event["what"])
 
-    def _on_extend(self, event: Event) -> None:
+    def _on_extend(self, event: events.ExtendEvent) -> None:
         """A larger budget, or a new top rung, to which completed trials wait to be promoted."""
         self.extensions.append(event["budget"])
         if "epochs" in event["budget"]:
@@ -168,16 +172,16 @@ class History:
                 if trial.status == "completed":
                     self._reached(trial)
 
-    def _on_warm_start(self, event: Event) -> None:
+    def _on_warm_start(self, event: events.WarmStartEvent) -> None:
         for old in event["trials"]:
             scores = {int(rung): scores for rung, scores in old["scores"].items()}
             self.old_trials.append(OldTrial(old["params"], scores, old["completed"], old["lost"]))
 
-    def _on_enqueue(self, event: Event) -> None:
+    def _on_enqueue(self, event: events.EnqueueEvent) -> None:
         self.requests.add(event["request"])
         self.queue.append(event["params"])
 
-    def _on_kill(self, event: Event) -> bool:
+    def _on_kill(self, event: events.KillEvent) -> bool:
         self.requests.add(event["request"])
         trial = self.trials[event["trial"]]
         if trial.ended:
@@ -188,17 +192,17 @@ class History:
             self.changed.append(trial.number)
         return True
 
-    def _on_test_access(self, event: Event) -> None:
-        self.test_accesses.append({name: event[name] for name in ("time", "number", "command")})
+    def _on_test_access(self, event: events.TestAccessEvent) -> None:
+        self.test_accesses.append({"time": event["time"], "number": event["number"], "command": event["command"]})
 
-    def _on_test_numbers(self, event: Event) -> None:
+    def _on_test_numbers(self, event: events.TestNumbersEvent) -> None:
         self.test_accesses[event["number"] - 1]["numbers"] = event["numbers"]
 
-    def _on_audit(self, event: Event) -> None:
+    def _on_audit(self, event: events.AuditEvent) -> None:
         self.audited |= set(event["trials"])
         self.changed += sorted(self.audited)
 
-    def _on_trial(self, event: Event) -> None:
+    def _on_trial(self, event: events.TrialEvent) -> None:
         number, params, source = event["trial"], event["params"], event["source"]
         self.trials[number] = Trial(number, params, source, began=event["time"])
         self.changed.append(number)
@@ -207,7 +211,7 @@ class History:
         if source == ENQUEUED:
             self.queue.pop(0)
 
-    def _on_job(self, event: Event) -> None:
+    def _on_job(self, event: events.JobEvent) -> None:
         trial = self.trials[event["trial"]]
         trial.job, trial.status = Job(trial.number, event["start"], event["end"]), "running"
         trial.target, trial.last_heartbeat, trial.fresh = event["end"], event["time"], True
@@ -216,7 +220,7 @@ class History:
         if event["start"] < trial.last_rung:
             trial.epoch_offset = sum(trial.rungs)
 
-    def _on_epoch(self, event: Event) -> bool:
+    def _on_epoch(self, event: events.EpochEvent) -> bool:
         trial = self.trials[event["trial"]]
         waited = self._hold(trial, event["time"])
         position = trial.epoch_offset + event["epoch"]
@@ -226,14 +230,13 @@ class History:
             trial.fresh = False
             return False
         trial.epochs[position] = event
-        trained = event["seconds_attack"] + event["seconds_update"] + event["seconds_evaluation"]
+        trained = trained_seconds(event)
         trial.seconds += trained
         if trial.fresh:
             trial.startup += max(0.0, waited - trained - event.get("seconds_checkpoint", 0.0))
             trial.fresh = False
         if event["is_rung"]:
-            total = event["total_validation"]
-            scores = {name: event[COUNTS[name]] / total for name in OBJECTIVES}
+            scores = accuracies(event)
             self._at_rung(trial, event["epoch"])
             trial.scores[event["epoch"]], trial.rungs[event["epoch"]] = scores, scores["robust_accuracy"]
             trial.positions[event["epoch"]] = position
@@ -251,7 +254,7 @@ class History:
         for other in trial.rungs:
             self.scored_at_both.setdefault((min(rung, other), max(rung, other)), []).append(trial.number)
 
-    def _on_job_end(self, event: Event) -> None:
+    def _on_job_end(self, event: events.JobEndEvent) -> None:
         trial = self.trials[event["trial"]]
         self._hold(trial, event["time"])
         trial.reason = event["reason"]
@@ -262,10 +265,11 @@ class History:
             trial.deaths = trial.failed_starts = 0
         self.splits = event.get("splits", self.splits)
         self.model_inputs = event.get("model_inputs", self.model_inputs)
-        if event["status"] in ("reached", "broken off", WORKER_DIED):
+        status = event["status"]
+        if status == "reached" or status == "broken off" or status == WORKER_DIED:
             self._reached(trial)
         else:
-            trial.job, trial.status = None, event["status"]
+            trial.job, trial.status = None, status
             self.running_jobs.pop(trial.number, None)
             self.changed.append(trial.number)
         if trial.lost and not self.scored:
@@ -308,6 +312,11 @@ class History:
         return found
 
     @property
+    def class_names(self) -> list[str]:
+        """The names of the data's classes; empty until a job has ended, and for data without names."""
+        return [] if self.model_inputs is None else self.model_inputs.get("class_names", [])
+
+    @property
     def ranking(self) -> Ranking:
         """Which trials are best, worked out once for each state of the history."""
         if self._ranking is None:
@@ -336,5 +345,3 @@ def _point(params: Params) -> tuple[Any, ...]:
 
 BESIDE = ("test_access", "test_numbers")
 """Events written outside a session of the search, which do not advance its clock."""
-COUNTS = {"robust_accuracy": "robust_correct_validation", "clean_accuracy": "clean_correct_validation"}
-"""Field of an epoch's report that has the count of an accuracy."""

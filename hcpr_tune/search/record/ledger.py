@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.scheduling.config import AshaConfig
@@ -10,16 +10,46 @@ from hcpr_tune.search.spec.study import StudySpec
 
 MEASURED = ("attack", "update", "evaluation", "checkpoint")
 PARTS = (*MEASURED, "startup")
+Planned = dict[str, dict[str, float | None]] | None
+"""The planned and the actual value of each quantity, by name; None without a plan."""
 
 
 def trial_seconds(trial: Trial) -> dict[str, float]:
     """Seconds of one trial by purpose; `other` is the rest of its worker time: reports, and epochs that ran twice."""
-    parts = {part: sum(event.get(f"seconds_{part}", 0.0) for event in trial.epochs.values()) for part in MEASURED}
-    parts["startup"] = trial.startup
+    epochs = trial.epochs.values()
+    parts = {
+        "attack": sum(event["seconds_attack"] for event in epochs),
+        "update": sum(event["seconds_update"] for event in epochs),
+        "evaluation": sum(event["seconds_evaluation"] for event in epochs),
+        "checkpoint": sum(event.get("seconds_checkpoint", 0.0) for event in epochs),
+        "startup": trial.startup,
+    }
     return {**parts, "other": max(0.0, trial.worker_seconds - sum(parts.values())), "held": trial.worker_seconds}
 
 
-def ledger(history: History, asha_config: AshaConfig) -> dict[str, Any]:
+class Audit(TypedDict):
+    """What early stopping cost (see `audit`)."""
+
+    audited: list[int]
+    completed: int
+    better_than_the_best: int
+    most_points_lost: float
+
+
+class Account(TypedDict):
+    """ledger.json. `total` and `trials` are by purpose, and `plan` is what was planned and what came of it."""
+
+    unit: str
+    workers: int
+    wall_clock: float
+    total: dict[str, float]
+    saved_by_halving: float
+    audit: Audit | None
+    trials: dict[str, dict[str, float]]
+    plan: NotRequired[Planned]
+
+
+def ledger(history: History, asha_config: AshaConfig) -> Account:
     """The whole account, in seconds. `idle` is worker time without a job, including the start of a session."""
     trials = {number: trial_seconds(trial) for number, trial in history.trials.items()}
     names = (*PARTS, "other", "held")
@@ -51,7 +81,7 @@ def saved_seconds(history: History, asha_config: AshaConfig) -> float:
     return saved
 
 
-def audit(history: History) -> dict[str, Any] | None:
+def audit(history: History) -> Audit | None:
     """What early stopping cost: how many audited trials, run to the last epoch, rank before the best other trial.
 
     `most_points_lost` is the largest lead, in percentage points of the first objective. None without an audit.
@@ -109,7 +139,7 @@ def against_plan(study: StudySpec, history: History) -> list[Against]:
     ]
 
 
-def plan_plain(study: StudySpec, history: History) -> dict[str, dict[str, float | None]] | None:
+def plan_plain(study: StudySpec, history: History) -> Planned:
     """`against_plan` by name; None without a plan."""
     rows = against_plan(study, history)
     return {name: {"planned": planned, "actual": actual} for name, planned, actual in rows} or None

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hcpr_tune.common.files import write_json, write_whole
-from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.location import Location
 from hcpr_tune.search.record.history import Event, History, Job, Trial
 from hcpr_tune.search.record.ledger import ledger, plan_plain
-from hcpr_tune.search.record.record import SEGMENTS
-from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
+from hcpr_tune.search.record.metrics import best_metrics, metrics_line, rungs_plain, trials_csv
+from hcpr_tune.search.record.segments import SEGMENTS
 from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.checkpoint_store import BucketStore, CheckpointStore, FolderStore
@@ -91,84 +88,9 @@ class StudyFolder:
         return self.root / "trials" / f"trial_{number:04d}"
 
 
-ACCURACIES = ("robust_accuracy_validation", "clean_accuracy_validation")
-
-
 def training_name(number: int, end: int, restarted: bool) -> str:
     """The name of a training's checkpoints: one per trial, or one per rung `end` if each is a separate training."""
     return f"trial_{number:04d}" + (f"_to_{end:04d}" if restarted else "")
-
-
-def rung_accuracies(trial: Trial) -> dict[str, Proportion] | None:
-    """Robust and clean validation accuracy at the trial's best rung; None before its first rung."""
-    if not trial.rungs:
-        return None
-    epoch = trial.at_rung(trial.best_rung)
-    total = epoch["total_validation"]
-    return {
-        "robust_accuracy_validation": Proportion(epoch["robust_correct_validation"], total),
-        "clean_accuracy_validation": Proportion(epoch["clean_correct_validation"], total),
-    }
-
-
-def trial_metrics(trial: Trial) -> dict[str, Any]:
-    """A trial's results as plain values."""
-    accuracies = rung_accuracies(trial) or {}
-    return {
-        "trial": trial.number,
-        "source": trial.source,
-        "status": trial.state,
-        "reason": trial.reason,
-        "epochs": trial.last_epoch,
-        "epoch_of_score": trial.best_rung or None,
-        **{name: proportion.to_plain() for name, proportion in accuracies.items()},
-        "rungs": {str(epoch): score for epoch, score in sorted(trial.rungs.items())},
-        "seconds": round(trial.seconds, 3),
-        "params": trial.params,
-    }
-
-
-def trial_columns(study: StudySpec) -> list[str]:
-    """The columns of the table of trials."""
-    columns = ["trial", "source", "status", "epochs", "epoch_of_score"]
-    columns += [f"{name}{suffix}" for name in ACCURACIES for suffix in ("", "_low", "_high")]
-    return [*columns, "seconds", *sorted(study.space), "reason"]
-
-
-def trial_row(trial: Trial) -> dict[str, Any]:
-    """One trial's row; missing values are left out."""
-    row = {name: value for name, value in trial_metrics(trial).items() if name not in (*ACCURACIES, "rungs", "params")}
-    for name, proportion in (rung_accuracies(trial) or {}).items():
-        low, high = proportion.interval
-        row |= {name: proportion.share, f"{name}_low": low, f"{name}_high": high}
-    return row | trial.params
-
-
-FORMULAS = ("=", "+", "-", "@", "\t", "\n")
-"""Prefixes that make a spreadsheet evaluate a text."""
-
-
-def guarded(value: Any) -> Any:
-    """A cell for spreadsheets: a text that would be a formula gets a leading apostrophe, and line ends become newlines.
-
-    Numbers are left as they are.
-    """
-    if not isinstance(value, str):
-        return value
-    text = value.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if text.startswith(FORMULAS) else text
-
-
-def trials_csv(study: StudySpec, history: History) -> str:
-    """One row per trial, in the order of their numbers."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, trial_columns(study), lineterminator="\n")
-    writer.writeheader()
-    for trial in history.trials.values():
-        row = {name: guarded(value) for name, value in trial_row(trial).items()}
-        row |= {name: f"{value:.6f}" for name, value in row.items() if name.startswith(ACCURACIES)}
-        writer.writerow(row)
-    return buffer.getvalue()
 
 
 class ResultFiles:
@@ -269,26 +191,6 @@ def _bring_up_to_date(path: Path, text: str) -> None:
     write_whole(path, text)
 
 
-def metrics_row(event: Event) -> dict[str, Any]:
-    """One epoch as it was reported, with accuracies in addition to the counts."""
-    row = {name: value for name, value in event.items() if name != "event"}
-    for kind in ("robust", "clean"):
-        if f"{kind}_correct_validation" in event:
-            row[f"{kind}_accuracy_validation"] = event[f"{kind}_correct_validation"] / event["total_validation"]
-    return row
-
-
-def metrics_line(event: Event) -> str:
-    """One epoch as a line of metrics.jsonl."""
-    return json.dumps(metrics_row(event)) + "\n"
-
-
-def masking_of(trial: Trial) -> dict[str, Any] | None:
-    """The counts of the gradient masking check, with their epoch; None for a trial that has not been checked."""
-    measured = [event for event in trial.epochs.values() if "masking_validation" in event]
-    return {"epoch": measured[-1]["epoch"], **measured[-1]["masking_validation"]} if measured else None
-
-
 def trained_recipe(study: StudySpec, trial: Trial) -> Recipe:
     """The recipe up to the epoch the trial was trained to, so that retraining it gives the same model and numbers.
 
@@ -304,51 +206,6 @@ def recipe_of_job(study: StudySpec, trial: Trial, job: Job) -> Recipe:
 
 def _stopped_at(study: StudySpec, trial: Trial, epoch: int) -> Recipe:
     return replace(with_params(study.recipe, trial.params), stop_epoch=epoch if epoch < study.recipe.epochs else 0)
-
-
-def rungs_plain(study: StudySpec, history: History) -> dict[str, Any]:
-    """The rank correlation of each rung, and whether the rung stops trials."""
-    least = study.settings.early_stopping.min_rank_correlation
-    return {
-        "min_rank_correlation": least,
-        "rungs": [
-            {
-                "epoch": rung,
-                "trials": sum(rung in trial.rungs for trial in history.trials.values()),
-                "stops": rung_correlation.halves(least),
-                "with_next": rung_correlation.next.to_plain(),
-                "with_end": rung_correlation.end.to_plain(),
-            }
-            for rung, rung_correlation in rung_correlations(history, study.rungs).items()
-        ],
-    }
-
-
-def best_metrics(study: StudySpec, history: History) -> dict[str, Any]:
-    """The metrics of the best trial and of the published recipe, and the study that they come from."""
-    best, published = history.best_trial, history.trials[0]
-    assert best is not None
-    at_score = best.at_rung(best.best_rung)
-    pairs: dict[str, Any] = {
-        name: at_score[name] for name in ("attacked_pairs_validation", "class_totals_validation") if name in at_score
-    }
-    return trial_metrics(best) | {
-        "published": trial_metrics(published),
-        "objective": list(study.settings.objective),
-        "front": [trial.number for trial in history.best_trials],
-        "rank_correlations": rungs_plain(study, history),
-        **pairs,
-        "masking_validation": masking_of(best),
-        "chosen_from": sum(bool(trial.rungs) for trial in history.trials.values()),
-        "note": "Accuracies are on the validation images that the trial was chosen by, and the published recipe is one"
-        " of the trials that it was chosen from: the difference is optimistic.",
-        "study_fingerprint": study.fingerprint,
-        "split_index_hashes": history.splits,
-        "model_inputs": history.model_inputs,
-        "device": at_score["device"],
-        "threads": study.recipe.threads,
-        "versions": history.versions,
-    }
 
 
 def kept_checkpoints(study: StudySpec, history: History) -> set[tuple[int, int]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
-from hcpr_tune.search.record.events import Event
+from hcpr_tune.search.record.events.search import EpochEvent
 from hcpr_tune.search.spec.dimensions import Params
 
 Status = Literal["running", "waiting", "completed", "diverged", "failed", "killed"]
@@ -19,7 +19,7 @@ PUBLISHED, FIRST_POINT, WARM_START, CALIBRATION, ENQUEUED, PRIOR = (
     "enqueued",
     "prior",
 )
-WORKER_DIED = "worker died"
+WORKER_DIED: Final = "worker died"
 """The status of a job whose process or node died; it is run again from its last checkpoint."""
 
 
@@ -53,7 +53,7 @@ class Trial:
     reason: str = ""
     job: Job | None = None
     target: int = 0
-    epochs: dict[int, Event] = field(default_factory=dict)
+    epochs: dict[int, EpochEvent] = field(default_factory=dict)
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
     rungs: dict[int, float] = field(default_factory=dict)
     best_rung: int = 0
@@ -96,7 +96,7 @@ class Trial:
         """The robust accuracy on validation at its best rung, None before the first rung."""
         return self.rungs[self.best_rung] if self.rungs else None
 
-    def at_rung(self, rung: int) -> Event:
+    def at_rung(self, rung: int) -> EpochEvent:
         """What was reported at a rung."""
         return self.epochs[self.positions[rung]]
 

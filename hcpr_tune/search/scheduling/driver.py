@@ -7,17 +7,49 @@ jobs on Ray Tune, `simulation.simulation` under a virtual clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Final, Literal, NamedTuple, Protocol, TypedDict, TypeVar
 
-from hcpr_tune.search.record.history import Event
 from hcpr_tune.search.scheduling.orders import Order, Report
+from hcpr_tune.search.spec.dimensions import Params
 
-STOP = "stop"
-"""The kind of a request to stop, the only one that leaves no event."""
+ENQUEUE: Final = "enqueue"
+KILL: Final = "kill"
+STOP: Final = "stop"
+"""The kinds of requests; a request to stop is the only one that leaves no event."""
 Work = TypeVar("Work")
 """A job of a search (`record.history.Job`) or a verdict (`verdict.decision.agenda.Task`)."""
+
+
+class EnqueueRequest(TypedDict):
+    """Try this point next; values that are left out are those of the published recipe."""
+
+    kind: Literal["enqueue"]
+    params: Params
+
+
+class KillRequest(TypedDict):
+    """End this trial."""
+
+    kind: Literal["kill"]
+    trial: int
+
+
+class StopRequest(TypedDict):
+    """End the session after the running epochs."""
+
+    kind: Literal["stop"]
+
+
+UserRequest = EnqueueRequest | KillRequest | StopRequest
+
+
+class Taken(NamedTuple):
+    """A valid request, and its name, which its event has."""
+
+    request: UserRequest
+    name: str
 
 
 class Driver(Protocol[Work]):
@@ -50,11 +82,11 @@ class Driver(Protocol[Work]):
 class Surroundings:
     """What a driver is given of the world it runs in."""
 
-    write: Callable[[Event], object]
+    write: Callable[[Mapping[str, object]], object]
     """Appends an event to the record and folds it into the state that the driver decides from."""
     clock: Callable[[], float]
     """Seconds since any fixed time."""
     workers: Callable[[], int]
     """How many jobs fit now."""
-    requests: Callable[[], Iterable[Event]] = tuple
-    """The users' new requests: {"kind": STOP}, or an event of the record with `kind` in place of `event`."""
+    requests: Callable[[], Iterable[Taken]] = tuple
+    """The users' new requests."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from hcpr_tune.common.schema import Maybe, Number, Row, Shape, Table, Text, Truth, Wrong, check_model_inputs
-from hcpr_tune.search.record.events import SEARCH, VERDICT, check_event
+from hcpr_tune.search.record.events.check import search_event, verdict_event
 
 COUNT, EPOCH, TEXT = Number(0, integer=True), Number(1, integer=True), Text()
 Plain = dict[str, Any]
@@ -249,13 +249,11 @@ def read_report(text: str) -> Report:
     report: dict[str, Any] = json.loads(text)
     _REPORT.check(report, "report")
     if "epoch" in report:
-        check_event({"event": "epoch", "time": 0, "trial": 0, **report["epoch"]}, SEARCH)
+        search_event({"event": "epoch", "time": 0, "trial": 0, **report["epoch"]})
     if "attack" in report:
-        check_event(
-            {"event": "step", "time": 0, "model": "", "job": "", "scope": "", "chunk": 0} | report["attack"], VERDICT
-        )
+        verdict_event({"event": "step", "time": 0, "model": "", "job": "", "scope": "", "chunk": 0} | report["attack"])
     if "checks" in report:
-        check_event({"event": "checks", "time": 0, "model": "", "job": "", "baseline": "", **report["checks"]}, VERDICT)
+        verdict_event({"event": "checks", "time": 0, "model": "", "job": "", "baseline": "", **report["checks"]})
     end = report.get("end", {})
     if "model_inputs" in end:
         check_model_inputs(end["model_inputs"], "model_inputs")

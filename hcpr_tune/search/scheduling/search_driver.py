@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from hcpr_tune.errors import Interrupted
 from hcpr_tune.search.record.history import WORKER_DIED, History, Job, Source
 from hcpr_tune.search.scheduling.asha import Decision, NewTrial, first_job, hopeless, next_decision, over_budget
-from hcpr_tune.search.scheduling.driver import STOP, Surroundings
+from hcpr_tune.search.scheduling.driver import ENQUEUE, KILL, Surroundings
 from hcpr_tune.search.scheduling.orders import Report, TrainOrder, job_result
 from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.spec.study import StudySpec
@@ -44,10 +44,13 @@ class SearchDriver:
         return self._history.workers
 
     def poll(self) -> None:
-        for request in self._around.requests():
-            if request["kind"] == STOP:
+        for request, name in self._around.requests():
+            if request["kind"] == "stop":
                 raise Interrupted("stopped on request")
-            self._write(**request)
+            if request["kind"] == "enqueue":
+                self._write(ENQUEUE, params=request["params"], request=name)
+            else:
+                self._write(KILL, trial=request["trial"], request=name)
         workers = self._around.workers()
         if workers != self._history.workers:
             self._write("workers", workers=workers)

@@ -5,35 +5,31 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hcpr_tune.common.text import clean
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.scheduling.driver import STOP as STOP
+from hcpr_tune.search.scheduling.driver import ENQUEUE, KILL, STOP, Taken, UserRequest
 from hcpr_tune.search.spec.points import point_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 
-ENQUEUE, KILL = "enqueue", "kill"
 INBOX = "inbox"
 LOOK_EVERY = {False: 0.3, True: 2.0}
 """Seconds between checks of a folder (False) or bucket (True), since Ray asks for work many times a second."""
 
 
-def post(place: ObjectStore, request: dict[str, Any]) -> str:
-    """Write a request and return its key.
-
-    A request is {"kind": "enqueue", "params": ...}, {"kind": "kill", "trial": ...} or {"kind": "stop"}.
-    """
+def post(place: ObjectStore, request: UserRequest) -> str:
+    """Write a request and return its key."""
     key = f"{INBOX}/{time.time_ns()}-{os.getpid()}.json"
     place.write(key, json.dumps(request).encode())
     return key
 
 
 def requests_in(place: ObjectStore) -> Iterator[tuple[str, Any]]:
-    """Keys and contents of the requests, oldest first; None for invalid JSON."""
+    """Keys and contents of the requests, oldest first, not checked; None for invalid JSON."""
     for key in place.keys(INBOX):
         if key.endswith(".json"):
             try:
@@ -56,14 +52,14 @@ class Inbox:
         self._place, self._every = place, LOOK_EVERY[not isinstance(place, FolderObjectStore)]
         self._looked = -self._every
 
-    def stops(self) -> Iterator[dict[str, Any]]:
+    def stops(self) -> Iterator[Taken]:
         """A request to stop, if there is one; requests of other kinds are left where they are."""
         if not self._is_time():
             return
         for key, request in requests_in(self._place):
             if isinstance(request, dict) and request.get("kind") == STOP:
                 self._place.delete(key)
-                yield {"kind": STOP}
+                yield Taken({"kind": STOP}, key.removeprefix(f"{INBOX}/"))
                 return
 
     def _is_time(self) -> bool:
@@ -72,7 +68,7 @@ class Inbox:
         self._looked = time.monotonic()
         return True
 
-    def take(self, study: StudySpec, history: History) -> Iterator[dict[str, Any]]:
+    def take(self, study: StudySpec, history: History) -> Iterator[Taken]:
         """The valid requests, oldest first. Invalid ones are set aside as `.refused`, with a `.reason`.
 
         A request's file is deleted once its event is recorded; one whose event was recorded before the driver died is
@@ -86,15 +82,15 @@ class Inbox:
                 self._place.delete(key)
                 continue
             try:
-                event = checked(request, study, history)
+                taken = Taken(checked(request, study, history), name)
             except (InputError, KeyError, TypeError, AttributeError) as error:
                 self._refuse(key, request, error)
                 continue
-            if event["kind"] == STOP:
+            if taken.request["kind"] == STOP:
                 self._place.delete(key)  # it leaves no event
-                yield event
+                yield taken
                 return
-            yield {**event, "request": name}
+            yield taken
             self._place.delete(key)
 
     def _refuse(self, key: str, request: Any, error: Exception) -> None:
@@ -104,8 +100,8 @@ class Inbox:
         self._place.delete(key)
 
 
-def checked(request: dict[str, Any], study: StudySpec, history: History) -> dict[str, Any]:
-    """The request as it goes into the event. Raises `InputError` if it is invalid."""
+def checked(request: Mapping[str, Any], study: StudySpec, history: History) -> UserRequest:
+    """The request with all values of its point. Raises `InputError` if it is invalid."""
     if request["kind"] == STOP:
         return {"kind": STOP}
     if request["kind"] == ENQUEUE:

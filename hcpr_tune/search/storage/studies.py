@@ -17,9 +17,11 @@ from hcpr_tune.common.paths import check_writable, is_dir, is_file, looked_at, r
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.common.settings import show
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.record.history import Event, History
-from hcpr_tune.search.record.record import read_history, read_segments
+from hcpr_tune.search.record.events.search import AuditEvent
+from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.record import read_history
 from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.segments import read_segments
 from hcpr_tune.search.scheduling.config import always_promoted
 from hcpr_tune.search.spec.changes import grown_budget, with_free_settings
 from hcpr_tune.search.spec.study import StudySpec, extended, study_to_toml
@@ -232,7 +234,7 @@ def budget_of_file(study: StudySpec, history: History, extended_study: StudySpec
     return grown_budget(begun(study, history), study, extended_study, where)
 
 
-def audit_event(study: StudySpec, history: History, count: int) -> Event:
+def audit_event(study: StudySpec, history: History, count: int) -> AuditEvent:
     """An event that lets `count` early-stopped trials, drawn with the study's seed, run to the last epoch.
 
     Raises `InputError` if there are fewer.

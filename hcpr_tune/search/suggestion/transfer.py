@@ -14,7 +14,7 @@ import tomli_w
 from hcpr_tune.common.settings import get_dotted, parse_toml, show, to_plain
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.record.results import rung_accuracies
+from hcpr_tune.search.record.metrics import rung_accuracies
 from hcpr_tune.search.spec.dimensions import Dimension, Params, Prior, Range, Value, field_of
 from hcpr_tune.search.spec.points import params_of, with_params
 from hcpr_tune.search.spec.study import StudySpec

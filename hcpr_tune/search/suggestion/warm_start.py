@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hcpr_tune.common.paths import is_file, reading
 from hcpr_tune.common.settings import dotted_names, get_dotted, show, to_plain
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.record.history import Event, Trial
+from hcpr_tune.search.record.events.search import CarriedTrial, WarmStartEvent
+from hcpr_tune.search.record.history import Trial
 from hcpr_tune.search.record.record import read_history
 from hcpr_tune.search.spec.dimensions import field_of
 from hcpr_tune.search.spec.points import params_of, with_params
@@ -23,7 +23,7 @@ COMPARED = ("images", "steps", "restarts", "relative_step_size", "seed")
 """Evaluation settings that scores depend on."""
 
 
-def warm_start(folder: Path, study: StudySpec, time: float) -> Event:
+def warm_start(folder: Path, study: StudySpec, time: float) -> WarmStartEvent:
     """The event that gives a new study the trials of the study in `folder`.
 
     A trial is carried over with its values in the new study's dimensions, including values that the earlier study held
@@ -88,7 +88,7 @@ def _means_the_same(rung: int, old: Recipe, new: Recipe) -> bool:
     return old.epochs == new.epochs
 
 
-def _carried(trial: Trial, old: StudySpec, new: StudySpec) -> dict[str, Any] | None:
+def _carried(trial: Trial, old: StudySpec, new: StudySpec) -> CarriedTrial | None:
     params = params_of(with_params(old.recipe, trial.params), new.space)
     if not all(new.space[name].holds(value) for name, value in params.items()):
         return None

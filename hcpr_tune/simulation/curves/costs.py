@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from hcpr_tune.search.record.history import Event
+from hcpr_tune.search.record.events.fields import trained_seconds
+from hcpr_tune.search.record.events.search import EpochEvent, Event
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.methods.schedules import attack_steps
 from hcpr_tune.training.recipe import Recipe
@@ -132,7 +133,7 @@ def costs_of_probe(probes: Sequence[Mapping[str, Any]]) -> Costs:
 
 def costs_of_records(records: Iterable[Sequence[Event]], checkpoint_bytes: int, words: str) -> Costs:
     """Costs from the events of one or several studies' records."""
-    epochs: list[Event] = []
+    epochs: list[EpochEvent] = []
     gaps: dict[str, list[float]] = {"start": [], "job": [], "report": []}
     for events in records:
         epochs += [event for event in events if event["event"] == "epoch"]
@@ -157,10 +158,9 @@ def costs_of_records(records: Iterable[Sequence[Event]], checkpoint_bytes: int, 
     )
 
 
-def trained_seconds(event: Event) -> float:
-    """Seconds that an epoch took, as its worker reported them."""
-    parts = ("attack", "update", "evaluation", "checkpoint")
-    return float(sum(event.get(f"seconds_{part}", 0.0) for part in parts))
+def epoch_seconds(event: EpochEvent) -> float:
+    """Seconds that an epoch took with its checkpoint, as its worker reported them."""
+    return trained_seconds(event) + event.get("seconds_checkpoint", 0.0)
 
 
 def _waits(events: Sequence[Event]) -> Iterable[tuple[str, float]]:
@@ -173,7 +173,7 @@ def _waits(events: Sequence[Event]) -> Iterable[tuple[str, float]]:
             heard[event["trial"]] = event["time"]
             fresh.add(event["trial"])
         elif event["event"] == "epoch" and event["trial"] in heard:
-            waited = max(0.0, event["time"] - heard[event["trial"]] - trained_seconds(event))
+            waited = max(0.0, event["time"] - heard[event["trial"]] - epoch_seconds(event))
             kind = "report"
             if event["trial"] in fresh:
                 kind = "job" if event.get("worker") in seen else "start"

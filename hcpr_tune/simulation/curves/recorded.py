@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from hcpr_tune.common.paths import is_file, reading
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.record.history import COUNTS, Event, History, Trial
-from hcpr_tune.search.record.record import read_lines
+from hcpr_tune.search.record.events.fields import accuracies, trained_seconds
+from hcpr_tune.search.record.history import Event, History, Trial
+from hcpr_tune.search.record.lines import read_lines
 from hcpr_tune.search.spec.dimensions import Choice, Params, Range, Space
+from hcpr_tune.search.spec.objectives import OBJECTIVES
 from hcpr_tune.search.spec.points import params_of, with_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.studies import reopen
@@ -53,7 +56,8 @@ def read_old(folder: Path, option: str = "--from") -> OldStudy:
     path = folder.absolute()
     _, study, history = reopen(path.parent, path.name, f"{option} ")
     with reading(f"{option} {folder}"):
-        events = read_lines(folder / "record.jsonl").events
+        # `reopen` has checked them.
+        events = cast(list[Event], read_lines(folder / "record.jsonl").events)
     if not any(trial.rungs for trial in history.trials.values()):
         raise InputError(f"{option} {folder}: none of its trials has reached a rung; give a study that has")
     return OldStudy(folder, study, history, events)
@@ -101,28 +105,24 @@ def relative_seconds(history: History) -> dict[int, float]:
     spent: dict[int, list[float]] = {}
     for trial in history.trials.values():
         for event in trial.epochs.values():
-            spent.setdefault(event["epoch"], []).append(_work(event))
+            spent.setdefault(event["epoch"], []).append(trained_seconds(event))
     mean = {epoch: sum(values) / len(values) for epoch, values in spent.items()}
     return {
-        number: sum(map(_work, trial.epochs.values())) / sum(mean[event["epoch"]] for event in trial.epochs.values())
+        number: sum(map(trained_seconds, trial.epochs.values()))
+        / sum(mean[event["epoch"]] for event in trial.epochs.values())
         for number, trial in history.trials.items()
         if trial.epochs
     }
 
 
-def _work(event: Event) -> float:
-    return float(event["seconds_attack"] + event["seconds_update"] + event["seconds_evaluation"])
-
-
 def _scores(trial: Trial, restarted: bool) -> dict[str, dict[int, float]]:
     """Objective -> accuracy by epoch, at every epoch that was scored; in mode `restarted`, only at the rungs."""
     if restarted:
-        return {name: {rung: scores[name] for rung, scores in trial.scores.items()} for name in COUNTS}
-    scored = [event for event in trial.epochs.values() if "total_validation" in event]
-    return {
-        name: {event["epoch"]: event[count] / event["total_validation"] for event in scored}
-        for name, count in COUNTS.items()
-    }
+        scores_at = trial.scores
+    else:
+        evaluated = (event for event in trial.epochs.values() if "total_validation" in event)
+        scores_at = {event["epoch"]: accuracies(event) for event in evaluated}
+    return {name: {epoch: scores[name] for epoch, scores in scores_at.items()} for name in OBJECTIVES}
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,12 @@ def recorded_curves(old: Sequence[OldStudy], study: StudySpec) -> RecordedCurves
         raise InputError(
             f"--from {names}: none of its trials lies inside this study's dimensions; widen them, or drop --from"
         )
-    images = min(event["total_validation"] for one in old for event in one.events if "total_validation" in event)
+    images = min(
+        event["total_validation"]
+        for one in old
+        for event in one.events
+        if event["event"] == "epoch" and "total_validation" in event
+    )
     return RecordedCurves(
         trials,
         study.space,

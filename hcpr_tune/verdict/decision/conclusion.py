@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.common.intervals import Proportion, ProportionPlain
 from hcpr_tune.common.settings import to_plain
-from hcpr_tune.search.record.history import COUNTS, History
+from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, replaced_attacks
 from hcpr_tune.training.recipe import Recipe
@@ -72,7 +72,7 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
         "unfinished": "" if settled else _why_unfinished(plan, state),
         "failed_jobs": dict(state.failed),
         "task": to_plain(study.recipe.task),
-        "model_inputs": state.model_inputs,
+        "model_inputs": state.model_inputs or {},
         "schedule": schedule_words(study.recipe),
         "attacks": {split: attack_words(plan, state, split) for split in splits},
         "attacks_replaced": replaced_attacks(state.classes),
@@ -158,8 +158,9 @@ def model_plain(plan: Plan, state: State, model: Model) -> dict[str, Any]:
     event = known.epochs.get(epoch)
     counts = {}
     if event is not None:
-        for name, count in COUNTS.items():
-            counts[f"{name}_validation"] = Proportion(event[count], event["total_validation"]).to_plain()
+        total = event["total_validation"]
+        counts["robust_accuracy_validation"] = Proportion(event["robust_correct_validation"], total).to_plain()
+        counts["clean_accuracy_validation"] = Proportion(event["clean_correct_validation"], total).to_plain()
     return {"id": model.id, "seed": model.seed, "epoch": epoch, "seconds": round(known.seconds, 1), **counts}
 
 
@@ -226,7 +227,8 @@ def pairs_plain(plan: Plan, state: State, models: Sequence[Model], split: str, c
     seeds = len(models)
     attack = chosen_attack(plan, split, state.classes)
     both = np.concatenate([classes_after(plan, state, model, split, chunks, attack) for model in models], axis=1)
-    names = [str(name) for name in state.model_inputs.get("class_names", [])] or [str(n) for n in range(state.classes)]
+    inputs = state.model_inputs
+    names = (inputs and inputs.get("class_names")) or [str(number) for number in range(state.classes)]
     labels, classes = both
     by_class = {
         names[label]: over_seeds(int((classes[labels == label] == label).sum()), int((labels == label).sum()), seeds)
@@ -250,7 +252,7 @@ def pairs_plain(plan: Plan, state: State, models: Sequence[Model], split: str, c
     }
 
 
-def over_seeds(count: int, total: int, seeds: int) -> dict[str, Any]:
+def over_seeds(count: int, total: int, seeds: int) -> ProportionPlain:
     """A share of images, counted over seeds on the same images, with the interval for the images of one seed."""
     return Proportion(round(count / seeds), total // seeds).to_plain() | {"share": count / total}
 

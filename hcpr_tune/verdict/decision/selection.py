@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from hcpr_tune.search.record.events.fields import WholeMasking
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, points_without_gradient
 from hcpr_tune.training.attacks.evaluation import MOST_WITHOUT_GRADIENT, Masking
 from hcpr_tune.verdict.plan import Candidate, Model, Plan
@@ -175,12 +176,12 @@ def checked_images(plan: Plan, state: State, models: Sequence[Model]) -> dict[st
 
 
 def _masking_alarms(state: State, models: Sequence[Model]) -> Iterable[str]:
-    counted = [known for model in models if (known := masking_of(state, model))]
+    counted: list[Mapping[str, Any]] = [known for model in models if (known := masking_of(state, model))]
     names = [item.name for item in fields(Masking)]
     return Masking(**{name: sum(one[name] for one in counted) for name in names}).alarms
 
 
-def masking_of(state: State, model: Model) -> dict[str, Any] | None:
+def masking_of(state: State, model: Model) -> WholeMasking | None:
     """The masking alarm's counts: of the attacked weights if they were checked, else of the last epoch's."""
     known = state.models[model.id].masking
     counted = [found["masking"] for (one, _), found in state.checks.items() if one == model.id and found.get("masking")]

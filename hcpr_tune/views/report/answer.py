@@ -8,7 +8,7 @@ from hcpr_tune.common.intervals import difference_interval
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option
 from hcpr_tune.search.record.history import Trial
-from hcpr_tune.search.record.results import rung_accuracies
+from hcpr_tune.search.record.metrics import rung_accuracies
 from hcpr_tune.views.next_commands import about, way_on
 from hcpr_tune.views.report.context import CLEAN, ROBUST, ReportContext
 from hcpr_tune.views.report.optuna_study import full_params

@@ -12,7 +12,8 @@ from hcpr_tune.common.files import write_bytes_whole
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option, storage_words
 from hcpr_tune.search.record.history import History, Trial
-from hcpr_tune.search.record.results import StudyFolder, masking_of, rung_accuracies, trial_metrics
+from hcpr_tune.search.record.metrics import masking_of, rung_accuracies, trial_metrics
+from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.next_commands import storage_of_folder
 from hcpr_tune.views.plan_progress import SENTENCE, TITLES, foreseen_rows
@@ -147,7 +148,7 @@ def no_alarm_words(context: ReportContext) -> str:
     trials = context.history.trials.values()
     if not any(trial.epochs for trial in trials):
         return "Nothing was trained yet, so there is nothing to say."
-    checked = sum(bool((masking_of(trial) or {}).get("images")) for trial in trials)
+    checked = sum(bool((masking := masking_of(trial)) and masking["images"]) for trial in trials)
     words = "No trial was lost, nothing was damaged"
     if checked:
         return (

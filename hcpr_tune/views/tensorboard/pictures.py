@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hcpr_tune.common.drawing import FRAME, INK, PALE, PAPER, as_png, class_word, font, shortened, width_of
-from hcpr_tune.search.record.history import Event
+from hcpr_tune.search.record.events.fields import Epoched
 
 STAYED, LED_AWAY = np.array([11, 122, 91]), np.array([194, 65, 12])
 """Full colours of the diagonal and of all other cells."""
@@ -27,7 +27,7 @@ class Confusion:
     counts: np.ndarray
 
     @classmethod
-    def of(cls, event: Event) -> Confusion | None:
+    def of(cls, event: Epoched) -> Confusion | None:
         """From a rung's report; None if the report has no classes."""
         if "attacked_pairs_validation" not in event or not event.get("class_totals_validation"):
             return None
@@ -56,7 +56,7 @@ class Confusion:
         return colours
 
 
-def confusion_png(event: Event, class_names: Sequence[str], heading: str) -> bytes | None:
+def confusion_png(event: Epoched, class_names: Sequence[str], heading: str) -> bytes | None:
     """The confusion matrix of a rung's report as a PNG file, titled `heading`; None if the report has no classes."""
     confusion = Confusion.of(event)
     if confusion is None:

@@ -53,7 +53,7 @@ class TrialPictures:
         heading = (
             f"trial {trial.number}, epoch {rung}: {robust.count} of {robust.total} images stay correct under attack"
         )
-        names = history.model_inputs.get("class_names", ())
+        names = history.class_names
         png = confusion_png(event, names, f"{heading} ({100 * robust.share:.1f} %)")
         # There are no names before the first job has ended; the next session then draws it again.
         if png is not None and names:

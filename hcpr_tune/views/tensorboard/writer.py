@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from hcpr_tune.search.record.events.fields import accuracies
+from hcpr_tune.search.record.events.search import EpochEvent
+from hcpr_tune.search.record.events.verdict import VerdictEpochEvent
 from hcpr_tune.search.record.history import Event, History, Trial
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.points import with_params
@@ -37,15 +42,17 @@ SAYS = {
 }
 
 
-def curve_values(event: Event) -> dict[str, float]:
+def curve_values(event: EpochEvent | VerdictEpochEvent) -> dict[str, float]:
     """The curves' values at an epoch, by tag."""
-    values = {tag: float(event[name]) for name, tag in CURVES.items()}
-    for kind in ("robust", "clean"):
-        if f"{kind}_correct_validation" in event:
-            values[f"accuracy_validation/{kind}"] = event[f"{kind}_correct_validation"] / event["total_validation"]
+    reported: Mapping[str, Any] = event
+    values = {tag: float(reported[name]) for name, tag in CURVES.items()}
+    if "total_validation" in event:
+        shares = accuracies(event)
+        values["accuracy_validation/robust"] = shares["robust_accuracy"]
+        values["accuracy_validation/clean"] = shares["clean_accuracy"]
     training = event["seconds_attack"] + event["seconds_update"]
-    if event.get("images") and training > 0:
-        values[RATE] = event["images"] / training
+    if (images := event.get("images", 0)) and training > 0:
+        values[RATE] = images / training
     return values
 
 

@@ -10,15 +10,14 @@ from rich.console import Console
 
 from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.settings import to_plain
+from hcpr_tune.search.record.events.search import EpochEvent, JobEndEvent
 from hcpr_tune.search.record.history import Event, History
-from hcpr_tune.search.record.results import ACCURACIES, StudyFolder, most_checkpoints
+from hcpr_tune.search.record.metrics import ACCURACIES
+from hcpr_tune.search.record.results import StudyFolder, most_checkpoints
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.status import Plain, alarm_plain, answer, counts, running_plain, scored, seconds_left, state_of
 from hcpr_tune.views.summary import Alarm, alarms, gain_points
 from hcpr_tune.views.wording import clock, printable
-
-PASSED_ON = {"loss": "what", "workers": "workers"}
-"""Events that are passed on as news, and the key of their value."""
 
 NUMBER = re.compile(r"[-+.\w]*\d[-+.\w]*|nan|inf")
 
@@ -32,15 +31,15 @@ class EventLog:
         self._known = {kind_of(alarm) for alarm in alarms(study, history)}
 
     def of(self, event: Event, history: History) -> list[Plain]:
-        kind = event["event"]
-        if kind in PASSED_ON:
-            name = PASSED_ON[kind]
-            return [{"news": kind, "time": event["time"], name: event[name]}]
-        if kind != "job_end":
+        if event["event"] == "loss":
+            return [{"news": "loss", "time": event["time"], "what": event["what"]}]
+        if event["event"] == "workers":
+            return [{"news": "workers", "time": event["time"], "workers": event["workers"]}]
+        if event["event"] != "job_end":
             return []
         return [self._job(event, history), *self._alarms(event, history)]
 
-    def _job(self, event: Event, history: History) -> Plain:
+    def _job(self, event: JobEndEvent, history: History) -> Plain:
         trial, study = history.trials[event["trial"]], self._study
         reached = event["status"] == "reached" and bool(trial.rungs)
         return {
@@ -59,7 +58,7 @@ class EventLog:
             "seconds_left": seconds_left(study, history),
         }
 
-    def _alarms(self, event: Event, history: History) -> list[Plain]:
+    def _alarms(self, event: JobEndEvent, history: History) -> list[Plain]:
         found = []
         for alarm in alarms(self._study, history):
             if kind_of(alarm) not in self._known:
@@ -78,13 +77,12 @@ def kind_of(alarm: Alarm) -> str:
     return f"{alarm.kind}: {NUMBER.sub('#', reason)}"
 
 
-def at_rung(epoch: Event) -> Plain:
+def at_rung(epoch: EpochEvent) -> Plain:
     """Both accuracies of a rung's report."""
+    total = epoch["total_validation"]
     return {
-        f"{kind}_accuracy_validation": Proportion(
-            epoch[f"{kind}_correct_validation"], epoch["total_validation"]
-        ).to_plain()
-        for kind in ("robust", "clean")
+        "robust_accuracy_validation": Proportion(epoch["robust_correct_validation"], total).to_plain(),
+        "clean_accuracy_validation": Proportion(epoch["clean_correct_validation"], total).to_plain(),
     }
 
 

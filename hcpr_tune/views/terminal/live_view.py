@@ -12,7 +12,7 @@ from rich.text import Text
 
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.ledger import ledger
-from hcpr_tune.search.record.results import masking_of, rung_accuracies
+from hcpr_tune.search.record.metrics import masking_alarms, rung_accuracies
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.plan_progress import foreseen_line
 from hcpr_tune.views.status import alarm_plain, study_status
@@ -77,7 +77,7 @@ def result_table(study: StudySpec, history: History) -> RenderableType:
         else:
             robust, clean = accuracies.values()
             table.add_row(title, str(trial.number), str(trial.best_rung), str(robust), str(clean))
-    masking = (masking_of(best[0]) or {}).get("alarms", [])
+    masking = masking_alarms(best[0])
     words = [f"ALARM: the best model may mask its gradients: {printable(alarm)}" for alarm in masking]
     lost = [alarm_plain(alarm) for alarm in alarms(study, history) if alarm.kind in ("diverged", "failed")]
     warnings = [*(Text(line, style="red") for line in words), *alarm_lines(lost, len(lost))]

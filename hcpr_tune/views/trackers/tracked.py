@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from hcpr_tune.search.record.history import Event, History, Trial
+from hcpr_tune.search.record.events.search import EpochEvent
+from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.tensorboard.hparams import BEST_CLEAN, BEST_ROBUST
@@ -129,7 +130,7 @@ class StudyCurve:
         events = (event for trial in history.trials.values() for event in trial.epochs.values())
         return [point for event in sorted(events, key=_when) for point in self.add(event, history)]
 
-    def add(self, event: Event, history: History) -> Iterator[Point]:
+    def add(self, event: EpochEvent, history: History) -> Iterator[Point]:
         """The point of an epoch, if it is a rung."""
         self._epochs += 1
         if event["is_rung"]:
@@ -149,6 +150,5 @@ class StudyCurve:
         return min(one, other, key=self._goal.place)
 
 
-def _when(event: Event) -> float:
-    time: float = event["time"]
-    return time
+def _when(event: EpochEvent) -> float:
+    return event["time"]

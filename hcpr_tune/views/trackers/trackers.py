@@ -15,6 +15,7 @@ from queue import SimpleQueue
 
 from hcpr_tune.common.text import clean
 from hcpr_tune.errors import InputError
+from hcpr_tune.search.record.events.search import EndEvent
 from hcpr_tune.search.record.history import Event, History, Trial
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
@@ -79,18 +80,17 @@ class TrackerView:
             self.trouble = self._words(f"it does not keep up: {self._tasks.qsize()} entries are missing there")
 
     def _follow(self, event: Event, history: History) -> None:
-        kind = event["event"]
-        if kind == "end":
+        if event["event"] == "end":
             self._finish(event, history)
-        if kind not in ("job", "epoch", "job_end"):
+        if event["event"] not in ("job", "epoch", "job_end"):
             return
         trial = history.trials[event["trial"]]
         run = self._runs.of_trial(trial)
-        if kind == "job":
+        if event["event"] == "job":
             points = points_of(history, trial)
             self._ends.pop(trial.number, None)
             self._tasks.put(lambda tracker: tracker.open(run, points))
-        elif kind == "epoch":
+        elif event["event"] == "epoch":
             self._add(run, point_of(history, trial, trial.epoch_offset + event["epoch"]))
             for point in self._curve.add(event, history):
                 self._add(self._study, point)
@@ -117,7 +117,7 @@ class TrackerView:
         self._ends[trial.number] = state
         self._tasks.put(bring)
 
-    def _finish(self, event: Event, history: History) -> None:
+    def _finish(self, event: EndEvent, history: History) -> None:
         """Close the runs of trials without a job end: still running ones, and those killed while waiting."""
         for trial in history.trials.values():
             if trial.job is not None:

@@ -23,7 +23,7 @@ def pairs(study: StudySpec, history: History) -> Shown:
     if not before and not after:
         return Shown("No attacked pairs were recorded.")
     hardest = sorted(before | after, key=lambda pair: before.get(pair, 0.0) + after.get(pair, 0.0))[-MOST_PAIRS:]
-    names = [str(name) for name in history.model_inputs.get("class_names", [])]
+    names = history.class_names
     labels = [_pair_name(pair, names) for pair in hardest]
     figure = go.Figure()
     for what, shares, colour in (("published recipe", before, ORANGE), ("best recipe", after, GREEN)):

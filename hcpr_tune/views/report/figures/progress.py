@@ -12,8 +12,8 @@ from plotly.subplots import make_subplots
 from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.ledger import ledger
+from hcpr_tune.search.record.metrics import rung_accuracies
 from hcpr_tune.search.record.ranking import Ranking
-from hcpr_tune.search.record.results import rung_accuracies
 from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
 from hcpr_tune.search.spec.objectives import OBJECTIVES, Goal
 from hcpr_tune.search.spec.study import StudySpec
