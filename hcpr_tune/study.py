@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.api.recorded_study import RecordedStudy
 from hcpr_tune.api.search_request import Extension, SearchRequest, SpaceSource, resumed_search, search_of_program
 from hcpr_tune.api.trust import Trust, begin, named_in_study
-from hcpr_tune.common.shell import storage_of
+from hcpr_tune.common.location import Location
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
 from hcpr_tune.execution.ray_options import LOOPBACK, RayOptions
 from hcpr_tune.views.search_progress import SearchProgress
@@ -64,7 +64,8 @@ class Study(RecordedStudy):
         `trust`: import the code that somebody else's study names, if it is searched further. Raises `InputError` if
         there is no study.
         """
-        return cls.of(*storage_of(str(path).rstrip("/")), "load ", trust=trust)
+        location = Location.parse(str(path))
+        return cls.of(str(location.parent), location.name, "load ", trust=trust)
 
     @classmethod
     def of(
@@ -79,7 +80,7 @@ class Study(RecordedStudy):
         """Read what has been recorded since; returns the study itself."""
         from hcpr_tune.search.storage.studies import reopen
 
-        self._stored = reopen(*storage_of(self.folder.address), "load ")
+        self._stored = reopen(self.storage, self.name, "load ")
         return self
 
     def search(
@@ -142,7 +143,7 @@ class Study(RecordedStudy):
         from hcpr_tune.training.plugins import only_vouched
 
         with only_vouched():
-            request = resumed_search(*storage_of(self.folder.address), extension, self._trust, warm_start)
+            request = resumed_search(self.storage, self.name, extension, self._trust, warm_start)
             self._stored = _searched(request, ray, log_to, quiet)
         return self
 
@@ -207,10 +208,9 @@ class Study(RecordedStudy):
     ) -> VerdictRequest:
         from hcpr_tune.api.verdict import VerdictRequest
 
-        storage, name = storage_of(self.folder.address)
         return VerdictRequest(
-            storage=storage,
-            name=name,
+            storage=self.storage,
+            name=self.name,
             settings=dict(settings or {}),
             command=f"Study.open({self.folder.address!r}).verdict(test={test})",
             recipe_values=tuple((recipe or {}).items()),

@@ -46,6 +46,11 @@ class RecordedStudy:
         return self._stored.name
 
     @property
+    def storage(self) -> str:
+        """The folder or the bucket's URL that the study is stored in."""
+        return str(self.folder.location.parent)
+
+    @property
     def verdict_result(self) -> dict[str, Any]:
         """The verdict so far, as in verdict/verdict.json. Raises `InputError` if there is none."""
         from hcpr_tune.views.next_commands import about

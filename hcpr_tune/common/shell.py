@@ -8,8 +8,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from hcpr_tune.common.location import Location
-
 USUAL = "results"
 """The default of --storage."""
 
@@ -56,9 +54,3 @@ def study_command(verb: str, name: str, storage: object, *more: str, program: st
 def same_again() -> str:
     """The command line of this process, to be typed again."""
     return command(shlex.join(sys.argv[1:]))
-
-
-def storage_of(address: str) -> tuple[str, str]:
-    """The storage and the name of a study from its address: a folder, or a bucket's URL with options after `?`."""
-    location = Location.parse(address)
-    return str(location.parent), location.name

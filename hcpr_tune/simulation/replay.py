@@ -189,7 +189,7 @@ def replay(old: OldStudy) -> Replay:
         Suggester(old.study),
         outside=[event for event in events if event["event"] in OUTSIDE],
         begin=events[0],
-        listener=played.append,
+        listener=lambda event: played.append(cast(Event, event)),
     )
     try:
         simulation.run()

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hcpr_tune.api.search import resume_command
 from hcpr_tune.cli import main as cli
 from hcpr_tune.cli.options import ray_of
-from hcpr_tune.common.shell import command, option, same_again, storage_of, study_command, typed
+from hcpr_tune.common.location import Location
+from hcpr_tune.common.shell import command, option, same_again, study_command, typed
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.storage.studies import StoredStudy, reopen
@@ -60,8 +61,8 @@ def test_a_path_stays_what_it_is(path):
 @given(storage=WORDS, name=NAMES)
 @settings(deadline=None, database=None, max_examples=40)
 def test_an_address_has_its_storage_and_its_name(storage, name):
-    found, study = storage_of(str(Path(storage) / name))
-    assert (Path(found), study) == (Path(storage), name)
+    location = Location.parse(str(Path(storage) / name))
+    assert (Path(str(location.parent)), location.name) == (Path(storage), name)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,8 @@ def test_an_address_has_its_storage_and_its_name(storage, name):
     ],
 )
 def test_the_storage_of_an_address(address, storage):
-    assert storage_of(address) == (storage, "one")
+    location = Location.parse(address)
+    assert (str(location.parent), location.name) == (storage, "one")
 
 
 def test_a_program_whose_path_has_a_space_is_quoted(monkeypatch, tmp_path):

@@ -70,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
 def told(storage: str, name: str) -> dict[str, Any] | None:
     """What the list says of a study; None where there is none, but something else below its name."""
     from hcpr_tune.common.bucket import Bucket, is_bucket
+    from hcpr_tune.common.location import Location
     from hcpr_tune.search.record.segments import read_segments
     from hcpr_tune.search.storage.object_store import FolderObjectStore
 
@@ -89,7 +90,7 @@ def told(storage: str, name: str) -> dict[str, Any] | None:
             (root / "record.jsonl").write_bytes(read_segments(place))
             return told_of(scratch, name, place, place.url, None)
     except Exception as error:  # whatever is wrong with one study, the others are listed
-        return unreadable(name, f"{storage}/{name}", None, named(error))
+        return unreadable(name, str(Location.parse(storage).child(name)), None, named(error))
 
 
 def told_of(storage: str, name: str, place: ObjectStore, address: str, when: float | None) -> dict[str, Any]:
