@@ -16,6 +16,8 @@ from figures import Plain, spread
 from idle import idle_ray, idle_trainable
 from made_up import made_up
 
+from hcpr_tune.search.record.results import StoredStudy
+
 SHORT = (("early_stopping.first_rung", 3), ("epochs", 27))
 """The default's rungs, 3, 9 and 27: jobs of 3, 6 and 18 epochs."""
 LONG = (("early_stopping.first_rung", 100), ("epochs", 100))
@@ -132,8 +134,8 @@ def views(folder: Any, study: Any, history: Any) -> list[Any]:
     from hcpr_tune.views.terminal.event_log import PlainLines
 
     return [
-        RayMetrics(folder, study, history, 1.0),
-        TensorBoardView(folder, study, history),
+        RayMetrics(StoredStudy(folder, study, history), 1.0),
+        TensorBoardView(StoredStudy(folder, study, history)),
         PlainLines(study, Console(file=io.StringIO()), history),
         ReportFile(folder, study, "hcpr_tune"),
     ]

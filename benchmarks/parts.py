@@ -19,6 +19,8 @@ from figures import Plain, spread
 from idle import idle_ray
 from made_up import made_up, made_up_epoch
 
+from hcpr_tune.search.record.results import StoredStudy
+
 ASK_SECONDS = 60.0
 """A sampler is asked at no larger number of trials once all asks at one number take longer than this."""
 BOARD_SECONDS = 240.0
@@ -227,9 +229,9 @@ def viewed(trials: int, options: argparse.Namespace, last: int = 30) -> Plain:
         folder.root.mkdir()
         history = History(study.recipe.epochs, study.goal)
         made: dict[str, Callable[[], Any]] = {
-            "results": lambda: ResultFiles(folder, study, history),
-            "tensorboard": lambda: TensorBoardView(folder, study, history),
-            "ray_metrics": lambda: RayMetrics(folder, study, history, 1.0),
+            "results": lambda: ResultFiles(StoredStudy(folder, study, history)),
+            "tensorboard": lambda: TensorBoardView(StoredStudy(folder, study, history)),
+            "ray_metrics": lambda: RayMetrics(StoredStudy(folder, study, history), 1.0),
         }
         for event in events[:late]:
             history.apply(event)
@@ -246,7 +248,7 @@ def viewed(trials: int, options: argparse.Namespace, last: int = 30) -> Plain:
         for listener in listeners.values():
             listener.close()
         files = [path for path in (folder.root / "trials").rglob("*") if path.is_file()]
-        report = seconds_of(lambda: write_report(folder, study, history, program="hcpr_tune"))
+        report = seconds_of(lambda: write_report(StoredStudy(folder, study, history), program="hcpr_tune"))
         return {
             "trials": trials,
             "seconds_an_event": {

@@ -46,6 +46,7 @@ from figures import machine, spread
 from made_up import made_up, made_up_epoch, params_at
 
 from hcpr_tune.common.settings import parse_assignment
+from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.search.spec.dimensions import Dimension, Params, Range
 from hcpr_tune.search.spec.points import params_of, with_params
 from hcpr_tune.search.spec.study import StudySpec
@@ -724,7 +725,8 @@ def driver(options: argparse.Namespace) -> None:
         for event in made_up(study, options.recorded):
             history.apply(event)
         record = Record(study_folder.record, history)
-        record.listeners = [ResultFiles(study_folder, study, history), TensorBoardView(study_folder, study, history)]
+        stored = StoredStudy(study_folder, study, history)
+        record.listeners = [ResultFiles(stored), TensorBoardView(stored)]
         capacity = Capacity(Share(2, 1.0, 0.0), nodes=lambda: [{"CPU": 2.0}])
         searcher = RayTuneAdapter(search_driver(study, record, study_folder, capacity.now))
         suggester = Suggester(study)

@@ -23,6 +23,8 @@ from typing import Any
 from figures import Plain, machine, spread
 from made_up import made_up
 
+from hcpr_tune.search.record.results import StoredStudy
+
 ROOT = Path(__file__).parent.parent
 TUNE = [sys.executable, str(ROOT / "launch" / "tune.py")]
 
@@ -58,7 +60,7 @@ def replayed(root: Path) -> Plain:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     views: dict[str, Callable[[History], Any]] = {
         "terminal": lambda history: LiveView(study, console),
-        "tensorboard": lambda history: TensorBoardView(copy, study, history),
+        "tensorboard": lambda history: TensorBoardView(StoredStudy(copy, study, history)),
         "report": lambda history: ReportFile(copy, study, "hcpr_tune"),
     }
     shares = {}

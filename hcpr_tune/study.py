@@ -18,7 +18,7 @@ from hcpr_tune.views.search_progress import SearchProgress
 if TYPE_CHECKING:
     from hcpr_tune.api.simulate import SimulationResult, Workers
     from hcpr_tune.api.verdict import VerdictRequest
-    from hcpr_tune.search.storage.studies import StoredStudy
+    from hcpr_tune.search.record.results import StoredStudy
     from hcpr_tune.simulation.verdict_forecast import VerdictForecast
 
 

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hcpr_tune.search.record.history import History
-    from hcpr_tune.search.record.results import StudyFolder
+    from hcpr_tune.search.record.results import StoredStudy, StudyFolder
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.lease import LeaseHolder
-    from hcpr_tune.search.storage.studies import StoredStudy
     from hcpr_tune.training.recipe import Recipe
 
 
@@ -143,7 +142,7 @@ class RecordedStudy:
         from hcpr_tune.views.report.report import write_report
 
         target = None if path is None else Path(path)
-        return write_report(self.folder, self.spec, self.history, self.is_running, path=target)
+        return write_report(StoredStudy(self.folder, self.spec, self.history), self.is_running, path=target)
 
     @property
     def lease(self) -> LeaseHolder | None:

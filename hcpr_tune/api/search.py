@@ -17,8 +17,8 @@ from hcpr_tune.views.search_progress import SearchProgress, SearchStart
 if TYPE_CHECKING:
     from hcpr_tune.api.search_request import SearchRequest
     from hcpr_tune.execution.capacity import Share
+    from hcpr_tune.search.record.results import StoredStudy
     from hcpr_tune.search.spec.study import StudySpec
-    from hcpr_tune.search.storage.studies import StoredStudy
     from hcpr_tune.training.recipe import Recipe
 
 
@@ -155,12 +155,12 @@ class _Search:
         from hcpr_tune.views.tensorboard.writer import TensorBoardView
 
         study = self._request.study
-        self._watchers.append(RayMetrics(*study, share.gpus_per_trial))
+        self._watchers.append(RayMetrics(study, share.gpus_per_trial))
         if self._log_to:
             from hcpr_tune.views.trackers.trackers import TrackerView
 
-            self._watchers += [TrackerView(name, *study) for name in dict.fromkeys(self._log_to)]
-        return [*self._watchers, TensorBoardView(*study), *self._progress.listeners(study), self._report]
+            self._watchers += [TrackerView(name, study) for name in dict.fromkeys(self._log_to)]
+        return [*self._watchers, TensorBoardView(study), *self._progress.listeners(study), self._report]
 
     def finished(self) -> SearchResult:
         self.result.report = self._report.words

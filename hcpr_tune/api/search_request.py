@@ -15,8 +15,8 @@ from hcpr_tune.errors import InputError
 if TYPE_CHECKING:
     from hcpr_tune.search.record.events.search import Request
     from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.results import StoredStudy
     from hcpr_tune.search.spec.study import StudySpec
-    from hcpr_tune.search.storage.studies import StoredStudy
 
 EXTENSIBLE = ("trials", "hours", "worker_hours", "epochs")
 """What extends a study: the keys of [budget], and `epochs`, a new top rung."""
@@ -76,8 +76,9 @@ def new_search(
     """A new study. Raises `InputError`, and then nothing was written."""
     from hcpr_tune.common.files import new_name
     from hcpr_tune.search.record.history import History
+    from hcpr_tune.search.record.results import StoredStudy
     from hcpr_tune.search.spec.study_file import check_reopens
-    from hcpr_tune.search.storage.studies import StoredStudy, check_new
+    from hcpr_tune.search.storage.studies import check_new
 
     spec = source.read(trust)
     check_reopens(spec, source.where)

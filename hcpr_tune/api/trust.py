@@ -19,9 +19,8 @@ from hcpr_tune.errors import InputError
 
 if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
-    from hcpr_tune.search.record.results import StudyFolder
+    from hcpr_tune.search.record.results import StoredStudy, StudyFolder
     from hcpr_tune.search.spec.study import StudySpec
-    from hcpr_tune.search.storage.studies import StoredStudy
     from hcpr_tune.training.recipe import Recipe
 
 MADE_BY_US = ("study.toml", "record.jsonl", "metrics.jsonl", "metrics.json", "model.safetensors")

@@ -24,8 +24,8 @@ from hcpr_tune.views.search_progress import SearchProgress
 if TYPE_CHECKING:
     from hcpr_tune.execution.capacity import Share
     from hcpr_tune.search.record.events.search import Request
+    from hcpr_tune.search.record.results import StoredStudy
     from hcpr_tune.search.spec.study import StudySpec
-    from hcpr_tune.search.storage.studies import StoredStudy
     from hcpr_tune.simulation.verdict_forecast import VerdictForecast
     from hcpr_tune.verdict.plan import Candidate, Plan
 
@@ -181,8 +181,9 @@ class _Evaluation:
         So a verdict that was interrupted continues, and the accesses to the test images stay counted.
         """
         from hcpr_tune.search.record.history import History
+        from hcpr_tune.search.record.results import StoredStudy
         from hcpr_tune.search.spec.study_file import find_space, read_study
-        from hcpr_tune.search.storage.studies import StoredStudy, check_new, exists, reopen, study_folder
+        from hcpr_tune.search.storage.studies import check_new, exists, reopen, study_folder
 
         request, model = self._request, self._request.model
         if model is None:
@@ -253,8 +254,9 @@ class _Evaluation:
     def _searched_baseline(self, study: StoredStudy, method: str, share: Share) -> Candidate | None:
         """The best that a baseline's own search found; the search is run, or continued, if it is not over."""
         from hcpr_tune.execution import runner
+        from hcpr_tune.search.record.results import StoredStudy
         from hcpr_tune.search.spec.study import extend
-        from hcpr_tune.search.storage.studies import StoredStudy, exists, reopen, study_folder
+        from hcpr_tune.search.storage.studies import exists, reopen, study_folder
         from hcpr_tune.verdict.baselines import baseline_candidate, baseline_name, baseline_study
         from hcpr_tune.verdict.plan import changed
         from hcpr_tune.views.tensorboard.writer import TensorBoardView
@@ -283,7 +285,7 @@ class _Evaluation:
                 begin(baseline)
 
             def listeners() -> list[Any]:
-                return [TensorBoardView(*baseline), *self._progress.listeners(baseline)]
+                return [TensorBoardView(baseline), *self._progress.listeners(baseline)]
 
             runner.run(baseline, share, listeners, requests)
         candidate = baseline_candidate(baseline.spec, baseline.history, method)
@@ -346,6 +348,6 @@ def _write_report(study: StoredStudy) -> str:
     from hcpr_tune.views.report import report
 
     try:
-        return str(report.write_report(*study, program=typed("hcpr_tune")))
+        return str(report.write_report(study, program=typed("hcpr_tune")))
     except Exception as error:  # a page that cannot be drawn must not lose a verdict
         return f"could not be drawn ({named(error)})"

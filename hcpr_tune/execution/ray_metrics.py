@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from hcpr_tune.common.text import named
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.ledger import PARTS, trial_seconds
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.summary import gain_points
 
@@ -145,7 +145,8 @@ class RayMetrics:
     pace falls when no epochs end.
     """
 
-    def __init__(self, folder: StudyFolder, study: StudySpec, history: History, gpus_per_trial: float) -> None:
+    def __init__(self, stored: StoredStudy, gpus_per_trial: float) -> None:
+        folder, study, history = stored
         self.trouble = ""
         self._tally = Tally(study, history, gpus_per_trial)
         self._heard = time.time()

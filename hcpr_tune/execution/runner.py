@@ -19,14 +19,13 @@ from hcpr_tune.search.record.events.fields import DriverFacts
 from hcpr_tune.search.record.events.search import BeginEvent, Request
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import Listener, Record
-from hcpr_tune.search.record.results import ResultFiles, StudyFolder
+from hcpr_tune.search.record.results import ResultFiles, StoredStudy, StudyFolder
 from hcpr_tune.search.record.segments import Segments
 from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from hcpr_tune.search.storage.bucket_sync import BucketSync
 from hcpr_tune.search.storage.inbox import clear_stops
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.search.storage.object_store import storage_error
-from hcpr_tune.search.storage.studies import StoredStudy
 from hcpr_tune.version import VERSION
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def run(
     folder, spec, history = study
     with recording(study, share.workers, requests, patience) as record:
         try:
-            record.listeners = [ResultFiles(folder, spec, history), *listeners()]
+            record.listeners = [ResultFiles(StoredStudy(folder, spec, history)), *listeners()]
         except OSError as error:
             raise storage_error(f"{folder.root} cannot be written", error) from error
         if folder.bucket is not None:

@@ -13,12 +13,11 @@ from hcpr_tune.execution.capacity import Capacity, Share
 from hcpr_tune.execution.runner import NAMED_VERSIONS, driver_facts, ending, run_on_ray
 from hcpr_tune.search.record.events.verdict import VerdictBeginEvent, VerdictEvent
 from hcpr_tune.search.record.record import Hearing, Record
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.record.segments import Segments, read_segments
 from hcpr_tune.search.scheduling.driver import Surroundings
 from hcpr_tune.search.storage.inbox import Inbox, clear_stops
 from hcpr_tune.search.storage.lease import Lease
-from hcpr_tune.search.storage.studies import StoredStudy
 from hcpr_tune.verdict.curves import Curves
 from hcpr_tune.verdict.decision.conclusion import conclude
 from hcpr_tune.verdict.driver import VerdictDriver

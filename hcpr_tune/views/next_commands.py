@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hcpr_tune.common.shell import study_command
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
 
 
@@ -18,8 +18,9 @@ def storage_of_folder(folder: StudyFolder) -> str:
     return str(folder.location.parent)
 
 
-def way_on(folder: StudyFolder, study: StudySpec, history: History, state: str, program: str) -> str:
+def way_on(stored: StoredStudy, state: str, program: str) -> str:
     """The command that continues a study that is not running; `state` is one of `status.STATES`."""
+    folder, study, history = stored
     return about("tune --resume", folder, _more(study, history, state), program=program)
 
 

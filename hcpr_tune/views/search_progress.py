@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hcpr_tune.search.record.record import Listener
-    from hcpr_tune.search.storage.studies import StoredStudy
+    from hcpr_tune.search.record.results import StoredStudy
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from hcpr_tune.execution.cluster import Cluster
 from hcpr_tune.execution.ray_metrics import STATES, RayMetrics
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import read_history
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study import StudySpec, extend
 from hcpr_tune.search.spec.study_file import read_study
-from hcpr_tune.search.storage.studies import StoredStudy, check_new, create
+from hcpr_tune.search.storage.studies import check_new, create
 from hcpr_tune.views.trackers.trackers import TrackerView
 from tests.cluster.here import NAME, shared_ray
 from tests.cluster.test_detach import asked
@@ -56,14 +56,18 @@ class Searched:
     history: History
     listeners: list[Any] = field(default_factory=list)
 
+    @property
+    def stored(self) -> StoredStudy:
+        return StoredStudy(self.folder, self.study, self.history)
+
     def go_on(self, *listeners: Any, requests: Sequence[Event] = ()) -> None:
-        """Search to the end of the budget; each listener is made from folder, study and history."""
+        """Search to the end of the budget; each listener is made from the study."""
 
         def made() -> list[Any]:
-            self.listeners = [one(self.folder, self.study, self.history) for one in listeners]
+            self.listeners = [one(self.stored) for one in listeners]
             return self.listeners
 
-        runner.run(StoredStudy(self.folder, self.study, self.history), SHARE, made, requests)
+        runner.run(self.stored, SHARE, made, requests)
 
     def extend(self, trials: int, *listeners: Any) -> None:
         """Another session, with a larger budget, from the record as it is on disk."""
@@ -79,13 +83,13 @@ def begun(folder: Path, name: str, *overrides: tuple[str, Any]) -> Searched:
     return Searched(*create(study_folder, study))
 
 
-def metrics(folder: StudyFolder, study: StudySpec, history: History) -> RayMetrics:
-    return RayMetrics(folder, study, history, GPUS)
+def metrics(stored: StoredStudy) -> RayMetrics:
+    return RayMetrics(stored, GPUS)
 
 
 def mirrored(name: str) -> Any:
     """Makes the listener of `--log-to NAME`."""
-    return lambda folder, study, history: TrackerView(name, folder, study, history)
+    return lambda stored: TrackerView(name, stored)
 
 
 @pytest.fixture(scope="module")

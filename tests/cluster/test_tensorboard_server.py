@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.results import ResultFiles, StudyFolder
+from hcpr_tune.search.record.results import ResultFiles, StoredStudy, StudyFolder
 from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.views.tensorboard.hparams import METRICS
@@ -30,8 +30,8 @@ class Search:
     def begin(self) -> None:
         """A session, of the same record."""
         self.history.apply(begin())
-        self.files = ResultFiles(self.folder, self.study, self.history)
-        self.view = TensorBoardView(self.folder, self.study, self.history)
+        self.files = ResultFiles(StoredStudy(self.folder, self.study, self.history))
+        self.view = TensorBoardView(StoredStudy(self.folder, self.study, self.history))
 
     def tell(self, *events) -> None:
         for event in events:

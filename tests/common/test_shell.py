@@ -19,8 +19,8 @@ from hcpr_tune.cli.options import ray_of
 from hcpr_tune.common.location import Location
 from hcpr_tune.common.shell import command, option, same_again, study_command, typed
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.storage.studies import StoredStudy, reopen
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
+from hcpr_tune.search.storage.studies import reopen
 from hcpr_tune.views.next_commands import about
 from hcpr_tune.views.report.report import ReportContext, report_html
 from tests.views.recorded import recorded

@@ -11,7 +11,7 @@ import pytest
 from hcpr_tune.execution.ray_metrics import METRICS, STATES, Exported, RayMetrics, Tally, pace
 from hcpr_tune.search.record.history import WORKER_DIED
 from hcpr_tune.search.record.ledger import PARTS, ledger
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
 from tests.conftest import ROOT
 from tests.search.histories import begin, epoch, history_of, job, job_end, published, reached, suggested
@@ -133,7 +133,7 @@ def test_totals_are_told_once_however_many_searches_a_process_runs(small_study, 
     folder = StudyFolder(tmp_path / "one")
     for trials in (6, 6, 9):
         history = history_like(small_study, trials)
-        view = RayMetrics(folder, small_study, history, 0.0)
+        view = RayMetrics(StoredStudy(folder, small_study, history), 0.0)
         assert view.trouble == ""
         view.close()
         epochs = sum(len(trial.epochs) for trial in history.trials.values())
@@ -144,7 +144,7 @@ def test_totals_are_told_once_however_many_searches_a_process_runs(small_study, 
 
 def test_what_came_last_is_told_though_nothing_follows(small_study, tmp_path, ray_side):
     history = history_like(small_study, 3)
-    view = RayMetrics(StudyFolder(tmp_path / "one"), small_study, history, 0.0)
+    view = RayMetrics(StoredStudy(StudyFolder(tmp_path / "one"), small_study, history), 0.0)
     events = [suggested(3), job(3, 0, 1), *(epoch(3, number) for number in (1, 2, 3))]
     for event in events:
         history.apply(event)
@@ -160,7 +160,7 @@ def test_what_came_last_is_told_though_nothing_follows(small_study, tmp_path, ra
 
 def test_a_failure_ends_the_metrics_and_nothing_else(small_study, tmp_path, ray_side, monkeypatch):
     history = history_like(small_study, 3)
-    view = RayMetrics(StudyFolder(tmp_path / "one"), small_study, history, 0.0)
+    view = RayMetrics(StoredStudy(StudyFolder(tmp_path / "one"), small_study, history), 0.0)
     monkeypatch.setattr(Tally, "values", lambda *_: 1 / 0)
     event = begin(5.0)
     view.on_event(event, history)
@@ -177,7 +177,7 @@ def test_without_ray_there_are_no_metrics_and_the_search_goes_on(small_study, tm
         raise RuntimeError("no Ray\nand more")
 
     monkeypatch.setattr(ray, "get_runtime_context", absent)
-    view = RayMetrics(StudyFolder(tmp_path / "one"), small_study, history_of(), 0.0)
+    view = RayMetrics(StoredStudy(StudyFolder(tmp_path / "one"), small_study, history_of()), 0.0)
     view.on_event(reached(0, 0, 1, 500)[0], history_of())
     assert view.trouble == "metrics for Ray stopped: RuntimeError: no Ray"
     view.close()

@@ -12,7 +12,7 @@ import torch
 
 from hcpr_tune.execution.runner import recording
 from hcpr_tune.execution.search_jobs import search_driver
-from hcpr_tune.search.record.results import ResultFiles, StudyFolder
+from hcpr_tune.search.record.results import ResultFiles, StoredStudy, StudyFolder
 from hcpr_tune.search.scheduling.orders import Report, TrainOrder, read_report
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.studies import check_new, create
@@ -27,7 +27,7 @@ def search(study: StudySpec, storage: Path, name: str) -> StudyFolder:
     history = stored.history
     shelf = DataShelf(on_gpu=False)
     with recording(stored, workers=1) as record:
-        record.listeners = [ResultFiles(folder, study, history)]
+        record.listeners = [ResultFiles(StoredStudy(folder, study, history))]
         driver = search_driver(study, record, folder, lambda: 1)
         while not isinstance(job := driver.next_job(), str):
             for report in reports(driver.started(job), shelf):

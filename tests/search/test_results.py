@@ -16,7 +16,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.metrics import trials_csv
 from hcpr_tune.search.record.record import Record
-from hcpr_tune.search.record.results import ResultFiles, StudyFolder, kept_checkpoints, training_name
+from hcpr_tune.search.record.results import ResultFiles, StoredStudy, StudyFolder, kept_checkpoints, training_name
 from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.spec.study import extend
 from hcpr_tune.search.spec.study_file import read_study
@@ -67,7 +67,7 @@ def test_files_follow_the_history_and_are_rebuilt_from_it(small_study, tmp_path)
     folder = StudyFolder(tmp_path / "study")
     create(folder, small_study)
     history = history_of(last_epoch=4)
-    files = ResultFiles(folder, small_study, history)
+    files = ResultFiles(StoredStudy(folder, small_study, history))
     for trial, epoch in ((0, 1), (0, 2), (0, 4), (1, 1), (1, 2), (2, 1), (3, 1)):
         fake_checkpoint(folder, trial, epoch)
     for event in events_of(small_study):
@@ -85,7 +85,7 @@ def test_files_follow_the_history_and_are_rebuilt_from_it(small_study, tmp_path)
     assert before
     for path in before:
         path.unlink()
-    ResultFiles(folder, small_study, history)
+    ResultFiles(StoredStudy(folder, small_study, history))
     assert {path: path.read_bytes() for path in before} == before
     lines = [json.loads(line) for line in (folder.trial(0) / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
@@ -94,13 +94,13 @@ def test_files_follow_the_history_and_are_rebuilt_from_it(small_study, tmp_path)
 
 def test_a_search_that_goes_on_writes_only_what_is_not_there_yet(small_study, tmp_path):
     folder, history = StudyFolder(tmp_path), history_of(*events_of(small_study), last_epoch=4)
-    ResultFiles(folder, small_study, history)
+    ResultFiles(StoredStudy(folder, small_study, history))
     files = {path: path.stat() for path in folder.root.glob("trials/*/*")}
     assert len(files) == 10
     cut = folder.trial(1) / "metrics.jsonl"
     whole = cut.read_text()
     cut.write_text(whole[:-20])
-    ResultFiles(folder, small_study, history)
+    ResultFiles(StoredStudy(folder, small_study, history))
     assert cut.read_text() == whole
     for path, before in files.items():
         assert path == cut or (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

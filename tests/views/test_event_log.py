@@ -9,7 +9,7 @@ import re
 import pytest
 from rich.console import Console
 
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.views.terminal.event_log import JsonLines, PlainLines, result_news, start_news
 from tests.search.histories import history_of, lost, reached, suggested
@@ -104,10 +104,12 @@ def test_losses_and_workers_are_news(small_study):
 def test_the_first_and_the_last_object_exist_for_every_kind_of_study(name, tmp_path):
     study, events = kind(name)
     history, folder = folded(study, events), StudyFolder(tmp_path / "one")
-    start = json.loads(json.dumps(start_news(folder, study, history, 2, 0, ""), allow_nan=False))
+    start = json.loads(json.dumps(start_news(StoredStudy(folder, study, history), 2, 0, ""), allow_nan=False))
     assert (start["news"], start["dashboard"], start["checkpoint_bytes"]) == ("start", None, None)
     assert (start["resumed_with"] is None) == (not history.trials)
-    result = json.loads(json.dumps(result_news(folder, study, history, 1, interrupted=True), allow_nan=False))
+    result = json.loads(
+        json.dumps(result_news(StoredStudy(folder, study, history), 1, interrupted=True), allow_nan=False)
+    )
     assert (result["news"], result["exit_code"], result["exit_reason"]) == ("result", 1, "interrupted")
     assert result["ledger"]["total"]["attack"] >= 0
 
@@ -117,7 +119,7 @@ def test_the_result_names_the_files_that_are_there(tmp_path):
     one = written(tmp_path, "one", study, events)
     (one.folder.best).mkdir()
     (one.folder.best / "recipe.toml").write_text("")
-    result = result_news(one.folder, study, folded(study, events), 0)
+    result = result_news(StoredStudy(one.folder, study, folded(study, events)), 0)
     assert result["exit_reason"] == "unfinished"
     assert result["paths"]["best_recipe"] == str(tmp_path / "one" / "best" / "recipe.toml")
     assert result["paths"]["best_weights"] is None

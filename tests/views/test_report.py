@@ -10,7 +10,7 @@ import pytest
 
 from hcpr_tune.common.intervals import Proportion, difference_interval
 from hcpr_tune.search.record.metrics import rung_accuracies
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.views.report.figures import FIGURES
@@ -29,7 +29,7 @@ def page_of(folder, trials, **more):
     study = study_of(trials)
     history = history_like(study, trials, **more)
     folder.mkdir(exist_ok=True)
-    path = write_report(StudyFolder(folder), study, history, alive=bool(more.get("running")))
+    path = write_report(StoredStudy(StudyFolder(folder), study, history), alive=bool(more.get("running")))
     return study, history, path.read_text(encoding="utf-8")
 
 
@@ -130,7 +130,7 @@ def test_no_alarm_is_claimed_of_what_was_not_looked_at(tmp_path):
     params = params_of(study.recipe, study.space)
     history = history_of(suggested(0, params, "published"), *reached(0, 0, 3, 500))
     (tmp_path / "one").mkdir()
-    path = write_report(StudyFolder(tmp_path / "one"), study, history)
+    path = write_report(StoredStudy(StudyFolder(tmp_path / "one"), study, history))
     said = Text(path.read_text(encoding="utf-8")).sections["alarms"]
     assert "None" not in said
     assert "No model was checked for masked gradients: no trial has reached its last epoch." in said
@@ -214,7 +214,7 @@ def test_importance_finds_the_dimension_that_the_scores_follow():
 def test_a_pareto_study_names_its_front(tmp_path):
     study = read_study(find_space("pareto"), [("budget.trials", 12)])
     history = history_like(study, 12)
-    page = write_report(StudyFolder(tmp_path), study, history).read_text(encoding="utf-8")
+    page = write_report(StoredStudy(StudyFolder(tmp_path), study, history)).read_text(encoding="utf-8")
     members = history.best_trials
     text = Text(page).sections
     assert f"of the {len(members)} trials on the front" in text["answer"]
@@ -227,7 +227,7 @@ def test_a_killed_search_says_so_and_how_it_goes_on(tmp_path):
     study = study_of(16)
     history = history_like(study, 16, running=3)
     text = Text(
-        write_report(StudyFolder(tmp_path / "my runs" / "k"), study, history).read_text(encoding="utf-8")
+        write_report(StoredStudy(StudyFolder(tmp_path / "my runs" / "k"), study, history)).read_text(encoding="utf-8")
     ).sections
     assert "its process died" in text[""]
     assert "3 interrupted" in text[""]
@@ -240,7 +240,9 @@ def test_a_killed_search_says_so_and_how_it_goes_on(tmp_path):
 def test_a_spent_budget_is_what_the_way_on_raises(tmp_path):
     study = read_study(find_space("default"), [("budget.trials", 12), ("budget.hours", 0.001)])
     history = history_like(study, 12)
-    text = Text(write_report(StudyFolder(tmp_path / "h"), study, history).read_text(encoding="utf-8")).sections
+    text = Text(
+        write_report(StoredStudy(StudyFolder(tmp_path / "h"), study, history)).read_text(encoding="utf-8")
+    ).sections
     assert "tune --resume h" in text["answer"]
     assert "--hours +1" in text["answer"]
 
@@ -248,14 +250,14 @@ def test_a_spent_budget_is_what_the_way_on_raises(tmp_path):
 def test_a_floor_that_nothing_reaches_comes_first(tmp_path):
     study = read_study(find_space("default"), [("budget.trials", 12), ("constraints.clean_accuracy", 1.0)])
     text = Text(
-        write_report(StudyFolder(tmp_path), study, history_like(study, 12)).read_text(encoding="utf-8")
+        write_report(StoredStudy(StudyFolder(tmp_path), study, history_like(study, 12))).read_text(encoding="utf-8")
     ).sections
     assert text["answer"].startswith("AnswerNo trial reaches the floor of 1 clean accuracy")
 
 
 def test_what_a_study_says_is_no_place_for_a_part_of_the_page(tmp_path):
     study = read_study(find_space("default"), [("description", "about {{MAIN}} and {{PLOTLY}}")])
-    page = write_report(StudyFolder(tmp_path), study, history_like(study, 3)).read_text(encoding="utf-8")
+    page = write_report(StoredStudy(StudyFolder(tmp_path), study, history_like(study, 3))).read_text(encoding="utf-8")
     assert page.count('<section id="answer"') == 1
     assert "about {{MAIN}} and {{PLOTLY}}" in page
 
@@ -264,7 +266,7 @@ def test_a_name_that_is_no_text_is_written_as_it_can_be(tmp_path):
     study = study_of(8)
     history = history_like(study, 8)
     history.model_inputs["class_names"] = ["\udcff"] * 10
-    assert write_report(StudyFolder(tmp_path), study, history).stat().st_size > 4e6
+    assert write_report(StoredStudy(StudyFolder(tmp_path), study, history)).stat().st_size > 4e6
 
 
 def test_trainings_of_their_own_are_not_joined():
@@ -286,7 +288,7 @@ def test_what_was_asked_beside_the_file_is_told(tmp_path):
         {"event": "audit", "time": 1e6, "trials": [stopped]},
     ):
         history.apply(event)
-    text = Text(write_report(StudyFolder(tmp_path), study, history).read_text(encoding="utf-8")).sections
+    text = Text(write_report(StoredStudy(StudyFolder(tmp_path), study, history)).read_text(encoding="utf-8")).sections
     assert "its budget was set to trials 30" in text["reproduce"]
     assert f"for the audit: {stopped}" in text["reproduce"]
     assert "Audit: 0 of 0 stopped trials" in text["costs"]
@@ -339,14 +341,14 @@ def test_the_costs_are_held_against_the_plan(tmp_path):
     given = [("budget.trials", 12), ("plan.workers", 2), ("plan.hours", 0.5), ("plan.epochs", 90), ("plan.use", 0.8)]
     study = read_study(find_space("default"), given)
     history = history_like(study, 12)
-    page = write_report(StudyFolder(tmp_path), study, history).read_text(encoding="utf-8")
+    page = write_report(StoredStudy(StudyFolder(tmp_path), study, history)).read_text(encoding="utf-8")
     text = Text(page).sections["costs"]
     epochs = sum(len(trial.epochs) for trial in history.trials.values())
     assert f"epochs trained90{epochs}" in text
     assert "wall-clock time30 min" in text
     assert f"score of the best trialnot known{100 * history.best_trial.score:.1f} %" in text
     assert "optimistic in comparison" in text
-    unplanned = write_report(StudyFolder(tmp_path), study_of(3), history_like(study_of(3), 3))
+    unplanned = write_report(StoredStudy(StudyFolder(tmp_path), study_of(3), history_like(study_of(3), 3)))
     assert "Compared with the plan" not in unplanned.read_text(encoding="utf-8")
 
 

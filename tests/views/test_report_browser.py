@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.views.report.figures import FIGURES
 from hcpr_tune.views.report.report import write_report
@@ -37,7 +37,11 @@ def reports(tmp_path_factory):
             history = history_like(study, trials, **more)
             root = tmp_path_factory.mktemp("reports") / name
             root.mkdir()
-            made[kind] = study, history, write_report(StudyFolder(root), study, history, alive="running" in more)
+            made[kind] = (
+                study,
+                history,
+                write_report(StoredStudy(StudyFolder(root), study, history), alive="running" in more),
+            )
         return made[kind]
 
     return get

@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.util.tensor_util import make_ndarray
 
 from hcpr_tune.errors import StorageError
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.spec.study import study_to_toml
 from hcpr_tune.search.spec.study_file import find_space, read_study
@@ -65,7 +65,7 @@ def words(path, tag):
 
 def test_a_curve_is_there_as_soon_as_its_epoch_is_recorded(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     tell(view, history, suggested(0), job(0, 0, 3), epoch(0, 1), epoch(0, 2, 500))
     seen = curves(folder.trial(0))
     assert set(seen) == {*CURVES.values(), "accuracy_validation/robust", "accuracy_validation/clean", RATE, *METRICS}
@@ -77,7 +77,7 @@ def test_a_curve_is_there_as_soon_as_its_epoch_is_recorded(study, folder):
 
 def test_a_record_without_counts_of_images_has_no_rate(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     old = {name: value for name, value in epoch(0, 1).items() if name != "images"}
     instant = epoch(0, 2) | {"seconds_attack": 0.0, "seconds_update": 0.0}
     tell(view, history, suggested(0), job(0, 0, 3), old, instant)
@@ -87,7 +87,7 @@ def test_a_record_without_counts_of_images_has_no_rate(study, folder):
 
 def test_a_promoted_trial_goes_on_in_its_curves(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     tell(view, history, suggested(0), *reached(0, 0, 3, 500), *reached(0, 3, 9, 600))
     assert curves(folder.trial(0))["accuracy_validation/robust"] == [(3, 0.5), (9, pytest.approx(0.6))]
     assert [step for step, _ in curves(folder.trial(0))["loss/total"]] == list(range(1, 10))
@@ -96,12 +96,12 @@ def test_a_promoted_trial_goes_on_in_its_curves(study, folder):
 
 def test_after_a_kill_no_step_is_missing_or_doubled(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     tell(view, history, suggested(0), job(0, 0, 3), epoch(0, 1))
     # The driver dies after the record has the second epoch and before the view has it.
     history.apply(epoch(0, 2))
     history.apply(begin(1.0))
-    again = TensorBoardView(folder, study, history)
+    again = TensorBoardView(StoredStudy(folder, study, history))
     tell(again, history, job(0, 0, 3), epoch(0, 3, 500), job_end(0, 0, 3))
     assert [step for step, _ in curves(folder.trial(0))["loss/total"]] == [1, 2, 3]
     again.close()
@@ -123,7 +123,7 @@ def everything(path):
 
 def test_a_resumed_search_writes_the_same_again_though_its_checkpoints_are_gone(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     for at in (3, 9, 27):
         checkpoint_with(folder, study, 0, at, picture(at))
     inputs = {"model_inputs": {"class_names": ["a", "b", "c"]}}
@@ -135,7 +135,7 @@ def test_a_resumed_search_writes_the_same_again_though_its_checkpoints_are_gone(
     before = [everything(path) for path in paths]
     for path in folder.checkpoints.rglob("*.png"):
         path.unlink()
-    TensorBoardView(folder, study, history).close()
+    TensorBoardView(StoredStudy(folder, study, history)).close()
     again = [everything(path) for path in paths]
     # The first picture of all was drawn before the names of the classes were known.
     first, first_again = before[0][1].pop(CONFUSION), again[0][1].pop(CONFUSION)
@@ -147,7 +147,7 @@ def test_a_resumed_search_writes_the_same_again_though_its_checkpoints_are_gone(
 
 def test_the_best_so_far_stands_beside_the_values(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     tell(view, history, suggested(0), job(0, 0, 27), rung(0, 3, 50, 80), rung(0, 9, 40, 95), rung(0, 27, 60, 90))
     seen = curves(folder.trial(0))
     assert seen["best/robust_accuracy_validation"] == [(3, 0.5), (9, 0.5), (27, pytest.approx(0.6))]
@@ -161,7 +161,7 @@ def test_the_best_so_far_stands_beside_the_values(study, folder):
 
 
 def test_every_dimension_is_a_column_wide_enough_for_what_stands_in_it(study, folder):
-    TensorBoardView(folder, study, history_of()).close()
+    TensorBoardView(StoredStudy(folder, study, history_of())).close()
     experiment = metadata.parse_experiment_plugin_data(told(folder.root, metadata.EXPERIMENT_TAG))
     infos = {info.name: info for info in experiment.hparam_infos}
     assert infos.keys() == study.space.keys()
@@ -179,7 +179,7 @@ def test_every_dimension_is_a_column_wide_enough_for_what_stands_in_it(study, fo
 @pytest.mark.parametrize("base", [0.05, 0.9])
 def test_a_domain_takes_in_the_value_of_a_recipe_that_has_no_use_for_it(study, folder, base):
     outside = replace(study, recipe=replace(study.recipe, pace=replace(study.recipe.pace, ramp=base)))
-    TensorBoardView(folder, outside, history_of(published({"pace.shape": "constant"}))).close()
+    TensorBoardView(StoredStudy(folder, outside, history_of(published({"pace.shape": "constant"})))).close()
     experiment = metadata.parse_experiment_plugin_data(told(folder.root, metadata.EXPERIMENT_TAG))
     (ramp,) = (info.domain_interval for info in experiment.hparam_infos if info.name == "pace.ramp")
     assert ramp.min_value <= base <= ramp.max_value
@@ -189,7 +189,7 @@ def test_a_domain_takes_in_the_value_of_a_recipe_that_has_no_use_for_it(study, f
 
 def test_a_trial_has_a_value_in_every_column(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     params = params_of(study.recipe, study.space) | {"hcpr.scale": 5.5, "pace.shape": "linear", "pace.ramp": 0.25}
     tell(view, history, published(params_of(study.recipe, study.space)), suggested(1, params, time=7.0))
     for number, scale, shape, ramp in ((0, 8.0, "constant", 0.4), (1, 5.5, "linear", 0.25)):
@@ -206,7 +206,7 @@ def test_a_trial_has_a_value_in_every_column(study, folder):
 
 def test_it_says_how_a_trial_ended(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     tell(view, history, suggested(0), *reached(0, 0, 3, 500), suggested(1), *lost(1, 0, 3), suggested(2), job(2, 0, 3))
     tell(view, history, suggested(3), job(3, 0, 27), epoch(3, 27, 500), job_end(3, 0, 27))
     tell(view, history, suggested(4), *lost(4, 0, 3, "failed"), suggested(5), *lost(5, 0, 3, "killed"))
@@ -215,13 +215,13 @@ def test_it_says_how_a_trial_ended(study, folder):
     assert ends == {0: good, 1: bad, 2: None, 3: good, 4: bad, 5: good}
     view.close()
     history.apply(begin(9.0))
-    TensorBoardView(folder, study, history).close()
+    TensorBoardView(StoredStudy(folder, study, history)).close()
     assert {number: ended(folder, number) for number in range(6)} == ends
 
 
 def test_a_trial_that_was_stopped_and_is_lost_after_its_promotion_has_failed(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     tell(view, history, suggested(0), *reached(0, 0, 3, 500))
     assert ended(folder, 0) == api_pb2.STATUS_SUCCESS
     tell(view, history, job(0, 3, 9), epoch(0, 4), job_end(0, 3, 9, "diverged", "not finite"))
@@ -232,7 +232,7 @@ def test_a_trial_that_was_stopped_and_is_lost_after_its_promotion_has_failed(stu
 
 def test_recipe_and_study_are_there_as_they_are_written_to_files(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     tell(view, history, suggested(0, {"hcpr.scale": 5.5}))
     text = words(folder.trial(0), "recipe")
     fenced = re.fullmatch(r"~~~\n(.*)\n~~~", text, re.DOTALL)
@@ -243,7 +243,7 @@ def test_recipe_and_study_are_there_as_they_are_written_to_files(study, folder):
 
 def test_pictures_come_with_the_rungs_that_were_the_best_when_they_were_reached(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     for at in (3, 9, 27):
         checkpoint_with(folder, study, 0, at, picture(at))
     tell(view, history, suggested(0), job(0, 0, 27), epoch(0, 1), rung(0, 3, 50), rung(0, 9, 40), rung(0, 27, 60))
@@ -259,7 +259,7 @@ def test_where_each_rung_is_a_training_of_its_own_its_picture_is_found(study, fo
         study, recipe=replace(study.recipe, lr_schedule=replace(study.recipe.lr_schedule, mode="restarted"))
     )
     history = history_of()
-    view = TensorBoardView(folder, restarted, history)
+    view = TensorBoardView(StoredStudy(folder, restarted, history))
     for at in (3, 9):
         checkpoint_with(folder, restarted, 0, at, picture(at))
     tell(view, history, suggested(0), *reached(0, 0, 3, 500), *reached(0, 0, 9, 600))
@@ -270,7 +270,7 @@ def test_where_each_rung_is_a_training_of_its_own_its_picture_is_found(study, fo
 @pytest.mark.parametrize("damage", ["missing", "cut off", "altered"])
 def test_a_picture_that_is_lost_is_left_out(study, folder, damage):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     path = checkpoint_with(folder, study, 0, 3, picture())
     data = path.read_bytes()
     middle = len(data) // 2
@@ -285,7 +285,7 @@ def test_a_picture_that_is_lost_is_left_out(study, folder, damage):
 
 def test_a_storage_that_does_not_answer_leaves_pictures_out(study, folder, monkeypatch):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     checkpoint_with(folder, study, 0, 3, picture())
 
     def refused(*arguments):
@@ -298,13 +298,13 @@ def test_a_storage_that_does_not_answer_leaves_pictures_out(study, folder, monke
     assert shown(folder, 0, EXAMPLES) == []
     # The next session finds what this one had to leave, as after a kill between the report and the picture.
     history.apply(begin(1.0))
-    TensorBoardView(folder, study, history).close()
+    TensorBoardView(StoredStudy(folder, study, history)).close()
     assert shown(folder, 0, EXAMPLES) == [(3, picture())]
 
 
 def test_an_old_record_without_classes_has_curves_and_no_pictures(study, folder):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     tell(view, history, suggested(0), *reached(0, 0, 3, 500))
     assert board(folder.trial(0)).Tags()["images"] == []
     view.close()
@@ -312,7 +312,7 @@ def test_an_old_record_without_classes_has_curves_and_no_pictures(study, folder)
 
 def test_a_trial_stays_below_a_megabyte_with_pictures_of_noise(study, folder):
     history = history_of(last_epoch=81)
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     draws = random.Random(1)
     inputs = {"model_inputs": {"class_names": [f"class {number}" for number in range(10)]}}
     tell(view, history, published())
@@ -336,12 +336,12 @@ def test_a_trial_stays_below_a_megabyte_with_pictures_of_noise(study, folder):
 def test_the_driver_needs_no_torch_for_it(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from hcpr_tune.search.record.results import StudyFolder\n"
-        "from hcpr_tune.search.spec.study import find_space, read_study\n"
+        "from hcpr_tune.search.record.results import StoredStudy, StudyFolder\n"
+        "from hcpr_tune.search.spec.study_file import find_space, read_study\n"
         "from hcpr_tune.views.tensorboard.writer import TensorBoardView\n"
         "from tests.search.histories import history_of, job, suggested\nfrom tests.views.recorded import recorded\n"
         "study = read_study(find_space('default'))\nhistory = history_of()\n"
-        f"view = TensorBoardView(StudyFolder(Path({str(tmp_path)!r})), study, history)\n"
+        f"view = TensorBoardView(StoredStudy(StudyFolder(Path({str(tmp_path)!r})), study, history))\n"
         "for event in list(recorded(study, 3))[1:]:\n    if history.apply(event): view.on_event(event, history)\n"
         "view.close()\nprint({'torch', 'tensorflow', 'plotly'} & set(sys.modules))"
     )

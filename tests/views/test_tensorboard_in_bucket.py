@@ -8,7 +8,7 @@ import pytest
 
 import hcpr_tune.common.bucket
 from hcpr_tune.common.bucket import Bucket
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.search.storage.bucket_sync import BucketSync
 from hcpr_tune.search.storage.checkpoint_store import BucketStore, FolderStore, Scratch
@@ -73,7 +73,7 @@ def test_a_checkpoint_that_is_fetched_again_goes_on_with_its_picture_or_without(
 
 def test_pictures_come_from_the_bucket_and_are_found_again_from_another_machine(folder, study, tmp_path):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     mirror = BucketSync(folder.root, folder.bucket, lambda: None, every=1e6)
     for number in (0, 1):
         tell(view, history, suggested(number), job(number, 0, 3))
@@ -88,32 +88,32 @@ def test_pictures_come_from_the_bucket_and_are_found_again_from_another_machine(
     history.apply(rung(1, 3, 60))
     shutil.rmtree(folder.root)
     history.apply(begin(1.0))
-    TensorBoardView(folder, study, history).close()
+    TensorBoardView(StoredStudy(folder, study, history)).close()
     assert [shown(folder, number) for number in (0, 1)] == [[picture(1)], [picture(2)]]
 
 
 def test_a_bucket_that_is_away_costs_pictures_only(folder, study, tmp_path, monkeypatch, s3_server):
     history = history_of()
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     uploaded(folder, tmp_path, 0, 3, picture())
     monkeypatch.setattr(hcpr_tune.common.bucket, "PAUSES_S", ())
     s3_server.stop()
     tell(view, history, suggested(0), job(0, 0, 3), rung(0, 3, 50))
     view.close()
     assert shown(folder, 0) == []
-    TensorBoardView(folder, study, history).close()
+    TensorBoardView(StoredStudy(folder, study, history)).close()
     s3_server.start()
-    TensorBoardView(folder, study, history).close()
+    TensorBoardView(StoredStudy(folder, study, history)).close()
     assert shown(folder, 0) == [picture()]
 
 
 def test_the_copy_has_one_file_of_a_trial_after_a_resume(folder, study):
     history = history_of()
-    first = TensorBoardView(folder, study, history)
+    first = TensorBoardView(StoredStudy(folder, study, history))
     tell(first, history, suggested(0), job(0, 0, 3), rung(0, 3, 50))
     BucketSync(folder.root, folder.bucket, lambda: None, every=1e6).close()
     history.apply(begin(1.0))
-    view = TensorBoardView(folder, study, history)
+    view = TensorBoardView(StoredStudy(folder, study, history))
     mirror = BucketSync(folder.root, folder.bucket, lambda: None, every=1e6)
     mirror.sync()
     tell(view, history, {"event": "end", "time": 2.0, "reason": "finished"})

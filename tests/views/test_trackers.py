@@ -25,7 +25,7 @@ import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import Event, History
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.trackers import trackers
 from hcpr_tune.views.trackers.tracked import points_of
@@ -173,7 +173,7 @@ def tell(view: TrackerView, history: History, *events: Event) -> None:
 
 def session(name: str, folder: StudyFolder, study: StudySpec, history: History, *events: Event) -> TrackerView:
     """A session of a search that is told these events, and ends."""
-    view = TrackerView(name, folder, study, history)
+    view = TrackerView(name, StoredStudy(folder, study, history))
     tell(view, history, *events)
     view.close()
     return view
@@ -236,7 +236,7 @@ def test_after_a_kill_the_same_runs_go_on_and_no_step_is_missing_or_doubled(name
     folder, history = begun(tmp_path, small_study)
     events = list(recorded(small_study, 7, lost=0.0))[1:]
     cut = next(n for n, event in enumerate(events) if event["event"] == "epoch" and event["trial"] == 5) + 1
-    first = TrackerView(name, folder, small_study, history)
+    first = TrackerView(name, StoredStudy(folder, small_study, history))
     tell(first, history, *events[: cut - 2])
     # The driver dies after the record has two more events, and before the tracker has them.
     first.close()
@@ -353,7 +353,7 @@ def answers(url: str) -> bool:
 def test_where_the_server_goes_away_the_search_goes_on_and_says_so(server, small_study, tmp_path):
     folder, history = begun(tmp_path, small_study)
     events = list(recorded(small_study, 6))[1:]
-    view = TrackerView("mlflow", folder, small_study, history)
+    view = TrackerView("mlflow", StoredStudy(folder, small_study, history))
     tell(view, history, *events[:20])
     until = time.monotonic() + 60
     while view._tasks.qsize():
@@ -387,7 +387,7 @@ def test_with_a_server_wandb_goes_on_with_the_same_runs(online, small_study, tmp
     kept, _ = online
     folder, history = begun(tmp_path, small_study)
     events = list(recorded(small_study, 4, lost=0.0))[1:]
-    first = TrackerView("wandb", folder, small_study, history)
+    first = TrackerView("wandb", StoredStudy(folder, small_study, history))
     tell(first, history, *events[:9])
     first.close()
     history.apply(events[9])
@@ -415,7 +415,7 @@ def test_where_wandb_s_server_goes_away_the_search_goes_on_and_says_so(online, s
     kept, server = online
     folder, history = begun(tmp_path, small_study)
     events = list(recorded(small_study, 4, lost=0.0))[1:]
-    view = TrackerView("wandb", folder, small_study, history)
+    view = TrackerView("wandb", StoredStudy(folder, small_study, history))
     tell(view, history, *events[:3])
     until = time.monotonic() + 60
     while len(kept.begun) < 2:
@@ -432,7 +432,7 @@ ONLINE = """
 import sys, time
 from pathlib import Path
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.views.trackers.trackers import TrackerView
 from tests.views.recorded import recorded
@@ -440,7 +440,7 @@ from tests.search.histories import begin
 study = read_study(Path(sys.argv[1]))
 history = History(study.recipe.epochs, study.goal)
 history.apply(begin())
-view = TrackerView("wandb", StudyFolder(Path(sys.argv[2])), study, history)
+view = TrackerView("wandb", StoredStudy(StudyFolder(Path(sys.argv[2])), study, history))
 for event in list(recorded(study, 3))[1:]:
     if history.apply(event):
         view.on_event(event, history)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.verdict.decision.conclusion import conclude
 from hcpr_tune.views.report.report import write_report
@@ -57,7 +57,7 @@ def put(folder, plain):
 
 
 def page_of(folder, study, history):
-    return write_report(StudyFolder(folder), study, history).read_text(encoding="utf-8")
+    return write_report(StoredStudy(StudyFolder(folder), study, history)).read_text(encoding="utf-8")
 
 
 def test_a_verdict_is_read_as_it_was_written(plain, tmp_path):

@@ -11,11 +11,10 @@ from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_folder_of, there
 from hcpr_tune.common.shell import typed
+from hcpr_tune.search.record.results import StoredStudy
 
 if TYPE_CHECKING:
-    from hcpr_tune.search.record.history import History
-    from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import StudySpec
+    pass
 
 
 def add_parser(commands: Any) -> None:
@@ -39,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.views.wording import printable
 
     folder, study, history = reopen(options.storage, options.name, "report ", with_best=True)
-    bring_picture(folder, study, history)
+    bring_picture(StoredStudy(folder, study, history))
     running = living_lease_holder(folder.objects) is not None
     target = None if options.out is None else Path(options.out)
     if target is not None:
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
             )
         target = target.resolve() if target.is_symlink() else target  # a link stays one
     try:
-        path = write_report(folder, study, history, running, typed("hcpr_tune"), target)
+        path = write_report(StoredStudy(folder, study, history), running, typed("hcpr_tune"), target)
     except OSError as error:
         where = f"--out {target}" if target is not None else f"report.html in {folder.root}"
         raise InputError(f"{where} cannot be written: {error.strerror or error}; choose another --out FILE") from None
@@ -58,8 +57,9 @@ def run(options: argparse.Namespace) -> int:
     return COMPLETED
 
 
-def bring_picture(folder: StudyFolder, study: StudySpec, history: History) -> None:
+def bring_picture(stored: StoredStudy) -> None:
     """The best trial's picture of attacked images, where the study lies in a bucket and was searched from elsewhere."""
+    folder, study, history = stored
     from hcpr_tune.views.tensorboard.trial_pictures import TrialPictures, examples_key
 
     best = history.best_trial

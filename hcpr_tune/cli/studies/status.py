@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.cli.arguments import add_study
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.shell import typed
+from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.study import Study
 from hcpr_tune.views.terminal.console import has_width, make_console
 
 if TYPE_CHECKING:
-    from hcpr_tune.search.record.history import History
-    from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.storage.lease import LeaseHolder
 
 WIDE = 500
@@ -47,18 +45,19 @@ def run(options: argparse.Namespace) -> int:
     if not console.is_terminal and not has_width():
         console.width = WIDE
     console.out(printable(f"study        {folder.address}"), highlight=False)
-    console.out(printable(f"state        {state_words(folder, study, history, holder)}"), highlight=False)
+    console.out(printable(f"state        {state_words(StoredStudy(folder, study, history), holder)}"), highlight=False)
     console.print(view_of(study, history, holder is not None))
     return COMPLETED
 
 
-def state_words(folder: StudyFolder, study: StudySpec, history: History, holder: LeaseHolder | None) -> str:
+def state_words(stored: StoredStudy, holder: LeaseHolder | None) -> str:
     """The state of a study in words, with the way on."""
+    folder, study, history = stored
     from hcpr_tune.views.next_commands import way_on
     from hcpr_tune.views.status import STATES, state_of
 
     if holder is not None:
         return f"running, led by {holder.words(time.time())}"
     state = state_of(study, history, holder)
-    command = way_on(folder, study, history, state, typed("hcpr_tune"))
+    command = way_on(StoredStudy(folder, study, history), state, typed("hcpr_tune"))
     return f"not running ({STATES.get(state, state)}); {command} goes on"

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hcpr_tune.common.files import write_json, write_whole
 from hcpr_tune.common.location import Location
@@ -93,10 +93,23 @@ def training_name(number: int, end: int, restarted: bool) -> str:
     return f"trial_{number:04d}" + (f"_to_{end:04d}" if restarted else "")
 
 
+class StoredStudy(NamedTuple):
+    """A study where it is stored: its folder or bucket, what its file says, and what has been recorded so far."""
+
+    folder: StudyFolder
+    spec: StudySpec
+    history: History
+
+    @property
+    def name(self) -> str:
+        return self.folder.root.name
+
+
 class ResultFiles:
     """A listener that keeps the trials' metrics, the table, the best model and the checkpoints up to date."""
 
-    def __init__(self, folder: StudyFolder, study: StudySpec, history: History) -> None:
+    def __init__(self, stored: StoredStudy) -> None:
+        folder, study, history = stored
         self._folder, self._study = folder, study
         self._best: tuple[int, int] | None = None
         self._weights_wrong = ""

@@ -7,7 +7,6 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from hcpr_tune.common import paths
 from hcpr_tune.common.bucket import Bucket
@@ -20,7 +19,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.events.search import AuditEvent
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import read_history
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.record.segments import read_segments
 from hcpr_tune.search.scheduling.config import always_promoted
 from hcpr_tune.search.spec.changes import grown_budget, with_free_settings
@@ -36,18 +35,6 @@ COPIES = Path("results")
 """Folder of the local copies of studies in buckets."""
 COPY_OF = ".copy_of"
 """A file in a local copy that names its bucket."""
-
-
-class StoredStudy(NamedTuple):
-    """A study where it is stored: its folder or bucket, what its file says, and what has been recorded so far."""
-
-    folder: StudyFolder
-    spec: StudySpec
-    history: History
-
-    @property
-    def name(self) -> str:
-        return self.folder.root.name
 
 
 def study_folder(storage: str | Path, name: str) -> StudyFolder:
@@ -151,12 +138,13 @@ def reopen(
             f"{folder.record}: the study cannot be extended as recorded ({error});"
             " the record was changed: restore the file from a copy"
         ) from None
-    check_points(folder, study, history)
+    check_points(StoredStudy(folder, study, history))
     return StoredStudy(folder, study, history)
 
 
-def check_points(folder: StudyFolder, study: StudySpec, history: History) -> None:
+def check_points(stored: StoredStudy) -> None:
     """Raises `InputError` if the record has values outside the study's space."""
+    folder, study, history = stored
     points = [(f"trial {trial.number}", trial.params) for trial in history.trials.values()]
     for what, params in [*points, *((f"queued point {place}", one) for place, one in enumerate(history.queue))]:
         for name, value in params.items():

@@ -9,6 +9,7 @@ from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option
 from hcpr_tune.search.record.history import Trial
 from hcpr_tune.search.record.metrics import rung_accuracies
+from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.views.next_commands import about, way_on
 from hcpr_tune.views.report.context import CLEAN, ROBUST, ReportContext
 from hcpr_tune.views.report.optuna_study import full_params
@@ -151,5 +152,7 @@ def next_commands(context: ReportContext, best: Trial | None) -> list[tuple[str,
         lines.append(("See its status", about("status", folder, program=context.program)))
     else:
         what = "Search further" if context.state == "finished" else "Continue the search"
-        lines.append((what, way_on(folder, context.study, context.history, context.state, context.program)))
+        lines.append(
+            (what, way_on(StoredStudy(folder, context.study, context.history), context.state, context.program))
+        )
     return lines

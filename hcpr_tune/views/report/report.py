@@ -13,8 +13,7 @@ from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option, storage_words
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.metrics import masking_of, rung_accuracies, trial_metrics
-from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.views.next_commands import storage_of_folder
 from hcpr_tune.views.plan_progress import SENTENCE, TITLES, foreseen_rows
 from hcpr_tune.views.report.answer import answer, value_words
@@ -43,9 +42,7 @@ LEAD = {
 
 
 def write_report(
-    folder: StudyFolder,
-    study: StudySpec,
-    history: History,
+    stored: StoredStudy,
     alive: bool = False,
     program: str = "hcpr_tune",
     path: Path | None = None,
@@ -54,6 +51,7 @@ def write_report(
 
     Raises `OSError`.
     """
+    folder, study, history = stored
     path = path or folder.root / NAME
     page = report_html(ReportContext(folder, study, history, alive, program, time.time()))
     # File names may contain bytes that cannot be encoded.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hcpr_tune.common.text import named
 from hcpr_tune.search.record.history import Event, History
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.next_commands import about
 
@@ -24,7 +24,7 @@ class ReportFile:
         from hcpr_tune.views.report.report import write_report
 
         try:
-            self.words = str(write_report(self._folder, self._study, history, program=self._program))
+            self.words = str(write_report(StoredStudy(self._folder, self._study, history), program=self._program))
         except Exception as error:  # a failed report must not fail the search
             self.words = f"could not be drawn ({named(error)})"
 

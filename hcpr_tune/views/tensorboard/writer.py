@@ -10,9 +10,9 @@ from hcpr_tune.search.record.events.fields import accuracies
 from hcpr_tune.search.record.events.search import EpochEvent
 from hcpr_tune.search.record.events.verdict import VerdictEpochEvent
 from hcpr_tune.search.record.history import Event, History, Trial
-from hcpr_tune.search.record.results import StudyFolder
+from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.search.spec.points import with_params
-from hcpr_tune.search.spec.study import StudySpec, study_to_toml
+from hcpr_tune.search.spec.study import study_to_toml
 from hcpr_tune.training.recipe import recipe_to_toml
 from hcpr_tune.views.tensorboard import hparams
 from hcpr_tune.views.tensorboard.event_file import PREFIX, EventFile, emptied, image, scalars, text, write_alone
@@ -73,7 +73,8 @@ class TensorBoardView:
     file is closed with its job, so that the number of open files does not grow with the trials.
     """
 
-    def __init__(self, folder: StudyFolder, study: StudySpec, history: History) -> None:
+    def __init__(self, stored: StoredStudy) -> None:
+        folder, study, history = stored
         self._folder, self._study = folder, study
         self._pictures = TrialPictures(folder, study)
         self._open: dict[int, EventFile] = {}

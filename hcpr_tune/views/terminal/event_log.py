@@ -13,7 +13,7 @@ from hcpr_tune.common.settings import to_plain
 from hcpr_tune.search.record.events.search import EpochEvent, JobEndEvent
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.metrics import ACCURACIES
-from hcpr_tune.search.record.results import StudyFolder, most_checkpoints
+from hcpr_tune.search.record.results import StoredStudy, most_checkpoints
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.status import Plain, alarm_plain, answer, counts, running_plain, scored, seconds_left, state_of
 from hcpr_tune.views.summary import Alarm, alarms, gain_points
@@ -136,10 +136,9 @@ def tell(console: Console, news: Plain) -> None:
     console.out(json.dumps(news, allow_nan=False), highlight=False)
 
 
-def start_news(
-    folder: StudyFolder, study: StudySpec, history: History, workers: int, checkpoint_bytes: int, dashboard: str
-) -> Plain:
+def start_news(stored: StoredStudy, workers: int, checkpoint_bytes: int, dashboard: str) -> Plain:
     """The study's addresses, budget and size, before anything runs."""
+    folder, study, history = stored
     return {
         "news": "start",
         "time": time.time(),
@@ -162,8 +161,9 @@ def start_news(
     }
 
 
-def result_news(folder: StudyFolder, study: StudySpec, history: History, code: int, interrupted: bool = False) -> Plain:
+def result_news(stored: StoredStudy, code: int, interrupted: bool = False) -> Plain:
     """The answer, and how the search ended."""
+    folder, study, history = stored
     reason = "interrupted" if interrupted else state_of(study, history, None)
     return {
         "news": "result",

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.record import Listener
-    from hcpr_tune.search.record.results import StudyFolder
-    from hcpr_tune.search.storage.studies import StoredStudy
+    from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 
 
 class TerminalProgress(SearchProgress):
@@ -66,7 +65,7 @@ def print_start(console: Console, study: StoredStudy, start: SearchStart, json: 
     folder, spec, history = study
     if json:
         size = start.checkpoint_bytes
-        tell(console, start_news(folder, spec, history, start.workers, size, start.dashboard_url))
+        tell(console, start_news(StoredStudy(folder, spec, history), start.workers, size, start.dashboard_url))
         return
     task, rungs = spec.recipe.task, ", ".join(map(str, spec.rungs))
     lines = [
@@ -104,7 +103,7 @@ def print_json_result(console: Console, study: StoredStudy, code: int, interrupt
     """The answer for programs."""
     from hcpr_tune.views.terminal.event_log import result_news, tell
 
-    tell(console, result_news(*study, code, interrupted))
+    tell(console, result_news(study, code, interrupted))
 
 
 def print_result(console: Console, study: StoredStudy, report: str) -> None:
@@ -132,7 +131,7 @@ def print_result(console: Console, study: StoredStudy, report: str) -> None:
         return
     console.print(result_table(spec, history))
     if over_budget(history, spec.asha_config):
-        more = f"{way_on(folder, spec, history, 'out of time', typed('hcpr_tune'))} goes on"
+        more = f"{way_on(StoredStudy(folder, spec, history), 'out of time', typed('hcpr_tune'))} goes on"
         print_lines(console, [f"the budget of time is spent: {budget_words(spec)}; {more}"])
     lines = (
         *ledger_lines(spec, history),

@@ -17,8 +17,7 @@ from hcpr_tune.common.text import clean
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.events.search import EndEvent
 from hcpr_tune.search.record.history import Event, History, Trial
-from hcpr_tune.search.record.results import StudyFolder
-from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.views.trackers.mlflow_tracker import MlflowTracker
 from hcpr_tune.views.trackers.tracked import Point, Run, Runs, StudyCurve, Tracker, point_of, points_of
 from hcpr_tune.views.trackers.wandb_tracker import WandbTracker, check_wandb
@@ -52,7 +51,8 @@ def check_tracker(name: str) -> None:
 class TrackerView:
     """A listener. If the copy fails, the search continues, `trouble` says why, and the next session completes it."""
 
-    def __init__(self, name: str, folder: StudyFolder, study: StudySpec, history: History) -> None:
+    def __init__(self, name: str, stored: StoredStudy) -> None:
+        folder, study, history = stored
         self.name, self.trouble = name, ""
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._patience = INTERRUPTED_SECONDS
