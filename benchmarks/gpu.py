@@ -234,7 +234,7 @@ def batch_of(data: Data, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def our_step(recipe, state, images, labels, noise) -> None:
-    method, now = method_of(recipe.method), loop.EpochSettings.of(recipe, 1)
+    method, now = method_of(recipe), loop.EpochSettings.of(recipe, 1)
     adversarial = loop.attack(recipe, method, state, images, labels, now.attack_steps, noise)
     loop.update(recipe, method, state, images, adversarial, labels, now)
 
@@ -422,7 +422,7 @@ def parity() -> None:
                 start = images + fixed.to(images.device)
                 loop.random_start = lambda *_, start=start: start
                 try:
-                    method, now = method_of(recipe.method), loop.EpochSettings.of(recipe, 1)
+                    method, now = method_of(recipe), loop.EpochSettings.of(recipe, 1)
                     adversarial = loop.attack(recipe, method, state, images, labels, now.attack_steps, None)
                 finally:
                     loop.random_start = before
@@ -658,7 +658,7 @@ class GraphedAttack:
 
     def __init__(self, recipe: Recipe, model: nn.Module, images, labels, compiled: bool = False) -> None:
         self.recipe, self.model = recipe, model
-        self.method = method_of(recipe.method)
+        self.method = method_of(recipe)
         self.pairs = [
             (f"{n}.{a}" if n else a, f"{n}.{b}" if n else b) for n, m in model.named_modules() for a, b in _foldable(m)
         ]
@@ -670,7 +670,7 @@ class GraphedAttack:
         self.forward = loop.forward_of(recipe, torch.compile(self.folded, dynamic=False) if compiled else self.folded)
         with torch.no_grad():
             self.natural = self.forward(self.images).clone()
-        self.objective = self.method.attack_objective(recipe, self.natural, self.labels)
+        self.objective = self.method.objective(self.natural, self.labels)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -744,7 +744,7 @@ def graphed_against_eager(section: str, format_name: str, data: Data, compiled: 
             noise = torch.Generator(device=DEVICE).manual_seed(1)
             for _ in range(2):
                 our_step(recipe, state, images, labels, noise)
-            method, now = method_of(recipe.method), loop.EpochSettings.of(recipe, 1)
+            method, now = method_of(recipe), loop.EpochSettings.of(recipe, 1)
             began = time.perf_counter()
             graphed = GraphedAttack(recipe, state.model, images, labels, compiled)
             wait()

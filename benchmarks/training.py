@@ -46,8 +46,9 @@ from hcpr_tune.training.loop import (
 )
 from hcpr_tune.training.methods.losses import misclassification_margin, pair_consistency, self_paced_cross_entropy
 from hcpr_tune.training.methods.method import method_of
+from hcpr_tune.training.methods.registry import METHODS
 from hcpr_tune.training.models.classifier import build_model, normalise_head
-from hcpr_tune.training.recipe import METHODS, Attack, Augmentation, Evaluation, Model, Recipe, Task
+from hcpr_tune.training.recipe import Attack, Augmentation, Evaluation, Model, Recipe, Task
 
 SHAPES = {"small_cnn": (128, 1, 8, 8), "resnet18": (128, 3, 32, 32)}
 
@@ -65,7 +66,7 @@ def new_state(recipe: Recipe, shape: tuple[int, ...], dtype: torch.dtype, layout
 
 
 def our_step(recipe: Recipe, state: TrainingState, images: Tensor, labels: Tensor) -> None:
-    method, now = method_of(recipe.method), EpochSettings.of(recipe, 1)
+    method, now = method_of(recipe), EpochSettings.of(recipe, 1)
     noise = torch.Generator().manual_seed(1)
     adversarial = attack(recipe, method, state, images, labels, now.attack_steps, noise)
     update(recipe, method, state, images, adversarial, labels, now)
@@ -250,7 +251,7 @@ def data_share(options: argparse.Namespace) -> dict[str, Any]:
         for _ in epoch_batches(recipe, data, epoch):
             pass
         batches = time.perf_counter() - began
-        method, now = method_of(recipe.method), EpochSettings.of(recipe, epoch)
+        method, now = method_of(recipe), EpochSettings.of(recipe, epoch)
         noise = torch.Generator().manual_seed(epoch)
         began = time.perf_counter()
         for images, labels in epoch_batches(recipe, data, epoch):

@@ -16,29 +16,51 @@ if TYPE_CHECKING:
     from hcpr_tune.api.recorded_study import load_model
     from hcpr_tune.api.simulate import SimulationResult, Workers
     from hcpr_tune.api.train import TrainingResult, train
+    from hcpr_tune.common.settings import Settings, setting
+    from hcpr_tune.search.scheduling.stoppers import StopperSpec
     from hcpr_tune.search.spec.study import StudySpec
+    from hcpr_tune.search.suggestion.registry import SamplerSpec
     from hcpr_tune.study import Study, load, tune
+    from hcpr_tune.training.data.registry import DatasetSpec
+    from hcpr_tune.training.methods.registry import Batch, MethodSpec, Terms
+    from hcpr_tune.training.models.registry import ArchitectureSpec, NetworkInputs
     from hcpr_tune.training.recipe import Recipe
 
 __version__ = VERSION
 
 __all__ = [
+    "ArchitectureSpec",
+    "Batch",
+    "DatasetSpec",
     "EvaluationResult",
+    "MethodSpec",
+    "NetworkInputs",
     "Recipe",
+    "SamplerSpec",
+    "Settings",
     "SimulationResult",
+    "StopperSpec",
     "Study",
     "StudySpec",
+    "Terms",
     "TrainingResult",
     "Workers",
     "__version__",
     "evaluate",
     "load",
     "load_model",
+    "setting",
     "train",
     "tune",
 ]
 
 _MODULES = {
+    "hcpr_tune.common.settings": ("Settings", "setting"),
+    "hcpr_tune.search.scheduling.stoppers": ("StopperSpec",),
+    "hcpr_tune.search.suggestion.registry": ("SamplerSpec",),
+    "hcpr_tune.training.data.registry": ("DatasetSpec",),
+    "hcpr_tune.training.methods.registry": ("Batch", "MethodSpec", "Terms"),
+    "hcpr_tune.training.models.registry": ("ArchitectureSpec", "NetworkInputs"),
     "hcpr_tune.api.evaluate": ("EvaluationResult", "evaluate"),
     "hcpr_tune.api.simulate": ("SimulationResult", "Workers"),
     "hcpr_tune.api.train": ("TrainingResult", "train"),

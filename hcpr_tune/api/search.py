@@ -69,10 +69,17 @@ def check_recipe(recipe: Recipe) -> tuple[str, ...]:
     Only for work on this machine: on a cluster both may be elsewhere. The embedded digits and the built-in models are
     known to work, so the import of torch is saved.
     """
-    from hcpr_tune.training.recipe import METHODS, MODELS, Task
+    from hcpr_tune.training.methods.registry import METHODS
+    from hcpr_tune.training.models.registry import ARCHITECTURES
+    from hcpr_tune.training.recipe import Task
 
     usual = Task(split_seed=recipe.task.split_seed, norm=recipe.task.norm, epsilon=recipe.task.epsilon)
-    if recipe.task == usual and recipe.model.name in MODELS and recipe.method in METHODS and not recipe.model.mean:
+    if (
+        recipe.task == usual
+        and recipe.model.name in ARCHITECTURES
+        and recipe.method in METHODS
+        and not recipe.model.mean
+    ):
         return ()
     from hcpr_tune.training.session import DataShelf, check_trainable
 

@@ -78,9 +78,9 @@ def measuring(study: StudySpec) -> Iterator[Callable[[], int]]:
 def is_ours(recipe: Recipe) -> bool:
     """Whether model and images stay what they are from one search to the next."""
     from hcpr_tune.training.data.registry import DATASETS
-    from hcpr_tune.training.recipe import MODELS
+    from hcpr_tune.training.models.registry import ARCHITECTURES
 
-    return recipe.model.name in MODELS and recipe.task.dataset in DATASETS
+    return recipe.model.name in ARCHITECTURES and recipe.task.dataset in DATASETS
 
 
 def cache_file() -> Path:

@@ -57,7 +57,7 @@ def _texts(values: Iterable[object]) -> Iterable[str]:
 
 def named_in_recipe(recipe: Recipe) -> set[str]:
     """The user's own data set, method and model that a recipe names."""
-    from hcpr_tune.training.recipe import METHODS
+    from hcpr_tune.training.methods.registry import METHODS
 
     named = {recipe.method} - set(METHODS) | named_as_model(recipe.model.name)
     return named | named_as_dataset(recipe.task.dataset)
@@ -72,9 +72,9 @@ def named_as_dataset(name: str) -> set[str]:
 
 def named_as_model(name: str) -> set[str]:
     """The name, where it is that of a user's factory."""
-    from hcpr_tune.training.recipe import MODELS
+    from hcpr_tune.training.models.registry import ARCHITECTURES
 
-    return set() if name in MODELS or name.startswith("torchvision:") else {name}
+    return set() if name in ARCHITECTURES or name.startswith("torchvision:") else {name}
 
 
 def named_in_study(study: StudySpec) -> set[str]:
@@ -98,7 +98,7 @@ def named_for_decisions(study: StudySpec) -> set[str]:
 def named_as_value(name: str, value: object) -> set[str]:
     """The value of a dimension, where it names code."""
     from hcpr_tune.search.spec.dimensions import field_of
-    from hcpr_tune.training.recipe import METHODS
+    from hcpr_tune.training.methods.registry import METHODS
 
     if field_of(name) == "method":
         return {str(value)} - set(METHODS)

@@ -276,6 +276,11 @@ def _convert(
                 raise InputError(f"{dotted}.{error}") from None
         if not isinstance(value, Mapping):
             raise InputError(f"{dotted} must be a table of settings, got {show(value)}")
+        if (open_table := getattr(annotation, "from_table", None)) is not None:
+            try:
+                return open_table(value)
+            except InputError as error:
+                raise InputError(f"{dotted}.{error}") from None
         return read(annotation, value, where, dotted + ".", instead)
     if typing.get_origin(annotation) is tuple:
         if not isinstance(value, list | tuple):
@@ -335,7 +340,10 @@ def to_plain(settings: Settings) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for item in fields(settings):  # type: ignore[arg-type]  # every subclass is a dataclass
         value = getattr(settings, item.name)
-        if isinstance(value, Settings):
+        if hasattr(value, "plain"):
+            # A table of any names; without names it is left out.
+            plain |= {item.name: table} if (table := value.plain()) else {}
+        elif isinstance(value, Settings):
             plain[item.name] = to_plain(value)
         else:
             plain[item.name] = list(value) if isinstance(value, tuple) else value
@@ -349,7 +357,7 @@ def dotted_names(cls: type[Settings], prefix: str = "") -> dict[str, tuple[Any, 
     for item in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
         hint = hints[item.name]
         if isinstance(hint, type) and issubclass(hint, Settings):
-            names |= dotted_names(hint, f"{prefix}{item.name}.")
+            names |= {} if hasattr(hint, "from_table") else dotted_names(hint, f"{prefix}{item.name}.")
         else:
             names[prefix + item.name] = (hint, item)
     return names

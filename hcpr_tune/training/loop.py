@@ -195,7 +195,7 @@ class EpochSettings:
 def train_epoch(recipe: Recipe, data: Data, state: TrainingState, epoch: int) -> Epoch:
     """Train `state` for one epoch and evaluate it on validation if the recipe says so."""
     device = data.train.labels.device
-    now, method = EpochSettings.of(recipe, epoch), method_of(recipe.method)
+    now, method = EpochSettings.of(recipe, epoch), method_of(recipe)
     for group in state.optimiser.param_groups:
         group["lr"] = now.lr
     if recipe.returns_at(epoch):
@@ -305,11 +305,11 @@ def attack(
     with evaluating(state.model):
         forward = forward_of(recipe, fuse_conv_bn(state.model) if state.compiled is None else state.compiled)
         natural = None
-        if method.attack_uses_natural:
+        if method.spec.attack_uses_natural:
             with torch.no_grad():
                 natural = forward(images)
         start = random_start(images, threat, config, noise)
-        return pgd(forward, images, method.attack_objective(recipe, natural, labels), threat, config, start)
+        return pgd(forward, images, method.objective(natural, labels), threat, config, start)
 
 
 def update(
@@ -331,9 +331,9 @@ def update(
     forward = forward_of(recipe, model if state.compiled is None else state.compiled)
 
     def means() -> tuple[Tensor, Tensor]:
-        natural = forward(images) if method.uses_natural else None
-        terms = method.terms(recipe, natural, forward(adversarial), labels, now.pace)
-        return terms.accuracy.mean(), terms.consistency.mean()
+        natural = forward(images) if method.spec.uses_natural else None
+        terms = method.terms(natural, forward(adversarial), labels, now.pace)
+        return terms.classification.mean(), terms.consistency.mean()
 
     def loss() -> Tensor:
         accuracy, consistency = means()

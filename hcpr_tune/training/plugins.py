@@ -1,4 +1,4 @@
-"""User functions named package.module:function: imported, called, and named in error messages.
+"""User objects named package.module:name: imported, called, and named in error messages.
 
 Such a name in a file runs code chosen by the file's author. A command that reads files written by others enters
 `only_vouched`, and then imports only what has been vouched for; a worker imports whatever its driver sends.

@@ -58,7 +58,7 @@ def probe(recipe: Recipe, shelf: DataShelf, seconds: float) -> Probe:
     began = time.perf_counter()
     data = shelf.get(recipe.task)
     device = data.train.labels.device
-    method, now = method_of(recipe.method), EpochSettings.of(recipe, 1)
+    method, now = method_of(recipe), EpochSettings.of(recipe, 1)
     spent = [0.0, 0.0]
     steps = 0
     with torch_threads(recipe.threads), number_formats(recipe, device):

@@ -14,13 +14,25 @@ from typing import Any
 
 import tomli_w
 
-from hcpr_tune.common.settings import Settings, read, read_toml, set_dotted, setting, show, to_plain
+from hcpr_tune.common.settings import (
+    Plain,
+    Settings,
+    dotted_names,
+    exists,
+    is_text,
+    read,
+    read_toml,
+    set_dotted,
+    setting,
+    show,
+    to_plain,
+)
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.attacks.config import PGDConfig, Threat
 from hcpr_tune.training.data.registry import DATASETS, FOLDER
+from hcpr_tune.training.methods.registry import METHODS, Hcpr, Hypersphere, Mart, MethodSpec, Trades
+from hcpr_tune.training.models.registry import ARCHITECTURES
 
-MODELS = ("small_cnn", "resnet18", "preact_resnet18", "wide_resnet_28_10", "wide_resnet_34_10")
-METHODS = ("hcpr", "pgd_at", "trades", "mart", "hypersphere_trades", "hypersphere_pgd_at")
 HEADS = ("cosine", "linear", "auto")
 NORMS = ("linf", "l2")
 STARTS = ("normal", "uniform")
@@ -30,18 +42,9 @@ LR_MODES = ("single", "annealed", "restarted")
 RETURNS = ("keep", "reset")
 LR_SHAPES = ("steps", "cosine", "cyclic")
 
-COSINE_METHODS = ("hcpr", "hypersphere_trades", "hypersphere_pgd_at")
-"""Methods that need cosine logits."""
 MOST_EPOCHS = 1_000_000
 FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """package.module:function"""
-
-
-def check_name(name: str, value: str, known: tuple[str, ...], more: dict[str, str]) -> None:
-    """Raise `InputError` unless `value` is a known name or has one of the forms in `more` (form -> regex)."""
-    if value in known or any(re.fullmatch(pattern, value) for pattern in more.values()):
-        return
-    raise InputError(f"{name} must be one of {', '.join((*known, *more))}, got {show(value)}; choose one of them")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,11 @@ class Model(Settings):
     """The network. It takes images in [0, 1] and normalises them itself."""
 
     name: str = setting(
-        "small_cnn", "A built-in name, torchvision:NAME, or package.module:factory, called with classes and channels."
+        "small_cnn",
+        f"The network: {', '.join(ARCHITECTURES)}, torchvision:NAME, or package.module:name, an ArchitectureSpec or a"
+        " factory, called with classes and channels.",
+        choices=ARCHITECTURES,
+        forms={"torchvision:NAME": r"torchvision:\w+", "package.module:factory": FUNCTION.pattern},
     )
     width: int = setting(
         16, "Channels of the first convolution of small_cnn; later ones are multiples of it.", at_least=1, at_most=1024
@@ -133,12 +140,6 @@ class Model(Settings):
     )
 
     def check_together(self) -> None:
-        check_name(
-            "name",
-            self.name,
-            MODELS,
-            {"torchvision:NAME": r"torchvision:\w+", "package.module:factory": FUNCTION.pattern},
-        )
         if len(self.mean) != len(self.std):
             raise InputError(
                 f"mean and std must have one value per channel each, got {len(self.mean)} and {len(self.std)}; "
@@ -163,42 +164,36 @@ class Schedule(Settings):
 
 
 @dataclass(frozen=True)
-class Hcpr(Settings):
-    """Coefficients of the HCPR losses (notation of the paper: s, m, beta * n, beta)."""
+class Coefficients(Settings):
+    """Coefficients of an own method, by name, as they are written: reading a recipe imports none of the user's code.
 
-    scale: float = setting(8.0, "Scale s of the cosine logits.", above=0, at_most=1000)
-    margin: float = setting(0.2, "Margin m of the pair factors.", at_least=0, at_most=2)
-    kl_weight: float = setting(1.2, "Weight of KL(natural || adversarial); beta * n in the paper.", at_least=0)
-    square_weight: float = setting(6.0, "Weight of the sum of squared KL terms; beta in the paper.", at_least=0)
-    detached: bool = setting(False, "Stop the gradient through the pair factors; the published code does not.")
+    Types and bounds are those of the method's `MethodSpec.coefficients`, checked when the method is imported.
+    """
+
+    values: tuple[tuple[str, Plain], ...] = setting((), "The values by name.")
+
+    def __post_init__(self) -> None:
+        """The bounds are the method's: only what no file can hold is refused here."""
+        self.check_together()
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Coefficients:
+        """Raises `InputError`, whose message begins with the name below the table, unless all are plain values."""
+        for name, value in table.items():
+            if not re.fullmatch(r"[A-Za-z_]\w*", name):
+                raise InputError(f"{show(name)} must be the name of a field; use letters, digits and underscores")
+            if not isinstance(value, bool | int | float | str):
+                raise InputError(f"{name} must be a number, a string, true or false, got {show(value)}")
+        return cls(tuple(sorted(table.items())))
 
     def check_together(self) -> None:
-        if self.kl_weight == 0 and self.square_weight == 0:
-            raise InputError(
-                "kl_weight and square_weight must not both be 0: the attack would have no loss; raise one of them"
-            )
+        for name, value in self.values:
+            if not (is_text(value) if isinstance(value, str) else exists(value)):
+                raise InputError(f"{name} must be a finite number or text without null bytes, got {show(value)}")
 
-
-@dataclass(frozen=True)
-class Trades(Settings):
-    """Coefficients of TRADES (Zhang et al., ICML 2019) and its hypersphere variant."""
-
-    beta: float = setting(6.0, "Weight of KL(natural || adversarial).", at_least=0)
-
-
-@dataclass(frozen=True)
-class Mart(Settings):
-    """Coefficients of MART (Wang et al., ICLR 2020)."""
-
-    beta: float = setting(5.0, "Weight of the misclassification-aware KL(natural || adversarial).", at_least=0)
-
-
-@dataclass(frozen=True)
-class Hypersphere(Settings):
-    """Coefficients of hypersphere embedding (Pang et al., NeurIPS 2020): cross-entropy on s * (z_y - m) and s * z_j."""
-
-    scale: float = setting(15.0, "Scale s of the cosine logits.", above=0, at_most=1000)
-    margin: float = setting(0.2, "Angular margin m, subtracted from the true class's cosine.", at_least=0, at_most=2)
+    def plain(self) -> dict[str, Any]:
+        """The values as a table."""
+        return dict(self.values)
 
 
 @dataclass(frozen=True)
@@ -346,8 +341,13 @@ class Recipe(Settings):
     )
     augmentation: Augmentation = setting(Augmentation(), "Augmentation of the training images.")
     method: str = setting(
-        "hcpr", "The losses of the attack and of the update: a built-in name, or package.module:function."
+        "hcpr",
+        f"The losses of the attack and of the update: {', '.join(METHODS)}, or package.module:NAME, a MethodSpec or a"
+        " loss function.",
+        choices=METHODS,
+        forms={"package.module:NAME": FUNCTION.pattern},
     )
+    coefficients: Coefficients = setting(Coefficients(), "Coefficients of your own method.")
     hcpr: Hcpr = setting(Hcpr(), "Coefficients of hcpr.")
     trades: Trades = setting(Trades(), "Coefficients of trades and hypersphere_trades.")
     mart: Mart = setting(Mart(), "Coefficients of mart.")
@@ -363,11 +363,8 @@ class Recipe(Settings):
     evaluation: Evaluation = setting(Evaluation(), "How robust accuracy is measured.")
 
     def check_together(self) -> None:
-        check_name("method", self.method, METHODS, {"package.module:function": FUNCTION.pattern})
-        if self.model.head == "linear" and self.method in COSINE_METHODS:
-            raise InputError(
-                f'model.head must be "cosine" for method {self.method}, got "linear"; change one of the two'
-            )
+        if self.method in METHODS:
+            self.check_head(METHODS[self.method])
         if max(self.pace.start, self.pace.end) > 1:
             raise InputError(
                 f"pace must be at most 1, got {max(self.pace.start, self.pace.end):g}; "
@@ -399,6 +396,14 @@ class Recipe(Settings):
             set_dotted(plain, name, value)
         return recipe_from_plain(plain, "the changed recipe")
 
+    def check_head(self, spec: MethodSpec) -> None:
+        """Raises `InputError` if the recipe's method is defined on cosines and the head is linear."""
+        if spec.needs_cosine_head and self.network.head == "linear":
+            raise InputError(
+                f'model.head must be "cosine" for method {self.method}, got {show(self.model.head)}; '
+                "change one of the two"
+            )
+
     @property
     def training_threat(self) -> Threat:
         """The ball of the attack in training, whose radius may differ from the evaluation's."""
@@ -426,10 +431,11 @@ class Recipe(Settings):
 
     @property
     def network(self) -> Model:
-        """The model with its head resolved."""
+        """The model with its head resolved; "auto" is linear for a method of the user's own, which is not imported."""
         if self.model.head != "auto":
             return self.model
-        return replace(self.model, head="cosine" if self.method in COSINE_METHODS else "linear")
+        cosine = self.method in METHODS and METHODS[self.method].needs_cosine_head
+        return replace(self.model, head="cosine" if cosine else "linear")
 
     def returns_at(self, epoch: int) -> bool:
         """Whether the learning rate returns to full at the start of `epoch`."""
@@ -439,6 +445,28 @@ class Recipe(Settings):
 def recipe_from_plain(values: dict[str, Any], where: str, instead: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe from nested plain values; `where` is the file to name in errors, `instead` as in `settings.read`."""
     return read(Recipe, values, where, instead=instead)
+
+
+COEFFICIENT = re.compile(r"coefficients\.[A-Za-z_]\w*")
+"""The dotted name of a coefficient of an own method."""
+
+
+def is_field(name: str) -> bool:
+    """Whether a recipe can have a field of this dotted name."""
+    return name in dotted_names(Recipe) or COEFFICIENT.fullmatch(name) is not None
+
+
+def fields_of(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Type and `dataclasses.Field` of all fields by dotted name; of an own method, the coefficients in the recipe."""
+    own = {
+        f"coefficients.{name}": (type(value), field_of_coefficient(value)) for name, value in recipe.coefficients.values
+    }
+    return dotted_names(Recipe) | own
+
+
+def field_of_coefficient(value: Any = 0.0) -> Any:
+    """What is known of a coefficient of an own method before the method is imported."""
+    return setting(value, "A coefficient of your own method.")
 
 
 def load_recipe(path: Path) -> Recipe:

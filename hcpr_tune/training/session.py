@@ -52,7 +52,7 @@ def check_trainable(recipe: Recipe, shelf: DataShelf) -> tuple[str, ...]:
 
     Returns notes about the data: what was skipped in a folder, and how unusual images are handled.
     """
-    method_of(recipe.method)
+    method_of(recipe)
     data = shelf.get(recipe.task)
     check_test_part(recipe.task, data.class_names, data.train.shape)
     initial_state(recipe, data)

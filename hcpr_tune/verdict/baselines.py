@@ -14,7 +14,7 @@ from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.dimensions import field_of
 from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from hcpr_tune.search.spec.study_file import find_space, study_from_plain
-from hcpr_tune.training.recipe import METHODS
+from hcpr_tune.training.methods.registry import METHODS
 from hcpr_tune.verdict.plan import COEFFICIENTS, Candidate, candidate_of
 
 BASELINES = "baselines"

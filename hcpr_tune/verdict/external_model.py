@@ -14,7 +14,8 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training import manifest
-from hcpr_tune.training.recipe import COSINE_METHODS, Recipe
+from hcpr_tune.training.methods.registry import METHODS
+from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.verdict.driver import training_name
 from hcpr_tune.verdict.plan import Candidate, changed
 
@@ -52,7 +53,8 @@ def given_candidate(
             f"--model {path}: there is no such file; give the weights, .safetensors or a state dict of torch"
         )
     settings = [("model.name", architecture), ("model.head", "linear"), *values]
-    if dict(settings)["model.head"] == "linear" and dict(settings).get("method", study.recipe.method) in COSINE_METHODS:
+    spec = METHODS.get(str(dict(settings).get("method", study.recipe.method)))
+    if dict(settings)["model.head"] == "linear" and (spec is None or spec.needs_cosine_head):
         # The study's method does not allow this head; only the recipe's network and evaluation are used.
         settings.append(("method", "pgd_at"))
     recipe: Recipe = changed(study.recipe, settings, f"--arch {architecture}")

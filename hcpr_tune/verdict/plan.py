@@ -16,11 +16,12 @@ from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.training.methods.registry import METHODS, TABLES
 from hcpr_tune.training.recipe import Recipe, Schedule, recipe_from_plain
 
 Role = Literal["finalist", "published", "ablation", "compared", "given"]
 PUBLISHED, PUBLISHED_COEFFICIENTS, PACE_0 = "published", "published coefficients", "pace 0"
-COEFFICIENTS = ("method", "hcpr", "trades", "mart", "hypersphere", "pace", "consistency", "attack", "model")
+COEFFICIENTS = ("method", "coefficients", *TABLES, "pace", "consistency", "attack", "model")
 """Tables and fields of a recipe that belong to a method. The others (optimiser, averaging, ...) are common to all."""
 
 
@@ -228,7 +229,8 @@ def ablations(plan: Plan, chosen: Candidate) -> list[Candidate]:
         Candidate(PUBLISHED_COEFFICIENTS, "ablation", recipe_from_plain({**plain, **common}, PUBLISHED_COEFFICIENTS)),
         Candidate(PACE_0, "ablation", replace(chosen.recipe, pace=Schedule(0.0, 0.0))),
     ]
-    if chosen.recipe.method != "hcpr":
+    if chosen.recipe.method not in METHODS or not METHODS[chosen.recipe.method].paced:
+        # Whether an own method uses the pace is not known without importing it, which a plan does not.
         made = made[:1]
     known = {candidate.model(0).id for candidate in plan.candidates}
     unpaced = chosen.recipe.pace

@@ -15,7 +15,9 @@ from hcpr_tune.search.spec.json_schema import BOUNDS
 from hcpr_tune.search.spec.settings import StudySettings
 from hcpr_tune.search.spec.study_file import find_space
 from hcpr_tune.search.suggestion.registry import SAMPLERS
-from hcpr_tune.training.recipe import METHODS, MODELS, Recipe
+from hcpr_tune.training.methods.registry import METHODS
+from hcpr_tune.training.models.registry import ARCHITECTURES
+from hcpr_tune.training.recipe import Recipe
 
 SPACES = ("default", "baselines", "wide", "pareto", "cifar10", "svhn")
 NUMBERS = (
@@ -117,7 +119,7 @@ def a_range(draw: random.Random, tables: dict[str, Any], name: str) -> dict[str,
 def a_choice(draw: random.Random, tables: dict[str, Any], name: str) -> dict[str, Any]:
     hint, item = dotted_names(Recipe)[name]
     own = published(tables, name)
-    known = {"method": METHODS, "model.name": MODELS}.get(name, item.metadata["bounds"].choices or ())
+    known = tuple({"method": METHODS, "model.name": ARCHITECTURES}.get(name, item.metadata["bounds"].choices or ()))
     if hint is bool:
         return {"choices": [True, False]}
     if hint is str:

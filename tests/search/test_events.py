@@ -73,7 +73,10 @@ def test_a_search_and_a_verdict_report_the_same_of_a_training():
         (epoch(0, 3) | {"lr": "high"}, 'lr must be a finite number, got "high"'),
         (epoch(0, 3) | {"worker": 7}, "worker must be a text, got 7"),
         (job_end(0, 0, 3, "bored"), 'status must be one of reached, broken off, .*, got "bored"'),
-        ({"event": "test_seen", "time": 0, "number": 1, "numbers": {"a": 2}}, "numbers.a must be .*at most 1, got 2"),
+        (
+            {"event": "test_numbers", "time": 0, "number": 1, "numbers": {"a": 2}},
+            "numbers.a must be .*at most 1, got 2",
+        ),
         ({"event": "loss", "what": "x"}, "time must be a finite number"),
         ({"event": "dance", "time": 0}, "event must be one of begin, end"),
         (3, "an event must be a table, got 3"),

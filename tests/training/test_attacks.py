@@ -22,7 +22,7 @@ from hcpr_tune.training.recipe import Model, Recipe
 EPSILON = 0.05
 THREAT = Threat("linf", EPSILON)
 
-HCPR = method_of("hcpr")
+HCPR = method_of(Recipe())
 
 
 def draw(seed: int, *shape: int) -> Tensor:

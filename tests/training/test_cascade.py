@@ -24,7 +24,8 @@ from hcpr_tune.training.attacks.cascade import (
 from hcpr_tune.training.attacks.config import Threat
 from hcpr_tune.training.data.dataset import load_data
 from hcpr_tune.training.loop import initial_state, torch_threads, train
-from hcpr_tune.training.models.classifier import ARCHITECTURES, build_model
+from hcpr_tune.training.models.classifier import build_model
+from hcpr_tune.training.models.registry import ARCHITECTURES
 from hcpr_tune.training.recipe import Attack, LrSchedule, Model, Recipe, Schedule, Task
 
 TASK = Task(epsilon=0.1)
@@ -167,7 +168,7 @@ def test_every_attack_runs_on_gray_colour_and_four_channels(cascade, channels, c
     assert transfer(model, model, images, labels, Threat("linf", 1e-4), config) == 0
 
 
-NAMES = ["small_cnn", *ARCHITECTURES, "torchvision:mobilenet_v3_small"]
+NAMES = [*ARCHITECTURES, "torchvision:mobilenet_v3_small"]
 DEEPER = "wide_resnet_34_10"
 """The same blocks as wide_resnet_28_10."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.search.spec.points import params_of, with_params
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.training.loop import initial_state, train
 from hcpr_tune.training.methods.losses import (
     boosted_cross_entropy,
@@ -19,9 +22,10 @@ from hcpr_tune.training.methods.losses import (
     modulated_logits,
     self_paced_cross_entropy,
 )
-from hcpr_tune.training.methods.method import METHODS, method_of
-from hcpr_tune.training.recipe import METHODS as NAMED
-from hcpr_tune.training.recipe import Averaging, Hcpr, Hypersphere, Mart, Recipe, Trades, WeightPerturbation
+from hcpr_tune.training.methods.method import method_of
+from hcpr_tune.training.methods.registry import METHODS, Hcpr, Hypersphere, Mart, Trades
+from hcpr_tune.training.recipe import Averaging, Recipe, WeightPerturbation, recipe_from_plain, recipe_to_toml
+from tests.conftest import SMALL_SPACE
 
 RECIPE = Recipe(
     hcpr=Hcpr(7.0, 0.3, 0.9, 4.0),
@@ -30,6 +34,10 @@ RECIPE = Recipe(
     hypersphere=Hypersphere(12.0, 0.15),
     label_smoothing=0.1,
 )
+
+
+def of(recipe, name):
+    return method_of(replace(recipe, method=name))
 
 
 def logits_of(seed, scale=1.0):
@@ -94,14 +102,14 @@ ATTACKS = {
 
 
 def test_every_named_method_exists():
-    assert set(METHODS) == set(NAMED) == set(ROWS) == set(ATTACKS)
+    assert set(METHODS) == set(ROWS) == set(ATTACKS)
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_update_lowers_its_papers_loss(name, seed):
     natural, adversarial, labels = logits_of(seed)
-    found = METHODS[name].terms(RECIPE, natural, adversarial, labels, 1.0)
+    found = of(RECIPE, name).terms(natural, adversarial, labels, 1.0)
     expected = [
         ROWS[name](n, a, y) for n, a, y in zip(natural.tolist(), adversarial.tolist(), labels.tolist(), strict=True)
     ]
@@ -109,21 +117,21 @@ def test_the_update_lowers_its_papers_loss(name, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_attack_raises_its_papers_objective(name, seed):
     natural, adversarial, labels = logits_of(seed)
     given = natural if METHODS[name].attack_uses_natural else None
-    found = METHODS[name].attack_objective(RECIPE, given, labels)(adversarial)
+    found = of(RECIPE, name).objective(given, labels)(adversarial)
     expected = [
         ATTACKS[name](n, a, y) for n, a, y in zip(natural.tolist(), adversarial.tolist(), labels.tolist(), strict=True)
     ]
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMED if not METHODS[name].uses_natural])
+@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].uses_natural])
 def test_a_method_without_natural_logits_needs_none(name):
     _, adversarial, labels = logits_of(0)
-    assert METHODS[name].terms(RECIPE, None, adversarial, labels, 1.0).accuracy.shape == labels.shape
+    assert of(RECIPE, name).terms(None, adversarial, labels, 1.0).classification.shape == labels.shape
 
 
 def test_gradients_are_those_of_the_functions():
@@ -148,13 +156,14 @@ def test_detached_factors_are_constants_to_the_gradient():
     assert not torch.allclose(found, other)
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", METHODS)
 def test_huge_logits_give_finite_losses_and_gradients(name):
     natural, adversarial, labels = (
         t.requires_grad_(True) if t.is_floating_point() else t for t in logits_of(6, scale=1e3)
     )
-    terms = METHODS[name].terms(replace(RECIPE, hcpr=Hcpr(), label_smoothing=0.0), natural, adversarial, labels, 0.0)
-    total = (terms.accuracy + terms.consistency).sum()
+    recipe = replace(RECIPE, hcpr=Hcpr(), label_smoothing=0.0)
+    terms = of(recipe, name).terms(natural, adversarial, labels, 0.0)
+    total = (terms.classification + terms.consistency).sum()
     gradients = torch.autograd.grad(total, (natural, adversarial), allow_unused=True)
     assert total.isfinite()
     assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
@@ -167,7 +176,7 @@ def settings_for(tiny_recipe, name):
     )
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", METHODS)
 def test_it_trains_on_real_images_and_goes_on_bit_for_bit(name, tiny_recipe, digits, tmp_path):
     recipe = settings_for(tiny_recipe, name)
     whole = initial_state(recipe, digits)
@@ -197,7 +206,69 @@ def test_a_users_own_method_trains(tiny_recipe, digits, tmp_path, monkeypatch):
     recipe = replace(tiny_recipe, epochs=1, segment_ends=(), method="my_losses:plain")
     assert len(list(train(recipe, digits, initial_state(recipe, digits)))) == 1
     wrong = replace(recipe, method="my_losses:averaged")
-    with pytest.raises(InputError, match=r"method my_losses:averaged must return .* one value per image, .* got \(\)"):
+    with pytest.raises(
+        InputError, match=r"method my_losses:averaged: terms must give .* one value per image.*got \(\)"
+    ):
         list(train(wrong, digits, initial_state(wrong, digits)))
     with pytest.raises(InputError, match="my_losses has no such name"):
-        method_of("my_losses:nothing")
+        of(recipe, "my_losses:nothing")
+
+
+OWN = """
+from dataclasses import dataclass
+from hcpr_tune import Batch, MethodSpec, Settings, Terms, setting
+from torch.nn.functional import cross_entropy
+
+@dataclass(frozen=True)
+class Mixed(Settings):
+    alpha: float = setting(0.5, "Share of the natural images.", at_least=0, at_most=1)
+
+def terms(mixed, batch):
+    natural = cross_entropy(batch.natural, batch.labels, reduction="none")
+    return Terms(mixed.alpha * natural, (1 - mixed.alpha) * objective(mixed, batch))
+
+def objective(mixed, batch):
+    return cross_entropy(batch.adversarial, batch.labels, reduction="none")
+
+MIXED = MethodSpec(terms, objective, Mixed)
+COSINE = MethodSpec(terms, objective, Mixed, needs_cosine_head=True)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch, tiny_recipe):
+    (tmp_path / "my_methods.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return replace(tiny_recipe, epochs=1, segment_ends=(), method="my_methods:MIXED")
+
+
+def test_a_users_method_has_coefficients_of_its_own(own, digits):
+    natural, adversarial, labels = logits_of(0)
+    for alpha in (0.0, 0.25, 1.0):
+        recipe = own.replace({"coefficients.alpha": alpha})
+        found = method_of(recipe).terms(natural, adversarial, labels, 1.0)
+        expected = alpha * torch.nn.functional.cross_entropy(natural, labels, reduction="none")
+        torch.testing.assert_close(found.classification, expected)
+        assert recipe_from_plain(tomllib.loads(recipe_to_toml(recipe)), "it") == recipe
+    assert len(list(train(recipe, digits, initial_state(recipe, digits)))) == 1
+    for wrong, words in (({"coefficients.alpha": 2}, "alpha must be"), ({"coefficients.beta": 1}, "beta")):
+        with pytest.raises(InputError, match=words):
+            method_of(own.replace(wrong))
+    with pytest.raises(InputError, match=r'model.head must be "cosine"'):
+        method_of(own.replace({"method": "my_methods:COSINE", "model.head": "linear"}))
+
+
+def test_a_space_searches_them(tmp_path, own):
+    path = tmp_path / "space.toml"
+    space = SMALL_SPACE.replace("epochs = 4", 'epochs = 4\nmethod = "my_methods:MIXED"\ncoefficients = { alpha = 0.5 }')
+    space += '"coefficients.alpha" = { low = 0.1, high = 0.9 }\n'
+    path.write_text(space, encoding="utf-8")
+    study = read_study(path)
+    assert study.space["coefficients.alpha"].ends() == (0.1, 0.9)
+    assert params_of(study.recipe, study.space)["coefficients.alpha"] == 0.5
+    tried = with_params(study.recipe, params_of(study.recipe, study.space) | {"coefficients.alpha": 0.7})
+    assert method_of(tried).coefficients.alpha == 0.7
+    assert read_study(path, [("coefficients.alpha", 0.2)]).recipe.coefficients.plain() == {"alpha": 0.2}
+    path.write_text(space.replace("coefficients = { alpha = 0.5 }", ""), encoding="utf-8")
+    with pytest.raises(InputError, match=r"search\.coefficients\.alpha has no value in the recipe"):
+        read_study(path)

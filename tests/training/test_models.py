@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.training.models.architectures import LinearHead
 from hcpr_tune.training.models.classifier import (
-    ARCHITECTURES,
     CosineHead,
     build_model,
     load_weights,
     normalise_head,
     save_weights,
 )
-from hcpr_tune.training.recipe import MODELS, Model
+from hcpr_tune.training.models.registry import ARCHITECTURES
+from hcpr_tune.training.recipe import Model
 
 
 def small(seed: int = 0, width: int = 4, head_bias: bool = True) -> nn.Module:
@@ -108,7 +109,8 @@ def test_features_of_length_zero_give_the_bias():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long if name == "wide_resnet_34_10" else ()) for name in MODELS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.long if name == "wide_resnet_34_10" else ()) for name in ARCHITECTURES],
 )
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 16)])
 def test_every_architecture_gives_projected_cosine_logits(name, channels, side):
@@ -122,7 +124,7 @@ def test_every_architecture_gives_projected_cosine_logits(name, channels, side):
 
 
 def test_every_architecture_that_a_recipe_may_name_exists():
-    assert set(MODELS) == {"small_cnn", *ARCHITECTURES}
+    assert set(ARCHITECTURES) == set(Model.__dataclass_fields__["name"].metadata["bounds"].choices)
 
 
 def test_a_head_without_bias_has_none():
@@ -178,3 +180,27 @@ def test_a_file_that_does_not_hold_the_weights_is_refused_by_name(tmp_path, kind
         load_weights(small(), path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+OWN = """
+import torch
+from hcpr_tune import ArchitectureSpec
+
+def build(inputs):
+    pixels = inputs.channels * inputs.image_size[0] * inputs.image_size[1]
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(pixels, inputs.width), torch.nn.ReLU(), inputs.head(inputs.width)
+    )
+
+PERCEPTRON = ArchitectureSpec(build)
+"""
+
+
+def test_a_users_network_is_registered_as_a_built_in_one_is(tmp_path, monkeypatch):
+    (tmp_path / "my_networks.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for head, kind in (("cosine", CosineHead), ("linear", LinearHead)):
+        model = build_model(Model(name="my_networks:PERCEPTRON", width=5, head=head), 3, 7, 0, (8, 6))
+        assert model(torch.rand(2, 3, 8, 6)).shape == (2, 7)
+        assert isinstance(model[-1], kind)
+        assert model[1].out_features == 5

@@ -103,6 +103,8 @@ def test_a_recipe_reads_back_as_it_was_written(recipe, folder):
 def test_a_written_recipe_names_every_field():
     text = recipe_to_toml(Recipe())
     for name, _ in all_fields(Recipe):
+        if name == "coefficients" or name.startswith("coefficients."):
+            continue  # of an own method; left out where there are none
         assert name.rpartition(".")[2] in text
 
 

@@ -75,7 +75,7 @@ def step(state: TrainingState, images: Tensor, labels: Tensor, noise: Tensor) ->
         images + settings.initial_noise * noise,
     )
     accuracy, consistency = update(
-        RECIPE, method_of("hcpr"), state, images, adversarial, labels, EpochSettings.of(RECIPE, 1)
+        RECIPE, method_of(RECIPE), state, images, adversarial, labels, EpochSettings.of(RECIPE, 1)
     )
     return (accuracy + consistency).item()
 
@@ -110,7 +110,7 @@ def test_momentum_of_the_head_is_what_gives_the_published_raw_rows(reference):
 def test_the_loops_attack_is_this_ascent_from_its_generators_noise(reference, case):
     state = start(reference, case)
     images, labels, _ = batches(reference, case)[0]
-    found = attack(RECIPE, method_of("hcpr"), state, images, labels, STEPS, torch.Generator().manual_seed(11))
+    found = attack(RECIPE, method_of(RECIPE), state, images, labels, STEPS, torch.Generator().manual_seed(11))
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(11), dtype=images.dtype)
     hcpr = RECIPE.hcpr
     natural = state.model.eval()(images).detach()

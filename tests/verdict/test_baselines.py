@@ -11,7 +11,8 @@ from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.spec.study import study_to_plain
 from hcpr_tune.search.spec.study_file import find_space, read_study, study_from_plain
-from hcpr_tune.training.recipe import COSINE_METHODS, METHODS, Hypersphere
+from hcpr_tune.training.methods.registry import METHODS
+from hcpr_tune.training.recipe import Hypersphere
 from hcpr_tune.verdict.baselines import baseline_candidate, baseline_study, check_methods
 from tests.search.histories import history_of, reached, suggested
 
@@ -59,7 +60,7 @@ def test_task_length_rungs_network_and_evaluation_are_the_studys_and_so_is_the_t
     for name in ("task", "epochs", "batch_size", "lr_schedule", "evaluation", "augmentation", "precision", "threads"):
         assert getattr(theirs, name) == getattr(ours, name)
     assert theirs.model.name == ours.model.name
-    assert theirs.network.head == ("cosine" if method in COSINE_METHODS else "linear")
+    assert theirs.network.head == ("cosine" if METHODS[method].needs_cosine_head else "linear")
     assert (baseline.rungs, baseline.goal) == (study.rungs, study.goal)
     assert baseline.asha_config.worker_seconds == pytest.approx(5400.0)
     assert baseline.asha_config.seconds == float("inf")

@@ -10,7 +10,6 @@ from typing import Any
 from hcpr_tune.common.settings import (
     as_float,
     check,
-    dotted_names,
     shorten,
     show,
     unknown_key,
@@ -27,7 +26,7 @@ from hcpr_tune.search.spec.dimensions import (
     Value,
     field_of,
 )
-from hcpr_tune.training.recipe import Recipe
+from hcpr_tune.training.recipe import COEFFICIENT, Recipe, fields_of
 
 MOST_CHOICES, MOST_EXTRA_VALUES = 1000, 100
 """Limits of a dimension."""
@@ -38,8 +37,13 @@ KEYS = ("low", "high", "log", "extra_values", "choices", "when", "prior")
 """Allowed keys in the table of a dimension."""
 
 
-def read_dimension(name: str, entry: Any, where: str) -> Dimension:
-    fields = dotted_names(Recipe)
+def read_dimension(name: str, entry: Any, recipe: Recipe, where: str) -> Dimension:
+    """A dimension from its table. `recipe` is that of trial 0, which gives an own method's coefficients their types."""
+    fields = fields_of(recipe)
+    if COEFFICIENT.fullmatch(field_of(name)) and field_of(name) not in fields:
+        raise InputError(
+            f"search.{name} has no value in the recipe; give trial 0's value as recipe.{field_of(name)} ({where})"
+        )
     if field_of(name) not in fields:
         raise unknown_key(f"search.{name}", fields, where, "search.", "field of the recipe")
     if "@" in name and not LABEL.fullmatch(name.partition("@")[2]):

@@ -35,7 +35,7 @@ def space_schema() -> dict[str, Any]:
                 for name, (hint, item) in dotted_names(Recipe).items()
                 if not name.startswith(FIXED) and typing.get_origin(hint) is not tuple
             },
-            "patternProperties": {"@": {"$ref": "#/definitions/dimension"}},
+            "patternProperties": {key: {"$ref": "#/definitions/dimension"} for key in ("@", r"^coefficients\.")},
         },
         "first_points": {
             "type": "array",
@@ -98,6 +98,8 @@ def table(cls: type[Settings]) -> dict[str, Any]:
 def entry(hint: Any, item: dataclasses.Field[Any]) -> dict[str, Any]:
     """The schema of one setting."""
     doc = {"description": item.metadata["doc"]}
+    if isinstance(hint, type) and hasattr(hint, "from_table"):
+        return doc | {"type": "object", "additionalProperties": {"type": ["number", "string", "boolean"]}}
     if isinstance(hint, type) and issubclass(hint, Settings):
         inner = table(hint)
         return doc | ({"anyOf": [inner, {"type": "number"}]} if hasattr(hint, "from_plain") else inner)

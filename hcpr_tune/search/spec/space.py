@@ -9,7 +9,6 @@ from typing import Any
 
 from hcpr_tune.common.settings import (
     Settings,
-    dotted_names,
     show,
     unknown_key,
 )
@@ -17,7 +16,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.dimension_tables import given_twice, read_dimension
 from hcpr_tune.search.spec.dimensions import Choice, Params, Space, Value, active_params, field_of
 from hcpr_tune.search.spec.points import params_of, with_params
-from hcpr_tune.training.recipe import Recipe
+from hcpr_tune.training.recipe import Coefficients, Recipe, is_field
 
 MOST_DIMENSIONS, MOST_CORNERS = 200, 20_000
 """Limits of a space. Pairs of corners are limited because each is checked before a search starts."""
@@ -34,7 +33,7 @@ def read_space(tables: Mapping[str, Any], recipe: Recipe, where: str) -> Space:
             f"search must have at most {MOST_DIMENSIONS} dimensions, got {len(leaves)};"
             f" fix the others in [recipe] ({where})"
         )
-    unordered = {name: read_dimension(name, entry, where) for name, entry in sorted(leaves.items())}
+    unordered = {name: read_dimension(name, entry, recipe, where) for name, entry in sorted(leaves.items())}
     space = _parents_first(unordered, where)
     _check_shared_fields(space, where)
     for name, value in params_of(recipe, space).items():
@@ -127,6 +126,8 @@ def _check_corners(recipe: Recipe, space: Space, where: str) -> None:
 
 def _replaced(settings: Settings, values: Mapping[str, Value]) -> Settings:
     """`with_params` for values that have the types of their fields, ten times as fast: only what changes is rebuilt."""
+    if isinstance(settings, Coefficients):
+        return Coefficients.from_table({**settings.plain(), **values})
     own: dict[str, Any] = {}
     below: dict[str, dict[str, Value]] = {}
     for name, value in values.items():
@@ -189,7 +190,7 @@ def _lay(tables: dict[str, Any], name: str, entry: Any, prefix: str, where: str)
         _lay(inner, rest, entry, f"{path}.", where)
     elif key not in tables:
         tables[key] = entry
-    elif isinstance(tables[key], dict) and isinstance(entry, dict) and field_of(path) not in dotted_names(Recipe):
+    elif isinstance(tables[key], dict) and isinstance(entry, dict) and not is_field(field_of(path)):
         for inner_key, inner in entry.items():
             _lay(tables[key], inner_key, inner, f"{path}.", where)
     else:

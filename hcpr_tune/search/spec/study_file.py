@@ -27,7 +27,7 @@ from hcpr_tune.search.spec.settings import EarlyStopping, StudySettings
 from hcpr_tune.search.spec.space import nested, read_space
 from hcpr_tune.search.spec.study import DERIVED, StudySpec, rung_epochs, study_to_plain, study_to_toml
 from hcpr_tune.training.data.registry import FOLDER
-from hcpr_tune.training.recipe import Recipe, Task, recipe_from_plain
+from hcpr_tune.training.recipe import Recipe, Task, is_field, recipe_from_plain
 
 
 def find_space(name: str, option: str = "--space") -> Path:
@@ -117,7 +117,7 @@ def _override(tables: dict[str, Any], dotted: str, value: Any, where: str) -> di
     recipe_fields = dotted_names(Recipe)
     head = dotted.partition(".")[0]
     known = {item.name for item in fields(StudySettings)} | {"recipe", "task", "search", "first_points"}
-    if head not in known and (dotted in recipe_fields or head in {name.partition(".")[0] for name in recipe_fields}):
+    if head not in known and (is_field(dotted) or head in {name.partition(".")[0] for name in recipe_fields}):
         dotted, head = f"recipe.{dotted}", "recipe"
     if head not in known:
         raise unknown_key(dotted, [*known, *recipe_fields], where)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,20 +25,9 @@ from hcpr_tune.training.models.architectures import (
     HeadFactory,
     LinearHead,
     PreActivationBlock,
-    SmallCnn,
-    preact_resnet18,
-    resnet18,
-    wide_resnet,
 )
+from hcpr_tune.training.models.registry import ARCHITECTURES, ArchitectureSpec, NetworkInputs
 from hcpr_tune.training.recipe import Model
-
-ARCHITECTURES: dict[str, Callable[[int, HeadFactory], nn.Module]] = {
-    "resnet18": resnet18,
-    "preact_resnet18": preact_resnet18,
-    "wide_resnet_28_10": partial(wide_resnet, 28, 10),
-    "wide_resnet_34_10": partial(wide_resnet, 34, 10),
-}
-"""Built-in architectures, except small_cnn, which has a width."""
 
 
 @torch.no_grad()
@@ -121,14 +109,16 @@ def _network(settings: Model, channels: int, classes: int, image_size: tuple[int
         kind = CosineHead if settings.head == "cosine" else LinearHead
         return kind(features, classes, settings.head_bias)
 
-    if settings.name == "small_cnn":
-        return SmallCnn(channels, settings.width, head)
+    inputs = NetworkInputs(channels, classes, image_size, settings.width, head)
     if settings.name in ARCHITECTURES:
-        return ARCHITECTURES[settings.name](channels, head)
+        return ARCHITECTURES[settings.name].build(inputs)
     if settings.name.startswith("torchvision:"):
         return _from_torchvision(settings, channels, classes, image_size, head)
-    factory = plugins.load(settings.name, "model.name")
-    own = plugins.call(factory, settings.name, "model.name", classes=classes, channels=channels)
+    factory = plugins.load(settings.name, "model.name", ArchitectureSpec)
+    if isinstance(factory, ArchitectureSpec):
+        own = plugins.call(factory.build, settings.name, "model.name", inputs=inputs)
+    else:
+        own = plugins.call(factory, settings.name, "model.name", classes=classes, channels=channels)
     if not isinstance(own, nn.Module):
         raise InputError(
             f"model.name {settings.name} must return a torch.nn.Module, got {one_line(type(own).__name__)}; "

@@ -13,7 +13,7 @@ from hcpr_tune.common.text import clean
 from hcpr_tune.search.record.history import Trial
 from hcpr_tune.search.spec.dimensions import Choice, Dimension, Params, field_of
 from hcpr_tune.search.spec.study import StudySpec
-from hcpr_tune.training.recipe import Recipe
+from hcpr_tune.training.recipe import Recipe, field_of_coefficient
 
 BEST_ROBUST, BEST_CLEAN, BEST_EPOCH = (
     "best/robust_accuracy_validation",
@@ -64,7 +64,8 @@ def _column(name: str, dimension: Dimension, base: Params) -> Any:
 
     Its domain includes the recipe's value, which trials without the dimension show: TensorBoard hides values outside.
     """
-    doc: str = dotted_names(Recipe)[field_of(name)][1].metadata["doc"]
+    field = dotted_names(Recipe).get(field_of(name), (None, field_of_coefficient()))[1]
+    doc: str = field.metadata["doc"]
     info = api_pb2.HParamInfo(name=name, display_name=name, description=f"{doc} Searched: {dimension}.", differs=True)
     values: Any = list(dict.fromkeys([*dimension.ends(), *([base[name]] if name in base else [])]))
     info.type = next((kind for like, kind in KINDS.items() if isinstance(values[0], like)), api_pb2.DATA_TYPE_FLOAT64)
