@@ -78,7 +78,7 @@ class Searched:
 
 
 def begun(folder: Path, name: str, *overrides: tuple[str, Any]) -> Searched:
-    study = read_study(in_folder(folder) / "small.toml", overrides)
+    study = read_study(in_folder(folder) / "small.toml", [("resources.workers", 1), *overrides])
     study_folder = check_new(folder / "results", name)
     return Searched(*create(study_folder, study))
 

@@ -62,7 +62,7 @@ def local_ray():
 
 def searched(space: str, folder: Path, share: Share, *overrides: tuple[str, Any]) -> tuple[StudySpec, History]:
     """A whole search on the shared Ray."""
-    study = read_study(in_folder(folder, space) / "small.toml", overrides)
+    study = read_study(in_folder(folder, space) / "small.toml", [("resources.workers", 1), *overrides])
     study_folder = check_new(folder / "results", "one")
     history = runner.run(create(study_folder, study), share)
     return study, history
