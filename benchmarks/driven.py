@@ -90,7 +90,7 @@ def drive(options: argparse.Namespace) -> Plain:
     """One search in this process."""
     from hcpr_tune.errors import Interrupted
     from hcpr_tune.execution import runner
-    from hcpr_tune.execution.capacity import Share
+    from hcpr_tune.execution.connection.capacity import Share
     from hcpr_tune.search.record.lines import sealed_row
     from hcpr_tune.search.record.record import read_history
     from hcpr_tune.search.storage.studies import check_new, create

@@ -89,7 +89,7 @@ def turns(manager: Any, quick: Any, count: int = 40) -> list[float]:
 
 def record(options: argparse.Namespace) -> Plain:
     """Seconds of an event, from sealing to taking effect: written and flushed here, and written into a bucket too."""
-    from hcpr_tune.common.bucket import Bucket
+    from hcpr_tune.common.buckets.bucket import Bucket
     from hcpr_tune.search.record.segments import Segments
 
     plain = {"folder": appended(None), "without_flush": appended(None, flush=False)}
@@ -310,7 +310,7 @@ def checkpoints(options: argparse.Namespace) -> Plain:
 
 
 def kept(overrides: list[tuple[str, Any]], url: str, repeats: int) -> Plain:
-    from hcpr_tune.common.bucket import Bucket
+    from hcpr_tune.common.buckets.bucket import Bucket
     from hcpr_tune.search.storage.checkpoint_store import Scratch
     from hcpr_tune.training import checkpoints as module
     from hcpr_tune.training.loop import initial_state, train

@@ -127,7 +127,7 @@ def jobs(options: argparse.Namespace) -> Plain:
     to one whose process is still starting, and drops that, so that with jobs of a second most never come up.
     """
     from hcpr_tune.execution import runner
-    from hcpr_tune.execution.capacity import Share
+    from hcpr_tune.execution.connection.capacity import Share
     from hcpr_tune.search.record.lines import unsealed
     from hcpr_tune.search.spec.study_file import find_space, read_study
     from hcpr_tune.search.storage.studies import check_new, create

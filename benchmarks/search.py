@@ -709,7 +709,7 @@ def summary_of_rungs(trainings: list[Plain], ways: Sequence[str], rungs: Sequenc
 
 def driver(options: argparse.Namespace) -> None:
     """The command `driver`."""
-    from hcpr_tune.execution.capacity import Capacity, Share
+    from hcpr_tune.execution.connection.capacity import Capacity, Share
     from hcpr_tune.execution.ray_tune import RayTuneAdapter
     from hcpr_tune.execution.search_jobs import search_driver
     from hcpr_tune.search.record.record import Record

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.api.recorded_study import RecordedStudy
 from hcpr_tune.api.search_request import Extension, SearchRequest, SpaceSource, resumed_search, search_of_program
 from hcpr_tune.api.trust import Trust, begin, named_in_study
-from hcpr_tune.common.location import Location
+from hcpr_tune.common.buckets.location import Location
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
-from hcpr_tune.execution.ray_options import LOOPBACK, RayOptions
+from hcpr_tune.execution.connection.ray_options import LOOPBACK, RayOptions
 from hcpr_tune.views.search_progress import SearchProgress
 
 if TYPE_CHECKING:

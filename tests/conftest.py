@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hcpr_tune.execution.cluster import RAY_SETTINGS
+from hcpr_tune.execution.connection.cluster import RAY_SETTINGS
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.spec.study_file import read_study
 

@@ -10,13 +10,13 @@ from hcpr_tune.api.sizes import measuring
 from hcpr_tune.api.trust import begin, named_in_study, option_again
 from hcpr_tune.common.shell import option, typed
 from hcpr_tune.errors import ClusterLost, InputError, Interrupted, StorageError
-from hcpr_tune.execution.host import interruptible
-from hcpr_tune.execution.ray_options import LOOPBACK, RayOptions
+from hcpr_tune.execution.connection.host import interruptible
+from hcpr_tune.execution.connection.ray_options import LOOPBACK, RayOptions
 from hcpr_tune.views.search_progress import SearchProgress, SearchStart
 
 if TYPE_CHECKING:
     from hcpr_tune.api.search_request import SearchRequest
-    from hcpr_tune.execution.capacity import Share
+    from hcpr_tune.execution.connection.capacity import Share
     from hcpr_tune.search.record.results import StoredStudy
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.training.recipe import Recipe
@@ -95,7 +95,7 @@ def run_search(
     begun, and `StorageError`, `ClusterLost` and `PluginError` with the command that resumes the study.
     """
     from hcpr_tune.common.files import node_folder
-    from hcpr_tune.execution.cluster import allot, connected
+    from hcpr_tune.execution.connection.cluster import allot, connected
     from hcpr_tune.execution.probing import check_data
     from hcpr_tune.search.storage.studies import exists
     from hcpr_tune.training.data.node_cache import release

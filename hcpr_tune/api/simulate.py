@@ -16,8 +16,8 @@ from hcpr_tune.api.sizes import measuring
 from hcpr_tune.api.trust import Trust, named_in_study, trust_decisions, trust_space
 from hcpr_tune.common.shell import same_again
 from hcpr_tune.errors import InputError
-from hcpr_tune.execution.host import interruptible
-from hcpr_tune.execution.ray_options import RayOptions
+from hcpr_tune.execution.connection.host import interruptible
+from hcpr_tune.execution.connection.ray_options import RayOptions
 
 if TYPE_CHECKING:
     from hcpr_tune.search.spec.study import StudySpec
@@ -218,7 +218,7 @@ class Simulator:
 
 def probe_workers(spec: StudySpec, ray: RayOptions, where: str) -> tuple[int, list[Plain]]:
     """The number of trials at once on Ray, and what the published recipe costs on each of the probed workers."""
-    from hcpr_tune.execution.cluster import allot, connected
+    from hcpr_tune.execution.connection.cluster import allot, connected
     from hcpr_tune.execution.probing import probe_cluster
 
     if ray.address is None:

@@ -17,12 +17,12 @@ from hcpr_tune.common.paths import is_file, reading
 from hcpr_tune.common.shell import command, storage_words, typed
 from hcpr_tune.common.text import named
 from hcpr_tune.errors import ClusterLost, InputError, Interrupted, MovedOn, StorageError
-from hcpr_tune.execution.host import interruptible
-from hcpr_tune.execution.ray_options import RayOptions
+from hcpr_tune.execution.connection.host import interruptible
+from hcpr_tune.execution.connection.ray_options import RayOptions
 from hcpr_tune.views.search_progress import SearchProgress
 
 if TYPE_CHECKING:
-    from hcpr_tune.execution.capacity import Share
+    from hcpr_tune.execution.connection.capacity import Share
     from hcpr_tune.search.record.events.search import Request
     from hcpr_tune.search.record.results import StoredStudy
     from hcpr_tune.search.spec.study import StudySpec
@@ -103,7 +103,7 @@ class _Evaluation:
         self._request, self._ray, self._trust, self._progress = request, ray, trust, progress
 
     def run(self, scratch: Path) -> VerdictResult:
-        from hcpr_tune.execution.cluster import allot, connected
+        from hcpr_tune.execution.connection.cluster import allot, connected
         from hcpr_tune.verdict.baselines import check_methods
         from hcpr_tune.verdict.run import known_state
 

@@ -17,7 +17,7 @@ from hcpr_tune.common.settings import show
 from hcpr_tune.common.shell import study_command
 from hcpr_tune.common.text import clean, first_line
 from hcpr_tune.errors import InputError
-from hcpr_tune.execution.access import is_loopback
+from hcpr_tune.execution.connection.access import is_loopback
 from hcpr_tune.execution.jobs import DASHBOARD, job_client, on_head
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ BEGIN_SECONDS = 120.0
 
 def detach(options: argparse.Namespace, request: SearchRequest) -> int:
     """Begin or extend the study, hand it to the cluster, and return once its driver leads it."""
-    from hcpr_tune.common.bucket import is_bucket
-    from hcpr_tune.execution.cluster import connected, shipped
+    from hcpr_tune.common.buckets.bucket import is_bucket
+    from hcpr_tune.execution.connection.cluster import connected, shipped
     from hcpr_tune.execution.runner import recording
     from hcpr_tune.search.storage.studies import exists
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hcpr_tune.api.search_request import SpaceSource
 from hcpr_tune.api.trust import Trust
 from hcpr_tune.cli.flags import SEARCH, flag_of
-from hcpr_tune.execution.ray_options import RayOptions
+from hcpr_tune.execution.connection.ray_options import RayOptions
 
 
 def trust_of(options: argparse.Namespace, more: Iterable[object] = ()) -> Trust:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.errors import InputError
-from hcpr_tune.execution.capacity import Share
+from hcpr_tune.execution.connection.capacity import Share
 from hcpr_tune.search.spec.study import StudySpec
 
 PROBE_SECONDS = 80.0

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.common.files import sweep
 from hcpr_tune.errors import Interrupted, MovedOn, StorageError
-from hcpr_tune.execution.capacity import Capacity, Share, check_own_ray, requested
-from hcpr_tune.execution.host import borrowed
+from hcpr_tune.execution.connection.capacity import Capacity, Share, check_own_ray, requested
+from hcpr_tune.execution.connection.host import borrowed
 from hcpr_tune.search.record.events.fields import DriverFacts
 from hcpr_tune.search.record.events.search import BeginEvent, Request
 from hcpr_tune.search.record.history import History

@@ -9,7 +9,7 @@ from typing import Any
 from hcpr_tune.common.files import sweep, write_bytes_whole
 from hcpr_tune.common.shell import typed
 from hcpr_tune.errors import MovedOn
-from hcpr_tune.execution.capacity import Capacity, Share
+from hcpr_tune.execution.connection.capacity import Capacity, Share
 from hcpr_tune.execution.runner import NAMED_VERSIONS, driver_facts, ending, run_on_ray
 from hcpr_tune.search.record.events.verdict import VerdictBeginEvent, VerdictEvent
 from hcpr_tune.search.record.record import Hearing, Record

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hcpr_tune.common.buckets.location import Location
 from hcpr_tune.common.files import read_text
-from hcpr_tune.common.location import Location
 from hcpr_tune.common.paths import is_file
 from hcpr_tune.common.shell import typed
 from hcpr_tune.search.record.events.search import TestAccessEvent, TestNumbersEvent

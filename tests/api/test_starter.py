@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from hcpr_tune.api.downloads import download
-from hcpr_tune.api.starter import starter_space
+from hcpr_tune.api.datasets.downloads import download
+from hcpr_tune.api.datasets.starter import starter_space
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.training.data.dataset import load_data

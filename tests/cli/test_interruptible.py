@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from hcpr_tune.execution.host import interruptible
+from hcpr_tune.execution.connection.host import interruptible
 
 NAMES = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from hcpr_tune.cli import main as cli
-from hcpr_tune.common.bucket import Bucket
+from hcpr_tune.common.buckets.bucket import Bucket
 from hcpr_tune.search.record.segments import SEGMENTS
 from hcpr_tune.search.storage.lease import BEAT_SECONDS, Lease
 from tests.s3 import s3_server

@@ -10,7 +10,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 
-from hcpr_tune.execution.cluster import Cluster, connected
+from hcpr_tune.execution.connection.cluster import Cluster, connected
 
 NAME = "the driver"
 """Of this process among the cluster's jobs."""

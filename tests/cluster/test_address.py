@@ -81,7 +81,7 @@ def test_a_search_joins_a_running_cluster(cluster, space_file):
     assert done.returncode == 0, done.stderr
     assert (space_file.parent / "results" / "joined" / "best" / "model.safetensors").exists()
     code = (
-        "import sys, ray; from hcpr_tune.execution.cluster import connected\n"
+        "import sys, ray; from hcpr_tune.execution.connection.cluster import connected\n"
         "def where():\n  import hcpr_tune; return hcpr_tune.__file__\n"
         "with connected(sys.argv[1]): print(ray.get(ray.remote(where).remote()))"
     )

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from hcpr_tune.execution import runner
-from hcpr_tune.execution.capacity import Share
-from hcpr_tune.execution.cluster import Cluster
+from hcpr_tune.execution.connection.capacity import Share
+from hcpr_tune.execution.connection.cluster import Cluster
 from hcpr_tune.execution.ray_metrics import STATES, RayMetrics
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.record import read_history

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hcpr_tune.execution.local_ray import processes_of
+from hcpr_tune.execution.connection.local_ray import processes_of
 from tests.cluster.test_faults import LONG_EPOCHS, follow
 from tests.cluster.test_search import in_folder, record_of
 

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from hcpr_tune.execution import runner
-from hcpr_tune.execution.capacity import Share
+from hcpr_tune.execution.connection.capacity import Share
 from hcpr_tune.execution.ray_tune import RayTuneAdapter
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.record import read_history

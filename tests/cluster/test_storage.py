@@ -63,7 +63,7 @@ def test_a_killed_search_goes_on_from_the_bucket_on_another_machine_and_no_secre
     jobs = [(e["trial"], e["end"]) for e in record_of(tmp_path, "far") if e["event"] == "job_end"]
     assert len(set(jobs)) == len(jobs)
     # All that people look at is in the bucket too, and nothing of the session before is left beside it.
-    from hcpr_tune.common.bucket import Bucket
+    from hcpr_tune.common.buckets.bucket import Bucket
 
     there = Bucket(f"{storage}/far").sizes()
     copies = {path.relative_to(tmp_path / "results/far").as_posix() for path in (tmp_path / "results/far").rglob("*")}
@@ -107,7 +107,7 @@ def test_a_damaged_checkpoint_in_the_bucket_is_done_without_and_the_rest_is_clea
     background,
     tmp_path,
 ):
-    from hcpr_tune.common.bucket import Bucket
+    from hcpr_tune.common.buckets.bucket import Bucket
 
     _, storage = stored
     process = begun(background, tmp_path, storage, "hurt")

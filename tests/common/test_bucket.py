@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from hcpr_tune.common.bucket import Bucket, is_bucket
-from hcpr_tune.common.bucket_connection import BucketConnection
+from hcpr_tune.common.buckets.bucket import Bucket, is_bucket
+from hcpr_tune.common.buckets.connection import BucketConnection
 from hcpr_tune.errors import InputError, StorageError
 from tests.s3 import SECRET, S3Server, s3_server
 
@@ -61,7 +61,7 @@ def test_a_bucket_is_told_from_a_path(text: str, answer: bool) -> None:
 
 def test_pyarrow_is_not_imported_before_it_is_used() -> None:
     code = (
-        "import sys; from hcpr_tune.common.bucket import Bucket; Bucket('s3://b/x').child('y');"
+        "import sys; from hcpr_tune.common.buckets.bucket import Bucket; Bucket('s3://b/x').child('y');"
         " print('pyarrow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
@@ -331,7 +331,7 @@ def test_a_store_that_comes_back_is_used_again(bucket: Bucket, server: S3Server)
 def test_a_write_that_failed_leaves_what_was_there(
     bucket: Bucket, server: S3Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], size: int
 ) -> None:
-    monkeypatch.setattr("hcpr_tune.common.bucket.PAUSES_S", ())
+    monkeypatch.setattr("hcpr_tune.common.buckets.bucket.PAUSES_S", ())
     bucket.write("x", b"good")
     server.stop()
     with pytest.raises(StorageError) as caught:
@@ -446,9 +446,7 @@ def test_an_object_is_read_in_one_request_however_large_it_is(
 
 def test_a_process_that_used_a_store_ends_quietly(server: S3Server) -> None:
     name = server.new_bucket()
-    code = (
-        f"from hcpr_tune.common.bucket import Bucket; b = Bucket('s3://{name}'); b.write('x', b'1'); print(b.read('x'))"
-    )
+    code = f"from hcpr_tune.common.buckets.bucket import Bucket; b = Bucket('s3://{name}'); b.write('x', b'1'); print(b.read('x'))"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30, check=True
     )

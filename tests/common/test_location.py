@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hcpr_tune.common.bucket import Bucket
-from hcpr_tune.common.location import Location
+from hcpr_tune.common.buckets.bucket import Bucket
+from hcpr_tune.common.buckets.location import Location
 from hcpr_tune.search.record.results import StudyFolder
 from hcpr_tune.search.storage.lease import LeaseHolder, refusal
 from hcpr_tune.views.next_commands import about

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hcpr_tune.api.search import resume_command
 from hcpr_tune.cli import main as cli
 from hcpr_tune.cli.options import ray_of
-from hcpr_tune.common.location import Location
+from hcpr_tune.common.buckets.location import Location
 from hcpr_tune.common.shell import command, option, same_again, study_command, typed
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StoredStudy, StudyFolder

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.execution import access
-from hcpr_tune.execution.access import checked_address, ensure_token, has_token
+from hcpr_tune.execution.connection import access
+from hcpr_tune.execution.connection.access import checked_address, ensure_token, has_token
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from hcpr_tune.errors import ClusterLost, InputError
-from hcpr_tune.execution import cluster
-from hcpr_tune.execution.access import checked_address, ensure_token, is_loopback
-from hcpr_tune.execution.capacity import SILENT_SECONDS, Capacity, Head, Share
-from hcpr_tune.execution.cluster import Cluster, allot, shipped
+from hcpr_tune.execution.connection import cluster
+from hcpr_tune.execution.connection.access import checked_address, ensure_token, is_loopback
+from hcpr_tune.execution.connection.capacity import SILENT_SECONDS, Capacity, Head, Share
+from hcpr_tune.execution.connection.cluster import Cluster, allot, shipped
 from hcpr_tune.search.spec.settings import Resources
 
 

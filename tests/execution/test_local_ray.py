@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.execution import local_ray
-from hcpr_tune.execution.local_ray import (
+from hcpr_tune.execution.connection import local_ray
+from hcpr_tune.execution.connection.local_ray import (
     LOCAL_ONLY,
     LONGEST_SOCKET,
     MARK,
@@ -90,7 +90,7 @@ def test_what_ray_starts_has_room_for_sockets_and_files_and_this_process_its_env
 KILLED = """
 import os, subprocess, sys
 from pathlib import Path
-from hcpr_tune.execution import local_ray
+from hcpr_tune.execution.connection import local_ray
 local_ray._parents = lambda: [Path(sys.argv[1])]
 with local_ray.private_folder() as root:
     child = subprocess.Popen(

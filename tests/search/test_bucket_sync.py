@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hcpr_tune.common.bucket import Bucket
+from hcpr_tune.common.buckets.bucket import Bucket
 from hcpr_tune.errors import StorageError
 from hcpr_tune.search.storage.bucket_sync import BucketSync
 from tests.s3 import s3_server

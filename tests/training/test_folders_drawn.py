@@ -21,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from hcpr_tune.api.starter import starter_space
+from hcpr_tune.api.datasets.starter import starter_space
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.data.sources import check_test_part, has_test_part, open_pool
 from hcpr_tune.training.data.splits import split_pool

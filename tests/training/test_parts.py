@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hcpr_tune.api.starter import look, starter_space
+from hcpr_tune.api.datasets.starter import look, starter_space
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.data.dataset import load_data, source_identity
 from hcpr_tune.training.data.heldout import open_test
@@ -267,7 +267,7 @@ def test_a_folder_that_cannot_be_there_is_one_line(tmp_path, name, monkeypatch):
 LOCKED = """
 import os, sys
 from hcpr_tune.errors import InputError
-from hcpr_tune.api.starter import starter_space
+from hcpr_tune.api.datasets.starter import starter_space
 from hcpr_tune.training.recipe import Task
 from hcpr_tune.training.data.sources import check_test_part, open_pool
 from pathlib import Path

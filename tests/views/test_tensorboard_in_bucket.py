@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-import hcpr_tune.common.bucket
-from hcpr_tune.common.bucket import Bucket
+import hcpr_tune.common.buckets.bucket
+from hcpr_tune.common.buckets.bucket import Bucket
 from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.search.storage.bucket_sync import BucketSync
@@ -96,7 +96,7 @@ def test_a_bucket_that_is_away_costs_pictures_only(folder, study, tmp_path, monk
     history = history_of()
     view = TensorBoardView(StoredStudy(folder, study, history))
     uploaded(folder, tmp_path, 0, 3, picture())
-    monkeypatch.setattr(hcpr_tune.common.bucket, "PAUSES_S", ())
+    monkeypatch.setattr(hcpr_tune.common.buckets.bucket, "PAUSES_S", ())
     s3_server.stop()
     tell(view, history, suggested(0), job(0, 0, 3), rung(0, 3, 50))
     view.close()

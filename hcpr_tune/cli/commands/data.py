@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
 
 @outlets(forgiving=True)
 def run(options: argparse.Namespace) -> int:
-    from hcpr_tune.api.downloads import download
+    from hcpr_tune.api.datasets.downloads import download
 
     download(options.name, Path(options.root), print)
     return COMPLETED

@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from hcpr_tune.api.starter import look, starter_space
+    from hcpr_tune.api.datasets.starter import look, starter_space
     from hcpr_tune.common.files import write_whole
     from hcpr_tune.training.data.parts import dataset_folder
     from hcpr_tune.views.wording import printable

@@ -20,7 +20,7 @@ from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_folder_of, check_writable, exists, is_dir
 from hcpr_tune.common.shell import command, option
 from hcpr_tune.errors import InputError
-from hcpr_tune.execution.ray_options import RayOptions
+from hcpr_tune.execution.connection.ray_options import RayOptions
 from hcpr_tune.views.terminal.console import make_console, print_lines
 
 if TYPE_CHECKING:

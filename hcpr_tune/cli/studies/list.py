@@ -69,8 +69,8 @@ def run(options: argparse.Namespace) -> int:
 
 def told(storage: str, name: str) -> dict[str, Any] | None:
     """What the list says of a study; None where there is none, but something else below its name."""
-    from hcpr_tune.common.bucket import Bucket, is_bucket
-    from hcpr_tune.common.location import Location
+    from hcpr_tune.common.buckets.bucket import Bucket, is_bucket
+    from hcpr_tune.common.buckets.location import Location
     from hcpr_tune.search.record.segments import read_segments
     from hcpr_tune.search.storage.object_store import FolderObjectStore
 

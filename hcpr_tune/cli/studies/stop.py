@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Leave the request where the driver looks, and wait for its end."""
-    from hcpr_tune.execution.local_ray import end_leftovers
+    from hcpr_tune.execution.connection.local_ray import end_leftovers
 
     study = Study.of(options.storage, options.name, "stop ")
     if not study.is_running:

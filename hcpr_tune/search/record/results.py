@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from hcpr_tune.common.buckets.location import Location
 from hcpr_tune.common.files import write_json, write_whole
-from hcpr_tune.common.location import Location
 from hcpr_tune.search.record.history import Event, History, Job, Trial
 from hcpr_tune.search.record.ledger import ledger, plan_plain
 from hcpr_tune.search.record.metrics import best_metrics, metrics_line, rungs_plain, trials_csv
@@ -21,7 +21,7 @@ from hcpr_tune.search.storage.object_store import FolderObjectStore, ObjectStore
 from hcpr_tune.training.recipe import Recipe, recipe_to_toml
 
 if TYPE_CHECKING:
-    from hcpr_tune.common.bucket import Bucket
+    from hcpr_tune.common.buckets.bucket import Bucket
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from hcpr_tune.common.bucket import Bucket
+from hcpr_tune.common.buckets.bucket import Bucket
 from hcpr_tune.errors import StorageError
 from hcpr_tune.search.record.history import Event, History
 

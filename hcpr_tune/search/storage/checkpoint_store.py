@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from hcpr_tune.common.buckets.location import is_bucket
 from hcpr_tune.common.files import copy_whole
-from hcpr_tune.common.location import is_bucket
 from hcpr_tune.search.storage.object_store import FolderObjectStore
 from hcpr_tune.training import manifest
 
 if TYPE_CHECKING:
-    from hcpr_tune.common.bucket import Bucket
+    from hcpr_tune.common.buckets.bucket import Bucket
 
 WEIGHTS, EXAMPLES = "model.safetensors", "examples.png"
 TRAINING = re.compile(r"trial_\d+(_to_\d+)?|model_[0-9a-f]+")
@@ -211,7 +211,7 @@ class Scratch:
 
 def store_at(where: str) -> CheckpointStore:
     """The store in a folder or at the URL of a bucket."""
-    from hcpr_tune.common.bucket import Bucket
+    from hcpr_tune.common.buckets.bucket import Bucket
 
     return BucketStore(Bucket(where)) if is_bucket(where) else FolderStore(Path(where))
 
@@ -225,7 +225,7 @@ def drop_objects(bucket: Bucket, epoch: int) -> None:
 @contextmanager
 def workspace(where: str) -> Iterator[Workspace]:
     """The workspace for a folder or the URL of a bucket."""
-    from hcpr_tune.common.bucket import Bucket
+    from hcpr_tune.common.buckets.bucket import Bucket
 
     if not is_bucket(where):
         yield Here(Path(where))

@@ -15,8 +15,8 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
+from hcpr_tune.common.buckets.location import Location
 from hcpr_tune.common.files import machine_id, process_began
-from hcpr_tune.common.location import Location
 from hcpr_tune.common.shell import study_command
 from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.search.record.clock import elapsed

@@ -12,7 +12,7 @@ from hcpr_tune.errors import StorageError
 
 
 class ObjectStore(Protocol):
-    """Files that are read and replaced as a whole, such as `hcpr_tune.common.bucket.Bucket`.
+    """Files that are read and replaced as a whole, such as `hcpr_tune.common.buckets.bucket.Bucket`.
 
     Each method raises `StorageError`.
     """

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hcpr_tune.common import paths
-from hcpr_tune.common.bucket import Bucket
+from hcpr_tune.common.buckets.bucket import Bucket
+from hcpr_tune.common.buckets.location import is_bucket
 from hcpr_tune.common.files import read_text, write_bytes_whole, write_new, write_whole
-from hcpr_tune.common.location import is_bucket
 from hcpr_tune.common.paths import check_writable, is_dir, is_file, looked_at, reading
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.common.settings import show

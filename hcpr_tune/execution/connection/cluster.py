@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.execution.access import AUTO, LOCAL, checked_address, ensure_token
-from hcpr_tune.execution.capacity import Share, Waiting, living_nodes
-from hcpr_tune.execution.host import borrowed, restore
-from hcpr_tune.execution.local_ray import end_processes, private_folder, starting
-from hcpr_tune.execution.ray_options import LOOPBACK, NO_DASHBOARD
+from hcpr_tune.execution.connection.access import AUTO, LOCAL, checked_address, ensure_token
+from hcpr_tune.execution.connection.capacity import Share, Waiting, living_nodes
+from hcpr_tune.execution.connection.host import borrowed, restore
+from hcpr_tune.execution.connection.local_ray import end_processes, private_folder, starting
+from hcpr_tune.execution.connection.ray_options import LOOPBACK, NO_DASHBOARD
 from hcpr_tune.search.spec.settings import Resources
 
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
@@ -182,7 +182,7 @@ def shipped(plugins: Iterable[str]) -> dict[str, Any]:
     """A Ray runtime environment with the code that the nodes may lack. Downloads nothing."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # the driver was submitted with its code
         return {}
-    modules = {Path(__file__).parents[1]}
+    modules = {Path(__file__).parents[2]}
     for plugin in plugins:
         top = plugin.partition(":")[0].partition(".")[0]
         spec = importlib.util.find_spec(top) if ":" in plugin else None

@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.execution.local_ray import MARK
+from hcpr_tune.execution.connection.local_ray import MARK
 
 AUTO, LOCAL = "auto", "local"
 CURRENT = "ray_current_cluster"

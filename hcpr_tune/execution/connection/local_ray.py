@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.execution.host import restore
+from hcpr_tune.execution.connection.host import restore
 
 PREFIX = "hcpr_tune-ray-"
 LOCK, INSIDE = "driver", "r"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
-from hcpr_tune.common.bucket_connection import (
+from hcpr_tune.common.buckets.connection import (
     CREDENTIALS,
     BucketConnection,
     object_sizes,
@@ -19,9 +19,9 @@ from hcpr_tune.common.bucket_connection import (
     unless_missing,
     write_object,
 )
+from hcpr_tune.common.buckets.location import SCHEME, Location
+from hcpr_tune.common.buckets.location import is_bucket as is_bucket
 from hcpr_tune.common.files import write_bytes_whole
-from hcpr_tune.common.location import SCHEME, Location
-from hcpr_tune.common.location import is_bucket as is_bucket
 from hcpr_tune.errors import InputError, StorageError
 
 # Options after the `?` of a URL. The names are pyarrow's, so that the same URL works for anything that uses pyarrow.
