@@ -14,10 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from hcpr_tune.execution.cluster import RAY_SETTINGS
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.spec.study_file import read_study
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models are so small that threads would wait for each other
+
+# Ray reads these when it is first imported, which a test of something else may do before one of a search.
+for name, value in RAY_SETTINGS.items():
+    os.environ.setdefault(name, value)
 
 ROOT = Path(__file__).parent.parent
 

@@ -142,7 +142,7 @@ class RecordedStudy:
         from hcpr_tune.views.report.report import write_report
 
         target = None if path is None else Path(path)
-        return write_report(StoredStudy(self.folder, self.spec, self.history), self.is_running, path=target)
+        return write_report(self._stored, self.is_running, path=target)
 
     @property
     def lease(self) -> LeaseHolder | None:

@@ -165,9 +165,10 @@ def check_trackers(searched: Searched) -> dict[Any, Any]:
     """MLflow's runs, if they and W&B's show what the record says."""
     assert [view.trouble for view in searched.listeners] == ["", "", ""]
     runs = mlflow_runs()
-    as_recorded(searched.history, runs, "mlflow", searched.study)
+    name = searched.folder.root.name
+    as_recorded(searched.history, runs, "mlflow", searched.study, name)
     wandb = searched.folder.root.parents[1] / "wandb"
-    as_recorded(searched.history, wandb_runs(wandb), "wandb", searched.study)
+    as_recorded(searched.history, wandb_runs(wandb), "wandb", searched.study, name)
     return runs
 
 

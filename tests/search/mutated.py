@@ -142,7 +142,11 @@ def new_dimension(draw: random.Random, tables: dict[str, Any]) -> None:
     search = tables.setdefault("search", {})
     if not isinstance(search, dict):
         return
-    parents = [one for one, table in search.items() if isinstance(table, dict) and table.get("choices")]
+    parents = [
+        one
+        for one, table in search.items()
+        if isinstance(table, dict) and isinstance(table.get("choices"), list) and table["choices"]
+    ]
     if parents and draw.random() < 0.4:
         for parent in draw.sample(parents, min(len(parents), draw.randint(1, 2))):
             choices = search[parent]["choices"]

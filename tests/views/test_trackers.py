@@ -193,7 +193,9 @@ ENDS = {
 }
 
 
-def as_recorded(history: History, found: dict[str, Found], name: str, study: StudySpec) -> None:
+def as_recorded(
+    history: History, found: dict[str, Found], name: str, study: StudySpec, study_name: str = "mine"
+) -> None:
     """Every run is there once, with every point of the record once."""
     assert set(found) == {"study", *(f"trial_{number:04d}" for number in history.trials)}
     for trial in history.trials.values():
@@ -206,7 +208,7 @@ def as_recorded(history: History, found: dict[str, Found], name: str, study: Stu
         assert run.curves == wanted
         assert run.params.items() >= {k: str(v) if name == "mlflow" else v for k, v in trial.params.items()}.items()
         assert run.params["source"] == trial.source
-        assert run.tags.items() >= {"study": "mine", "trial": str(trial.number)}.items()
+        assert run.tags.items() >= {"study": study_name, "trial": str(trial.number)}.items()
         assert study.fingerprint.startswith(run.tags["fingerprint"][:40])
         assert run.end == f"{trial.state}, {ENDS[name][trial.state]}"
     steps = [step for step, _ in found["study"].curves["best/robust_accuracy_validation"]]

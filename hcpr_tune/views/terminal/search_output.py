@@ -65,7 +65,7 @@ def print_start(console: Console, study: StoredStudy, start: SearchStart, json: 
     folder, spec, history = study
     if json:
         size = start.checkpoint_bytes
-        tell(console, start_news(StoredStudy(folder, spec, history), start.workers, size, start.dashboard_url))
+        tell(console, start_news(study, start.workers, size, start.dashboard_url))
         return
     task, rungs = spec.recipe.task, ", ".join(map(str, spec.rungs))
     lines = [
@@ -131,7 +131,7 @@ def print_result(console: Console, study: StoredStudy, report: str) -> None:
         return
     console.print(result_table(spec, history))
     if over_budget(history, spec.asha_config):
-        more = f"{way_on(StoredStudy(folder, spec, history), 'out of time', typed('hcpr_tune'))} goes on"
+        more = f"{way_on(study, 'out of time', typed('hcpr_tune'))} goes on"
         print_lines(console, [f"the budget of time is spent: {budget_words(spec)}; {more}"])
     lines = (
         *ledger_lines(spec, history),
