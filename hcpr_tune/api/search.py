@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.api.sizes import measuring
@@ -45,6 +46,7 @@ def check_request(request: SearchRequest, ray: RayOptions, log_to: Sequence[str]
         check_decisions(request.study.spec)
         if ray.address is None:
             progress.notes(check_recipe(request.study.spec.recipe))
+            check_own_methods(request.study.spec)
     except InputError as error:
         raise located(error, request.where) from None
     if log_to:
@@ -84,6 +86,28 @@ def check_recipe(recipe: Recipe) -> tuple[str, ...]:
     from hcpr_tune.training.session import DataShelf, check_trainable
 
     return check_trainable(recipe, DataShelf())
+
+
+def check_own_methods(spec: StudySpec) -> None:
+    """Check that the user's own methods that a space may choose take all values of their coefficients.
+
+    Like a space itself, by the ends of each dimension and of each two. Raises `InputError`.
+    """
+    from hcpr_tune.search.spec.dimensions import field_of
+    from hcpr_tune.training.methods.registry import METHODS
+
+    choices = [end for name, one in spec.space.items() if field_of(name) == "method" for end in one.ends()]
+    for method in sorted({spec.recipe.method, *map(str, choices)} - {*METHODS}):
+        from hcpr_tune.training.methods.method import method_of
+
+        ends = [
+            {field_of(name): end}
+            for name, one in spec.space.items()
+            if field_of(name).startswith("coefficients.") and method in dict(one.when).get("method", (method,))
+            for end in one.corners()
+        ]
+        for first, second in combinations([{}, *ends], 2) if ends else [({}, {})]:
+            method_of(spec.recipe.replace({"method": method, **first, **second}))
 
 
 def run_search(

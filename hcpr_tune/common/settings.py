@@ -79,12 +79,16 @@ def setting(
     at_least: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
-    choices: Iterable[str] | None = None,
-    forms: Mapping[str, str] | None = None,
+    choices: Iterable[str | tuple[str, str]] | None = None,
 ) -> Any:
-    """One field of a `Settings` class: its default, one sentence of documentation, and its bounds."""
-    known = tuple(choices) if choices is not None else None
-    bounds = Bounds(above, at_least, below, at_most, known, tuple((forms or {}).items()))
+    """One field of a `Settings` class: its default, one sentence of documentation, and its bounds.
+
+    A choice may also be a form, as in `Bounds.forms`.
+    """
+    listed = tuple(choices or ())
+    known = None if choices is None else tuple(one for one in listed if isinstance(one, str))
+    forms = tuple(one for one in listed if isinstance(one, tuple))
+    bounds = Bounds(above, at_least, below, at_most, known, forms)
     return field(default=default, metadata={"doc": doc, "bounds": bounds})
 
 

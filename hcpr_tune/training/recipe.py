@@ -54,8 +54,7 @@ class Task(Settings):
     dataset: str = setting(
         "digits",
         f"The images: {', '.join(DATASETS)}, folder:PATH, or package.module:function, called with root and train.",
-        choices=DATASETS,
-        forms={"folder:PATH": rf"{FOLDER}[\s\S]+", "package.module:function": FUNCTION.pattern},
+        choices=(*DATASETS, ("folder:PATH", rf"{FOLDER}[\s\S]+"), ("package.module:function", FUNCTION.pattern)),
     )
     root: str = setting(
         "data", "Folder with the files of the dataset; `hcpr_tune data` fills it for those of torchvision."
@@ -119,8 +118,11 @@ class Model(Settings):
         "small_cnn",
         f"The network: {', '.join(ARCHITECTURES)}, torchvision:NAME, or package.module:name, an ArchitectureSpec or a"
         " factory, called with classes and channels.",
-        choices=ARCHITECTURES,
-        forms={"torchvision:NAME": r"torchvision:\w+", "package.module:factory": FUNCTION.pattern},
+        choices=(
+            *ARCHITECTURES,
+            ("torchvision:NAME", r"torchvision:\w+"),
+            ("package.module:factory", FUNCTION.pattern),
+        ),
     )
     width: int = setting(
         16, "Channels of the first convolution of small_cnn; later ones are multiples of it.", at_least=1, at_most=1024
@@ -344,8 +346,7 @@ class Recipe(Settings):
         "hcpr",
         f"The losses of the attack and of the update: {', '.join(METHODS)}, or package.module:NAME, a MethodSpec or a"
         " loss function.",
-        choices=METHODS,
-        forms={"package.module:NAME": FUNCTION.pattern},
+        choices=(*METHODS, ("package.module:NAME", FUNCTION.pattern)),
     )
     coefficients: Coefficients = setting(Coefficients(), "Coefficients of your own method.")
     hcpr: Hcpr = setting(Hcpr(), "Coefficients of hcpr.")

@@ -1,15 +1,19 @@
-"""What every registered data set, sampler and stopping rule keeps, a user's own included."""
+"""What every registered data set, method, network, sampler and stopping rule keeps, a user's own included."""
 
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
+from hcpr_tune.api.search import check_own_methods
 from hcpr_tune.api.trust import named_in_study
+from hcpr_tune.common.settings import read, to_plain
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import Job
 from hcpr_tune.search.scheduling.asha import next_decision
@@ -24,8 +28,23 @@ from hcpr_tune.training.data.dataset import load_data
 from hcpr_tune.training.data.heldout import open_test
 from hcpr_tune.training.data.registry import DATASETS, is_own
 from hcpr_tune.training.data.sources import dataset_spec, has_test_part, open_pool
+from hcpr_tune.training.loop import attack, initial_state, train
+from hcpr_tune.training.methods.method import method_of, spec_of
+from hcpr_tune.training.methods.registry import METHODS
+from hcpr_tune.training.models.architectures import CosineHead
+from hcpr_tune.training.models.classifier import build_model
+from hcpr_tune.training.models.registry import ARCHITECTURES
 from hcpr_tune.training.plugins import PluginError, only_vouched
-from hcpr_tune.training.recipe import Recipe, Task
+from hcpr_tune.training.recipe import (
+    Attack,
+    Evaluation,
+    Model,
+    Recipe,
+    Schedule,
+    Task,
+    recipe_from_plain,
+    recipe_to_toml,
+)
 from hcpr_tune.training.size import checkpoint_bytes
 from hcpr_tune.views.status import state_of
 from tests.conftest import ROOT, SMALL_SPACE
@@ -133,6 +152,155 @@ def test_pools_hold_the_very_same_images():
     chosen = np.arange(len(own.labels))
     np.testing.assert_array_equal(own.decode(chosen), spec.decode(chosen))
     assert dataclasses.replace(own, decode=None, labels=None) == dataclasses.replace(spec, decode=None, labels=None)
+
+
+METHOD_NAMES = (*METHODS, *(f"tests.search.own:{name}" for name in ("MIXED", "ON_COSINES", "adversarial_only")))
+NETWORK_NAMES = (
+    *(pytest.param(one, marks=pytest.mark.long) if one.startswith("wide") else one for one in ARCHITECTURES),
+    *("torchvision:squeezenet1_1", "torchvision:shufflenet_v2_x0_5"),
+    *(f"tests.search.own:{name}" for name in ("PERCEPTRON", "softmax_regression")),
+)
+TINY = Recipe(
+    task=Task(images=96, epsilon=0.1),
+    model=Model(width=4),
+    epochs=1,
+    batch_size=32,
+    attack=Attack(epsilon=0.1, steps=Schedule(2, 2), step_size=0.05),
+    evaluation=Evaluation(images=10, steps=1, masking_images=0),
+)
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_a_methods_attack_is_finite_and_its_gradient_reaches_every_weight(name):
+    recipe = dataclasses.replace(TINY, method=name)
+    data, method = load_data(recipe.task), method_of(recipe)
+    state = initial_state(recipe, data)
+    images, labels = data.train.fetch(torch.arange(32)), data.train.labels[:32]
+    moved = attack(recipe, method, state, images, labels, 2, torch.Generator().manual_seed(0))
+    assert moved.isfinite().all()
+    assert 0 < (moved - images).abs().max() <= recipe.attack.epsilon + 1e-6
+    natural = state.model(images) if method.spec.uses_natural else None
+    with torch.no_grad():
+        assert method.objective(state.model(images), labels)(state.model(moved)).isfinite().all()
+    terms = method.terms(natural, state.model(moved), labels, 0.5)
+    (terms.classification + terms.consistency).mean().backward()
+    for parameter in state.model.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.any()
+    (epoch,) = train(recipe, data, state)
+    assert np.isfinite(epoch.loss)
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_a_methods_coefficients_are_typed_and_are_read_back_from_toml(name):
+    spec = spec_of(name)
+    written = tomllib.loads(tomli_w.dumps(to_plain(spec.coefficients())))
+    assert read(spec.coefficients, written, "it") == spec.coefficients()
+    recipe = dataclasses.replace(TINY, method=name)
+    if name not in METHODS:
+        recipe = recipe.replace({f"coefficients.{one}": value for one, value in written.items()})
+    assert recipe_from_plain(tomllib.loads(recipe_to_toml(recipe)), "it") == recipe
+    assert method_of(recipe).coefficients == spec.coefficients()
+    with pytest.raises(InputError, match="no_such_thing"):
+        read(spec.coefficients, {"no_such_thing": 1}, "it")
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_a_method_on_cosines_has_a_cosine_head(name):
+    on_cosines, linear = spec_of(name).needs_cosine_head, dataclasses.replace(TINY.model, head="linear")
+    if on_cosines:
+        with pytest.raises(InputError, match=r'model\.head must be "cosine" for method'):
+            method_of(dataclasses.replace(TINY, method=name, model=linear))
+    else:
+        method_of(dataclasses.replace(TINY, method=name, model=linear))
+    if name in METHODS:
+        published = dataclasses.replace(TINY, method=name, model=dataclasses.replace(TINY.model, head="auto"))
+        assert published.network.head == ("cosine" if on_cosines else "linear")
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_the_pace_changes_the_loss_of_the_methods_that_say_so(name):
+    method, drawn = method_of(dataclasses.replace(TINY, method=name)), torch.Generator().manual_seed(0)
+    natural, adversarial = (torch.randn(8, 10, generator=drawn) for _ in range(2))
+    losses = [torch.stack(method.terms(natural, adversarial, torch.arange(8), pace)) for pace in (0.0, 1.0)]
+    assert torch.equal(*losses) == (not method.spec.paced)
+
+
+@pytest.mark.parametrize("name", [*METHODS, *ARCHITECTURES])
+def test_a_registered_method_or_network_is_documented(name):
+    settings, key = (Recipe, "method") if name in METHODS else (Model, "name")
+    assert name in settings.__dataclass_fields__[key].metadata["doc"]
+    assert f"`{name}`" in (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_a_network_gives_logits_and_its_gradient_reaches_every_weight(name, channels):
+    # torchvision's networks halve small images until nothing is left.
+    side, heads = (64, ("linear",)) if name.startswith("torchvision:") else (8, ("cosine", "linear"))
+    for head in heads:
+        model = build_model(Model(name=name, width=4, head=head), channels, 7, 0, (side, side))
+        again = build_model(Model(name=name, width=4, head=head), channels, 7, 0, (side, side))
+        weights = [list(one.state_dict().values()) for one in (model, again)]
+        assert all(map(torch.equal, *weights))
+        logits = model(torch.rand(4, channels, side, side, generator=torch.Generator().manual_seed(0)))
+        assert logits.shape == (4, 7)
+        logits.square().sum().backward()
+        assert all(one.grad is not None and one.grad.isfinite().all() for one in model.parameters())
+        own_factory = name.endswith(":softmax_regression")
+        assert own_factory or any(isinstance(one, CosineHead) for one in model.modules()) == (head == "cosine")
+
+
+OWN_METHOD = (
+    ("recipe.model.name", "tests.search.own:PERCEPTRON"),
+    ("recipe.model.head", "linear"),
+    ("recipe.method", "tests.search.own:MIXED"),
+    ("recipe.coefficients.alpha", 0.5),
+    ("search", {"coefficients.alpha": {"low": 0.25, "high": 0.75}}),
+)
+
+
+def test_a_search_of_the_coefficient_of_ones_own_method(tmp_path):
+    study = space_of(tmp_path, *OWN_METHOD, ("budget.trials", 3))
+    check_own_methods(study)
+    found = [summary(search(study, tmp_path / place, "own")) for place in ("one", "two")]
+    assert found[0] == found[1]
+    tried = [event[3]["coefficients.alpha"] for event in found[0]["events"] if event[0] == "trial"]
+    assert tried[0] == 0.5
+    assert len(set(tried)) == 3
+    assert all(0.25 <= alpha <= 0.75 for alpha in tried)
+    assert found[0]["best"]
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "words"),
+    [
+        ({"coefficients.alpha": {"low": 0.25, "high": 1.5}}, r"coefficients\.alpha must be .* at most 1, got 1.5"),
+        ({"coefficients.beta": {"low": 0.25, "high": 0.5}}, r"search\.coefficients\.beta has no value in the recipe"),
+        ({"method": {"choices": ["trades", "tests.search.own:missing"]}}, "has no such name"),
+        ({"method": {"choices": ["trades", "tests.search.own:ON_COSINES"]}}, 'model.head must be "cosine"'),
+    ],
+)
+def test_a_space_that_its_method_does_not_take_is_refused_before_a_search(dimensions, words, tmp_path):
+    method = "trades" if "method" in dimensions else "tests.search.own:MIXED"
+    with pytest.raises(InputError, match=words):
+        check_own_methods(space_of(tmp_path, *OWN_METHOD[:-1], ("recipe.method", method), ("search", dimensions)))
+
+
+def test_a_coefficient_that_is_written_as_a_whole_number_is_searched_as_one(tmp_path):
+    whole = ("recipe.coefficients.steps", 2)
+    study = space_of(tmp_path, *OWN_METHOD, whole, ("search", {"coefficients.steps": {"low": 1, "high": 4}}))
+    assert study.space["coefficients.steps"].at(0.3) == 2
+    with pytest.raises(InputError, match=r"recipe\.coefficients\.alpha = 1 makes .* write 1\.0 if it is not one"):
+        space_of(tmp_path, *OWN_METHOD, ("recipe.coefficients.alpha", 1), *OWN_METHOD[-1:])
+
+
+def test_what_only_looks_at_a_study_imports_no_method_and_no_network(tmp_path):
+    names = ("recipe.method", "no_such_module:METHOD"), ("recipe.model.name", "no_such_module:network")
+    study = space_of(tmp_path, *OWN_METHOD, *names)
+    assert study.space["coefficients.alpha"].ends() == (0.25, 0.75)
+    assert named_in_study(study) == {"no_such_module:METHOD", "no_such_module:network"}
 
 
 SAMPLER_NAMES = (*SAMPLERS, "tests.search.own:sampler", "tests.search.own:MIDDLE", "optuna.samplers:TPESampler")
@@ -257,8 +425,10 @@ def test_what_only_looks_at_a_study_imports_no_rule(small_study):
 
 
 def test_all_code_of_ones_own_is_named_where_trust_is_asked_for(tmp_path):
-    names = ["tests.search.own:digits", "tests.search.own:sampler", "tests.search.own:above_median"]
-    keys = ["task.dataset", "sampler.name", "early_stopping.method"]
+    names = [
+        f"tests.search.own:{one}" for one in ("digits", "sampler", "above_median", "adversarial_only", "PERCEPTRON")
+    ]
+    keys = ["task.dataset", "sampler.name", "early_stopping.method", "recipe.method", "recipe.model.name"]
     study = space_of(tmp_path, *zip(keys, names, strict=True))
     assert named_in_study(study) == {*names}
     assert named_in_study(space_of(tmp_path)) == set()
@@ -267,6 +437,8 @@ def test_all_code_of_ones_own_is_named_where_trust_is_asked_for(tmp_path):
             lambda: load_data(study.recipe.task),
             lambda: check_sampler(study),
             lambda: check_stopper(study.asha_config),
+            lambda: method_of(study.recipe),
+            lambda: build_model(study.recipe.model, 1, 10, 0, (8, 8)),
         ):
             with pytest.raises(InputError, match="is code from a file that is not trusted"):
                 refused()

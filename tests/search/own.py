@@ -1,12 +1,14 @@
-"""Code as a user writes it: a data set, a sampler and a stopping rule, named by package.module:name."""
+"""Code as a user writes it: a data set, a method, a network, a sampler, a stopping rule, each package.module:name."""
 
 from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import dataclass
 
 import numpy as np
 
+from hcpr_tune import ArchitectureSpec, MethodSpec, Settings, Terms, setting
 from hcpr_tune.search.suggestion.registry import SamplerSpec
 from hcpr_tune.training.data.registry import DATASETS, DatasetSpec
 
@@ -43,6 +45,53 @@ class Digits:
 
 
 SPEC = DatasetSpec(one_part, shape=(1, 8, 8), classes=10, white=240)
+
+
+@dataclass(frozen=True)
+class Mixed(Settings):
+    alpha: float = setting(0.5, "Share of the natural images.", at_least=0, at_most=1)
+    steps: int = setting(2, "A whole number.", at_least=1)
+
+
+def terms(mixed, batch):
+    """Cross-entropy of both kinds of images, and their squared distance, which the pace brings in."""
+    from torch.nn.functional import cross_entropy
+
+    natural = cross_entropy(batch.natural, batch.labels, reduction="none")
+    adversarial = cross_entropy(batch.adversarial, batch.labels, reduction="none")
+    return Terms(mixed.alpha * natural + (1 - mixed.alpha) * adversarial, batch.pace * distance(mixed, batch))
+
+
+def distance(mixed, batch):
+    return (batch.natural - batch.adversarial).square().sum(dim=1)
+
+
+MIXED = MethodSpec(terms, distance, Mixed, paced=True, attack_uses_natural=True)
+ON_COSINES = MethodSpec(terms, coefficients=Mixed, needs_cosine_head=True, paced=True)
+
+
+def adversarial_only(natural, adversarial, labels):
+    """A plain function: a loss without coefficients."""
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(adversarial, labels, reduction="none")
+
+
+def perceptron(inputs):
+    import torch
+
+    pixels = inputs.channels * inputs.image_size[0] * inputs.image_size[1]
+    hidden = torch.nn.Linear(pixels, inputs.width)
+    return torch.nn.Sequential(torch.nn.Flatten(), hidden, torch.nn.ReLU(), inputs.head(inputs.width))
+
+
+PERCEPTRON = ArchitectureSpec(perceptron)
+
+
+def softmax_regression(classes, channels):
+    import torch
+
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64 * channels, classes))
 
 
 def sampler(seed):

@@ -65,6 +65,11 @@ def read_dimension(name: str, entry: Any, recipe: Recipe, where: str) -> Dimensi
     unknown = set(entry) - set(KEYS)
     if unknown:
         raise unknown_key(f"search.{name}.{min(unknown)}", KEYS, where, f"search.{name}.")
+    if COEFFICIENT.fullmatch(field_of(name)) and hint is int and any(isinstance(entry.get(one), float) for one in KEYS):
+        raise InputError(
+            f"recipe.{field_of(name)} = {item.default} makes search.{name} a whole number;"
+            f" write {item.default}.0 if it is not one ({where})"
+        )
     conditions = list(_conditions(name, entry.get("when", {}), where))
     if again := repeated(parent for parent, _ in conditions):
         raise given_twice(f"{name}.when.{again}", where)

@@ -38,8 +38,7 @@ class EarlyStopping(Settings):
         "asha",
         f"Which trials are promoted: {', '.join(STOPPERS)}, or package.module:function, called with the scores at a"
         " rung.",
-        choices=STOPPERS,
-        forms={"package.module:function": FUNCTION.pattern},
+        choices=(*STOPPERS, ("package.module:function", FUNCTION.pattern)),
     )
     first_rung: int = setting(3, "Epochs that every trial gets.", at_least=1)
     reduction_factor: float = setting(
@@ -75,8 +74,7 @@ class Sampler(Settings):
     name: str = setting(
         "tpe",
         f"Optuna's sampler: {', '.join(SAMPLERS)}, or package.module:function, called with seed and startup_trials.",
-        choices=SAMPLERS,
-        forms={"package.module:function": FUNCTION.pattern},
+        choices=(*SAMPLERS, ("package.module:function", FUNCTION.pattern)),
     )
     startup_trials: int = setting(
         8,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -104,32 +105,42 @@ def build_model(
     return model
 
 
+def architecture_of(settings: Model) -> ArchitectureSpec:
+    """The built-in network of that name, torchvision's, or the user's: package.module:name is an `ArchitectureSpec`, or
+    a factory that is called with `classes` and `channels`.
+
+    Raises `InputError` if it was not vouched for, cannot be imported or is something else.
+    """
+    name = settings.name
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    if name.startswith("torchvision:"):
+        return ArchitectureSpec(partial(_from_torchvision, settings))
+    own = plugins.load(name, "model.name", ArchitectureSpec)
+
+    def build(inputs: NetworkInputs) -> nn.Module:
+        spec = isinstance(own, ArchitectureSpec)
+        given = {"inputs": inputs} if spec else {"classes": inputs.classes, "channels": inputs.channels}
+        network = plugins.call(own.build if spec else own, name, "model.name", **given)
+        if not isinstance(network, nn.Module):
+            raise InputError(
+                f"model.name {name} must return a torch.nn.Module, got {one_line(type(network).__name__)}; "
+                "fix the factory"
+            )
+        return network
+
+    return ArchitectureSpec(build)
+
+
 def _network(settings: Model, channels: int, classes: int, image_size: tuple[int, int]) -> nn.Module:
     def head(features: int) -> nn.Module:
         kind = CosineHead if settings.head == "cosine" else LinearHead
         return kind(features, classes, settings.head_bias)
 
-    inputs = NetworkInputs(channels, classes, image_size, settings.width, head)
-    if settings.name in ARCHITECTURES:
-        return ARCHITECTURES[settings.name].build(inputs)
-    if settings.name.startswith("torchvision:"):
-        return _from_torchvision(settings, channels, classes, image_size, head)
-    factory = plugins.load(settings.name, "model.name", ArchitectureSpec)
-    if isinstance(factory, ArchitectureSpec):
-        own = plugins.call(factory.build, settings.name, "model.name", inputs=inputs)
-    else:
-        own = plugins.call(factory, settings.name, "model.name", classes=classes, channels=channels)
-    if not isinstance(own, nn.Module):
-        raise InputError(
-            f"model.name {settings.name} must return a torch.nn.Module, got {one_line(type(own).__name__)}; "
-            "fix the factory"
-        )
-    return own
+    return architecture_of(settings).build(NetworkInputs(channels, classes, image_size, settings.width, head))
 
 
-def _from_torchvision(
-    settings: Model, channels: int, classes: int, image_size: tuple[int, int], head: HeadFactory
-) -> nn.Module:
+def _from_torchvision(settings: Model, inputs: NetworkInputs) -> nn.Module:
     """A torchvision classifier with new weights; for a cosine head, its last linear layer is replaced."""
     import torchvision
 
@@ -141,34 +152,35 @@ def _from_torchvision(
             f"model.name {settings.name}: torchvision has no such classifier; "
             f"for instance {', '.join('torchvision:' + one for one in near)}"
         )
-    if channels not in (1, 3):
+    if inputs.channels not in (1, 3):
         raise InputError(
-            f"model.name {settings.name} takes gray or colour images, but these have {channels} channels; "
+            f"model.name {settings.name} takes gray or colour images, but these have {inputs.channels} channels; "
             "choose another model"
         )
+    height, width = inputs.image_size
     options: dict[str, object] = {}
     if name in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": False}
     elif name.startswith("vit_"):
-        options = {"image_size": image_size[0]}
+        options = {"image_size": height}
     try:
-        network = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+        network = torchvision.models.get_model(name, weights=None, num_classes=inputs.classes, **options)
     except (ValueError, AssertionError) as error:
         raise InputError(
-            f"model.name {settings.name} cannot be built for images of {image_size[0]}x{image_size[1]}: {error}; "
+            f"model.name {settings.name} cannot be built for images of {height}x{width}: {error}; "
             "choose another model or size"
         ) from None
     if settings.head == "cosine":
-        _replace_head(network, settings, head)
-    return network if channels == 3 else GrayToColour(network)
+        _replace_head(network, settings.name, inputs.head)
+    return network if inputs.channels == 3 else GrayToColour(network)
 
 
-def _replace_head(network: nn.Module, settings: Model, head: HeadFactory) -> None:
+def _replace_head(network: nn.Module, name: str, head: HeadFactory) -> None:
     """Replace the network's last linear layer, which computes the logits, with the head."""
-    last = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    last = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
     if not isinstance(last[1], nn.Linear):
         raise InputError(
-            f"model.name {settings.name} ends in a convolution and cannot have a cosine head; "
+            f"model.name {name} ends in a convolution and cannot have a cosine head; "
             'set model.head = "linear" or choose another model'
         )
     parent, _, child = last[0].rpartition(".")
