@@ -446,8 +446,10 @@ def test_an_object_is_read_in_one_request_however_large_it_is(
 
 def test_a_process_that_used_a_store_ends_quietly(server: S3Server) -> None:
     name = server.new_bucket()
-    code = "from hcpr_tune.common.buckets.bucket import Bucket; "
+    code = (
+        "from hcpr_tune.common.buckets.bucket import Bucket; "
         f"b = Bucket('s3://{name}'); b.write('x', b'1'); print(b.read('x'))"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30, check=True
     )
