@@ -13,7 +13,7 @@ from hcpr_tune.api.trust import Trust, begin, named_in_study
 from hcpr_tune.common.buckets.location import Location
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
 from hcpr_tune.execution.connection.ray_options import LOOPBACK, RayOptions
-from hcpr_tune.views.search_progress import SearchProgress
+from hcpr_tune.views.terminal.search_output import progress_of
 
 if TYPE_CHECKING:
     from hcpr_tune.api.simulate import SimulationResult, Workers
@@ -247,7 +247,7 @@ class Study(RecordedStudy):
 
         request = self._verdict_request(test, settings, compare, recipe)
         with only_vouched():
-            result = run_verdict(request, RayOptions(**ray), self._trust, _progress(quiet))
+            result = run_verdict(request, RayOptions(**ray), self._trust, progress_of(quiet))
         self.refresh()
         return result.plain
 
@@ -339,7 +339,7 @@ def _searched(request: SearchRequest, ray: RayOptions, log_to: Sequence[str], qu
     """Run the search. Raises `Interrupted`, and `HcprTuneError` if no trial reached a rung."""
     from hcpr_tune.api.search import check_request, run_search
 
-    log_to, progress = [log_to] if isinstance(log_to, str) else list(log_to), _progress(quiet)
+    log_to, progress = [log_to] if isinstance(log_to, str) else list(log_to), progress_of(quiet)
     check_request(request, ray, log_to, progress)
     result = run_search(request, ray, log_to, progress)
     if result.interrupted:
@@ -347,10 +347,3 @@ def _searched(request: SearchRequest, ray: RayOptions, log_to: Sequence[str], qu
     if result.study.history.best_trial is None:
         raise HcprTuneError(f"no trial of {result.study.folder.address} reached its first rung; see its trials.csv")
     return result.study
-
-
-def _progress(quiet: bool) -> SearchProgress:
-    from hcpr_tune.views.terminal.console import make_console
-    from hcpr_tune.views.terminal.search_output import TerminalProgress
-
-    return TerminalProgress(make_console(), quiet)

@@ -104,6 +104,7 @@ class _Evaluation:
 
     def run(self, scratch: Path) -> VerdictResult:
         from hcpr_tune.execution.connection.cluster import allot, connected
+        from hcpr_tune.training.data.heldout import open_test
         from hcpr_tune.verdict.baselines import check_methods
         from hcpr_tune.verdict.run import known_state
 
@@ -117,7 +118,8 @@ class _Evaluation:
         _check_free(study)
         if ray.address is None:
             self._progress.notes(check_recipe(study.spec.recipe))
-            self._check_test(study.spec)
+            if request.test:  # whether there are test images; nothing is done with them
+                open_test(study.spec.recipe.task)
         named = named_in_study(study.spec)
         named |= set() if request.model is None else named_as_model(request.model.architecture)
         try:
@@ -243,13 +245,6 @@ class _Evaluation:
             return full_plan(spec, history, self._request.test, others)
         except InputError as error:
             raise InputError(f"{error} ({about('tune --resume', folder)})") from None
-
-    def _check_test(self, spec: StudySpec) -> None:
-        """Find out before any work whether there are test images; nothing is done with them."""
-        if self._request.test:
-            from hcpr_tune.training.data.heldout import open_test
-
-            open_test(spec.recipe.task)
 
     def _searched_baseline(self, study: StoredStudy, method: str, share: Share) -> Candidate | None:
         """The best that a baseline's own search found; the search is run, or continued, if it is not over."""

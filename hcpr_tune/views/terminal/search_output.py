@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option, typed
 from hcpr_tune.views.search_progress import SearchProgress, SearchStart
-from hcpr_tune.views.terminal.console import print_lines, print_notes
+from hcpr_tune.views.terminal.console import make_console, print_lines, print_notes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +55,11 @@ class TerminalProgress(SearchProgress):
             tell(self._console, event)
         elif not self._quiet:
             print_lines(self._console, [verdict_event_words(event)])
+
+
+def progress_of(quiet: bool) -> TerminalProgress:
+    """For a program that calls us: what it sees on its standard output, only notes on the data if `quiet`."""
+    return TerminalProgress(make_console(), quiet)
 
 
 def print_start(console: Console, study: StoredStudy, start: SearchStart, json: bool = False) -> None:
