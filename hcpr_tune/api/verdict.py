@@ -104,7 +104,6 @@ class _Evaluation:
 
     def run(self, scratch: Path) -> VerdictResult:
         from hcpr_tune.execution.connection.cluster import allot, connected
-        from hcpr_tune.training.data.heldout import open_test
         from hcpr_tune.verdict.baselines import check_methods
         from hcpr_tune.verdict.run import known_state
 
@@ -118,8 +117,10 @@ class _Evaluation:
         _check_free(study)
         if ray.address is None:
             self._progress.notes(check_recipe(study.spec.recipe))
-            if request.test:  # whether there are test images; nothing is done with them
-                open_test(study.spec.recipe.task)
+            if request.test:
+                from hcpr_tune.training.data.heldout import open_test
+
+                open_test(study.spec.recipe.task)  # raises if there are no test images
         named = named_in_study(study.spec)
         named |= set() if request.model is None else named_as_model(request.model.architecture)
         try:
