@@ -14,7 +14,8 @@ from tests.cluster.test_faults import epochs_in, follow
 from tests.cluster.test_search import in_folder, record_of, table
 from tests.conftest import ROOT, SLOW_SPACE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.faults]
+# `test_nodes` has a node that is lost, and `test_faults` a job that goes on, in much less time.
+pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.long]
 
 # Jobs that last longer than a worker's process needs to start: Ray Tune gives up one that starts as soon as another one
 # is free.
