@@ -118,7 +118,8 @@ def run_here(folder: Path, *arguments: str | Path) -> subprocess.CompletedProces
     from hcpr_tune.cli.main import main
 
     out, err, words = io.StringIO(), io.StringIO(), [*map(str, arguments)]
-    with chdir(folder), redirect_stdout(out), redirect_stderr(err):
+    with pytest.MonkeyPatch.context() as patched, chdir(folder), redirect_stdout(out), redirect_stderr(err):
+        patched.setattr(sys, "argv", [sys.argv[0], *words])  # what the record says of the command
         try:
             code = main(words)
         except SystemExit as ended:  # argparse

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from hcpr_tune.training.models.classifier import build_model, load_weights
 from hcpr_tune.training.recipe import recipe_from_plain
 from tests.cluster.here import shared_ray
 from tests.cluster.test_faults import follow
-from tests.cluster.test_search import in_folder, search
-from tests.conftest import SMALL_SPACE, coloured_digits, run_here
+from tests.cluster.test_search import in_folder, launched, search
+from tests.conftest import ROOT, SMALL_SPACE, coloured_digits, run_here, without_dashboard
 
 pytestmark = pytest.mark.cluster
 
@@ -59,9 +61,17 @@ def verdict(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess
     return run_here(folder, "verdict", *arguments)
 
 
-def judged(folder: Path, *arguments: str | Path) -> dict[str, Any]:
+def verdict_apart(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, with its own Ray, whose workers find the modules in the folder."""
+    command = [sys.executable, str(ROOT / "launch" / "verdict.py"), *without_dashboard(arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+
+
+def judged(
+    folder: Path, *arguments: str | Path, run: Callable[..., subprocess.CompletedProcess[str]] = verdict
+) -> dict[str, Any]:
     """The verdict as plain values."""
-    done = verdict(folder, *arguments, "--json")
+    done = run(folder, *arguments, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     plain: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return plain
@@ -106,7 +116,7 @@ def copied(source: Path, target: Path, with_verdict: bool = False) -> Path:
 
 def test_a_search_ends_with_a_small_verdict_on_validation_images(searched):
     folder, done = searched
-    plain = hcpr_tune.load(folder / "results" / "one").verdict
+    plain = hcpr_tune.load(folder / "results" / "one").verdict_result
     assert plain["size"] == "small"
     assert plain["settled"] or "seconds are spent" in plain["unfinished"]
     assert list(plain["splits"]) == ["validation"]
@@ -159,7 +169,7 @@ def test_looking_at_the_test_images_by_evaluate_counts_too(whole, tmp_path):
     assert done.returncode == 0, done.stderr
     study = hcpr_tune.load(tmp_path / "results" / "one")
     assert [one["number"] for one in study.history.test_accesses] == [1, 2]
-    assert len(study.verdict["test_accesses"]) == 2
+    assert len(study.verdict_result["test_accesses"]) == 2
     for name in ("verdict.md", "model_card.md"):
         assert "used 2 times" in (tmp_path / "results" / "one" / "verdict" / name).read_text()
 
@@ -263,9 +273,9 @@ def test_a_planted_masked_recipe_that_wins_under_cross_entropy_is_caught(tmp_pat
     space = ALL_TO_THE_END.replace("trials = 3", "trials = 2").replace("steps = 2", "steps = 5") + PLANTED
     space = space.replace('"pace.shape"', '"model.name" = { choices = ["small_cnn", "planted:masked"] }\n"pace.shape"')
     folder = in_folder(tmp_path, space)
-    done = search(folder, "--space", "small.toml", "--name", "one", "--set", "epochs=8")
+    done = launched(folder, "--space", "small.toml", "--name", "one", "--set", "epochs=8")
     assert done.returncode == 0, done.stderr
-    plain = judged(folder, "one", *few(finalists=2, images=60, chunk=60))
+    plain = judged(folder, "one", *few(finalists=2, images=60, chunk=60), run=verdict_apart)
     honest, planted = (next(e for e in plain["candidates"] if e["trial"] == number) for number in (0, 1))
     assert naive(folder, planted) > naive(folder, honest) + 0.1, (
         "cross-entropy is not fooled: there is nothing to catch"
