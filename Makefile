@@ -12,11 +12,11 @@ PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope
 tune: $(VENV)/installed
 	$(BIN)/python launch/tune.py --space default $(ARGS)
 
-# Linters, types, and the tests that start neither Ray nor a browser: two to three minutes on two cores.
+# Linters, types, and the tests that start neither Ray nor a browser: about ten minutes on two cores.
 check: lint
 	$(PYTEST) -m "not (cluster or browser or long)" $(ARGS)
 
-# About ten minutes on two cores.
+# About half an hour on two cores.
 test: $(VENV)/installed-dev
 	$(PYTEST) $(ARGS)
 
