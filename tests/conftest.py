@@ -64,7 +64,7 @@ SLOW_SPACE = SMALL_SPACE.replace("model = { width = 4 }", 'model = { name = "tes
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-rounds", type=int, default=1, help="how often each fault is caused")
-    parser.addoption("--kill-moments", type=int, default=1, help="at how many moments the driver is killed")
+    parser.addoption("--kill-moments", type=int, default=2, help="at how many moments the driver is killed")
     parser.addoption("--first-fault-round", type=int, default=0, help="to spread the rounds over several runs")
 
 

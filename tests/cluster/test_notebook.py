@@ -11,7 +11,6 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.cluster
 
 
-@pytest.mark.timeout(900)
 def test_the_example_runs(tmp_path):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
@@ -19,7 +18,7 @@ def test_the_example_runs(tmp_path):
     assert all(not cell.get("outputs") for cell in notebook.cells), "clear the outputs before committing it"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the client's event loop, not of the notebook
-        nbclient.NotebookClient(notebook, timeout=400, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
     kinds = {kind for output in outputs for kind in output.get("data", {})}

@@ -114,6 +114,7 @@ def test_it_is_autoattack_in_pieces_that_can_be_gone_on_with(model_and_images, c
         attacked, _ = adversary.run_standard_evaluation(images.clone(), labels.clone(), batch_size=FEW)
         expected = (model(attacked).argmax(dim=1) == labels).tolist()
     assert survivors(whole[-1], labels) == expected
+    assert steps_of(model, images, labels, "strong", begun=whole[0]) == whole[1:3]
     assert steps_of(model, images, labels, cascade, begun=whole[1]) == whole[2:]
     assert steps_of(model, images, labels, cascade, begun=whole[-1]) == []
     assert steps_of(model, images, labels, "strong", begun=whole[-1]) == []

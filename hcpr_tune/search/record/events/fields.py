@@ -106,7 +106,7 @@ class Trained(TypedDict):
 
 
 class MaybeTrained(TypedDict, total=False):
-    """The same in a verdict, which decides without it."""
+    """The same in a verdict, which decides without it. A type checker allows no shorter way to say so."""
 
     loss: float
     classification_loss: float
