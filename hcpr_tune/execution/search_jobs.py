@@ -26,7 +26,7 @@ def search_driver(
 
     def order_of(job: Job, reported: int) -> TrainOrder:
         trial = history.trials[job.trial]
-        training = training_name(job.trial, job.end, study.restarted)
+        training = training_name(trial, job.end, study.restarted)
         return {
             "kind": "train",
             "study": folder.root.name,

@@ -159,6 +159,9 @@ class AsRecorded:
         lost_as = known.status, known.reason
         return Curve(robust, clean, robust, clean, known.last_epoch + 1 if lost else 0, lost_as)
 
+    def replicate(self, trial: int, of: int, params: Params) -> Curve:
+        return self.curve(trial, params)
+
 
 def replay(old: OldStudy) -> Replay:
     """Replay a search. Raises `InputError` unless it ran in one session from start to end."""

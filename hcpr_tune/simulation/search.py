@@ -85,8 +85,13 @@ class Trainings:
         assert order["kind"] == "train"
         trial = self.history.trials[job.trial]
         if job.trial not in self.curves:
-            self.curves[job.trial] = self._play.curve(job.trial, trial.params)
+            self.curves[job.trial] = (
+                self._play.curve(job.trial, trial.params)
+                if trial.replicate_of is None
+                else self._play.replicate(job.trial, trial.replicate_of, trial.params)
+            )
         curve, first = self.curves[job.trial], self._saved(job, order["reported"]) + 1
+        whole = self.study.restarted or trial.single_schedule
         for epoch in range(first, job.end + 1):
             begins = epoch == first
             seconds, work = self.timing.epoch(job, epoch, curve, speed, begins, fresh and begins)
@@ -94,7 +99,7 @@ class Trainings:
                 status, reason = curve.lost_as
                 yield Step(seconds, 0.0, {"end": {"status": cast(EndStatus, status), "reason": reason}})
                 return
-            report: Report = {"epoch": self._epoch(curve, epoch, work, ends=epoch == job.end)}
+            report: Report = {"epoch": self._epoch(curve, epoch, work, epoch == job.end, whole)}
             if epoch == job.end:
                 report["end"] = {"status": REACHED, "reason": ""}
             checkpoints = int(has_checkpoint(self.study, epoch, job.end))
@@ -105,7 +110,8 @@ class Trainings:
         epochs = range(reported, job.start, -1)
         return next((epoch for epoch in epochs if has_checkpoint(self.study, epoch, job.end)), job.start)
 
-    def _epoch(self, curve: Curve, epoch: int, work: float, ends: bool) -> EpochReport:
+    def _epoch(self, curve: Curve, epoch: int, work: float, ends: bool, whole: bool) -> EpochReport:
+        """`whole`: the training has no rung before its end."""
         report: EpochReport = {
             "epoch": epoch,
             "is_rung": False,
@@ -113,7 +119,7 @@ class Trainings:
             "seconds_update": 0.0,
             "seconds_evaluation": 0.0,
         }
-        if ends if self.study.restarted else epoch in self._rungs:
+        if ends if whole else epoch in self._rungs:
             position, images = self._position[epoch], self._play.images
             robust, clean = curve.robust[position], curve.clean[position]
             report["is_rung"] = True

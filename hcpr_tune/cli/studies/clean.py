@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             f"first, by {about('stop', folder)}"
         )
     best = best_checkpoints(study, history) if options.keep_best else set()
-    kept = {(training_name(number, rung, study.restarted), rung) for number, rung in best}
+    kept = {(training_name(history.trials[number], rung, study.restarted), rung) for number, rung in best}
     going = [(folder.checkpoint_store, one) for one in folder.checkpoint_store.listed() if one[:2] not in kept]
     of_verdict = verdict_folder(folder).checkpoint_store
     going += [(of_verdict, one) for one in of_verdict.listed() if not options.keep_best]

@@ -66,4 +66,4 @@ def bring_picture(stored: StoredStudy) -> None:
     if folder.bucket is not None and best is not None:
         key = examples_key(best.number, best.best_rung)
         if not there(folder.root / key):
-            TrialPictures(folder, study).bring(best.number, best.best_rung, {key})
+            TrialPictures(folder, study).bring(best, best.best_rung, {key})

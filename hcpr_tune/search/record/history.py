@@ -20,6 +20,7 @@ from hcpr_tune.search.record.trial import ENQUEUED as ENQUEUED
 from hcpr_tune.search.record.trial import FIRST_POINT as FIRST_POINT
 from hcpr_tune.search.record.trial import PRIOR as PRIOR
 from hcpr_tune.search.record.trial import PUBLISHED as PUBLISHED
+from hcpr_tune.search.record.trial import REPLICATE as REPLICATE
 from hcpr_tune.search.record.trial import WARM_START as WARM_START
 from hcpr_tune.search.record.trial import WORKER_DIED as WORKER_DIED
 from hcpr_tune.search.record.trial import Job as Job
@@ -44,6 +45,8 @@ class History:
     """Hashes of the indices of the training and validation images."""
     model_inputs: ModelInputs | None = None
     """Channels, classes and image size of the data, known once a job has ended."""
+    choice: events.ChoiceEvent | None = None
+    """The search's answer, once nothing is left to train; a further trial withdraws it."""
     versions: Versions = field(default_factory=dict)
     workers: int = 0
     fingerprint: str = ""
@@ -82,6 +85,8 @@ class History:
     version: int = 0
     """Number of events folded."""
     running_jobs: dict[int, Trial] = field(default_factory=dict)
+    replicates: list[Trial] = field(default_factory=list)
+    """The trials that train another one's recipe again."""
     by_source: Counter[Source] = field(default_factory=Counter)
     """Number of trials by source."""
     scored: int = 0
@@ -204,12 +209,26 @@ class History:
 
     def _on_trial(self, event: events.TrialEvent) -> None:
         number, params, source = event["trial"], event["params"], event["source"]
-        self.trials[number] = Trial(number, params, source, began=event["time"])
+        trial = self.trials[number] = Trial(
+            number,
+            params,
+            source,
+            single_schedule=event.get("single_schedule", False),
+            replicate_of=event.get("replicate_of"),
+            seed=event.get("seed"),
+            began=event["time"],
+        )
+        self.choice = None
+        if trial.replicate_of is not None:
+            self.replicates.append(trial)
         self.changed.append(number)
         self.by_source[source] += 1
         self._points.add(_point(params))
         if source == ENQUEUED:
             self.queue.pop(0)
+
+    def _on_choice(self, event: events.ChoiceEvent) -> None:
+        self.choice = event
 
     def _on_job(self, event: events.JobEvent) -> None:
         trial = self.trials[event["trial"]]
@@ -329,8 +348,20 @@ class History:
 
     @property
     def best_trial(self) -> Trial | None:
-        """The trial whose model is kept in best/; None without any score (see `Ranking.best`)."""
-        return self.ranking.best
+        """The trial whose model is kept in best/; None without any score.
+
+        While the search goes on, the one with the best score (see `Ranking.best`). At its end the answer: the first
+        replicate of the chosen recipe that did not collapse, whose seed had no part in finding it.
+        """
+        if self.choice is None:
+            return self.ranking.best
+        chosen = self.choice["trial"]
+        again = (trial for trial in self.replicates_of(chosen) if not trial.collapsed)
+        return self.trials[chosen] if chosen == 0 else next(again, self.trials[chosen])
+
+    def replicates_of(self, number: int) -> list[Trial]:
+        """The trials that trained a trial's recipe again to the last epoch, in the order of their numbers."""
+        return [trial for trial in self.replicates if trial.replicate_of == number and self.last_epoch in trial.rungs]
 
     @property
     def best_trials(self) -> list[Trial]:

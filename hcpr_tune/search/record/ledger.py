@@ -74,7 +74,7 @@ def saved_seconds(history: History, asha_config: AshaConfig) -> float:
     """Seconds it would have taken to run the stopped trials to the last epoch, each at its own speed so far."""
     saved = 0.0
     for trial in history.trials.values():
-        if trial.state == "stopped":
+        if trial.state == "stopped" and trial.replicate_of is None:
             later = [rung for rung in asha_config.rungs if rung > trial.last_rung]
             epochs = sum(later) if asha_config.restarted else asha_config.rungs[-1] - trial.last_rung
             saved += epochs * trial.seconds / len(trial.epochs)

@@ -88,9 +88,9 @@ class StudyFolder:
         return self.root / "trials" / f"trial_{number:04d}"
 
 
-def training_name(number: int, end: int, restarted: bool) -> str:
+def training_name(trial: Trial, end: int, restarted: bool) -> str:
     """The name of a training's checkpoints: one per trial, or one per rung `end` if each is a separate training."""
-    return f"trial_{number:04d}" + (f"_to_{end:04d}" if restarted else "")
+    return f"trial_{trial.number:04d}" + (f"_to_{end:04d}" if restarted or trial.single_schedule else "")
 
 
 class StoredStudy(NamedTuple):
@@ -136,7 +136,7 @@ class ResultFiles:
     def _open_trial(self, trial: Trial) -> None:
         """The trial's folder with its recipe and the metrics recorded so far."""
         self._folder.trial(trial.number).mkdir(parents=True, exist_ok=True)
-        recipe = with_params(self._study.recipe, trial.params)
+        recipe = recipe_of(self._study, trial)
         _bring_up_to_date(self._folder.trial(trial.number) / "recipe.toml", recipe_to_toml(recipe))
         metrics = "".join(metrics_line(trial.epochs[epoch]) for epoch in sorted(trial.epochs))
         _bring_up_to_date(self._metrics(trial.number), metrics)
@@ -174,7 +174,7 @@ class ResultFiles:
         In that case there are no weights in best/, since any others would not fit the recipe.
         """
         target = self._folder.best / "model.safetensors"
-        training = training_name(best.number, best.best_rung, self._study.restarted)
+        training = training_name(best, best.best_rung, self._study.restarted)
         wrong = self._folder.checkpoint_store.copy_weights(training, best.best_rung, target)
         if wrong and self._holds(best):
             return ""  # the checkpoints were deleted after the study ended
@@ -218,7 +218,18 @@ def recipe_of_job(study: StudySpec, trial: Trial, job: Job) -> Recipe:
 
 
 def _stopped_at(study: StudySpec, trial: Trial, epoch: int) -> Recipe:
-    return replace(with_params(study.recipe, trial.params), stop_epoch=epoch if epoch < study.recipe.epochs else 0)
+    recipe = recipe_of(study, trial)
+    if trial.single_schedule:
+        return replace(
+            recipe, epochs=epoch
+        )  # an earlier end, from before the search was extended, was a whole training
+    return replace(recipe, stop_epoch=epoch if epoch < study.recipe.epochs else 0)
+
+
+def recipe_of(study: StudySpec, trial: Trial) -> Recipe:
+    """The recipe of a trial, trained to the last epoch."""
+    recipe = with_params(study.single_schedule if trial.single_schedule else study.recipe, trial.params)
+    return recipe if trial.seed is None else replace(recipe, seed=trial.seed)
 
 
 def kept_checkpoints(study: StudySpec, history: History) -> set[tuple[int, int]]:
@@ -249,12 +260,15 @@ def most_checkpoints(study: StudySpec, history: History, workers: int) -> int:
 
 def drop_checkpoints(store: CheckpointStore, study: StudySpec, history: History) -> None:
     """Delete checkpoints that are no longer needed. Those between rungs belong to the worker while a trial runs."""
-    kept = {(training_name(number, rung, study.restarted), rung) for number, rung in kept_checkpoints(study, history)}
+    kept = {
+        (training_name(history.trials[number], rung, study.restarted), rung)
+        for number, rung in kept_checkpoints(study, history)
+    }
     for training, epoch, _ in store.listed():
         trial = history.trials.get(int(training.split("_")[1]))
         if trial is None or (training, epoch) in kept:
             continue
-        at_rung = epoch in trial.rungs and training == training_name(trial.number, epoch, study.restarted)
+        at_rung = epoch in trial.rungs and training == training_name(trial, epoch, study.restarted)
         # A trial that was stopped at a rung would be resumed from that rung only.
         if trial.ended or at_rung or trial.state == "stopped":
             store.drop(training, epoch)

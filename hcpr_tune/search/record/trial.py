@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from hcpr_tune.common.collapse import has_collapsed
 from hcpr_tune.search.record.events.search import EpochEvent
 from hcpr_tune.search.spec.dimensions import Params
 
 Status = Literal["running", "waiting", "completed", "diverged", "failed", "killed"]
 Source = str
 """Where a trial's values come from: one of those below, or the name of a sampler."""
-PUBLISHED, FIRST_POINT, WARM_START, CALIBRATION, ENQUEUED, PRIOR = (
+PUBLISHED, FIRST_POINT, WARM_START, CALIBRATION, ENQUEUED, PRIOR, REPLICATE = (
     "published",
     "first point",
     "warm start",
     "calibration",
     "enqueued",
     "prior",
+    "replicate",
 )
 WORKER_DIED: Final = "worker died"
 """The status of a job whose process or node died; it is run again from its last checkpoint."""
@@ -51,6 +53,13 @@ class Trial:
     source: Source
     status: Status = "waiting"
     reason: str = ""
+    single_schedule: bool = False
+    """Whether it is trained to the last epoch in one go, under the study's replication.lr_schedule: the published
+    recipe and replicates."""
+    replicate_of: int | None = None
+    """The trial whose recipe it trains again, of a replicate."""
+    seed: int | None = None
+    """The seed of its training, if it is not the study's."""
     job: Job | None = None
     target: int = 0
     epochs: dict[int, EpochEvent] = field(default_factory=dict)
@@ -95,6 +104,17 @@ class Trial:
     def score(self) -> float | None:
         """The robust accuracy on validation at its best rung, None before the first rung."""
         return self.rungs[self.best_rung] if self.rungs else None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether its model at the latest rung cannot be told from one that always gives the same answer."""
+        if not self.rungs:
+            return False
+        report = self.at_rung(self.last_rung)
+        totals = report.get("class_totals_validation")
+        return has_collapsed(
+            report["clean_correct_validation"], report["total_validation"], max(totals) if totals else None
+        )
 
     def at_rung(self, rung: int) -> EpochEvent:
         """What was reported at a rung."""

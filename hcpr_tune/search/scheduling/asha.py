@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from hcpr_tune.search.record.history import ENQUEUED, History, Job, Trial
+from hcpr_tune.search.record.history import ENQUEUED, REPLICATE, History, Job, Trial
 from hcpr_tune.search.scheduling.config import AshaConfig, always_promoted, bracket_of, bracket_shares
 from hcpr_tune.search.scheduling.rung_correlation import end_of
 from hcpr_tune.search.scheduling.rung_system import RungSystem, rung_system_of
@@ -34,7 +34,8 @@ def next_decision(history: History, asha_config: AshaConfig) -> Decision:
     """What a free worker does next.
 
     In this order: an interrupted job, an enqueued point, the best promotion from the highest rung down, a new trial. So
-    no worker idles while anything can be promoted. O(log n) in the number of trials for each event since the last
+    no worker idles while anything can be promoted. What is kept back for replicates is not spent here (see
+    `search.selection.replication`). O(log n) in the number of trials for each event since the last
     decision (for two objectives see `rungs.Fronts`).
     """
     if over_budget(history, asha_config) or hopeless(history):
@@ -43,19 +44,29 @@ def next_decision(history: History, asha_config: AshaConfig) -> Decision:
     broken_off = _broken_off(history, rung_system)
     if broken_off is not None:
         return broken_off
+    if over_budget(history, asha_config, 1 - asha_config.kept_back):
+        return _waits_or_finished(history)
     if history.queue:
         return NewTrial(len(history.trials))
     promotion = _promotion(history, rung_system)
     if promotion is not None:
         return promotion
-    if len(history.trials) - history.by_source[ENQUEUED] < asha_config.trials:
+    suggested = len(history.trials) - history.by_source[ENQUEUED] - history.by_source[REPLICATE]
+    if suggested < asha_config.trials:
         return NewTrial(len(history.trials))
-    return "wait" if history.running_jobs else "finished"
+    return _waits_or_finished(history)
 
 
-def over_budget(history: History, asha_config: AshaConfig) -> bool:
-    """Whether the time budget is spent. Running jobs then finish their epoch."""
-    return history.seconds >= asha_config.seconds or history.worker_seconds >= asha_config.worker_seconds
+def _waits_or_finished(history: History) -> Literal["wait", "finished"]:
+    """Replicates that run keep no one waiting: nothing here depends on them."""
+    return "wait" if any(trial.replicate_of is None for trial in history.running_jobs.values()) else "finished"
+
+
+def over_budget(history: History, asha_config: AshaConfig, share: float = 1.0) -> bool:
+    """Whether so much of the time budget is spent. After all of it, running jobs finish their epoch."""
+    return (
+        history.seconds >= share * asha_config.seconds or history.worker_seconds >= share * asha_config.worker_seconds
+    )
 
 
 def hopeless(history: History) -> str:
@@ -75,7 +86,9 @@ def hopeless(history: History) -> str:
 
 
 def first_job(trial: Trial, asha_config: AshaConfig) -> Job:
-    """A new trial's first segment, to the first rung of its bracket."""
+    """A new trial's first segment, to the first rung of its bracket; the whole of a training without rungs."""
+    if trial.single_schedule:
+        return Job(trial.number, 0, asha_config.rungs[-1])
     return Job(trial.number, 0, asha_config.rungs[bracket_of(trial, asha_config)])
 
 
@@ -85,7 +98,7 @@ def _broken_off(history: History, rung_system: RungSystem) -> Job | None:
     if number is None:
         return None
     trial, asha_config = history.trials[number], rung_system.asha_config
-    return asha_config.job(number, trial.last_rung, trial.target) if trial.target else first_job(trial, asha_config)
+    return asha_config.job(trial, trial.last_rung, trial.target) if trial.target else first_job(trial, asha_config)
 
 
 def _promotion(history: History, rung_system: RungSystem) -> Job | None:
@@ -105,7 +118,7 @@ def _promotion(history: History, rung_system: RungSystem) -> Job | None:
                 if best is not None and _goes_on(history, rung_places, history.trials[best], rung, asha_config):
                     number = best
             if number is not None:
-                return asha_config.job(number, rung, asha_config.following(rung))
+                return asha_config.job(history.trials[number], rung, asha_config.following(rung))
     return None
 
 
@@ -132,7 +145,8 @@ def earned_rungs(history: History, trial: Trial, asha_config: AshaConfig) -> lis
 
 def most_epochs(asha_config: AshaConfig) -> int:
     """An upper bound on the epochs of a search, reached if the rungs predict nothing and no trial is stopped."""
-    return asha_config.trials * (sum(asha_config.rungs) if asha_config.restarted else asha_config.rungs[-1])
+    longest = sum(asha_config.rungs) if asha_config.restarted else asha_config.rungs[-1]
+    return asha_config.trials * longest + asha_config.replicates * asha_config.rungs[-1]
 
 
 def usual_epochs(asha_config: AshaConfig, calibration: int) -> int:
@@ -141,7 +155,7 @@ def usual_epochs(asha_config: AshaConfig, calibration: int) -> int:
 
 
 def usual_segments(asha_config: AshaConfig, calibration: int) -> list[tuple[int, int, float]]:
-    """The same by segment: (after epoch, to the end of epoch, number of trials that train it)."""
+    """The same by segment: (after epoch, to the end of epoch, number of trainings of it), replicates last."""
     always = min(asha_config.trials, max(1, calibration))
     times: dict[int, float] = dict.fromkeys(asha_config.rungs, float(always))
     segments = []
@@ -156,4 +170,6 @@ def usual_segments(asha_config: AshaConfig, calibration: int) -> list[tuple[int,
     for rung in asha_config.rungs:
         segments.append((0 if asha_config.restarted else before, rung, times[rung]))
         before = rung
+    if asha_config.replicates:
+        segments.append((0, asha_config.rungs[-1], float(asha_config.replicates)))
     return segments

@@ -25,14 +25,18 @@ class AshaConfig:
     """Each rung is a separate training, so that a promotion starts from scratch."""
     seconds: float = math.inf
     worker_seconds: float = math.inf
+    kept_back: float = 0.0
+    """The share of the last two that is for replicates."""
+    replicates: int = 0
+    """How many trainings of the best recipes, and of the published one, come at the end."""
 
     def following(self, rung: int) -> int:
         """The rung after `rung`; the first one after 0."""
         return next(later for later in self.rungs if later > rung)
 
-    def job(self, trial: int, rung: int, end: int) -> Job:
+    def job(self, trial: Trial, rung: int, end: int) -> Job:
         """The job from the trial's current rung to `end`."""
-        return Job(trial, 0 if self.restarted else rung, end)
+        return Job(trial.number, 0 if self.restarted or trial.single_schedule else rung, end)
 
 
 def always_promoted(trial: Trial, history: History) -> bool:

@@ -57,7 +57,8 @@ class RungSystem:
 
     def _place(self, trial: Trial, history: History) -> None:
         number, bracket = trial.number, self.bracket(trial)
-        for rung in trial.rungs:
+        # Trainings under a single schedule have no rungs to be compared at.
+        for rung in () if trial.single_schedule else trial.rungs:
             rung_places = self.rungs.get((rung, bracket))
             if rung_places is not None and number not in rung_places.recorded:
                 rung_places.record(trial)
@@ -71,7 +72,7 @@ class RungSystem:
         if not trial.target or trial.target > trial.last_rung:
             self._broken_off.add(number)
             heappush(self._oldest_broken_off, number)
-        elif (stands := self.rungs.get((trial.last_rung, bracket))) is not None:
+        elif trial.replicate_of is None and (stands := self.rungs.get((trial.last_rung, bracket))) is not None:
             stands.wait(trial, always_promoted(trial, history))
             self._waits_at[number] = stands
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from hcpr_tune.errors import Interrupted
-from hcpr_tune.search.record.history import WORKER_DIED, History, Job, Source
+from hcpr_tune.search.record.history import PUBLISHED, REPLICATE, WORKER_DIED, History, Job, Source
 from hcpr_tune.search.scheduling.asha import Decision, NewTrial, first_job, hopeless, next_decision, over_budget
 from hcpr_tune.search.scheduling.driver import ENQUEUE, KILL, Surroundings
 from hcpr_tune.search.scheduling.orders import Report, TrainOrder, job_result
+from hcpr_tune.search.selection.replication import Replicate, answer, next_replicate
 from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.spec.study import StudySpec
 
@@ -37,7 +38,8 @@ class SearchDriver:
         """`order_of` makes the order of a job from the job and the latest epoch that is recorded of it."""
         self._study, self._asha_config, self._history = study, study.asha_config, history
         self._suggester, self._around, self._order_of = suggester, surroundings, order_of
-        self._decided: tuple[int, Decision] | None = None
+        self._single = study.single_schedule
+        self._decided: tuple[int, Decision | Replicate] | None = None
 
     @property
     def workers(self) -> int:
@@ -56,21 +58,50 @@ class SearchDriver:
             self._write("workers", workers=workers)
 
     def next_job(self) -> Job | Literal["wait", "finished"]:
-        """What a free worker does next; a new trial is recorded first."""
+        """What a free worker does next; a new trial is recorded first, and the answer once there is nothing left."""
         decision = self._decide()
-        return self._open(decision) if isinstance(decision, NewTrial) else decision
+        if isinstance(decision, NewTrial):
+            return self._open(decision)
+        if isinstance(decision, Replicate):
+            return self._repeat(decision)
+        if decision == "finished":
+            self._choose()
+        return decision
 
-    def _decide(self) -> Decision:
+    def _decide(self) -> Decision | Replicate:
         """Ray asks continually while workers are free; without new events the answer is the same."""
         if self._decided is None or self._decided[0] != self._history.version:
-            self._decided = self._history.version, next_decision(self._history, self._asha_config)
+            self._decided = self._history.version, self._next_decision()
         return self._decided[1]
+
+    def _next_decision(self) -> Decision | Replicate:
+        decision = next_decision(self._history, self._asha_config)
+        spent = over_budget(self._history, self._asha_config) or hopeless(self._history)
+        if decision not in ("wait", "finished") or spent:
+            return decision
+        return next_replicate(self._study, self._history, exploring=decision == "wait")
 
     def _open(self, new: NewTrial) -> Job:
         """Record a new trial and return its first job."""
         params, source = self._suggester.suggest(new.number, self._history)
-        self._write("trial", trial=new.number, params=params, source=source)
+        # Rungs may need an annealed learning rate; the published recipe is shown at its best, without them.
+        how = {"single_schedule": True} if source == PUBLISHED and self._study.recipe != self._single else {}
+        self._write("trial", trial=new.number, params=params, source=source, **how)
         return first_job(self._history.trials[new.number], self._asha_config)
+
+    def _repeat(self, replicate: Replicate) -> Job:
+        """Record a replicate and return its job."""
+        number, params = len(self._history.trials), self._history.trials[replicate.of].params
+        how = {"single_schedule": True, "replicate_of": replicate.of, "seed": replicate.seed}
+        self._write("trial", trial=number, params=params, source=REPLICATE, **how)
+        return first_job(self._history.trials[number], self._asha_config)
+
+    def _choose(self) -> None:
+        """Record the answer, unless it is recorded or jobs still end."""
+        if self._history.choice is None and not self._history.running_jobs:
+            found = answer(self._study, self._history)
+            if found is not None:
+                self._write("choice", trial=found[0], estimates=found[1])
 
     def started(self, job: Job) -> TrainOrder:
         self._write("job", trial=job.trial, start=job.start, end=job.end)

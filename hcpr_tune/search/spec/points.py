@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from hcpr_tune.common.settings import (
 )
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.dimension_tables import given_twice, repeated
-from hcpr_tune.search.spec.dimensions import Params, Space, Value, field_of
+from hcpr_tune.search.spec.dimensions import Choice, Params, Range, Space, Value, field_of
 from hcpr_tune.training.recipe import Recipe, recipe_from_plain
 
 
@@ -93,3 +94,28 @@ def with_params(recipe: Recipe, params: Mapping[str, Value]) -> Recipe:
     for name, value in params.items():
         set_dotted(plain, field_of(name), value)
     return recipe_from_plain(plain, "sampled recipe")
+
+
+def coordinates(params: Params, space: Space) -> list[float]:
+    """A point in the unit cube: a number by its position in its range (linear or log), a choice with one coordinate per
+    value. A dimension that does not exist is in the middle.
+    """
+    point: list[float] = []
+    for name, dimension in space.items():
+        value = params.get(name)
+        if isinstance(dimension, Choice):
+            # Different choices are then at distance 1.
+            point += [0.5**0.5 * (value == choice) for choice in dimension.choices]
+        else:
+            assert isinstance(dimension, Range)
+            point.append(0.5 if value is None else _share(float(value), dimension))
+    return point
+
+
+def _share(value: float, dimension: Range) -> float:
+    low, high = dimension.low, dimension.high
+    if low == high:
+        return 0.5
+    if dimension.log and value > 0:
+        value, low, high = math.log(value), math.log(low), math.log(high)
+    return float(min(1.5, max(-0.5, (value - low) / (high - low))))

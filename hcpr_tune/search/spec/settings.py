@@ -14,7 +14,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.scheduling.stoppers import STOPPERS
 from hcpr_tune.search.spec.objectives import OBJECTIVES
 from hcpr_tune.search.suggestion.registry import SAMPLERS
-from hcpr_tune.training.recipe import FUNCTION
+from hcpr_tune.training.recipe import FUNCTION, LrSchedule
 
 CALIBRATION_TRIALS = 6
 
@@ -65,6 +65,34 @@ class EarlyStopping(Settings):
     def stops(self) -> bool:
         """Whether there are rungs below the last epoch."""
         return self.method not in STOPPERS or STOPPERS[self.method].stops
+
+
+@dataclass(frozen=True)
+class Replication(Settings):
+    """The top of ASHA's ladder: the best recipes, and the published one, are trained again on fresh seeds.
+
+    These trainings, and trial 0, have one learning rate schedule over the whole training: rungs may need the rate
+    annealed before each, the answer does not.
+    """
+
+    replicates: int = setting(
+        2, "Fresh seeds for each finalist and for the published recipe; 0: none.", at_least=0, at_most=100
+    )
+    finalists: int = setting(2, "How many of the best recipes are trained again.", at_least=1, at_most=1000)
+    budget_share: float = setting(
+        0.25,
+        "Share of budget.hours and budget.worker_hours that is kept back for it; budget.trials does not count it.",
+        above=0,
+        below=1,
+    )
+    lr_schedule: LrSchedule = setting(LrSchedule(), "The schedule; by default the published one.")
+
+    def check_together(self) -> None:
+        if self.lr_schedule.mode != "single":
+            raise InputError(
+                f'lr_schedule.mode must be "single", got {show(self.lr_schedule.mode)}; these trainings have no rungs'
+                " before their last epoch"
+            )
 
 
 @dataclass(frozen=True)
@@ -176,6 +204,7 @@ class StudySettings(Settings):
     budget: Budget = setting(Budget(), "When the search ends.")
     constraints: Constraints = setting(Constraints(), "What a trial must reach.")
     early_stopping: EarlyStopping = setting(EarlyStopping(), "How trials are stopped early.")
+    replication: Replication = setting(Replication(), "How the best recipes are trained again.")
     sampler: Sampler = setting(Sampler(), "Where new recipes come from.")
     resources: Resources = setting(Resources(), "What a trial gets.")
     verdict: Verdict = setting(Verdict(), "How the result is evaluated.")

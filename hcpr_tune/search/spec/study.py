@@ -75,7 +75,19 @@ class StudySpec:
             restarted=self.restarted,
             seconds=3600 * budget.hours or math.inf,
             worker_seconds=3600 * budget.worker_hours or math.inf,
+            kept_back=self.settings.replication.budget_share if self.replicates else 0.0,
+            replicates=self.replicates * (1 + min(self.settings.replication.finalists, budget.trials - 1)),
         )
+
+    @property
+    def replicates(self) -> int:
+        """Fresh seeds of each finalist; none with two objectives, where there is not one answer."""
+        return self.settings.replication.replicates if len(self.settings.objective) == 1 else 0
+
+    @property
+    def single_schedule(self) -> Recipe:
+        """The recipe as the published one and replicates are trained: no rung before the last epoch."""
+        return replace(self.recipe, segment_ends=(), lr_schedule=self.settings.replication.lr_schedule)
 
     @property
     def fingerprint(self) -> str:

@@ -230,7 +230,7 @@ def audit_event(study: StudySpec, history: History, count: int) -> AuditEvent:
     stopped = sorted(
         trial.number
         for trial in history.trials.values()
-        if trial.state == "stopped" and not always_promoted(trial, history)
+        if trial.state == "stopped" and trial.replicate_of is None and not always_promoted(trial, history)
     )
     if count > len(stopped):
         raise InputError(

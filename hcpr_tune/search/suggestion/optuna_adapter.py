@@ -36,7 +36,8 @@ class OptunaAdapter:
     def __init__(self, study: StudySpec, rungs: bool = True, generation_of: int = 0, on_merits: bool = True) -> None:
         """`generation_of`: population size of a genetic sampler, 0 for others.
 
-        Without `on_merits`, trials that were promoted regardless of their scores have all their rungs.
+        Without `on_merits`, trials that were promoted regardless of their scores have all their rungs, and trainings
+        under a single schedule are there too.
         """
         self._study, self._rungs, self._generation_of, self._on_merits = study, rungs, generation_of, on_merits
         self._asha_config = study.asha_config
@@ -46,14 +47,17 @@ class OptunaAdapter:
         """Trials of earlier studies, then of this one, numbered from 0."""
         common = 0 if self._rungs else common_rung(history)
         told = [self._old(old, number, common) for number, old in enumerate(history.old_trials)]
-        told += [self._kept_or_new(trial, history, common, len(told)) for trial in history.trials.values()]
+        for trial in history.trials.values():
+            # A sampler learns nothing of its trials from trainings under another schedule.
+            if not (self._on_merits and trial.single_schedule):
+                told.append(self._kept_or_new(trial, history, common, len(told)))
         if self._generation_of:
             _count_generations(told, self._generation_of)
         return told
 
-    def _kept_or_new(self, trial: Trial, history: History, common: int, before: int) -> FrozenTrial:
+    def _kept_or_new(self, trial: Trial, history: History, common: int, place: int) -> FrozenTrial:
         # Everything depends on this key alone, except that the rungs of always promoted trials depend on other trials.
-        key: tuple[Any, ...] = (trial.status, len(trial.rungs), common, before)
+        key: tuple[Any, ...] = (trial.status, len(trial.rungs), common, place)
         if always_promoted(trial, history):
             key = (*key, *self._rungs_of(trial, history, common))
         kept = self._kept.get(trial.number)
@@ -61,8 +65,8 @@ class OptunaAdapter:
             rungs = self._rungs_of(trial, history, common)
             state = self._state(trial, rungs)
             scores = {rung: trial.scores[rung] for rung in rungs}
-            attributes = {"source": trial.source, "reason": trial.reason}
-            kept = key, self._frozen(before + trial.number, state, trial.params, scores, attributes)
+            attributes = {"source": trial.source, "reason": trial.reason, "replicate_of": trial.replicate_of}
+            kept = key, self._frozen(place, state, trial.params, scores, attributes)
             self._kept[trial.number] = kept
         return kept[1]
 
@@ -125,7 +129,11 @@ def common_rung(history: History) -> int:
     If each rung is a separate training, brackets may have no rung in common: then it is the rung that most trials have,
     the lowest one for ties.
     """
-    reached = [set(trial.rungs) for trial in history.trials.values() if trial.rungs and not trial.lost]
+    reached = [
+        set(trial.rungs)
+        for trial in history.trials.values()
+        if trial.rungs and not trial.lost and not trial.single_schedule
+    ]
     if not reached:
         return 0
     common = set.intersection(*reached)

@@ -89,6 +89,8 @@ def _means_the_same(rung: int, old: Recipe, new: Recipe) -> bool:
 
 
 def _carried(trial: Trial, old: StudySpec, new: StudySpec) -> CarriedTrial | None:
+    if trial.single_schedule:
+        return None  # another training than that of the others
     params = params_of(with_params(old.recipe, trial.params), new.space)
     if not all(new.space[name].holds(value) for name, value in params.items()):
         return None

@@ -73,7 +73,7 @@ class CsvCurves:
                 measured, truth = measured[:-1], np.full(len(epochs), truth[-1])
             seen.append(measured.tolist())
             true.append(truth.tolist())
-        return DrawnPlay(tuple(epochs), 0, seen, true, [1.0] * trials)
+        return DrawnPlay(tuple(epochs), 0, seen, true, [1.0] * trials, seed)
 
     def _check(self, epoch: int) -> None:
         if epoch > self.epochs[-1]:

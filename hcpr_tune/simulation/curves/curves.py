@@ -7,7 +7,7 @@ that they can be compared in pairs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -50,6 +50,26 @@ class Play(Protocol):
     def curve(self, trial: int, params: Params) -> Curve:
         """The curve of a trial; always the same for the same trial."""
 
+    def replicate(self, trial: int, of: int, params: Params) -> Curve:
+        """The curve of trial `trial`, which trains the recipe of trial `of` again on another seed."""
+
+
+SEED_DEVIATION = 0.01
+"""Standard deviation of true accuracies between seeds of a recipe: about a point on small data (docs/benchmarks.md)."""
+
+
+def other_seed(curve: Curve, images: int, seed: int) -> Curve:
+    """The curve of the same recipe with another seed: true accuracies nearby, measured anew on `images` images."""
+    draws = np.random.default_rng(seed & (2**63 - 1))
+    moved = SEED_DEVIATION * draws.standard_normal()
+
+    def measured(true: Sequence[float]) -> tuple[list[float], list[float]]:
+        now = np.clip(np.asarray(true) + moved, 0.0, 1.0)
+        return (draws.binomial(images, now) / images if images else now).tolist(), now.tolist()
+
+    (robust, true_robust), (clean, true_clean) = measured(curve.true_robust), measured(curve.true_clean)
+    return replace(curve, robust=robust, clean=clean, true_robust=true_robust, true_clean=true_clean)
+
 
 class Curves(Protocol):
     """A source of curves."""
@@ -79,6 +99,7 @@ class DrawnPlay:
     seen: list[list[float]]
     true: list[list[float]]
     relative_seconds: list[float]
+    seed: int = 0
 
     def curve(self, trial: int, params: Params) -> Curve:
         # Only requests add more trials than planned.
@@ -86,6 +107,9 @@ class DrawnPlay:
         return Curve(
             self.seen[row], self.seen[row], self.true[row], self.true[row], relative_seconds=self.relative_seconds[row]
         )
+
+    def replicate(self, trial: int, of: int, params: Params) -> Curve:
+        return other_seed(self.curve(of, params), self.images, derive_seed(self.seed, "replicate", trial))
 
 
 SPREAD, FORETELLING, SECONDS_SPREAD = 0.25, 0.2, 0.1
@@ -153,4 +177,4 @@ class GuessedCurves:
         true = odds / (1 + odds)
         seen = draws.binomial(self.images, true) / self.images
         seconds = np.exp(SECONDS_SPREAD * draws.standard_normal(trials))
-        return DrawnPlay(tuple(epochs), self.images, seen.tolist(), true.tolist(), seconds.tolist())
+        return DrawnPlay(tuple(epochs), self.images, seen.tolist(), true.tolist(), seconds.tolist(), seed)

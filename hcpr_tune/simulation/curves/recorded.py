@@ -15,13 +15,13 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.events.fields import accuracies, trained_seconds
 from hcpr_tune.search.record.history import Event, History, Trial
 from hcpr_tune.search.record.lines import read_lines
-from hcpr_tune.search.spec.dimensions import Choice, Params, Range, Space
+from hcpr_tune.search.spec.dimensions import Params, Space
 from hcpr_tune.search.spec.objectives import OBJECTIVES
-from hcpr_tune.search.spec.points import params_of, with_params
+from hcpr_tune.search.spec.points import coordinates, params_of, with_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.studies import reopen
 from hcpr_tune.search.suggestion.warm_start import check_same_measure, check_same_training
-from hcpr_tune.simulation.curves.curves import Curve
+from hcpr_tune.simulation.curves.curves import Curve, other_seed
 from hcpr_tune.simulation.curves.resampling import FEWEST, Array, Redrawn, continued, noise_of
 
 
@@ -81,6 +81,8 @@ def measured(old: OldStudy, study: StudySpec) -> list[Measured]:
     seconds = relative_seconds(old.history)
     found = []
     for number, trial in old.history.trials.items():
+        if trial.single_schedule:
+            continue  # another training than that of the others
         params = params_of(with_params(old.study.recipe, trial.params), study.space)
         if all(study.space[name].holds(value) for name, value in params.items()) and (trial.rungs or trial.lost):
             scores = _scores(trial, old.study.restarted)
@@ -204,29 +206,6 @@ def _listed(epochs: Sequence[int]) -> str:
     return ", ".join(map(str, epochs[:12])) + (", ..." if len(epochs) > 12 else "")
 
 
-def coordinates(params: Params, space: Space) -> list[float]:
-    """A point in the unit cube: a number by its position in its range (linear or log), a choice with one coordinate per
-    value. A dimension that does not exist is in the middle.
-    """
-    point: list[float] = []
-    for name, dimension in space.items():
-        value = params.get(name)
-        if isinstance(dimension, Choice):
-            # Different choices are then at distance 1.
-            point += [0.5**0.5 * (value == choice) for choice in dimension.choices]
-        else:
-            assert isinstance(dimension, Range)
-            point.append(0.5 if value is None else _share(float(value), dimension))
-    return point
-
-
-def _share(value: float, dimension: Range) -> float:
-    low, high = dimension.low, dimension.high
-    if dimension.log and value > 0:
-        value, low, high = np.log(value), np.log(low), np.log(high)
-    return float(min(1.5, max(-0.5, (value - low) / (high - low))))
-
-
 @dataclass(frozen=True)
 class RecordedPlay:
     """The curves of one repeat; each trial has its own draws, independent of the order of calls."""
@@ -252,3 +231,6 @@ class RecordedPlay:
             one.lost_at,
             relative_seconds=one.relative_seconds,
         )
+
+    def replicate(self, trial: int, of: int, params: Params) -> Curve:
+        return other_seed(self.curve(of, params), self.images, derive_seed(self.seed, "replicate", trial))

@@ -60,10 +60,11 @@ class TrialPictures:
             write_bytes_whole(path, png)
         return png
 
-    def bring(self, number: int, rung: int, copied: Collection[str] = ()) -> None:
+    def bring(self, trial: Trial, rung: int, copied: Collection[str] = ()) -> None:
         """Fetch the image of a rung that was just reported, or one that is among the `copied` files in the bucket."""
+        number = trial.number
         key = examples_key(number, rung)
-        training = training_name(number, rung, self._study.restarted)
+        training = training_name(trial, rung, self._study.restarted)
         try:
             if self._folder.bucket is not None and key in copied:
                 png = self._folder.bucket.read(key)
@@ -92,7 +93,7 @@ class TrialPictures:
             # Requesting every image that was ever drawn would take minutes.
             wanted &= kept_checkpoints(self._study, history) | {one for one in wanted if examples_key(*one) in copied}
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda one: self.bring(one[0], one[1], copied), wanted))
+            list(pool.map(lambda one: self.bring(history.trials[one[0]], one[1], copied), wanted))
 
 
 def examples_key(number: int, rung: int) -> str:

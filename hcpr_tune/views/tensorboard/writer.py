@@ -10,8 +10,7 @@ from hcpr_tune.search.record.events.fields import accuracies
 from hcpr_tune.search.record.events.search import EpochEvent
 from hcpr_tune.search.record.events.verdict import VerdictEpochEvent
 from hcpr_tune.search.record.history import Event, History, Trial
-from hcpr_tune.search.record.results import StoredStudy
-from hcpr_tune.search.spec.points import with_params
+from hcpr_tune.search.record.results import StoredStudy, recipe_of
 from hcpr_tune.search.spec.study import study_to_toml
 from hcpr_tune.training.recipe import recipe_to_toml
 from hcpr_tune.views.tensorboard import hparams
@@ -92,7 +91,7 @@ class TensorBoardView:
         elif event["event"] == "epoch":
             trial = history.trials[event["trial"]]
             if event["is_rung"]:
-                self._pictures.bring(trial.number, event["epoch"])
+                self._pictures.bring(trial, event["epoch"])
             self._add(history, trial, trial.epoch_offset + event["epoch"])
         elif event["event"] == "job_end":
             self._end(history, history.trials[event["trial"]])
@@ -116,7 +115,7 @@ class TensorBoardView:
         self._close(trial.number)
 
     def _begin(self, trial: Trial) -> None:
-        recipe = recipe_to_toml(with_params(self._study.recipe, trial.params))
+        recipe = recipe_to_toml(recipe_of(self._study, trial))
         values = [*hparams.session_start(self._study, trial), *text("recipe", recipe)]
         self._file(trial.number).write(trial.began, 0, values)
 

@@ -143,13 +143,33 @@ class AuditEvent(TypedDict):
 
 
 class TrialEvent(TypedDict):
-    """A trial was suggested."""
+    """A trial was suggested. The last three: see `record.trial.Trial`."""
 
     event: Literal["trial"]
     time: Time
     trial: TrialNumber
     params: PointParams
     source: str
+    single_schedule: NotRequired[bool]
+    replicate_of: NotRequired[TrialNumber]
+    seed: NotRequired[Count]
+
+
+class Estimate(TypedDict):
+    """What a recipe is expected to score at the last epoch, on a fresh seed: posterior mean and standard deviation."""
+
+    trial: TrialNumber
+    mean: float
+    deviation: float
+
+
+class ChoiceEvent(TypedDict):
+    """The search's answer: the trial whose recipe is expected to be the best, and those it was compared with."""
+
+    event: Literal["choice"]
+    time: Time
+    trial: TrialNumber
+    estimates: list[Estimate]
 
 
 class JobEvent(TypedDict):
@@ -218,6 +238,7 @@ Event = (
     | TestNumbersEvent
     | AuditEvent
     | TrialEvent
+    | ChoiceEvent
     | JobEvent
     | EpochEvent
     | JobEndEvent
@@ -234,6 +255,10 @@ def trials_of(event: Event) -> Sequence[int]:
         return [event["trial"]] if "trial" in event else []
     if event["event"] in ("kill", "job", "epoch", "job_end"):
         return [event["trial"]]
+    if event["event"] == "choice":
+        return [event["trial"], *(estimate["trial"] for estimate in event["estimates"])]
+    if event["event"] == "trial":
+        return [event["replicate_of"]] if "replicate_of" in event else []
     return []
 
 
