@@ -15,7 +15,7 @@ from hcpr_tune.search.spec.dimensions import field_of
 from hcpr_tune.search.spec.study import StudySpec, study_to_plain
 from hcpr_tune.search.spec.study_file import find_space, study_from_plain
 from hcpr_tune.training.methods.registry import METHODS
-from hcpr_tune.verdict.plan import COEFFICIENTS, Candidate, candidate_of
+from hcpr_tune.verdict.plan import COEFFICIENTS, Candidate, candidate_of, completed
 
 BASELINES = "baselines"
 """The space with the coefficients of each method, and their published values."""
@@ -109,7 +109,7 @@ def _without_method(table: dict[str, Any]) -> dict[str, Any]:
 
 def baseline_candidate(study: StudySpec, history: History, method: str) -> Candidate | None:
     """The best trial of a baseline's search; None if no trial completed."""
-    complete = [trial for trial in history.ranked() if trial.status == "completed"]
+    complete = completed(history)
     if not complete:
         return None
     found = candidate_of(study, complete[0])

@@ -106,25 +106,20 @@ class Plan:
         return [candidate.model(seed) for seed in (range(1) if candidate.weights else self.seed_numbers(count))]
 
 
-def full_length(recipe: Recipe) -> Recipe:
-    """The recipe trained to its last epoch, even if ASHA stopped it."""
-    return replace(recipe, stop_epoch=0)
-
-
 def published(study: StudySpec, history: History) -> Candidate:
     """Trial 0."""
     trial = history.trials.get(0)
     score = trial.score if trial is not None else None
     params = trial.params if trial is not None else None
-    return Candidate(PUBLISHED, "published", full_length(study.recipe), 0, score, params)
+    return Candidate(PUBLISHED, "published", study.single_schedule, 0, score, params)
 
 
 def finalists(study: StudySpec, history: History, count: int) -> list[Candidate]:
-    """The best `count` completed trials; in a Pareto study, trials spread along the front.
+    """The `count` recipes that are expected to be best; in a Pareto study, trials spread along the front.
 
     The published recipe is evaluated anyway, so it is not included. Raises `InputError` if there are too few.
     """
-    complete = [trial for trial in history.ranked() if trial.status == "completed"]
+    complete = completed(history)
     if not complete:
         raise InputError("no trial of this study reached its last epoch, so there is no finalist; search it further")
     if count > len(complete):
@@ -139,6 +134,13 @@ def finalists(study: StudySpec, history: History, count: int) -> list[Candidate]
     return [candidate_of(study, trial) for trial in others[:count]]
 
 
+def completed(history: History) -> list[Trial]:
+    """The trials whose recipes were trained to the last epoch: those that the search compared at its end first."""
+    chosen = [] if history.choice is None else [estimate["trial"] for estimate in history.choice["estimates"]]
+    others = [trial.number for trial in history.ranked() if trial.status == "completed" and trial.replicate_of is None]
+    return [history.trials[number] for number in dict.fromkeys([*chosen, *others])]
+
+
 def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:
     """`count` trials at even steps, including both ends."""
     if len(trials) <= count:
@@ -148,8 +150,8 @@ def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:
 
 
 def candidate_of(study: StudySpec, trial: Trial) -> Candidate:
-    """A trial as a finalist."""
-    recipe = full_length(with_params(study.recipe, trial.params))
+    """A trial as a finalist: its recipe under one schedule over the whole training, as the published one."""
+    recipe = with_params(study.single_schedule, trial.params)
     return Candidate(f"trial {trial.number}", "finalist", recipe, trial.number, trial.score, trial.params)
 
 

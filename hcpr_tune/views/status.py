@@ -6,6 +6,7 @@ from typing import Any
 
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.settings import to_plain
+from hcpr_tune.search.record.answer import answer_of
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.metrics import TrialMetrics, rung_accuracies, rungs_plain, trial_metrics
@@ -81,10 +82,11 @@ def study_status(study: StudySpec, history: History, alive: bool = True) -> Plai
         "worker_seconds": history.worker_seconds,
         "trials": counts(study, history, alive),
         "stopped_at": {str(rung): count for rung, count in stopped_at(history).items()},
-        "chosen_from": len(ranked),
+        "chosen_from": history.candidates,
         "best": None if best is None else metrics(best, alive),
         "published": None if published is None else metrics(published, alive),
         "gain_points": gain_points(history),
+        "gain_is_of_fresh_seeds": answer_of(history) is not None,
         "gain_is_optimistic": OPTIMISTIC,
         "leaders": [{"rank": rank, **metrics(trial, alive)} for rank, trial in leading(ranked)],
         "front": [trial.number for trial in history.best_trials],
@@ -132,8 +134,17 @@ def metrics(trial: Trial, alive: bool) -> TrialMetrics:
 
 
 def counts(study: StudySpec, history: History, alive: bool = True) -> dict[str, int]:
-    """The number of trials in each state; a waiting trial counts as stopped unless it is promoted later."""
-    result = {"suggested": len(history.trials), "budget": study.settings.budget.trials} | dict.fromkeys(TRIAL_STATES, 0)
+    """The number of trials in each state; a waiting trial counts as stopped unless it is promoted later.
+
+    Replicates count among the trials, and are added to the budget once they begin.
+    """
+    replicates = len(history.replicates)
+    result = {
+        "suggested": len(history.trials),
+        "budget": study.settings.budget.trials + replicates,
+        "replicates": replicates,
+        **dict.fromkeys(TRIAL_STATES, 0),
+    }
     for trial in history.trials.values():
         result[trial.state if alive or trial.state != "running" else "interrupted"] += 1
     return result
@@ -188,7 +199,8 @@ def seconds_left(study: StudySpec, history: History) -> float | None:
     if not trained:
         return None
     running = sum(trial.target - trial.last_epoch for trial in history.running)
-    to_begin = study.settings.budget.trials - len(history.trials)
+    whole = study.settings.budget.trials + study.asha_config.replicates
+    to_begin = whole - len(history.trials)
     epochs = max(running, expected_epochs(study) - trained) if to_begin > 0 else running
     worker_seconds = sum(trial.seconds for trial in history.trials.values()) / trained * epochs
     asha_config, workers = study.asha_config, max(1, history.workers)

@@ -5,21 +5,45 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from hcpr_tune.search.record.answer import answer_of, mean_score
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.metrics import masking_alarms
 from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, rung_correlations
 from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.views.wording import number, percent
 
 
 def gain_points(history: History) -> float | None:
     """Gain of the best trial over the published recipe, in points of robust accuracy on validation.
 
-    None while one of them has no score.
+    On the same fresh seeds once the search has chosen, before that between their scores in the search. None while one
+    of them has no score.
     """
+    found = answer_of(history)
+    if found is not None and found.gain is not None:
+        return found.gain
     best, published = history.best_trial, history.trials.get(0)
     if best is None or published is None or best.score is None or published.score is None:
         return None
     return 100 * (best.score - published.score)
+
+
+def answer_words(history: History) -> str:
+    """The answer on fresh seeds, in sentences; empty without one."""
+    found = answer_of(history)
+    if found is None or found.gain is None:
+        return ""
+    seeds = number(len(found.pairs), "fresh seed")
+    of_published = mean_score(found.published)
+    if found.chosen.single_schedule:
+        return f"No recipe is expected to beat the published one, which reaches {percent(of_published)} on {seeds}."
+    words = (
+        f"The recipe of trial {found.chosen.number} and the published one were trained again on {seeds} each, under one"
+        f" schedule: {percent(found.score)} and {percent(of_published)}, a gain of {found.gain:+.1f} points."
+    )
+    if found.optimism is not None:
+        words += f" In the search it had scored {percent(found.score + found.optimism / 100)}."
+    return words
 
 
 def stopped_at(history: History) -> dict[int, int]:

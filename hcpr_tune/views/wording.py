@@ -73,3 +73,13 @@ def brief(value: Any) -> str:
         return printable(str(value))
     texts = [f"{value:.3g}", f"{value:.2g}", f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")]
     return next((text for text in texts if len(text) <= NUMBER_WIDTH), texts[-1])
+
+
+def number(count: int, what: str) -> str:
+    """A count in words: `1 trial`, `2 trials`."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def percent(share: float) -> str:
+    """A share in percent, with one digit."""
+    return f"{100 * share:.1f} %"

@@ -359,6 +359,11 @@ class History:
         again = (trial for trial in self.replicates_of(chosen) if not trial.collapsed)
         return self.trials[chosen] if chosen == 0 else next(again, self.trials[chosen])
 
+    @property
+    def candidates(self) -> int:
+        """Number of recipes with a score that the best one is chosen from."""
+        return self.scored - sum(bool(trial.rungs) for trial in self.replicates)
+
     def replicates_of(self, number: int) -> list[Trial]:
         """The trials that trained a trial's recipe again to the last epoch, in the order of their numbers."""
         return [trial for trial in self.replicates if trial.replicate_of == number and self.last_epoch in trial.rungs]

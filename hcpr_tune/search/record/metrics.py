@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from hcpr_tune.common.intervals import Proportion, ProportionPlain
 from hcpr_tune.common.schema import ModelInputs
+from hcpr_tune.search.record.answer import answer_of, mean_score
 from hcpr_tune.search.record.events.fields import Epoched, Masking, accuracies
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.scheduling.rung_correlation import rung_correlations
@@ -30,6 +31,7 @@ class TrialMetrics(Accuracies):
 
     trial: int
     source: str
+    replicate_of: int | None
     status: str
     reason: str
     epochs: int
@@ -69,10 +71,25 @@ class Pairs(TypedDict, total=False):
     class_totals_validation: list[int]
 
 
+class AnswerPlain(TypedDict):
+    """The chosen recipe and the published one on the same fresh seeds: mean robust accuracies, and their difference.
+
+    `optimism_points`: by how much the search's own score of the recipe was higher.
+    """
+
+    trial: int
+    seeds: list[int | None]
+    robust_accuracy_validation: float
+    published_robust_accuracy_validation: float | None
+    gain_points: float | None
+    optimism_points: float | None
+
+
 class BestMetrics(TrialMetrics, Pairs):
     """metrics.json of the best trial."""
 
     published: TrialMetrics
+    answer: AnswerPlain | None
     objective: list[str]
     front: list[int]
     rungs_worth: Rungs
@@ -104,6 +121,7 @@ def trial_metrics(trial: Trial) -> TrialMetrics:
     return {
         "trial": trial.number,
         "source": trial.source,
+        "replicate_of": trial.replicate_of,
         "status": trial.state,
         "reason": trial.reason,
         "epochs": trial.last_epoch,
@@ -125,7 +143,7 @@ def _accuracies_plain(trial: Trial) -> Accuracies:
 
 def trial_columns(study: StudySpec) -> list[str]:
     """The columns of the table of trials."""
-    columns = ["trial", "source", "status", "epochs", "epoch_of_score"]
+    columns = ["trial", "source", "replicate_of", "status", "epochs", "epoch_of_score"]
     columns += [f"{name}{suffix}" for name in ACCURACIES for suffix in ("", "_low", "_high")]
     return [*columns, "seconds", *sorted(study.space), "reason"]
 
@@ -209,6 +227,21 @@ def rungs_plain(study: StudySpec, history: History) -> Rungs:
     }
 
 
+def answer_plain(history: History) -> AnswerPlain | None:
+    """The answer on fresh seeds; None before a search has chosen, and without replicates."""
+    found = answer_of(history)
+    if found is None:
+        return None
+    return {
+        "trial": found.chosen.number,
+        "seeds": [trial.seed for trial in found.replicates],
+        "robust_accuracy_validation": found.score,
+        "published_robust_accuracy_validation": mean_score(found.published) if found.published else None,
+        "gain_points": found.gain,
+        "optimism_points": found.optimism,
+    }
+
+
 def best_metrics(study: StudySpec, history: History) -> BestMetrics:
     """The metrics of the best trial and of the published recipe, and the study that they come from."""
     best, published = history.best_trial, history.trials[0]
@@ -227,9 +260,10 @@ def best_metrics(study: StudySpec, history: History) -> BestMetrics:
         "rungs_worth": rungs_plain(study, history),
         **pairs,
         "masking_validation": masking_of(best),
-        "chosen_from": sum(bool(trial.rungs) for trial in history.trials.values()),
-        "note": "Accuracies are on the validation images that the trial was chosen by, and the published recipe is one"
-        " of the trials that it was chosen from: the difference is optimistic.",
+        "answer": answer_plain(history),
+        "chosen_from": history.candidates,
+        "note": "Accuracies are on the validation images that the trial was chosen by. Those of `answer` are on seeds"
+        " that had no part in finding the recipe.",
         "study_fingerprint": study.fingerprint,
         "split_index_hashes": history.splits,
         "model_inputs": history.model_inputs or {},

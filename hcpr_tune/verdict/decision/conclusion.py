@@ -73,7 +73,7 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
         "failed_jobs": dict(state.failed),
         "task": to_plain(study.recipe.task),
         "model_inputs": state.model_inputs or {},
-        "schedule": schedule_words(study.recipe),
+        "schedule": schedule_words(study.single_schedule),
         "attacks": {split: attack_words(plan, state, split) for split in splits},
         "attacks_replaced": replaced_attacks(state.classes),
         "seeds": {"winner_and_baseline": plan.seeds, "others": plan.other_seeds, "first": plan.first_seed},

@@ -14,7 +14,7 @@ from hcpr_tune.views.next_commands import about, way_on
 from hcpr_tune.views.report.context import CLEAN, ROBUST, ReportContext
 from hcpr_tune.views.report.optuna_study import full_params
 from hcpr_tune.views.report.page import Section
-from hcpr_tune.views.summary import gain_points
+from hcpr_tune.views.summary import answer_words, gain_points
 from hcpr_tune.views.verdicts import words_on_test_access
 
 MOST_MEMBERS = 8
@@ -69,6 +69,8 @@ def best_words(context: ReportContext, best: Trial) -> str:
 
 def gain_words(context: ReportContext, best: Trial) -> str:
     """The gain of the best trial over the published recipe."""
+    if again := answer_words(context.history):
+        return again
     published = context.history.trials[0]
     gain = gain_points(context.history)
     if best is published:
@@ -83,7 +85,7 @@ def gain_words(context: ReportContext, best: Trial) -> str:
 
 def caveats(context: ReportContext, best: Trial) -> str:
     """Caveats about the numbers."""
-    candidates = sum(bool(trial.rungs) for trial in context.history.trials.values())
+    candidates = context.history.candidates
     accesses = words_on_test_access(context.history.test_accesses)
     words = (
         f"Robust accuracy is under the margin attack, {context.study.recipe.evaluation.steps} steps, on images that the"

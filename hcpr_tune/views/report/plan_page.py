@@ -19,9 +19,9 @@ from hcpr_tune.views.plan_words import (
     work_unit,
 )
 from hcpr_tune.views.report.figures import plans
-from hcpr_tune.views.report.figures.shown import Shown, number
+from hcpr_tune.views.report.figures.shown import Shown
 from hcpr_tune.views.report.page import Cell, Row, Section, Table, figure_section, page_html
-from hcpr_tune.views.wording import amount, disk, lasting
+from hcpr_tune.views.wording import amount, disk, lasting, number
 
 FIGURES = {
     "scores": ("Score and cost of each variant", "More work pays off only if the score rises."),

@@ -91,7 +91,7 @@ def header(context: ReportContext) -> dict[str, str]:
         "name": context.name,
         "description": study.settings.description,
         "task": f"{task.dataset}, {task.norm} ball of {task.epsilon:g}",
-        "trials": f"{len(history.trials)} of {study.settings.budget.trials} trials: {words}",
+        "trials": f"{count['suggested']} of {count['budget']} trials: {words}",
         "written": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(context.written)),
         "banner": banner,
     }

@@ -77,7 +77,8 @@ def head_lines(study_status: Plain) -> list[Text]:
     """The number of trials in each state, the gain, and the front."""
     count, objectives = study_status["trials"], study_status["objective"]
     words = ", ".join(f"{count[state]} {state}" for state in TRIAL_STATES if count[state] or state == "running")
-    lines = [Text(f"{count['suggested']} of {count['budget']} trials: {words}"), gain_line(study_status)]
+    again = f", {count['replicates']} of them recipes trained again" if count["replicates"] else ""
+    lines = [Text(f"{count['suggested']} of {count['budget']} trials: {words}{again}"), gain_line(study_status)]
     if len(objectives) > 1:
         front, scored = len(study_status["front"]), study_status["chosen_from"]
         lines.append(labelled("front", f"{front} of {scored} trials with a score: no other trial beats them in both"))
@@ -97,7 +98,8 @@ def gain_line(study_status: Plain) -> Text:
         )
     if best["trial"] == 0:
         return labelled("gain", "none so far over the published recipe, trial 0")
-    return labelled("gain", f"{gain:+.1f} points over the published recipe, trial 0 (optimistic)", "bold")
+    on = "on the same fresh seeds" if study_status["gain_is_of_fresh_seeds"] else "(optimistic)"
+    return labelled("gain", f"{gain:+.1f} points over the published recipe, trial 0 {on}", "bold")
 
 
 def labelled(label: str, words: str, style: str = "") -> Text:

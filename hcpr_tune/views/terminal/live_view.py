@@ -16,7 +16,7 @@ from hcpr_tune.search.record.metrics import masking_alarms, rung_accuracies
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.plan_progress import foreseen_line
 from hcpr_tune.views.status import alarm_plain, study_status
-from hcpr_tune.views.summary import alarms, rung_lines
+from hcpr_tune.views.summary import alarms, answer_words, rung_lines
 from hcpr_tune.views.terminal.layout import View, alarm_lines
 from hcpr_tune.views.terminal.leaderboard import columns_of
 from hcpr_tune.views.wording import clock, printable
@@ -112,7 +112,7 @@ def result_words(study: StudySpec, history: History) -> str:
     assert best is not None
     accuracies = rung_accuracies(best) or {}
     total = accuracies["robust_accuracy_validation"].total
-    candidates = sum(bool(trial.rungs) for trial in history.trials.values())
+    candidates = history.candidates
     words = f"On {total} validation images, margin attack."
     short = study.goal.shortfall(best.scores[best.best_rung])
     if short:
@@ -124,6 +124,11 @@ def result_words(study: StudySpec, history: History) -> str:
         return (
             f"{words} The front holds the trials of {candidates} that no other one beats in both accuracies; they were"
             " chosen by these same images."
+        )
+    if again := answer_words(history):
+        return (
+            f"{words} {again} These images chose it among {candidates} trials; `hcpr_tune verdict` asks other seeds,"
+            " stronger attacks, and the test images."
         )
     if best is published:
         return (

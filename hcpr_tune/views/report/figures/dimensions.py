@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.objectives import OBJECTIVES
 from hcpr_tune.search.spec.study import StudySpec
-from hcpr_tune.views.report.figures.shown import BLUE, GREY, ORANGE, RED, Shown, axes, few, few_words, number, quietly
+from hcpr_tune.views.report.figures.shown import BLUE, GREY, ORANGE, RED, Shown, axes, few, few_words, quietly
 from hcpr_tune.views.report.optuna_study import (
     at_epoch,
     best_rung_scores,
@@ -22,6 +22,7 @@ from hcpr_tune.views.report.optuna_study import (
     optuna_study,
     target,
 )
+from hcpr_tune.views.wording import number
 
 FEWEST_TRIALS = 4
 """With fewer trials there is no variance to attribute to dimensions."""

@@ -31,10 +31,10 @@ from hcpr_tune.views.report.figures.shown import (
     few,
     few_words,
     kind_of,
-    number,
     values_of,
 )
 from hcpr_tune.views.summary import rung_lines, stopped_at
+from hcpr_tune.views.wording import number
 
 MOST_CURVE_POINTS = 12_000
 

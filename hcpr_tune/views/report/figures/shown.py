@@ -100,11 +100,6 @@ def values_of(trial: Trial) -> str:
     return "<br>".join(map(escape, shown))
 
 
-def number(count: int, what: str) -> str:
-    """A count in words: `1 trial`, `2 trials`."""
-    return f"{count} {what}" + ("" if count == 1 else "s")
-
-
 def axes(figure: go.Figure, x: str, y: str) -> None:
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
