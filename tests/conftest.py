@@ -49,6 +49,9 @@ first_rung = 1
 reduction_factor = 2
 calibration = 1
 
+[replication]
+replicates = 0
+
 [verdict]
 seconds_at_end = 0
 

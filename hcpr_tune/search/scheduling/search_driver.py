@@ -65,6 +65,8 @@ class SearchDriver:
         if isinstance(decision, Replicate):
             return self._repeat(decision)
         if decision == "finished":
+            if self._history.running_jobs:
+                return "wait"  # their last scores count for the answer
             self._choose()
         return decision
 
@@ -84,8 +86,9 @@ class SearchDriver:
     def _open(self, new: NewTrial) -> Job:
         """Record a new trial and return its first job."""
         params, source = self._suggester.suggest(new.number, self._history)
-        # Rungs may need an annealed learning rate; the published recipe is shown at its best, without them.
-        how = {"single_schedule": True} if source == PUBLISHED and self._study.recipe != self._single else {}
+        # The published recipe is trained as it and the finalists will be in the end; without finalists, as all others.
+        single = source == PUBLISHED and self._study.replicates and self._study.recipe != self._single
+        how = {"single_schedule": True} if single else {}
         self._write("trial", trial=new.number, params=params, source=source, **how)
         return first_job(self._history.trials[new.number], self._asha_config)
 
@@ -97,8 +100,8 @@ class SearchDriver:
         return first_job(self._history.trials[number], self._asha_config)
 
     def _choose(self) -> None:
-        """Record the answer, unless it is recorded or jobs still end."""
-        if self._history.choice is None and not self._history.running_jobs:
+        """Record the answer, unless it is recorded."""
+        if self._history.choice is None:
             found = answer(self._study, self._history)
             if found is not None:
                 self._write("choice", trial=found[0], estimates=found[1])

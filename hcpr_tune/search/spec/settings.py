@@ -72,11 +72,14 @@ class Replication(Settings):
     """The top of ASHA's ladder: the best recipes, and the published one, are trained again on fresh seeds.
 
     These trainings, and trial 0, have one learning rate schedule over the whole training: rungs may need the rate
-    annealed before each, the answer does not.
+    annealed before each, the answer does not. There are none with two objectives.
     """
 
     replicates: int = setting(
-        2, "Fresh seeds for each finalist and for the published recipe; 0: none.", at_least=0, at_most=100
+        2,
+        "Fresh seeds for each finalist and for the published recipe; 0: none, and trial 0 is trained as all others.",
+        at_least=0,
+        at_most=100,
     )
     finalists: int = setting(2, "How many of the best recipes are trained again.", at_least=1, at_most=1000)
     budget_share: float = setting(

@@ -1,0 +1,194 @@
+"""The best recipes and the published one are trained again on fresh seeds, and these say which is the answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from hcpr_tune.search.record.answer import answer_of
+from hcpr_tune.search.record.results import recipe_of
+from hcpr_tune.search.scheduling.asha import next_decision
+from hcpr_tune.search.selection.replication import SEEDS_FROM, Replicate, answer, next_replicate, replicate_seed
+from hcpr_tune.search.spec.points import params_of
+from hcpr_tune.search.spec.study import StudySpec
+from hcpr_tune.search.spec.study_file import find_space, read_study
+from hcpr_tune.simulation.curves.curves import GuessedCurves
+from hcpr_tune.simulation.search import Trainings, search_simulation
+from hcpr_tune.simulation.suggesting import suggester_of
+from hcpr_tune.simulation.worker_pool import WorkerPool
+from tests.search.histories import LAST_EPOCH, history_of, lost, reached, suggested
+
+
+def study_with(**replication) -> StudySpec:
+    study = read_study(find_space("default"), [("epochs", LAST_EPOCH), ("budget.trials", 12), ("sampler.name", "qmc")])
+    settings = study.settings
+    return replace(study, settings=replace(settings, replication=replace(settings.replication, **replication)))
+
+
+def point(study: StudySpec, scale: float):
+    return params_of(study.recipe, study.space) | {"hcpr.scale": scale}
+
+
+def searched(study: StudySpec, *shares: float):
+    """Trial 0 with 600 of 1,000, then trials with these shares at every rung."""
+    events = [{**suggested(0, point(study, 8.0), "published"), "single_schedule": True}, *reached(0, 0, 27, 600)]
+    for number, share in enumerate(shares, 1):
+        events.append(suggested(number, point(study, 4.0 + number)))
+        for start, end in ((0, 3), (3, 9), (9, 27)):
+            events += reached(number, start, end, round(1000 * share))
+    return events
+
+
+def repeated(number: int, of: int, seed: int, robust: int, clean: int = 900):
+    how = {"single_schedule": True, "replicate_of": of, "seed": seed}
+    return [{**suggested(number, {}, "replicate"), **how}, *reached(number, 0, 27, robust, clean=clean)]
+
+
+class Second:
+    """Every epoch takes a second."""
+
+    def asking(self):
+        return 0.0
+
+    handing_out = answering = asking
+
+    def epoch(self, work, epoch, curve, speed, begins, fresh):
+        return 1.0, 1.0
+
+    def death(self, work):
+        return float("inf")
+
+
+def simulated(study: StudySpec, seed: int = 0, workers: int = 2):
+    curves = GuessedCurves(10, LAST_EPOCH, 359, 3.0, 0.3)
+    trainings = Trainings(study, curves.play(study.rungs, study.settings.budget.trials, seed), Second())
+    return search_simulation(trainings, WorkerPool(workers), suggester_of(study, curves)).run()
+
+
+def test_the_published_recipe_is_first_and_each_finalist_gets_the_same_seeds():
+    study = study_with(replicates=2, finalists=2)
+    events = searched(study, 0.60, 0.68, 0.66)
+    seeds = [replicate_seed(study, index) for index in (0, 1)]
+    assert next_replicate(study, history_of(*events), exploring=True) == Replicate(0, seeds[0])
+    events += [*repeated(4, 0, seeds[0], 590), *repeated(5, 0, seeds[1], 600)]
+    assert next_replicate(study, history_of(*events), exploring=True) == "wait", "a finalist may still come"
+    order = []
+    while isinstance(found := next_replicate(study, history_of(*events), exploring=False), Replicate):
+        order.append(tuple(found))
+        events += repeated(4 + 1 + len(order), found.of, found.seed, 670)
+    assert sorted(order) == sorted((trial, seed) for trial in (2, 3) for seed in seeds)
+    assert found == "finished"
+    assert min(seeds) >= SEEDS_FROM, "a verdict's seeds are the study's plus small numbers"
+
+
+def test_a_finalist_that_disappoints_makes_room_for_the_next():
+    study = study_with(replicates=2, finalists=1)
+    events = searched(study, 0.64, 0.66)
+    seed = replicate_seed(study, 0)
+    events += [*repeated(3, 0, seed, 600), *repeated(4, 0, replicate_seed(study, 1), 600), *repeated(5, 2, seed, 560)]
+    assert next_replicate(study, history_of(*events), exploring=False) == Replicate(1, seed)
+
+
+def test_a_lost_replicate_counts_and_its_recipe_is_not_started_for_ever():
+    study = study_with(replicates=1, finalists=1)
+    events = searched(study, 0.66)
+    how = {"single_schedule": True, "replicate_of": 0, "seed": replicate_seed(study, 0)}
+    events += [{**suggested(2, {}, "replicate"), **how}, *lost(2, 0, 27)]
+    how = {**how, "replicate_of": 1}
+    events += [{**suggested(3, {}, "replicate"), **how}, *lost(3, 0, 27)]
+    assert next_replicate(study, history_of(*events), exploring=False) == "finished"
+
+
+@pytest.mark.parametrize("changes", [{"replicates": 0}, {}])
+def test_none_without_replicates_or_with_two_objectives(changes):
+    study = study_with(**changes)
+    if not changes:
+        study = replace(study, settings=replace(study.settings, objective=("robust_accuracy", "clean_accuracy")))
+    history = history_of(*searched(study, 0.66))
+    assert next_replicate(study, history, exploring=False) == "finished"
+    assert (answer(study, history) is None) == (not changes)
+
+
+def test_the_answer_is_what_fresh_seeds_say_and_not_the_highest_score():
+    study = study_with()
+    events = searched(study, 0.66, 0.70)
+    for place, (of, first, second) in enumerate([(0, 600, 604), (1, 650, 652), (2, 610, 606)]):
+        events += repeated(3 + 2 * place, of, replicate_seed(study, 0), first)
+        events += repeated(4 + 2 * place, of, replicate_seed(study, 1), second)
+    history = history_of(*events)
+    chosen, compared = answer(study, history)
+    assert history.best_trial.number == 2, "the highest score, as long as nothing was chosen"
+    assert chosen == 1
+    assert [one["trial"] for one in compared] == [1, 2, 0]
+    history.apply({"event": "choice", "time": 1.0, "trial": chosen, "estimates": compared})
+    assert history.best_trial.number == 5, "the first fresh seed of the recipe"
+    found = answer_of(history)
+    assert found.score == pytest.approx(0.651)
+    assert found.gain == pytest.approx(4.9)
+    assert found.optimism == pytest.approx(0.9)
+    history.apply(suggested(9, {}))
+    assert history.choice is None, "a further trial withdraws it"
+
+
+def test_a_collapsed_seed_of_the_published_recipe_wins_no_case_for_the_other():
+    study = study_with()
+    events = searched(study, 0.66)
+    report = {"class_totals_validation": [100] * 10, "attacked_pairs_validation": []}
+    collapsed = [
+        event | report if event["event"] == "epoch" and event["is_rung"] else event
+        for event in repeated(2, 0, replicate_seed(study, 0), 98, clean=98)
+    ]
+    events += [*collapsed, *repeated(3, 0, replicate_seed(study, 1), 600)]
+    events += [*repeated(4, 1, replicate_seed(study, 0), 650), *repeated(5, 1, replicate_seed(study, 1), 640)]
+    history = history_of(*events)
+    chosen, compared = answer(study, history)
+    history.apply({"event": "choice", "time": 1.0, "trial": chosen, "estimates": compared})
+    assert history.trials[2].collapsed
+    assert answer_of(history).gain == pytest.approx(4.0), "of the seed on which both were trained"
+
+
+def test_a_whole_search_ends_with_the_replicates_and_an_answer():
+    study = study_with()
+    history = simulated(study)
+    assert len(history.trials) == 12 + study.asha_config.replicates
+    published, again = history.trials[0], history.replicates
+    assert (published.single_schedule, sorted(published.rungs)) == (True, [27]), "it runs once, to the end"
+    assert Counter(trial.replicate_of for trial in again)[0] == 2
+    assert history.choice["trial"] == history.best_trial.replicate_of
+    assert all(sorted(trial.rungs) == [27] for trial in again)
+
+
+def test_a_share_of_a_time_budget_is_kept_back():
+    study = study_with(budget_share=0.4)
+    settings = study.settings
+    budget = replace(settings.budget, trials=1000, worker_hours=400 / 3600)
+    history = simulated(replace(study, settings=replace(settings, budget=budget)))
+    searching = sum(trial.worker_seconds for trial in history.trials.values() if trial.replicate_of is None)
+    assert 240 <= searching <= 240 + 2 * 27, "running jobs end at their rung"
+    assert history.worker_seconds <= 402
+    assert history.replicates
+    assert history.choice is not None
+
+
+def test_a_replicate_has_the_single_schedule_its_own_seed_and_the_recipes_values():
+    study = study_with()
+    history = history_of(*searched(study, 0.66))
+    how = {"single_schedule": True, "replicate_of": 1, "seed": 77}
+    history.apply({**suggested(2, history.trials[1].params, "replicate"), **how})
+    recipe = recipe_of(study, history.trials[2])
+    assert recipe.seed == 77
+    assert recipe.lr_schedule == study.settings.replication.lr_schedule
+    assert recipe.rungs == (27,)
+    assert recipe.hcpr.scale == history.trials[1].params["hcpr.scale"]
+    assert recipe_of(study, history.trials[1]).lr_schedule == study.recipe.lr_schedule
+
+
+def test_asha_neither_counts_replicates_as_trials_nor_waits_for_them():
+    study = study_with()
+    events = searched(study, *[0.6] * 11)
+    how = {"single_schedule": True, "replicate_of": 0, "seed": 1}
+    running = {"event": "job", "time": 0.0, "trial": 12, "start": 0, "end": 27}
+    history = history_of(*events, {**suggested(12, {}, "replicate"), **how}, running)
+    assert next_decision(history, study.asha_config) == "finished"
