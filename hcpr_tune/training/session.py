@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hcpr_tune.common.settings import to_plain
@@ -154,6 +155,9 @@ def _report(epoch: Epoch, device: torch.device, startup: float) -> Report:
             measured["attacked_pairs_validation"] = [list(pair) for pair in epoch.validation.pairs]
             measured["class_totals_validation"] = list(epoch.validation.class_totals)
     if epoch.masking is not None:
+        # After the last epoch only: what pairs two trainings image by image.
+        if epoch.validation is not None:
+            measured["survived_validation"] = packed(epoch.validation.survived)
         measured["masking_validation"] = asdict(epoch.masking) | {"alarms": list(epoch.masking.alarms)}
     return (
         plain
@@ -164,6 +168,11 @@ def _report(epoch: Epoch, device: torch.device, startup: float) -> Report:
             "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         }
     )
+
+
+def packed(survived: Sequence[bool]) -> str:
+    """One bit per image, the first one highest, in hexadecimal."""
+    return np.packbits(np.array(survived, dtype=bool)).tobytes().hex()
 
 
 def model_inputs(data: Data) -> dict[str, Any]:

@@ -174,6 +174,7 @@ class EpochReport(TypedDict):
     attacked_pairs_validation: NotRequired[list[list[int]]]
     class_totals_validation: NotRequired[list[int]]
     masking_validation: NotRequired[Masking]
+    survived_validation: NotRequired[str]
     seconds_startup: NotRequired[float]
     seconds_checkpoint: NotRequired[float]
     worker: NotRequired[str]

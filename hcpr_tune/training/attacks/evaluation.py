@@ -29,6 +29,8 @@ class Accuracies:
     total: int
     pairs: tuple[tuple[int, int, int], ...] = ()
     class_totals: tuple[int, ...] = ()
+    survived: tuple[bool, ...] = ()
+    """Which images are classified correctly under attack, in the order of `scored_positions`."""
 
 
 def scored_positions(split: Split, settings: Evaluation) -> Tensor:
@@ -74,16 +76,23 @@ def evaluate(
     # The extra column counts NaN logits.
     confusion = torch.zeros(classes, classes + 1, dtype=torch.int64, device=split.labels.device)
     positions, config = scored_positions(split, settings), scoring_attack(task, settings, objective)
+    survived: list[Tensor] = []
     for chosen in positions.split(settings.batch_size):
         images, labels = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
         starts = random_starts(images, chosen, task.threat, config, settings.seed)
         clean, attacked = predict_under_attack(model, images, labels, task.threat, config, starts)
-        totals += torch.stack((clean.sum(), (attacked == labels).sum()))
+        survived.append(attacked == labels)
+        totals += torch.stack((clean.sum(), survived[-1].sum()))
         ones = torch.ones_like(labels)
         confusion.index_put_((labels, torch.where(attacked < 0, classes, attacked)), ones, accumulate=True)
     clean_correct, robust_correct = totals.tolist()
     return Accuracies(
-        clean_correct, robust_correct, len(positions), _pairs(confusion.tolist()), tuple(confusion.sum(dim=1).tolist())
+        clean_correct,
+        robust_correct,
+        len(positions),
+        _pairs(confusion.tolist()),
+        tuple(confusion.sum(dim=1).tolist()),
+        tuple(torch.cat(survived).tolist()),
     )
 
 

@@ -75,6 +75,9 @@ def _check_counts(event: Plain) -> None:
         TOTAL.check(event.get("total_validation"), "total_validation")
         for name in COUNTED[:2]:
             Number(0, event["total_validation"], integer=True).check(event.get(name), name)
+    if "survived_validation" in event and not _agrees(event):
+        bounds = "a bit per image in hexadecimal, as many set as robust_correct_validation says"
+        raise refuse("survived_validation", bounds, event["survived_validation"])
     if "attacked_pairs_validation" in event:
         # Without totals, assume the maximum number of classes.
         classes = len(event["class_totals_validation"]) if "class_totals_validation" in event else 10**6
@@ -83,6 +86,17 @@ def _check_counts(event: Plain) -> None:
             Number(0, classes - 1, integer=True).check(true, f"{name}[0]")
             Number(-1, classes - 1, integer=True).check(attacked, f"{name}[1]")
             Number(1, event.get("total_validation", 10**12), integer=True).check(count, f"{name}[2]")
+
+
+def _agrees(event: Plain) -> bool:
+    try:
+        bits = bytes.fromhex(event["survived_validation"])
+    except ValueError:
+        return False
+    set_bits = int.from_bytes(bits, "big").bit_count()
+    return 8 * len(bits) - 7 <= event.get("total_validation", 0) <= 8 * len(bits) and set_bits == event.get(
+        "robust_correct_validation"
+    )
 
 
 def _check_rungs(scores: Mapping[str, Any], name: str) -> None:

@@ -189,6 +189,7 @@ class EpochEvent(Epoched, Trained):
     time: Time
     trial: TrialNumber
     masking_validation: NotRequired[Masking]
+    survived_validation: NotRequired[str]
 
 
 class JobEndEvent(TypedDict):
