@@ -82,9 +82,18 @@ def played(study: StudySpec, curves: Curves, play: Play, costs: Costs, worker_po
     history = simulation.run()
     position = {epoch: index for index, epoch in enumerate(play.epochs)}
     true = {number: true_score(study, curve, position[study.rungs[-1]]) for number, curve in trainings.curves.items()}
-    alive = {number: value for number, value in true.items() if not trainings.curves[number].lost_at}
+    alive = {
+        number: value
+        for number, value in true.items()
+        if not trainings.curves[number].lost_at and history.trials[number].replicate_of is None
+    }
     best = max(alive, key=alive.__getitem__, default=None)
-    chosen = history.best_trial
+    chosen, rung = history.best_trial, 0
+    if history.choice is not None:
+        # Of the recipe, not of the seed whose weights are kept.
+        chosen, rung = history.trials[history.choice["trial"]], study.rungs[-1]
+    elif chosen is not None:
+        rung = chosen.best_rung
     epochs = sum(len(trial.epochs) for trial in history.trials.values())
     return Outcome(
         wall_clock=history.seconds,
@@ -99,7 +108,7 @@ def played(study: StudySpec, curves: Curves, play: Play, costs: Costs, worker_po
         bytes_written=costs.checkpoint_bytes * simulation.checkpoints,
         bytes_kept=costs.checkpoint_bytes * len(kept_checkpoints(study, history)),
         reached=chosen is not None,
-        score=0.0 if chosen is None else true_score(study, trainings.curves[chosen.number], position[chosen.best_rung]),
+        score=0.0 if chosen is None else true_score(study, trainings.curves[chosen.number], position[rung]),
         best=0.0 if best is None else alive[best],
         rungs=tuple(_rung(study, history, rung, true, best, timing) for rung in study.rungs[:-1]),
         busy=averaged(simulation.busy, history.seconds),

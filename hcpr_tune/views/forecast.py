@@ -53,6 +53,12 @@ def plan_lines(study: StudySpec) -> list[str]:
     ]
     if len(study.rungs) == 1:
         del lines[4]
+    if study.replicates:
+        again = study.asha_config.replicates * study.rungs[-1]
+        lines.append(
+            f"replicates: the best recipes and the published one on {study.replicates} fresh seeds each, {again} of the"
+            " usual epochs"
+        )
     return lines
 
 

@@ -37,25 +37,24 @@ def replicate_seed(study: StudySpec, index: int) -> int:
 def next_replicate(study: StudySpec, history: History, exploring: bool) -> Replicate | Literal["wait", "finished"]:
     """The next replicate to start; `exploring`: whether jobs of the search itself still run.
 
-    The published recipe comes first, as it is compared with whichever wins. A finalist is chosen when its training
-    begins, from all that is recorded then: one whose first replicate disappoints makes room for another.
+    A finalist is chosen when its training begins, from all that is recorded then: one whose first replicate disappoints
+    makes room for another. All get their first seed before one gets its second, in case the time ends; the published
+    recipe, which is compared with whichever wins, may begin while a finalist may still come.
     """
     wanted = study.replicates
     if not wanted or not history.scored:
         return "wait" if exploring else "finished"
     begun = _begun(history)
-    if begun[0] < wanted:
-        return Replicate(0, replicate_seed(study, begun[0]))
     if exploring:
-        return "wait"
-    finalists = study.settings.replication.finalists
+        return "wait" if begun[0] else Replicate(0, replicate_seed(study, 0))
+    finalists, order = study.settings.replication.finalists, list[int]()
     if sum(begun.values()) - begun[0] < wanted * finalists:
         order = [number for number in _by_estimate(study, history) if number][:finalists]
-        open_ones = [number for number in order if begun[number] < wanted]
-        if open_ones:
-            chosen = min(open_ones, key=lambda number: (begun[number], order.index(number)))
-            return Replicate(chosen, replicate_seed(study, begun[chosen]))
-    return "wait" if history.running_jobs else "finished"
+    open_ones = [number for number in (*order, 0) if begun[number] < wanted]
+    if not open_ones:
+        return "wait" if history.running_jobs else "finished"
+    chosen = min(open_ones, key=lambda number: (begun[number], open_ones.index(number)))
+    return Replicate(chosen, replicate_seed(study, begun[chosen]))
 
 
 def _begun(history: History) -> Counter[int]:
