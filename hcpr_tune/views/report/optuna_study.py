@@ -45,8 +45,12 @@ def _axis(dimension: Dimension, values: Sequence[Value]) -> BaseDistribution:
 
 
 def common_epoch(history: History, rungs: Sequence[int], enough: int) -> int:
-    """The latest rung with at least `enough` trials, else the rung with most trials (the later in a tie), else 0."""
-    counts = {rung: sum(rung in trial.scores for trial in history.trials.values()) for rung in rungs}
+    """The latest rung with at least `enough` trials, else the rung with most trials (the later in a tie), else 0.
+
+    Of those with the search's own schedule: the others' scores are not comparable.
+    """
+    trials = [trial for trial in history.trials.values() if not trial.single_schedule]
+    counts = {rung: sum(rung in trial.scores for trial in trials) for rung in rungs}
     if late := [rung for rung, count in counts.items() if count >= enough]:
         return max(late)
     most = max(counts.values(), default=0)
@@ -68,8 +72,8 @@ def compared_at(history: History, epoch: int, rungs: Sequence[int]) -> str:
 
 
 def at_epoch(epoch: int) -> Scores:
-    """Scores of all trials at the same rung."""
-    return lambda trial: trial.scores.get(epoch)
+    """Scores of all trials at the same rung, under the search's own schedule."""
+    return lambda trial: None if trial.single_schedule else trial.scores.get(epoch)
 
 
 def best_rung_scores(trial: Trial) -> dict[str, float] | None:

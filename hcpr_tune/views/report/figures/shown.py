@@ -21,6 +21,7 @@ KINDS = {
     "lost": ("diverged or failed", RED, "x"),
     "unfinished": ("unfinished", PURPLE, "circle-open"),
     "completed": ("completed", BLUE, "circle"),
+    "replicate": ("trained again", GREEN, "star-open"),
     "published": ("published recipe", ORANGE, "diamond"),
     "best": ("best", GREEN, "star"),
 }
@@ -49,6 +50,8 @@ def kind_of(trial: Trial, best: Trial | None) -> str:
         return "published"
     if trial.lost:
         return "lost"
+    if trial.replicate_of is not None:
+        return "replicate"
     return trial.state if trial.state in ("stopped", "completed") else "unfinished"
 
 
@@ -93,6 +96,8 @@ def values_of(trial: Trial) -> str:
     """A trial's searched values, one per line, for a hover text."""
     if trial.number == 0:
         return "the published recipe"
+    if trial.replicate_of is not None:
+        return f"the recipe of trial {trial.replicate_of}, on another seed"
     shown = (
         f"{name.removeprefix('hcpr.')} = {value:.3g}" if isinstance(value, float) else f"{name} = {value}"
         for name, value in trial.params.items()
