@@ -85,7 +85,7 @@ WORLDS = {
     "digits": World((0.0, 0.0)),
     "second": World((0.4, 0.55), images=1280),
 }
-"""`digits`: noise of 2.3 points (359 images, one seed); `second`: of 1.5 points, and rungs of correlation 0.4 and 0.55."""
+"""`digits`: noise of 2.3 points (359 images, one seed). `second`: noise of 1.5 points, correlations 0.4 and 0.55."""
 NO_STOPPING: Stopping = {"method": "none"}
 ARMS: dict[str, Stopping] = {"plain ASHA": {"min_rank_correlation": -1.0, "calibration": 1}, "default": {}}
 """The settings of early stopping of each arm, over the default space."""
