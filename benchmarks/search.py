@@ -4,6 +4,7 @@
     python benchmarks/search.py rungs --out rungs.json [--dataset fashion_mnist --root data]
 
     python benchmarks/search.py driver [--recorded 10000]
+    python benchmarks/search.py rungs-simulated [--budgets 80,233,1000,5000] [--world digits] [--repeats 200]
 
 The first two write their JSON file anew after every run, prints the summary, and skips what the file already has when
 it is started again.
@@ -19,6 +20,9 @@ each rung (`restarted`), and correlates the scores at the rungs with those at th
 
 `driver` measures what the process that leads a search spends on one report and on one suggestion, with so many trials
 recorded: the record, all files and TensorBoard included. The recorded scores are made up; nothing is trained.
+
+`rungs-simulated` simulates what stopping at rungs is worth, for rungs that predict the end as well as is wished
+(`rungs_simulated.py`).
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from typing import Any
 import numpy as np
 from figures import machine, spread
 from made_up import made_up, made_up_epoch, params_at
+from rungs_simulated import add_rungs_simulated, rungs_simulated, whole_numbers
 
 from hcpr_tune.common.settings import parse_assignment
 from hcpr_tune.search.record.results import StoredStudy
@@ -779,10 +784,6 @@ def listed(known: Sequence[str]) -> Callable[[str], list[str]]:
     return read
 
 
-def whole_numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",") if number]
-
-
 def add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", default="default", help="a name in search_spaces/, or the path of a TOML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the study")
@@ -829,6 +830,8 @@ def parse() -> argparse.Namespace:
     leads.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the study")
     leads.add_argument("--recorded", type=int, default=10_000, help="trials in the record")
     leads.add_argument("--repeats", type=int, default=60, help="jobs that are handed out")
+
+    add_rungs_simulated(commands.add_parser("rungs-simulated", help="what stopping at rungs is worth, simulated"))
     return parser.parse_args()
 
 
@@ -839,7 +842,8 @@ def main() -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         (stock_ray if options.arm in STOCK else one_stretch)(options, options.log_file)
     else:
-        {"arms": arms, "rungs": rungs, "driver": driver}[options.command](options)
+        commands = {"arms": arms, "rungs": rungs, "driver": driver, "rungs-simulated": rungs_simulated}
+        commands[options.command](options)
 
 
 if __name__ == "__main__":

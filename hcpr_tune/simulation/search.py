@@ -16,6 +16,9 @@ from hcpr_tune.simulation.curves.curves import Curve, Play
 from hcpr_tune.simulation.simulation import DriverTiming, Plain, Simulation, Step
 from hcpr_tune.simulation.worker_pool import FailureModel, WorkerPool
 
+MANY_IMAGES = 10**9
+"""Images behind a score of which no number is known: nothing can be said of the noise of its count."""
+
 
 class Timing(DriverTiming, Protocol):
     """How long everything takes, in seconds of the virtual clock."""
@@ -123,9 +126,10 @@ class Trainings:
             position, images = self._position[epoch], self._play.images
             robust, clean = curve.robust[position], curve.clean[position]
             report["is_rung"] = True
-            report["robust_correct_validation"] = round(robust * images) if images else robust
-            report["clean_correct_validation"] = round(clean * images) if images else clean
-            report["total_validation"] = images or 1
+            total = images or MANY_IMAGES
+            report["robust_correct_validation"] = round(robust * total)
+            report["clean_correct_validation"] = round(clean * total)
+            report["total_validation"] = total
         return report
 
 

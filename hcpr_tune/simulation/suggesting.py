@@ -47,8 +47,7 @@ def played_studies(studies: Sequence[StudySpec], curves: Curves) -> tuple[list[S
     who = ", ".join(sorted(names - {*LEARNS_NOTHING}))
     return (
         drawn,
-        f"{who} is simulated as random: asking it {most} times in each repeat would take too long; "
-        "it would do better than this",
+        f"{who} is simulated as random: asking it {most} times in each repeat would take too long",
     )
 
 

@@ -58,9 +58,14 @@ def rung_lines(study: StudySpec, history: History) -> list[str]:
     lines = []
     for rung, rung_correlation in rung_correlations(history, study.rungs).items():
         known = f"rung {rung}: rank correlation with epoch {rung_correlation.end.later} {rung_correlation.end}"
-        if rung_correlation.end.rho is None:
+        if rung_correlation.end.seen is None:
             lines.append(
                 f"rung {rung}: rank correlation not known yet ({rung_correlation.end.trials} of {FEWEST_POINTS} trials)"
+            )
+        elif rung_correlation.end.rho is None:
+            lines.append(
+                f"rung {rung}: rank correlation not known: the scores at epoch {rung_correlation.end.later} differ"
+                f" little more than by chance ({rung_correlation.end.trials} trials): it stops trials"
             )
         elif rung_correlation.end.rho >= least:
             lines.append(f"{known}: it stops trials")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from statistics import NormalDist, pstdev
+from fractions import Fraction
+from statistics import NormalDist, mean, pstdev, variance
 
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.search.record.history import CALIBRATION, ENQUEUED, PUBLISHED
@@ -117,12 +118,12 @@ def end_of(history, rung, asha_config, arrived, most_points):
             _among_all(history, rung, end, numbers, everybody, name)
             for name in sorted({*history.goal.objectives, *history.goal.floors})
         ),
-        key=lambda one: one.rho,
+        key=lambda one: one.rho if one.known else 1.0,
     )
 
 
 def _among_all(history, rung, end, numbers, everybody, name):
-    """The rank correlation without selection by the earlier score (Thorndike's case 2, on normal scores)."""
+    """The rank correlation without noise at the end, nor selection by the earlier score (on normal scores)."""
     first, second = ([history.trials[number].scores[at][name] for number in numbers] for at in (rung, end))
     at_rung = [history.trials[number].scores[rung][name] for number in everybody]
 
@@ -135,7 +136,16 @@ def _among_all(history, rung, end, numbers, everybody, name):
 
     of_all, of_picked = pstdev(map(normal_score, at_rung)), pstdev(map(normal_score, first))
     spread = max(1.0, of_all / of_picked) if of_picked else 1.0
-    return Correlation(rung, end, len(numbers), spearman(first, second), spread)
+    reliability = _reliability(second, [history.trials[number].at_rung(end)["total_validation"] for number in numbers])
+    return Correlation(rung, end, len(numbers), spearman(first, second), spread, reliability=reliability)
+
+
+def _reliability(scores, images):
+    """The share of the variance that is neither a count's nor a seed's (one point), in fractions."""
+    exact = [Fraction(score) for score in scores]
+    noise = mean(score * (1 - score) / count + Fraction(1, 10**4) for score, count in zip(exact, images, strict=True))
+    varies = variance(exact)
+    return max(-1.0, float(1 - noise / varies)) if varies else 0.0
 
 
 def _scored_at(rung, arrived):

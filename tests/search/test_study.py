@@ -72,6 +72,29 @@ def test_without_early_stopping_the_last_epoch_is_the_only_rung():
     assert rung_epochs(EarlyStopping(method="none", first_rung=50), 4) == (4,)
 
 
+@pytest.mark.parametrize(
+    ("settings", "calibration"),
+    [
+        ({}, 1),
+        ({"budget.trials": 100}, 1),
+        # 240 trials usually take 27 + 239 * (3 + 6 / 3 + 18 / 9) = 1,700 epochs: 5 % are 3 trials of 27.
+        ({"budget.trials": 240}, 3),
+        ({"budget.trials": 1000}, 13),
+        # Rungs trained anew: 39 + 999 * (3 + 9 / 3 + 27 / 9) = 9,030 epochs, 39 of them for one trial to the end.
+        ({"budget.trials": 1000, "lr_schedule.mode": "restarted"}, 11),
+        # Nobody knows how many of them fit into the time.
+        ({"budget.trials": 1000, "budget.hours": 1}, 1),
+        ({"budget.trials": 1000, "budget.worker_hours": 1}, 1),
+        ({"budget.trials": 1000, "early_stopping.method": "none"}, 1),
+        ({"budget.trials": 1000, "early_stopping.calibration": 6}, 6),
+        ({"budget.trials": 1}, 1),
+    ],
+)
+def test_calibration_takes_a_twentieth_of_the_epochs_at_most_or_the_published_recipe_alone(settings, calibration):
+    study = read_study(find_space("default"), list(settings.items()))
+    assert study.calibration == calibration
+
+
 def overridden(space_file, *assignments):
     return read_study(space_file, [parse_assignment(text) for text in assignments], "")
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.search.record.history import CALIBRATION, ENQUEUED, PUBLISHED, History, Job, Trial
 
+MIN_RANK_CORRELATION = 0.1
+"""A rung whose correlation is lower is not worth its stops (`benchmarks/search.py rungs-simulated`)."""
+
 
 @dataclass(frozen=True)
 class AshaConfig:
@@ -19,7 +22,8 @@ class AshaConfig:
     method: str = "asha"
     """The rule of early stopping (see `stoppers`)."""
     brackets: int = 1
-    min_rank_correlation: float = 0.5
+    min_rank_correlation: float = MIN_RANK_CORRELATION
+    """A rung that is certain to be below it stops no trial (see `rung_correlation.Correlation.halves`)."""
     seed: int = 0
     restarted: bool = False
     """Each rung is a separate training, so that a promotion starts from scratch."""

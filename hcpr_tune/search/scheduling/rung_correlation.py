@@ -1,4 +1,8 @@
-"""Rank correlations between rungs: how well a rung predicts the ranking later on, measured in every search."""
+"""Rank correlations between rungs: how well a rung predicts the ranking later on, measured in every search.
+
+What is measured is lower than what a rung is worth, for two reasons that are both known and corrected: the later score
+is noisy (`reliability_of`), and most trials that have one were selected by the earlier score (`spread_of`).
+"""
 
 from __future__ import annotations
 
@@ -26,14 +30,26 @@ More would hardly change it: with 1000, the 95 % interval is at most 0.06 to eit
 """
 
 
+SEED_DEVIATION = 0.01
+"""Standard deviation of an accuracy between training seeds of one recipe; the images' own noise comes on top.
+
+Digits: 0.6 points over three seeds of one recipe under AutoAttack, 1 to 1.5 for others; larger tasks have less (0.2 to
+0.4 points, ResNet-18 on CIFAR-10), which their larger counts say in the first place.
+"""
+LEAST_RELIABILITY = 0.1
+"""If less of the variance of the later scores than this is more than noise, their order says nothing of a rung."""
+
+
 @dataclass(frozen=True)
 class Correlation:
     """Spearman's rank correlation of the scores at two epochs, on the first `trials` scored at both.
 
-    Most of those were selected by the earlier score, so they vary less there than all trials do, and `seen`, the
-    correlation among them, underestimates that among all. `spread` is how much more all trials vary there; `rho` is the
-    correlation corrected by it (Thorndike's case 2 of range restriction; Sackett and Yang, J. Applied Psychology 85,
-    2000), and `low` and `high` its 95 % interval.
+    `seen` is the correlation among these. `rho` is an estimate of that of the earlier score, as it is seen, with the
+    later one free of noise, among all trials: `seen`, corrected first for the later score's `reliability` among the
+    same trials (Spearman, American J. of Psychology 15, 1904), then for selection by the earlier score, of which all
+    trials vary `spread` times as much as these (Thorndike's case 2 of range restriction; Sackett and Yang, J. Applied
+    Psychology 85, 2000). None if it is unknown. `low` and `high` are its 95 % interval, in which reliability and spread
+    are taken for exact.
     """
 
     rung: int
@@ -43,18 +59,32 @@ class Correlation:
     spread: float = 1.0
     among: int = 0
     """Number of trials `spread` was computed from."""
+    reliability: float = 1.0
+    """Share of the variance of the later scores that is not noise; below 0 if they vary less than by chance."""
+
+    @property
+    def known(self) -> bool:
+        """Whether there are enough trials, and the later scores tell them apart."""
+        return self.seen is not None and self.reliability >= LEAST_RELIABILITY
 
     @property
     def rho(self) -> float | None:
-        return None if self.seen is None else unrestricted(self.seen, self.spread)
+        return None if self.seen is None or not self.known else self._corrected(self.seen)
 
     @property
     def low(self) -> float:
-        return -1.0 if self.seen is None else unrestricted(spearman_interval(self.seen, self.trials)[0], self.spread)
+        if self.seen is None or not self.known:
+            return -1.0
+        return self._corrected(spearman_interval(self.seen, self.trials)[0])
 
     @property
     def high(self) -> float:
-        return 1.0 if self.seen is None else unrestricted(spearman_interval(self.seen, self.trials)[1], self.spread)
+        if self.seen is None or not self.known:
+            return 1.0
+        return self._corrected(spearman_interval(self.seen, self.trials)[1])
+
+    def _corrected(self, seen: float) -> float:
+        return unrestricted(disattenuated(seen, self.reliability), self.spread)
 
     def to_plain(self) -> dict[str, float | int | None]:
         return {
@@ -64,15 +94,20 @@ class Correlation:
             "rank_correlation": self.rho,
             "low_95": self.low,
             "high_95": self.high,
+            "seen": self.seen,
+            "reliability": self.reliability,
         }
 
     def halves(self, least: float) -> bool:
-        """Whether the rung may stop trials: unless the correlation is below `least` with 80 % confidence.
+        """Whether the rung may stop trials: unless its correlation is below `least` with 95 % confidence (one-sided).
 
-        A later promotion can undo a stop, but nothing recovers an unnecessary training, hence the confidence required
-        to disable a rung. With fewer than `FEWEST_POINTS` trials a rung is never disabled.
+        A later promotion can undo a stop, but nothing recovers an unnecessary training, and even a rung of a
+        correlation of 0.3 is worth more than it costs: hence the confidence required to spare everybody there. It
+        stops where nothing is known.
         """
-        return self.seen is None or unrestricted(upper_bound(self.seen, self.trials), self.spread) >= least
+        if self.seen is None or not self.known:
+            return True
+        return self._corrected(upper_bound(self.seen, self.trials)) >= least
 
     def __str__(self) -> str:
         if self.rho is None:
@@ -105,6 +140,8 @@ class Scores(NamedTuple):
     everybody: array[float]
     first: array[float]
     second: array[float]
+    noise: array[float]
+    """The noise variance of each later score."""
 
 
 @dataclass
@@ -121,15 +158,17 @@ class Correlations:
         `points` trials that have both. Only new trials are looked up.
         """
         names = sorted({*history.goal.objectives, *history.goal.floors})
-        kept = self._scores.setdefault((rung, later), [Scores(array("d"), array("d"), array("d")) for _ in names])
+        kept = self._scores.setdefault((rung, later), [Scores(*(array("d") for _ in Scores._fields)) for _ in names])
         for number in history.scored_at[rung][len(kept[0].everybody) : among]:
-            for name, (everybody, _, _) in zip(names, kept, strict=True):
-                everybody.append(history.trials[number].scores[rung][name])
+            for name, of_name in zip(names, kept, strict=True):
+                of_name.everybody.append(history.trials[number].scores[rung][name])
         for number in history.scored_at_both[rung, later][len(kept[0].first) : points]:
-            scores = history.trials[number].scores
-            for name, (_, first, second) in zip(names, kept, strict=True):
-                first.append(scores[rung][name])
-                second.append(scores[later][name])
+            trial = history.trials[number]
+            images = trial.at_rung(later)["total_validation"]
+            for name, of_name in zip(names, kept, strict=True):
+                of_name.first.append(trial.scores[rung][name])
+                of_name.second.append(trial.scores[later][name])
+                of_name.noise.append(noise_variance(trial.scores[later][name], images))
         return kept
 
 
@@ -166,10 +205,18 @@ def _correlation(history: History, rung: int, later: int) -> Correlation:
     found = Correlation(rung, later, points, None, among=among)
     if points >= FEWEST_POINTS:
         seen = [
-            Correlation(rung, later, points, spearman(first, second), spread_of(all_of_them, first), among)
-            for all_of_them, first, second in index.scores_of(history, rung, later, points, among)
+            Correlation(
+                rung,
+                later,
+                points,
+                spearman(one.first, one.second),
+                spread_of(one.everybody, one.first),
+                among,
+                reliability_of(one.second, one.noise),
+            )
+            for one in index.scores_of(history, rung, later, points, among)
         ]
-        found = min(seen, key=lambda one: one.rho or 0.0)
+        found = min(seen, key=lambda one: 1.0 if one.rho is None else one.rho)
     index.found[rung, later] = found
     return found
 
@@ -192,6 +239,29 @@ def spread_of(everybody: Sequence[float], picked: Sequence[float]) -> float:
 
     among_picked = deviation(picked)
     return max(1.0, deviation(everybody) / among_picked) if among_picked else 1.0
+
+
+def noise_variance(accuracy: float, images: int) -> float:
+    """Variance of a measured accuracy around the recipe's own: of a count over `images`, and between seeds.
+
+    An upper bound: all trials are scored on the same images, whose common part does not change their order.
+    """
+    return accuracy * (1 - accuracy) / images + SEED_DEVIATION**2
+
+
+def reliability_of(scores: Sequence[float], noise: Sequence[float]) -> float:
+    """1 - noise variance / variance of the scores, at least -1; 0 if all scores are equal.
+
+    Sums are correctly rounded (`math.fsum`), so that they do not depend on the order of the trials.
+    """
+    mean = math.fsum(scores) / len(scores)
+    variance = math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1)
+    return max(-1.0, 1 - math.fsum(noise) / len(noise) / variance) if variance else 0.0
+
+
+def disattenuated(rho: float, reliability: float) -> float:
+    """The correlation with the second value free of noise, from `rho` with the noisy one; at most 1 in size."""
+    return max(-1.0, min(1.0, rho / math.sqrt(reliability)))
 
 
 def unrestricted(rho: float, spread: float) -> float:
@@ -219,13 +289,13 @@ def _centred_ranks(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float
     return means[place]
 
 
-Z_80_ONE_SIDED = 0.8416
+Z_95_ONE_SIDED = 1.6449
 
 
 @lru_cache(maxsize=64)
 def upper_bound(rho: float, points: int) -> float:
-    """The upper bound of the correlation at a confidence of 80 %."""
-    return spearman_interval(rho, points, Z_80_ONE_SIDED)[1]
+    """The upper bound of the correlation at a one-sided confidence of 95 %."""
+    return spearman_interval(rho, points, Z_95_ONE_SIDED)[1]
 
 
 def spearman_interval(rho: float, points: int, quantile: float = Z_95) -> tuple[float, float]:

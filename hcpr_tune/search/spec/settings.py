@@ -11,12 +11,15 @@ from hcpr_tune.common.settings import (
     show,
 )
 from hcpr_tune.errors import InputError
+from hcpr_tune.search.scheduling.config import MIN_RANK_CORRELATION
 from hcpr_tune.search.scheduling.stoppers import STOPPERS
 from hcpr_tune.search.spec.objectives import OBJECTIVES
 from hcpr_tune.search.suggestion.registry import SAMPLERS
 from hcpr_tune.training.recipe import FUNCTION, LrSchedule
 
-CALIBRATION_TRIALS = 6
+CALIBRATION_TRIALS = 1
+CALIBRATION_SHARE = 0.05
+"""Calibration takes at most this share of the epochs that a search usually trains, or `CALIBRATION_TRIALS`."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ class EarlyStopping(Settings):
         "auto",
         "Number of first trials (the published recipe, the others spread evenly over the space) that run to the last"
         " epoch whatever their scores, to measure the rank correlation of the rungs;"
-        f" auto: {CALIBRATION_TRIALS}, or all if there are fewer.",
+        f" auto: {CALIBRATION_TRIALS}, or as many as cost {100 * CALIBRATION_SHARE:.0f} % of the epochs that"
+        " budget.trials usually take, if no limit in hours may end the search before.",
         at_least=1,
     )
     min_rank_correlation: float = setting(
-        0.5,
-        "A rung whose measured rank correlation with the last epoch is lower stops no trial; -1: every rung stops.",
+        MIN_RANK_CORRELATION,
+        "A rung stops no trial once it is 95 % certain that its rank correlation with the last epoch, corrected for the"
+        " noise there, is lower; -1: every rung stops.",
         at_least=-1,
         at_most=1,
     )

@@ -16,10 +16,17 @@ from hcpr_tune.common.settings import (
     to_plain,
 )
 from hcpr_tune.errors import InputError
+from hcpr_tune.search.scheduling.asha import most_epochs, usual_epochs
 from hcpr_tune.search.scheduling.config import AshaConfig
 from hcpr_tune.search.spec.dimensions import Params, Space
 from hcpr_tune.search.spec.objectives import Goal
-from hcpr_tune.search.spec.settings import CALIBRATION_TRIALS, EarlyStopping, Foreseen, StudySettings
+from hcpr_tune.search.spec.settings import (
+    CALIBRATION_SHARE,
+    CALIBRATION_TRIALS,
+    EarlyStopping,
+    Foreseen,
+    StudySettings,
+)
 from hcpr_tune.training.recipe import Recipe, Schedule
 
 MOST_RUNGS = 100
@@ -50,11 +57,18 @@ class StudySpec:
     @property
     def calibration(self) -> int:
         """Number of trials that run to the last epoch whatever their scores; 1 without early stopping."""
-        wanted = self.settings.early_stopping.calibration
+        wanted, budget = self.settings.early_stopping.calibration, self.settings.budget
         if not self.settings.early_stopping.stops:
             return 1
-        room = max(1, self.settings.budget.trials - len(self.first_points))
-        return min(CALIBRATION_TRIALS, room) if wanted == "auto" else wanted
+        if wanted != "auto":
+            return wanted
+        affordable = 0
+        if not budget.hours and not budget.worker_hours:
+            # Only the number of trials ends the search, so it is known how many epochs it usually trains.
+            asha_config = self.asha_config
+            each = most_epochs(asha_config) / asha_config.trials
+            affordable = math.floor(CALIBRATION_SHARE * usual_epochs(asha_config, 1) / each)
+        return min(max(CALIBRATION_TRIALS, affordable), max(1, budget.trials - len(self.first_points)))
 
     @property
     def restarted(self) -> bool:

@@ -152,6 +152,8 @@ def rung_correlation_words(rung: Plain, least: float) -> str:
     """A rung's rank correlation, and what follows from it."""
     end = rung["with_end"]
     rho = end["rank_correlation"]
+    if rho is None and end["seen"] is not None:
+        return f"not known, little but noise at {end['later']}: stops trials"
     if rho is None:
         return f"not known yet ({end['trials']} of {FEWEST_POINTS} trials)"
     follows = "stops no trials" if not rung["stops"] else "stops trials" if rho >= least else "stops trials for now"
