@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.simulation.verdict_forecast import VerdictForecast
     from hcpr_tune.verdict.plan import Candidate, Plan
+    from hcpr_tune.verdict.state import State
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class _Evaluation:
         check_methods(request.compare, study.spec)
         external = self._external(study.spec, scratch)
         others = [] if external is None else [external[0]]
-        self._plan(study, others)  # raises before any work
-        known_state(study.folder)
+        plan = self._plan(study, others)  # raises before any work
+        known = known_state(study.folder)
         _check_free(study)
         if ray.address is None:
             self._progress.notes(check_recipe(study.spec.recipe))
@@ -121,6 +122,7 @@ class _Evaluation:
                 from hcpr_tune.training.data.heldout import open_test
 
                 open_test(study.spec.recipe.task)  # raises if there are no test images
+        self._say_power(study, plan, known)
         named = named_in_study(study.spec)
         named |= set() if request.model is None else named_as_model(request.model.architecture)
         try:
@@ -144,6 +146,15 @@ class _Evaluation:
         except (StorageError, ClusterLost) as error:
             raise type(error)(f"{error} ({request.command})") from None
         return VerdictResult(study, plain, _write_report(study))
+
+    def _say_power(self, study: StoredStudy, plan: Plan, known: State) -> None:
+        """The smallest difference that the verdict can see, before anything is spent."""
+        from hcpr_tune.simulation.verdict_forecast import power_of
+        from hcpr_tune.views.verdicts import smallest_words
+
+        for one in power_of(study.spec, study.history, plan, known) if len(plan.candidates) > 1 else []:
+            words = smallest_words(one.split, one.images, one.seeds, one.difference)
+            self._progress.message(f"power        {words}")
 
     def forecast(self, workers: int | None) -> VerdictForecast:
         from hcpr_tune.simulation.verdict_forecast import forecast_verdict

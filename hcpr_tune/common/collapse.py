@@ -1,4 +1,4 @@
-"""When a model has collapsed: it gives the same answer for every image, which a low score alone does not say."""
+"""Whether a model has collapsed: it always gives nearly the same answer, so that its robust accuracy means nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import math
 STANDARD_ERRORS = 3.0
 
 
-def has_collapsed(clean_correct: float, total: int, largest_class: int | None) -> bool:
-    """Whether clean accuracy cannot be told from always answering the most frequent class (3 standard errors).
+def has_collapsed(clean_correct: int, total: int, largest_class: float) -> bool:
+    """Whether a model's clean accuracy cannot be told from that of always answering the most frequent class.
 
-    `largest_class`: its number of images; None if it is not known, which is then no collapse.
+    largest_class: the number of images of the most frequent class; total / classes where it is not known. Up to three
+    standard errors above that, which 1 of 700 such guesses exceeds. False without images.
     """
-    if largest_class is None or not total:
+    if total <= 0:
         return False
-    majority = largest_class / total
-    return clean_correct / total <= majority + STANDARD_ERRORS * math.sqrt(majority * (1 - majority) / total)
+    share = min(1.0, largest_class / total)
+    error = math.sqrt(share * (1 - share) / total)
+    return clean_correct / total <= share + STANDARD_ERRORS * error

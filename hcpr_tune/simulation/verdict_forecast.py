@@ -19,6 +19,7 @@ from hcpr_tune.training.attacks.cascade import CLEAN, MARGIN_STARTS, MARGIN_STEP
 from hcpr_tune.training.data.registry import DATASETS
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.verdict.decision.agenda import is_settled
+from hcpr_tune.verdict.decision.statistics import smallest_difference
 from hcpr_tune.verdict.plan import Model, Plan
 from hcpr_tune.verdict.state import State
 
@@ -28,6 +29,25 @@ MASKING_STEPS = 110
 """Gradient steps of the gradient masking check."""
 GUESSED_SCORE = 0.5
 """The robust accuracy of a candidate that the search has not scored: a model from elsewhere, a baseline."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """The smallest difference between winner and baseline that a verdict can see on a split (80 % power), as a share."""
+
+    split: str
+    images: int
+    seeds: int
+    difference: float
+
+
+def power_of(study: StudySpec, history: History, plan: Plan, known: State) -> list[Power]:
+    """What the plan can see on each split that it attacks. Empty for a study without an evaluated epoch."""
+    if not any("total_validation" in event for trial in history.trials.values() for event in trial.epochs.values()):
+        return []
+    images = images_of(study, history, plan, known)
+    splits = ("validation", "test") if plan.test else ("validation",)
+    return [Power(one, images[one], plan.seeds, smallest_difference(images[one], plan.seeds)) for one in splits]
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,8 @@ class VerdictForecast:
     """Number of attacked images, counted once for each model."""
     finished: bool
     """Whether all is done before the time or the worker hours that the plan allows are spent."""
+    smallest_differences: list[Power]
+    """What the verdict can see."""
 
     def to_plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,6 +96,7 @@ def forecast_verdict(
         training_hours=(_training_seconds(state) - _training_seconds(known)) / 3600,
         attacked=_attacked(state) - _attacked(known),
         finished=is_settled(plan, state),
+        smallest_differences=power_of(study, history, plan, known),
     )
 
 

@@ -13,8 +13,10 @@ from hcpr_tune.views.verdicts import (
     SPLITS,
     TABLE_TITLES,
     barred_words,
+    optimism_words,
     p_words,
     percent,
+    smallest_words,
     table_rows,
     verdict_lines,
     words_on_test_access,
@@ -76,7 +78,7 @@ def _mcnemar(plain: Mapping[str, Any]) -> Iterator[tuple[str, list[list[Any]]]]:
 
 def _optimism(plain: Mapping[str, Any]) -> list[list[str]]:
     return [
-        [one["name"], percent(optimism["search"]), percent(optimism["again"]), f"{optimism['points']:+.1f}"]
+        [one["name"], percent(optimism["search"]), percent(optimism["again"]), optimism_words(optimism)]
         for one in plain["candidates"]
         if (optimism := one["optimism"]) is not None
     ]
@@ -157,6 +159,12 @@ def _how(plain: Mapping[str, Any]) -> Iterator[str]:
             f"The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each candidate;"
             f" it and its baseline have {plain['seeds']['winner_and_baseline']}, including those."
         )
+    for split, numbers in plain["splits"].items():
+        if numbers["smallest_difference"] is not None and numbers["differences"]:
+            seeds = plain["seeds"]["winner_and_baseline"]
+            yield f"Power: {smallest_words(split, numbers['images'], seeds, numbers['smallest_difference'])}."
+    if plain["splits"].get("test", {}).get("images"):
+        yield "Test images: attacked on models of further seeds, which took part in no choice."
     attacks = [f"{split}: {words}" for split, words in plain["attacks"].items() if plain["splits"][split]["images"]]
     if attacks:
         yield f"Attacks: {'; '.join(attacks)}; each on the images that survived the ones before."
@@ -237,16 +245,16 @@ def model_card(plain: Mapping[str, Any], chosen: Mapping[str, Any], program: str
 def _card_numbers(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator[list[str]]:
     for split, numbers in plain["splits"].items():
         of = numbers["candidates"].get(plain["winner"])
-        if of is None or chosen["seed"] not in of["seeds"]:
+        if of is None:
             continue
-        robust, clean, index = of["robust_accuracy"], of["clean_accuracy"], of["seeds"].index(chosen["seed"])
-        yield [
-            f"{numbers['images']} {split} images",
-            percent(clean["per_seed"][index]),
-            with_interval(of["of_each_seed"][index]),
-            f"{percent(robust['mean'])} over {counted(len(robust['per_seed']), 'seed')}",
-            plain["attacks"][split],
-        ]
+        robust, clean, own = of["robust_accuracy"], of["clean_accuracy"], ["not attacked", "not attacked"]
+        if chosen["seed"] in of["seeds"]:
+            index = of["seeds"].index(chosen["seed"])
+            own = [percent(clean["per_seed"][index]), with_interval(of["of_each_seed"][index])]
+        low, high = 100 * robust["low_95"], 100 * robust["high_95"]
+        seeds = counted(len(robust["per_seed"]), "seed")
+        recipe = f"{percent(robust['mean'])} ({low:.1f} to {high:.1f}) over {seeds}"
+        yield [f"{numbers['images']} {split} images", *own, recipe, plain["attacks"][split]]
 
 
 def _worst(plain: Mapping[str, Any]) -> dict[str, str] | None:

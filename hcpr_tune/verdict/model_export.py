@@ -96,9 +96,11 @@ def model_metrics(plain: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[s
     }
     for split, numbers in plain["splits"].items():
         of = numbers["candidates"].get(plain["winner"])
-        if of is not None and chosen["seed"] in of["seeds"]:
+        if of is None:
+            continue
+        if chosen["seed"] in of["seeds"]:
             metrics[f"robust_accuracy_{split}"] = of["of_each_seed"][of["seeds"].index(chosen["seed"])]
-            metrics[f"robust_accuracy_{split}_over_seeds"] = of["robust_accuracy"]
-            metrics[f"clean_accuracy_{split}_over_seeds"] = of["clean_accuracy"]
-            metrics[f"attacks_{split}"] = plain["attacks"][split]
+        metrics[f"robust_accuracy_{split}_over_seeds"] = of["robust_accuracy"]
+        metrics[f"clean_accuracy_{split}_over_seeds"] = of["clean_accuracy"]
+        metrics[f"attacks_{split}"] = plain["attacks"][split]
     return metrics

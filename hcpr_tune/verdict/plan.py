@@ -21,6 +21,8 @@ from hcpr_tune.training.recipe import Recipe, Schedule, recipe_from_plain
 
 Role = Literal["finalist", "published", "ablation", "compared", "given"]
 PUBLISHED, PUBLISHED_COEFFICIENTS, PACE_0 = "published", "published coefficients", "pace 0"
+TEST_SEEDS = 1_000
+"""How far the seeds for the test images lie above those that choose the winner, of which there are at most as many."""
 COEFFICIENTS = ("method", "coefficients", *TABLES, "pace", "consistency", "attack", "model")
 """Tables and fields of a recipe that belong to a method. The others (optimiser, averaging, ...) are common to all."""
 
@@ -73,7 +75,8 @@ class Model:
 class Plan:
     """What to train and attack. `candidates` are started in this order.
 
-    seeds: for the winner and its baseline; other_seeds: for the others. cascade: the attacks that pick the winner on
+    seeds: for the winner and its baseline, and as many fresh ones for the test images; other_seeds: for the others, and
+    to choose the winner by. cascade: the attacks that pick the winner on
     validation (see `training.attacks.cascade`). images, test_images: how many are attacked, 0 for all; chunk: images
     per job. test: whether to attack the test images at the end. seconds, worker_seconds: limits after which it stops.
     """
@@ -104,6 +107,15 @@ class Plan:
     def models(self, candidate: Candidate, count: int) -> list[Model]:
         """A candidate's models of the first `count` seeds; an external model has only one."""
         return [candidate.model(seed) for seed in (range(1) if candidate.weights else self.seed_numbers(count))]
+
+    def fresh_models(self, candidate: Candidate) -> list[Model]:
+        """A candidate's models for the test images, of seeds that took part in no choice: no luck is in them."""
+        first = self.first_seed + TEST_SEEDS
+        return [candidate.model(seed) for seed in (range(1) if candidate.weights else range(first, first + self.seeds))]
+
+    def models_on(self, split: str, candidate: Candidate, count: int) -> list[Model]:
+        """A candidate's models on a split: on validation those of the first `count` seeds."""
+        return self.fresh_models(candidate) if split == "test" else self.models(candidate, count)
 
 
 def published(study: StudySpec, history: History) -> Candidate:

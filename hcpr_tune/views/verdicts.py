@@ -11,8 +11,9 @@ from typing import Any
 from hcpr_tune.common.schema import Maybe, Number, Row, Table, Text, Truth, Wrong
 from hcpr_tune.common.text import encodable
 from hcpr_tune.search.record.events.search import TestAccess
+from hcpr_tune.views.wording import counted
 
-FORMAT = 1
+FORMAT = 2
 """Version of verdict.json. Increase it when the meaning of its values changes."""
 VERDICT_JSON = "verdict/verdict.json"
 SPLITS = ("test", "validation")
@@ -35,7 +36,13 @@ def read_verdict(folder: Path) -> dict[str, Any] | None:
     return encodable(plain) if "\\ud" in text.lower() else plain
 
 
-MEAN = Table(needed={"mean": Number(), "per_seed": Row(Number()), "standard_deviation": Maybe(Number())})
+MEAN = Table(
+    needed={
+        **dict.fromkeys(("mean", "low_95", "high_95"), Number()),
+        "per_seed": Row(Number()),
+        "standard_deviation": Maybe(Number()),
+    }
+)
 DIFFERENCE = Table(
     needed={
         **dict.fromkeys(("low_95", "difference", "high_95", "p_holm"), Number()),
@@ -50,14 +57,17 @@ CANDIDATE = Table(
         "elsewhere": Truth(),
         "unreliable": Row(Text()),
         "lost": Row(Table(needed={"seed": Number(integer=True), "reason": Text()})),
+        "collapsed": Row(Table(needed={"seed": Number(integer=True)})),
         "models": Row(Table()),
-        "optimism": Maybe(Table(needed=dict.fromkeys(("search", "again", "points"), Number()))),
+        "optimism": Maybe(Table(needed=dict.fromkeys(("search", "again", "points", "low_95", "high_95"), Number()))),
     }
 )
 SPLIT = Table(
     needed={
         "images": Number(0, integer=True),
         "of": Maybe(Number(0, integer=True)),
+        "collapsed": Table(others=Number(0, integer=True)),
+        "smallest_difference": Maybe(Number(0)),
         "candidates": Table(others=Table(needed={"robust_accuracy": MEAN, "clean_accuracy": MEAN})),
         "differences": Table(others=DIFFERENCE),
     }
@@ -72,6 +82,8 @@ VERDICT = Table(
         "failed_jobs": Table(others=Text()),
         "winner": Maybe(Text()),
         "baseline": Maybe(Text()),
+        "picked_among": Table(needed=dict.fromkeys(("candidates", "trials"), Number(0, integer=True))),
+        "seeds": Table(needed={"winner_and_baseline": Number(1, integer=True)}),
         "candidates": Row(CANDIDATE),
         "splits": Table(needed={"validation": SPLIT}, others=SPLIT),
         "attacks": Table(others=Text()),
@@ -93,12 +105,21 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def mean_words(mean: Mapping[str, Any]) -> str:
-    """A mean over seeds with its standard deviation."""
+def mean_words(mean: Mapping[str, Any], collapsed: int = 0) -> str:
+    """A mean over seeds with its standard deviation; `collapsed`: further seeds, which are not in it."""
     count, deviation = len(mean["per_seed"]), mean["standard_deviation"]
+    more = f", {collapsed} of {count + collapsed} collapsed" if collapsed else ""
     if deviation is None:
-        return f"{percent(mean['mean'])} (one seed)"
-    return f"{percent(mean['mean'])} ± {100 * deviation:.1f} ({count} seeds)"
+        return f"{percent(mean['mean'])} (one seed{more})"
+    return f"{percent(mean['mean'])} ± {100 * deviation:.1f} ({count} seeds{more})"
+
+
+def smallest_words(split: str, images: int, seeds: int, difference: float) -> str:
+    """The smallest difference that a verdict can see on a split."""
+    what = f"{100 * difference:.1f} points on {images} {split} images"
+    if seeds == 1:
+        return f"two models that differ by {what} are told apart in 80 % of cases; one seed says nothing of recipes"
+    return f"two recipes that differ by {what}, {seeds} seeds each, are told apart in 80 % of cases"
 
 
 def difference_words(difference: Mapping[str, Any]) -> str:
@@ -127,6 +148,16 @@ def _failures(plain: Mapping[str, Any]) -> Iterator[str]:
     for one in plain["candidates"]:
         for lost in one["lost"]:
             yield f"LOST         {one['name']}, seed {lost['seed']}: {lost['reason']}"
+    for one in plain["candidates"]:
+        if one["collapsed"]:
+            yield f"COLLAPSED    {collapse_words(one)}, in no mean and no difference."
+
+
+def collapse_words(candidate: Mapping[str, Any]) -> str:
+    """Which seeds of a candidate collapsed."""
+    seeds = ", ".join(str(one["seed"]) for one in candidate["collapsed"])
+    which = "seed" if len(candidate["collapsed"]) == 1 else "seeds"
+    return f"{candidate['name']}, {which} {seeds}: no better than always answering the most frequent class"
 
 
 def _no_winner(plain: Mapping[str, Any]) -> str:
@@ -155,13 +186,18 @@ def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
         images = f"{numbers['images']} {split} images"
         if numbers["of"] and numbers["images"] < numbers["of"]:
             images += f" (of {numbers['of']})"
-        yield f"{winner} on {images}, {plain['attacks'][split]}: {mean_words(own)} robust."
+        collapsed = numbers["collapsed"]
+        yield f"{winner} on {images}, {plain['attacks'][split]}: {mean_words(own, collapsed.get(winner, 0))} robust."
         for name, difference in numbers["differences"].items():
-            theirs = mean_words(numbers["candidates"][name]["robust_accuracy"])
+            theirs = mean_words(numbers["candidates"][name]["robust_accuracy"], collapsed.get(name, 0))
             if name == baseline or split == "test":
                 yield f"  against {name}, {theirs}: {difference_words(difference)}."
         if baseline is not None and baseline not in numbers["candidates"]:
-            yield f"  against {baseline}: not known, no model of it was attacked on these images."
+            count = collapsed.get(baseline, 0)
+            why = (
+                f"{counted(count, 'seed')} of it collapsed" if count else "no model of it was attacked on these images"
+            )
+            yield f"  against {baseline}: not known, {why}."
 
 
 def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
@@ -185,6 +221,7 @@ def barred_words(plain: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
 
 
 def _notes(plain: Mapping[str, Any]) -> Iterator[str]:
+    yield from picked_words(plain)
     scored = [
         one for one in plain["candidates"] if one["optimism"] is not None and one["role"] in ("finalist", "published")
     ]
@@ -194,10 +231,30 @@ def _notes(plain: Mapping[str, Any]) -> Iterator[str]:
         optimism = best["optimism"]
         yield (
             f"The search's best, {best['name']}, had {percent(optimism['search'])} there; trained again, under the same"
-            f" attack, it has {percent(optimism['again'])}: {abs(optimism['points']):.1f} points too"
-            f" {'optimistic' if optimism['points'] >= 0 else 'pessimistic'}."
+            f" attack, it has {percent(optimism['again'])}: {optimism_words(optimism)} points too optimistic."
         )
     yield words_on_test_access(plain["test_accesses"])
+
+
+def optimism_words(optimism: Mapping[str, Any]) -> str:
+    """By how many points the search was too optimistic, with the 95 % interval."""
+    return f"{optimism['points']:+.1f} ({optimism['low_95']:+.1f} to {optimism['high_95']:+.1f})"
+
+
+def picked_words(plain: Mapping[str, Any]) -> Iterator[str]:
+    """What the winner was picked by, so that its lead on validation is read as what it is."""
+    among = plain["picked_among"]
+    if plain["winner"] is None or among["candidates"] < 2 or not plain["splits"]["validation"]["differences"]:
+        return
+    trials = f", {counted(among['trials'], 'trial')} of the search before" if among["trials"] else ""
+    words = (
+        f"{plain['winner']} was picked by its validation numbers among {among['candidates']} candidates{trials}:"
+        " its lead there is optimistic"
+    )
+    if plain["splits"].get("test", {}).get("images"):
+        seeds = counted(plain["seeds"]["winner_and_baseline"], "fresh seed")
+        words += f"; the test images show {seeds}, by which nothing was picked"
+    yield f"{words}."
 
 
 def words_on_test_access(accesses: Sequence[TestAccess]) -> str:
@@ -227,13 +284,14 @@ def table_rows(plain: Mapping[str, Any], split: str) -> list[list[str]]:
         rows.append(
             [
                 name + (" (winner)" if name == plain["winner"] else ""),
-                mean_words(of["robust_accuracy"]),
+                mean_words(of["robust_accuracy"], numbers["collapsed"].get(name, 0)),
                 mean_words(of["clean_accuracy"]),
                 difference_words(difference) if difference else "",
                 "unreliable" if doubts else "",
             ]
         )
-    return rows
+    alone = ((name, count) for name, count in numbers["collapsed"].items() if name not in numbers["candidates"])
+    return rows + [[name, f"{counted(count, 'seed')} collapsed", "", "", ""] for name, count in alone]
 
 
 TABLE_TITLES = ("candidate", "robust accuracy", "clean accuracy", "the winner minus it", "")

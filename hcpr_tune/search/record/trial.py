@@ -112,9 +112,9 @@ class Trial:
             return False
         report = self.at_rung(self.last_rung)
         totals = report.get("class_totals_validation")
-        return has_collapsed(
-            report["clean_correct_validation"], report["total_validation"], max(totals) if totals else None
-        )
+        if not totals:
+            return False  # not known, in simulations
+        return has_collapsed(report["clean_correct_validation"], report["total_validation"], max(totals))
 
     def at_rung(self, rung: int) -> EpochEvent:
         """What was reported at a rung."""

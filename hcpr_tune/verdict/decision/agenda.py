@@ -50,10 +50,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Stage:
-    """Models that must all be trained and attacked on a split before the next stage begins."""
+    """Models that must all be trained, and attacked on a split if there is one, before the next stage begins."""
 
     models: tuple[Model, ...]
-    split: str
+    split: str = ""
 
 
 def next_task(plan: Plan, state: State, seconds: float) -> Task | Literal["wait", "finished"]:
@@ -79,7 +79,9 @@ def stages(plan: Plan, state: State) -> Iterator[Stage]:
     found = select(plan, state)
     yield Stage(tuple(later_models(plan, found)), VALIDATION)
     if plan.test:
-        yield Stage(tuple(tested_models(plan, found)), TEST)
+        fresh = tuple(tested_models(plan, found))
+        yield Stage(fresh)  # all are trained before the first test image is opened
+        yield Stage(fresh, TEST)
 
 
 def first_models(plan: Plan) -> Iterator[Model]:
@@ -109,12 +111,12 @@ def tested_candidates(plan: Plan, found: Selection) -> list[Candidate]:
 
 
 def tested_models(plan: Plan, found: Selection) -> Iterator[Model]:
-    """All their seeds. Empty without a winner: the test images would have nothing to confirm."""
+    """Their fresh seeds. Empty without a winner: the test images would have nothing to confirm."""
     if found.winner is None:
         return
     for seed in range(plan.seeds):
         for candidate in tested_candidates(plan, found):
-            models = plan.models(candidate, plan.seeds)
+            models = plan.fresh_models(candidate)
             if seed < len(models):
                 yield models[seed]
 
@@ -128,6 +130,8 @@ def open_tasks(plan: Plan, state: State, stage: Stage) -> list[Task]:
             continue
         if not model.weights and (known is None or not known.finished):
             tasks.append(((_seed_index(plan, model), -1), Task("train", model)))
+            continue
+        if not stage.split:
             continue
         tasks += [((_seed_index(plan, model), task.chunk), task) for task in _attacks(plan, state, model, stage.split)]
         checks = _checks(plan, state, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,15 @@ from hcpr_tune.verdict.decision.selection import (
     chosen_attack,
     classes_after,
     common_chunks,
-    living,
-    lost_words,
+    contenders,
+    has_fallen,
+    missing_words,
     select,
+    standing,
     survive,
     unreliable,
 )
-from hcpr_tune.verdict.decision.statistics import differences, mcnemar, mean_over_seeds
+from hcpr_tune.verdict.decision.statistics import SURE, differences, mcnemar, mean_over_seeds, smallest_difference
 from hcpr_tune.verdict.plan import Candidate, Model, Plan, ablations
 from hcpr_tune.verdict.state import State
 from hcpr_tune.views.verdicts import FORMAT
@@ -39,10 +42,11 @@ MOST_PAIRS = 8
 
 @dataclass(frozen=True)
 class CandidateModels:
-    """A candidate with the models that exist of it."""
+    """A candidate with the models that exist of it, and those that collapsed and are left out."""
 
     candidate: Candidate
     models: tuple[Model, ...]
+    collapsed: tuple[Model, ...]
 
 
 def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: State) -> dict[str, Any]:
@@ -53,7 +57,9 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
 
     def with_models(candidate: Candidate, split: str) -> CandidateModels:
         count = plan.seeds if candidate in baselines else plan.other_seeds
-        return CandidateModels(candidate, tuple(living(plan, state, candidate, count, split)))
+        models = tuple(standing(plan, state, candidate, count, split))
+        wanted = plan.models_on(split, candidate, count)
+        return CandidateModels(candidate, models, tuple(one for one in wanted if has_fallen(plan, state, one)))
 
     candidates = [with_models(one, VALIDATION) for one in listed]
     splits: dict[str, Any] = {VALIDATION: of_split(plan, state, found, candidates, VALIDATION)}
@@ -61,6 +67,7 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
     # Test results are shown even if only an earlier verdict asked for them.
     if plan.test or any(one.models for one in tested):
         splits[TEST] = of_split(plan, state, found, tested, TEST)
+    fresh = {one.candidate.name: one for one in tested}
     settled = is_settled(plan, state)
     return {
         "format": FORMAT,
@@ -79,7 +86,8 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
         "seeds": {"winner_and_baseline": plan.seeds, "others": plan.other_seeds, "first": plan.first_seed},
         "winner": found.winner.name if found.winner else None,
         "baseline": found.baseline.name if found.baseline else None,
-        "candidates": [candidate_plain(plan, state, one) for one in candidates],
+        "picked_among": {"candidates": len(contenders(plan)), "trials": len(history.ranked())},
+        "candidates": [candidate_plain(plan, state, one, fresh.get(one.candidate.name)) for one in candidates],
         "splits": splits,
         "test_accesses": history.test_accesses,
         "versions": state.versions,
@@ -115,15 +123,17 @@ def schedule_words(recipe: Recipe) -> str:
     )
 
 
-def candidate_plain(plan: Plan, state: State, one: CandidateModels) -> dict[str, Any]:
-    """One candidate: its recipe, its models, doubts about its numbers, and by how much the search overestimated it."""
+def candidate_plain(
+    plan: Plan, state: State, one: CandidateModels, fresh: CandidateModels | None = None
+) -> dict[str, Any]:
+    """One candidate: its recipe, its models, doubts about its numbers, and by how much the search overestimated it.
+
+    `fresh`: the models for the test images.
+    """
     candidate = one.candidate
-    again = [_margin_score(plan, state, model) for model in one.models]
-    mean = float(np.mean(again)) if again and None not in again else None  # type: ignore[arg-type]
-    optimism = None
-    if candidate.score is not None and mean is not None:
-        optimism = {"search": candidate.score, "again": mean, "points": 100 * (candidate.score - mean)}
-    wanted = plan.models(candidate, max(plan.seeds, plan.other_seeds))
+    on_test, more = ((), ()) if fresh is None else (fresh.models, fresh.collapsed)
+    both = list(dict.fromkeys([*one.models, *on_test]))
+    wanted = plan.models(candidate, max(plan.seeds, plan.other_seeds)) + plan.fresh_models(candidate)
     lost = {
         model.seed: state.models[model.id].lost
         for model in wanted
@@ -138,10 +148,28 @@ def candidate_plain(plan: Plan, state: State, one: CandidateModels) -> dict[str,
         "recipe": to_plain(candidate.recipe),
         "models": [model_plain(plan, state, model) for model in one.models],
         "lost": [{"seed": seed, "reason": reason} for seed, reason in lost.items()],
-        "unreliable": [*lost_words(plan, state, candidate), *unreliable(plan, state, one.models)],
-        "checked_images": checked_images(plan, state, one.models),
-        "optimism": optimism,
+        "collapsed": [{"seed": model.seed} for model in dict.fromkeys([*one.collapsed, *more])],
+        "unreliable": [*missing_words(plan, state, candidate), *unreliable(plan, state, both)],
+        "checked_images": checked_images(plan, state, both),
+        "optimism": optimism(candidate, [_margin_score(plan, state, model) for model in one.models]),
     }
+
+
+def optimism(candidate: Candidate, again: Sequence[float | None]) -> dict[str, float] | None:
+    """By how much the search overestimated a recipe, with the interval that the noise of the seeds makes.
+
+    The images are the same, so that only the seeds differ. None for a single one: there is no interval then.
+    """
+    scores = [score for score in again if score is not None]
+    if candidate.score is None or len(scores) < 2 or len(scores) < len(again):
+        return None
+    from scipy.special import stdtrit
+
+    mean, points = float(np.mean(scores)), 100 * (candidate.score - float(np.mean(scores)))
+    width = float(stdtrit(len(scores) - 1, 1 - SURE / 2) * np.std(scores, ddof=1))
+    half = 100 * width * math.sqrt(1 + 1 / len(scores))
+    low, high = points - half, points + half
+    return {"search": candidate.score, "again": mean, "points": points, "low_95": low, "high_95": high}
 
 
 def _margin_score(plan: Plan, state: State, model: Model) -> float | None:
@@ -171,8 +199,10 @@ def of_split(
     there = [one for one in candidates if one.models]
     chunks = common_chunks(plan, state, [model for one in there for model in one.models], split)
     total = state.totals.get(plan.scope(split))
+    collapsed = {one.candidate.name: len(one.collapsed) for one in candidates if one.collapsed}
+    empty: dict[str, Any] = {name: {} for name in ("candidates", "differences", "mcnemar", "pairs")}
     if not chunks or not there:
-        return {"images": 0, "of": total, "candidates": {}, "differences": {}, "mcnemar": {}, "pairs": {}}
+        return {"images": 0, "of": total, "collapsed": collapsed, "smallest_difference": None, **empty}
     robust = {one.candidate.name: survive(plan, state, one.models, split, chunks) for one in there}
     clean = {one.candidate.name: survive(plan, state, one.models, split, chunks, CLEAN) for one in there}
     models = {one.candidate.name: one.models for one in there}
@@ -181,6 +211,9 @@ def of_split(
     plain: dict[str, Any] = {
         "images": images,
         "of": total,
+        "collapsed": collapsed,
+        "smallest_difference": smallest_difference(images, plan.seeds),
+        **empty,
         "candidates": {
             name: {
                 "robust_accuracy": mean_over_seeds(robust[name]).to_plain(),
@@ -190,14 +223,11 @@ def of_split(
             }
             for name in robust
         },
-        "differences": {},
-        "mcnemar": {},
-        "pairs": {},
     }
     if winner is None or winner.name not in robust:
         return plain
     others = {name: (robust[winner.name], values) for name, values in robust.items() if name != winner.name}
-    plain["differences"] = {name: one.to_plain() for name, one in differences(others, plan.first_seed).items()}
+    plain["differences"] = {name: one.to_plain() for name, one in differences(others).items()}
     plain["mcnemar"] = {
         name: [
             {"seed": models[winner.name][own].seed} | mcnemar(robust[winner.name][own], values[other]).to_plain()

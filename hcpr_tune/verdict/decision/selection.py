@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hcpr_tune.common.collapse import has_collapsed
 from hcpr_tune.search.record.events.fields import WholeMasking
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, points_without_gradient
 from hcpr_tune.training.attacks.evaluation import MOST_WITHOUT_GRADIENT, Masking
@@ -50,13 +51,9 @@ def select(plan: Plan, state: State) -> Selection:
 
 def _select(plan: Plan, state: State) -> Selection:
     candidates = []
-    for candidate in plan.candidates:
-        models = living(plan, state, candidate, plan.other_seeds)
-        if (
-            candidate.role in ("finalist", "published", "given")
-            and models
-            and not doubts(plan, state, candidate, models)
-        ):
+    for candidate in contenders(plan):
+        models = standing(plan, state, candidate, plan.other_seeds)
+        if models and not doubts(plan, state, candidate, models):
             candidates.append((candidate, models))
     chunks = common_chunks(plan, state, [model for _, models in candidates for model in models], "validation")
     ranked = []
@@ -88,10 +85,49 @@ def best_epoch(plan: Plan, known: Trained) -> int:
     return plan.goal.best_rung(rungs)
 
 
+def contenders(plan: Plan) -> list[Candidate]:
+    """The candidates among which the winner is chosen."""
+    return [one for one in plan.candidates if one.role in ("finalist", "published", "given")]
+
+
 def doubts(plan: Plan, state: State, candidate: Candidate, models: Sequence[Model]) -> list[str]:
     """What keeps a candidate from winning: unreliable numbers on validation of any seed, and lost seeds."""
-    more = [model for model in living(plan, state, candidate, plan.seeds) if model not in models]
-    return [*lost_words(plan, state, candidate), *unreliable(plan, state, [*models, *more], ("validation",))]
+    more = [model for model in standing(plan, state, candidate, plan.seeds) if model not in models]
+    return [*missing_words(plan, state, candidate), *unreliable(plan, state, [*models, *more], ("validation",))]
+
+
+def missing_words(plan: Plan, state: State, candidate: Candidate) -> list[str]:
+    """How many of the seeds used for the choice were lost or collapsed."""
+    return [*lost_words(plan, state, candidate), *collapse_words(plan, state, candidate)]
+
+
+def collapse_words(plan: Plan, state: State, candidate: Candidate) -> list[str]:
+    """How many of the seeds used for the choice collapsed; empty if every candidate has one that did."""
+    fallen = {one.name: _collapsed_seeds(plan, state, one) for one in contenders(plan)}
+    count = _collapsed_seeds(plan, state, candidate)
+    if not count or all(fallen.values()):
+        return []
+    return [f"{count} of {len(plan.models(candidate, plan.other_seeds))} seeds that the winner is chosen by collapsed"]
+
+
+def _collapsed_seeds(plan: Plan, state: State, candidate: Candidate) -> int:
+    return sum(has_fallen(plan, state, model) for model in plan.models(candidate, plan.other_seeds))
+
+
+def has_fallen(plan: Plan, state: State, model: Model) -> bool:
+    """Whether a model has collapsed: it is told apart from a low score, and left out of means and differences.
+
+    Judged by its clean accuracy on validation as the search measures it. An external model is not judged.
+    """
+    known = state.models.get(model.id)
+    event = None if known is None or not known.finished else known.epochs.get(best_epoch(plan, known))
+    if event is None:
+        return False
+    total, classes = event["total_validation"], state.classes
+    if state.model_inputs is not None:
+        classes = state.model_inputs["classes"]
+    largest = max(event.get("class_totals_validation", [total / classes]))
+    return has_collapsed(event["clean_correct_validation"], total, largest)
 
 
 def lost_words(plan: Plan, state: State, candidate: Candidate) -> list[str]:
@@ -106,11 +142,16 @@ def living(plan: Plan, state: State, candidate: Candidate, count: int, split: st
     attack, scope = chosen_attack(plan, split, state.classes), plan.scope(split)
     begun = {one for (one, at, _), chunk in state.chunks.items() if at == scope and chunk.after(attack) is not None}
     found = []
-    for model in plan.models(candidate, count):
+    for model in plan.models_on(split, candidate, count):
         known = state.models.get(model.id)
         if known is not None and known.finished and not known.lost and model.id in begun:
             found.append(model)
     return found
+
+
+def standing(plan: Plan, state: State, candidate: Candidate, count: int, split: str = "validation") -> list[Model]:
+    """The living models that have not collapsed."""
+    return [model for model in living(plan, state, candidate, count, split) if not has_fallen(plan, state, model)]
 
 
 def chosen_attack(plan: Plan, split: str, classes: int) -> str:

@@ -122,7 +122,7 @@ def _source(context: ReportContext, plain: dict[str, Any]) -> Iterator[str]:
     if any(split["candidates"] for split in plain["splits"].values()):
         yield (
             "Models trained again on new seeds; means and standard deviations over them, differences with 95 %"
-            " intervals by a bootstrap over seeds (if there are several) and images, p after Holm. "
+            " intervals for the variation between seeds (if there are several) and images, p after Holm. "
         )
     yield "verdict/verdict.md has the details"
     yield ", verdict/ the exported model." if (context.folder.root / "verdict" / "model.safetensors").is_file() else "."
