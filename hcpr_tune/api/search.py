@@ -28,13 +28,15 @@ class SearchResult:
     """How a search went.
 
     `interrupted`: by what it was interrupted, empty if it ended by itself; `verdict`: that of the small verdict, if
-    there was one; `report`: where the report is, or how to get one; `troubles`: what trackers and metrics had.
+    there was one; `no_verdict`: why there was none, empty if none was wanted; `report`: where the report is, or how to
+    get one; `troubles`: what trackers and metrics had.
     """
 
     study: StoredStudy
     report: str
     interrupted: str = ""
     verdict: dict[str, Any] | None = None
+    no_verdict: str = ""
     troubles: list[str] = field(default_factory=list)
 
 
@@ -178,7 +180,11 @@ class _Search:
             return self._listeners(share)
 
         runner.run(request.study, share, listeners, request.requests, request.patience)
-        self.result.verdict = small_verdict(request.study, share, self._progress)
+        verdict = small_verdict(request.study, share, self._progress)
+        if isinstance(verdict, str):
+            self.result.no_verdict = verdict
+        else:
+            self.result.verdict = verdict
 
     def _listeners(self, share: Share) -> list[Any]:
         """Called once this process holds the study's lease: listeners rewrite its files."""

@@ -323,19 +323,23 @@ def _keep(study: StoredStudy, external: tuple[Candidate, Path]) -> None:
     keep(verdict_folder(study.folder), *external)
 
 
-def small_verdict(study: StoredStudy, share: Share, progress: SearchProgress) -> dict[str, Any] | None:
-    """The verdict at the end of a search, on the connected Ray; None if it would take too long, or is not wanted."""
+def small_verdict(study: StoredStudy, share: Share, progress: SearchProgress) -> dict[str, Any] | str:
+    """The verdict at the end of a search, on the connected Ray; if there is none, why, or "" if none is wanted."""
     from hcpr_tune.verdict.plan import small_plan
     from hcpr_tune.views.verdicts import read_verdict
 
     folder, spec, history = study
-    plan, earlier = small_plan(spec, history), read_verdict(folder.root)
+    earlier = read_verdict(folder.root)
     # A full verdict from before is not overwritten by a small one.
-    if plan is None or history.ended != "finished" or (earlier is not None and earlier["size"] == "full"):
-        return None
+    if history.ended != "finished" or (earlier is not None and earlier["size"] == "full"):
+        return ""
+    plan = small_plan(spec, history)
+    if isinstance(plan, str):
+        return plan
     names = " and ".join(candidate.name for candidate in plan.candidates)
-    images, most = plan.images, f"at most {plan.seconds:g} seconds"
-    progress.message(f"verdict      {names}, a fresh seed each, AutoAttack on {images} validation images, {most}")
+    seeds = "a fresh seed each" if plan.seeds == 1 else f"{plan.seeds} fresh seeds each"
+    chunks, most = f"attacked in chunks of {plan.chunk} validation images", f"at most {plan.seconds:g} seconds"
+    progress.message(f"verdict      {names}, {seeds}, {chunks}, {most}")
     history.bytes_read = 0  # this process has written it until now
     plain = _carry_out(study, plan, share, "", progress)
     _write_report(study)

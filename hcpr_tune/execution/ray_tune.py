@@ -79,6 +79,17 @@ class RayTuneAdapter(Searcher, Generic[Work]):  # type: ignore[misc]  # Ray is u
         if self.halt is not None:
             raise self.halt
 
+    def abandon(self) -> bool:
+        """Whether the driver's time is over; the end of all jobs that still run is then recorded."""
+        if self.halt is None and self._driver.seconds_left() <= 0:
+            with self._halting():
+                for trial_id, job in list(self.jobs.items()):
+                    if self._driver.should_end(job):
+                        self._forget(trial_id)
+            self.check()
+            return True
+        return False
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record a worker's report: a step of its job or, with the last one, its end."""
         if self.halt is None:
@@ -158,4 +169,4 @@ class Ends(Stopper):  # type: ignore[misc]  # Ray is untyped
 
     def stop_all(self) -> bool:
         self._searcher.check()
-        return False
+        return self._searcher.abandon()

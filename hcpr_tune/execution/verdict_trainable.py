@@ -54,7 +54,7 @@ class VerdictJob(TrainJob):
         from ray.util import get_node_ip_address
 
         from hcpr_tune.training.attacks.cascade import CascadeConfig, Step, run_cascade
-        from hcpr_tune.training.attacks.evaluation import scored_positions
+        from hcpr_tune.training.attacks.evaluation import chunk_of, scored_positions
         from hcpr_tune.training.session import model_inputs
 
         recipe, shelf = self._ready(order)
@@ -62,7 +62,7 @@ class VerdictJob(TrainJob):
         split = _split(order["split"], recipe, data)
         model = _model(order["store"], order["weights"], recipe, data, shelf.device)
         positions = scored_positions(split, replace(recipe.evaluation, images=order["images"]))
-        chunk = positions.split(order["chunk_size"])[order["chunk"]]
+        chunk = chunk_of(positions, order["chunk_size"], order["chunk"])
         images, labels = split.fetch(chunk), split.labels[chunk.to(split.labels.device)]
         begun = None if order["begun"] is None else Step(order["begun"]["attack"], tuple(order["begun"]["classes"]))
         config = CascadeConfig(data.classes, recipe.evaluation.seed, order["cascade"])
@@ -87,7 +87,7 @@ class VerdictJob(TrainJob):
         import torch
 
         from hcpr_tune.training.attacks.cascade import CascadeConfig, transfer
-        from hcpr_tune.training.attacks.evaluation import masking, scored_positions
+        from hcpr_tune.training.attacks.evaluation import chunk_of, masking, scored_positions
         from hcpr_tune.training.loop import torch_threads
         from hcpr_tune.training.recipe import recipe_from_plain
 
@@ -103,7 +103,7 @@ class VerdictJob(TrainJob):
                 of_baseline = recipe_from_plain(order["baseline"]["recipe"], "the baseline's recipe")
                 other = _model(order["store"], order["baseline"]["weights"], of_baseline, data, shelf.device)
                 positions = scored_positions(data.validation, replace(recipe.evaluation, images=order["images"]))
-                chunk = positions.split(order["chunk_size"])[0]
+                chunk = chunk_of(positions, order["chunk_size"], 0)
                 labels = data.validation.labels[chunk.to(data.validation.labels.device)]
                 left = torch.tensor(order["survive"], device=labels.device)
                 images = data.validation.fetch(chunk)

@@ -84,7 +84,7 @@ class Worker(Generic[Work]):
     """When that step began."""
 
 
-Kind = Literal["ask", "report", "death", "join", "outside"]
+Kind = Literal["ask", "report", "death", "join", "outside", "time is over"]
 
 
 @dataclass
@@ -150,6 +150,8 @@ class Simulation(Generic[Work, State]):
                 self._push(self.worker_pool.joins_at(number), "join", number)
         for event in self.outside:
             self._push(event["time"], "outside", event)
+        if (left := self._driver.seconds_left()) < math.inf:
+            self._push(self._now + left, "time is over", None)
         self._wake()
         while self._queue and not (self._finished and not self._running):
             time, _, kind, what, life = heapq.heappop(self._queue)
@@ -161,6 +163,8 @@ class Simulation(Generic[Work, State]):
     def _happen(self, kind: Kind, what: Any, life: int) -> None:
         if kind == "ask":
             self._ask()
+        elif kind == "time is over":
+            self._abandon()
         elif kind == "outside":
             self._hear(what)
             self._wake()
@@ -171,6 +175,15 @@ class Simulation(Generic[Work, State]):
         elif self._workers[what].life == life:
             (self._report if kind == "report" else self._die)(what)
             self._wake()
+
+    def _abandon(self) -> None:
+        """What runs is lost, whatever it is doing."""
+        self._finished = True
+        for number, worker in enumerate(self._workers):
+            if worker.job is not None and self._driver.should_end(worker.job):
+                self.lost_seconds += self._now - worker.since
+                worker.life += 1
+                self._free(number)
 
     def _hear(self, event: Plain) -> None:
         """A recorded event from outside happens again."""

@@ -15,7 +15,7 @@ from hcpr_tune.simulation.curves.recorded import relative_seconds
 from hcpr_tune.simulation.search import PlannedTiming
 from hcpr_tune.simulation.verdict import SimulatedModels, VerdictCosts, VerdictJobs, verdict_simulation
 from hcpr_tune.simulation.worker_pool import WorkerPool
-from hcpr_tune.training.attacks.cascade import CLEAN, MARGIN_STARTS, MARGIN_STEPS, MOST_TARGETS
+from hcpr_tune.training.attacks.cascade import CLEAN, gradient_steps
 from hcpr_tune.training.data.registry import DATASETS
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.verdict.decision.agenda import is_settled
@@ -23,8 +23,6 @@ from hcpr_tune.verdict.decision.statistics import smallest_difference
 from hcpr_tune.verdict.plan import Model, Plan
 from hcpr_tune.verdict.state import State
 
-STEPS_OF_ATTACK, QUERIES_OF_SQUARE, FORWARD = 100, 5000, 1 / 3
-"""Gradient steps of APGD and FAB for each target, queries of Square, and what a query takes of a gradient step."""
 MASKING_STEPS = 110
 """Gradient steps of the gradient masking check."""
 GUESSED_SCORE = 0.5
@@ -130,19 +128,9 @@ def verdict_costs(history: History, plan: Plan, costs: Costs, classes: int) -> V
         return [factor * seconds for seconds in costs.epochs_of_recipe(model.recipe, lambda epoch: True)]
 
     step = step_seconds(history, costs, plan.candidates[0].recipe)
-    targets = min(MOST_TARGETS, classes - 1)
-    steps = {
-        CLEAN: FORWARD,
-        "apgd-ce": STEPS_OF_ATTACK,
-        "apgd-t": STEPS_OF_ATTACK * targets,
-        "fab-t": STEPS_OF_ATTACK * targets,
-        "square": FORWARD * QUERIES_OF_SQUARE,
-        "margin": MARGIN_STEPS * MARGIN_STARTS,
-        "fab": STEPS_OF_ATTACK,
-    }
     return VerdictCosts(
         epochs,
-        {name: step * count for name, count in steps.items()},
+        {name: step * count for name, count in gradient_steps(classes).items()},
         masking=step * MASKING_STEPS * plan.candidates[0].recipe.evaluation.masking_images,
         start=costs.start,
         job=costs.job,

@@ -234,10 +234,13 @@ class VerdictDriver:
 
     def should_end(self, job: Task) -> bool:
         spent = self._state.worker_seconds >= self._plan.worker_seconds
-        if self._around.clock() - self._began < self._plan.seconds and not spent:
+        if self.seconds_left() > 0 and not spent:
             return False
         self._end(job, BROKEN_OFF, "the time for the verdict is spent")
         return True
+
+    def seconds_left(self) -> float:
+        return self._began + self._plan.seconds - self._around.clock()
 
     def _end(self, task: Task, status: str, reason: str, **more: Any) -> None:
         ended = {"model": task.model.id, "job": task.key, "kind": task.kind, "status": status, "reason": reason}

@@ -18,6 +18,7 @@ from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.methods.registry import METHODS, TABLES
 from hcpr_tune.training.recipe import Recipe, Schedule, recipe_from_plain
+from hcpr_tune.verdict.sizing import Work, measured_speed, size_verdict
 
 Role = Literal["finalist", "published", "ablation", "compared", "given"]
 PUBLISHED, PUBLISHED_COEFFICIENTS, PACE_0 = "published", "published coefficients", "pace 0"
@@ -78,7 +79,8 @@ class Plan:
     seeds: for the winner and its baseline, and as many fresh ones for the test images; other_seeds: for the others, and
     to choose the winner by. cascade: the attacks that pick the winner on
     validation (see `training.attacks.cascade`). images, test_images: how many are attacked, 0 for all; chunk: images
-    per job. test: whether to attack the test images at the end. seconds, worker_seconds: limits after which it stops.
+    per job. test: whether to attack the test images at the end. seconds, worker_seconds: limits after which it stops;
+    after the first, what runs is abandoned.
     """
 
     candidates: tuple[Candidate, ...]
@@ -93,12 +95,14 @@ class Plan:
     ablations: bool = False
     test: bool = False
     worker_deaths: int = 3
+    size: Literal["full", "small"] = "full"
+    """A small verdict does what its seconds allow, in an order in which a statement can be made at any time."""
     seconds: float = math.inf
     worker_seconds: float = math.inf
 
     def scope(self, split: str) -> str:
         """Identifies a split's chunks: results on differently cut chunks cannot be used."""
-        return f"{split}/{self.images if split == 'validation' else self.test_images}/{self.chunk}"
+        return f"{split}/{self.images if split == 'validation' else self.test_images}/{self.chunk} spread"
 
     def seed_numbers(self, count: int) -> range:
         """The seeds, none of which is the search's own."""
@@ -204,29 +208,45 @@ def given_plan(study: StudySpec, given: Candidate, test: bool) -> Plan:
     return replace(_plan(study, (replace(given, role="given"),)), test=test)
 
 
-BEGINNING_SHARE, TRAINING_SHARE = 0.9, 0.75
-"""Shares of the time for a small verdict: after the first no job is started; if training alone takes more than the
-second, there is no verdict.
-"""
-SMALL_IMAGES, SMALL_CHUNK = 100, 50
-"""Small chunks, so that all models were attacked on nearly the same images if the verdict runs out of time."""
+ENDING_SECONDS = 5.0
+"""What Ray takes at most to end jobs that are abandoned."""
 
 
-def small_plan(study: StudySpec, history: History) -> Plan | None:
-    """The verdict at the end of a search: winner and published recipe, one new seed each, on a few validation images.
+def small_plan(study: StudySpec, history: History) -> Plan | str:
+    """The verdict at the end of a search: winner and published recipe on fresh seeds, on validation images.
 
-    None if the winner was not trained to its last epoch, or if training alone would take too much of the time limit.
+    It is sized by the speed that the search has shown. If there is none, why, in words; empty if none is wanted.
     """
     limit, best = study.settings.verdict.seconds_at_end, history.best_trial
-    if not limit or best is None or best.status != "completed":
-        return None
+    if not limit:
+        return ""
+    speed = measured_speed(study.recipe, history)
+    if best is None or best.status != "completed" or speed is None:
+        return "the search's best was not trained to its last epoch"
     candidates = (*([candidate_of(study, best)] if best.number else []), published(study, history))
-    longest = max(trial.seconds for trial in history.trials.values() if trial.status == "completed")
-    if longest * math.ceil(len(candidates) / max(1, history.workers)) > TRAINING_SHARE * limit:
-        return None
-    small = replace(_plan(study, candidates), seeds=1, other_seeds=1, images=SMALL_IMAGES, chunk=SMALL_CHUNK)
-    # Below the limit, since an attack that is running then still has to end.
-    return replace(small, cascade="autoattack", ablations=False, seconds=BEGINNING_SHARE * limit)
+    seconds = max(limit - ENDING_SECONDS, limit / 2)
+    sized = size_verdict(speed, _work(study, history, best, len(candidates)), max(1, history.workers), seconds)
+    if isinstance(sized, str):
+        return f"{sized} (verdict.seconds_at_end)"
+    plan = replace(_plan(study, candidates), seeds=sized.seeds, other_seeds=sized.seeds, chunk=sized.chunk)
+    return replace(plan, cascade=sized.cascade, size="small", seconds=seconds)
+
+
+def _work(study: StudySpec, history: History, best: Trial, candidates: int) -> Work:
+    """The work of a small verdict, with the images and the shares that the search evaluated."""
+    event, settings = best.at_rung(best.best_rung), study.settings.verdict
+    total = event["total_validation"]
+    all_images = math.inf if study.recipe.evaluation.images else total
+    inputs = history.model_inputs
+    return Work(
+        candidates,
+        images=min(all_images, settings.images or math.inf),
+        batch=study.recipe.evaluation.batch_size,
+        seeds=settings.seeds,
+        classes=10 if inputs is None else inputs["classes"],
+        clean=event["clean_correct_validation"] / total,
+        robust=event["robust_correct_validation"] / total,
+    )
 
 
 def ablations(plan: Plan, chosen: Candidate) -> list[Candidate]:

@@ -20,6 +20,7 @@ from hcpr_tune.search.storage.inbox import Inbox, clear_stops
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.verdict.curves import Curves
 from hcpr_tune.verdict.decision.conclusion import conclude
+from hcpr_tune.verdict.decision.statement import reached
 from hcpr_tune.verdict.driver import VerdictDriver
 from hcpr_tune.verdict.model_export import retell, write_verdict
 from hcpr_tune.verdict.plan import Plan
@@ -91,7 +92,7 @@ def settle(study: StoredStudy, plan: Plan, record: Record[State], program: str) 
     """Write the conclusion, and close a test access once everything it was for has been attacked."""
     folder, spec, history = study
     state = record.history
-    plain = conclude(spec, history, study.name, plan, state)
+    plain = conclude(spec, history, study.name, reached(plan, state), state)
     if plain["settled"] and plan.test and state.test_accesses and not state.test_accesses[-1]["ended"]:
         candidates = plain["splits"]["test"]["candidates"]
         numbers = {name: one["robust_accuracy"]["mean"] for name, one in candidates.items()}

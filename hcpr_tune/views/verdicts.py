@@ -127,7 +127,7 @@ def difference_words(difference: Mapping[str, Any]) -> str:
     low, value, high = (100 * difference[name] for name in ("low_95", "difference", "high_95"))
     words = f"{value:+.1f} points ({low:+.1f} to {high:+.1f}, p {p_words(difference['p_holm'])})"
     if difference["seeds"] == 1:
-        return f"{words} over images alone: one seed says nothing about the recipes"
+        return f"{words} over images alone: a single seed's noise is not in it"
     return words if difference["found"] else f"{words}: no difference found"
 
 
@@ -162,6 +162,8 @@ def collapse_words(candidate: Mapping[str, Any]) -> str:
 
 def _no_winner(plain: Mapping[str, Any]) -> str:
     """Why there is no winner."""
+    if plain["size"] == "small":
+        return f"No statement on what the search gained: {plain['unfinished']}."
     if any(one["unreliable"] for one in plain["candidates"]):
         return "No winner: no candidate has reliable numbers."
     why = f": {plain['unfinished']}" if plain["unfinished"] else ""
@@ -176,7 +178,9 @@ def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
     on_validation = plain["splits"]["validation"]["candidates"]
     finalists = [one["name"] for one in plain["candidates"] if one["role"] == "finalist"]
     is_published = any(one["role"] == "published" and one["name"] == winner for one in plain["candidates"])
-    if is_published and finalists and all(name in on_validation for name in finalists):
+    if plain["size"] == "small":
+        yield _small_answer(plain, finalists)
+    elif is_published and finalists and all(name in on_validation for name in finalists):
         yield "No finalist is more robust than the published recipe."
     for split in SPLITS:
         numbers = plain["splits"].get(split)
@@ -200,6 +204,24 @@ def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
             yield f"  against {baseline}: not known, {why}."
 
 
+def _small_answer(plain: Mapping[str, Any], finalists: Sequence[str]) -> str:
+    """What a small verdict states, in one sentence; its numbers follow."""
+    if plain["unfinished"]:
+        return f"No statement on what the search gained: {plain['unfinished']}."
+    if not finalists:
+        return "The search's best is the published recipe itself: there is nothing to compare it with."
+    winner, other = plain["winner"], next(one for one in (*finalists, plain["baseline"]) if one != plain["winner"])
+    difference = plain["splits"]["validation"]["differences"][other]
+    if difference["seeds"] == 1:
+        found = f"the model of {winner} is more robust than that of {other}"
+        if difference["low_95"] <= 0:
+            found = f"no difference between the models of {winner} and {other} is found"
+        return f"One fresh seed each: {found}."
+    if difference["found"]:
+        return f"On fresh seeds {winner} is more robust than {other}."
+    return f"On fresh seeds no difference between {winner} and {other} is found."
+
+
 def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
     for one in plain["candidates"]:
         if one["unreliable"]:
@@ -209,7 +231,7 @@ def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
                 f"NOTE         {one['name']} was trained elsewhere, perhaps on these validation images: only the test"
                 " images show how it compares."
             )
-    if plain["unfinished"] and plain["winner"] is not None:
+    if plain["unfinished"] and plain["winner"] is not None and plain["size"] == "full":
         yield f"UNFINISHED   {plain['unfinished']}: the numbers cover what was done until then."
     if plain["attacks_replaced"]:
         yield f"NOTE         {plain['attacks_replaced']}."

@@ -324,10 +324,15 @@ def test_a_front_that_is_too_short_is_filled_with_the_next_best():
 
 
 def timed(study, seconds):
-    """Trials 0 and 1 complete, each after so many seconds of work, on two workers."""
+    """Trials 0 and 1 complete, each after so many seconds of work, on two workers, the attack a thousandth of it."""
     events = [begin()]
     for trial, robust in ((0, 500), (1, 700)):
-        last = epoch(trial, 4, robust) | {"seconds_attack": seconds, "seconds_update": 0.0, "seconds_evaluation": 0.0}
+        times = {
+            "seconds_attack": 0.001,
+            "seconds_update": 0.998,
+            "seconds_evaluation": 0.001,
+        }
+        last = epoch(trial, 4, robust) | {name: share * seconds for name, share in times.items()}
         events += [suggested(trial, {"hcpr.scale": 5.0, "pace.shape": "constant"}), job(trial, 0, 4), last]
         events += [job_end(trial, 0, 4)]
     return history_of(*events, last_epoch=4, goal=study.goal)
@@ -335,20 +340,21 @@ def timed(study, seconds):
 
 def test_a_small_plan_is_made_where_training_leaves_time_for_the_attacks(space_file):
     study = read_study(space_file, [("verdict.seconds_at_end", 60)])
-    plan = small_plan(study, timed(study, 44.0))
+    plan = small_plan(study, timed(study, 41.0))
     assert [one.name for one in plan.candidates] == ["trial 1", "published"]
-    assert (plan.seeds, plan.other_seeds, plan.cascade, plan.seconds) == (1, 1, "autoattack", 54)
+    assert (plan.size, plan.seeds, plan.other_seeds, plan.seconds) == ("small", 1, 1, 55)
     assert not plan.test
-    assert small_plan(study, timed(study, 46.0)) is None
-    assert small_plan(read_study(space_file), timed(study, 1.0)) is None, "the study gives it no time"
+    assert small_plan(study, timed(study, 42.0)).startswith("training again would take about 42 of its 55 seconds")
+    assert small_plan(study, timed(study, 1.0)).seeds > 1, "there is time for more seeds"
+    assert small_plan(read_study(space_file), timed(study, 1.0)) == "", "the study gives it no time"
 
 
 def test_a_small_plan_needs_a_winner_at_full_length(space_file):
     study = read_study(space_file, [("verdict.seconds_at_end", 60)])
     stopped = [suggested(1, {"hcpr.scale": 5.0, "pace.shape": "constant"}), *reached(1, 0, 1, 900)]
     history = history_of(*completed([500]), *stopped, last_epoch=4, goal=study.goal)
-    assert small_plan(study, history) is None
-    assert small_plan(study, history_of(last_epoch=4)) is None
+    assert small_plan(study, history) == "the search's best was not trained to its last epoch"
+    assert small_plan(study, history_of(last_epoch=4)) == "the search's best was not trained to its last epoch"
 
 
 def test_honest_counts_raise_no_alarm():

@@ -218,6 +218,6 @@ def show(options: argparse.Namespace, result: SearchResult) -> int:
         return code
     if study.history.trials:
         print_result(console, study, result.report)
-        print_verdict(console, study, result.verdict)
+        print_verdict(console, study, result.verdict, result.no_verdict)
     print_lines(console, result.troubles)
     return code

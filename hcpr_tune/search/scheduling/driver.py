@@ -77,6 +77,9 @@ class Driver(Protocol[Work]):
     def should_end(self, job: Work) -> bool:
         """Whether to stop the job after its latest report; if so, its end is recorded."""
 
+    def seconds_left(self) -> float:
+        """After so many seconds all that runs is abandoned, whatever it is doing; infinite if never."""
+
 
 @dataclass(frozen=True)
 class Surroundings:

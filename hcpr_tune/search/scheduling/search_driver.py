@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
@@ -146,6 +147,9 @@ class SearchDriver:
         else:
             return False
         return True
+
+    def seconds_left(self) -> float:
+        return math.inf
 
     def _end(self, job: Job, **result: Any) -> None:
         self._write("job_end", trial=job.trial, start=job.start, end=job.end, **result)

@@ -161,8 +161,8 @@ class Verdict(Settings):
 
     seconds_at_end: float = setting(
         60.0,
-        "A search ends with a small verdict, on the winner and the published recipe with one fresh seed each,"
-        " if it fits into this many seconds; 0: none.",
+        "A search ends with a small verdict, on the winner and the published recipe with fresh seeds, as large as fits"
+        " into this many seconds; 0: none.",
         at_least=0,
     )
     finalists: int = setting(3, "How many of the best trials `hcpr_tune verdict` retrains.", at_least=1, at_most=1000)

@@ -23,15 +23,19 @@ from hcpr_tune.training.attacks.pgd import Classifier, evaluating, predict_under
 from hcpr_tune.training.seeds import generator
 
 CLEAN = "clean"
-STRONG, AUTOATTACK = ("apgd-ce", "apgd-t"), ("apgd-ce", "apgd-t", "fab-t", "square")
-CASCADES = {"strong": STRONG, "autoattack": AUTOATTACK}
-"""The attacks, in order. "strong" has AutoAttack's first two: APGD on cross-entropy and on the targeted DLR loss."""
+AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
+CASCADES = {"first": AUTOATTACK[:1], "strong": AUTOATTACK[:2], "gradient": AUTOATTACK[:3], "autoattack": AUTOATTACK}
+"""The attacks, in order. "strong" has AutoAttack's first two: APGD on cross-entropy and on the targeted DLR loss.
+"gradient" has all that need gradients.
+"""
 FEWEST_CLASSES_FOR_TARGETS = 4
 """The targeted DLR loss compares the true class's logit with three others."""
 IN_PLACE_OF = {"apgd-t": "margin", "fab-t": "fab"}
 """Replacements for fewer classes: 100 steps on the margin (also scale-free) from five starts, and untargeted FAB."""
 MOST_TARGETS = 9
 MARGIN_STEPS, MARGIN_STARTS = 100, 5
+STEPS_OF_ATTACK, QUERIES_OF_SQUARE, FORWARD = 100, 5000, 1 / 3
+"""Gradient steps of APGD and FAB for each target, queries of Square, and what a query takes of a gradient step."""
 ZERO_GRADIENTS = re.compile(r"there are (\d+) points with zero gradient")
 
 
@@ -67,6 +71,20 @@ def attacks_of(cascade: str, classes: int) -> tuple[str, ...]:
     if classes >= FEWEST_CLASSES_FOR_TARGETS:
         return CASCADES[cascade]
     return tuple(IN_PLACE_OF.get(attack, attack) for attack in CASCADES[cascade])
+
+
+def gradient_steps(classes: int) -> dict[str, float]:
+    """What each attack costs for an image that survives it, in gradient steps of PGD; `clean`: predicting it."""
+    targets = min(MOST_TARGETS, classes - 1)
+    return {
+        CLEAN: FORWARD,
+        "apgd-ce": STEPS_OF_ATTACK,
+        "apgd-t": STEPS_OF_ATTACK * targets,
+        "fab-t": STEPS_OF_ATTACK * targets,
+        "square": FORWARD * QUERIES_OF_SQUARE,
+        "margin": MARGIN_STEPS * MARGIN_STARTS,
+        "fab": STEPS_OF_ATTACK,
+    }
 
 
 def replaced_attacks(classes: int) -> str:

@@ -40,6 +40,17 @@ def scored_positions(split: Split, settings: Evaluation) -> Tensor:
     return torch.as_tensor(fixed_subset(split.labels.cpu().numpy(), settings.images, settings.seed))
 
 
+def chunk_of(positions: Tensor, size: int, number: int) -> Tensor:
+    """The positions of a chunk of at most `size` images, spread evenly over all.
+
+    So a chunk has images of every class even where the images of a folder are in the order of their classes, and what
+    was found on the first chunks speaks for all.
+    """
+    apart = -(-len(positions) // size)
+    spread = torch.cat([positions[first::apart] for first in range(apart)])
+    return spread[number * size : (number + 1) * size]
+
+
 START_BLOCK = 64
 """Number of images whose starts share a generator."""
 

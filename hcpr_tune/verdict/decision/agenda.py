@@ -69,7 +69,9 @@ def next_task(plan: Plan, state: State, seconds: float) -> Task | Literal["wait"
 
 
 def is_settled(plan: Plan, state: State) -> bool:
-    """Whether everything in the plan is done or has failed."""
+    """Whether everything in the plan is done or has failed; a small verdict is also once its time is over."""
+    if plan.size == "small" and state.ended != "interrupted" and state.seconds >= plan.seconds:
+        return True
     return not any(open_tasks(plan, state, stage) for stage in stages(plan, state))
 
 
@@ -123,31 +125,40 @@ def tested_models(plan: Plan, found: Selection) -> Iterator[Model]:
 
 def open_tasks(plan: Plan, state: State, stage: Stage) -> list[Task]:
     """The tasks that a stage still needs, running or not, in the order in which they start."""
-    tasks: list[tuple[tuple[int, int], Task]] = []
+    tasks: list[tuple[tuple[int, ...], Task]] = []
     for index, model in enumerate(stage.models):
         known = state.models.get(model.id)
         if known is not None and known.lost:
             continue
         if not model.weights and (known is None or not known.finished):
-            tasks.append(((_seed_index(plan, model), -1), Task("train", model)))
+            tasks.append((_turn(plan, Task("train", model)), Task("train", model)))
             continue
         if not stage.split:
             continue
-        tasks += [((_seed_index(plan, model), task.chunk), task) for task in _attacks(plan, state, model, stage.split)]
+        tasks += [(_turn(plan, task), task) for task in _attacks(plan, state, model, stage.split)]
         checks = _checks(plan, state, model)
         if checks is not None and stage.split == VALIDATION:
-            tasks.append(((_seed_index(plan, model), index), checks))
-    # Chunk by chunk over all models of a seed, so that all have seen nearly the same images if it is interrupted.
+            tasks.append((_turn(plan, checks, index), checks))
     return [task for _, task in sorted(tasks, key=lambda one: one[0])]
 
 
-def _seed_index(plan: Plan, model: Model) -> int:
-    return max(0, model.seed - plan.first_seed)
+def _turn(plan: Plan, task: Task, index: int = 0) -> tuple[int, ...]:
+    """What tasks are sorted by: chunk by chunk over all models of a seed, so that all have seen nearly the same images
+    if it is interrupted.
+
+    In a small verdict also attack by attack. Each seed is trained and attacked on the first chunk before the next, and
+    then images are added on all.
+    """
+    seed = max(0, task.model.seed - plan.first_seed)
+    if plan.size == "full":
+        return seed, {"train": -1, "attack": task.chunk, "checks": index}[task.kind]
+    attack = list(CASCADES).index(task.cascade) if task.kind == "attack" else len(CASCADES)
+    return task.chunk, 0 if task.chunk else seed, -1 if task.kind == "train" else attack
 
 
 def cascade_of(plan: Plan, split: str, chunk: int) -> str:
-    """A chunk's cascade. The first chunk of validation gets all attacks, to see what the last ones still break."""
-    return "autoattack" if split == TEST or chunk == 0 else plan.cascade
+    """A chunk's cascade. In a full verdict the first of validation gets all attacks, to see what the last break."""
+    return "autoattack" if split == TEST or (chunk == 0 and plan.size == "full") else plan.cascade
 
 
 def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Task]:
@@ -157,6 +168,8 @@ def _attacks(plan: Plan, state: State, model: Model, split: str) -> Iterator[Tas
     for chunk in range(math.ceil(total / plan.chunk)):
         cascade, done = cascade_of(plan, split, chunk), state.chunks.get((model.id, scope, chunk))
         if done is None or done.after(last[cascade]) is None:
+            if plan.size == "small":  # one attack at a time: the cascades are each other's beginnings
+                cascade = next(name for name in CASCADES if done is None or done.after(last[name]) is None)
             task = Task("attack", model, split, chunk, cascade)
             if task.key not in state.failed:
                 yield task

@@ -32,6 +32,7 @@ from hcpr_tune.verdict.decision.selection import (
     survive,
     unreliable,
 )
+from hcpr_tune.verdict.decision.statement import no_statement
 from hcpr_tune.verdict.decision.statistics import SURE, differences, mcnemar, mean_over_seeds, smallest_difference
 from hcpr_tune.verdict.plan import Candidate, Model, Plan, ablations
 from hcpr_tune.verdict.state import State
@@ -74,9 +75,9 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
         "study": name,
         "fingerprint": study.fingerprint,
         "written": time.time(),
-        "size": "small" if plan.seeds == 1 and plan.cascade == "autoattack" else "full",
+        "size": plan.size,
         "settled": settled,
-        "unfinished": "" if settled else _why_unfinished(plan, state),
+        "unfinished": _why_unfinished(plan, state, settled),
         "failed_jobs": dict(state.failed),
         "task": to_plain(study.recipe.task),
         "model_inputs": state.model_inputs or {},
@@ -99,17 +100,21 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
 def attack_words(plan: Plan, state: State, split: str) -> str:
     """The attacks that count on a split."""
     cascade = "autoattack" if split == TEST else plan.cascade
-    names = ", ".join(attacks_of(cascade, state.classes))
-    return f"AutoAttack ({names})" if cascade == "autoattack" else f"AutoAttack's first two attacks ({names})"
+    attacks = attacks_of(cascade, state.classes)
+    if cascade == "autoattack":
+        return f"AutoAttack ({', '.join(attacks)})"
+    which = {1: "first attack", 2: "first two attacks", 3: "first three attacks"}[len(attacks)]
+    return f"AutoAttack's {which} ({', '.join(attacks)})"
 
 
-def _why_unfinished(plan: Plan, state: State) -> str:
+def _why_unfinished(plan: Plan, state: State, settled: bool) -> str:
+    """Why it is not finished or, if it is a small one, compares nothing; empty otherwise."""
+    if settled:
+        return no_statement(plan, state) if plan.size == "small" else ""
     if state.ended == "interrupted":
         return "it was interrupted"
     if state.worker_seconds >= plan.worker_seconds:
         return f"its {plan.worker_seconds / 3600:g} worker-hours are spent (verdict.worker_hours)"
-    if state.seconds >= plan.seconds:
-        return f"its {plan.seconds:g} seconds are spent (verdict.seconds_at_end)"
     return "it was stopped early"
 
 

@@ -149,13 +149,17 @@ def print_result(console: Console, study: StoredStudy, report: str) -> None:
     print_lines(console, lines)
 
 
-def print_verdict(console: Console, study: StoredStudy, verdict: dict[str, Any] | None) -> None:
-    """The small verdict at the end of the search, and the command for a full one if a trial can be a finalist."""
+def print_verdict(console: Console, study: StoredStudy, verdict: dict[str, Any] | None, no_verdict: str = "") -> None:
+    """The small verdict at the end of the search or why there is none, and the command for a full one if a trial can be
+    a finalist.
+    """
     from hcpr_tune.views.next_commands import about
     from hcpr_tune.views.verdicts import verdict_lines
 
     if verdict is not None:
         print_lines(console, ["", *verdict_lines(verdict)])
+    elif no_verdict:
+        print_lines(console, [f"verdict      none: {no_verdict}"])
     if any(trial.status == "completed" for trial in study.history.trials.values()):
         print_lines(console, [f"full verdict {about('verdict', study.folder)}"])
 
