@@ -42,7 +42,7 @@ def arms(options: argparse.Namespace) -> None:
         folder = options.out.resolve().parent / "fashion_14x14"
         pooled.write(options.root, folder)
         options.root = folder
-    names = ("task", "set", "worker_seconds", "workers")
+    names = ("task", "set", "worker_seconds", "workers", "test_images")
     results = opened(options.out, {name: getattr(options, name) for name in names}, "runs")
     results |= {"notes": NOTES, "scores": results.get("scores", [])}
     chosen = can_run(options.arms, options.syne_python)
@@ -60,7 +60,7 @@ def arms(options: argparse.Namespace) -> None:
             keep("runs", run_arm(arm, options))
         todo = missing(results["runs"], results["scores"])
         print(f"{len(todo)} trainings to score", file=sys.stderr, flush=True)
-        score_all(todo, options.workers, lambda score: keep("scores", score))
+        score_all(todo, options.workers, options.test_images, lambda score: keep("scores", score))
     print(json.dumps(summary_of_arms(results["runs"], results["scores"]), indent=1))
     if options.plot:
         plot(results["runs"], options.plot)
@@ -80,6 +80,7 @@ def add_commands(commands: Any, listed: Callable[[tuple[str, ...]], Callable[[st
     one.add_argument("--worker-seconds", type=float, default=480, help="of each arm, over all its workers")
     one.add_argument("--seeds", type=int, default=10)
     one.add_argument("--arms", type=listed(ARMS), default=list(ARMS), help="with commas in between")
+    one.add_argument("--test-images", type=int, default=0, help="for a try: score on so many; 0: all")
     one.add_argument("--syne-python", type=Path, help="of an environment with syne-tune[gpsearchers]==0.13.0")
     inner = commands.add_parser("arm", help="one rival, as `arms` starts it")
     add_shared(inner)

@@ -33,12 +33,12 @@ def missing(runs: Sequence[Plain], scores: Sequence[Plain]) -> list[tuple[Plain,
     return list(found.values())
 
 
-def score_all(todo: Sequence[tuple[Plain, int]], workers: int, found: Callable[[Plain], None]) -> None:
-    """Score every (choice, seed) on a pool; `found` takes each score as it comes."""
+def score_all(todo: Sequence[tuple[Plain, int]], workers: int, images: int, found: Callable[[Plain], None]) -> None:
+    """Score every (choice, seed) on a pool; `found` takes each score as it comes. `images`: as for `true_score`."""
     if not todo:
         return
     with make_pool(workers) as pool:
-        running = {pool.submit(true_score, choice, seed) for choice, seed in todo}
+        running = {pool.submit(true_score, choice, seed, images) for choice, seed in todo}
         try:
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -49,10 +49,10 @@ def score_all(todo: Sequence[tuple[Plain, int]], workers: int, found: Callable[[
             raise
 
 
-def true_score(choice: Plain, seed: int) -> Plain:
+def true_score(choice: Plain, seed: int, images: int = 0) -> Plain:
     """Train one choice on one seed and attack it: counts on the test images, and whether it collapsed.
 
-    A training that diverges has collapsed: its counts are 0.
+    A training that diverges has collapsed: its counts are 0. `images`: only so many test images, for a try; 0: all.
     """
     from dataclasses import replace
 
@@ -67,13 +67,14 @@ def true_score(choice: Plain, seed: int) -> Plain:
     recipe = replace(recipe_from_plain(choice, "choice"), seed=seed)
     data, test = data_of(recipe.task), open_test(recipe.task)
     state = initial_state(recipe, data)
-    score: Plain = {"choice": choice, "seed": seed, "total": len(test)}
+    score: Plain = {"choice": choice, "seed": seed, "total": images or len(test)}
     try:
         for _ in train(recipe, data, state):
             pass
     except Diverged:
         return score | {"clean_correct": 0, "robust_correct": 0, "collapsed": True}
-    found = evaluate_model(state.scored_model(), recipe, "autoattack", "test")
-    clean, largest = found.clean.count, int(test.labels.bincount().max())
+    found = evaluate_model(state.scored_model(), recipe, "autoattack", "test", images)
+    clean = found.clean.count
+    largest = int(test.labels.bincount().max()) * found.clean.total // len(test)
     collapsed = has_collapsed(clean, found.clean.total, largest)
     return score | {"clean_correct": clean, "robust_correct": found.robust.count, "collapsed": collapsed}

@@ -48,7 +48,7 @@ def played_studies(studies: Sequence[StudySpec], curves: Curves) -> tuple[list[S
     return (
         drawn,
         f"{who} is simulated as random: asking it {most} times in each repeat would take too long; "
-        "it would do better than this",
+        "whether it would do better than this is not simulated",
     )
 
 
