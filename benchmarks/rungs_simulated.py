@@ -110,6 +110,7 @@ def study_with(stopping: Stopping, budget: int) -> StudySpec:
     """The default space with these settings of early stopping, ended by `budget` epochs of one second."""
     settings = {
         "sampler.name": "random",
+        "replication.replicates": 0,  # they would cost every arm the same
         "budget.trials": budget // RUNGS[0] + 1,  # more than the epochs allow
         "budget.worker_hours": budget / 3600,
         **{f"early_stopping.{name}": value for name, value in stopping.items()},

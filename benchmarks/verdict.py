@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from figures import machine, spread
 from made_up import params_at
-from search import make_pool, save
+from shared import make_pool, save
 
 import hcpr_tune
 from hcpr_tune.common.settings import to_plain

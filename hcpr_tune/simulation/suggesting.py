@@ -47,7 +47,8 @@ def played_studies(studies: Sequence[StudySpec], curves: Curves) -> tuple[list[S
     who = ", ".join(sorted(names - {*LEARNS_NOTHING}))
     return (
         drawn,
-        f"{who} is simulated as random: asking it {most} times in each repeat would take too long",
+        f"{who} is simulated as random: asking it {most} times in each repeat would take too long; "
+        "whether it would do better than this is not simulated",
     )
 
 

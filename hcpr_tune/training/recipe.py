@@ -283,7 +283,7 @@ class Averaging(Settings):
 
 @dataclass(frozen=True)
 class WeightPerturbation(Settings):
-    """Adversarial weight perturbation (AWP; Wu et al., NeurIPS 2020) of all layers but the head."""
+    """Adversarial weight perturbation (AWP; Wu et al., NeurIPS 2020) of all layers but a cosine head."""
 
     gamma: float = setting(
         0.0, "Size relative to each layer's norm; 0: none. The paper uses 0.005 with TRADES.", at_least=0, below=1
@@ -296,7 +296,9 @@ class Precision(Settings):
     """Number formats. On the CPU, training always runs in float32."""
 
     bfloat16: bool = setting(
-        False, "On a GPU: convolutions in bfloat16; head, losses and attack gradients stay in float32."
+        False,
+        "On a GPU: convolutions in bfloat16, and the gradients through them, the attack's too; head and losses stay in"
+        " float32.",
     )
     tf32: bool = setting(False, "On a GPU: TensorFloat-32 in float32 convolutions and matrix products.")
     compile: bool = setting(False, "Compile the model's forward pass with torch.compile.")

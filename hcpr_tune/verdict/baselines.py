@@ -42,7 +42,8 @@ def baseline_study(study: StudySpec, history: History, name: str, method: str) -
     """The study of a baseline: the same task, network, length and rungs, and the same worker-seconds.
 
     Its search space has the method's coefficients, from `search_spaces/baselines.toml`, and the study's dimensions that
-    belong to no method. Fixed values are those of the study. Trial 0 is the method as published.
+    belong to no method. Fixed values are those of the study. Trial 0 is the method as published, except for a common
+    value that the study's range excludes: there it has the study's.
     """
     baselines = read_toml(find_space(BASELINES))
     tables = study_to_plain(study)
@@ -59,7 +60,8 @@ def baseline_study(study: StudySpec, history: History, name: str, method: str) -
     for point in baselines["first_points"]:
         if point["method"] == method:
             for one, value in point.items():
-                set_dotted(recipe, field_of(one), value)
+                if field_of(one) in own or _allows(study, field_of(one), value):
+                    set_dotted(recipe, field_of(one), value)
     # 0 would mean no limit.
     budget = {"trials": MANY, "hours": 0.0, "worker_hours": max(1.0, history.worker_seconds) / 3600}
     changes: dict[str, Any] = {
@@ -71,6 +73,11 @@ def baseline_study(study: StudySpec, history: History, name: str, method: str) -
         "verdict": tables["verdict"] | {"seconds_at_end": 0.0},
     }
     return study_from_plain(tables | changes, f"the space of {baseline_name(name, method)}")
+
+
+def _allows(study: StudySpec, field: str, value: Any) -> bool:
+    """Whether the study's dimensions of this field, if it has any, hold a published value: trial 0 must lie in them."""
+    return all(dimension.holds(value) for name, dimension in study.space.items() if field_of(name) == field)
 
 
 def _own(search: dict[str, Any], method: str) -> dict[str, Any]:

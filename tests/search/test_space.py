@@ -219,6 +219,8 @@ def test_the_baselines_offer_every_relative_with_its_published_values():
     assert (mart.mart.beta, mart.optimiser.lr, mart.optimiser.weight_decay) == (5, 0.01, 3.5e-3)
     sphere = next(recipe for recipe in recipes if recipe.method == "hypersphere_trades")
     assert (sphere.hypersphere.scale, sphere.trades.beta, sphere.network.head_bias) == (15, 6, False)
+    pgd_he = next(recipe for recipe in recipes if recipe.method == "hypersphere_pgd_at")
+    assert (pgd_he.hypersphere.scale, pgd_he.optimiser.weight_decay, pgd_he.attack.start) == (10, 5e-4, "normal")
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar10_wrn", "cifar100", "svhn"])

@@ -8,6 +8,7 @@ import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
+from hcpr_tune.search.spec.dimensions import Range
 from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.spec.study import study_to_plain
 from hcpr_tune.search.spec.study_file import find_space, read_study, study_from_plain
@@ -77,9 +78,22 @@ def test_trial_0_is_the_method_as_it_was_published(space):
     assert recipes["trades"].trades.beta == 6.0
     mart = recipes["mart"]
     assert (mart.optimiser.lr, mart.optimiser.weight_decay, mart.mart.beta) == (0.01, 3.5e-3, 5.0)
-    assert recipes["pgd_at"].attack.start == recipes["hypersphere_pgd_at"].attack.start == "uniform"
+    assert recipes["pgd_at"].attack.start == "uniform"
+    pgd_he = recipes["hypersphere_pgd_at"]
+    assert (pgd_he.hypersphere.scale, pgd_he.optimiser.weight_decay, pgd_he.attack.start) == (10.0, 5e-4, "normal")
     assert recipes["hypersphere_trades"].hypersphere == Hypersphere(scale=15.0, margin=0.2)
     assert not recipes["hypersphere_trades"].model.head_bias
+
+
+def test_a_published_value_outside_a_range_of_the_study_gives_way_to_the_studys():
+    study = read_study(find_space("wide"))
+    decay = Range(8e-4, 2e-3, log=True)
+    recipe = replace(study.recipe, optimiser=replace(study.recipe.optimiser, weight_decay=1e-3))
+    study = replace(study, recipe=recipe, space=study.space | {"optimiser.weight_decay": decay}, first_points=())
+    history = History(study.recipe.epochs, study.goal, worker_seconds=10.0)
+    baseline = baseline_study(study, history, "mine", "hypersphere_pgd_at")
+    assert baseline.recipe.optimiser.weight_decay == 1e-3
+    assert baseline.recipe.hypersphere.scale == 10.0
 
 
 def test_what_the_study_fixes_is_fixed_to_the_same_value():

@@ -147,7 +147,12 @@ def _trades_objective(trades: Trades, batch: Batch) -> Tensor:
 
 
 def _trades_terms(trades: Trades, batch: Batch) -> Terms:
-    """Zhang et al., ICML 2019: cross-entropy of the natural images, and beta * KL(natural || adversarial)."""
+    """Zhang et al., ICML 2019: cross-entropy of the natural images, and beta * KL(natural || adversarial).
+
+    The published code puts the natural images through the network a second time for the KL. In train mode that gives
+    the same logits and gradients; only the running statistics of batch normalisation count the natural images twice
+    there, and once here.
+    """
     from hcpr_tune.training.methods.losses import cross_entropy
 
     accuracy = cross_entropy(batch.natural, batch.labels, batch.label_smoothing)

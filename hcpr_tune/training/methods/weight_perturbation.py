@@ -8,18 +8,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hcpr_tune.training.models.classifier import head_parameters
+from hcpr_tune.training.models.classifier import cosine_head_parameters
 
 
 @contextmanager
 def perturbed(model: nn.Module, loss: Callable[[], Tensor], gamma: float) -> Iterator[None]:
     """Move each layer's weights by gamma * |w| along the gradient of `loss`, inside the block.
 
-    The head and everything with one dimension (biases, batch norm) are not moved. Afterwards the weights are restored
+    A cosine head, whose rows must stay unit rows, and everything with one dimension (biases, batch norm) are not moved;
+    a linear head is, as in the published code. Afterwards the weights are restored
     bit for bit; gradients computed inside the block stay. The extra forward pass does not change batch-norm statistics.
     """
-    head = {id(parameter) for parameter in head_parameters(model)}
-    weights = [p for p in model.parameters() if p.requires_grad and p.dim() > 1 and id(p) not in head]
+    cosine = {id(parameter) for parameter in cosine_head_parameters(model)}
+    weights = [p for p in model.parameters() if p.requires_grad and p.dim() > 1 and id(p) not in cosine]
     statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
     gradients = torch.autograd.grad(loss(), weights)
     with torch.no_grad():

@@ -46,6 +46,13 @@ def head_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
         yield from heads[-1].parameters()
 
 
+def cosine_head_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of all cosine layers, whose rows `normalise_head` keeps on the unit sphere."""
+    for module in model.modules():
+        if isinstance(module, CosineHead):
+            yield from module.parameters()
+
+
 class Normalised(nn.Module):
     """(x - mean) / std per channel before the network, so that the whole model takes images in [0, 1]."""
 
