@@ -320,7 +320,8 @@ def _keep(study: StoredStudy, external: tuple[Candidate, Path]) -> None:
 
     if not exists(study.folder):
         begin(study)
-    keep(verdict_folder(study.folder), *external)
+    candidate, weights = external
+    keep(verdict_folder(study.folder), candidate.model(0), 0, weights)
 
 
 def small_verdict(study: StoredStudy, share: Share, progress: SearchProgress) -> dict[str, Any] | str:

@@ -17,7 +17,7 @@ from hcpr_tune.training import manifest
 from hcpr_tune.training.methods.registry import METHODS
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.verdict.driver import training_name
-from hcpr_tune.verdict.plan import Candidate, changed
+from hcpr_tune.verdict.plan import Candidate, Model, changed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -156,11 +156,11 @@ def _is_weight(item: tuple[Any, Any]) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
 
 
-def keep(own: StudyFolder, candidate: Candidate, weights: Path) -> None:
-    """Store the weights like a training's checkpoint, where workers look for it."""
-    training = training_name(candidate.model(0).id)
+def keep(own: StudyFolder, model: Model, epoch: int, weights: Path) -> None:
+    """Store the weights like a training's checkpoint, where workers look for it; `epoch` 0 for an external model."""
+    training = training_name(model.id)
     with tempfile.TemporaryDirectory(prefix="hcpr_tune_") as scratch:
-        folder = Path(scratch) / "epoch_0000"
+        folder = Path(scratch) / f"epoch_{epoch:04d}"
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(weights.read_bytes())
         manifest.write(folder)

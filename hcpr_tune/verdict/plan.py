@@ -95,6 +95,8 @@ class Plan:
     ablations: bool = False
     test: bool = False
     worker_deaths: int = 3
+    search_seeds: tuple[int, ...] = ()
+    """Seeds on which the search itself has trained all candidates: these trainings are attacked instead of new ones."""
     size: Literal["full", "small"] = "full"
     """A small verdict does what its seconds allow, in an order in which a statement can be made at any time."""
     seconds: float = math.inf
@@ -104,9 +106,13 @@ class Plan:
         """Identifies a split's chunks: results on differently cut chunks cannot be used."""
         return f"{split}/{self.images if split == 'validation' else self.test_images}/{self.chunk} spread"
 
-    def seed_numbers(self, count: int) -> range:
-        """The seeds, none of which is the search's own."""
-        return range(self.first_seed, self.first_seed + count)
+    def seed_numbers(self, count: int) -> Sequence[int]:
+        """The seeds on validation."""
+        return self.search_seeds[:count] or range(self.first_seed, self.first_seed + count)
+
+    def seed_index(self, seed: int) -> int:
+        """The place of a seed among them."""
+        return self.search_seeds.index(seed) if seed in self.search_seeds else max(0, seed - self.first_seed)
 
     def models(self, candidate: Candidate, count: int) -> list[Model]:
         """A candidate's models of the first `count` seeds; an external model has only one."""
@@ -215,7 +221,8 @@ ENDING_SECONDS = 5.0
 def small_plan(study: StudySpec, history: History) -> Plan | str:
     """The verdict at the end of a search: winner and published recipe on fresh seeds, on validation images.
 
-    It is sized by the speed that the search has shown. If there is none, why, in words; empty if none is wanted.
+    If the search has trained both again itself, these models are attacked, and none is trained. It is sized by the
+    speed that the search has shown. If there is none, why, in words; empty if none is wanted.
     """
     limit, best = study.settings.verdict.seconds_at_end, history.best_trial
     if not limit:
@@ -223,13 +230,23 @@ def small_plan(study: StudySpec, history: History) -> Plan | str:
     speed = measured_speed(study.recipe, history)
     if best is None or best.status != "completed" or speed is None:
         return "the search's best was not trained to its last epoch"
-    candidates = (*([candidate_of(study, best)] if best.number else []), published(study, history))
+    chosen = best if history.choice is None else history.trials[history.choice["trial"]]
+    candidates = (*([candidate_of(study, chosen)] if chosen.number else []), published(study, history))
+    work = _work(study, history, best, len(candidates))
+    if seeds := replicated_seeds(history, [candidate.trial or 0 for candidate in candidates]):
+        speed, work = replace(speed, training=0.0), replace(work, seeds=len(seeds))
     seconds = max(limit - ENDING_SECONDS, limit / 2)
-    sized = size_verdict(speed, _work(study, history, best, len(candidates)), max(1, history.workers), seconds)
+    sized = size_verdict(speed, work, max(1, history.workers), seconds)
     if isinstance(sized, str):
         return f"{sized} (verdict.seconds_at_end)"
     plan = replace(_plan(study, candidates), seeds=sized.seeds, other_seeds=sized.seeds, chunk=sized.chunk)
-    return replace(plan, cascade=sized.cascade, size="small", seconds=seconds)
+    return replace(plan, search_seeds=seeds, cascade=sized.cascade, size="small", seconds=seconds)
+
+
+def replicated_seeds(history: History, trials: Sequence[int]) -> tuple[int, ...]:
+    """The seeds on which the recipes of all these trials were trained again to the end."""
+    trained = [{one.seed: one for one in history.replicates_of(number)} for number in trials]
+    return tuple(seed for seed in trained[0] if seed is not None and all(seed in of for of in trained))
 
 
 def _work(study: StudySpec, history: History, best: Trial, candidates: int) -> Work:

@@ -18,6 +18,7 @@ from hcpr_tune.search.record.segments import Segments, read_segments
 from hcpr_tune.search.scheduling.driver import Surroundings
 from hcpr_tune.search.storage.inbox import Inbox, clear_stops
 from hcpr_tune.search.storage.lease import Lease
+from hcpr_tune.verdict.adoption import adopt
 from hcpr_tune.verdict.curves import Curves
 from hcpr_tune.verdict.decision.conclusion import conclude
 from hcpr_tune.verdict.decision.statement import reached
@@ -76,6 +77,8 @@ def carry_out(
         stack.callback(retell, folder, history, program)
         record.append(_begin(share.workers, record.clock()))
         open_test = OpenTest(folder, history, record, lease, command)
+        if plan.search_seeds:
+            adopt(study, own, plan, record)
         with ending(record):
             # Imported late, so that Ray is loaded only if something is trained or attacked.
             from hcpr_tune.execution.verdict_trainable import VerdictJob

@@ -212,14 +212,15 @@ def _small_answer(plain: Mapping[str, Any], finalists: Sequence[str]) -> str:
         return "The search's best is the published recipe itself: there is nothing to compare it with."
     winner, other = plain["winner"], next(one for one in (*finalists, plain["baseline"]) if one != plain["winner"])
     difference = plain["splits"]["validation"]["differences"][other]
+    seeds = "On the seeds that the search chose it by" if plain["seeds"].get("of_the_search") else "On fresh seeds"
     if difference["seeds"] == 1:
         found = f"the model of {winner} is more robust than that of {other}"
         if difference["low_95"] <= 0:
             found = f"no difference between the models of {winner} and {other} is found"
         return f"One fresh seed each: {found}."
     if difference["found"]:
-        return f"On fresh seeds {winner} is more robust than {other}."
-    return f"On fresh seeds no difference between {winner} and {other} is found."
+        return f"{seeds} {winner} is more robust than {other}."
+    return f"{seeds} no difference between {winner} and {other} is found."
 
 
 def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:

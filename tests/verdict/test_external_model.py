@@ -178,7 +178,7 @@ def test_workers_find_the_weights_where_those_of_trainings_lie(small_study, weig
     candidate, file = read(small_study, tmp_path / "x.pt", scratch)
     own = StudyFolder(tmp_path / "one" / "verdict")
     for _ in range(2):  # a second session puts them there again
-        keep(own, candidate, file)
+        keep(own, candidate.model(0), 0, file)
     copy = tmp_path / "copy.safetensors"
     assert store_at(own.checkpoint_store.address).copy_weights(training_name(candidate.model(0).id), 0, copy) == ""
     assert copy.read_bytes() == file.read_bytes()

@@ -243,8 +243,17 @@ def kept_checkpoints(study: StudySpec, history: History) -> set[tuple[int, int]]
 
 
 def best_checkpoints(study: StudySpec, history: History) -> set[tuple[int, int]]:
-    """The best rung (trial, epoch) of the study's best trials."""
-    return {(trial.number, trial.best_rung) for trial in history.ranked()[: study.settings.keep_weights]}
+    """The best rung (trial, epoch) of the study's best trials, and the replicates of the answer and its baseline.
+
+    Before there is an answer, those of all finalists.
+    """
+    best = {(trial.number, trial.best_rung) for trial in history.ranked()[: study.settings.keep_weights]}
+    answers = None if history.choice is None else (0, history.choice["trial"])
+    return best | {
+        (trial.number, trial.last_rung)
+        for trial in history.replicates
+        if trial.rungs and (answers is None or trial.replicate_of in answers)
+    }
 
 
 def most_checkpoints(study: StudySpec, history: History, workers: int) -> int:
@@ -255,7 +264,7 @@ def most_checkpoints(study: StudySpec, history: History, workers: int) -> int:
     """
     trials = max(study.settings.budget.trials, len(history.trials) + len(history.queue))
     waiting = 0 if study.restarted or len(study.rungs) == 1 else trials
-    return waiting + study.settings.keep_weights + 3 * workers
+    return waiting + study.settings.keep_weights + study.asha_config.replicates + 3 * workers
 
 
 def drop_checkpoints(store: CheckpointStore, study: StudySpec, history: History) -> None:

@@ -149,7 +149,7 @@ def _turn(plan: Plan, task: Task, index: int = 0) -> tuple[int, ...]:
     In a small verdict also attack by attack. Each seed is trained and attacked on the first chunk before the next, and
     then images are added on all.
     """
-    seed = max(0, task.model.seed - plan.first_seed)
+    seed = plan.seed_index(task.model.seed)
     if plan.size == "full":
         return seed, {"train": -1, "attack": task.chunk, "checks": index}[task.kind]
     attack = list(CASCADES).index(task.cascade) if task.kind == "attack" else len(CASCADES)

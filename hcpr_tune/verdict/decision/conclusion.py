@@ -84,7 +84,12 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
         "schedule": schedule_words(study.single_schedule),
         "attacks": {split: attack_words(plan, state, split) for split in splits},
         "attacks_replaced": replaced_attacks(state.classes),
-        "seeds": {"winner_and_baseline": plan.seeds, "others": plan.other_seeds, "first": plan.first_seed},
+        "seeds": {
+            "winner_and_baseline": plan.seeds,
+            "others": plan.other_seeds,
+            "first": plan.seed_numbers(1)[0],
+            "of_the_search": bool(plan.search_seeds),
+        },
         "winner": found.winner.name if found.winner else None,
         "baseline": found.baseline.name if found.baseline else None,
         "picked_among": {"candidates": len(contenders(plan)), "trials": len(history.ranked())},
