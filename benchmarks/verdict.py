@@ -5,10 +5,11 @@
     python benchmarks/verdict.py workers --out workers.json --study results/NAME
 
 `ladder` takes 24 recipes, the 12 best that a search finds and 12 that are drawn from the same space, trains each once,
-and attacks the same validation images in three ways: as the search scores (the margin, 20 steps), as the verdict picks
-(APGD on cross-entropy and on the targeted DLR loss), and by full AutoAttack, which goes on from there. It says how the
-first two rank the recipes against the third, over all and over the better half, with a bootstrap over recipes and
-images, and how far they lie from it. The file is written anew after every recipe, and what it already has is skipped
+and attacks the same validation images in several ways: as the search scores (the margin, 20 steps), the same and then
+the margin to each of the three nearest classes (`evaluation.targets`), as the verdict picks (APGD on cross-entropy and
+on the targeted DLR loss), and by full AutoAttack, which goes on from there. It says how the others rank the recipes
+against the last, over all and over the better half, with a bootstrap over recipes and images, and how far they lie from
+it. The file is written anew after every recipe, and what it already has is skipped
 when it is started again.
 
 `default` runs the default search with the small verdict that it ends with, and then the full verdict with the test
@@ -45,7 +46,9 @@ from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_from_plain
 
 Plain = dict[str, Any]
-SCORES = ("cross_entropy", "margin", "verdict", "autoattack")
+SCORES = ("cross_entropy", "margin", "targeted", "verdict", "autoattack")
+TARGETS = 3
+"""Nearest classes that the score `targeted` aims at (`evaluation.targets`)."""
 FASHION = {
     "task.dataset": "fashion_mnist",
     "task.images": 10_000,
@@ -102,7 +105,7 @@ def attacked(one: Plain) -> Plain:
 
     from hcpr_tune.training.attacks.cascade import CascadeConfig, run_cascade
     from hcpr_tune.training.attacks.evaluation import random_starts, scored_positions, scoring_attack
-    from hcpr_tune.training.attacks.pgd import predict_under_attack
+    from hcpr_tune.training.attacks.pgd import predict_under_targeted_attack
     from hcpr_tune.training.loop import initial_state, train
     from hcpr_tune.training.session import DataShelf
 
@@ -119,11 +122,15 @@ def attacked(one: Plain) -> Plain:
     warnings: list[str] = []
     for chunk in positions.split(100):
         images, labels = data.validation.fetch(chunk), data.validation.labels[chunk]
-        for objective in ("cross_entropy", "margin"):
+        for name, objective, targets in (
+            ("cross_entropy", "cross_entropy", 0),
+            ("margin", "margin", 0),
+            ("targeted", "margin", TARGETS),
+        ):
             attack_of = scoring_attack(recipe.task, recipe.evaluation, objective)
             starts = random_starts(images, chunk, recipe.task.threat, attack_of, recipe.evaluation.seed)
-            _, classes = predict_under_attack(model, images, labels, recipe.task.threat, attack_of, starts)
-            survive[objective] += (classes == labels).int().tolist()
+            given = (model, images, labels, recipe.task.threat, attack_of, starts, targets)
+            survive[name] += (predict_under_targeted_attack(*given)[1] == labels).int().tolist()
         config = CascadeConfig(data.classes, recipe.evaluation.seed)
         steps = list(run_cascade(model, images, labels, recipe.task.threat, config))
         warnings += [f"{step.attack}: {words}" for step in steps for words in step.warnings]

@@ -331,16 +331,14 @@ def small_verdict(study: StoredStudy, share: Share, progress: SearchProgress) ->
 
     folder, spec, history = study
     earlier = read_verdict(folder.root)
-    # A full verdict from before is not overwritten by a small one.
     if history.ended != "finished" or (earlier is not None and earlier["size"] == "full"):
-        return ""
+        return ""  # a full verdict from before is not overwritten
     plan = small_plan(spec, history)
     if isinstance(plan, str):
         return plan
-    names = " and ".join(candidate.name for candidate in plan.candidates)
-    seeds = "a fresh seed each" if plan.seeds == 1 else f"{plan.seeds} fresh seeds each"
-    chunks, most = f"attacked in chunks of {plan.chunk} validation images", f"at most {plan.seconds:g} seconds"
-    progress.message(f"verdict      {names}, {seeds}, {chunks}, {most}")
+    names, seeds = " and ".join(one.name for one in plan.candidates), f"{plan.seeds} fresh seed{'s' * (plan.seeds > 1)}"
+    how = f"attacked in chunks of {plan.chunk} validation images, at most {plan.seconds:g} seconds"
+    progress.message(f"verdict      {names}, {seeds} each, {how}")
     history.bytes_read = 0  # this process has written it until now
     plain = _carry_out(study, plan, share, "", progress)
     _write_report(study)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -264,7 +264,8 @@ def measure(recipe: Recipe, data: Data, state: TrainingState) -> tuple[Accuracie
     if state.epoch not in recipe.rung_epochs and state.epoch % recipe.evaluation.period:
         return None, None
     model = fuse_conv_bn(state.scored_model())
-    validation = evaluate(model, data.validation, recipe.task, recipe.evaluation, data.classes)
+    settings = recipe.evaluation if state.epoch == recipe.epochs else replace(recipe.evaluation, targets=0)
+    validation = evaluate(model, data.validation, recipe.task, settings, data.classes)
     last = state.epoch == recipe.last_epoch
     return validation, masking(model, data.validation, recipe.task, recipe.evaluation) if last else None
 

@@ -315,6 +315,13 @@ class Evaluation(Settings):
     restarts: int = setting(
         1, "Random starts per image; an image is robust if it survives all.", at_least=1, at_most=1000
     )
+    targets: int = setting(
+        0,
+        "Nearest wrong classes that the margin attack then aims at one by one, on images that survive it, after the"
+        " last of `epochs` alone; 0: none. It lowers that score against those of earlier rungs.",
+        at_least=0,
+        at_most=1000,
+    )
     relative_step_size: float = setting(0.125, "Step size as a fraction of task.epsilon.", above=0, at_most=2)
     seed: int = setting(0, "Seed of the random starts: one fixed start per image and restart.", at_least=0)
     period: int = setting(1, "Epochs between evaluations; the end of a segment is always evaluated.", at_least=1)

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hcpr_tune.training.attacks.config import PGDConfig, Threat
-from hcpr_tune.training.attacks.pgd import OBJECTIVES, evaluating, pgd, predict_under_attack, project
+from hcpr_tune.training.attacks.evaluation import random_starts
+from hcpr_tune.training.attacks.pgd import (
+    OBJECTIVES,
+    evaluating,
+    pgd,
+    predict_under_attack,
+    predict_under_targeted_attack,
+    project,
+)
 from hcpr_tune.training.loop import TrainingState, attack
 from hcpr_tune.training.methods.losses import misclassification_margin, pair_consistency
 from hcpr_tune.training.methods.method import method_of
@@ -286,3 +294,62 @@ def test_a_broken_image_costs_no_more_forward_passes():
     alive = [int((clean + moved * per_step < 0).sum()) for moved in range(4)]
     assert sizes == [200, alive[0], *alive]
     assert alive[0] > alive[-1]
+
+
+def can_be_broken(model: nn.Sequential, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+    """Whether any point of ball and box is misclassified by a linear model, (B,) bool: each pixel at its best end."""
+    weight, bias = model[1].weight.detach(), model[1].bias.detach()
+    low, high = ((images + change).clamp(0, 1).flatten(1) for change in (-epsilon, epsilon))
+    found = torch.zeros(len(images), dtype=torch.bool)
+    for target in range(len(bias)):
+        slope = weight[target] - weight[labels]
+        best = torch.where(slope > 0, high, low)
+        found |= ((slope * best).sum(1) + bias[target] - bias[labels] >= 0) & (labels != target)
+    return found
+
+
+def test_aimed_at_every_class_the_margin_breaks_all_that_can_be_broken_of_a_linear_model():
+    missed = 0
+    for seed in range(20):
+        images, model = draw(seed, 200, 1, 3, 3), linear_model(seed, 10)
+        labels = model(images).argmax(1)
+        config, starts = PGDConfig(3, EPSILON), [images]
+        _, plain = predict_under_attack(model, images, labels, THREAT, config, starts)
+        _, aimed = predict_under_targeted_attack(model, images, labels, THREAT, config, starts, 9)
+        assert torch.equal(aimed != labels, can_be_broken(model, images, labels, EPSILON))
+        assert torch.equal(aimed[plain != labels], plain[plain != labels]), "what is broken stays as it was"
+        missed += int(((plain == labels) & (aimed != labels)).sum())
+    assert missed > 0, "the untargeted attack finds all: there is nothing to aim for"
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_aiming_at_more_classes_never_spares_an_image(trained, digits, norm):
+    model, split = trained.state.model, digits.validation
+    positions, threat = torch.arange(len(split)), Threat(norm, {"linf": 0.1, "l2": 0.6}[norm])
+    images, labels = split.fetch(positions), split.labels
+    config = PGDConfig(5, threat.epsilon / 4, restarts=2)
+    starts = random_starts(images, positions, threat, config, 0)
+    clean, before = predict_under_attack(model, images, labels, threat, config, starts)
+    plain, survive = before, []
+    for targets in (0, 1, 3, 9, 50):
+        same, after = predict_under_targeted_attack(model, images, labels, threat, config, starts, targets)
+        assert torch.equal(same, clean)
+        assert not ((before != labels) & (after == labels)).any()
+        survive.append(int((after == labels).sum()))
+        before = after
+    assert survive[0] == int((plain == labels).sum()) > survive[2]
+    assert survive[3] == survive[4], "there are nine other classes"
+
+
+def test_aimed_attacks_show_the_model_only_what_survives(trained, digits):
+    model, positions = trained.state.model, torch.arange(100)
+    images, labels = digits.validation.fetch(positions), digits.validation.labels[:100]
+    threat, config = Threat("linf", 0.1), PGDConfig(2, 0.05)
+    starts = random_starts(images, positions, threat, config, 0)
+    left = int((predict_under_attack(model, images, labels, threat, config, starts)[1] == labels).sum())
+    with passing(model) as sizes:
+        predict_under_targeted_attack(model, images, labels, threat, config, starts, 2)
+    # Untargeted: the clean images, two steps and the end; then the logits that choose the targets.
+    assert sizes[4] == left
+    assert max(sizes[5:]) <= left
+    assert len(sizes) == 4 + 1 + 2 * 4

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hcpr_tune.common.intervals import wilson_interval
 from hcpr_tune.training.attacks.config import PGDConfig
-from hcpr_tune.training.attacks.evaluation import evaluate, random_starts, scoring_attack
+from hcpr_tune.training.attacks.evaluation import chunk_of, evaluate, random_starts, scoring_attack
 from hcpr_tune.training.attacks.pgd import evaluating, pgd
 from hcpr_tune.training.data.dataset import Split
 from hcpr_tune.training.recipe import Evaluation, Task
@@ -178,3 +178,15 @@ def test_a_scale_of_the_logits_fools_cross_entropy_but_not_the_margin(trained, d
     assert fooled > masked.robust_correct + 0.1 * masked.total
     # Without the scale cross-entropy finds most of what the margin finds: it is the scale that hides the rest.
     assert cross_entropy_survivors(model, images, split.labels, start) < fooled - 0.05 * masked.total
+
+
+@given(total=st.integers(1, 300), size=st.integers(1, 120))
+@settings(deadline=None, database=None)
+def test_chunks_hold_every_image_once_and_each_is_spread_over_all(total, size):
+    positions = torch.arange(total)
+    chunks = [chunk_of(positions, size, number) for number in range(-(-total // size))]
+    assert sorted(torch.cat(chunks).tolist()) == positions.tolist()
+    assert all(0 < len(chunk) <= size for chunk in chunks)
+    if len(chunks[0]) > 1:
+        apart = chunks[0].sort().values.diff()
+        assert apart.max() <= 2 * len(chunks), "a stretch without an image: a class may lie in it"

@@ -233,3 +233,12 @@ def test_a_compiled_model_trains_as_the_plain_one(tiny_recipe, digits, monkeypat
     # The plain attack folds batch normalisation: equal to rounding, which the sign of a step spreads.
     assert compiled[0].loss == pytest.approx(plain[0].loss, rel=0.01)
     assert "_orig_mod" not in "".join(state.state_dict()["model"])
+
+
+def test_the_margin_is_aimed_at_single_classes_after_the_last_epoch_alone(trained, tiny_recipe, digits):
+    recipe = replace(tiny_recipe, evaluation=replace(tiny_recipe.evaluation, targets=3))
+    epochs = list(train(recipe, digits, initial_state(recipe, digits)))
+    before, after = ([one.validation for one in epochs] for epochs in (trained.epochs, epochs))
+    assert after[:-1] == before[:-1]
+    assert after[-1].robust_correct < before[-1].robust_correct
+    assert after[-1].clean_correct == before[-1].clean_correct

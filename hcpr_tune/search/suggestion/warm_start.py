@@ -19,7 +19,7 @@ from hcpr_tune.training.recipe import Recipe
 
 FIXED = ("model.", "method", "batch_size")
 """Parts of the recipe that must be equal if neither study searches them, since coefficients depend on them."""
-COMPARED = ("images", "steps", "restarts", "relative_step_size", "seed")
+COMPARED = ("images", "steps", "restarts", "targets", "relative_step_size", "seed")
 """Evaluation settings that scores depend on."""
 
 

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from hcpr_tune.training.attacks.config import PGDConfig, Threat
-from hcpr_tune.training.attacks.pgd import Classifier, evaluating, predict_under_attack, uniform_noise
+from hcpr_tune.training.attacks.pgd import (
+    Classifier,
+    evaluating,
+    predict_under_attack,
+    predict_under_targeted_attack,
+    uniform_noise,
+)
 from hcpr_tune.training.data.dataset import Split, fixed_subset
 from hcpr_tune.training.methods.losses import cross_entropy
 from hcpr_tune.training.recipe import Evaluation, Task
@@ -82,7 +88,10 @@ def random_starts(images: Tensor, positions: Tensor, threat: Threat, config: PGD
 def evaluate(
     model: Classifier, split: Split, task: Task, settings: Evaluation, classes: int, objective: str = "margin"
 ) -> Accuracies:
-    """Clean and robust accuracy of `model` on `split`, under PGD on `objective` in the task's ball. Runs in float32."""
+    """Clean and robust accuracy of `model` on `split`, under PGD on `objective` in the task's ball. Runs in float32.
+
+    With `settings.targets`, the margin is also raised to single classes, on the images that survive.
+    """
     totals = torch.zeros(2, dtype=torch.int64, device=split.labels.device)
     # The extra column counts NaN logits.
     confusion = torch.zeros(classes, classes + 1, dtype=torch.int64, device=split.labels.device)
@@ -91,7 +100,8 @@ def evaluate(
     for chosen in positions.split(settings.batch_size):
         images, labels = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
         starts = random_starts(images, chosen, task.threat, config, settings.seed)
-        clean, attacked = predict_under_attack(model, images, labels, task.threat, config, starts)
+        targets = settings.targets if objective == "margin" else 0
+        clean, attacked = predict_under_targeted_attack(model, images, labels, task.threat, config, starts, targets)
         survived.append(attacked == labels)
         totals += torch.stack((clean.sum(), survived[-1].sum()))
         ones = torch.ones_like(labels)

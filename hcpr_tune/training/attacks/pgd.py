@@ -6,7 +6,7 @@ The attacks leave the model's mode, its `requires_grad` flags and its gradients 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -19,6 +19,9 @@ from hcpr_tune.training.methods.losses import cross_entropy, misclassification_m
 Objective = Callable[[Tensor], Tensor]
 """Logits (B, K) -> a value per image (B,), to be maximised."""
 
+
+AttackStep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Adversarial images and the indices that they have among all -> the next ones, and the logits of those given."""
 
 OBJECTIVES = {"margin": misclassification_margin, "cross_entropy": cross_entropy}
 """What an evaluation attack may raise."""
@@ -143,7 +146,77 @@ def predict_under_attack(
     class is then that of the highest wrong logit, or -1 if the margin is NaN. If `shown` (B, C, H, W) is given, it is
     filled with the images that the classes belong to: as they were when they broke, or at the end of the last attack.
     """
-    objective = OBJECTIVES[config.objective]
+
+    def step(adversarial: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        raised = partial(OBJECTIVES[config.objective], labels=labels[chosen])
+        return pgd_step(model, adversarial, images[chosen], raised, threat, config.step_size)
+
+    begun = (project(start, images, threat) for start in starts)
+    return _sifted(model, images, labels, begun, step, config.steps, shown)
+
+
+def predict_under_targeted_attack(
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    config: PGDConfig,
+    starts: Sequence[Tensor],
+    targets: int,
+) -> tuple[Tensor, Tensor]:
+    """As `predict_under_attack` and, on what survives it, PGD on the margin to each of some classes, one by one.
+
+    These are the `targets` classes with the highest logits of the clean image but for its own. Untargeted, the nearest
+    class may change from step to step, and the steps undo each other. An image counts as broken by whatever class it
+    is taken for, so the result is never above that of the untargeted attack. The starts are the same.
+    """
+    clean, classes = predict_under_attack(model, images, labels, threat, config, starts)
+    left = (classes == labels).nonzero()[:, 0]
+    if not len(left) or not targets:
+        return clean, classes
+    with evaluating(model), torch.no_grad():
+        logits = model(images[left]).scatter(1, labels[left][:, None], -torch.inf)
+    for aims in logits.topk(min(targets, logits.shape[1] - 1)).indices.T:
+        here = (classes[left] == labels[left]).nonzero()[:, 0]
+        classes[left[here]] = _aimed(model, (images, labels, starts), left[here], aims[here], threat, config)
+    return clean, classes
+
+
+def _aimed(
+    model: Classifier,
+    attacked: tuple[Tensor, Tensor, Sequence[Tensor]],
+    chosen: Tensor,
+    aims: Tensor,
+    threat: Threat,
+    config: PGDConfig,
+) -> Tensor:
+    """The classes of the chosen images after PGD on the margin to one class each."""
+    images, labels, starts = attacked
+    images, labels = images[chosen], labels[chosen]
+
+    def step(adversarial: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
+        raised = partial(margin_to, labels=labels[some], targets=aims[some])
+        return pgd_step(model, adversarial, images[some], raised, threat, config.step_size)
+
+    begun = (project(start[chosen], images, threat) for start in starts)
+    return _sifted(model, images, labels, begun, step, config.steps)[1]
+
+
+def margin_to(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """The logit of a target class minus that of the label, (B, K), (B,), (B,) -> (B,)."""
+    return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
+
+
+def _sifted(
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    starts: Iterable[Tensor],
+    step: AttackStep,
+    steps: int,
+    shown: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The answer of `predict_under_attack`, after so many of these steps from each of `starts`."""
     classes = labels.clone()
     survivors = torch.arange(len(images), device=images.device)
 
@@ -164,12 +237,11 @@ def predict_under_attack(
         with torch.no_grad():
             clean = sift(model(images), images)
         for start in starts:
-            adversarial = project(start[survivors], images[survivors], threat)
-            for _ in range(config.steps):
+            adversarial = start[survivors]
+            for _ in range(steps):
                 if not len(survivors):
                     break
-                raised = partial(objective, labels=labels[survivors])
-                moved, logits = pgd_step(model, adversarial, images[survivors], raised, threat, config.step_size)
+                moved, logits = step(adversarial, survivors)
                 adversarial = moved[sift(logits, adversarial)]
             if len(survivors):
                 with torch.no_grad():

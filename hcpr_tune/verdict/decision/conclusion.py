@@ -120,6 +120,8 @@ def _why_unfinished(plan: Plan, state: State, settled: bool) -> str:
         return "it was interrupted"
     if state.worker_seconds >= plan.worker_seconds:
         return f"its {plan.worker_seconds / 3600:g} worker-hours are spent (verdict.worker_hours)"
+    if state.seconds >= plan.seconds:
+        return f"its {plan.seconds:g} seconds are spent"
     return "it was stopped early"
 
 
