@@ -172,6 +172,7 @@ def worlds_of(options: argparse.Namespace) -> list[World]:
 def rungs_simulated(options: argparse.Namespace) -> None:
     """The command `rungs-simulated`."""
     arms = ARMS | {f"bound {bound:g}": {"min_rank_correlation": bound} for bound in options.bounds}
+    arms |= {f"calibration {number}": {"calibration": number} for number in options.calibrations}
     worlds, rows, began = worlds_of(options), list[Plain](), time.monotonic()
     for budget in options.budgets:
         # Without rungs nothing depends on their correlations: the same searches serve every world.
@@ -190,6 +191,7 @@ def add_rungs_simulated(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budgets", type=whole_numbers, default=[80, 233, 1000, 5000], help="epochs, commas between")
     parser.add_argument("--correlations", type=numbers, default=[0.0, 0.3, 0.6, 0.9], help="with commas in between")
     parser.add_argument("--bounds", type=numbers, default=[], help="more arms with these min_rank_correlation")
+    parser.add_argument("--calibrations", type=whole_numbers, default=[], help="more arms with so many calibrations")
     parser.add_argument("--world", choices=tuple(WORLDS), default="digits")
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
