@@ -52,7 +52,8 @@ class Variance:
 
     @property
     def deviation(self) -> np.ndarray:
-        return np.sqrt(self.seeds + self.images)
+        deviation: np.ndarray = np.sqrt(self.seeds + self.images)
+        return deviation
 
     def half(self) -> np.ndarray:
         """Half the width of the 95 % interval."""
@@ -65,7 +66,8 @@ class Variance:
         """Two-sided, for a true value of 0."""
         from scipy.special import stdtr
 
-        return np.minimum(1.0, 2 * stdtr(self.degrees, -np.abs(value) / self.deviation))
+        p: np.ndarray = np.minimum(1.0, 2 * stdtr(self.degrees, -np.abs(value) / self.deviation))
+        return p
 
 
 def variance_of(recipes: Sequence[np.ndarray], of_image: np.ndarray) -> Variance:
@@ -97,14 +99,16 @@ def _residual(survive: np.ndarray) -> np.ndarray:
     mean = of_seed.mean(axis=-1)
     # An entry of 0 or 1 is its own square.
     squares = seeds * images * (mean + mean**2) - images * (of_seed**2).sum(axis=-1) - seeds * (of_image**2).sum(-1)
-    return np.maximum(0.0, squares) / ((seeds - 1) * max(1, images - 1))
+    variance: np.ndarray = np.maximum(0.0, squares) / ((seeds - 1) * max(1, images - 1))
+    return variance
 
 
 def degrees_of_freedom(parts: Sequence[tuple[np.ndarray, np.ndarray | float]]) -> np.ndarray:
     """Of a sum of variances, from each with its own degrees of freedom."""
     total = np.sum([part for part, _ in parts], axis=0)
     inverse = [(part / total) ** EXPONENT / np.maximum(1.0, free) for part, free in parts]
-    return 1 / np.sum(inverse, axis=0)
+    degrees: np.ndarray = 1 / np.sum(inverse, axis=0)
+    return degrees
 
 
 @dataclass(frozen=True)
