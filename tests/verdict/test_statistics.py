@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, false_discovery_control, ttest_ind
 
-from hcpr_tune.simulation.survival import TwoRecipes, drawn, image_probabilities
+from hcpr_tune.simulation.survival import DIFFERING, TwoRecipes, drawn, image_probabilities
 from hcpr_tune.verdict.decision.statistics import (
-    DIFFERING_RECIPES,
-    DIFFERING_SEEDS,
     Difference,
     differences,
     holm,
@@ -154,7 +152,7 @@ def test_three_points_on_359_images_with_five_seeds_are_seen_in_half_of_the_case
 
 @pytest.mark.parametrize(("images", "seeds"), [(359, 3), (359, 5), (1000, 2), (1000, 5)])
 def test_the_smallest_difference_is_seen_in_80_percent_of_cases(images, seeds, probabilities):
-    gain = smallest_difference(images, seeds)
+    gain = smallest_difference(images, seeds, DIFFERING)
     power, _ = simulated(TwoRecipes(images, (seeds, seeds), (0.01, 0.01), gain), probabilities, 2000)
     assert power == pytest.approx(0.8, abs=0.07)
 
@@ -166,10 +164,10 @@ def test_more_images_and_more_seeds_show_smaller_differences():
     assert by_seeds == sorted(by_seeds, reverse=True)
 
 
-def test_simulated_models_differ_as_often_as_the_smallest_difference_takes_them_to(probabilities):
+def test_simulated_models_differ_as_often_as_is_said(probabilities):
     one, other = probabilities.astype(float)
-    assert 2 * (one * (1 - one)).mean() == pytest.approx(DIFFERING_SEEDS, abs=0.01)
-    assert (one * (1 - other) + other * (1 - one)).mean() == pytest.approx(DIFFERING_RECIPES, abs=0.01)
+    assert 2 * (one * (1 - one)).mean() == pytest.approx(DIFFERING[0], abs=0.01)
+    assert (one * (1 - other) + other * (1 - one)).mean() == pytest.approx(DIFFERING[1], abs=0.01)
 
 
 def test_identical_recipes_give_no_difference():
