@@ -11,8 +11,8 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.training.recipe import Optimiser, Schedule
-from hcpr_tune.verdict.decision.conclusion import best_model, conclude, optimism
 from hcpr_tune.verdict.decision.agenda import Task
+from hcpr_tune.verdict.decision.conclusion import best_model, conclude, optimism
 from hcpr_tune.verdict.decision.selection import select, survive, unreliable
 from hcpr_tune.verdict.decision.statistics import mcnemar
 from hcpr_tune.verdict.plan import Candidate, ablations, full_plan, published, small_plan
