@@ -3,6 +3,7 @@
     python benchmarks/verdict.py ladder --out ladder.json [--dataset fashion_mnist --root ROOT] [--workers 2]
     python benchmarks/verdict.py default --out default.json
     python benchmarks/verdict.py workers --out workers.json --study results/NAME
+    python benchmarks/verdict.py statistics --out statistics.json
 
 `ladder` takes 24 recipes, the 12 best that a search finds and 12 that are drawn from the same space, trains each once,
 and attacks the same validation images in several ways: as the search scores (the margin, 20 steps), the same and then
@@ -17,6 +18,9 @@ images, three seeds each.
 
 `workers` attacks the best model of a study by full AutoAttack on the test images, shared out in chunks of 20 over one
 worker and over two, in turns, and compares the seconds from the first chunk to the last and what survives.
+
+`statistics` draws verdicts with known truth and says how often equal recipes are told apart (nominal 5 %), how often
+the 95 % interval holds the true difference, and how often a difference of 3 points is found. It trains nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +47,9 @@ from hcpr_tune.search.record.results import trained_recipe
 from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.spec.study import study_to_toml
 from hcpr_tune.search.spec.study_file import find_space, read_study
+from hcpr_tune.simulation.survival import TwoRecipes, drawn, image_probabilities
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_from_plain
+from hcpr_tune.verdict.decision.statistics import SURE, variance_of
 
 Plain = dict[str, Any]
 SCORES = ("cross_entropy", "margin", "targeted", "verdict", "autoattack")
@@ -265,6 +271,36 @@ def shared_out(best: Path, recipe: Recipe, count: int) -> Plain:
         return {"seconds": seconds, "survive": [one for _, chunk in sorted(chunks.items()) for one in chunk]}
 
 
+def statistics(options: argparse.Namespace) -> None:
+    """The command `statistics`."""
+    generator = np.random.default_rng(0)
+    probabilities, rows = image_probabilities(100_000, generator), []
+    for images in (359, 1000, 10_000):
+        repeats = options.repeats if images < 10_000 else options.repeats // 4
+        for seeds in (2, 3, 4, 5):
+            for deviations in ((0.0, 0.0), (0.003, 0.003), (0.01, 0.01), (0.003, 0.01)):
+                equal, better = (TwoRecipes(images, (seeds, seeds), deviations, gain) for gain in (0.0, 0.03))
+                row = {"images": images, "seeds": seeds, "deviations": deviations, "repeats": repeats}
+                row["size"], row["coverage"] = shares_found(equal, probabilities, repeats, generator)
+                row["power"], _ = shares_found(better, probabilities, repeats // 4, generator)
+                rows.append(row)
+                print(row, flush=True)
+    save(Path(options.out), {"machine": machine(), "rows": rows})
+
+
+def shares_found(
+    recipes: TwoRecipes, probabilities: np.ndarray, repeats: int, generator: np.random.Generator
+) -> tuple[float, float]:
+    """The percentages of verdicts that find a difference, and whose interval holds the true one."""
+    found, held = [], []
+    for one, other in drawn(recipes, probabilities, repeats, generator):
+        of_image = one.mean(axis=-2) - other.mean(axis=-2)
+        variance, value = variance_of([one, other], of_image), of_image.mean(axis=-1)
+        found.append(variance.p(value) < SURE)
+        held.append(np.abs(value - recipes.gain) <= variance.half())
+    return tuple(round(100 * float(np.concatenate(one).mean()), 1) for one in (found, held))  # type: ignore[return-value]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -287,6 +323,10 @@ def main() -> None:
     three.add_argument("--study", required=True, help="a study's folder with its best model")
     three.add_argument("--repeats", type=int, default=3)
     three.set_defaults(run=workers)
+    four = commands.add_parser("statistics")
+    four.add_argument("--out", required=True)
+    four.add_argument("--repeats", type=int, default=4000, help="verdicts for each row; a quarter of 10,000 images")
+    four.set_defaults(run=statistics)
     options = parser.parse_args()
     options.run(options)
 

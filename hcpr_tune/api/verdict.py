@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.simulation.verdict_forecast import VerdictForecast
     from hcpr_tune.verdict.plan import Candidate, Plan
-    from hcpr_tune.verdict.state import State
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,7 @@ class _Evaluation:
 
     def run(self, scratch: Path) -> VerdictResult:
         from hcpr_tune.execution.connection.cluster import allot, connected
+        from hcpr_tune.simulation.verdict_forecast import power_of
         from hcpr_tune.verdict.baselines import check_methods
         from hcpr_tune.verdict.run import known_state
 
@@ -122,7 +122,9 @@ class _Evaluation:
                 from hcpr_tune.training.data.heldout import open_test
 
                 open_test(study.spec.recipe.task)  # raises if there are no test images
-        self._say_power(study, plan, known)
+        if len(plan.candidates) > 1:
+            for power in power_of(study.spec, study.history, plan, known):
+                self._progress.message(str(power))
         named = named_in_study(study.spec)
         named |= set() if request.model is None else named_as_model(request.model.architecture)
         try:
@@ -146,15 +148,6 @@ class _Evaluation:
         except (StorageError, ClusterLost) as error:
             raise type(error)(f"{error} ({request.command})") from None
         return VerdictResult(study, plain, _write_report(study))
-
-    def _say_power(self, study: StoredStudy, plan: Plan, known: State) -> None:
-        """The smallest difference that the verdict can see, before anything is spent."""
-        from hcpr_tune.simulation.verdict_forecast import power_of
-        from hcpr_tune.views.verdicts import smallest_words
-
-        for one in power_of(study.spec, study.history, plan, known) if len(plan.candidates) > 1 else []:
-            words = smallest_words(one.split, one.images, one.seeds, one.difference)
-            self._progress.message(f"power        {words}")
 
     def forecast(self, workers: int | None) -> VerdictForecast:
         from hcpr_tune.simulation.verdict_forecast import forecast_verdict

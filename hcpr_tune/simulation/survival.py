@@ -11,9 +11,11 @@ ENTRIES = 2_000_000
 """Images of models that are drawn at once, to limit the memory."""
 ALWAYS, NEVER, SHAPE, CORRELATION = 0.35, 0.25, (0.6, 0.5), 0.95
 """The shares of images that survive on every model of a recipe and on none, the beta distribution of the others'
-probabilities, and the correlation between recipes. With these, two models of one recipe differ on 10 % of the images,
-and two models of different recipes on 14 %.
+probabilities, and the correlation between recipes. With these, half of the images survive, and models differ as in
+`DIFFERING`.
 """
+DIFFERING = (0.10, 0.14)
+"""The shares of images on which two models of one recipe, and of two recipes, differ: a harder task than digits."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from hcpr_tune.verdict.decision.agenda import is_settled
 from hcpr_tune.verdict.decision.statistics import smallest_difference
 from hcpr_tune.verdict.plan import Model, Plan
 from hcpr_tune.verdict.state import State
+from hcpr_tune.views.verdicts import smallest_words
 
 MASKING_STEPS = 110
 """Gradient steps of the gradient masking check."""
@@ -31,12 +32,15 @@ GUESSED_SCORE = 0.5
 
 @dataclass(frozen=True)
 class Power:
-    """The smallest difference between winner and baseline that a verdict can see on a split (80 % power), as a share."""
+    """The smallest difference of two recipes that a verdict can see on a split with 80 % power, as a share."""
 
     split: str
     images: int
     seeds: int
     difference: float
+
+    def __str__(self) -> str:
+        return f"power        {smallest_words(self.split, self.images, self.seeds, self.difference)}"
 
 
 def power_of(study: StudySpec, history: History, plan: Plan, known: State) -> list[Power]:

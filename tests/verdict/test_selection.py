@@ -11,10 +11,12 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.training.recipe import Optimiser, Schedule
-from hcpr_tune.verdict.decision.conclusion import best_model, conclude
+from hcpr_tune.verdict.decision.agenda import Task
+from hcpr_tune.verdict.decision.conclusion import best_model, conclude, optimism
 from hcpr_tune.verdict.decision.selection import select, survive, unreliable
 from hcpr_tune.verdict.decision.statistics import mcnemar
 from hcpr_tune.verdict.plan import Candidate, ablations, full_plan, published, small_plan
+from hcpr_tune.views.verdicts import table_rows, verdict_lines
 from tests.search.histories import begin, epoch, history_of, job, job_end, reached, suggested
 from tests.verdict.facts import BASE, HONEST, Facts, candidate, judged, plan_of
 
@@ -168,7 +170,10 @@ def test_what_the_test_images_show_changes_no_winner_but_is_said(small_study):
     facts = judged(plan, SHARES)
     before = select(plan, facts.state)
     for one in (before.winner, before.baseline):
-        for model in plan.models(one, plan.seeds):
+        for model in plan.fresh_models(one):
+            facts.model(model)
+            facts.trained(model)
+            facts.over(Task("train", model))
             facts.attacked(model, split="test", by_square=4 * (one.name == "b"))
     assert select(plan, facts.state) == before
     told = concluded(small_study, facts)
@@ -251,7 +256,72 @@ def test_optimism_is_what_the_search_said_minus_what_was_found_again(small_study
     plan = plan_of("b")
     told = concluded(small_study, judged(plan, SHARES))
     of = {one["name"]: one["optimism"] for one in told["candidates"]}
-    assert of["b"] == {"search": 0.75, "again": 0.7, "points": pytest.approx(5.0)}
+    # The seeds of these models do not differ, so that nothing is left to vary.
+    five = pytest.approx(5.0)
+    assert of["b"] == {"search": 0.75, "again": pytest.approx(0.7), "points": five, "low_95": five, "high_95": five}
+
+
+def test_optimism_has_the_interval_of_a_further_seed_and_none_for_a_single_one():
+    found = optimism(candidate("b"), [0.70, 0.72])
+    assert found is not None
+    # t with one degree of freedom: 12.7 standard deviations of 1.41 points, times the root of 1 + 1/2.
+    assert found["high_95"] - found["points"] == pytest.approx(12.706 * 1.4142 * 1.5**0.5, rel=1e-3)
+    assert optimism(candidate("b"), [0.70]) is None
+
+
+def collapse(facts, models):
+    for model in models:
+        facts.state.models[model.id].epochs[4]["clean_correct_validation"] = 20  # of 200, ten classes
+
+
+def test_a_collapsed_seed_bars_from_winning_and_is_in_no_mean(small_study):
+    plan = plan_of("a", "b", "c")
+    facts = judged(plan, SHARES)
+    collapse(facts, plan.models(plan.candidates[1], 2)[:1])
+    told = concluded(small_study, facts)
+    assert told["winner"] == "c"
+    b = next(one for one in told["candidates"] if one["name"] == "b")
+    assert b["collapsed"] == [{"seed": 1}]
+    assert b["unreliable"] == ["1 of 2 seeds that the winner is chosen by collapsed"]
+    numbers = told["splits"]["validation"]
+    assert (numbers["collapsed"], numbers["candidates"]["b"]["seeds"]) == ({"b": 1}, [2])
+
+
+def test_a_collapsed_seed_of_the_published_recipe_wins_no_case_for_the_other(small_study):
+    plan = plan_of("b")
+    facts, whole = judged(plan, SHARES), judged(plan, SHARES)
+    lost = plan.models(plan.candidates[1], 2)[0]
+    collapse(facts, [lost])
+    for chunk in (0, 1):
+        facts.state.chunks[lost.id, plan.scope("validation"), chunk].steps.clear()
+        facts.attacked(lost, [False] * 20, chunk=chunk)
+    told, expected = concluded(small_study, facts), concluded(small_study, whole)
+    assert (told["winner"], told["baseline"]) == ("b", "published")
+    of, without = (one["splits"]["validation"]["candidates"]["published"] for one in (told, expected))
+    assert of["robust_accuracy"]["per_seed"] == without["robust_accuracy"]["per_seed"][1:]
+    difference = told["splits"]["validation"]["differences"]["published"]
+    assert (difference["seeds"], difference["found"]) == (1, False)
+    assert [one["seed"] for one in told["splits"]["validation"]["mcnemar"]["published"]] == [2]
+
+
+def test_where_every_candidate_has_a_collapsed_seed_none_is_barred_for_it(small_study):
+    plan = plan_of("a", "b")
+    facts = judged(plan, SHARES)
+    for one in plan.candidates:
+        collapse(facts, plan.models(one, 2)[:1])
+    told = concluded(small_study, facts)
+    assert told["winner"] == "b"
+    assert not any(one["unreliable"] for one in told["candidates"])
+
+
+def test_where_all_seeds_of_the_baseline_collapsed_there_is_no_comparison(small_study):
+    plan = plan_of("b")
+    facts = judged(plan, SHARES)
+    collapse(facts, plan.models(plan.candidates[1], 2))
+    told = concluded(small_study, facts)
+    assert told["splits"]["validation"]["differences"] == {}
+    assert "  against published: not known, 2 seeds of it collapsed." in verdict_lines(told)
+    assert ["published", "2 seeds collapsed", "", "", ""] in table_rows(told, "validation")
 
 
 def test_ablations_are_the_winner_with_parts_taken_away():

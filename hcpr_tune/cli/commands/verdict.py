@@ -106,7 +106,6 @@ def run(options: argparse.Namespace) -> int:
 def dry_run(options: argparse.Namespace, trust: Trust) -> int:
     """Say how long the verdict would take."""
     from hcpr_tune.api.verdict import simulate_verdict
-    from hcpr_tune.views.verdicts import smallest_words
     from hcpr_tune.views.wording import lasting
 
     forecast = simulate_verdict(request_of(options), options.workers, trust)
@@ -119,10 +118,7 @@ def dry_run(options: argparse.Namespace, trust: Trust) -> int:
         f"worker time  {lasting(3600 * forecast.worker_hours)}, {lasting(3600 * forecast.training_hours)} of it for "
         f"{forecast.trainings} trainings, the rest for attacks",
         *([] if forecast.finished else ["LIMIT        verdict.worker_hours ends it before all is done"]),
-        *(
-            f"power        {smallest_words(one.split, one.images, one.seeds, one.difference)}"
-            for one in forecast.smallest_differences
-        ),
+        *map(str, forecast.smallest_differences),
         "nothing was trained or attacked (--dry-run)",
     ]
     for line in lines:
