@@ -68,8 +68,9 @@ def run_arm(arm: str, options: argparse.Namespace) -> Plain:
             ).returncode
         seconds = time.time() - began
         if code not in ALLOWED_CODES or not log_file.exists():
-            tail = (folder / "stderr").read_text()[-2000:]
-            raise SystemExit(f"{arm} with seed {options.seed} ended with exit code {code}\n{tail}")
+            # syne-tune keeps what its trials say in a file for each.
+            said = [path.read_text()[-2000:] for path in (folder / "stderr", *sorted(folder.rglob("std.err"))[-1:])]
+            raise SystemExit("\n".join([f"{arm} with seed {options.seed} ended with exit code {code}", *said]))
         events = [json.loads(line) for line in log_file.read_text().splitlines()]
         if arm in SERVICE_SETTINGS:
             events = [service_event(event) for event in events if event["event"] == "epoch"]
