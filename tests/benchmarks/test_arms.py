@@ -104,14 +104,8 @@ def test_images_are_averaged_over_blocks_of_2x2(tmp_path):
         images = drawn.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         header = bytes(16)
         (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + images.tobytes(), 1))
-<<<<<<< HEAD
-        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(
-            bytes(8) + (np.arange(count) % 10).astype(np.uint8).tobytes()
-        )
-=======
         classes = (np.arange(count) % 10).astype(np.uint8)
         (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(bytes(8) + classes.tobytes())
->>>>>>> arms
     pooled.write(tmp_path, tmp_path / "out")
     small, labels = pooled.load(str(tmp_path / "out"), train=False)
     assert (small.shape, labels[13]) == ((1000, 14, 14), 3)
