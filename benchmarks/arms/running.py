@@ -28,6 +28,7 @@ SERVICE_SETTINGS: dict[str, tuple[str, ...]] = {
         'early_stopping.method="none"',
         'lr_schedule.mode="single"',
         'lr_schedule.shape="steps"',
+        "replication.replicates=0",
         "evaluation.masking_images=0",
     ),
 }
@@ -74,7 +75,7 @@ def run_arm(arm: str, options: argparse.Namespace) -> Plain:
         events = [json.loads(line) for line in log_file.read_text().splitlines()]
         if arm in SERVICE_SETTINGS:
             events = [service_event(event) for event in events if event["event"] == "epoch"]
-            chosen = choice_of_service(log_file.parent)
+            chosen = choice_of_service(log_file.parent, highest=arm == "random")
         else:
             chosen = choice_of_rival(arm, events, options)
     run = {"arm": arm, "seed": options.seed, "seconds": seconds}
@@ -129,13 +130,18 @@ def syne_job(arm: str, options: argparse.Namespace, folder: Path) -> Path:
     return folder / "job.json"
 
 
-def choice_of_service(folder: Path) -> Plain | None:
-    """The recipe of the study's best trial, whatever made it the best; None if no trial reached a rung."""
+def choice_of_service(folder: Path, highest: bool) -> Plain | None:
+    """The recipe of the study's answer, or with the highest score, as plain random search has it; None without any."""
     import hcpr_tune
     from hcpr_tune.errors import InputError
+    from hcpr_tune.search.record.results import recipe_of
 
+    study = hcpr_tune.Study.open(folder)
+    if highest:
+        ranked = study.history.ranked()
+        return scored_plain(recipe_of(study.spec, ranked[0])) if ranked else None
     try:
-        return scored_plain(hcpr_tune.Study.open(folder).recipe)
+        return scored_plain(study.recipe)
     except InputError:
         return None
 
