@@ -72,10 +72,8 @@ def size_verdict(speed: Speed, work: Work, workers: int, seconds: float) -> Size
     seeds = next((count for count in range(work.seeds, 1, -1) if _affordable(speed, work, workers, seconds, count)), 1)
     trained = _training_seconds(speed, work, workers, seeds)
     if trained > TRAINING_SHARE * seconds:
-        return (
-            f"training again would take about {trained:.0f} of its {seconds:.0f} seconds, and leave too few for the"
-            " attacks"
-        )
+        what = "training again" if speed.training else "starting its workers"
+        return f"{what} would take about {trained:.0f} of its {seconds:.0f} seconds, and leave too few for the attacks"
     for cascade, fewest in FEWEST_IMAGES.items():
         chunk = _chunk(speed, work, workers, seconds - trained, seeds, cascade)
         if chunk >= min(fewest, work.images, work.batch):

@@ -45,7 +45,7 @@ def _broken_off(history, asha_config):
         if trial.status == "waiting" and (trial.target > trial.last_rung or not trial.target):
             if not trial.target:
                 return first_job(trial, asha_config)
-            return asha_config.job(trial.number, trial.last_rung, trial.target)
+            return asha_config.job(trial, trial.last_rung, trial.target)
     return None
 
 
@@ -54,7 +54,7 @@ def _promotion(history, asha_config, arrived, most_points):
         for bracket in range(asha_config.brackets):
             for trial in _going_on(history, rung, bracket, asha_config, arrived, most_points):
                 if trial.status == "waiting" and trial.last_rung == rung:
-                    return asha_config.job(trial.number, rung, asha_config.following(rung))
+                    return asha_config.job(trial, rung, asha_config.following(rung))
     return None
 
 

@@ -13,7 +13,7 @@ import pytest
 from hcpr_tune.common.files import new_name
 from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.record.history import History
+from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.metrics import trials_csv
 from hcpr_tune.search.record.record import Record
 from hcpr_tune.search.record.results import ResultFiles, StoredStudy, StudyFolder, kept_checkpoints, training_name
@@ -57,7 +57,7 @@ def test_checkpoints_are_kept_for_promotable_and_best_trials_only(small_study):
 
 
 def fake_checkpoint(folder, trial, epoch):
-    path = folder.checkpoints / training_name(trial, epoch, restarted=False) / f"epoch_{epoch:04d}"
+    path = folder.checkpoints / training_name(Trial(trial, {}, "tpe"), epoch, restarted=False) / f"epoch_{epoch:04d}"
     path.mkdir(parents=True)
     (path / "model.safetensors").write_bytes(f"weights {trial} {epoch}".encode())
     manifest.write(path)

@@ -123,7 +123,7 @@ def test_its_best_complete_trial_is_compared():
     events = [first, *reached(0, 0, 27, 500), second, *reached(1, 0, 27, 600), *third]
     found = baseline_candidate(baseline, history_of(*events), "trades")
     assert (found.name, found.role, found.score) == ("trades, trial 1", "compared", 0.6)
-    assert found.recipe == with_params(baseline.recipe, {"trades.beta": 5.0})
+    assert found.recipe == with_params(baseline.single_schedule, {"trades.beta": 5.0})
 
 
 def test_hcpr_as_a_baseline_has_its_coefficients_and_a_pace_that_moves_only_where_it_does():

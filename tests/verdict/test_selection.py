@@ -368,7 +368,7 @@ def test_a_full_plan_has_the_best_trials_and_the_published_recipe(small_study):
     assert [one.score for one in plan.candidates] == [0.7, 0.6, 0.4, 0.5]
     assert plan.candidates[0].recipe.hcpr.scale == 7.0
     assert (plan.test, plan.ablations, plan.seeds, plan.other_seeds, plan.first_seed) == (True, True, 5, 3, 1)
-    assert published(small_study, history).recipe == small_study.recipe
+    assert published(small_study, history).recipe == small_study.single_schedule
 
 
 def test_a_full_plan_needs_as_many_complete_trials_as_finalists(small_study):

@@ -19,7 +19,7 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hcpr_tune.common.drawing import as_png
-from hcpr_tune.search.record.history import Event, History
+from hcpr_tune.search.record.history import Event, History, Trial
 from hcpr_tune.search.record.results import StudyFolder, training_name
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.attacks.examples import Examples, draw_examples
@@ -60,7 +60,8 @@ def picture(seed: int = 0, side: int = 8, channels: int = 1) -> bytes:
 
 def checkpoint_with(folder: StudyFolder, study: StudySpec, number: int, rung: int, png: bytes) -> Path:
     """Such a rung's checkpoint as far as the view reads it; returns its picture."""
-    path = folder.checkpoints / training_name(number, rung, study.restarted) / f"epoch_{rung:04d}" / "examples.png"
+    path = folder.checkpoints / training_name(Trial(number, {}, "tpe"), rung, study.restarted) / f"epoch_{rung:04d}"
+    path /= "examples.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(png)
     return path

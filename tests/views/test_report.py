@@ -300,9 +300,7 @@ def test_importance_looks_at_the_latest_rung_with_enough_trials():
     reach = {rung: sum(rung in trial.rungs for trial in history.trials.values()) for rung in study.rungs}
     assert reach[9] >= 5 * len(study.space) > reach[27]
     shown = FIGURES["importance"][1](study, history)
-    assert (
-        f"over {reach[9]} trials at epoch 9 of 27 (whose rank correlation with the scores at epoch 27 is" in shown.says
-    )
+    assert f"over {reach[9]} trials at epoch 9 of 27 (whose rank correlation with the" in shown.says
 
 
 def test_the_report_comes_at_the_end_of_a_search_that_was_not_interrupted(tmp_path):

@@ -353,11 +353,14 @@ class History:
         While the search goes on, the one with the best score (see `Ranking.best`). At its end the answer: the first
         replicate of the chosen recipe that did not collapse, whose seed had no part in finding it.
         """
-        if self.choice is None:
-            return self.ranking.best
+        return self.ranking.best if self.choice is None else self.trials[self._answer]
+
+    @property
+    def _answer(self) -> int:
+        assert self.choice is not None
         chosen = self.choice["trial"]
-        again = (trial for trial in self.replicates_of(chosen) if not trial.collapsed)
-        return self.trials[chosen] if chosen == 0 else next(again, self.trials[chosen])
+        again = (trial.number for trial in self.replicates_of(chosen) if not trial.collapsed)
+        return chosen if chosen == 0 else next(again, chosen)
 
     @property
     def candidates(self) -> int:
@@ -370,8 +373,8 @@ class History:
 
     @property
     def best_trials(self) -> list[Trial]:
-        """The Pareto front (see `Ranking.front`)."""
-        return self.ranking.front
+        """The Pareto front (see `Ranking.front`); with one objective the best trial."""
+        return self.ranking.front if self.choice is None else [self.trials[self._answer]]
 
 
 def _point(params: Params) -> tuple[Any, ...]:
