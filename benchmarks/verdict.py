@@ -43,13 +43,13 @@ from shared import make_pool, save
 
 import hcpr_tune
 from hcpr_tune.common.settings import to_plain
+from hcpr_tune.common.statistics import SURE, variance_of
 from hcpr_tune.search.record.results import trained_recipe
 from hcpr_tune.search.spec.points import with_params
 from hcpr_tune.search.spec.study import study_to_toml
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.simulation.survival import TwoRecipes, drawn, image_probabilities
 from hcpr_tune.training.recipe import Recipe, load_recipe, recipe_from_plain
-from hcpr_tune.verdict.decision.statistics import SURE, variance_of
 
 Plain = dict[str, Any]
 SCORES = ("cross_entropy", "margin", "targeted", "verdict", "autoattack")

@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hcpr_tune.common.statistics import smallest_difference
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.study import StudySpec
@@ -19,7 +20,6 @@ from hcpr_tune.training.attacks.cascade import CLEAN, gradient_steps
 from hcpr_tune.training.data.registry import DATASETS
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.verdict.decision.agenda import is_settled
-from hcpr_tune.verdict.decision.statistics import smallest_difference
 from hcpr_tune.verdict.plan import Model, Plan
 from hcpr_tune.verdict.state import State
 from hcpr_tune.views.verdicts import smallest_words

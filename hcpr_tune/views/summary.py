@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from hcpr_tune.search.record.answer import answer_of, mean_score
+from hcpr_tune.search.record.answer import Answer, answer_of, mean_score
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.metrics import masking_alarms
 from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, rung_correlations
@@ -39,11 +39,21 @@ def answer_words(history: History) -> str:
         return f"No recipe is expected to beat the published one, which reaches {percent(of_published)} on {seeds}."
     words = (
         f"The recipe of trial {found.chosen.number} and the published one were trained again on {seeds} each, under one"
-        f" schedule: {percent(found.score)} and {percent(of_published)}, a gain of {found.gain:+.1f} points."
+        f" schedule: {percent(found.score)} and {percent(of_published)}, a gain of {gain_interval(found)}."
     )
     if found.optimism is not None:
         words += f" In the search it had scored {percent(found.score + found.optimism / 100)}."
     return words
+
+
+def gain_interval(found: Answer) -> str:
+    """The gain on fresh seeds in points, with its 95 % interval if images were recorded."""
+    words = f"{found.gain:+.1f} points"
+    difference = found.difference
+    if difference is None or difference.seeds < 2:
+        return words
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{words} ({low:+.1f} to {high:+.1f}{', which includes none' if low <= 0 <= high else ''})"
 
 
 def stopped_at(history: History) -> dict[int, int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from hcpr_tune.search.record.answer import answer_of
+from hcpr_tune.search.record.answer import survived as survived_images
+from hcpr_tune.search.record.events.check import search_event
 from hcpr_tune.search.record.results import recipe_of
 from hcpr_tune.search.scheduling.asha import next_decision
 from hcpr_tune.search.selection.replication import SEEDS_FROM, Replicate, answer, next_replicate, replicate_seed
@@ -18,6 +21,7 @@ from hcpr_tune.simulation.curves.curves import GuessedCurves
 from hcpr_tune.simulation.search import Trainings, search_simulation
 from hcpr_tune.simulation.suggesting import suggester_of
 from hcpr_tune.simulation.worker_pool import WorkerPool
+from hcpr_tune.training.session import packed
 from tests.search.histories import LAST_EPOCH, history_of, lost, reached, suggested
 
 
@@ -192,3 +196,28 @@ def test_asha_neither_counts_replicates_as_trials_nor_waits_for_them():
     running = {"event": "job", "time": 0.0, "trial": 12, "start": 0, "end": 27}
     history = history_of(*events, {**suggested(12, {}, "replicate"), **how}, running)
     assert next_decision(history, study.asha_config) == "finished"
+
+
+def test_the_gains_interval_comes_from_the_same_images_of_both_recipes():
+    study = study_with()
+    events = searched(study, 0.66)
+    draws = random.Random(0)
+    numbers = iter(range(2, 6))
+    for of, share in ((0, 0.60), (1, 0.66)):
+        for index in (0, 1):
+            survived = [draws.random() < share for _ in range(1000)]
+            bits = packed(survived)
+            number, seed = next(numbers), replicate_seed(study, index)
+            events += [
+                event | {"survived_validation": bits} if event["event"] == "epoch" and event["is_rung"] else event
+                for event in repeated(number, of, seed, sum(survived))
+            ]
+    history = history_of(*events)
+    for event in events:
+        search_event(event)  # as the record would
+    chosen, compared = answer(study, history)
+    history.apply({"event": "choice", "time": 1.0, "trial": chosen, "estimates": compared})
+    found = answer_of(history)
+    assert found.difference.value == pytest.approx(found.gain / 100)
+    assert found.difference.low < 0.06 < found.difference.high
+    assert sum(survived_images(history.trials[5])) == history.trials[5].at_rung(27)["robust_correct_validation"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hcpr_tune.common.settings import to_plain
+from hcpr_tune.common.statistics import mcnemar
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.spec.study_file import find_space, read_study
@@ -14,7 +15,6 @@ from hcpr_tune.training.recipe import Optimiser, Schedule
 from hcpr_tune.verdict.decision.agenda import Task
 from hcpr_tune.verdict.decision.conclusion import best_model, conclude, optimism
 from hcpr_tune.verdict.decision.selection import select, survive, unreliable
-from hcpr_tune.verdict.decision.statistics import mcnemar
 from hcpr_tune.verdict.plan import Candidate, ablations, full_plan, published, small_plan
 from hcpr_tune.views.verdicts import table_rows, verdict_lines
 from tests.search.histories import begin, epoch, history_of, job, job_end, reached, suggested

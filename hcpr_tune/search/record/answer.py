@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from hcpr_tune.search.record.history import History, Trial
+
+if TYPE_CHECKING:
+    from hcpr_tune.common.statistics import Difference
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,19 @@ class Answer:
         )
 
     @property
+    def difference(self) -> Difference | None:
+        """The same as a share with its 95 % interval, over seeds and images; None where images were not recorded."""
+        import numpy as np
+
+        from hcpr_tune.common.statistics import differences
+
+        both = [[survived(one), survived(other)] for one, other in self.pairs]
+        if not both or any(rows is None for pair in both for rows in pair):
+            return None
+        one, other = (np.array([pair[side] for pair in both]) for side in (0, 1))
+        return differences({"": (one, other)})[""]
+
+    @property
     def pairs(self) -> list[tuple[Trial, Trial]]:
         """Trainings of both recipes on the same seed, neither of which collapsed."""
         published = {trial.seed: trial for trial in self.published if not trial.collapsed}
@@ -56,6 +73,17 @@ def mean_score(trials: tuple[Trial, ...]) -> float:
     """Mean robust accuracy of trainings at their last rung; collapsed ones count only if all are."""
     alive = [trial for trial in trials if not trial.collapsed] or trials
     return fmean(trial.rungs[trial.last_rung] for trial in alive)
+
+
+def survived(trial: Trial) -> list[bool] | None:
+    """Which validation images its model classifies correctly under attack; None if that was not recorded."""
+    report = trial.at_rung(trial.last_rung)
+    packed = report.get("survived_validation")
+    if packed is None:
+        return None
+    bits = int(packed, 16)
+    width, total = 4 * len(packed), report["total_validation"]
+    return [bool(bits >> (width - 1 - place) & 1) for place in range(total)]
 
 
 def answer_of(history: History) -> Answer | None:

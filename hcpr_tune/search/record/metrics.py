@@ -82,6 +82,7 @@ class AnswerPlain(TypedDict):
     robust_accuracy_validation: float
     published_robust_accuracy_validation: float | None
     gain_points: float | None
+    gain_points_95: list[float] | None
     optimism_points: float | None
 
 
@@ -232,12 +233,14 @@ def answer_plain(history: History) -> AnswerPlain | None:
     found = answer_of(history)
     if found is None:
         return None
+    difference = found.difference
     return {
         "trial": found.chosen.number,
         "seeds": [trial.seed for trial in found.replicates],
         "robust_accuracy_validation": found.score,
         "published_robust_accuracy_validation": mean_score(found.published) if found.published else None,
         "gain_points": found.gain,
+        "gain_points_95": None if difference is None else [100 * difference.low, 100 * difference.high],
         "optimism_points": found.optimism,
     }
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from hcpr_tune.common.intervals import Proportion, ProportionPlain
 from hcpr_tune.common.settings import to_plain
+from hcpr_tune.common.statistics import SURE, differences, mcnemar, mean_over_seeds, smallest_difference
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.training.attacks.cascade import CLEAN, attacks_of, replaced_attacks
@@ -33,7 +34,6 @@ from hcpr_tune.verdict.decision.selection import (
     unreliable,
 )
 from hcpr_tune.verdict.decision.statement import no_statement
-from hcpr_tune.verdict.decision.statistics import SURE, differences, mcnemar, mean_over_seeds, smallest_difference
 from hcpr_tune.verdict.plan import Candidate, Model, Plan, ablations
 from hcpr_tune.verdict.state import State
 from hcpr_tune.views.verdicts import FORMAT

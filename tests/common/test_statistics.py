@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, false_discovery_control, ttest_ind
 
-from hcpr_tune.simulation.survival import DIFFERING, TwoRecipes, drawn, image_probabilities
-from hcpr_tune.verdict.decision.statistics import (
+from hcpr_tune.common.statistics import (
     Difference,
     differences,
     holm,
@@ -18,6 +17,7 @@ from hcpr_tune.verdict.decision.statistics import (
     smallest_difference,
     variance_of,
 )
+from hcpr_tune.simulation.survival import DIFFERING, TwoRecipes, drawn, image_probabilities
 
 SEEDED = 20
 
