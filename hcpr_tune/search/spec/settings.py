@@ -130,7 +130,9 @@ class Verdict(Settings):
         at_least=0,
     )
     finalists: int = setting(3, "How many of the best trials `hcpr_tune verdict` retrains.", at_least=1, at_most=1000)
-    seeds: int = setting(5, "Seeds for the winner and its baseline; for the test images as many further ones.", at_least=1, at_most=1000)
+    seeds: int = setting(
+        5, "Seeds for the winner and its baseline; for the test images as many further ones.", at_least=1, at_most=1000
+    )
     other_seeds: int = setting(
         3, "Seeds for the other finalists; the winner is chosen by this many of each.", at_least=1, at_most=1000
     )
