@@ -234,7 +234,7 @@ def small_plan(study: StudySpec, history: History) -> Plan | str:
     candidates = (*([candidate_of(study, chosen)] if chosen.number else []), published(study, history))
     work = _work(study, history, best, len(candidates))
     if seeds := replicated_seeds(history, [candidate.trial or 0 for candidate in candidates]):
-        speed, work = replace(speed, training=0.0), replace(work, seeds=len(seeds))
+        work = replace(work, seeds=len(seeds), trained=True)
     seconds = max(limit - ENDING_SECONDS, limit / 2)
     sized = size_verdict(speed, work, max(1, history.workers), seconds)
     if isinstance(sized, str):

@@ -42,7 +42,8 @@ class Speed:
 @dataclass(frozen=True)
 class Work:
     """What there is to do. images: the most that can be attacked; batch: the most at once; seeds: the most for each
-    candidate; clean, robust: the shares of images that the attacks begin with and that survive.
+    candidate; clean, robust: the shares of images that the attacks begin with and that survive; trained: whether all
+    of these models exist, so that none is left out.
     """
 
     candidates: int
@@ -52,6 +53,7 @@ class Work:
     classes: int
     clean: float = 1.0
     robust: float = 1.0
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ def size_verdict(speed: Speed, work: Work, workers: int, seconds: float) -> Size
     As many seeds as leave time for all attacks on enough images, else one; then the longest cascade for which there is
     time on a few images, and as many images as there is time for, in chunks.
     """
-    seeds = next((count for count in range(work.seeds, 1, -1) if _affordable(speed, work, workers, seconds, count)), 1)
+    fewer = range(work.seeds, 1, -1)
+    seeds = next((count for count in fewer if work.trained or _affordable(speed, work, workers, seconds, count)), 1)
     trained = _training_seconds(speed, work, workers, seeds)
     if trained > TRAINING_SHARE * seconds:
-        what = "training again" if speed.training else "starting its workers"
+        what = "starting its workers" if work.trained else "training again"
         return f"{what} would take about {trained:.0f} of its {seconds:.0f} seconds, and leave too few for the attacks"
     for cascade, fewest in FEWEST_IMAGES.items():
         chunk = _chunk(speed, work, workers, seconds - trained, seeds, cascade)
@@ -96,7 +99,8 @@ def _affordable(speed: Speed, work: Work, workers: int, seconds: float, seeds: i
 
 
 def _training_seconds(speed: Speed, work: Work, workers: int, seeds: int) -> float:
-    return speed.start + math.ceil(seeds * work.candidates / workers) * speed.training
+    each = 0.0 if work.trained else speed.training
+    return speed.start + math.ceil(seeds * work.candidates / workers) * each
 
 
 def _chunk(speed: Speed, work: Work, workers: int, seconds: float, seeds: int, cascade: str) -> int:

@@ -269,7 +269,7 @@ def picked_words(plain: Mapping[str, Any]) -> Iterator[str]:
     among = plain["picked_among"]
     if plain["winner"] is None or among["candidates"] < 2 or not plain["splits"]["validation"]["differences"]:
         return
-    trials = f", {counted(among['trials'], 'trial')} of the search before" if among["trials"] else ""
+    trials = f", and these among {counted(among['trials'], 'trial')} of the search" if among["trials"] else ""
     words = (
         f"{plain['winner']} was picked by its validation numbers among {among['candidates']} candidates{trials}:"
         " its lead there is optimistic"

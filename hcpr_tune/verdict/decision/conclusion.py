@@ -92,7 +92,7 @@ def conclude(study: StudySpec, history: History, name: str, plan: Plan, state: S
         },
         "winner": found.winner.name if found.winner else None,
         "baseline": found.baseline.name if found.baseline else None,
-        "picked_among": {"candidates": len(contenders(plan)), "trials": len(history.ranked())},
+        "picked_among": {"candidates": len(contenders(plan)), "trials": history.candidates},
         "candidates": [candidate_plain(plan, state, one, fresh.get(one.candidate.name)) for one in candidates],
         "splits": splits,
         "test_accesses": history.test_accesses,
