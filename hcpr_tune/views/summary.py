@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-from hcpr_tune.search.record.answer import Answer, answer_of, mean_score
+from hcpr_tune.search.record.answer import Answer, answer_of, mean_score, survived
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.metrics import masking_alarms
 from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS, rung_correlations
@@ -46,6 +48,33 @@ def answer_words(history: History) -> str:
     return words
 
 
+@dataclass(frozen=True)
+class SeedMean:
+    """Mean accuracies of a recipe over seeds that did not collapse; `words`: robust accuracy with its 95 % interval."""
+
+    seeds: int
+    clean: float
+    words: str
+
+
+def mean_of(replicates: Sequence[Trial]) -> SeedMean | None:
+    """None without a training that did not collapse."""
+    alive = [trial for trial in replicates if not trial.collapsed]
+    if not alive:
+        return None
+    clean = fmean(trial.scores[trial.last_rung]["clean_accuracy"] for trial in alive)
+    images = [survived(trial) for trial in alive]
+    words = percent(mean_score(tuple(alive)))
+    if all(images):
+        import numpy as np
+
+        from hcpr_tune.common.statistics import mean_over_seeds
+
+        mean = mean_over_seeds(np.array(images, dtype=float))
+        words += f" ({100 * mean.low:.1f} to {100 * mean.high:.1f})"
+    return SeedMean(len(alive), clean, words)
+
+
 def gain_interval(found: Answer) -> str:
     """The gain on fresh seeds in points, with its 95 % interval if images were recorded."""
     words = f"{found.gain:+.1f} points"
@@ -53,7 +82,7 @@ def gain_interval(found: Answer) -> str:
     if difference is None or difference.seeds < 2:
         return words
     low, high = 100 * difference.low, 100 * difference.high
-    return f"{words} ({low:+.1f} to {high:+.1f}{', which includes none' if low <= 0 <= high else ''})"
+    return f"{words} ({low:+.1f} to {high:+.1f}{', which includes no gain' if low <= 0 <= high else ''})"
 
 
 def stopped_at(history: History) -> dict[int, int]:

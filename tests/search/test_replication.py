@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections import Counter
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from hcpr_tune.search.record.answer import answer_of
 from hcpr_tune.search.record.answer import survived as survived_images
@@ -22,6 +24,7 @@ from hcpr_tune.simulation.search import Trainings, search_simulation
 from hcpr_tune.simulation.suggesting import suggester_of
 from hcpr_tune.simulation.worker_pool import WorkerPool
 from hcpr_tune.training.session import packed
+from hcpr_tune.views.terminal.live_view import result_table
 from tests.search.histories import LAST_EPOCH, history_of, lost, reached, suggested
 
 
@@ -221,3 +224,25 @@ def test_the_gains_interval_comes_from_the_same_images_of_both_recipes():
     assert found.difference.value == pytest.approx(found.gain / 100)
     assert found.difference.low < 0.06 < found.difference.high
     assert sum(survived_images(history.trials[5])) == history.trials[5].at_rung(27)["robust_correct_validation"]
+
+
+def test_the_terminal_shows_means_over_the_fresh_seeds_that_did_not_collapse():
+    study = study_with()
+    totals = {"class_totals_validation": [100] * 10, "attacked_pairs_validation": []}
+    events = searched(study, 0.66)
+    for number, (of, index, robust, clean) in enumerate(
+        [(0, 0, 98, 98), (0, 1, 600, 900), (1, 0, 650, 920), (1, 1, 640, 910)], start=2
+    ):
+        events += [
+            event | totals if event["event"] == "epoch" and event["is_rung"] else event
+            for event in repeated(number, of, replicate_seed(study, index), robust, clean=clean)
+        ]
+    history = history_of(*events)
+    chosen, compared = answer(study, history)
+    history.apply({"event": "choice", "time": 1.0, "trial": chosen, "estimates": compared})
+    console = Console(width=120, file=io.StringIO())
+    console.print(result_table(study, history))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["best", "1", "2", "64.5", "%", "91.5", "%"] in lines
+    assert ["published", "0", "1", "of", "2", "60.0", "%", "90.0", "%"] in lines
+    assert "a gain of +4.0 points" in " ".join(" ".join(line) for line in lines), "on the seed that both have"

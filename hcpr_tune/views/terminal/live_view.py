@@ -10,16 +10,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hcpr_tune.search.record.answer import answer_of
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.metrics import masking_alarms, rung_accuracies
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.plan_progress import foreseen_line
 from hcpr_tune.views.status import alarm_plain, study_status
-from hcpr_tune.views.summary import alarms, answer_words, rung_lines
+from hcpr_tune.views.summary import alarms, answer_words, mean_of, rung_lines
 from hcpr_tune.views.terminal.layout import View, alarm_lines
 from hcpr_tune.views.terminal.leaderboard import columns_of
-from hcpr_tune.views.wording import clock, printable
+from hcpr_tune.views.wording import clock, percent, printable
 
 SHARE, AT_ONCE = 1 / 20, 0.5
 """The share of the driver's time that the live view may take, plus seconds for bursts of events."""
@@ -63,10 +64,47 @@ class LiveView:
 
 def result_table(study: StudySpec, history: History) -> RenderableType:
     """The result: the best recipe compared with the published one, caveats, and the rungs' rank correlations."""
-    published = history.trials.get(0)
+    best = history.best_trials or history.ranked()[:1]
+    table = answer_table(history) or best_table(study, history)
+    masking = masking_alarms(best[0])
+    words = [f"ALARM: the best model may mask its gradients: {printable(alarm)}" for alarm in masking]
+    lost = [alarm_plain(alarm) for alarm in alarms(study, history) if alarm.kind in ("diverged", "failed")]
+    warnings = [*(Text(line, style="red") for line in words), *alarm_lines(lost, len(lost))]
+    return Group(table, *warnings, *map(Text, rung_lines(study, history)), Text(result_words(study, history)))
+
+
+def _table(*titles: str) -> Table:
+    """A table without lines, its numbers to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("", "trial", "epoch", "robust accuracy (95 %)", "clean accuracy (95 %)"):
-        table.add_column(title, justify="right" if title in ("trial", "epoch") else "left", no_wrap=True)
+    for title in titles:
+        justify = "right" if title in ("trial", "epoch", "seeds") else "left"
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # a plain string
+    return table
+
+
+def answer_table(history: History) -> Table | None:
+    """The chosen recipe and the published one, means over the fresh seeds that did not collapse; None before that."""
+    found = answer_of(history)
+    if found is None:
+        return None
+    table = _table("", "trial", "seeds", "robust accuracy (95 %)", "clean accuracy")
+    rows = [("published", 0, found.published)]
+    if not found.chosen.single_schedule:
+        rows.insert(0, ("best", found.chosen.number, found.replicates))
+    for title, number, replicates in rows:
+        mean = mean_of(replicates)
+        if mean is None:
+            table.add_row(title, str(number), "0", "all collapsed or lost", "-")
+            continue
+        seeds = f"{mean.seeds}" if mean.seeds == len(replicates) else f"{mean.seeds} of {len(replicates)}"
+        table.add_row(title, str(number), seeds, mean.words, percent(mean.clean))
+    return table
+
+
+def best_table(study: StudySpec, history: History) -> Table:
+    """The best trial, or the front, and the published recipe, each at its best rung."""
+    published = history.trials.get(0)
+    table = _table("", "trial", "epoch", "robust accuracy (95 %)", "clean accuracy (95 %)")
     best = history.best_trials or history.ranked()[:1]
     rows = [("best" if len(study.settings.objective) == 1 else "front", trial) for trial in best]
     rows += [("published", published)] if published is not None and published not in best[1:] else []
@@ -77,11 +115,7 @@ def result_table(study: StudySpec, history: History) -> RenderableType:
         else:
             robust, clean = accuracies.values()
             table.add_row(title, str(trial.number), str(trial.best_rung), str(robust), str(clean))
-    masking = masking_alarms(best[0])
-    words = [f"ALARM: the best model may mask its gradients: {printable(alarm)}" for alarm in masking]
-    lost = [alarm_plain(alarm) for alarm in alarms(study, history) if alarm.kind in ("diverged", "failed")]
-    warnings = [*(Text(line, style="red") for line in words), *alarm_lines(lost, len(lost))]
-    return Group(table, *warnings, *map(Text, rung_lines(study, history)), Text(result_words(study, history)))
+    return table
 
 
 def ledger_lines(study: StudySpec, history: History) -> list[str]:
