@@ -7,6 +7,7 @@ from typing import Any
 from hcpr_tune.common.intervals import difference_interval
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option
+from hcpr_tune.search.record.answer import answer_of
 from hcpr_tune.search.record.history import Trial
 from hcpr_tune.search.record.metrics import rung_accuracies
 from hcpr_tune.search.record.results import StoredStudy
@@ -46,6 +47,8 @@ def nothing_yet(context: ReportContext) -> str:
 def best_words(context: ReportContext, best: Trial) -> str:
     """The answer in a few sentences."""
     accuracies = rung_accuracies(best) or {}
+    if again := answer_words(context.history):
+        return f"{again} The model in best/ is trial {best.number}: {accuracies[ROBUST]} robust accuracy."
     words = (
         f"Trial {best.number}: {accuracies[ROBUST]} robust accuracy, {accuracies[CLEAN]} clean (95 % intervals),"
         f" on {accuracies[ROBUST].total} validation images."
@@ -69,8 +72,6 @@ def best_words(context: ReportContext, best: Trial) -> str:
 
 def gain_words(context: ReportContext, best: Trial) -> str:
     """The gain of the best trial over the published recipe."""
-    if again := answer_words(context.history):
-        return again
     published = context.history.trials[0]
     gain = gain_points(context.history)
     if best is published:
@@ -91,7 +92,12 @@ def caveats(context: ReportContext, best: Trial) -> str:
         f"Robust accuracy is under the margin attack, {context.study.recipe.evaluation.steps} steps, on images that the"
         " models were not trained on."
     )
-    if candidates > 1 and best.number:
+    if answer_of(context.history) is not None:
+        words += (
+            f" The recipe was found among {candidates} by these same images, and chosen on these seeds, so that a little"
+            " luck is left in its numbers. The interval of the gain covers seeds and images."
+        )
+    elif candidates > 1 and best.number:
         words += (
             f" The best was chosen from {candidates} trials by these same images, so its numbers and its gain are"
             " optimistic. The interval of the gain does not account for the choice; it is computed as if the two"
