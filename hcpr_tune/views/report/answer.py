@@ -47,10 +47,11 @@ def nothing_yet(context: ReportContext) -> str:
 def best_words(context: ReportContext, best: Trial) -> str:
     """The answer in a few sentences."""
     accuracies = rung_accuracies(best) or {}
-    if again := answer_words(context.history):
-        return f"{again} The model in best/ is trial {best.number}: {accuracies[ROBUST]} robust accuracy."
+    again = answer_words(context.history)
     words = (
-        f"Trial {best.number}: {accuracies[ROBUST]} robust accuracy, {accuracies[CLEAN]} clean (95 % intervals),"
+        f"{again} The model in best/ is trial {best.number}: {accuracies[ROBUST]} robust accuracy."
+        if again
+        else f"Trial {best.number}: {accuracies[ROBUST]} robust accuracy, {accuracies[CLEAN]} clean (95 % intervals),"
         f" on {accuracies[ROBUST].total} validation images."
     )
     short = context.study.goal.shortfall(best.scores[best.best_rung])
@@ -67,7 +68,7 @@ def best_words(context: ReportContext, best: Trial) -> str:
             f"{words} It has the highest {first} of the {len(members)} trials on the front, which no other trial beats"
             " in both accuracies."
         )
-    return f"{words} {gain_words(context, best)}"
+    return words if again else f"{words} {gain_words(context, best)}"
 
 
 def gain_words(context: ReportContext, best: Trial) -> str:
@@ -94,8 +95,8 @@ def caveats(context: ReportContext, best: Trial) -> str:
     )
     if answer_of(context.history) is not None:
         words += (
-            f" The recipe was found among {candidates} by these same images, and chosen on these seeds, so that a little"
-            " luck is left in its numbers. The interval of the gain covers seeds and images."
+            f" The recipe was found among {candidates} by these images, and chosen on these seeds: a little"
+            " luck is in its numbers. The interval of the gain covers seeds and images."
         )
     elif candidates > 1 and best.number:
         words += (
