@@ -246,3 +246,16 @@ def test_the_terminal_shows_means_over_the_fresh_seeds_that_did_not_collapse():
     assert ["best", "1", "2", "64.5", "%", "91.5", "%"] in lines
     assert ["published", "0", "1", "of", "2", "60.0", "%", "90.0", "%"] in lines
     assert "a gain of +4.0 points" in " ".join(" ".join(line) for line in lines), "on the seed that both have"
+
+
+def test_a_search_that_is_extended_trains_its_new_finalists_again_too():
+    study = study_with(replicates=1, finalists=1)
+    seed = replicate_seed(study, 0)
+    events = [*searched(study, 0.66), *repeated(2, 0, seed, 600), *repeated(3, 1, seed, 640)]
+    assert next_replicate(study, history_of(*events), exploring=False) == "finished"
+    events.append(suggested(4, point(study, 15.0)))
+    for start, end in ((0, 3), (3, 9), (9, 27)):
+        events += reached(4, start, end, 780)
+    assert next_replicate(study, history_of(*events), exploring=False) == Replicate(4, seed)
+    events += repeated(5, 4, seed, 700)
+    assert next_replicate(study, history_of(*events), exploring=False) == "finished"

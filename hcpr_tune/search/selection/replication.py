@@ -48,13 +48,22 @@ def next_replicate(study: StudySpec, history: History, exploring: bool) -> Repli
     if exploring:
         return "wait" if begun[0] else Replicate(0, replicate_seed(study, 0))
     finalists, order = study.settings.replication.finalists, list[int]()
-    if sum(begun.values()) - begun[0] < wanted * finalists:
+    if _since_the_last_search(history) < wanted * finalists:
         order = [number for number in _by_estimate(study, history) if number][:finalists]
     open_ones = [number for number in (*order, 0) if begun[number] < wanted]
     if not open_ones:
         return "wait" if history.running_jobs else "finished"
     chosen = min(open_ones, key=lambda number: (begun[number], open_ones.index(number)))
     return Replicate(chosen, replicate_seed(study, begun[chosen]))
+
+
+def _since_the_last_search(history: History) -> int:
+    """How many replicates of finalists were begun after the latest trial of the search, which may have been extended.
+
+    So an extended search replicates new finalists too, and finalists that keep changing come to an end.
+    """
+    latest = max(number for number, trial in history.trials.items() if trial.replicate_of is None)
+    return sum(trial.number > latest and trial.replicate_of != 0 for trial in history.replicates)
 
 
 def _begun(history: History) -> Counter[int]:
