@@ -63,6 +63,8 @@ ARMS: dict[str, list[tuple[str, Any]]] = {
     "gp": [("sampler.name", "gp")],
 }
 """`random` first: the others are compared with it."""
+USUAL = [name for name in ARMS if name != "tpe, no liar"]
+"""With two workers most trials wait at a rung and few run, so that the liar changes next to no suggestion."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ def add_proposals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", default="annealed")
     parser.add_argument("--budgets", type=lambda text: [int(one) for one in text.split(",")], default=[16, 32])
     parser.add_argument("--replicates", type=lambda text: [int(one) for one in text.split(",")], default=[0, 2])
-    parser.add_argument("--arms", type=lambda text: text.split(";"), default=list(ARMS), help="; in between")
+    parser.add_argument("--arms", type=lambda text: text.split(";"), default=USUAL, help="; in between")
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="a JSON file")
