@@ -209,7 +209,7 @@ def save(path: Path, results: Plain) -> None:
 
 def run_all(jobs: list[tuple[Plain, Any, tuple[Any, ...]]], options: argparse.Namespace, results: Plain) -> None:
     """Do what the file does not have yet, in order, on a pool of processes with one thread each."""
-    done = [entry for entry in results["trainings"]]
+    done = list(results["trainings"])
     left = [job for job in jobs if not any(job[0].items() <= entry.items() for entry in done)]
     waiting = iter(left)
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
