@@ -12,6 +12,13 @@ What a recipe is truly worth is measured on images that neither trained nor scor
 differs from the one that searches use, and none of its images is a test image of a search.
 
 Both write their file anew after every training and go on where they stopped.
+
+    python benchmarks/surfaces.py table --surface surfaces.json --out benchmarks/tables/digits_surface.csv
+    python benchmarks/surfaces.py scores --surface surfaces.json [--out scores.json]
+    python benchmarks/surfaces.py proposals --surface surfaces.json [--out proposals.json]
+
+`table` makes a small table of the recorded trainings, which the other two read as well. `scores` asks which score ranks
+recipes best, `proposals` which sampler finds the best ones.
 """
 
 from __future__ import annotations
@@ -29,6 +36,9 @@ from typing import Any
 
 from figures import machine
 from made_up import params_at
+from surface_proposals import add_proposals, proposals
+from surface_scores import add_scores, scores
+from surface_table import add_table, table
 
 from hcpr_tune.search.spec.points import params_of, with_params
 from hcpr_tune.search.spec.study import StudySpec
@@ -273,10 +283,14 @@ def parse() -> argparse.Namespace:
             one.add_argument("--epsilon", type=float, default=0.0, help="0: as the space has it")
             one.add_argument("--mode", choices=("annealed", "single"), default="annealed")
             one.add_argument("--keep", type=Path, help="a folder for the weights")
+    add_table(commands.add_parser("table", help="recorded trainings as a small table"))
+    add_scores(commands.add_parser("scores", help="which score ranks recipes best"))
+    add_proposals(commands.add_parser("proposals", help="which sampler finds the best recipes"))
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     given = parse()
-    {"task": task, "train": train_surface}[given.command](given)
+    known = {"task": task, "train": train_surface, "table": table, "scores": scores, "proposals": proposals}
+    known[given.command](given)
