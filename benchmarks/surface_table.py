@@ -5,8 +5,8 @@
 Columns: `space`, `epochs` and `epsilon` of the task; `mode`, `recipe`, `seed`; a dimension of the space each, empty
 where it does not exist; `WEIGHTS EPOCH clean` and `WEIGHTS EPOCH RADIUS`, the number of the `validation_images` that
 are classified correctly and that survive the margin attack at that multiple of epsilon; `true WEIGHTS clean` and `true
-WEIGHTS robust`, the same for the `true_images`, which chose nothing, at epsilon; `seconds`, of the whole, and
-`seconds_of_training`; `diverged`, the reason. Counts that were not reached are empty.
+WEIGHTS robust`, the same for the `true_images`, which chose nothing, at epsilon; `seconds` of a
+processor, of the whole; `diverged`, the reason. Counts that were not reached are empty.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ class Training:
     """By weights: correct images and survivors at epsilon, of those that chose nothing; empty if it diverged."""
     true_images: int
     seconds: float
-    seconds_of_training: float
     diverged: str
 
 
@@ -88,7 +87,6 @@ def from_results(results: Plain) -> Surface:
             {name: one["truth"][name] for name in WEIGHTS if one["truth"]},
             one["truth"].get("images", 0),
             one["seconds"],
-            one["seconds_of_training"],
             one["diverged"],
         )
         for one in results["trainings"]
@@ -122,7 +120,7 @@ def rows_of(surface: Surface) -> list[Plain]:
         for weights in WEIGHTS:
             clean, robust = one.truth.get(weights, ("", ""))
             row |= {f"true {weights} clean": clean, f"true {weights} robust": robust}
-        row |= {"seconds": one.seconds, "seconds_of_training": one.seconds_of_training, "diverged": one.diverged}
+        row |= {"seconds": one.seconds, "diverged": one.diverged}
         rows.append(row)
     return rows
 
@@ -156,7 +154,6 @@ def from_rows(rows: list[dict[str, str]]) -> Surface:
                 truth,
                 int(row["true_images"]),
                 float(row["seconds"]),
-                float(row["seconds_of_training"]),
                 row["diverged"],
             )
         )
