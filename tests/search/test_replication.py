@@ -259,3 +259,11 @@ def test_a_search_that_is_extended_trains_its_new_finalists_again_too():
     assert next_replicate(study, history_of(*events), exploring=False) == Replicate(4, seed)
     events += repeated(5, 4, seed, 700)
     assert next_replicate(study, history_of(*events), exploring=False) == "finished"
+
+
+def test_the_published_recipe_alone_is_not_trained_again():
+    study = study_with()
+    alone = replace(study, settings=replace(study.settings, budget=replace(study.settings.budget, trials=1)))
+    history = simulated(alone)
+    assert (len(history.trials), alone.asha_config.replicates) == (1, 0)
+    assert history.choice["trial"] == history.best_trial.number == 0

@@ -95,8 +95,9 @@ class StudySpec:
 
     @property
     def replicates(self) -> int:
-        """Fresh seeds of each finalist; none with two objectives, where there is not one answer."""
-        return self.settings.replication.replicates if len(self.settings.objective) == 1 else 0
+        """Fresh seeds of each finalist; none with two objectives, where there is not one answer, or without a choice."""
+        chosen = len(self.settings.objective) == 1 and self.settings.budget.trials > 1
+        return self.settings.replication.replicates if chosen else 0
 
     @property
     def single_schedule(self) -> Recipe:
