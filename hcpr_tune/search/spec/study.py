@@ -95,7 +95,7 @@ class StudySpec:
 
     @property
     def replicates(self) -> int:
-        """Fresh seeds of each finalist; none with two objectives, where there is not one answer, or without a choice."""
+        """Fresh seeds of each finalist; none with two objectives, where there is not one answer, or for one trial."""
         chosen = len(self.settings.objective) == 1 and self.settings.budget.trials > 1
         return self.settings.replication.replicates if chosen else 0
 
