@@ -265,8 +265,8 @@ def best_metrics(study: StudySpec, history: History) -> BestMetrics:
         "masking_validation": masking_of(best),
         "answer": answer_plain(history),
         "chosen_from": history.candidates,
-        "note": "Accuracies are on the validation images that the trial was chosen by. Those of `answer` are on seeds"
-        " that had no part in finding the recipe.",
+        "note": "Accuracies are on the validation images that the trial was chosen by, and so optimistic. Those of"
+        " `answer` are on seeds that had no part in finding the recipe.",
         "study_fingerprint": study.fingerprint,
         "split_index_hashes": history.splits,
         "model_inputs": history.model_inputs or {},
