@@ -51,6 +51,7 @@ calibration = 1
 
 [replication]
 replicates = 0
+lr_schedule = { shape = "cosine" }
 
 [verdict]
 seconds_at_end = 0
