@@ -17,7 +17,7 @@ FIRST_SHARE = 0.5
 """The share of the time after the trainings in which the first chunk is attacked on all models. An error of a factor of
 two in the speed then costs images, not attacks.
 """
-FEWEST_IMAGES = {"autoattack": 200, "gradient": 200, "strong": 10, "first": 10}
+FEWEST_IMAGES = {"autoattack": 50, "gradient": 50, "strong": 10, "first": 10}
 """The fewest images on which each cascade is begun. More images are worth more than FAB and Square, which seldom break
 what the first two attacks have not.
 """
