@@ -187,7 +187,10 @@ def test_the_test_images_are_opened_once_last_and_on_record(whole):
     assert last_on_validation <= opened["time"] <= first_on_test
     shown = plain["splits"]["test"]["candidates"]
     assert seen["numbers"] == {name: one["robust_accuracy"]["mean"] for name, one in shown.items()}
-    assert set(shown) == {plain["winner"], plain["baseline"]}
+    fresh = {e["model"]: e["candidate"] for e in events if e["event"] == "model" and e["seed"] > 1000}
+    assert set(fresh.values()) == {plain["winner"], plain["baseline"]}, "models of seeds that chose nothing"
+    assert {e["model"] for e in steps if e["scope"].startswith("test")} == set(fresh)
+    assert set(shown) <= set(fresh.values()), "one that collapsed in so short a training is in no mean"
 
 
 @pytest.mark.long
