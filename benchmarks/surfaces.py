@@ -24,7 +24,6 @@ recipes best, `proposals` which sampler finds the best ones.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import time
@@ -34,8 +33,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from figures import machine
 from made_up import params_at
+from shared import Plain, opened, save
 from surface_proposals import add_proposals, proposals
 from surface_scores import add_scores, scores
 from surface_table import add_table, table
@@ -45,7 +44,6 @@ from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.training.recipe import LrSchedule, Recipe, Task
 
-Plain = dict[str, Any]
 RADII = (0.5, 0.75, 1.0, 1.25, 1.5)
 """Of the attacks that score, as multiples of epsilon."""
 HALF_LIFE = 1.0
@@ -191,21 +189,6 @@ def with_autoattack(recipe: Recipe) -> Plain:
 # The command line
 
 
-def opened(path: Path, settings: Plain) -> Plain:
-    if not path.exists():
-        return {"settings": settings, "machine": machine(), "trainings": []}
-    results: Plain = json.loads(path.read_text())
-    if results["settings"] != settings:
-        raise SystemExit(f"{path} was begun with other settings, {results['settings']}; choose another --out")
-    return results
-
-
-def save(path: Path, results: Plain) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(results) + "\n")
-    new.replace(path)
-
-
 def run_all(jobs: list[tuple[Plain, Any, tuple[Any, ...]]], options: argparse.Namespace, results: Plain) -> None:
     """Do what the file does not have yet, in order, on a pool of processes with one thread each."""
     done = list(results["trainings"])
@@ -225,7 +208,7 @@ def run_all(jobs: list[tuple[Plain, Any, tuple[Any, ...]]], options: argparse.Na
 
 
 def task(options: argparse.Namespace) -> None:
-    results = opened(options.out, {"space": options.space, "epochs": options.epochs})
+    results = opened(options.out, {"space": options.space, "epochs": options.epochs}, "trainings")
     jobs = []
     for epsilon in options.epsilons:
         study = study_at(options, epsilon, 0)
@@ -246,7 +229,7 @@ def study_at(options: argparse.Namespace, epsilon: float, split: int) -> StudySp
 
 def train_surface(options: argparse.Namespace) -> None:
     settings = {"space": options.space, "epochs": options.epochs, "epsilon": options.epsilon, "radii": list(RADII)}
-    results = opened(options.out, settings)
+    results = opened(options.out, settings, "trainings")
     study = study_at(options, options.epsilon, SPLIT)
     points = recipes_of(study, options.recipes)
     results["params"] = points

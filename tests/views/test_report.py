@@ -14,6 +14,7 @@ from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.views.report.figures import FIGURES
+from hcpr_tune.views.report.optuna_study import compared_at
 from hcpr_tune.views.report.report import write_report
 from hcpr_tune.views.report.report_file import ReportFile
 from hcpr_tune.views.summary import gain_points
@@ -300,7 +301,16 @@ def test_importance_looks_at_the_latest_rung_with_enough_trials():
     reach = {rung: sum(rung in trial.rungs for trial in history.trials.values()) for rung in study.rungs}
     assert reach[9] >= 5 * len(study.space) > reach[27]
     shown = FIGURES["importance"][1](study, history)
-    assert f"over {reach[9]} trials at epoch 9 of 27 (whose rank correlation with the" in shown.says
+    unknown = "whose rank correlation with the end is not known yet"
+    assert f"over {reach[9]} trials at epoch 9 of 27 ({unknown})" in shown.says
+    scored = [
+        event
+        for n in range(8)
+        for event in (suggested(n), *reached(n, 0, 9, 300 + 40 * n), *reached(n, 9, 27, 500 + 40 * n))
+    ]
+    assert compared_at(history_of(*scored), 9, study.rungs) == (
+        "at epoch 9 of 27 (whose rank correlation with the scores at epoch 27 is 1.00)"
+    )
 
 
 def test_the_report_comes_at_the_end_of_a_search_that_was_not_interrupted(tmp_path):
