@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from hcpr_tune.common.noise import SEED_DEVIATION
+
 SURE = 0.05
 POWER = 0.8
 QUANTILES = 60
@@ -29,10 +31,6 @@ EXPONENT = 1.5
 Chosen by simulation, so that equal recipes are told apart in nearly 5 % of cases for 2 to 5 seeds. With Satterthwaite's
 2, two seeds whose accuracies happen to be close make a small variance and many degrees of freedom at once, and 7 % are
 told apart; with 1 it is 3 to 4 %. See `benchmarks/verdict.py statistics`.
-"""
-SEED_DEVIATION = 0.01
-"""A seed's noise, the standard deviation of a recipe's robust accuracy: 1 point. On digits it was 0.3 to 1.7 over three
-seeds (docs/benchmarks.md); ResNet-18 on CIFAR-10 has 0.2 to 0.4.
 """
 DIFFERING = (0.05, 0.07)
 """The shares of images on which two models of one recipe, and of two recipes, differ under attack. On digits at epsilon

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from scipy.stats import spearmanr
 
+from hcpr_tune.common.noise import SEED_DEVIATION
 from hcpr_tune.search.scheduling import rung_correlation
 from hcpr_tune.search.scheduling.rung_correlation import (
     FEWEST_POINTS,
     LEAST_RELIABILITY,
-    SEED_DEVIATION,
     Correlation,
     RungCorrelation,
     noise_variance,

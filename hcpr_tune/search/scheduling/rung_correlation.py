@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hcpr_tune.common.intervals import Z_95
+from hcpr_tune.common.noise import SEED_DEVIATION
 from hcpr_tune.search.record.history import History
 
 if TYPE_CHECKING:
@@ -30,12 +31,6 @@ More would hardly change it: with 1000, the 95 % interval is at most 0.06 to eit
 """
 
 
-SEED_DEVIATION = 0.01
-"""Standard deviation of an accuracy between training seeds of one recipe; the images' own noise comes on top.
-
-Digits: 0.6 points over three seeds of one recipe under AutoAttack, 1 to 1.5 for others; larger tasks have less (0.2 to
-0.4 points, ResNet-18 on CIFAR-10), which their larger counts say in the first place.
-"""
 LEAST_RELIABILITY = 0.1
 """If less of the variance of the later scores than this is more than noise, their order says nothing of a rung."""
 

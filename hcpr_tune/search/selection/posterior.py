@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hcpr_tune.common.noise import OWN_NOISE
 from hcpr_tune.search.spec.dimensions import Params, Space
 from hcpr_tune.search.spec.points import coordinates
 
@@ -56,8 +57,6 @@ MEAN_DEVIATION, TOP_DEVIATION = 0.3, 0.03
 """Of a level's mean, and of its change from the last rung to the single schedule (1 to 3 points on digits)."""
 TOP_DISTANCE = 0.5
 """From the last rung to the top, in steps from rung to rung: both are whole trainings."""
-PAIRED = 0.5
-"""Recipes are scored on the same images: about half of the counting noise is common to all of them."""
 CLIP = 4.0
 """Scores further below the median than this many median absolute deviations (scaled) are raised to that: a collapse
 says nothing about good recipes nearby."""
@@ -164,7 +163,7 @@ def _rows(points: Array, place: Array, scores: Sequence[Score], dimensions: int)
     for which in np.unique(level):
         y[level == which] = _clipped(y[level == which])
     share = np.clip(y, 1 / images, 1 - 1 / images)
-    noise = PAIRED * share * (1 - share) / images
+    noise = OWN_NOISE * share * (1 - share) / images
     near = _distances(points[recipe], points[recipe], dimensions)
     steps = np.abs(place[level][:, None] - place[level][None, :])
     return _Rows(recipe, np.array([one.training for one in scores]), level, noise, y, near, steps)

@@ -98,7 +98,7 @@ class Replication(Settings):
     def check_together(self) -> None:
         if self.lr_schedule.mode != "single":
             raise InputError(
-                f'lr_schedule.mode must be "single", got {show(self.lr_schedule.mode)}; these trainings have no rungs'
+                f'lr_schedule.mode must be "single", got {show(self.lr_schedule.mode)}; drop it: there are no rungs'
                 " before their last epoch"
             )
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from hcpr_tune.common.noise import SEED_DEVIATION
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.search.spec.dimensions import Params
 
@@ -52,10 +53,6 @@ class Play(Protocol):
 
     def replicate(self, trial: int, of: int, params: Params) -> Curve:
         """The curve of trial `trial`, which trains the recipe of trial `of` again on another seed."""
-
-
-SEED_DEVIATION = 0.01
-"""Standard deviation of true accuracies between seeds of a recipe: about a point on small data (docs/benchmarks.md)."""
 
 
 def other_seed(curve: Curve, images: int, seed: int) -> Curve:

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hcpr_tune.common.noise import OWN_NOISE
+
 FEWEST = 3
 """The fewest trials from which a mean and a spread can be estimated."""
-OWN_NOISE = 0.5
-"""The fraction of a score's binomial variance that differs between trials: all are scored on the same images, which are
-hard or easy for all of them. Assumed.
-"""
 MOST_NOISE = 0.9
 """Noise is at most this fraction of the variance between trials."""
 FAR = 5.0
