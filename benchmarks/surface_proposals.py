@@ -1,13 +1,17 @@
-"""Samplers on recorded trainings: `python benchmarks/surfaces.py proposals --surface FILE [--out FILE]`.
+"""Searches on recorded trainings: `python benchmarks/surfaces.py proposals --surface FILE [--out FILE]`.
 
-Searches are simulated with the project's own decisions (`hcpr_tune.simulation`), with rungs and promotions as by
-default. A point that a sampler suggests gets the training of the nearest recorded recipe that this search has not used
-yet, on one of its two seeds, which is the same for all samplers. The first replicate gets the end of the other seed;
-further ones are made up around the mean of both, since there is no third.
+Simulated with the project's own decisions (`hcpr_tune.simulation`). A point that a sampler suggests gets the training
+of the nearest recorded recipe that this search has not used yet, on one of its two seeds, which is the same in all
+arms. The first replicate gets the end of the other seed; further ones are made up around the mean of both, since there
+is no third.
+
+All arms spend the same epochs. `random, to the end` trains every recipe to the end; `asha` stops at rungs, and both
+take the highest score at the last epoch, as most tools do. `posterior` takes the recipe that the posterior expects to
+be the best; `replicates` is the default, which keeps a quarter of the epochs back to train the best again on fresh
+seeds.
 
 The figure: the truth of the recipe that the search chooses, the mean over both seeds on images that chose nothing,
-less that of `random` with the same study seed. All arms try the same number of recipes; the epochs that they train are
-shown.
+less that of `random, to the end` with the same study seed.
 
 `neighbours`: the rank correlation of a recipe's truth with that of the nearest other one. Where it is near 0 the
 recorded recipes are too few, or their differences too uneven, for any sampler to learn here.
@@ -36,7 +40,6 @@ from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.dimensions import Params
 from hcpr_tune.search.spec.points import coordinates
 from hcpr_tune.search.spec.study import StudySpec
-from hcpr_tune.search.suggestion.registry import SamplerSpec
 from hcpr_tune.search.suggestion.sampler import Suggester
 from hcpr_tune.simulation.curves.curves import Curve, other_seed
 from hcpr_tune.simulation.search import Trainings, search_simulation
@@ -45,26 +48,32 @@ from hcpr_tune.simulation.worker_pool import WorkerPool
 Plain = dict[str, Any]
 
 
-def without_liar(study: StudySpec, seed: int) -> Any:
-    """TPE as it is, except that it does not take running trials for bad ones."""
-    import optuna
-
-    startup = study.settings.sampler.startup_trials
-    return optuna.samplers.TPESampler(n_startup_trials=startup, multivariate=True, group=True, seed=seed)
+HIGHEST: list[tuple[str, Any]] = [("replication.replicates", 0)]
+WHOLE: list[tuple[str, Any]] = [*HIGHEST, ("early_stopping.method", "none")]
 
 
-WITHOUT_LIAR = SamplerSpec(without_liar, understands_rungs=True)
-ARMS: dict[str, list[tuple[str, Any]]] = {
-    "random": [("sampler.name", "random")],
-    "qmc": [("sampler.name", "qmc")],
-    "tpe": [("sampler.name", "tpe")],
-    "tpe, startup 10": [("sampler.name", "tpe"), ("sampler.startup_trials", 10)],
-    "tpe, no liar": [("sampler.name", "surface_proposals:WITHOUT_LIAR")],
-    "gp": [("sampler.name", "gp")],
+@dataclass(frozen=True)
+class Arm:
+    """What a search sets. `highest`: it takes the highest score, not what the search answers."""
+
+    values: list[tuple[str, Any]]
+    highest: bool = False
+
+
+ARMS = {
+    "random, to the end": Arm([("sampler.name", "random"), *WHOLE], highest=True),
+    "tpe, to the end": Arm([("sampler.name", "tpe"), *WHOLE], highest=True),
+    "random, asha": Arm([("sampler.name", "random"), *HIGHEST], highest=True),
+    "tpe, asha": Arm([("sampler.name", "tpe"), *HIGHEST], highest=True),
+    "random, asha, posterior": Arm([("sampler.name", "random"), *HIGHEST]),
+    "tpe, asha, posterior": Arm([("sampler.name", "tpe"), *HIGHEST]),
+    "random, asha, replicates": Arm([("sampler.name", "random")]),
+    "qmc, asha, replicates": Arm([("sampler.name", "qmc")]),
+    "tpe, asha, replicates": Arm([("sampler.name", "tpe")]),
+    "tpe from the start, asha, replicates": Arm([("sampler.name", "tpe"), ("sampler.startup_trials", 3)]),
+    "gp, asha, replicates": Arm([("sampler.name", "gp")]),
 }
-"""`random` first: the others are compared with it."""
-USUAL = [name for name in ARMS if name != "tpe, no liar"]
-"""With two workers most trials wait at a rung and few run, so that the liar changes next to no suggestion."""
+"""The first one is what the others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -157,50 +166,59 @@ class Replay:
         return Curve(robust, clean, robust, clean, lost_at, ("diverged", training.diverged or "it diverges"))
 
 
-def searched(recorded: Recorded, values: list[tuple[str, Any]], seed: int, workers: int) -> tuple[float, int]:
-    """One search: the truth of its choice, in points, and the epochs that it trained."""
+@dataclass(frozen=True)
+class Searched:
+    """What came of a search: the truth of its choice, in points, the epochs it trained and the recipes it tried."""
+
+    truth: float
+    epochs: int
+    recipes: int
+
+
+def searched(recorded: Recorded, arm: Arm, budget: int, seed: int, workers: int) -> Searched:
+    """One search of so many epochs."""
+    values = [*arm.values, ("budget.trials", len(recorded.pairs)), ("budget.worker_hours", budget / 3600)]
     study = recorded.surface.study(*values)
     study = replace(study, settings=replace(study.settings, seed=seed))
     play = Replay(recorded, study, seed)
     simulation = search_simulation(Trainings(study, play, Second()), WorkerPool(workers), Suggester(study))
     history: History = simulation.run()
-    assert history.choice is not None
+    chosen = highest(history) if arm.highest else answer(history)
     epochs = sum(trial.last_epoch for trial in history.trials.values())
-    return 100 * recorded.true(play.places[history.choice["trial"]]), epochs
+    return Searched(100 * recorded.true(play.places[chosen]), epochs, len(play.places))
 
 
-def proposals_of(recorded: Recorded, trials: int, replicates: int, options: argparse.Namespace) -> list[Plain]:
-    """A row for each arm."""
-    rows: list[Plain] = []
-    base: list[float] = []
-    for name in options.arms:
-        values = [*ARMS[name], ("budget.trials", trials), ("replication.replicates", replicates)]
-        began = time.perf_counter()
-        found = [searched(recorded, values, seed, options.workers) for seed in range(options.repeats)]
-        truths = [one[0] for one in found]
-        base = base or truths
-        rows.append(
-            {
-                "arm": name,
-                "trials": trials,
-                "replicates": replicates,
-                "repeats": options.repeats,
-                "truth": mean(truths),
-                "gain_over_random": estimate([one - other for one, other in zip(truths, base, strict=True)]),
-                "epochs": mean(one[1] for one in found),
-                "seconds": (time.perf_counter() - began) / options.repeats,
-            }
-        )
-        print(shown(rows[-1]), flush=True)
-    return rows
+def highest(history: History) -> int:
+    """The trial with the highest score at the last epoch."""
+    ended = [trial for trial in history.ranked() if history.last_epoch in trial.rungs]
+    return max(ended, key=lambda trial: trial.rungs[history.last_epoch]).number
+
+
+def answer(history: History) -> int:
+    assert history.choice is not None
+    number: int = history.choice["trial"]
+    return number
+
+
+def row_of(recorded: Recorded, name: str, budget: int, base: Sequence[Searched], options: argparse.Namespace) -> Plain:
+    """A row of the table, and what it was made of. `base`: of the first arm, empty for that one itself."""
+    began = time.perf_counter()
+    found = [searched(recorded, ARMS[name], budget, seed, options.workers) for seed in range(options.repeats)]
+    pairs = list(zip(found, base or found, strict=True))
+    row: Plain = {"budget": budget, "arm": name, "repeats": options.repeats, "truth": mean(one.truth for one in found)}
+    row["gain"] = estimate([one.truth - other.truth for one, other in pairs])
+    row["at_least_as_good"] = sum(one.truth >= other.truth for one, other in pairs)
+    row |= {"epochs": mean(one.epochs for one in found), "recipes": mean(one.recipes for one in found)}
+    row["seconds"] = (time.perf_counter() - began) / options.repeats
+    return row | {"found": found}
 
 
 def shown(row: Plain) -> str:
     """A row of a table in Markdown."""
-    gain = row["gain_over_random"]
-    difference = "" if row["arm"] == "random" else f"{gain['mean']:+.2f} ± {gain['half_95']:.2f}"
-    cells = [row["trials"], row["replicates"], row["arm"], f"{row['truth']:.2f}", difference, f"{row['epochs']:.0f}"]
-    return f"| {' | '.join(map(str, cells))} |"
+    gain, first = row["gain"], row["arm"] == next(iter(ARMS))
+    difference = "" if first else f"{gain['mean']:+.2f} ± {gain['half_95']:.2f}"
+    cells = [row["budget"], row["arm"], f"{row['recipes']:.0f}", f"{row['epochs']:.0f}", f"{row['truth']:.2f}"]
+    return f"| {' | '.join([*map(str, cells), difference])} |"
 
 
 def proposals(options: argparse.Namespace) -> None:
@@ -211,14 +229,15 @@ def proposals(options: argparse.Namespace) -> None:
     surface = {"recipes": count, "lowest": min(truths), "mean": mean(truths), "highest": max(truths)}
     surface["neighbours"] = recorded.neighbours()
     print(json.dumps(surface) + "\n")
-    print("| trials | replicates | sampler | true score, % | less random | epochs |\n" + "| --- " * 6 + "|", flush=True)
+    print("| budget | arm | recipes | epochs | true score, % | less the first |\n" + "| --- " * 6 + "|", flush=True)
     rows: list[Plain] = []
-    for trials in options.budgets:
-        if 2 * trials > count:
-            print(f"{trials} trials need {2 * trials} recorded recipes, left out", flush=True)
-            continue
-        for replicates in options.replicates:
-            rows += proposals_of(recorded, trials, replicates, options)
+    for budget in options.budgets:
+        base: list[Searched] = []
+        for name in options.arms:
+            row = row_of(recorded, name, budget, base, options)
+            base = base or row["found"]
+            rows.append({key: value for key, value in row.items() if key != "found"})
+            print(shown(row), flush=True)
     if options.out:
         found = {"machine": machine(), **surface, "rows": rows}
         options.out.write_text(json.dumps(found, indent=1) + "\n")
@@ -228,9 +247,9 @@ def add_proposals(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--surface", type=Path, required=True, help="of `train`, or a table")
     parser.add_argument("--mode", default="annealed")
-    parser.add_argument("--budgets", type=lambda text: [int(one) for one in text.split(",")], default=[16, 32])
-    parser.add_argument("--replicates", type=lambda text: [int(one) for one in text.split(",")], default=[0, 2])
-    parser.add_argument("--arms", type=lambda text: text.split(";"), default=USUAL, help="; in between")
-    parser.add_argument("--repeats", type=int, default=40)
+    budgets = {"type": lambda text: [int(one) for one in text.split(",")], "default": [150, 300, 450]}
+    parser.add_argument("--budgets", **budgets, help="epochs")
+    parser.add_argument("--arms", type=lambda text: text.split(";"), default=list(ARMS), help="; in between")
+    parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="a JSON file")

@@ -13,7 +13,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
 
 from made_up import params_at
-from surface_proposals import Recorded, Replay, searched
+from surface_proposals import ARMS, Recorded, Replay, searched
 from surface_scores import Pairs, candidates, scores_of, spearman
 from surface_table import read_surface, table
 
@@ -159,12 +159,19 @@ def test_a_training_that_diverged_is_lost_after_its_last_score(tmp_path):
     assert {curve.lost_at for curve in curves} == {0, 10}
 
 
-def test_a_search_on_recorded_trainings_chooses_one_of_them(tmp_path):
+@pytest.mark.parametrize("name", ["random, to the end", "tpe, asha", "random, asha, replicates"])
+def test_a_search_on_recorded_trainings_chooses_one_of_them(tmp_path, name):
     recorded = Recorded(surface(tmp_path, recipes=32), "annealed")
-    values = [("sampler.name", "random"), ("budget.trials", 12), ("replication.replicates", 2)]
-    truth, epochs = searched(recorded, values, 0, 2)
+    found = searched(recorded, ARMS[name], 216, 0, 2)
     truths = [100 * recorded.true(place) for place in range(32)]
-    assert truth in truths
-    assert truth > np.mean(truths)
-    assert epochs > 12 * 3
-    assert searched(recorded, values, 0, 2) == (truth, epochs)
+    assert found.truth in truths
+    assert found.truth > np.mean(truths)
+    assert 216 - 27 < found.epochs <= 216 + 27
+    assert searched(recorded, ARMS[name], 216, 0, 2) == found
+
+
+def test_stopping_at_rungs_tries_more_recipes_with_the_same_epochs(tmp_path):
+    recorded = Recorded(surface(tmp_path, recipes=32), "annealed")
+    whole, stopped = (searched(recorded, ARMS[name], 216, 0, 2) for name in ("random, to the end", "random, asha"))
+    assert whole.recipes in (8, 9)  # the last one may be cut off
+    assert stopped.recipes > 2 * whole.recipes
