@@ -12,13 +12,13 @@ follows in that section. Sections, by value:
     parity     one step on the device against the same on the CPU, float64, every method and switch
     steps      resnet18 steps per number format, against the published order of work; kernels, busy share, memory
     syncs      where the host waits for the device: training step, evaluation batch
-    epoch      the real epoch loop, and with its indices kept on the device
-    graph      a CUDA graph of one attack step: same images? how much faster?
+    epoch      the real epoch loop
+    graph      the attack with its CUDA graph and without: same images? how much faster?
     repeat     the same seed twice, and a continuation from a checkpoint: bit for bit?
     evaluation margin attack (all survive / survivors shrink; first, second pass), AutoAttack's first attacks, one chunk
     share      1, 2, 4 training processes on the device at once
     faults     out of memory, a capped share, a broken CUDA context
-    compiled   the step under torch.compile (needs a C compiler), and a CUDA graph of the compiled attack step
+    compiled   the step under torch.compile (needs a C compiler)
     wide       wide_resnet_34_10 steps
 """
 
@@ -49,13 +49,15 @@ import torch
 from torch import nn
 
 from hcpr_tune.training import loop
+from hcpr_tune.training.attacks import inner
 from hcpr_tune.training.attacks.evaluation import evaluate
-from hcpr_tune.training.attacks.pgd import evaluating, pgd_step
+from hcpr_tune.training.attacks.pgd import evaluating
 from hcpr_tune.training.data.dataset import Data, Split
 from hcpr_tune.training.data.pool import of_array
 from hcpr_tune.training.methods.losses import pair_consistency, self_paced_cross_entropy
 from hcpr_tune.training.methods.method import method_of
-from hcpr_tune.training.models.classifier import _foldable, fuse_conv_bn, normalise_head
+from hcpr_tune.training.models.classifier import normalise_head
+from hcpr_tune.training.models.folding import FoldedCopy, fuse_conv_bn
 from hcpr_tune.training.recipe import (
     METHODS,
     Attack,
@@ -64,7 +66,6 @@ from hcpr_tune.training.recipe import (
     Evaluation,
     Model,
     Optimiser,
-    Precision,
     Recipe,
     Schedule,
     Task,
@@ -211,9 +212,9 @@ def synthetic(train: int, validation: int, size: int = 0, seed: int = 0) -> Data
         noise = rng.integers(-60, 61, (count, 3, size, size))
         images = np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8)
         pool = of_array(images, labels, [str(n) for n in range(10)])
-        return Split(pool, np.arange(count), torch.from_numpy(pool.labels), torch.from_numpy(images))
+        return Split(pool, np.arange(count), torch.from_numpy(pool.labels), torch.from_numpy(images)).to(DEVICE)
 
-    return Data(split(train), split(validation), tuple(str(n) for n in range(10))).to(DEVICE)
+    return Data(split(train), split(validation), tuple(str(n) for n in range(10)))
 
 
 def recipe_of(name: str = "", **changes) -> Recipe:
@@ -418,14 +419,14 @@ def parity() -> None:
                 fixed = recipe.attack.epsilon * (2 * torch.rand(images.shape, generator=drawn, dtype=torch.float64) - 1)
                 if recipe.task.norm == "l2":
                     fixed = fixed / fixed.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * recipe.attack.epsilon
-                before = loop.random_start
+                before = inner.random_start
                 start = images + fixed.to(images.device)
-                loop.random_start = lambda *_, start=start: start
+                inner.random_start = lambda *_, start=start: start
                 try:
                     method, now = method_of(recipe), loop.EpochSettings.of(recipe, 1)
                     adversarial = loop.attack(recipe, method, state, images, labels, now.attack_steps, None)
                 finally:
-                    loop.random_start = before
+                    inner.random_start = before
                 means = loop.update(recipe, method, state, images, adversarial, labels, now)
                 found = {k: v.cpu() for k, v in state.model.state_dict().items()}
                 if state.averaged is not None:
@@ -446,11 +447,12 @@ def parity() -> None:
 
 
 FORMATS = {
-    "float32": Precision(),
-    "tf32": Precision(tf32=True),
-    "bf16": Precision(bfloat16=True, tf32=True),
-    "bf16+compile": Precision(bfloat16=True, compile=True),
-    "tf32+compile": Precision(tf32=True, compile=True),
+    "float32": {"precision": "float32"},
+    "tf32": {"precision": "tf32"},
+    "bf16": {"precision": "bfloat16"},
+    "bf16, deterministic": {"precision": "bfloat16", "deterministic": True},
+    "bf16+compile": {"precision": "bfloat16", "compile": True},
+    "tf32+compile": {"precision": "tf32", "compile": True},
 }
 
 
@@ -523,20 +525,16 @@ def steps() -> None:
         ("published order, NCHW, true float32", "float32", published_step, torch.contiguous_format, True, False),
         ("ours float32, NCHW", "float32", our_step, torch.contiguous_format, True, False),
         ("ours tf32, NCHW", "tf32", our_step, torch.contiguous_format, True, False),
-        ("ours bf16, cudnn.benchmark", "bf16", our_step, torch.channels_last, True, False),
+        ("ours bf16, deterministic", "bf16, deterministic", our_step, torch.channels_last, True, False),
         ("ours bf16, batch 512", "bf16", our_step, torch.channels_last, True, False),
         ("ours float32, again", "float32", our_step, torch.channels_last, True, False),
     ]
     for label, format_name, step, layout, formats, profiled in plan:
         with tried("steps", label):
-            recipe = recipe_of(precision=FORMATS[format_name])
+            recipe = recipe_of(**FORMATS[format_name])
             if "512" in label:
                 recipe = replace(recipe, batch_size=32 if OPT.tiny else 512)
-            torch.backends.cudnn.benchmark = "benchmark" in label
-            try:
-                medians[label] = measured_step("steps", label, recipe, data, step, layout, formats, profiled=profiled)
-            finally:
-                torch.backends.cudnn.benchmark = False
+            medians[label] = measured_step("steps", label, recipe, data, step, layout, formats, profiled=profiled)
     base = medians.get("published order, NCHW, torch's defaults (tf32 convolutions)")
     if base:
         say(
@@ -550,7 +548,7 @@ def syncs() -> None:
     if not cuda():
         say("syncs", "left out", reason="the CPU has nothing to wait for")
         return
-    recipe, data = recipe_of(precision=FORMATS["bf16"]), synthetic(128 * 4, 256)
+    recipe, data = recipe_of(**FORMATS["bf16"]), synthetic(128 * 4, 256)
     state = loop.initial_state(recipe, data)
     noise = torch.Generator(device=DEVICE).manual_seed(1)
 
@@ -604,125 +602,31 @@ def fooled_labels(model: nn.Module, data: Data) -> Split:
     return Split(pool, split.indices, labels, split.images)
 
 
-def batches_on_device(split, batch_size, order, augmentation=None, drawn=None):
-    """`data.batches` with order and draws copied to the device once per epoch: no copy, hence no wait, per step."""
-    from hcpr_tune.training.data.augmentation import Draws, augment, draw
-
-    device = split.labels.device
-    shuffled = torch.randperm(len(split), generator=order).to(device)
-    draws = draw(augmentation, len(split), drawn) if augmentation is not None and drawn is not None else None
-    if draws is not None:
-        draws = Draws(draws.rows.to(device), draws.columns.to(device), draws.flipped.to(device), draws.padding)
-    for chosen in shuffled.split(batch_size):
-        if len(chosen) > 1:
-            yield augment(split.to_unit(split.images[chosen]), draws, chosen), split.labels[chosen]
-
-
 def epoch() -> None:
     count = 64 if OPT.tiny else 128 * 40 + 72
     data = synthetic(count, 128)
+    small = synthetic(64 if OPT.tiny else 128 * 10 + 72, 128)
     for format_name in ("float32", "tf32", "bf16") if not OPT.tiny else ("float32",):
-        for kind in ("as it is", "indices on the device"):
-            with tried("epoch", f"{format_name}, {kind}"):
-                recipe = recipe_of(
-                    precision=FORMATS[format_name],
-                    epochs=1000,
-                    evaluation=Evaluation(period=10**6, steps=1, images=16, masking_images=0),
-                )
-                if format_name == "float32":
-                    small = synthetic(64 if OPT.tiny else 128 * 10 + 72, 128)
-                before = loop.batches
-                loop.batches = batches_on_device if kind != "as it is" else before
-                try:
-                    state = loop.initial_state(recipe, data)
-                    seconds = []
-                    for one in loop.train(recipe, small if format_name == "float32" else data, state):
-                        seconds.append(one.seconds_attack + one.seconds_update)
-                        if len(seconds) == 4:
-                            break
-                finally:
-                    loop.batches = before
-                images = one.images
-                say(
-                    "epoch",
-                    f"{format_name}, {kind}",
-                    images=images,
-                    ms_per_image_x128=spread(1e3 * s / images * 128 for s in seconds[1:]),
-                    first_epoch_s=round(seconds[0], 3),
-                    attack_share=round(one.seconds_attack / (one.seconds_attack + one.seconds_update), 3),
-                )
-
-
-class GraphedAttack:
-    """One attack step as a replayed CUDA graph, on a folded copy of the model with weights refreshed per attack."""
-
-    def __init__(self, recipe: Recipe, model: nn.Module, images, labels, compiled: bool = False) -> None:
-        self.recipe, self.model = recipe, model
-        self.method = method_of(recipe)
-        self.pairs = [
-            (f"{n}.{a}" if n else a, f"{n}.{b}" if n else b) for n, m in model.named_modules() for a, b in _foldable(m)
-        ]
-        with evaluating(model):
-            self.folded = fuse_conv_bn(model).requires_grad_(False)
-        self.folded = copy.deepcopy(self.folded).requires_grad_(False)  # with its own head and unfolded rest
-        self.images, self.labels = images.clone(), labels.clone()
-        self.adversarial = images.clone()
-        self.forward = loop.forward_of(recipe, torch.compile(self.folded, dynamic=False) if compiled else self.folded)
-        with torch.no_grad():
-            self.natural = self.forward(self.images).clone()
-        self.objective = self.method.objective(self.natural, self.labels)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._step()
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self._step()
-
-    def _step(self) -> None:
-        settings = self.recipe.attack
-        moved, _ = pgd_step(
-            self.forward,
-            self.adversarial,
-            self.images,
-            self.objective,
-            self.recipe.training_threat,
-            settings.step_size,
-        )
-        self.adversarial.copy_(moved)
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """The folded weights anew, in place: no module is copied."""
-        for conv_name, norm_name in self.pairs:
-            conv, norm, into = (
-                self.model.get_submodule(conv_name),
-                self.model.get_submodule(norm_name),
-                self.folded.get_submodule(conv_name),
+        with tried("epoch", format_name):
+            recipe = recipe_of(
+                **FORMATS[format_name],
+                epochs=1000,
+                evaluation=Evaluation(period=10**6, steps=1, images=16, masking_images=0),
             )
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            into.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
-            shift = norm.bias - norm.running_mean * scale
-            into.bias.copy_(shift if conv.bias is None else shift + conv.bias * scale)
-        done = {n for pair in self.pairs for n in pair}
-        mine = dict(self.folded.state_dict())
-        rest = [k for k in mine if k.rpartition(".")[0] not in done]
-        theirs = self.model.state_dict()
-        for key in rest:
-            mine[key].copy_(theirs[key])
-
-    @torch.no_grad()
-    def run(self, images, labels, start, steps: int):
-        self.refresh()
-        self.images.copy_(images)
-        self.labels.copy_(labels)
-        self.adversarial.copy_(start)
-        self.natural.copy_(self.forward(self.images))
-        for _ in range(steps):
-            self.graph.replay()
-        return self.adversarial
+            on = small if format_name == "float32" else data
+            state, seconds = loop.initial_state(recipe, on), []
+            for one in loop.train(recipe, on, state):
+                seconds.append(one.seconds_attack + one.seconds_update)
+                if len(seconds) == 4:
+                    break
+            say(
+                "epoch",
+                format_name,
+                images=one.images,
+                ms_per_image_x128=spread(1e3 * s / one.images * 128 for s in seconds[1:]),
+                first_epoch_s=round(seconds[0], 3),
+                attack_share=round(one.seconds_attack / (one.seconds_attack + one.seconds_update), 3),
+            )
 
 
 def graph() -> None:
@@ -731,64 +635,46 @@ def graph() -> None:
         return
     data = synthetic(512, 128)
     for format_name in ("bf16", "tf32"):
-        graphed_against_eager("graph", format_name, data, compiled=False)
+        graphed_against_eager(format_name, data)
 
 
-def graphed_against_eager(section: str, format_name: str, data: Data, compiled: bool) -> None:
-    label = f"attack as a graph, {format_name}{', compiled' if compiled else ''}"
-    with tried(section, label):
-        recipe = recipe_of(precision=FORMATS[format_name])
+def graphed_against_eager(format_name: str, data: Data) -> None:
+    """The attack as a training runs it, with a CUDA graph, against the same without one."""
+    with tried("graph", f"attack, {format_name}"):
+        recipe = recipe_of(**FORMATS[format_name])
         with loop.number_formats(recipe, DEVICE):
             state = loop.initial_state(recipe, data)
             images, labels = batch_of(data, recipe)
-            noise = torch.Generator(device=DEVICE).manual_seed(1)
             for _ in range(2):
-                our_step(recipe, state, images, labels, noise)
+                our_step(recipe, state, images, labels, torch.Generator(device=DEVICE).manual_seed(1))
             method, now = method_of(recipe), loop.EpochSettings.of(recipe, 1)
-            began = time.perf_counter()
-            graphed = GraphedAttack(recipe, state.model, images, labels, compiled)
-            wait()
-            ready = time.perf_counter() - began
+            found, ready, times = {}, {}, {}
+            for kind in ("eager", "graph"):
+                maximise = inner.InnerMaximisation(recipe, method, state.model, None)
+                maximise._graphed = kind == "graph"
 
-            def seeded():
-                return torch.Generator(device=DEVICE).manual_seed(7)
+                def attacked(maximise=maximise):
+                    noise = torch.Generator(device=DEVICE).manual_seed(7)
+                    return maximise(images, labels, now.attack_steps, noise)
 
-            eager = loop.attack(recipe, method, state, images, labels, now.attack_steps, seeded())
-            start = images + recipe.attack.initial_noise * torch.randn(images.shape, generator=seeded(), device=DEVICE)
-            replayed = graphed.run(images, labels, start, now.attack_steps).clone()
-            difference = (eager - replayed).abs()
-            ours, host = timed(
-                lambda: loop.attack(recipe, method, state, images, labels, now.attack_steps, noise), 12, 4
-            )
-            theirs, theirs_host = timed(lambda: graphed.run(images, labels, start, now.attack_steps), 12, 4)
-
-            def loss(x):
-                return float(
-                    pair_consistency(
-                        graphed.natural,
-                        graphed.forward(x),
-                        recipe.hcpr.scale,
-                        recipe.hcpr.kl_weight,
-                        recipe.hcpr.square_weight,
-                    ).mean()
-                )
-
-            with torch.no_grad():
-                reached = {"eager": loss(eager), "graph": loss(replayed)}
+                began = time.perf_counter()
+                attacked()
+                wait()
+                ready[kind] = round(time.perf_counter() - began, 2)
+                found[kind] = attacked()
+                times[kind] = timed(attacked, 12, 4)
+            difference = (found["eager"] - found["graph"]).abs()
             say(
-                section,
-                label,
-                attack_ms_eager=spread(ours),
-                host_ms_eager=spread(host),
-                attack_ms_graph=spread(theirs),
-                host_ms_graph=spread(theirs_host),
-                ready_s=round(ready, 2),
+                "graph",
+                f"attack, {format_name}",
+                ms={kind: spread(whole) for kind, (whole, _) in times.items()},
+                host_ms={kind: spread(host) for kind, (_, host) in times.items()},
+                ready_s=ready,
                 equal_bits=bool((difference == 0).all()),
                 share_of_pixels_that_differ=float((difference > 1e-6).float().mean()),
-                objective_reached=reached,
             )
-            refresh, _ = timed(graphed.refresh, 7, 2)
-            say(section, f"{label}: refresh of the folded weights, ms", **spread(refresh))
+            refresh, _ = timed(FoldedCopy(state.model, torch.bfloat16).refresh, 7, 2)
+            say("graph", f"{format_name}: refresh of the folded weights, ms", **spread(refresh))
             free()
 
 
@@ -798,14 +684,10 @@ def compiled() -> None:
         say("compiled", "left out", reason="minutes on a small CPU")
         return
     with tried("compiled", "ours bf16+compile"):
-        measured_step(
-            "compiled", "ours bf16+compile", recipe_of(precision=FORMATS["bf16+compile"]), data, profiled=True
-        )
-    if cuda():
-        graphed_against_eager("compiled", "bf16", data, compiled=True)
+        measured_step("compiled", "ours bf16+compile", recipe_of(**FORMATS["bf16+compile"]), data, profiled=True)
     # tf32 set by the new API is what torch 2.9 to 2.13 may refuse to compile under (pytorch issue 166387).
     with tried("compiled", "ours tf32+compile"):
-        measured_step("compiled", "ours tf32+compile", recipe_of(precision=FORMATS["tf32+compile"]), data)
+        measured_step("compiled", "ours tf32+compile", recipe_of(**FORMATS["tf32+compile"]), data)
 
 
 def repeat() -> None:
@@ -827,12 +709,12 @@ def repeat() -> None:
 
     for format_name in ("float32", "tf32", "bf16"):
         for deterministic in (False, True):
-            label = f"{format_name}, cudnn.deterministic={deterministic}"
+            label = f"{format_name}, deterministic={deterministic}"
             with tried("repeat", label):
-                torch.backends.cudnn.deterministic = deterministic
                 try:
                     recipe = recipe_of(
-                        precision=FORMATS[format_name],
+                        precision=FORMATS[format_name]["precision"],
+                        deterministic=deterministic,
                         epochs=2,
                         averaging=Averaging(half_life=0.5),
                         attack=Attack(steps=Schedule(start=3, end=3)),
@@ -857,7 +739,7 @@ def repeat() -> None:
                         seconds=round(seconds, 2),
                     )
                 finally:
-                    torch.backends.cudnn.deterministic = False
+                    free()
     with tried("repeat", "use_deterministic_algorithms"):
         torch.use_deterministic_algorithms(True, warn_only=True)
         try:
@@ -880,7 +762,7 @@ def repeat() -> None:
 def evaluation() -> None:
     count = 64 if OPT.tiny else 2048
     data = synthetic(512, count)
-    recipe = recipe_of(precision=FORMATS["tf32"])
+    recipe = recipe_of(**FORMATS["tf32"])
     state = loop.initial_state(recipe, data)
     noise = torch.Generator(device=DEVICE).manual_seed(1)
     for images, labels in loop.epoch_batches(recipe, data, 1):
@@ -895,10 +777,11 @@ def evaluation() -> None:
             break
         radius *= 0.6 if share < 0.5 else 1.5
     for what, epsilon in (("survivors shrink", radius), ("all survive", 1e-6)):
-        for tf32, size in ((False, 512), (True, 512), (True, 2048)) if not OPT.tiny else ((False, 32),):
-            formats = replace(recipe, precision=Precision(tf32=tf32))
-            with tried("evaluation", f"{what}, batch {size}"), loop.number_formats(formats, DEVICE):
-                settings = Evaluation(steps=20, batch_size=size)
+        for precision, size in (
+            (("float32", 512), ("tf32", 512), ("tf32", 2048)) if not OPT.tiny else (("float32", 32),)
+        ):
+            with tried("evaluation", f"{what}, batch {size}"):
+                settings = Evaluation(steps=20, batch_size=size, precision=precision)
                 model, passes, found = fuse_conv_bn(state.model), [], None
                 for _ in range(2):
                     wait()
@@ -908,7 +791,7 @@ def evaluation() -> None:
                     passes.append(time.perf_counter() - began)
                 say(
                     "evaluation",
-                    f"{'tf32' if tf32 else 'float32'}, {what}, batch {size}",
+                    f"{precision}, {what}, batch {size}",
                     epsilon=epsilon,
                     robust=found.robust_correct,
                     images=count,
@@ -949,7 +832,7 @@ def worker() -> None:
     from hcpr_tune.training import gpu_memory
 
     waited = gpu_memory.claim(DEVICE, OPT.share)
-    recipe, data = recipe_of(precision=FORMATS[OPT.format]), synthetic(512, 128)
+    recipe, data = recipe_of(**FORMATS[OPT.format]), synthetic(512, 128)
     with loop.torch_threads(1), loop.number_formats(recipe, DEVICE):
         state = loop.initial_state(recipe, data)
         images, labels = batch_of(data, recipe)
@@ -1054,7 +937,7 @@ def faults() -> None:
         return
     from hcpr_tune.training import gpu_memory
 
-    recipe, data = recipe_of(precision=FORMATS["bf16"]), synthetic(512, 128)
+    recipe, data = recipe_of(**FORMATS["bf16"]), synthetic(512, 128)
 
     def usable() -> str:
         try:
@@ -1121,7 +1004,7 @@ def wide() -> None:
             measured_step(
                 "wide",
                 f"{name}, {format_name}",
-                recipe_of(name, precision=FORMATS[format_name]),
+                recipe_of(name, **FORMATS[format_name]),
                 data,
                 repeats=6,
                 seconds=4,

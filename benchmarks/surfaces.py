@@ -114,7 +114,7 @@ def surviving(model: Any, split: Any, task: Task, steps: int, restarts: int, rad
 
 def models_of(state: Any) -> Plain:
     """The model itself and its averaged weights, ready to be attacked."""
-    from hcpr_tune.training.models.classifier import fuse_conv_bn
+    from hcpr_tune.training.models.folding import fuse_conv_bn
 
     return {"last": fuse_conv_bn(state.model.eval()), "averaged": fuse_conv_bn(state.averaged.model())}
 

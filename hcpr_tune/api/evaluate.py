@@ -138,8 +138,8 @@ def evaluate_model(model: nn.Module, recipe: Recipe, attack: str, split_name: st
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
-    data = load_data(recipe.task)
-    split = (open_test(recipe.task) if split_name == "test" else data.validation).to(device)
+    data = load_data(recipe.task, device=device)
+    split = open_test(recipe.task, device) if split_name == "test" else data.validation
     settings = replace(recipe.evaluation, images=images)
     with torch_threads(recipe.threads):
         if attack == "autoattack":
@@ -171,7 +171,7 @@ def auto_attack(
     """Standard AutoAttack (Croce and Hein, ICML 2020): APGD on cross-entropy and targeted DLR, targeted FAB, Square."""
     classes, total = len(names), len(positions)
     labels, clean, attacked, heard = [], [], [], dict.fromkeys(filter(None, [replaced_attacks(classes)]))
-    config = CascadeConfig(classes, recipe.evaluation.seed)
+    config = CascadeConfig(classes, recipe.evaluation.seed, precision=recipe.evaluation.precision)
     for chosen in positions.split(recipe.evaluation.batch_size):
         images, of = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
         steps = list(run_cascade(model, images, of, recipe.task.threat, config))

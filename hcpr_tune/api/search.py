@@ -87,7 +87,7 @@ def check_recipe(recipe: Recipe) -> tuple[str, ...]:
         return ()
     from hcpr_tune.training.session import DataShelf, check_trainable
 
-    return check_trainable(recipe, DataShelf())
+    return check_trainable(recipe, DataShelf(on_gpu=False))  # the GPU is for the trials
 
 
 def check_own_methods(spec: StudySpec) -> None:

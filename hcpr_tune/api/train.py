@@ -173,5 +173,6 @@ def _metrics(best: BestRung, recipe: Recipe, data: Data, report: dict[str, Any])
         "model_inputs": model_inputs(data),
         "masking_validation": report.get("masking_validation"),
         "device": report["device"],
+        "precision": report["precision"],
         "threads": recipe.threads,
     }

@@ -245,7 +245,7 @@ class _Evaluation:
 
         folder, spec, history = study
         if self._request.name is None:
-            return given_plan(spec, others[0], self._request.test)
+            return given_plan(spec, history, others[0], self._request.test)
         try:
             return full_plan(spec, history, self._request.test, others)
         except InputError as error:

@@ -77,6 +77,7 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         except StorageError as error:
             text = written({"end": {"status": UNWRITABLE, "reason": clean(str(error))}})
         except Exception as error:
+            end_if_broken(error, self._name)
             text = written(failed(why_failed(error), traceback_of(error)))
         report: Report = json.loads(text)
         if "end" in report:
@@ -100,6 +101,9 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         if "torch" in sys.modules:
             from hcpr_tune.training import gpu_memory
 
+            if "torch._dynamo" in sys.modules:
+                # A limit on compilations counts over jobs, and beyond it torch would run them uncompiled.
+                sys.modules["torch._dynamo"].reset()
             gpu_memory.release()
 
     def _carry_out(self, order: Order) -> Iterator[Report]:
@@ -139,6 +143,17 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         self._shelf = self._shelf or DataShelf(on_gpu=order["gpus"] > 0, cache=node_folder())
         gpu_memory.claim(self._shelf.device, order["gpus"])
         return recipe_from_plain(order["recipe"], "the job's recipe"), self._shelf
+
+
+def end_if_broken(error: Exception, job: str) -> None:
+    """End this process if its CUDA context is broken: in it every later job would fail. The job goes on in another."""
+    if "torch" not in sys.modules:
+        return
+    from hcpr_tune.training.cuda_context import broken
+
+    if reason := broken(error):
+        log(f"{job}: {reason}; this process ends, and the job goes on in another")
+        os._exit(1)  # an ordinary exit would wait for the GPU
 
 
 def written(report: Report) -> str:

@@ -65,7 +65,7 @@ class VerdictJob(TrainJob):
         chunk = chunk_of(positions, order["chunk_size"], order["chunk"])
         images, labels = split.fetch(chunk), split.labels[chunk.to(split.labels.device)]
         begun = None if order["begun"] is None else Step(order["begun"]["attack"], tuple(order["begun"]["classes"]))
-        config = CascadeConfig(data.classes, recipe.evaluation.seed, order["cascade"])
+        config = CascadeConfig(data.classes, recipe.evaluation.seed, order["cascade"], recipe.evaluation.precision)
         steps = run_cascade(model, images, labels, recipe.task.threat, config, begun)
         # The number of threads affects results; it is the same for training and evaluation.
         for step in threaded(steps, recipe.threads):
@@ -107,7 +107,7 @@ class VerdictJob(TrainJob):
                 labels = data.validation.labels[chunk.to(data.validation.labels.device)]
                 left = torch.tensor(order["survive"], device=labels.device)
                 images = data.validation.fetch(chunk)
-                config = CascadeConfig(data.classes, recipe.evaluation.seed)
+                config = CascadeConfig(data.classes, recipe.evaluation.seed, precision=recipe.evaluation.precision)
                 found["broken"] = transfer(model, other, images[left], labels[left], recipe.task.threat, config)
                 found["images"] = len(chunk)
         yield {"checks": found, "end": {"status": REACHED, "reason": ""}}
@@ -118,7 +118,7 @@ def _split(name: str, recipe: Recipe, data: Data) -> Split:
         return data.validation
     from hcpr_tune.training.data.heldout import open_test
 
-    return open_test(recipe.task).to(data.validation.labels.device)
+    return open_test(recipe.task, data.validation.labels.device)
 
 
 def _model(store: str, weights: Weights, recipe: Recipe, data: Data, device: torch.device) -> nn.Module:

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import torch
 
+from hcpr_tune.errors import InputError
+
 ENOUGH = 0.9
 """A job starts once this fraction of its share is free: contexts and drivers take some of the memory."""
 
 PATIENCE = 60.0
 """Seconds to wait for memory. After that the job starts anyway: its cap, not the wait, protects the others."""
+
+CONTEXT_BYTES = 640 * 2**20
+"""What a process's context takes of the GPU's memory beyond what torch allocates: half a gigabyte and more."""
 
 INTERVAL = 0.5
 """Seconds between two checks of the free memory."""
@@ -44,15 +49,26 @@ def claim(device: torch.device, share: float) -> float:
 
 
 def cap(share: float, device: torch.device) -> None:
-    """Cap this process at `share` of a CUDA device's memory; 1 or more lifts an earlier cap.
+    """Cap this process at `share` of a CUDA device's memory, its context included; 1 or more lifts an earlier cap.
 
-    Does nothing on other devices. The cap covers what torch allocates; the process's CUDA context comes on top.
-    Raises `ValueError` unless `share` is above 0.
+    Does nothing on other devices. Raises `ValueError` unless `share` is above 0, and `InputError` if it has no room for
+    more than the context.
     """
     if device.type != "cuda":
         return
     index = torch.cuda.current_device() if device.index is None else device.index
-    torch.cuda.set_per_process_memory_fraction(_of_one_gpu(share), index)
+    fraction = _of_one_gpu(share)
+    if fraction < 1:
+        # The cap covers what torch allocates.
+        total = _free_and_total(torch.device("cuda", index))[1]
+        room = fraction * total - CONTEXT_BYTES
+        if room <= 0:
+            raise InputError(
+                f"resources.gpus_per_trial must leave a trial more than the {CONTEXT_BYTES / 2**30:.2f} GB that CUDA"
+                f" itself takes in each process, got {share:g} of {total / 2**30:.1f} GB; raise it"
+            )
+        fraction = room / total
+    torch.cuda.set_per_process_memory_fraction(fraction, index)
 
 
 def wait_for_room(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import platform
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,15 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from hcpr_tune.common.seeds import derive_seed
-from hcpr_tune.errors import Diverged
+from hcpr_tune.errors import Diverged, InputError
 from hcpr_tune.training.attacks.evaluation import Accuracies, Masking, evaluate, masking
-from hcpr_tune.training.attacks.pgd import Classifier, evaluating, pgd, random_start
+from hcpr_tune.training.attacks.inner import InnerMaximisation
+from hcpr_tune.training.attacks.pgd import Classifier
 from hcpr_tune.training.data.dataset import Data, batches
+from hcpr_tune.training.formats import convolution_choice, format_of, forward_in, number_format
 from hcpr_tune.training.methods.method import Method, method_of
 from hcpr_tune.training.methods.schedules import at_epoch, attack_steps, learning_rate
 from hcpr_tune.training.methods.weight_perturbation import perturbed
 from hcpr_tune.training.models.averaging import Averaged
-from hcpr_tune.training.models.classifier import build_model, fuse_conv_bn, normalise_head
+from hcpr_tune.training.models.classifier import build_model, normalise_head
+from hcpr_tune.training.models.folding import fuse_conv_bn
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.training.seeds import generator
 
@@ -61,6 +67,8 @@ class TrainingState:
     epoch: int
     compiled: Classifier | None = None
     """The compiled model, if the recipe asks for one; it shares the model's weights."""
+    attacker: InnerMaximisation | None = None
+    """Made at the first attack; it holds the CUDA graph."""
 
     def scored_model(self) -> nn.Module:
         """The model that is evaluated and saved: the averaged one if averaging is on."""
@@ -99,8 +107,29 @@ def initial_state(recipe: Recipe, data: Data) -> TrainingState:
     averaged = None
     if recipe.averaging.half_life:
         averaged = Averaged(model, recipe.averaging.half_life, math.ceil(len(data.train) / recipe.batch_size))
-    compiled: Classifier | None = torch.compile(model) if recipe.precision.compile else None
+    compiled = compile_model(model, recipe.threads) if recipe.compile else None
     return TrainingState(model, optimiser, averaged, epoch=0, compiled=compiled)
+
+
+COMPILERS = ("c++", "g++", "clang++", "gcc", "clang", "cl")
+
+
+def compile_model(model: nn.Module, threads: int) -> Classifier:
+    """The compiled model, which is compiled when it is first called, by as many processes as it has threads.
+
+    Raises `InputError` if there is no C++ compiler, which torch would say in pages, and not before the first batch.
+    """
+    named = [name for name in (os.environ.get("CXX"), os.environ.get("CC")) if name]
+    if not any(shutil.which(name) for name in (*named, *COMPILERS)):
+        raise InputError(
+            f"compile = true needs a C++ compiler, and {platform.node()} has none of {', '.join(COMPILERS)}; install"
+            " one, name it in CXX, or set compile = false"
+        )
+    from torch._inductor import config
+
+    config.compile_threads = threads  # by default up to 32 processes for each worker
+    compiled: Classifier = torch.compile(model, dynamic=False)
+    return compiled
 
 
 @contextmanager
@@ -154,20 +183,9 @@ def train(recipe: Recipe, data: Data, state: TrainingState) -> Iterator[Epoch]:
 
 @contextmanager
 def number_formats(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """On a GPU, switch TensorFloat-32 on or off as the recipe says, inside the block."""
-    if device.type != "cuda":
+    """Torch's switches for the recipe's training on a device, inside the block."""
+    with number_format(format_of(recipe.precision, device)), convolution_choice(recipe.deterministic):
         yield
-        return
-    cudnn: Any = torch.backends.cudnn  # torch's type stubs lack `conv`
-    places = (torch.backends.cuda.matmul, cudnn.conv)
-    before = [place.fp32_precision for place in places]
-    for place in places:
-        place.fp32_precision = "tf32" if recipe.precision.tf32 else "ieee"
-    try:
-        yield
-    finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
 
 
 @dataclass(frozen=True)
@@ -260,7 +278,7 @@ def epoch_batches(recipe: Recipe, data: Data, epoch: int) -> Iterator[tuple[Tens
 
 
 def measure(recipe: Recipe, data: Data, state: TrainingState) -> tuple[Accuracies | None, Masking | None]:
-    """Evaluate the scored model on validation, in float32; check for masked gradients after the last epoch."""
+    """Evaluate the scored model on validation; check for masked gradients after the last epoch."""
     if state.epoch not in recipe.rung_epochs and state.epoch % recipe.evaluation.period:
         return None, None
     model = fuse_conv_bn(state.scored_model())
@@ -268,23 +286,6 @@ def measure(recipe: Recipe, data: Data, state: TrainingState) -> tuple[Accuracie
     validation = evaluate(model, data.validation, recipe.task, settings, data.classes)
     last = state.epoch == recipe.last_epoch
     return validation, masking(model, data.validation, recipe.task, recipe.evaluation) if last else None
-
-
-def forward_precision(recipe: Recipe, device: torch.device) -> Any:
-    """bfloat16 convolutions if the recipe asks for them, on a GPU only; the head and the losses stay in float32."""
-    if recipe.precision.bfloat16 and device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
-
-
-def forward_of(recipe: Recipe, model: Classifier) -> Classifier:
-    """The model's forward pass in the recipe's precision; logits are float32 or wider."""
-
-    def forward(images: Tensor) -> Tensor:
-        with forward_precision(recipe, images.device):
-            return model(images)
-
-    return forward
 
 
 def attack(
@@ -296,21 +297,10 @@ def attack(
     steps: int,
     noise: torch.Generator,
 ) -> Tensor:
-    """Adversarial copies of `images` that maximise the method's objective, from a random start.
-
-    The natural logits do not change during the attack: if the objective needs them, they are computed once, without a
-    graph. The model is in eval mode, without parameter gradients. The attack runs on the compiled model, if there is
-    one, else on a copy of the model with batch normalisation folded into its convolutions.
-    """
-    threat, config = recipe.training_threat, recipe.attack.pgd(steps)
-    with evaluating(state.model):
-        forward = forward_of(recipe, fuse_conv_bn(state.model) if state.compiled is None else state.compiled)
-        natural = None
-        if method.spec.attack_uses_natural:
-            with torch.no_grad():
-                natural = forward(images)
-        start = random_start(images, threat, config, noise)
-        return pgd(forward, images, method.objective(natural, labels), threat, config, start)
+    """Adversarial copies of `images` (see `InnerMaximisation`)."""
+    if state.attacker is None or state.attacker.recipe is not recipe:
+        state.attacker = InnerMaximisation(recipe, method, state.model, state.compiled)
+    return state.attacker(images, labels, steps, noise)
 
 
 def update(
@@ -329,7 +319,9 @@ def update(
     """
     model = state.model
     model.train()
-    forward = forward_of(recipe, model if state.compiled is None else state.compiled)
+    # A last, shorter batch would be compiled once more.
+    compiled = state.compiled if len(images) == recipe.batch_size else None
+    forward = forward_in(format_of(recipe.precision, images.device), model if compiled is None else compiled)
 
     def means() -> tuple[Tensor, Tensor]:
         natural = forward(images) if method.spec.uses_natural else None

@@ -22,7 +22,7 @@ from hcpr_tune.training.loop import (
     update,
 )
 from hcpr_tune.training.methods.method import method_of
-from hcpr_tune.training.models.classifier import fuse_conv_bn
+from hcpr_tune.training.models.folding import fuse_conv_bn
 from hcpr_tune.training.recipe import Recipe
 from hcpr_tune.training.seeds import generator
 from hcpr_tune.training.session import DataShelf

@@ -41,6 +41,10 @@ SPANS = ("trial", "segment")
 LR_MODES = ("single", "annealed", "restarted")
 RETURNS = ("keep", "reset")
 LR_SHAPES = ("steps", "cosine", "cyclic")
+FLOAT32, TF32, BFLOAT16, AUTO = "float32", "tf32", "bfloat16", "auto"
+PRECISIONS = (FLOAT32, TF32, BFLOAT16, AUTO)
+SCORING_PRECISIONS = (FLOAT32, TF32)
+"""In bfloat16 many logits are equal, and an attack's margin is often exactly 0."""
 
 MOST_EPOCHS = 1_000_000
 FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -292,19 +296,6 @@ class WeightPerturbation(Settings):
 
 
 @dataclass(frozen=True)
-class Precision(Settings):
-    """Number formats. On the CPU, training always runs in float32."""
-
-    bfloat16: bool = setting(
-        False,
-        "On a GPU: convolutions in bfloat16, and the gradients through them, the attack's too; head and losses stay in"
-        " float32.",
-    )
-    tf32: bool = setting(False, "On a GPU: TensorFloat-32 in float32 convolutions and matrix products.")
-    compile: bool = setting(False, "Compile the model's forward pass with torch.compile.")
-
-
-@dataclass(frozen=True)
 class Evaluation(Settings):
     """Robust accuracy on validation: PGD on the margin from a random start, with radius `task.epsilon`."""
 
@@ -326,6 +317,9 @@ class Evaluation(Settings):
     seed: int = setting(0, "Seed of the random starts: one fixed start per image and restart.", at_least=0)
     period: int = setting(1, "Epochs between evaluations; the end of a segment is always evaluated.", at_least=1)
     batch_size: int = setting(512, "Images per batch.", at_least=1, at_most=1_000_000)
+    precision: str = setting(
+        FLOAT32, "Number format of everything that scores a model, on a GPU.", choices=SCORING_PRECISIONS
+    )
     masking_images: int = setting(
         128, "Images for the gradient masking check after the last epoch; 0: none.", at_least=0
     )
@@ -369,7 +363,17 @@ class Recipe(Settings):
     lr_schedule: LrSchedule = setting(LrSchedule(), "The learning rate's schedule.")
     averaging: Averaging = setting(Averaging(), "Averaged weights.")
     weight_perturbation: WeightPerturbation = setting(WeightPerturbation(), "Adversarial weight perturbation.")
-    precision: Precision = setting(Precision(), "Number formats.")
+    precision: str = setting(
+        AUTO,
+        "Number format of the training on a GPU; on a CPU it is always float32. bfloat16: convolutions, the attack's"
+        " too, in bfloat16, TensorFloat-32 elsewhere; weights, head, losses and optimiser stay in float32. tf32:"
+        " TensorFloat-32 in convolutions and matrix products. auto: bfloat16 on GPUs that have it, else float32.",
+        choices=PRECISIONS,
+    )
+    deterministic: bool = setting(
+        False, "On a GPU: only algorithms that give the same bits each time, which are slower. On a CPU all do."
+    )
+    compile: bool = setting(False, "Compile the model's forward pass with torch.compile; needs a C++ compiler.")
     evaluation: Evaluation = setting(Evaluation(), "How robust accuracy is measured.")
 
     def check_together(self) -> None:

@@ -19,9 +19,11 @@ from hcpr_tune.common.text import named
 from hcpr_tune.errors import StorageError
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.attacks.examples import examples_png
+from hcpr_tune.training.cuda_context import broken
 from hcpr_tune.training.data.dataset import Data, load_data
 from hcpr_tune.training.data.node_cache import NodeCache
 from hcpr_tune.training.data.sources import check_test_part
+from hcpr_tune.training.formats import format_of
 from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, torch_threads, train
 from hcpr_tune.training.methods.method import method_of
 from hcpr_tune.training.plugins import guarded
@@ -44,7 +46,7 @@ class DataShelf:
     def get(self, task: Task) -> Data:
         if self._kept is None or self._kept[0] != task:
             self._kept = None
-            self._kept = task, load_data(task, self._cache).to(self.device)
+            self._kept = task, load_data(task, self._cache, device=self.device)
         return self._kept[1]
 
 
@@ -93,6 +95,7 @@ def train_segment(
     for epoch in train(recipe, data, state):
         saving = time.perf_counter()
         report = _report(epoch, shelf.device, startup) | {"recipe": recipe_name}
+        report |= {"precision": format_of(recipe.precision, shelf.device)}
         reports.append(report)
         examples, trouble = _examples(recipe, data, state) if epoch.is_rung else (b"", "")
         # Recorded, so that the reason for a missing picture can be found.
@@ -128,6 +131,8 @@ def _examples(recipe: Recipe, data: Data, state: TrainingState) -> tuple[bytes, 
         with guarded():
             return examples_png(recipe, data, state), ""
     except Exception as error:
+        if broken(error):
+            raise
         return b"", named(error)
 
 

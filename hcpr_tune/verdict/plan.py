@@ -184,7 +184,7 @@ def full_plan(study: StudySpec, history: History, test: bool, others: Sequence[C
     """
     settings = study.settings.verdict
     candidates = (*finalists(study, history, settings.finalists), published(study, history), *others)
-    plan = _plan(study, candidates)
+    plan = _plan(study, history, candidates)
     return replace(
         plan,
         other_seeds=min(settings.other_seeds, settings.seeds),
@@ -194,7 +194,7 @@ def full_plan(study: StudySpec, history: History, test: bool, others: Sequence[C
     )
 
 
-def _plan(study: StudySpec, candidates: tuple[Candidate, ...]) -> Plan:
+def _plan(study: StudySpec, history: History, candidates: tuple[Candidate, ...]) -> Plan:
     settings = study.settings.verdict
     return Plan(
         candidates,
@@ -204,14 +204,23 @@ def _plan(study: StudySpec, candidates: tuple[Candidate, ...]) -> Plan:
         first_seed=study.settings.seed + 1,
         images=settings.images,
         test_images=settings.test_images,
-        chunk=settings.chunk,
+        chunk=_chunk(history) if settings.chunk == "auto" else settings.chunk,
         worker_deaths=study.settings.resources.worker_deaths,
     )
 
 
-def given_plan(study: StudySpec, given: Candidate, test: bool) -> Plan:
+CHUNK_ON_CPU, CHUNK_ON_GPU = 100, 500
+
+
+def _chunk(history: History) -> int:
+    """As many images at once as suit what the search trained on, whoever attacks them: chunks are told apart by it."""
+    devices = {event["device"] for trial in history.trials.values() for event in trial.epochs.values()}
+    return CHUNK_ON_GPU if devices - {"cpu"} else CHUNK_ON_CPU
+
+
+def given_plan(study: StudySpec, history: History, given: Candidate, test: bool) -> Plan:
     """The plan for an external model alone."""
-    return replace(_plan(study, (replace(given, role="given"),)), test=test)
+    return replace(_plan(study, history, (replace(given, role="given"),)), test=test)
 
 
 ENDING_SECONDS = 5.0
@@ -239,7 +248,7 @@ def small_plan(study: StudySpec, history: History) -> Plan | str:
     sized = size_verdict(speed, work, max(1, history.workers), seconds)
     if isinstance(sized, str):
         return f"{sized} (verdict.seconds_at_end)"
-    plan = replace(_plan(study, candidates), seeds=sized.seeds, other_seeds=sized.seeds, chunk=sized.chunk)
+    plan = replace(_plan(study, history, candidates), seeds=sized.seeds, other_seeds=sized.seeds, chunk=sized.chunk)
     return replace(plan, search_seeds=seeds, cascade=sized.cascade, size="small", seconds=seconds)
 
 

@@ -324,6 +324,21 @@ def test_out_of_memory_in_one_trial_ends_that_trial_with_its_reason(fault_round,
     assert len(rows) == 6
 
 
+def test_a_process_with_a_broken_cuda_context_ends_and_its_job_goes_on_in_another(fault_round, tmp_path, monkeypatch):
+    with_method(tmp_path, "broken_context")
+    monkeypatch.setenv("BROKEN_ONCE", str(tmp_path / "broken"))
+    one = ("--set", "resources.workers=1", "--set", "sampler.name='random'")
+    done = launched(tmp_path, "--space", "small.toml", "--name", "once", "--trials", "3", "--trust", *one)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "broken").exists()
+    events = record_of(tmp_path, "once")
+    ends = [event["status"] for event in events if event["event"] == "job_end"]
+    assert set(ends) == {"worker died", "reached"}
+    assert ends.count("worker died") == 1
+    assert {row["status"] for row in table(tmp_path / "results" / "once" / "trials.csv")} <= {"completed", "stopped"}
+    assert len({event["worker"] for event in epochs_in(events)}) == 1, "the first process never got to an epoch"
+
+
 def test_a_space_in_which_the_first_trials_all_fail_for_one_reason_ends_with_that_reason(fault_round, tmp_path):
     space = with_method(tmp_path, "no_layer")
     done = search(tmp_path, "--space", str(space), "--name", "hopeless", "--trials", "40")

@@ -180,8 +180,8 @@ def test_the_first_node_is_waited_for():
 
 
 def test_cpus_and_gpus_must_be_on_one_node():
-    with pytest.raises(InputError, match="no node has 8 CPUs and 4 GPUs at once"):
-        allot(Resources(cpus_per_trial=8.0, gpus_per_trial=4.0), Cluster("", NODES), "here")
+    with pytest.raises(InputError, match="no node has 16 CPUs and 1 GPUs at once"):
+        allot(Resources(cpus_per_trial=16.0, gpus_per_trial=1.0), Cluster("", NODES), "here")
     assert allot(replace(Resources(), workers=2), Cluster("", NODES), "here") == Share(2, 1.0, 1.0)
 
 

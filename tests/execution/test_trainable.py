@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,6 +53,14 @@ def test_the_next_job_on_the_same_process_goes_on_from_the_checkpoint(job):
     steps(worker)
     assert worker.reset_config({"job": json.dumps({**job, "start": 2, "end": 4})})
     assert [report["epoch"]["epoch"] for report in steps(worker)] == [3, 4]
+
+
+def test_what_torch_compiled_for_a_job_is_forgotten_at_its_end(job, monkeypatch):
+    # Else its limit on compilations would be reached after some jobs, and the next ones run uncompiled.
+    resets = []
+    monkeypatch.setitem(sys.modules, "torch._dynamo", SimpleNamespace(reset=lambda: resets.append(1)))
+    steps(TrainJob({"job": json.dumps(job)}))
+    assert resets == [1]
 
 
 def test_an_epoch_that_was_saved_but_not_reported_is_reported_first(job):

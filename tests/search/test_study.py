@@ -197,6 +197,10 @@ BAD = {
         "resources.gpus_per_trial='all'",
         'resources.gpus_per_trial must be a number or "auto", got "all"; the default is "auto"',
     ),
+    "two GPUs": (
+        "resources.gpus_per_trial=2",
+        "resources.gpus_per_trial must be at most 1, got 2: a trial trains on one GPU; set it to 1, and the others",
+    ),
     "both weights 0 in the space": (
         "search.hcpr={kl_weight={choices=[0.0,1.2]},square_weight={choices=[0.0,6.0]}}",
         "search.hcpr.kl_weight at 0.0 with search.hcpr.square_weight at 0.0 is not a valid recipe",

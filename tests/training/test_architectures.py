@@ -8,8 +8,9 @@ from torch import nn
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.models.architectures import CosineHead
-from hcpr_tune.training.models.classifier import build_model, fuse_conv_bn, normalise_head
+from hcpr_tune.training.models.classifier import build_model, normalise_head
 from hcpr_tune.training.models.export import load_model
+from hcpr_tune.training.models.folding import fuse_conv_bn
 from hcpr_tune.training.recipe import Model
 
 PUBLISHED_MILLIONS = {

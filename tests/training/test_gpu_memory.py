@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from hcpr_tune.errors import InputError
 from hcpr_tune.training import gpu_memory
-from hcpr_tune.training.gpu_memory import ENOUGH, cap, claim, out_of_memory, release, wait_for_room
+from hcpr_tune.training.gpu_memory import CONTEXT_BYTES, ENOUGH, cap, claim, out_of_memory, release, wait_for_room
 
 GB = 10**9
+OF_CONTEXT = CONTEXT_BYTES / (80 * GB)
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
 
@@ -111,8 +113,8 @@ class FakeGpu:
 @pytest.mark.parametrize(
     ("share", "device", "expected"),
     [
-        (0.25, "cuda", (0.25, 3)),
-        (0.5, "cuda:1", (0.5, 1)),
+        (0.25, "cuda", (pytest.approx(0.25 - OF_CONTEXT), 3)),
+        (0.5, "cuda:1", (pytest.approx(0.5 - OF_CONTEXT), 1)),
         (1, "cuda", (1.0, 3)),
         (2.0, "cuda:0", (1.0, 0)),
     ],
@@ -123,14 +125,20 @@ def test_the_cap_is_the_share(monkeypatch, share, device, expected):
     assert gpu.done == [expected]
 
 
+def test_a_share_without_room_for_more_than_the_context_is_refused(monkeypatch):
+    FakeGpu(monkeypatch, 80 * GB)
+    with pytest.raises(InputError, match=r"more than the 0.62 GB that CUDA itself takes .*, got 0.005 of 74.5 GB"):
+        cap(0.005, GPU)
+
+
 def test_the_first_claim_waits_and_caps_and_later_ones_cap(monkeypatch):
     gpu = FakeGpu(monkeypatch, 10 * GB, 39 * GB)
     assert claim(GPU, 0.5) >= 0
-    assert gpu.done == ["slept", (0.5, 3)]
+    assert gpu.done == ["slept", (pytest.approx(0.5 - OF_CONTEXT), 3)]
     # By now this process has filled its share: it must not wait for itself.
     gpu.free, gpu.done = [0], []
     assert claim(GPU, 0.25) == 0
-    assert gpu.done == [(0.25, 3)]
+    assert gpu.done == [(pytest.approx(0.25 - OF_CONTEXT), 3)]
 
 
 def test_a_gpu_too_full_for_a_context_is_waited_for(monkeypatch):

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hcpr_tune.errors import Diverged
+from hcpr_tune.errors import Diverged, InputError
 from hcpr_tune.training.data.dataset import Data, Split
 from hcpr_tune.training.loop import Epoch, TrainingState, initial_state, train
 from hcpr_tune.training.methods.schedules import at_epoch, learning_rate
-from hcpr_tune.training.recipe import Precision, Recipe, Schedule
+from hcpr_tune.training.recipe import Recipe, Schedule
 
 
 def tensors(state: TrainingState) -> dict[str, Tensor]:
@@ -228,11 +228,38 @@ def test_a_compiled_model_trains_as_the_plain_one(tiny_recipe, digits, monkeypat
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     recipe = replace(tiny_recipe, epochs=2, segment_ends=())
     _, plain = run(recipe, digits)
-    state, compiled = run(replace(recipe, precision=Precision(compile=True)), digits)
+    state, compiled = run(replace(recipe, compile=True), digits)
     assert state.compiled is not None
     # The plain attack folds batch normalisation: equal to rounding, which the sign of a step spreads.
     assert compiled[0].loss == pytest.approx(plain[0].loss, rel=0.01)
     assert "_orig_mod" not in "".join(state.state_dict()["model"])
+
+
+def test_a_last_shorter_batch_is_not_compiled_once_more(tiny_recipe, digits, monkeypatch):
+    shapes = []
+
+    def compiled(model, **options):
+        assert options == {"dynamic": False}
+
+        def forward(images):
+            shapes.append(tuple(images.shape))
+            return model(images)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    recipe = replace(tiny_recipe, epochs=1, segment_ends=(), compile=True)
+    assert len(digits.train) % recipe.batch_size
+    run(recipe, digits)
+    assert set(shapes) == {(recipe.batch_size, 1, 8, 8)}
+
+
+def test_without_a_compiler_compiling_is_refused_at_once(tiny_recipe, digits, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(InputError, match=r"^compile = true needs a C\+\+ compiler, and .* or set compile = false$"):
+        initial_state(replace(tiny_recipe, compile=True), digits)
 
 
 def test_the_margin_is_aimed_at_single_classes_after_the_last_epoch_alone(trained, tiny_recipe, digits):

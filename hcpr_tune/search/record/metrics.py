@@ -101,6 +101,7 @@ class BestMetrics(TrialMetrics, Pairs):
     split_index_hashes: dict[str, str]
     model_inputs: ModelInputs | dict[str, object]
     device: str
+    precision: str
     threads: int
     versions: dict[str, str]
 
@@ -271,6 +272,7 @@ def best_metrics(study: StudySpec, history: History) -> BestMetrics:
         "split_index_hashes": history.splits,
         "model_inputs": history.model_inputs or {},
         "device": at_score["device"],
+        "precision": at_score.get("precision", ""),
         "threads": study.recipe.threads,
         "versions": history.versions,
     }

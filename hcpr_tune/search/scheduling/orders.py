@@ -168,6 +168,7 @@ class EpochReport(TypedDict):
     attack_steps: NotRequired[int]
     images: NotRequired[int]
     device: NotRequired[str]
+    precision: NotRequired[str]
     robust_correct_validation: NotRequired[int | float]
     clean_correct_validation: NotRequired[int | float]
     total_validation: NotRequired[int]

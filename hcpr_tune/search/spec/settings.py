@@ -133,7 +133,7 @@ class Resources(Settings):
 
     cpus_per_trial: float = setting(1.0, "CPU cores per trial; torch gets as many threads.", above=0, at_most=1024)
     gpus_per_trial: float | Literal["auto"] = setting(
-        "auto", "GPUs per trial; auto: 1 if there are GPUs, else 0.", at_least=0
+        "auto", "GPUs per trial, or a share of one; auto: 1 if there are GPUs, else 0.", at_least=0
     )
     workers: int = setting(
         0,
@@ -150,6 +150,13 @@ class Resources(Settings):
     worker_deaths: int = setting(
         3, "How often a job is restarted from its last checkpoint after its process or node died.", at_least=0
     )
+
+    def check_together(self) -> None:
+        if self.gpus_per_trial != "auto" and self.gpus_per_trial > 1:
+            raise InputError(
+                f"gpus_per_trial must be at most 1, got {self.gpus_per_trial:g}: a trial trains on one GPU; set it to"
+                " 1, and the others train other trials"
+            )
 
 
 @dataclass(frozen=True)
@@ -179,8 +186,11 @@ class Verdict(Settings):
         0, "Validation images for choosing the winner, a fixed class-balanced subset; 0: all.", at_least=0
     )
     test_images: int = setting(0, "Test images to attack in a test access; 0: all.", at_least=0)
-    chunk: int = setting(
-        100, "Images that a worker attacks at once, lost if it is killed; more is faster on a GPU.", at_least=1
+    chunk: int | Literal["auto"] = setting(
+        "auto",
+        "Images that a worker attacks at once, lost if it is killed; auto: 500 if the search trained on GPUs, else"
+        " 100.",
+        at_least=1,
     )
     worker_hours: float = setting(0.0, "Worker hours for all its trainings and attacks; 0: no limit.", at_least=0)
 

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from hcpr_tune.training.attacks.config import PGDConfig, Threat
 from hcpr_tune.training.attacks.pgd import Classifier, evaluating, predict_under_attack, uniform_noise
+from hcpr_tune.training.formats import number_format
+from hcpr_tune.training.recipe import FLOAT32
 from hcpr_tune.training.seeds import generator
 
 CLEAN = "clean"
@@ -41,11 +43,12 @@ ZERO_GRADIENTS = re.compile(r"there are (\d+) points with zero gradient")
 
 @dataclass(frozen=True)
 class CascadeConfig:
-    """Which cascade, for models of how many classes, and the seed of its random starts."""
+    """Which cascade, for models of how many classes, the seed of its random starts, and the number format."""
 
     classes: int
     seed: int
     cascade: str = "autoattack"
+    precision: str = FLOAT32
 
     @property
     def attacks(self) -> tuple[str, ...]:
@@ -116,7 +119,7 @@ def run_cascade(
     # An attack that this cascade lacks comes from a longer one: there is nothing left to do.
     done = 0 if begun is None else attacks.index(begun.attack) + 1 if begun.attack in attacks else len(attacks)
     for attack in attacks[done:]:
-        with evaluating(model), _warnings() as heard:
+        with evaluating(model), number_format(config.precision), _warnings() as heard:
             if attack == CLEAN:
                 found = _classes(model, images)
                 _look_for_tricks(model, images, labels)
@@ -180,7 +183,7 @@ def transfer(
     """
     if not len(images):
         return 0
-    with evaluating(model), evaluating(baseline), _warnings():
+    with evaluating(model), evaluating(baseline), number_format(config.precision), _warnings():
         attacked = _attack("worst for cross-entropy", baseline, images, labels, threat, config)
         return int((_in_ball_classes(model, attacked, images, labels, threat) != labels).sum())
 

@@ -17,6 +17,7 @@ from hcpr_tune.training.attacks.pgd import (
     uniform_noise,
 )
 from hcpr_tune.training.data.dataset import Split, fixed_subset
+from hcpr_tune.training.formats import number_format
 from hcpr_tune.training.methods.losses import cross_entropy
 from hcpr_tune.training.recipe import Evaluation, Task
 from hcpr_tune.training.seeds import generator
@@ -88,10 +89,18 @@ def random_starts(images: Tensor, positions: Tensor, threat: Threat, config: PGD
 def evaluate(
     model: Classifier, split: Split, task: Task, settings: Evaluation, classes: int, objective: str = "margin"
 ) -> Accuracies:
-    """Clean and robust accuracy of `model` on `split`, under PGD on `objective` in the task's ball. Runs in float32.
+    """Clean and robust accuracy of `model` on `split`, under PGD on `objective` in the task's ball.
 
-    With `settings.targets`, the margin is also raised to single classes, on the images that survive.
+    With `settings.targets`, the margin is also raised to single classes, on the images that survive. Runs in the format
+    `settings.precision`, whatever the training's is.
     """
+    with number_format(settings.precision):
+        return _evaluate(model, split, task, settings, classes, objective)
+
+
+def _evaluate(
+    model: Classifier, split: Split, task: Task, settings: Evaluation, classes: int, objective: str
+) -> Accuracies:
     totals = torch.zeros(2, dtype=torch.int64, device=split.labels.device)
     # The extra column counts NaN logits.
     confusion = torch.zeros(classes, classes + 1, dtype=torch.int64, device=split.labels.device)
@@ -170,7 +179,12 @@ MOST_WITHOUT_GRADIENT = 5.0
 
 
 def masking(model: Classifier, split: Split, task: Task, settings: Evaluation) -> Masking:
-    """Look for masked gradients on a fixed subset of `settings.masking_images` images."""
+    """Look for masked gradients on a fixed subset of `settings.masking_images` images, in `settings.precision`."""
+    with number_format(settings.precision):
+        return _masking(model, split, task, settings)
+
+
+def _masking(model: Classifier, split: Split, task: Task, settings: Evaluation) -> Masking:
     count = min(settings.masking_images, len(split))
     if not count:
         return Masking(0, 0, 0, 0, 0)

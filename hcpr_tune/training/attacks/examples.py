@@ -30,8 +30,9 @@ from hcpr_tune.common.drawing import (
 from hcpr_tune.training.attacks.evaluation import random_starts, scored_positions, scoring_attack
 from hcpr_tune.training.attacks.pgd import Classifier, predict_under_attack
 from hcpr_tune.training.data.dataset import Data, Split, fixed_subset
-from hcpr_tune.training.loop import TrainingState, number_formats, torch_threads
-from hcpr_tune.training.models.classifier import fuse_conv_bn
+from hcpr_tune.training.formats import number_format
+from hcpr_tune.training.loop import TrainingState, torch_threads
+from hcpr_tune.training.models.folding import fuse_conv_bn
 from hcpr_tune.training.recipe import Evaluation, Recipe, Task
 
 SHOWN = 6
@@ -59,7 +60,7 @@ def examples_png(recipe: Recipe, data: Data, state: TrainingState) -> bytes:
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch_threads(recipe.threads),
-        number_formats(recipe, device),
+        number_format(recipe.evaluation.precision),
     ):
         model = fuse_conv_bn(state.scored_model())
         found = find_examples(model, data.validation, recipe.task, recipe.evaluation)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -207,6 +208,72 @@ def margin_to(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
 
 
+@dataclass(frozen=True)
+class Compaction:
+    """How often images that are broken are taken out of a batch under attack.
+
+    every: attack steps between two looks at how many are left; for each the host waits for the device. gone: the share
+    of the batch that must be broken. multiple: what is left is filled up to a multiple of this, since a GPU chooses its
+    algorithms anew for each size of a batch.
+    """
+
+    every: int
+    gone: float
+    multiple: int
+
+    @classmethod
+    def on(cls, device: torch.device) -> Compaction:
+        """A CPU needs neither wait nor search, and takes each broken image out at once."""
+        return cls(4, 0.25, 64) if device.type == "cuda" else cls(1, 0.0, 1)
+
+
+class _Survivors:
+    """The images of a batch that no attack has broken yet, and what broke the others.
+
+    The arrays of the images under attack have M places, which `places` (M,) says the positions of; `under_attack` (M,)
+    is false for broken images that are still among them, and for the filling behind the first `count`.
+    """
+
+    def __init__(self, labels: Tensor, shown: Tensor | None, compaction: Compaction) -> None:
+        self.classes, self._labels, self._shown, self._compaction = labels.clone(), labels, shown, compaction
+        self.places = torch.arange(len(labels), device=labels.device)
+        self.under_attack = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
+        self.count = len(labels)
+        self._found = labels
+
+    def sift(self, logits: Tensor, attacked: Tensor) -> None:
+        """Record the classes of the images that `attacked` (M, C, H, W) breaks."""
+        labels = self._labels[self.places]
+        values = misclassification_margin(logits, labels)
+        wrong = logits.scatter(1, labels[:, None], -torch.inf).argmax(dim=1)
+        broken = self.under_attack & ~(values < 0)
+        self._found = torch.where(broken, torch.where(values.isnan(), -1, wrong), self._found)
+        if self._shown is not None:
+            here = self.places[: self.count]
+            seen = self.under_attack[: self.count, None, None, None]
+            self._shown[here] = torch.where(seen, attacked[: self.count], self._shown[here])
+        self.under_attack = self.under_attack & ~broken
+
+    def compacted(self, step: int) -> Tensor | None:
+        """The places, of the M so far, that the images under attack keep; None if they all stay where they are."""
+        if step % self._compaction.every:
+            return None
+        left = int(self.under_attack.sum())
+        if left and (left == self.count or left > (1 - self._compaction.gone) * len(self.places)):
+            return None
+        self.settle()
+        kept = self.under_attack.to(torch.int8).argsort(descending=True, stable=True)[:left]
+        filling = kept[:1].expand(-left % self._compaction.multiple)
+        kept = torch.cat((kept, filling))
+        self.places, self._found, self.count = self.places[kept], self._found[kept], left
+        self.under_attack = torch.arange(len(kept), device=kept.device) < left
+        return kept
+
+    def settle(self) -> None:
+        """Write what was found to `classes`."""
+        self.classes[self.places[: self.count]] = self._found[: self.count]
+
+
 def _sifted(
     model: Classifier,
     images: Tensor,
@@ -215,35 +282,27 @@ def _sifted(
     step: AttackStep,
     steps: int,
     shown: Tensor | None = None,
+    compaction: Compaction | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The answer of `predict_under_attack`, after so many of these steps from each of `starts`."""
-    classes = labels.clone()
-    survivors = torch.arange(len(images), device=images.device)
-
-    def sift(logits: Tensor, attacked: Tensor) -> Tensor:
-        """Record the classes of the survivors that `attacked` breaks; returns which of them are left."""
-        nonlocal survivors
-        if shown is not None:
-            shown[survivors] = attacked
-        values = misclassification_margin(logits, labels[survivors])
-        unbroken = values < 0
-        wrong = logits.scatter(1, labels[survivors][:, None], -torch.inf).argmax(dim=1)
-        broken = ~unbroken
-        classes[survivors[broken]] = torch.where(values.isnan(), -1, wrong)[broken]
-        survivors = survivors[unbroken]
-        return unbroken
-
+    left = _Survivors(labels, shown, compaction or Compaction.on(images.device))
     with evaluating(model):
         with torch.no_grad():
-            clean = sift(model(images), images)
+            left.sift(model(images), images)
+        clean = left.under_attack.clone()
+        left.compacted(0)
         for start in starts:
-            adversarial = start[survivors]
-            for _ in range(steps):
-                if not len(survivors):
+            adversarial = start[left.places]
+            for number in range(steps):
+                if not left.count:
                     break
-                moved, logits = step(adversarial, survivors)
-                adversarial = moved[sift(logits, adversarial)]
-            if len(survivors):
+                moved, logits = step(adversarial, left.places)
+                left.sift(logits, adversarial)
+                kept = left.compacted(number)
+                adversarial = moved if kept is None else moved[kept]
+            if left.count:
                 with torch.no_grad():
-                    sift(model(adversarial), adversarial)
-    return clean, classes
+                    left.sift(model(adversarial), adversarial)
+                left.compacted(0)
+        left.settle()
+    return clean, left.classes

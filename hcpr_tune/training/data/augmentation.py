@@ -24,6 +24,9 @@ class Draws:
     flipped: Tensor
     padding: int
 
+    def to(self, device: torch.device) -> Draws:
+        return Draws(self.rows.to(device), self.columns.to(device), self.flipped.to(device), self.padding)
+
 
 def draw(augmentation: Augmentation, count: int, generator: torch.Generator) -> Draws | None:
     """One epoch's draws for `count` images; None without augmentation."""
@@ -38,12 +41,12 @@ def draw(augmentation: Augmentation, count: int, generator: torch.Generator) -> 
 def augment(images: Tensor, draws: Draws | None, positions: Tensor) -> Tensor:
     """Crop and flip a batch, (B, C, H, W) -> (B, C, H, W); `positions` (B,) are the images' positions in the split.
 
-    Pads with black on every side, crops to H x W, then flips, in one gather for the whole batch.
+    All are on the images' device. Pads with black on every side, crops to H x W, then flips, in one gather for all.
     """
     if draws is None:
         return images
     device, (height, width) = images.device, images.shape[-2:]
-    rows, columns, flipped = (part[positions].to(device) for part in (draws.rows, draws.columns, draws.flipped))
+    rows, columns, flipped = (part[positions] for part in (draws.rows, draws.columns, draws.flipped))
     padded = F.pad(images, [draws.padding] * 4)
     across = torch.arange(width, device=device).expand(len(images), width)
     across = torch.where(flipped[:, None], width - 1 - across, across) + columns[:, None]

@@ -27,6 +27,7 @@ from hcpr_tune.training.data.sources import folder_layout, has_test_part, open_p
 from hcpr_tune.training.data.splits import split_pool
 from hcpr_tune.training.recipe import Augmentation, Task
 
+CPU = torch.device("cpu")
 RESIDENT_SHARE = 0.25
 """A split is held in memory if its images take at most this fraction of the free memory."""
 
@@ -70,7 +71,10 @@ class Split:
 
     def to_unit(self, images: Tensor) -> Tensor:
         """Stored images as float32 in [0, 1] on the device."""
-        return images.to(self.labels.device, non_blocking=True).to(torch.float32) / self.pool.white
+        device = self.labels.device
+        # By a tensor: by a number, a GPU would multiply with the rounded reciprocal, and differ from a CPU.
+        white = torch.full((), self.pool.white, dtype=torch.float32, device=device)
+        return images.to(device, non_blocking=True).to(torch.float32) / white
 
     def fetch(self, positions: Tensor) -> Tensor:
         """The images at `positions` (B,) as float32 in [0, 1] on the device, (B, C, H, W)."""
@@ -105,9 +109,6 @@ class Data:
         """Height and width."""
         return self.train.shape[1:]
 
-    def to(self, device: torch.device) -> Data:
-        return replace(self, train=self.train.to(device), validation=self.validation.to(device))
-
 
 def take(
     pool: Pool,
@@ -115,8 +116,11 @@ def take(
     cache: NodeCache | None = None,
     identity: str = "",
     shared_from: int = SHARED_FROM,
+    device: torch.device = CPU,
 ) -> Split:
-    """The split with these `indices`, in memory if small enough; from `shared_from` bytes on, shared through `cache`.
+    """The split with these `indices` on `device`, with its images if they are small enough for its memory.
+
+    From `shared_from` bytes on, images in the host's memory are shared through `cache`.
 
     `identity` identifies the pool's source, as from `source_identity`; it must change with the pool's images. If it is
     empty, the images themselves identify it, so that each process has to decode them.
@@ -124,8 +128,8 @@ def take(
     labels = torch.from_numpy(pool.labels[indices])
     shape = (len(indices), *pool.shape)
     size = int(np.prod(shape))
-    if size > RESIDENT_SHARE * free_memory():
-        return Split(pool, indices, labels, None)
+    if size > RESIDENT_SHARE * free_memory(device):
+        return Split(pool, indices, labels, None).to(device)
     if cache is None or size < shared_from:
         images = pool.decode(indices)
     elif identity:
@@ -135,7 +139,7 @@ def take(
         content = hashlib.sha256(np.ascontiguousarray(decoded).data).hexdigest()
         images = cache.array(_shared_name(pool, indices, content), shape, np.uint8, lambda: decoded)
     # The pool may hold the whole data set as it was read: a second copy that is no longer needed.
-    return Split(replace(pool, decode=_let_go), indices, labels, torch.from_numpy(images))
+    return Split(replace(pool, decode=_let_go), indices, labels, torch.from_numpy(images)).to(device)
 
 
 def _let_go(chosen: object) -> NoReturn:
@@ -179,15 +183,19 @@ def _sources(task: Task) -> list[Path]:
     return [parts.train] if parts.validation is None else [parts.train, parts.validation]
 
 
-def free_memory() -> int:
-    """Free bytes: of the GPU if there is one, else of the host."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def free_memory(device: torch.device = CPU) -> int:
+    """Free bytes of the host and, if the device is a GPU, of that: of both the smaller number.
+
+    Asking a GPU starts a context on it, which takes half a gigabyte there.
+    """
+    host = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(host, int(torch.cuda.mem_get_info(device)[0])) if device.type == "cuda" else host
 
 
-def load_data(task: Task, cache: NodeCache | None = None, shared_from: int = SHARED_FROM) -> Data:
-    """The training and validation images of a task. Files of a test part are not opened.
+def load_data(
+    task: Task, cache: NodeCache | None = None, shared_from: int = SHARED_FROM, device: torch.device = CPU
+) -> Data:
+    """The training and validation images of a task, on `device`. Files of a test part are not opened.
 
     With a `cache`, in-memory splits of at least `shared_from` bytes are held once per node. It does not change the
     images.
@@ -201,7 +209,9 @@ def load_data(task: Task, cache: NodeCache | None = None, shared_from: int = SHA
         cache = None  # the reader reports what is wrong with the files
     pool = open_pool(task)
     indices = split_pool(pool, task, has_test_part(task))
-    train, validation = (take(pool, indices[name], cache, identity, shared_from) for name in ("train", "validation"))
+    train, validation = (
+        take(pool, indices[name], cache, identity, shared_from, device) for name in ("train", "validation")
+    )
     return Data(train, validation, pool.class_names, pool.notes)
 
 
@@ -227,21 +237,28 @@ def batches(
     Yields images in [0, 1] and labels, on the device. A last batch of one image is dropped: batch normalisation cannot
     train on it. Images that are not in memory are decoded one batch ahead.
     """
+    device = split.labels.device
     shuffled = torch.randperm(len(split), generator=order)
     draws = draw(augmentation, len(split), drawn) if augmentation is not None and drawn is not None else None
+    # Once for the epoch: for each copy from the host, the device's queue would run dry.
+    draws, on_device = None if draws is None else draws.to(device), shuffled.to(device)
     chunks = [chosen for chosen in shuffled.split(batch_size) if len(chosen) > 1]
-    for chosen, stored in zip(chunks, _stored_ahead(split, chunks), strict=True):
-        images = augment(split.to_unit(stored), draws, chosen)
-        yield images, split.labels[chosen.to(split.labels.device)]
+    stored = map(split.stored, on_device.split(batch_size)) if split.images is not None else _decoded(split, chunks)
+    for chosen, images in zip(on_device.split(batch_size)[: len(chunks)], stored, strict=False):
+        yield augment(split.to_unit(images), draws, chosen), split.labels[chosen]
 
 
-def _stored_ahead(split: Split, chunks: list[Tensor]) -> Iterator[Tensor]:
-    if split.images is not None:
-        yield from map(split.stored, chunks)
-        return
+def _decoded(split: Split, chunks: list[Tensor]) -> Iterator[Tensor]:
+    """The images of each chunk, decoded one batch ahead; in pinned memory, where a GPU fetches them without waiting."""
+    pinned = split.labels.device.type == "cuda"
+
+    def decode(chosen: Tensor) -> Tensor:
+        images = split.stored(chosen)
+        return images.pin_memory() if pinned else images
+
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(split.stored, chunks[0])
+        ahead = pool.submit(decode, chunks[0])
         for following in chunks[1:]:
-            ready, ahead = ahead, pool.submit(split.stored, following)
+            ready, ahead = ahead, pool.submit(decode, following)
             yield ready.result()
         yield ahead.result()

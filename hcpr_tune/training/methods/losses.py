@@ -30,7 +30,7 @@ def modulated_logits(
     As in the published code, the factors g are not clamped, and the gradient flows through them unless `detached`. pace
     1 is the published loss, pace 0 is s * z.
     """
-    true_class = F.one_hot(labels, logits.shape[1]).bool()
+    true_class = _one_hot(labels, logits)
     seen = logits.detach() if detached else logits
     factors = torch.where(true_class, 1 + margin - seen, seen + margin)
     return scale * logits * (1 + pace * (factors - 1))
@@ -98,4 +98,9 @@ def margin_logits(logits: Tensor, labels: Tensor, scale: float, margin: float) -
 
     Hypersphere embedding (Pang et al., NeurIPS 2020).
     """
-    return scale * (logits - margin * F.one_hot(labels, logits.shape[1]).to(logits.dtype))
+    return scale * (logits - margin * _one_hot(labels, logits).to(logits.dtype))
+
+
+def _one_hot(labels: Tensor, logits: Tensor) -> Tensor:
+    """(B,) -> (B, K) bool. `F.one_hot` looks at the labels' values, for which the host may have to wait."""
+    return labels[:, None] == torch.arange(logits.shape[1], device=labels.device)

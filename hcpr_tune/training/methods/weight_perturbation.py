@@ -16,26 +16,27 @@ def perturbed(model: nn.Module, loss: Callable[[], Tensor], gamma: float) -> Ite
     """Move each layer's weights by gamma * |w| along the gradient of `loss`, inside the block.
 
     A cosine head, whose rows must stay unit rows, and everything with one dimension (biases, batch norm) are not moved;
-    a linear head is, as in the published code. Afterwards the weights are restored
-    bit for bit; gradients computed inside the block stay. The extra forward pass does not change batch-norm statistics.
+    a linear head is, as in the published code. Afterwards the weights are restored bit for bit; gradients computed
+    inside the block stay. The extra forward pass does not change batch-norm statistics.
     """
     cosine = {id(parameter) for parameter in cosine_head_parameters(model)}
     weights = [p for p in model.parameters() if p.requires_grad and p.dim() > 1 and id(p) not in cosine]
-    statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = list(model.buffers())
+    statistics = [buffer.clone() for buffer in buffers]
     gradients = torch.autograd.grad(loss(), weights)
     with torch.no_grad():
-        for buffer, value in statistics:
-            buffer.copy_(value)
-        kept = [weight.clone() for weight in weights]
-        for weight, gradient in zip(weights, gradients, strict=True):
-            length = gradient.norm()
-            # A layer whose gradient is zero or not finite is not moved.
-            usable = length.isfinite() & (length > 0)
-            size = torch.where(usable, gamma * weight.norm() / length.clamp_min(torch.finfo(length.dtype).tiny), 0.0)
-            weight.add_(torch.where(usable, gradient, 0.0) * size)
+        if buffers:
+            torch._foreach_copy_(buffers, statistics)
+        kept = [weight.detach().clone() for weight in weights]
+        lengths = torch.stack(torch._foreach_norm(gradients))
+        sizes = gamma * torch.stack(torch._foreach_norm(kept)) / lengths.clamp_min(torch.finfo(lengths.dtype).tiny)
+        # A layer whose gradient is zero or not finite is not moved.
+        usable = lengths.isfinite() & (lengths > 0)
+        moves = [torch.where(able, gradient, 0.0) for able, gradient in zip(usable.unbind(), gradients, strict=True)]
+        torch._foreach_mul_(moves, list(torch.where(usable, sizes, 0.0).unbind()))
+        torch._foreach_add_([weight.detach() for weight in weights], moves)
     try:
         yield
     finally:
         with torch.no_grad():
-            for weight, before in zip(weights, kept, strict=True):
-                weight.copy_(before)
+            torch._foreach_copy_([weight.detach() for weight in weights], kept)

@@ -34,10 +34,10 @@ class Averaged:
         share = (1 - self.decay) / (1 - self.decay**self.steps)
         current = model.state_dict()
         floating = [name for name, tensor in current.items() if tensor.is_floating_point()]
+        counters = [name for name, tensor in current.items() if not tensor.is_floating_point()]
         torch._foreach_lerp_([self._mean[name] for name in floating], [current[name] for name in floating], share)
-        for name, tensor in current.items():
-            if not tensor.is_floating_point():
-                self._mean[name].copy_(tensor)
+        if counters:
+            torch._foreach_copy_([self._mean[name] for name in counters], [current[name] for name in counters])
 
     @torch.no_grad()
     def model(self) -> nn.Module:

@@ -1,15 +1,13 @@
-"""Building, checking, saving and loading a recipe's model, and a faster copy for attacks.
+"""Building, checking, saving and loading a recipe's model.
 
 A model takes images in [0, 1] and returns logits.
 """
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -21,11 +19,9 @@ from hcpr_tune.common.text import first_line, one_line
 from hcpr_tune.errors import InputError
 from hcpr_tune.training import plugins
 from hcpr_tune.training.models.architectures import (
-    BasicBlock,
     CosineHead,
     HeadFactory,
     LinearHead,
-    PreActivationBlock,
 )
 from hcpr_tune.training.models.registry import ARCHITECTURES, ArchitectureSpec, NetworkInputs
 from hcpr_tune.training.recipe import Model
@@ -223,58 +219,6 @@ def _check_logits(name: str, model: nn.Module, channels: int, classes: int, imag
             f"model.name {name} must give finite logits for blank images, got {logits[0].tolist()[:3]} ...; "
             "fix the model"
         )
-
-
-@torch.no_grad()
-def fuse_conv_bn(model: nn.Module) -> nn.Module:
-    """A faster copy in eval mode, with batch normalisation folded into the convolution before it.
-
-    Equal up to rounding (1e-9 in float64). If nothing can be folded, returns the model itself. The copy shares all
-    other tensors and is valid only until the next optimiser step.
-    """
-    pairs = [
-        (f"{name}.{first}" if name else first, f"{name}.{second}" if name else second)
-        for name, module in model.named_modules()
-        for first, second in _foldable(module)
-    ]
-    if not pairs:
-        return model
-    # Share the model's tensors; only those of the folded convolutions are replaced.
-    memo: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    folded = copy.deepcopy(model, memo).eval()
-    for convolution_name, normalisation_name in pairs:
-        convolution, normalisation = folded.get_submodule(convolution_name), folded.get_submodule(normalisation_name)
-        assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(normalisation, nn.BatchNorm2d)
-        _fold(convolution, normalisation)
-        parent, _, child = normalisation_name.rpartition(".")
-        setattr(folded.get_submodule(parent), child, nn.Identity())
-    return folded
-
-
-def _foldable(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of (convolution, batch normalisation) children where the second directly follows the first."""
-    if isinstance(module, BasicBlock):
-        yield from (("conv1", "bn1"), ("conv2", "bn2"))
-    elif isinstance(module, PreActivationBlock):
-        yield "conv1", "bn2"
-    elif type(module).forward is nn.Sequential.forward:
-        for (first, one), (second, other) in pairwise(module.named_children()):
-            if type(one) is nn.Conv2d and type(other) is nn.BatchNorm2d and other.affine and other.track_running_stats:
-                yield first, second
-
-
-def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:
-    """Apply the normalisation's eval-mode scale and shift to the convolution's weights and bias."""
-    mean, variance = normalisation.running_mean, normalisation.running_var
-    assert mean is not None
-    assert variance is not None
-    scale = normalisation.weight * torch.rsqrt(variance + normalisation.eps)
-    shift = normalisation.bias - mean * scale
-    if convolution.bias is not None:
-        shift = shift + convolution.bias * scale
-    convolution.weight = nn.Parameter(convolution.weight * scale.view(-1, 1, 1, 1), requires_grad=False)
-    convolution.bias = nn.Parameter(shift, requires_grad=False)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

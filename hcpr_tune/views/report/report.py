@@ -245,7 +245,8 @@ def _facts(context: ReportContext) -> Iterator[tuple[str, str]]:
     yield "fingerprint", study.fingerprint
     yield "seed", str(study.settings.seed)
     yield "versions", ", ".join(f"{name} {version}" for name, version in history.versions.items())
-    devices = {event["device"] for trial in history.trials.values() for event in trial.epochs.values()}
+    epochs = [event for trial in history.trials.values() for event in trial.epochs.values()]
+    devices = {" in ".join(filter(None, (event["device"], event.get("precision")))) for event in epochs}
     yield "devices", ", ".join(sorted(devices))
     workers = {
         str(event["worker"]).rpartition(":")[0]

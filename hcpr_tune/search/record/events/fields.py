@@ -103,6 +103,7 @@ class Trained(TypedDict):
     attack_steps: Count
     images: Count
     device: str
+    precision: NotRequired[str]
 
 
 class MaybeTrained(TypedDict, total=False):
@@ -117,6 +118,7 @@ class MaybeTrained(TypedDict, total=False):
     attack_steps: Count
     images: Count
     device: str
+    precision: str
 
 
 Schema = Mapping[str, Table]
