@@ -58,6 +58,8 @@ class Arm:
 
     values: list[tuple[str, Any]]
     highest: bool = False
+    graded: bool = False
+    """Whether survivors at several radii say which recipe is best, not those at epsilon alone."""
 
 
 ARMS = {
@@ -67,9 +69,12 @@ ARMS = {
     "tpe, asha": Arm([("sampler.name", "tpe"), *HIGHEST], highest=True),
     "random, asha, posterior": Arm([("sampler.name", "random"), *HIGHEST]),
     "tpe, asha, posterior": Arm([("sampler.name", "tpe"), *HIGHEST]),
+    "tpe, asha, posterior, graded": Arm([("sampler.name", "tpe"), *HIGHEST], graded=True),
     "random, asha, replicates": Arm([("sampler.name", "random")]),
     "qmc, asha, replicates": Arm([("sampler.name", "qmc")]),
     "tpe, asha, replicates": Arm([("sampler.name", "tpe")]),
+    "random, asha, replicates, graded": Arm([("sampler.name", "random")], graded=True),
+    "tpe, asha, replicates, graded": Arm([("sampler.name", "tpe")], graded=True),
     "tpe from the start, asha, replicates": Arm([("sampler.name", "tpe"), ("sampler.startup_trials", 3)]),
     "gp, asha, replicates": Arm([("sampler.name", "gp")]),
 }
@@ -111,6 +116,7 @@ class Replay:
     recorded: Recorded
     study: StudySpec
     seed: int
+    graded: bool = False
     places: dict[int, int] = field(default_factory=dict)
     """Which recorded recipe each trial got."""
     again: dict[int, list[int]] = field(default_factory=dict)
@@ -147,8 +153,20 @@ class Replay:
         robust, clean = (
             np.mean([getattr(one, kind) for one in whole], axis=0).tolist() for kind in ("robust", "clean")
         )
-        middle = Curve(robust, clean, robust, clean)
+        middle = Curve(robust, clean, robust, clean, survivors=self._mean_survivors(whole))
         return other_seed(middle, self.images, derive_seed(self.seed, "replicate", trial))
+
+    def _mean_survivors(self, whole: Sequence[Training]) -> tuple[tuple[float, float], ...]:
+        shares = [self._survivors(one) for one in whole]
+        radii = self.recorded.surface.radii
+        return tuple((radius, mean(one[place][1] for one in shares)) for place, radius in enumerate(radii) if shares[0])
+
+    def _survivors(self, training: Training) -> tuple[tuple[float, float], ...]:
+        surface = self.recorded.surface
+        if not self.graded or surface.epochs not in training.scores:
+            return ()
+        counts = training.scores[surface.epochs]["last"][1:]
+        return tuple((radius, count / self.images) for radius, count in zip(surface.radii, counts, strict=True))
 
     def _drawn(self, place: int) -> int:
         """Which of its seeds a recipe is tried with: the same in all searches with this seed."""
@@ -163,7 +181,8 @@ class Replay:
         clean = [one[0] / self.images for one in counts] + missing
         robust = [one[1 + at] / self.images for one in counts] + missing
         lost_at = (reached[-1] if reached else 0) + 1 if training.diverged else 0
-        return Curve(robust, clean, robust, clean, lost_at, ("diverged", training.diverged or "it diverges"))
+        reason = ("diverged", training.diverged or "it diverges")
+        return Curve(robust, clean, robust, clean, lost_at, reason, survivors=self._survivors(training))
 
 
 @dataclass(frozen=True)
@@ -180,7 +199,7 @@ def searched(recorded: Recorded, arm: Arm, budget: int, seed: int, workers: int)
     values = [*arm.values, ("budget.trials", len(recorded.pairs)), ("budget.worker_hours", budget / 3600)]
     study = recorded.surface.study(*values)
     study = replace(study, settings=replace(study.settings, seed=seed))
-    play = Replay(recorded, study, seed)
+    play = Replay(recorded, study, seed, arm.graded)
     simulation = search_simulation(Trainings(study, play, Second()), WorkerPool(workers), Suggester(study))
     history: History = simulation.run()
     chosen = highest(history) if arm.highest else answer(history)

@@ -130,6 +130,8 @@ class Trainings:
             report["robust_correct_validation"] = round(robust * total)
             report["clean_correct_validation"] = round(clean * total)
             report["total_validation"] = total
+            if curve.survivors and epoch == self.study.recipe.epochs:
+                report["survivors_validation"] = [[radius, round(share * total)] for radius, share in curve.survivors]
         return report
 
 

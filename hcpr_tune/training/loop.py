@@ -282,7 +282,7 @@ def measure(recipe: Recipe, data: Data, state: TrainingState) -> tuple[Accuracie
     if state.epoch not in recipe.rung_epochs and state.epoch % recipe.evaluation.period:
         return None, None
     model = fuse_conv_bn(state.scored_model())
-    settings = recipe.evaluation if state.epoch == recipe.epochs else replace(recipe.evaluation, targets=0)
+    settings = recipe.evaluation if state.epoch == recipe.epochs else replace(recipe.evaluation, targets=0, radii=())
     validation = evaluate(model, data.validation, recipe.task, settings, data.classes)
     last = state.epoch == recipe.last_epoch
     return validation, masking(model, data.validation, recipe.task, recipe.evaluation) if last else None

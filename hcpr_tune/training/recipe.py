@@ -313,6 +313,14 @@ class Evaluation(Settings):
         at_least=0,
         at_most=1000,
     )
+    radii: tuple[float, ...] = setting(
+        (),
+        "Further radii of the margin attack after the last of `epochs`, as multiples of task.epsilon. The mean share of"
+        " survivors over these and epsilon, which has less noise than that at epsilon alone, then says which recipe is"
+        " the best; robust accuracy is still that at epsilon.",
+        above=0,
+        at_most=10,
+    )
     relative_step_size: float = setting(0.125, "Step size as a fraction of task.epsilon.", above=0, at_most=2)
     seed: int = setting(0, "Seed of the random starts: one fixed start per image and restart.", at_least=0)
     period: int = setting(1, "Epochs between evaluations; the end of a segment is always evaluated.", at_least=1)
@@ -323,6 +331,13 @@ class Evaluation(Settings):
     masking_images: int = setting(
         128, "Images for the gradient masking check after the last epoch; 0: none.", at_least=0
     )
+
+    def check_together(self) -> None:
+        if list(self.radii) != sorted(set(self.radii) - {1.0}):
+            raise InputError(
+                f"radii must rise and leave out 1, which is epsilon itself, got {show(list(self.radii))}; for instance"
+                " [0.5, 0.75, 1.25, 1.5]"
+            )
 
 
 @dataclass(frozen=True)

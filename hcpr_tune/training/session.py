@@ -163,6 +163,8 @@ def _report(epoch: Epoch, device: torch.device, startup: float) -> Report:
         # After the last epoch only: what pairs two trainings image by image.
         if epoch.validation is not None:
             measured["survived_validation"] = packed(epoch.validation.survived)
+            if epoch.validation.survivors:
+                measured["survivors_validation"] = [list(pair) for pair in epoch.validation.survivors]
         measured["masking_validation"] = asdict(epoch.masking) | {"alarms": list(epoch.masking.alarms)}
     return (
         plain

@@ -33,7 +33,7 @@ from hcpr_tune.verdict.plan import Model, Plan
 from hcpr_tune.verdict.state import State
 
 BROKEN_OFF = "broken off"
-NOT_KEPT = ("recipe", "attacked_pairs_validation", "survived_validation")
+NOT_KEPT = ("recipe", "attacked_pairs_validation", "survived_validation", "survivors_validation")
 """Fields of an epoch that a verdict does not record."""
 
 

@@ -7,15 +7,24 @@ import random
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from hcpr_tune.common.schema import Wrong
 from hcpr_tune.search.record.answer import answer_of
 from hcpr_tune.search.record.answer import survived as survived_images
 from hcpr_tune.search.record.events.check import search_event
 from hcpr_tune.search.record.results import recipe_of
 from hcpr_tune.search.scheduling.asha import next_decision
-from hcpr_tune.search.selection.replication import SEEDS_FROM, Replicate, answer, next_replicate, replicate_seed
+from hcpr_tune.search.selection.replication import (
+    SEEDS_FROM,
+    Replicate,
+    _graded,
+    answer,
+    next_replicate,
+    replicate_seed,
+)
 from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.spec.study_file import find_space, read_study
@@ -267,3 +276,50 @@ def test_the_published_recipe_alone_is_not_trained_again():
     history = simulated(alone)
     assert (len(history.trials), alone.asha_config.replicates) == (1, 0)
     assert history.choice["trial"] == history.best_trial.number == 0
+
+
+def with_survivors(events, number: int, counts: tuple[int, ...]):
+    """The events with the survivors of a trial at half, whole and one and a half epsilon, of 1,000."""
+    pairs = [list(pair) for pair in zip((0.5, 1.0, 1.5), counts, strict=True)]
+    return [
+        {**event, "survivors_validation": pairs}
+        if event["event"] == "epoch" and event["trial"] == number and event["epoch"] == 27
+        else event
+        for event in events
+    ]
+
+
+def test_survivors_at_several_radii_say_more_than_those_at_epsilon():
+    study = study_with(replicates=0)
+    events = searched(study, 0.64, 0.65)
+    assert answer(study, history_of(*events))[0] == 2
+    events = with_survivors(with_survivors(events, 1, (850, 640, 460)), 2, (800, 650, 400))
+    chosen, estimates = answer(study, history_of(*events))
+    assert chosen == 1
+    # What is said is still an accuracy at epsilon.
+    assert 0.6 < estimates[0]["mean"] < 0.67
+
+
+def test_the_variance_of_an_image_s_mean_over_radii_follows_from_the_counts():
+    draws = np.random.default_rng(0)
+    survive = draws.random((5000, 1)) < np.array([0.8, 0.6, 0.35])
+    survive = np.minimum.accumulate(survive, axis=1)
+    counts = survive.sum(axis=0).tolist()
+    events = with_survivors(searched(study_with(), 0.64), 1, tuple(counts))
+    events = [
+        {**event, "total_validation": 5000, "clean_correct_validation": 5000}
+        if event["event"] == "epoch" and event["is_rung"]
+        else event
+        for event in events
+    ]
+    found = _graded(history_of(*events).trials[1], 27)
+    assert found.value == pytest.approx(survive.mean())
+    assert found.variance == pytest.approx(survive.mean(axis=1).var())
+
+
+@pytest.mark.parametrize("counts", [(640, 700, 400), (2000, 640, 400)])
+def test_survivors_that_cannot_be_are_refused(counts):
+    events = with_survivors(searched(study_with(), 0.64), 1, counts)
+    with pytest.raises(Wrong, match="survivors_validation must be rising radii, with counts that do not rise"):
+        for event in events:
+            search_event(event)

@@ -190,3 +190,20 @@ def test_chunks_hold_every_image_once_and_each_is_spread_over_all(total, size):
     if len(chunks[0]) > 1:
         apart = chunks[0].sort().values.diff()
         assert apart.max() <= 2 * len(chunks), "a stretch without an image: a class may lie in it"
+
+
+def test_survivors_at_further_radii_are_those_of_attacks_there_and_epsilon_s_stay(trained, digits):
+    model, radii = Precise(trained.state.model), (0.25, 0.5, 1.5, 3.0)
+    plain = evaluate(model, digits.validation, TASK, SETTINGS, 10)
+    found = evaluate(model, digits.validation, TASK, replace(SETTINGS, radii=radii), 10)
+    assert replace(found, survivors=()) == plain
+    assert [radius for radius, _ in found.survivors] == [0.25, 0.5, 1.0, 1.5, 3.0]
+    alone = [
+        evaluate(model, digits.validation, replace(TASK, epsilon=radius * EPSILON), SETTINGS, 10).robust_correct
+        for radius, _ in found.survivors
+    ]
+    # An image that survives at one radius counts as surviving at all smaller ones, where it was not attacked.
+    differences = [count - other for (_, count), other in zip(found.survivors, alone, strict=True)]
+    assert all(0 <= one <= 4 for one in differences[:3])
+    assert all(-4 <= one <= 0 for one in differences[3:])
+    assert found.clean_correct > found.survivors[0][1] > found.survivors[-1][1]

@@ -345,9 +345,9 @@ def test_weights_in_the_attack_s_format_are_cast_once_and_not_in_every_step(name
     model = build_model(Model(name=name), 3, 10, 0).eval().requires_grad_(False)
     images = torch.rand(2, 3, 32, 32)
     passes = []
-    for copy in (FoldedCopy(model), FoldedCopy(model, torch.bfloat16)):
+    for folded in (FoldedCopy(model), FoldedCopy(model, torch.bfloat16)):
         with Watched() as watched:
-            passes.append((forward_in(BFLOAT16, copy.network)(images), watched.names.count("_to_copy")))
+            passes.append((forward_in(BFLOAT16, folded.network)(images), watched.names.count("_to_copy")))
     assert torch.equal(passes[0][0], passes[1][0]), "the bits of autocast"
     convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules())
     assert passes[1][1] <= passes[0][1] - convolutions

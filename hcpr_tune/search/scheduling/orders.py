@@ -176,6 +176,7 @@ class EpochReport(TypedDict):
     class_totals_validation: NotRequired[list[int]]
     masking_validation: NotRequired[Masking]
     survived_validation: NotRequired[str]
+    survivors_validation: NotRequired[list[list[float]]]
     seconds_startup: NotRequired[float]
     seconds_checkpoint: NotRequired[float]
     worker: NotRequired[str]

@@ -32,13 +32,17 @@ if TYPE_CHECKING:
 
 
 class Score(NamedTuple):
-    """A measured score, a share. `recipe` and `training` number the recipes and their trainings."""
+    """A measured score, a share. `recipe` and `training` number the recipes and their trainings.
+
+    `variance`: of one image's contribution, if it is not simply counted or not.
+    """
 
     recipe: int
     training: int
     level: int
     value: float
     images: int
+    variance: float | None = None
 
 
 class Estimated(NamedTuple):
@@ -163,7 +167,11 @@ def _rows(points: Array, place: Array, scores: Sequence[Score], dimensions: int)
     for which in np.unique(level):
         y[level == which] = _clipped(y[level == which])
     share = np.clip(y, 1 / images, 1 - 1 / images)
-    noise = OWN_NOISE * share * (1 - share) / images
+    counted = share * (1 - share)
+    of_one = np.array(
+        [fallback if one.variance is None else one.variance for one, fallback in zip(scores, counted, strict=True)]
+    )
+    noise = OWN_NOISE * of_one / images
     near = _distances(points[recipe], points[recipe], dimensions)
     steps = np.abs(place[level][:, None] - place[level][None, :])
     return _Rows(recipe, np.array([one.training for one in scores]), level, noise, y, near, steps)

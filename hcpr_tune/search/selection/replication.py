@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean, median
 from typing import Literal, NamedTuple
 
 from hcpr_tune.common.seeds import derive_seed
@@ -18,6 +19,7 @@ from hcpr_tune.search.spec.study import StudySpec
 
 SEEDS_FROM = 2**20
 """Seeds of replicates begin here. Verdicts use the study's seed plus small numbers, and must not meet them."""
+ROBUST = "robust_accuracy"
 MOST_SCORES = 300
 """The posterior takes O(n^3): of more scores, those of the trials that were trained longest, then of the best."""
 
@@ -136,6 +138,8 @@ def _expected(study: StudySpec, history: History) -> dict[int, Estimated]:
     recipes: list[int] = []
     scores: list[Score] = []
     levels = {rung: level for level, rung in enumerate(study.rungs)}
+    on_robust = study.goal.objectives[0] == ROBUST
+    shift = _shift(trials)
     for trial in trials:
         of = trial.number if trial.replicate_of is None else trial.replicate_of
         if of not in first:
@@ -147,7 +151,12 @@ def _expected(study: StudySpec, history: History) -> dict[int, Estimated]:
                 continue  # from before the search was extended to longer trials
             total = trial.at_rung(rung)["total_validation"]
             value = history.goal.values(accuracy)[0]
-            scores.append(Score(first[of], trial.number, level, value, total))
+            graded = _graded(trial, rung) if on_robust else None
+            if graded is not None:
+                value, variance = graded.value + shift, graded.variance
+            else:
+                variance = None
+            scores.append(Score(first[of], trial.number, level, value, total, variance))
     if not scores:
         return {}
     params = [history.trials[number].params for number in recipes]
@@ -158,6 +167,40 @@ def _expected(study: StudySpec, history: History) -> dict[int, Estimated]:
         for number, one in zip(recipes, found, strict=True)
         if number not in killed and _scored(history, number)
     }
+
+
+class _Graded(NamedTuple):
+    """The mean share of survivors over several radii, and the variance of that of one image."""
+
+    value: float
+    variance: float
+
+
+def _graded(trial: Trial, rung: int) -> _Graded | None:
+    """None where only epsilon was attacked.
+
+    Who survives at one radius survives at all smaller ones, so the variance follows from the counts: of two radii, the
+    larger one's survivors are those who survive at both.
+    """
+    event = trial.at_rung(rung)
+    counts = event.get("survivors_validation")
+    if not counts:
+        return None
+    shares = [count / event["total_validation"] for _, count in counts]
+    mean = fmean(shares)
+    second = sum((2 * place + 1) * share for place, share in enumerate(shares)) / len(shares) ** 2
+    return _Graded(mean, max(0.0, second - mean**2))
+
+
+def _shift(trials: Iterable[Trial]) -> float:
+    """From the mean over radii to the accuracy at epsilon, the median over trainings that did not collapse."""
+    differences = [
+        trial.rungs[rung] - graded.value
+        for trial in trials
+        for rung in trial.rungs
+        if not trial.collapsed and (graded := _graded(trial, rung)) is not None
+    ]
+    return median(differences) if differences else 0.0
 
 
 def _scored(history: History, number: int) -> bool:

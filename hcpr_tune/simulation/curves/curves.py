@@ -35,6 +35,8 @@ class Curve:
     """Status and reason of a lost trial."""
     relative_seconds: float = 1.0
     """The time of an epoch, relative to the mean of all trials."""
+    survivors: tuple[tuple[float, float], ...] = ()
+    """At the last epoch: (radius as a multiple of epsilon, share of the images that survive there), if known."""
 
 
 class Play(Protocol):
@@ -64,8 +66,30 @@ def other_seed(curve: Curve, images: int, seed: int) -> Curve:
         now = np.clip(np.asarray(true) + moved, 0.0, 1.0)
         return (draws.binomial(images, now) / images if images else now).tolist(), now.tolist()
 
+    if curve.survivors:
+        return _counted_by_radius(curve, images, moved, draws)
     (robust, true_robust), (clean, true_clean) = measured(curve.true_robust), measured(curve.true_clean)
     return replace(curve, robust=robust, clean=clean, true_robust=true_robust, true_clean=true_clean)
+
+
+def _counted_by_radius(curve: Curve, images: int, moved: float, draws: np.random.Generator) -> Curve:
+    """The same where survivors at several radii are known: each image survives up to some radius."""
+    radii, shares = (np.array(column) for column in zip(*curve.survivors, strict=True))
+    resists = draws.random(images)
+    true_robust, true_clean = (
+        np.clip(np.asarray(one) + moved, 0.0, 1.0) for one in (curve.true_robust, curve.true_clean)
+    )
+    robust, clean = ([float((resists < share).mean()) for share in true] for true in (true_robust, true_clean))
+    at_radii = [float((resists < share).mean()) for share in np.clip(shares + moved, 0.0, 1.0)]
+    survivors = tuple(zip(radii.tolist(), at_radii, strict=True))
+    return replace(
+        curve,
+        robust=robust,
+        clean=clean,
+        true_robust=true_robust.tolist(),
+        true_clean=true_clean.tolist(),
+        survivors=survivors,
+    )
 
 
 class Curves(Protocol):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ class Accuracies:
     class_totals: tuple[int, ...] = ()
     survived: tuple[bool, ...] = ()
     """Which images are classified correctly under attack, in the order of `scored_positions`."""
+    survivors: tuple[tuple[float, int], ...] = ()
+    """(radius as a multiple of epsilon, images correctly classified under attack there), epsilon among them, rising;
+    empty without `Evaluation.radii`."""
 
 
 def scored_positions(split: Split, settings: Evaluation) -> Tensor:
@@ -91,7 +94,8 @@ def evaluate(
 ) -> Accuracies:
     """Clean and robust accuracy of `model` on `split`, under PGD on `objective` in the task's ball.
 
-    With `settings.targets`, the margin is also raised to single classes, on the images that survive. Runs in the format
+    With `settings.targets`, the margin is also raised to single classes, on the images that survive; with
+    `settings.radii`, survivors are counted at these radii too. Runs in the format
     `settings.precision`, whatever the training's is.
     """
     with number_format(settings.precision):
@@ -106,6 +110,7 @@ def _evaluate(
     confusion = torch.zeros(classes, classes + 1, dtype=torch.int64, device=split.labels.device)
     positions, config = scored_positions(split, settings), scoring_attack(task, settings, objective)
     survived: list[Tensor] = []
+    by_radius: dict[float, Tensor] = dict.fromkeys(settings.radii, totals.new_zeros(()))
     for chosen in positions.split(settings.batch_size):
         images, labels = split.fetch(chosen), split.labels[chosen.to(split.labels.device)]
         starts = random_starts(images, chosen, task.threat, config, settings.seed)
@@ -113,6 +118,8 @@ def _evaluate(
         clean, attacked = predict_under_targeted_attack(model, images, labels, task.threat, config, starts, targets)
         survived.append(attacked == labels)
         totals += torch.stack((clean.sum(), survived[-1].sum()))
+        for radius, left in _at_radii(model, images, labels, chosen, (clean, survived[-1]), task, settings, objective):
+            by_radius[radius] = by_radius[radius] + left
         ones = torch.ones_like(labels)
         confusion.index_put_((labels, torch.where(attacked < 0, classes, attacked)), ones, accumulate=True)
     clean_correct, robust_correct = totals.tolist()
@@ -123,7 +130,43 @@ def _evaluate(
         _pairs(confusion.tolist()),
         tuple(confusion.sum(dim=1).tolist()),
         tuple(torch.cat(survived).tolist()),
+        _rising(by_radius, robust_correct),
     )
+
+
+def _at_radii(
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    positions: Tensor,
+    at_epsilon: tuple[Tensor, Tensor],
+    task: Task,
+    settings: Evaluation,
+    objective: str,
+) -> Iterator[tuple[float, Tensor]]:
+    """Each further radius and how many images survive there. `at_epsilon`: which are correct clean, and survive.
+
+    An image that survives at one radius survives at all smaller ones, so each is attacked only where that is open.
+    """
+    clean, robust = at_epsilon
+    for radii, inwards in ((settings.radii[::-1], True), (settings.radii, False)):
+        left = clean & ~robust if inwards else robust
+        for radius in (one for one in radii if (one < 1) == inwards):
+            threat = replace(task.threat, epsilon=radius * task.epsilon)
+            config = scoring_attack(replace(task, epsilon=threat.epsilon), settings, objective)
+            here, surviving = left.nonzero()[:, 0], torch.zeros_like(left)
+            if len(here):
+                starts = random_starts(images[here], positions[here.cpu()], threat, config, settings.seed)
+                _, classes = predict_under_attack(model, images[here], labels[here], threat, config, starts)
+                surviving[here] = classes == labels[here]
+            yield radius, (clean & ~left | surviving).sum() if inwards else surviving.sum()
+            left = left & ~surviving if inwards else surviving
+
+
+def _rising(by_radius: dict[float, Tensor], at_epsilon: int) -> tuple[tuple[float, int], ...]:
+    if not by_radius:
+        return ()
+    return tuple(sorted({**{radius: int(count) for radius, count in by_radius.items()}, 1.0: at_epsilon}.items()))
 
 
 def _pairs(confusion: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:

@@ -78,6 +78,12 @@ def _check_counts(event: Plain) -> None:
     if "survived_validation" in event and not _agrees(event):
         bounds = "a bit per image in hexadecimal, as many set as robust_correct_validation says"
         raise refuse("survived_validation", bounds, event["survived_validation"])
+    if "survivors_validation" in event:
+        radii, counts = ([pair[place] for pair in event["survivors_validation"]] for place in (0, 1))
+        falling = [event.get("clean_correct_validation", 0), *counts]
+        if radii != sorted(set(radii)) or falling != sorted(falling, reverse=True):
+            bounds = "rising radii, with counts that do not rise from clean_correct_validation on"
+            raise refuse("survivors_validation", bounds, event["survivors_validation"])
     if "attacked_pairs_validation" in event:
         # Without totals, assume the maximum number of classes.
         classes = len(event["class_totals_validation"]) if "class_totals_validation" in event else 10**6

@@ -190,6 +190,9 @@ class EpochEvent(Epoched, Trained):
     trial: TrialNumber
     masking_validation: NotRequired[Masking]
     survived_validation: NotRequired[str]
+    """A bit per image, the first one highest: whether it is classified correctly under attack."""
+    survivors_validation: NotRequired[Annotated[list[list[float]], Row(Row(Number(0, 10**12), 2))]]
+    """(radius as a multiple of epsilon, images that survive there), by rising radius."""
 
 
 class JobEndEvent(TypedDict):
