@@ -404,7 +404,8 @@ def parity() -> None:
         with tried("parity", name):
             attack_settings = replace(three, epsilon=0.5, step_size=0.1) if changes.get("task") is not None else three
             model = Model(name="small_cnn" if OPT.tiny else "resnet18", head="auto")
-            recipe = recipe_of(attack=attack_settings, batch_size=size, model=model, **changes)
+            same = {"attack": attack_settings, "batch_size": size, "model": model, "precision": "float32"}
+            recipe = recipe_of(**same, **changes)
             left: dict[str, dict[str, torch.Tensor]] = {}
             for device in ("cpu", DEVICE):
                 split = data.train.to(torch.device(device))

@@ -1,7 +1,8 @@
 """Number formats: which one a training has on its device, and torch's switches for it.
 
-bfloat16: convolutions run in bfloat16 under autocast, everything else in float32, with TensorFloat-32 inside
-convolutions and matrix products. tf32: that without autocast. float32: neither.
+bfloat16: what torch's autocast runs in bfloat16, which are the convolutions and what lies between them; weights, losses
+and the built-in networks' heads stay in float32. tf32: TensorFloat-32 in convolutions and matrix products. float32:
+neither.
 """
 
 from __future__ import annotations
@@ -26,18 +27,30 @@ def format_of(precision: str, device: torch.device) -> str:
 
 
 @contextmanager
-def number_format(name: str) -> Iterator[None]:
-    """Set torch's switches for TensorFloat-32 as the format says, inside the block."""
-    cudnn: Any = torch.backends.cudnn  # torch's type stubs lack `conv`
-    places = (torch.backends.cuda.matmul, cudnn.conv)
-    before = [place.fp32_precision for place in places]
-    for place in places:
-        place.fp32_precision = "ieee" if name == FLOAT32 else TF32
+def number_format(name: str, device: torch.device) -> Iterator[None]:
+    """Set torch's switches for TensorFloat-32 as the format says, inside the block; on a CPU there are none to set.
+
+    In bfloat16, matrix products stay in float32: those of the built-in networks' heads, which autocast leaves alone.
+    """
+    places = _switches() if _switches_on(device) else {}
+    before = [(place, place.fp32_precision) for place in places]
+    for place, formats in places.items():
+        place.fp32_precision = "tf32" if name in formats else "ieee"
     try:
         yield
     finally:
-        for place, precision in zip(places, before, strict=True):
+        for place, precision in before:
             place.fp32_precision = precision
+
+
+def _switches_on(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _switches() -> dict[Any, tuple[str, ...]]:
+    """Torch's switches, and the formats in which each is on."""
+    cudnn: Any = torch.backends.cudnn  # torch's type stubs lack these
+    return {torch.backends.cuda.matmul: (TF32,), cudnn.conv: (TF32, BFLOAT16), cudnn.rnn: (TF32, BFLOAT16)}
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def train(recipe: Recipe, data: Data, state: TrainingState) -> Iterator[Epoch]:
 @contextmanager
 def number_formats(recipe: Recipe, device: torch.device) -> Iterator[None]:
     """Torch's switches for the recipe's training on a device, inside the block."""
-    with number_format(format_of(recipe.precision, device)), convolution_choice(recipe.deterministic):
+    with number_format(format_of(recipe.precision, device), device), convolution_choice(recipe.deterministic):
         yield
 
 

@@ -380,13 +380,14 @@ class Recipe(Settings):
     weight_perturbation: WeightPerturbation = setting(WeightPerturbation(), "Adversarial weight perturbation.")
     precision: str = setting(
         AUTO,
-        "Number format of the training on a GPU; on a CPU it is always float32. bfloat16: convolutions, the attack's"
-        " too, in bfloat16, TensorFloat-32 elsewhere; weights, head, losses and optimiser stay in float32. tf32:"
+        "Number format of the training on a GPU; on a CPU it is always float32. bfloat16: what torch's autocast runs in"
+        " it, the attack's too; weights, losses, optimiser and the built-in networks' heads stay in float32. tf32:"
         " TensorFloat-32 in convolutions and matrix products. auto: bfloat16 on GPUs that have it, else float32.",
         choices=PRECISIONS,
     )
     deterministic: bool = setting(
-        False, "On a GPU: only algorithms that give the same bits each time, which are slower. On a CPU all do."
+        False,
+        "On a GPU: only algorithms of cuDNN that give the same bits each time, which are slower. On a CPU all do.",
     )
     compile: bool = setting(False, "Compile the model's forward pass with torch.compile; needs a C++ compiler.")
     evaluation: Evaluation = setting(Evaluation(), "How robust accuracy is measured.")

@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from hcpr_tune.training import gpu_memory, loop
+from hcpr_tune.training import formats, gpu_memory, loop
 from hcpr_tune.training.attacks import inner
 from hcpr_tune.training.attacks.cascade import CascadeConfig, run_cascade, transfer
 from hcpr_tune.training.attacks.config import Threat
 from hcpr_tune.training.attacks.evaluation import evaluate, masking
-from hcpr_tune.training.attacks.examples import find_examples
+from hcpr_tune.training.attacks.examples import examples_png
 from hcpr_tune.training.attacks.inner import InnerMaximisation
 from hcpr_tune.training.attacks.pgd import Compaction, _sifted, pgd, pgd_step, random_start
 from hcpr_tune.training.cuda_context import broken
@@ -31,10 +32,13 @@ from hcpr_tune.training.models.folding import FoldedCopy, fuse_conv_bn
 from hcpr_tune.training.models.registry import ARCHITECTURES
 from hcpr_tune.training.recipe import BFLOAT16, FLOAT32, TF32, Attack, Model, Recipe, Schedule, Task
 
-ATTACK_KERNELS, UPDATE_KERNELS = 130, 455
+ATTACK_KERNELS, UPDATE_KERNELS = 146, 484
 """Of one step of the attack and of one update of resnet18 in float32. They may only fall."""
-HOST_READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique")
+HOST_READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "_unique2", "unique_dim")
 """Operations for whose result the host waits."""
+
+
+LOST = "an illegal memory access was encountered"
 
 
 class Watched(TorchDispatchMode):
@@ -48,16 +52,19 @@ class Watched(TorchDispatchMode):
         found = operation(*args, **(kwargs or {}))
         name = operation.overloadpacket.__name__
         self.names.append(name)
-        given = [one.device for one in args if isinstance(one, torch.Tensor)]
-        if name in ("_to_copy", "copy_") and isinstance(found, torch.Tensor) and {*given} != {found.device}:
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        if isinstance(found, torch.Tensor) and {one.device for one in given} - {found.device}:
             self.across.append(name)
+        if name.startswith("index") and any(one.dtype == torch.bool for one in given[1:]):
+            self.names.append("nonzero")  # of the mask
         return found
 
     @property
     def kernels(self):
         """Views and allocations launch nothing."""
-        free = ("view", "detach", "empty", "as_strided", "expand", "t", "transpose", "unsqueeze", "squeeze", "alias")
-        return [name for name in self.names if not name.startswith(free)]
+        free = ("_unsafe_view", "_record_function", "view", "detach", "empty", "as_strided", "expand", "transpose")
+        free += ("unsqueeze", "squeeze", "alias", "split", "select", "slice", "unbind", "permute")
+        return [name for name in self.names if name != "t" and not name.startswith(free)]
 
 
 def resnet(**more):
@@ -157,8 +164,15 @@ class Listening(torch.nn.Module):
 IEEE, TENSOR_FLOAT = {("ieee", "ieee")}, {("tf32", "tf32")}
 
 
+@pytest.fixture
+def switched(monkeypatch):
+    """Torch's switches for GPUs are set where there is none, too: nothing else listens to them."""
+    monkeypatch.setattr(formats, "_switches_on", lambda device: True)
+
+
 @pytest.mark.parametrize(("precision", "expected"), [(FLOAT32, IEEE), (TF32, TENSOR_FLOAT)])
 @pytest.mark.parametrize("around", [FLOAT32, TF32])
+@pytest.mark.usefixtures("switched")
 def test_everything_that_scores_does_so_in_the_declared_format(digits, precision, expected, around):
     recipe = Recipe(task=Task(epsilon=0.1))
     settings = replace(recipe.evaluation, images=16, steps=2, masking_images=8, precision=precision)
@@ -172,11 +186,12 @@ def test_everything_that_scores_does_so_in_the_declared_format(digits, precision
     }
     for name, scored in scoring.items():
         model = Listening().eval()
-        with number_format(around):
+        with number_format(around, CPU):
             scored(model)
         assert model.heard == expected, name
 
 
+@pytest.mark.usefixtures("switched")
 def test_a_training_scores_in_the_declared_format_and_not_in_its_own(digits, tiny_recipe, monkeypatch):
     monkeypatch.setattr(loop, "format_of", lambda *_: TF32)  # as on a GPU
     model = Listening()
@@ -199,11 +214,19 @@ def test_a_training_scores_in_the_declared_format_and_not_in_its_own(digits, tin
     assert torch.backends.cuda.matmul.fp32_precision != "ieee", "afterwards as before"
 
 
+@pytest.mark.usefixtures("switched")
 def test_pictures_are_drawn_in_the_declared_format(digits, tiny_recipe):
-    model = Listening().eval()
-    with number_format(tiny_recipe.evaluation.precision):
-        find_examples(model, digits.validation, tiny_recipe.task, tiny_recipe.evaluation)
-    assert model.heard == IEEE
+    state = initial_state(tiny_recipe, digits)
+    state.model = Listening()
+    with number_format(TF32, CPU):
+        examples_png(tiny_recipe, digits, state)
+    assert state.model.heard == IEEE
+
+
+def test_on_a_cpu_no_switch_is_touched(monkeypatch):
+    monkeypatch.setattr(formats, "_switches", lambda: pytest.fail("touched"))
+    with number_format(FLOAT32, CPU):
+        pass
 
 
 @pytest.mark.parametrize("every", [1, 4, 100])
@@ -323,6 +346,47 @@ def test_a_capture_that_fails_is_said_in_one_line_and_the_attack_goes_on(digits,
     assert [record.message for record in caplog.records] == [
         "the attack runs without a CUDA graph: operation not permitted when stream is capturing"
     ]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(f"CUDA error: {LOST}")])
+def test_errors_that_are_not_of_the_capture_are_raised(digits, small, monkeypatch, error):
+    def refused(function):
+        raise error
+
+    monkeypatch.setattr(inner, "_capture", refused)
+    recipe, model = small
+    maximise = InnerMaximisation(recipe, method_of(recipe), model, None)
+    maximise._graphed = True
+    with pytest.raises(type(error)):
+        maximise(*batch_of(digits, 0, 16), 4, torch.Generator().manual_seed(1))
+
+
+class Counting(torch.nn.Module):
+    """A network of a user's own, which keeps something in Python and rebinds a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+        self.calls, self.head = 0, LinearHead(64, 10)
+
+    def forward(self, images):
+        if self.training:
+            self.calls, self.seen = self.calls + 1, self.seen + 1
+        return self.head(images.flatten(1)) * (1 + self.calls) + self.seen * torch.arange(10)
+
+
+def test_a_network_of_one_s_own_is_attacked_as_it_is_now(digits, small):
+    recipe, _ = small
+    recipe = replace(recipe, method="pgd_at", model=Model(name="my_networks:Counting", head="linear"))
+    model = Counting()
+    maximise = InnerMaximisation(recipe, method_of(recipe), model, None)
+    assert not maximise._graphed
+    images, labels = batch_of(digits, 0, 16)
+    for _ in range(2):
+        found = maximise(images, labels, 4, torch.Generator().manual_seed(1))
+        plain = plain_attack(recipe, model, images, labels, 4, torch.Generator().manual_seed(1))
+        assert torch.equal(found, plain)
+        model.train()(images)
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "preact_resnet18"])

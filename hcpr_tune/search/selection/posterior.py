@@ -171,7 +171,8 @@ def _rows(points: Array, place: Array, scores: Sequence[Score], dimensions: int)
     of_one = np.array(
         [fallback if one.variance is None else one.variance for one, fallback in zip(scores, counted, strict=True)]
     )
-    noise = OWN_NOISE * of_one / images
+    # At least as for a share with one image more or less than none or all.
+    noise = OWN_NOISE * np.maximum(of_one, (1 - 1 / images) / images) / images
     near = _distances(points[recipe], points[recipe], dimensions)
     steps = np.abs(place[level][:, None] - place[level][None, :])
     return _Rows(recipe, np.array([one.training for one in scores]), level, noise, y, near, steps)

@@ -119,7 +119,7 @@ def run_cascade(
     # An attack that this cascade lacks comes from a longer one: there is nothing left to do.
     done = 0 if begun is None else attacks.index(begun.attack) + 1 if begun.attack in attacks else len(attacks)
     for attack in attacks[done:]:
-        with evaluating(model), number_format(config.precision), _warnings() as heard:
+        with evaluating(model), number_format(config.precision, labels.device), _warnings() as heard:
             if attack == CLEAN:
                 found = _classes(model, images)
                 _look_for_tricks(model, images, labels)
@@ -183,7 +183,7 @@ def transfer(
     """
     if not len(images):
         return 0
-    with evaluating(model), evaluating(baseline), number_format(config.precision), _warnings():
+    with evaluating(model), evaluating(baseline), number_format(config.precision, labels.device), _warnings():
         attacked = _attack("worst for cross-entropy", baseline, images, labels, threat, config)
         return int((_in_ball_classes(model, attacked, images, labels, threat) != labels).sum())
 

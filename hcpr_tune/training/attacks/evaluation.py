@@ -98,7 +98,7 @@ def evaluate(
     `settings.radii`, survivors are counted at these radii too. Runs in the format
     `settings.precision`, whatever the training's is.
     """
-    with number_format(settings.precision):
+    with number_format(settings.precision, split.labels.device):
         return _evaluate(model, split, task, settings, classes, objective)
 
 
@@ -223,7 +223,7 @@ MOST_WITHOUT_GRADIENT = 5.0
 
 def masking(model: Classifier, split: Split, task: Task, settings: Evaluation) -> Masking:
     """Look for masked gradients on a fixed subset of `settings.masking_images` images, in `settings.precision`."""
-    with number_format(settings.precision):
+    with number_format(settings.precision, split.labels.device):
         return _masking(model, split, task, settings)
 
 

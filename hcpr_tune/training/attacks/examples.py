@@ -60,7 +60,7 @@ def examples_png(recipe: Recipe, data: Data, state: TrainingState) -> bytes:
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch_threads(recipe.threads),
-        number_format(recipe.evaluation.precision),
+        number_format(recipe.evaluation.precision, device),
     ):
         model = fuse_conv_bn(state.scored_model())
         found = find_examples(model, data.validation, recipe.task, recipe.evaluation)

@@ -58,8 +58,11 @@ def pgd_step(
     objective: Objective,
     threat: Threat,
     step_size: float,
+    into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One PGD step; returns the next adversarial images and the logits of the given ones, both without a graph.
+
+    The next images are written to `into`, if it is given, which may be `adversarial`.
 
     x' <- x' + step_size * sign(gradient) (L-inf) or gradient / |gradient| (L2), projected to the threat's ball around
     `images`, then to [0, 1].
@@ -70,7 +73,7 @@ def pgd_step(
         (gradient,) = torch.autograd.grad(objective(logits).sum(), adversarial)
     with torch.no_grad():
         moved = adversarial + step_size * DIRECTIONS[threat.norm](gradient)
-        return project(moved, images, threat), logits.detach()
+        return project(moved, images, threat, into), logits.detach()
 
 
 def _unit_l2(gradient: Tensor) -> Tensor:
@@ -87,14 +90,18 @@ def _lengths(images: Tensor) -> Tensor:
 DIRECTIONS: dict[str, Callable[[Tensor], Tensor]] = {"linf": torch.sign, "l2": _unit_l2}
 
 
-def project(moved: Tensor, images: Tensor, threat: Threat) -> Tensor:
-    """Project to the threat's ball around `images`, then to [0, 1], which never leaves the ball."""
+def project(moved: Tensor, images: Tensor, threat: Threat, into: Tensor | None = None) -> Tensor:
+    """Project to the threat's ball around `images`, then to [0, 1], which never leaves the ball. Written to `into`, if
+    given.
+    """
     epsilon = threat.epsilon
     if threat.norm == "linf":
-        return torch.minimum(torch.maximum(moved, images - epsilon), images + epsilon).clamp_(0, 1)
+        inside = torch.minimum(torch.maximum(moved, images - epsilon), images + epsilon)
+        return torch.clamp(inside, 0, 1, out=inside if into is None else into)
     change = moved - images
     shrink = (epsilon / _lengths(change).clamp_min(torch.finfo(change.dtype).tiny)).clamp_max(1.0)
-    return (images + change * shrink).clamp_(0, 1)
+    inside = images + change * shrink
+    return torch.clamp(inside, 0, 1, out=inside if into is None else into)
 
 
 def uniform_noise(shape: torch.Size | tuple[int, ...], threat: Threat, generator: torch.Generator) -> Tensor:

@@ -189,7 +189,12 @@ def free_memory(device: torch.device = CPU) -> int:
     Asking a GPU starts a context on it, which takes half a gigabyte there.
     """
     host = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(host, int(torch.cuda.mem_get_info(device)[0])) if device.type == "cuda" else host
+    if device.type != "cuda":
+        return host
+    free, total = torch.cuda.mem_get_info(device)
+    # A process that shares the GPU is capped (see `gpu_memory.cap`).
+    own = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_reserved(device)
+    return max(0, min(host, free, int(own)))
 
 
 def load_data(
