@@ -153,13 +153,8 @@ class Replay:
         robust, clean = (
             np.mean([getattr(one, kind) for one in whole], axis=0).tolist() for kind in ("robust", "clean")
         )
-        middle = Curve(robust, clean, robust, clean, survivors=self._mean_survivors(whole))
+        middle = Curve(robust, clean, robust, clean, survivors=mean_survivors(whole))
         return other_seed(middle, self.images, derive_seed(self.seed, "replicate", trial))
-
-    def _mean_survivors(self, whole: Sequence[Training]) -> tuple[tuple[float, float], ...]:
-        shares = [self._survivors(one) for one in whole]
-        radii = self.recorded.surface.radii
-        return tuple((radius, mean(one[place][1] for one in shares)) for place, radius in enumerate(radii) if shares[0])
 
     def _survivors(self, training: Training) -> tuple[tuple[float, float], ...]:
         surface = self.recorded.surface
@@ -183,6 +178,12 @@ class Replay:
         lost_at = (reached[-1] if reached else 0) + 1 if training.diverged else 0
         reason = ("diverged", training.diverged or "it diverges")
         return Curve(robust, clean, robust, clean, lost_at, reason, survivors=self._survivors(training))
+
+
+def mean_survivors(curves: Sequence[Curve]) -> tuple[tuple[float, float], ...]:
+    """At each radius, the mean share of survivors."""
+    at_radii = zip(*(curve.survivors for curve in curves), strict=True)
+    return tuple((pairs[0][0], mean(share for _, share in pairs)) for pairs in at_radii)
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,8 @@ def proposals(options: argparse.Namespace) -> None:
         for name in options.arms:
             row = row_of(recorded, name, budget, base, options)
             base = base or row["found"]
-            rows.append({key: value for key, value in row.items() if key != "found"})
+            row["truths"] = [round(one.truth, 3) for one in row.pop("found")]
+            rows.append(row)
             print(shown(row), flush=True)
     if options.out:
         found = {"machine": machine(), **surface, "rows": rows}

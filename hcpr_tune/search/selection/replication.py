@@ -80,8 +80,9 @@ def _begun(history: History) -> Counter[int]:
 def answer(study: StudySpec, history: History) -> tuple[int, list[Estimate]] | None:
     """The trial whose recipe is expected to be the best, and the estimates of those compared, best first.
 
-    Those trained again on fresh seeds are compared; without any, those with the best scores, whose weights are kept: of
-    these the ones that reached the last epoch, if there are any. None with two objectives, or without any score.
+    Those trained again on fresh seeds are compared with those with the best scores, whose weights are kept, of these the
+    ones that reached the last epoch, if there are any: where time was short, the recipes that were trained again may be
+    few and disappoint. None with two objectives, or without any score.
     """
     if len(study.settings.objective) > 1 or not history.scored:
         return None
@@ -89,7 +90,7 @@ def answer(study: StudySpec, history: History) -> tuple[int, list[Estimate]] | N
     again = {number for number in found if history.replicates_of(number)}
     leading = {trial.number for trial in history.ranked()[: study.settings.keep_weights]} & found.keys()
     complete = {number for number in leading if history.last_epoch in history.trials[number].rungs}
-    compared = again or complete or leading or set(found)
+    compared = again | complete or leading or set(found)
     order = _ordered(history, found, compared)
     return order[0], [
         {"trial": number, "mean": found[number].mean, "deviation": found[number].deviation} for number in order
