@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hcpr_tune.training import formats, gpu_memory, loop
+from hcpr_tune.training import formats, gpu_memory, loop, session
 from hcpr_tune.training.attacks import inner
 from hcpr_tune.training.attacks.cascade import CascadeConfig, run_cascade, transfer
 from hcpr_tune.training.attacks.config import Threat
@@ -460,6 +460,20 @@ def test_a_broken_context_is_known_by_its_words(words):
 )
 def test_other_errors_break_no_context(error):
     assert broken(error) is None
+
+
+@pytest.mark.parametrize("words", [ILLEGAL, "CUDA out of memory. Tried to allocate 20.00 GiB"])
+def test_a_picture_that_cannot_be_drawn_hides_no_broken_context(digits, tiny_recipe, monkeypatch, words):
+    def undrawn(*_):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(session, "examples_png", undrawn)
+    state = initial_state(tiny_recipe, digits)
+    if words == ILLEGAL:
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            session._examples(tiny_recipe, digits, state)
+    else:
+        assert session._examples(tiny_recipe, digits, state) == (b"", f"RuntimeError: {words}")
 
 
 def test_where_words_leave_it_open_the_gpu_is_asked(monkeypatch):
