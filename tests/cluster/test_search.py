@@ -286,9 +286,10 @@ def outcome(folder: Path, name: str):
     return trials, (root / "best" / "model.safetensors").read_bytes(), (root / "best" / "recipe.toml").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["gpus", "cpus"])
-def test_more_than_the_machine_has_is_refused_before_anything_is_written(kind, tmp_path):
-    done = search(in_folder(tmp_path), "--space", "small.toml", f"--{kind}-per-trial", "1000")
+# The tests' Ray has no GPU.
+@pytest.mark.parametrize(("kind", "count"), [("gpus", "1"), ("cpus", "1000")])
+def test_more_than_the_machine_has_is_refused_before_anything_is_written(kind, count, tmp_path):
+    done = search(in_folder(tmp_path), "--space", "small.toml", f"--{kind}-per-trial", count)
     assert done.returncode == 2
     assert f"resources.{kind}_per_trial must be at most the" in done.stderr
     assert done.stderr.count("\n") == 1
