@@ -34,7 +34,12 @@ def folder(tmp_path_factory):
     at = check_new(folder / "results", "old")
     create(at, study)
     record = Record(at.record, History(study.recipe.epochs, study.goal))
-    trained = dict.fromkeys(Trained.__annotations__, 1) | {"attack_steps": 2, "device": "cpu", "worker": "here:1"}
+    trained = dict.fromkeys(Trained.__annotations__, 1) | {
+        "attack_steps": 2,
+        "device": "cpu",
+        "precision": "float32",
+        "worker": "here:1",
+    }
     played = simulation(
         study,
         suggester=Suggester(study),
