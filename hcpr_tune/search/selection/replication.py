@@ -80,9 +80,9 @@ def _begun(history: History) -> Counter[int]:
 def answer(study: StudySpec, history: History) -> tuple[int, list[Estimate]] | None:
     """The trial whose recipe is expected to be the best, and the estimates of those compared, best first.
 
-    Those trained again on fresh seeds are compared with those with the best scores, whose weights are kept, of these the
-    ones that reached the last epoch, if there are any: where time was short, the recipes that were trained again may be
-    few and disappoint. None with two objectives, or without any score.
+    Those trained again on fresh seeds are compared with those with the best scores, whose weights are kept (of these
+    the ones that reached the last epoch, if there are any): where time was short, the recipes that were trained again
+    may be few and disappoint. None with two objectives, or without any score.
     """
     if len(study.settings.objective) > 1 or not history.scored:
         return None
