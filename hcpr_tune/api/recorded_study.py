@@ -117,20 +117,20 @@ class RecordedStudy:
     @property
     def figures(self) -> list[str]:
         """The names that `figure` accepts."""
-        from hcpr_tune.views.report.figures import FIGURES
+        from hcpr_tune.views.report.figures import ALL_FIGURES
 
-        return list(FIGURES)
+        return list(ALL_FIGURES)
 
     def figure(self, name: str) -> go.Figure:
-        """One of the report's figures, as a plotly figure.
+        """One of the figures of the report and of the live page, as a plotly figure.
 
         Raises `InputError` for an unknown name, and if there is nothing to draw yet.
         """
-        from hcpr_tune.views.report.figures import FIGURES
+        from hcpr_tune.views.report.figures import ALL_FIGURES
 
-        if name not in FIGURES:
-            raise InputError(f"there is no figure {show(name)}; known: {', '.join(FIGURES)}")
-        title, draw = FIGURES[name]
+        if name not in ALL_FIGURES:
+            raise InputError(f"there is no figure {show(name)}; known: {', '.join(ALL_FIGURES)}")
+        title, draw = ALL_FIGURES[name]
         drawn = draw(self.spec, self.history)
         if drawn.figure is None:
             raise InputError(f"{title}: {drawn.says}")

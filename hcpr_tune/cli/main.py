@@ -20,11 +20,25 @@ from hcpr_tune.training.plugins import Ended, only_vouched, users_traceback
 from hcpr_tune.version import VERSION
 
 COMMANDS = (
-    *("tune", "plan", "train", "evaluate", "data", "init", "status", "list", "stop", "logs", "report", "verdict"),
+    *(
+        "tune",
+        "plan",
+        "train",
+        "evaluate",
+        "data",
+        "init",
+        "status",
+        "list",
+        "watch",
+        "stop",
+        "logs",
+        "report",
+        "verdict",
+    ),
     *("clean", "enqueue", "kill", "export", "transfer", "schema"),
 )
 """In the order in which `--help` lists them."""
-ON_STUDIES = ("clean", "enqueue", "export", "kill", "list", "logs", "report", "status", "stop")
+ON_STUDIES = ("clean", "enqueue", "export", "kill", "list", "logs", "report", "status", "stop", "watch")
 """Commands about studies that exist."""
 
 

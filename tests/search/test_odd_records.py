@@ -10,7 +10,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from hcpr_tune.cli.studies.list import row, told
+from hcpr_tune.api.listing import told
+from hcpr_tune.cli.studies.list import row
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.lines import sealed_row

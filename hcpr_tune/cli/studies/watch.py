@@ -1,0 +1,52 @@
+"""`hcpr_tune watch`: the live page of studies in a browser."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from hcpr_tune.cli.arguments import add_storage, whole_number
+from hcpr_tune.cli.exit_codes import COMPLETED
+from hcpr_tune.common.output import say
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def add_parser(commands: Any) -> None:
+    """The command's arguments."""
+    watch = commands.add_parser(
+        "watch",
+        help="a live page about studies",
+        description="Serve a live page about a study, or all of a storage, running or not. It ends with Ctrl-C.",
+    )
+    watch.add_argument("name", metavar="NAME", nargs="?", help="the study to open first (default: a list of all)")
+    add_storage(watch)
+    watch.add_argument(
+        "--host", default="127.0.0.1", metavar="IP", help="where it listens (default: 127.0.0.1, this machine alone)"
+    )
+    watch.add_argument(
+        "--port",
+        type=whole_number,
+        default=8501,
+        metavar="N",
+        help="its port; the next free one if that is in use, any free one with 0 (default: 8501)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C."""
+    from hcpr_tune.errors import InputError
+
+    if options.port > 65535:
+        raise InputError(f"--port must be at most 65535, got {options.port}; choose another")
+    from hcpr_tune.web.server import Server
+
+    server = Server(options.storage, options.name, options.host, options.port)
+    if options.port not in (0, server.port):
+        say(f"port {options.port} is in use; the page is at port {server.port}")
+    if options.host not in LOOPBACK:
+        say("it is served without encryption: whoever can read the network can read the token")
+    say(f"live page    {server.url}")
+    say("Ctrl-C ends the page; a search that it shows continues")
+    server.serve()
+    return COMPLETED
