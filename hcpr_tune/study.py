@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hcpr_tune.api.simulate import SimulationResult, Workers
     from hcpr_tune.api.verdict import VerdictRequest
     from hcpr_tune.search.record.results import StoredStudy
+    from hcpr_tune.search.storage.notes import Notes
     from hcpr_tune.simulation.verdict_forecast import VerdictForecast
 
 
@@ -101,7 +102,7 @@ class Study(RecordedStudy):
                 has, which is kept).
             wait: seconds to wait for the first node with room for a trial.
             dashboard_host: where the dashboard of a Ray that is started here listens; "none" starts it without one.
-            log_to: "mlflow", "wandb".
+            log_to: "mlflow", "wandb", "optuna" (a journal in the study's folder).
             quiet: False prints the search as it goes, as `hcpr_tune tune` does.
 
         Raises `InputError` for bad input, `Interrupted` on Ctrl-C, and `HcprTuneError` if no trial reached a rung.
@@ -296,6 +297,24 @@ class Study(RecordedStudy):
         except InputError as error:
             raise InputError(f"kill {self.name} {trial}: {error} ({self.folder.address})") from None
         post(self.folder.objects, request)
+
+    @property
+    def notes(self) -> Notes:
+        """The notes and tags on the study and its trials. Raises `InputError` if their file was damaged."""
+        from hcpr_tune.search.storage.notes import read_notes
+
+        return read_notes(self.folder.objects)
+
+    def note(self, text: str = "", tags: Sequence[str] = (), trial: int | None = None) -> None:
+        """Replace the note and tags on a trial, or on the study. Nothing is decided by them.
+
+        Raises `InputError` for a trial that does not exist, or a note or tags that are too long.
+        """
+        from hcpr_tune.search.storage.notes import checked_note, write_note
+
+        if trial is not None and trial not in self.history.trials:
+            raise InputError(f"{self.name} has no trial {trial}; it has {len(self.history.trials)}, counted from 0")
+        write_note(self.folder.objects, checked_note(text, tags), trial)
 
 
 def load(path: str | Path) -> Study:

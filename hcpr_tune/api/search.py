@@ -194,9 +194,9 @@ class _Search:
         study = self._request.study
         self._watchers.append(RayMetrics(study, share.gpus_per_trial))
         if self._log_to:
-            from hcpr_tune.views.trackers.trackers import TrackerView
+            from hcpr_tune.views.trackers.trackers import tracker_of
 
-            self._watchers += [TrackerView(name, study) for name in dict.fromkeys(self._log_to)]
+            self._watchers += [tracker_of(name, study) for name in dict.fromkeys(self._log_to)]
         return [*self._watchers, TensorBoardView(study), *self._progress.listeners(study), self._report]
 
     def finished(self) -> SearchResult:

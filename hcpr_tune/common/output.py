@@ -146,8 +146,8 @@ def is_kept() -> bool:
 
 
 def say(text: object = "") -> None:
-    """Print a line to `stream`."""
-    print(text, file=stream())
+    """Print a line to `stream`, at once: its reader may be a program that waits for it."""
+    print(text, file=stream(), flush=True)
 
 
 @contextmanager

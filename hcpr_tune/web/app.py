@@ -21,7 +21,6 @@ from hcpr_tune.common.settings import parse_assignment, show
 from hcpr_tune.common.text import first_line
 from hcpr_tune.errors import HcprTuneError, InputError
 from hcpr_tune.search.record.history import Trial
-from hcpr_tune.search.storage.notes import checked_note, write_note
 from hcpr_tune.views.report.figures import ALL_FIGURES
 from hcpr_tune.views.report.figures.comparison import distribution_of_each, progress_of_each
 from hcpr_tune.views.report.figures.contour import contour
@@ -47,7 +46,9 @@ SECONDS_BETWEEN_SIGNS = 15.0
 MOST_BODY = 100_000
 """Most bytes of a request's body."""
 STATIC = Path(__file__).parent / "static"
-Endpoint = Callable[[Request], Any]
+Reading = Callable[[Request], Response]
+Writing = Callable[[Request, Any], Response]
+"""The second argument: the body of the request."""
 
 
 class LivePage:
@@ -61,7 +62,7 @@ class LivePage:
     def app(self) -> Starlette:
         """The web application."""
         study, trial = "/studies/{name}", "/studies/{name}/trials/{number:int}"
-        reads: dict[str, Endpoint] = {
+        reads: dict[str, Reading] = {
             "/": self._list,
             "/parts": self._list_parts,
             "/compare": self._compare,
@@ -76,16 +77,14 @@ class LivePage:
             f"{trial}/figures/curves": self._trial_figure,
             f"{trial}/examples/{{rung:int}}.png": self._examples,
         }
-        writes: dict[str, Endpoint] = {
+        writes: dict[str, Writing] = {
             f"{study}/enqueue": self._enqueue,
             f"{study}/kill": self._kill,
             f"{study}/stop": self._stop,
             f"{study}/note": self._note,
         }
         routes = [Route(path, self._answering(endpoint)) for path, endpoint in reads.items()]
-        routes += [
-            Route(path, self._answering(endpoint, writes=True), methods=["POST"]) for path, endpoint in writes.items()
-        ]
+        routes += [Route(path, self._carrying_out(endpoint), methods=["POST"]) for path, endpoint in writes.items()]
         routes += [
             Route("/changes", self._streaming(self._list_version)),
             Route(f"{study}/changes", self._streaming(self._study_version)),
@@ -102,26 +101,23 @@ class LivePage:
             given = given or request.query_params.get("token", "")
         return hmac.compare_digest(given.encode(), self._token.encode())
 
-    def _answering(self, endpoint: Endpoint, writes: bool = False) -> Callable[[Request], Awaitable[Response]]:
+    def _answering(self, endpoint: Reading) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            if not self._allowed(request, writes):
+            if not self._allowed(request):
                 return refused(request)
-            body: Any = {}
-            if writes:
-                try:
-                    body = json.loads(await limited_body(request))
-                except ValueError:
-                    return failed(request, InputError("the request is not JSON"), 400)
+            return await answered(request, partial(endpoint, request), 404)
+
+        return answer
+
+    def _carrying_out(self, endpoint: Writing) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            if not self._allowed(request, writes=True):
+                return refused(request)
             try:
-                response: Response = await run_in_threadpool(
-                    partial(endpoint, request, body) if writes else partial(endpoint, request)
-                )
-            except InputError as error:
-                return failed(request, error, 404 if not writes else 400)
-            except (HcprTuneError, OSError) as error:
-                return failed(request, error, 500)
-            response.headers.update(HEADERS)
-            return response
+                body = json.loads(await limited_body(request))
+            except (ValueError, RecursionError):
+                return failed(request, InputError("the body of the request is not JSON, or too large"), 400)
+            return await answered(request, partial(endpoint, request, body), 400)
 
         return answer
 
@@ -292,10 +288,8 @@ class LivePage:
         if not isinstance(text, str) or not isinstance(tags, str) or not (trial is None or type(trial) is int):
             raise InputError("a note has a text, tags with commas between them, and perhaps the number of a trial")
         watched = self._watched(request)
-        with watched.reading() as stored:
-            if trial is not None and trial not in stored.history.trials:
-                raise InputError(f"{watched.name} has no trial {trial}")
-            write_note(stored.folder.objects, checked_note(text, tags.split(",")), trial)
+        with watched.reading():
+            watched.study.note(text, tags.split(","), trial)
         return told("Saved.")
 
 
@@ -303,6 +297,18 @@ class JSONText(Response):
     """A response that is JSON text already."""
 
     media_type = "application/json"
+
+
+async def answered(request: Request, endpoint: Callable[[], Response], code: int) -> Response:
+    """The endpoint's answer, from a thread; `code`: the status of bad input."""
+    try:
+        response = await run_in_threadpool(endpoint)
+    except InputError as error:
+        return failed(request, error, code)
+    except (HcprTuneError, OSError) as error:
+        return failed(request, error, 500)
+    response.headers.update(HEADERS)
+    return response
 
 
 def told(words: str) -> Response:

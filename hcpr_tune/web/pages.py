@@ -66,7 +66,9 @@ def rendered(section: Section) -> str:
 
 def styles() -> str:
     """The style of the report, and what the live page adds to it."""
-    text = str(html_environment().globals["verbatim"]("page.css"))
+    report = html_environment()
+    assert report.loader is not None
+    text: str = report.loader.get_source(report, "page.css")[0]
     return text + (Path(__file__).parent / "static" / "live.css").read_text(encoding="utf-8")
 
 

@@ -25,7 +25,7 @@ LEAST_TOKEN = 16
 
 
 class Server:
-    """The page at a free port. `url` has the token; `serve` runs until the process is interrupted or `stop`."""
+    """The page at a free port. `url` has the token; `serve` runs until the process is interrupted or stopped."""
 
     def __init__(self, storage: str, name: str | None, host: str = "127.0.0.1", port: int = PORT) -> None:
         """Raises `InputError` if there is no such study or storage, or no port can be had."""
@@ -62,8 +62,12 @@ class Server:
         try:
             yield self
         finally:
-            self._server.should_exit = True
+            self.stop()
             thread.join()
+
+    def stop(self) -> None:
+        """Let `serve` return."""
+        self._server.should_exit = True
 
 
 def token_of_environment() -> str:

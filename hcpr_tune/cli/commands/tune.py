@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.api.search_request import (
@@ -62,8 +63,14 @@ def add_parser(commands: Any) -> None:
         "--log-to",
         action="append",
         default=[],
-        choices=("mlflow", "wandb"),
-        help="copy values and curves there as the search goes; may be given twice",
+        choices=("mlflow", "wandb", "optuna"),
+        help="copy values and curves there as the search goes; optuna: a journal optuna.log in the study's folder, for "
+        "optuna-dashboard; may be given several times",
+    )
+    tune.add_argument(
+        "--watch",
+        action="store_true",
+        help="serve the live page of the search while it runs (see the command watch)",
     )
     tune.add_argument(
         "--dry-run", action="store_true", help="print the resolved study and what it could cost, and train nothing"
@@ -83,6 +90,10 @@ def run(options: argparse.Namespace) -> int:
     if options.detach and (options.address is None or options.dry_run):
         raise InputError(
             "--detach goes with --address HOST:PORT, the cluster that is to run the search, and not with --dry-run"
+        )
+    if options.watch and (options.detach or options.dry_run or options.json):
+        raise InputError(
+            "--watch is for a search that runs here, not for --dry-run, --detach or --json; give the command watch NAME"
         )
     if options.json and (options.detach or options.dry_run):
         raise InputError(
@@ -186,13 +197,15 @@ def dry_run(options: argparse.Namespace, request: SearchRequest) -> int:
 def search(options: argparse.Namespace, request: SearchRequest) -> int:
     """Run the search; print where to look, the search as it goes, and the answer."""
     from hcpr_tune.api.search import resume_command, run_search
+    from hcpr_tune.cli.live_page import LivePage
     from hcpr_tune.training.plugins import PluginError
     from hcpr_tune.views.terminal.search_output import TerminalProgress, print_json_result
 
     console, study = make_console(), request.study
-    progress = TerminalProgress(console, options.quiet, options.json)
+    terminal = TerminalProgress(console, options.quiet, options.json)
     try:
-        result = run_search(request, ray_of(options), options.log_to, progress)
+        with LivePage(terminal) if options.watch else nullcontext(terminal) as progress:
+            result = run_search(request, ray_of(options), options.log_to, progress)
     except (StorageError, ClusterLost, PluginError):
         if options.json:
             print_json_result(console, study, NOTHING_COMPLETED, interrupted=False)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.cli.arguments import add_storage, whole_number
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
+
+if TYPE_CHECKING:
+    from hcpr_tune.web.server import Server
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -31,6 +37,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="its port; the next free one if that is in use, any free one with 0 (default: 8501)",
     )
+    watch.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)  # for `tune --watch`
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,5 +55,15 @@ def run(options: argparse.Namespace) -> int:
         say("it is served without encryption: whoever can read the network can read the token")
     say(f"live page    {server.url}")
     say("Ctrl-C ends the page; a search that it shows continues")
-    server.serve()
+    if options.until_stdin_closes:
+        threading.Thread(target=stop_with_stdin, args=(server,), daemon=True).start()
+    with suppress(KeyboardInterrupt):  # the usual end
+        server.serve()
     return COMPLETED
+
+
+def stop_with_stdin(server: Server) -> None:
+    """End the page once the process at the other end of standard input has ended."""
+    while sys.stdin.read(1):
+        pass
+    server.stop()

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from hcpr_tune.common.settings import show
 from hcpr_tune.common.text import clean
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.events.search import EndEvent
 from hcpr_tune.search.record.history import Event, History, Trial
 from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.views.trackers.mlflow_tracker import MlflowTracker
+from hcpr_tune.views.trackers.optuna_journal import OptunaJournal
 from hcpr_tune.views.trackers.tracked import Point, Run, Runs, StudyCurve, Tracker, point_of, points_of
 from hcpr_tune.views.trackers.wandb_tracker import WandbTracker, check_wandb
 
@@ -34,6 +36,9 @@ class Service:
 
 
 TRACKERS = {"mlflow": Service(MlflowTracker), "wandb": Service(WandbTracker, check_wandb)}
+OPTUNA = "optuna"
+LOG_TO = (*TRACKERS, OPTUNA)
+"""What `--log-to` accepts: servers, and a journal of Optuna beside the results."""
 FINISHED_SECONDS, INTERRUPTED_SECONDS = 60.0, 5.0
 """How long the end of a search waits for the copy to complete."""
 SECRET, SHORT = re.compile("KEY|TOKEN|PASSWORD|SECRET"), 5
@@ -41,11 +46,20 @@ SECRET, SHORT = re.compile("KEY|TOKEN|PASSWORD|SECRET"), 5
 
 def check_tracker(name: str) -> None:
     """Raises `InputError` if a search cannot be copied to this tracker."""
+    if name not in LOG_TO:
+        raise InputError(f"--log-to must be one of {', '.join(LOG_TO)}, got {show(name)}")
+    if name == OPTUNA:
+        return  # the search itself needs it
     found = importlib.util.find_spec(name)
     # W&B keeps its runs in a folder `wandb`, which Python takes for a namespace package.
     if found is None or found.origin is None:
         raise InputError(f"--log-to {name} needs the package {name}; pip install 'hcpr_tune[{name}]'")
     TRACKERS[name].check()
+
+
+def tracker_of(name: str, stored: StoredStudy) -> TrackerView | OptunaJournal:
+    """The listener that copies a search to this tracker."""
+    return OptunaJournal(stored) if name == OPTUNA else TrackerView(name, stored)
 
 
 class TrackerView:
