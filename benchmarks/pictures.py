@@ -1,8 +1,8 @@
 """The pictures of the docs, made by a real search: python benchmarks/pictures.py docs
 
-Runs the default search, shows it half-way on a terminal of 110 columns, asks a real TensorBoard, Ray's dashboard and
-the report for their pages, plans the search again from what it recorded, and writes terminal.png, tensorboard*.png,
-ray.png, report.png and plan.png; prints the view, the answer and the plan as text, for the README and docs/plan.md.
+Runs the default search, shows it half-way on a terminal of 110 columns, asks a real TensorBoard, Ray's dashboard, the
+report and the live page for their pages, plans the search again from what it recorded, and writes terminal.png,
+tensorboard*.png, ray.png, report.png, watch*.png and plan.png; prints the view, the answer and the plan as text, for the README and docs/plan.md.
 Needs Chromium and the development extra.
 """
 
@@ -46,6 +46,7 @@ def main() -> None:
         root = Path(folder) / "results" / "shown"
         terminal(browser, root, Path(folder), out / "terminal.png")
         report(browser, root, out / "report.png")
+        live_page(browser, root, out)
         plan(browser, root, out / "plan.png")
         tensorboard(browser, root, out)
         browser.close()
@@ -123,6 +124,27 @@ def terminal(browser: Any, root: Path, folder: Path, path: Path) -> None:
 def report(browser: Any, root: Path, path: Path) -> None:
     """The top of the report."""
     top_of(browser, root / "report.html", path, 1000, 1500)
+
+
+def live_page(browser: Any, root: Path, out: Path) -> None:
+    """The live page of the study, from the answer to the timeline, and that of its best trial."""
+    import hcpr_tune
+    from hcpr_tune.web.server import Server
+
+    best = hcpr_tune.load(root).best["trial"]
+    with Server(str(root.parent), root.name, port=0).running() as server:
+        for name, path in (("watch", f"studies/{root.name}"), ("watch-trial", f"studies/{root.name}/trials/{best}")):
+            page = browser.new_page(viewport={"width": 1000, "height": 1700})
+            page.goto(server.url.replace(f"studies/{root.name}", path))
+            figures = page.locator("figure.live")
+            for place in range(min(4, figures.count())):
+                figures.nth(place).scroll_into_view_if_needed()
+                page.wait_for_function("at => document.querySelectorAll('figure.live')[at].dataset.drawn", arg=place)
+            top = page.locator("#history" if name == "watch" else "h1").bounding_box()
+            page.evaluate("top => scrollTo(0, scrollY + top - 20)", top["y"])
+            page.wait_for_timeout(500)
+            page.screenshot(path=out / f"{name}.png")
+            page.close()
 
 
 def plan(browser: Any, root: Path, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 python benchmarks/views.py cost      # the views' share of a default search's time
 python benchmarks/views.py report    # the report of 500 trials: seconds to write, bytes, seconds to open in Chromium
+python benchmarks/views.py live      # the live page of 10,000 trials: seconds to open and to draw, memory of Chromium
 python benchmarks/views.py events    # bytes of TensorBoard's event files, a trial
 """
 
@@ -26,6 +27,12 @@ from made_up import made_up
 from hcpr_tune.search.record.results import StoredStudy
 
 ROOT = Path(__file__).parent.parent
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+]
 TUNE = [sys.executable, str(ROOT / "launch" / "tune.py")]
 
 
@@ -129,21 +136,72 @@ def stored(root: Path, study: Any, trials: int) -> None:
     folder.record.write_bytes(sealed_row(made_up(study, trials)))
 
 
+def live(options: argparse.Namespace) -> Plain:
+    """The live page of a made-up study: seconds to read it, to show its text and first page of trials, and to draw all
+    figures one after the other; megabytes (Pss) of all processes of Chromium when all are drawn.
+    """
+    from hcpr_tune.search.spec.study_file import find_space, read_study
+    from hcpr_tune.web.server import Server
+
+    trials = options.trials
+    study = read_study(find_space("default"), [("budget.trials", trials)])
+    with tempfile.TemporaryDirectory() as folder:
+        stored(Path(folder) / "made_up", study, trials)
+        began = time.perf_counter()
+        server = Server(folder, "made_up", port=0)
+        read = time.perf_counter() - began
+        with server.running():
+            shown, drawn, size = zip(*(opening_live(server.url) for _ in range(options.repeats)), strict=True)
+    return {
+        "trials": trials,
+        "seconds_to_read_the_record": read,
+        "seconds_to_open": spread(list(shown)),
+        "seconds_to_all_figures": spread(list(drawn)),
+        "megabytes_of_chromium": spread(list(size)),
+    }
+
+
+def opening_live(url: str) -> tuple[float, float, float]:
+    """Seconds to the text and the table, seconds to all figures, megabytes of a fresh Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(found for name in ("chromium", "google-chrome") if (found := shutil.which(name)))
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        session = browser.new_browser_cdp_session()
+        tab = browser.new_page(viewport={"width": 1200, "height": 900})
+        began = time.perf_counter()
+        tab.goto(url, wait_until="commit")
+        tab.wait_for_selector("#trials-table tbody td")
+        shown = time.perf_counter() - began
+        figures = tab.locator("figure.live")
+        for place in range(figures.count()):
+            figures.nth(place).scroll_into_view_if_needed()
+            tab.wait_for_function(
+                "place => document.querySelectorAll('figure.live')[place].dataset.drawn", arg=place, timeout=120_000
+            )
+        drawn = time.perf_counter() - began
+        processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+        size = sum(proportional_set_size(int(process["id"])) for process in processes)
+        browser.close()
+    return shown, drawn, size / 1e6
+
+
+def proportional_set_size(process: int) -> int:
+    """Bytes of a process; what it shares with others is divided among them."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
 def opening(page: Path, repeats: int) -> Plain:
     """Seconds until a fresh Chromium shows the answer, and until all pictures are drawn."""
     from playwright.sync_api import sync_playwright
 
     path = next(found for name in ("chromium", "google-chrome") if (found := shutil.which(name)))
-    arguments = [
-        "--no-sandbox",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-        "--disable-background-networking",
-    ]
     text, drawn = [], []
     with sync_playwright() as driver:
         for _ in range(repeats):
-            browser = driver.chromium.launch(executable_path=path, args=arguments)
+            browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
             tab = browser.new_page(viewport={"width": 1200, "height": 900})
             began = time.perf_counter()
             tab.goto(page.as_uri(), wait_until="commit")
@@ -166,10 +224,10 @@ def events(options: argparse.Namespace) -> Plain:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    known = {"cost": cost, "report": report, "events": events}
+    known = {"cost": cost, "report": report, "live": live, "events": events}
     parser.add_argument("command", choices=known)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=500, help="of `report`")
+    parser.add_argument("--trials", type=int, default=500, help="of `report` and `live`")
     options = parser.parse_args()
     print(json.dumps({"machine": machine(), options.command: known[options.command](options)}, indent=1))
 
