@@ -2,8 +2,8 @@
 
 Runs the default search, shows it half-way on a terminal of 110 columns, asks a real TensorBoard, Ray's dashboard, the
 report and the live page for their pages, plans the search again from what it recorded, and writes terminal.png,
-tensorboard*.png, ray.png, report.png, watch*.png and plan.png; prints the view, the answer and the plan as text, for the README and docs/plan.md.
-Needs Chromium and the development extra.
+tensorboard*.png, ray.png, report.png, watch*.png and plan.png; prints the view, the answer and the plan as text, for
+the README and docs/plan.md. Needs Chromium and the development extra.
 """
 
 from __future__ import annotations
