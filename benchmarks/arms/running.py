@@ -34,7 +34,9 @@ SERVICE_SETTINGS: dict[str, tuple[str, ...]] = {
 }
 """What the arms that are this service set, beside the budget."""
 SYNE = ("syne_tune_asha", "syne_tune_mobster")
-ARMS = ("ours", "random", *RIVALS, *SYNE)
+PUBLISHED = "published"
+"""No search at all: the published recipe."""
+ARMS = ("ours", "random", *RIVALS, *SYNE, PUBLISHED)
 FULL_LENGTH_ONLY = ("optuna",)
 """Arms whose own rule (`Study.best_trial`) takes only trials that ran to the end; the others take the best report."""
 ALLOWED_CODES = (0, 1)
@@ -55,6 +57,10 @@ def can_run(arms: Sequence[str], syne_python: Path | None) -> list[str]:
 
 def run_arm(arm: str, options: argparse.Namespace) -> Plain:
     """Run one arm in an empty folder and say what came of it; `options.seed` is the seed of the search."""
+    if arm == PUBLISHED:
+        study = rival_study(options)
+        run = {"arm": arm, "seed": options.seed, "seconds": 0.0, **outcome([], 0.0, study.recipe.epochs)}
+        return run | {"choice": scored_plain(study.recipe)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         log_file = folder / ("results/arm/record.jsonl" if arm in SERVICE_SETTINGS else "events.jsonl")

@@ -28,7 +28,7 @@ def summary_of_arms(runs: Sequence[Plain], scores: Sequence[Plain]) -> Plain:
         "true_score": {arm: mean_interval([values[key] for key in values if key[0] == arm]) for arm in arms},
         "ours_minus": {arm: paired("ours", arm, values) for arm in rivals} if "ours" in arms else {},
         "trainings_of_choices": {arm: collapses(arm, found, scores) for arm in arms},
-        "final_best_on_validation": {arm: spread(final_bests(arm, found)) for arm in arms},
+        "final_best_on_validation": {arm: spread(bests) for arm in arms if (bests := final_bests(arm, found))},
         "seconds": {arm: spread([run["seconds"] for key, run in found.items() if key[0] == arm]) for arm in arms},
         "ours_reaches_final_best_of": {arm: catching_up_with(arm, found) for arm in rivals} if "ours" in arms else {},
     }

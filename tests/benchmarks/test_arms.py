@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -87,6 +88,16 @@ def test_a_choice_is_scored_under_the_published_schedule_whatever_it_was_found_u
     recipe = as_scored(read_study(find_space("default")).recipe, 7)
     assert (recipe.lr_schedule.mode, recipe.lr_schedule.shape, recipe.seed) == ("single", "steps", 7)
     assert (recipe.segment_ends, recipe.last_epoch) == ((), recipe.epochs)
+
+
+def test_no_search_at_all_is_an_arm_too():
+    options = argparse.Namespace(task="digits", root=Path(), set=[], seed=3)
+    published = running.run_arm("published", options)
+    assert published["choice"]["hcpr"]["scale"] == read_study(find_space("default")).recipe.hcpr.scale
+    runs = [run("ours", 3, A), published]
+    scores = [*scored(A, 60, 60, 60), *scored(published["choice"], 50, 50, 53)]
+    found = summary.summary_of_arms(runs, scores)
+    assert found["ours_minus"]["published"]["mean"] == pytest.approx(0.09)
 
 
 def test_arms_that_need_syne_tune_are_left_out_without_it(capsys):
