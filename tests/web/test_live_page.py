@@ -12,19 +12,23 @@ import time
 
 import pytest
 
+from hcpr_tune.common.buckets.bucket import Bucket
+from hcpr_tune.common.settings import to_plain
 from hcpr_tune.errors import InputError
-from hcpr_tune.search.record.lines import checksum_of, seal
+from hcpr_tune.search.record.lines import checksum_of, seal, sealed_row
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.study import Study
 from hcpr_tune.views.report.figures import ALL_FIGURES
 from hcpr_tune.web.server import TOKEN, Server
-from hcpr_tune.web.watched import WatchedStudy
+from hcpr_tune.web.watched import LOOK_EVERY, WatchedStudy
 from tests.conftest import ROOT
+from tests.s3 import s3_server
 from tests.search.histories import epoch, job
 from tests.views.recorded import written
-from tests.web.conftest import served
+from tests.web.conftest import Page, served
 
+__all__ = ["s3_server"]
 READS = (
     "/",
     "/parts",
@@ -391,6 +395,54 @@ def test_bad_input_is_told_before_anything_is_served(command, tmp_path):
     done = command("watch", "--port", "70000")
     assert done.returncode == 2
     assert "--port must be at most 65535" in done.stderr
+
+
+def test_a_running_verdict_is_told(own):
+    folder = own / "small"
+    recipe = to_plain(Study.open(folder).spec.recipe)
+    models = [
+        {"event": "model", "time": 1.0, "model": f"m{seed}", "candidate": "published", "seed": seed, "recipe": recipe}
+        for seed in (1, 2)
+    ]
+    end = {"event": "job_end", "time": 2.0, "model": "m1", "job": "train m1", "kind": "train", "status": "reached"}
+    begin = {"event": "begin", "time": 0.5, "format": 1, "workers": 1, "versions": {}}
+    (folder / "verdict").mkdir()
+    events = [begin, *({**one, "weights": ""} for one in models), {**end, "reason": ""}]
+    (folder / "verdict" / "record.jsonl").write_bytes(sealed_row(events))
+    with served(own) as page:
+        assert "A verdict is running" not in page.json("/studies/small/parts")["state"]  # nobody holds the study
+        with Held(folder):
+            time.sleep(LOOK_EVERY[False])
+            words = page.json("/studies/small/parts")["state"]
+            assert "A verdict is running: 1 of 2 models trained, 0 attacks on chunks done." in words
+
+
+def test_a_study_in_a_bucket_is_followed_too(s3_server, own, tmp_path, monkeypatch):
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(LOOK_EVERY, True, 0.2)
+    monkeypatch.chdir(tmp_path)
+    shutil.move(own, tmp_path / "elsewhere")
+    local = tmp_path / "elsewhere" / "small"
+    storage = f"s3://{s3_server.new_bucket()}/studies"
+    bucket = Bucket(storage).child("small")
+    bucket.write("study.toml", (local / "study.toml").read_bytes())
+    bucket.write("record/000000.jsonl", (local / "record.jsonl").read_bytes())
+    with Server(storage, "small", port=0).running() as server:
+        page = Page(server)
+        assert "12 of 12 trials ended" in page.json("/studies/small/parts")["state"]
+        assert ">small</a>" in page.json("/parts")["studies"]
+        with page.changes("/studies/small/changes") as versions:
+            next(versions)
+            before = (local / "record.jsonl").read_bytes()
+            append(local, job(1, 27, 30), epoch(1, 28, 300, 359, clean=340) | {"is_rung": False})
+            bucket.write("record/000001.jsonl", (local / "record.jsonl").read_bytes()[len(before) :])
+            next(versions)
+        curve = page.json("/studies/small/trials/1/figures/curves")
+        assert curve["says"].startswith("28 epochs trained")
+        assert page.post("/studies/small/note", {"text": "far away", "tags": ""})[0] == 200
+        assert b"far away" in bucket.read("notes.json")
+    s3_server.start()
 
 
 class Held:
