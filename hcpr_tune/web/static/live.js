@@ -58,7 +58,7 @@
     return plotly;
   }
 
-  const figures = new Map();  // element -> { visible, stale, busy, text, figure }
+  const figures = new Map();  // element -> { visible, stale, busy, away, text, figure }
 
   async function drawn(place, figure) {
     await plotlyLoaded();
@@ -83,6 +83,7 @@
         place.setAttribute("aria-label", says);
         place.style.minWidth = least_width + "px";
         state.figure = figure;
+        state.away = false;
         if (figure) await drawn(place, figure);
         else if (place.children.length) Plotly.purge(place);
       }
@@ -92,6 +93,7 @@
     }
     element.classList.remove("loading");
     state.busy = false;
+    if (!state.visible) putAway(element);
     load(element);  // if it has changed meanwhile
   }
 
@@ -100,21 +102,44 @@
     load(element);
   }
 
+  // The figures of a large study take hundreds of megabytes: only those near the screen are kept drawn.
+  const LARGE = 100_000;
+
+  function putAway(element) {
+    const state = figures.get(element);
+    if (state.busy || state.away || !state.figure || state.text.length < LARGE) return;
+    const place = element.querySelector(".plot");
+    place.style.minHeight = place.offsetHeight + "px";
+    Plotly.purge(place);
+    state.away = true;
+  }
+
+  async function bringBack(element) {
+    const state = figures.get(element);
+    state.away = false;
+    const place = element.querySelector(".plot");
+    await drawn(place, state.figure);
+    place.style.minHeight = "";
+  }
+
   const seen = new IntersectionObserver(
     (entries) => {
       for (const entry of entries) {
-        figures.get(entry.target).visible = entry.isIntersecting;
+        const state = figures.get(entry.target);
+        state.visible = entry.isIntersecting;
+        if (!state.visible) putAway(entry.target);
+        else if (state.away) bringBack(entry.target);
         load(entry.target);
       }
     },
     { rootMargin: "300px" },
   );
   for (const element of document.querySelectorAll("figure.live")) {
-    figures.set(element, { visible: false, stale: true, busy: false, text: "", figure: null });
+    figures.set(element, { visible: false, stale: true, busy: false, away: false, text: "", figure: null });
     seen.observe(element);
   }
   const redraw = () => {
-    for (const [element, { figure }] of figures) if (figure) drawn(element.querySelector(".plot"), figure);
+    for (const [element, { figure, away }] of figures) if (figure && !away) drawn(element.querySelector(".plot"), figure);
   };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   matchMedia("print").addEventListener("change", redraw);

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.spec.study import StudySpec
-from hcpr_tune.views.report.figures.dimensions import ENOUGH, FEWEST_TRIALS, FILLED, MOST_TRIALS
+from hcpr_tune.views.report.figures.dimensions import ENOUGH, FEWEST_TRIALS, FILLED
 from hcpr_tune.views.report.figures.shown import Shown, quietly
 from hcpr_tune.views.report.optuna_study import at_epoch, common_epoch, compared_at, optuna_study, target
 from hcpr_tune.views.wording import number
+
+MOST_TRIALS = 120
+"""Trials of a contour: a browser fills a grid with as many rows and columns."""
 
 
 def contour(study: StudySpec, history: History, first: str, second: str) -> Shown:
@@ -26,9 +29,11 @@ def contour(study: StudySpec, history: History, first: str, second: str) -> Show
         plot_contour, model, params=[first, second], target=target("robust_accuracy"), target_name="robust accuracy"
     )
     figure.update_layout(title=None, height=460, margin={"l": 70, "r": 16, "t": 16, "b": 56})
+    scored = sum(epoch in trial.scores and not trial.single_schedule for trial in history.trials.values())
+    sample = f" Of {scored} trials a fixed sample is shown." if scored > MOST_TRIALS else ""
     return Shown(
         f"{number(len(model.trials), 'trial')} {compared_at(history, epoch, study.rungs)}: robust accuracy over"
-        f" {first} and {second}, interpolated. Where no point is near, the colour is a guess.{FILLED}",
+        f" {first} and {second}, interpolated. Where no point is near, the colour is a guess.{sample}{FILLED}",
         figure,
         least_width=420,
     )
