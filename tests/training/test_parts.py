@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -95,7 +96,8 @@ def test_a_class_may_be_called_like_a_part_or_nearly_so(tmp_path):
         (("train/a", "train/b", "val/a", "valid/a"), "has val/, valid/ for the same part"),
         (("train", "test", "cat"), "parts and classes are mixed"),
         (("train",), "train must have at least 2 subfolders, one per class, got 0"),
-        (("train", "test"), "train must have at least 2 subfolders, one per class, got 0"),
+        (("train", "test"), "has test/ and train/, which are parts and no classes, .* into .*/train/CLASS/"),
+        (("train_images", "test_images"), "has test_images/ and train_images/, which are parts and no classes"),
         (
             ("train/a", "train/b", "val/a", "val/c"),
             "val lacks b and also has c; it must have the same class folders",
@@ -109,6 +111,47 @@ def test_parts_that_are_not_clear_are_refused(tmp_path, names, words):
         write_images(tmp_path, classes=(name,))
     with pytest.raises(InputError, match=words):
         load_data(task(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            ("cat/train", "cat/test", "dog/train", "dog/test"),
+            "2 of 2 class folders in (.*)/f have parts in them, cat/ has test/ and train/, and test images would be "
+            r"trained on; move the parts above the classes, as \1/f/test/cat/",
+        ),
+        (("cat/train", "cat/val", "dog"), "1 of 2 class folders .* cat/ has train/ and val/"),
+        (("cat/Training", "dog/Training"), "2 of 2 class folders .* cat/ has Training/"),
+        (("cat/train2017", "cat/val2017", "dog/train2017"), "2 of 2 class folders .* cat/ has train2017/ and val2017/"),
+        (("train/cat/test", "train/dog/test"), "2 of 2 class folders in .*/f/train have parts"),
+        (
+            ("pets/train/cat", "pets/train/dog", "art/train/oil", "art/train/ink"),
+            r"(\S+)/f/art has train/ with class folders in them, so it is a data set of its own and no class of \1/f; "
+            r"give \1/f/art$",
+        ),
+        (
+            ("pets/train/cat", "pets/train/dog"),
+            r"(\S+)/f must have at least 2 subfolders, one per class, got 1; give \1/f/pets, which has train/$",
+        ),
+        (("pets/cat", "pets/dog"), "got 1; give .*/f/pets, which has cat/, dog/$"),
+    ],
+)
+def test_parts_below_classes_are_refused_with_what_to_do_instead(tmp_path, names, words, command):
+    for name in names:
+        write_images(tmp_path / "f", classes=(name,), count=5)
+    with pytest.raises(InputError, match=words):
+        load_data(task(tmp_path / "f"))
+    done = command("init", tmp_path / "f", "--out", "f.toml")
+    assert done.returncode == 2
+    assert re.search(f"hcpr_tune: error: FOLDER {tmp_path}/f: {words}", done.stderr.strip())
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_one_class_of_trains_is_no_training_part(tmp_path):
+    for name in ("vehicles/train", "vehicles/bus", "animals"):
+        write_images(tmp_path / "f", classes=(name,))
+    assert load_data(task(tmp_path / "f")).class_names == ("animals", "vehicles")
 
 
 def test_a_folder_of_loose_images_beside_the_parts_is_skipped_and_told(tmp_path):
