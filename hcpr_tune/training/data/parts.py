@@ -114,8 +114,9 @@ def layout(root: Path) -> Layout:
     _check_apart(root, known)
     train = parts["train"]
     assert train is not None
-    skipped = (f"{len(others)} folders next to the parts of {root}: {_names(others)}",) if others else ()
-    return Layout(train, parts["validation"], parts["test"], skipped)
+    many = "s" * (len(others) > 1)
+    skipped = [f"{len(others)} folder{many} next to the parts of {root}: {_names(others)}"] if others else []
+    return Layout(train, parts["validation"], parts["test"], tuple(skipped))
 
 
 def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
@@ -144,8 +145,8 @@ def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
     hidden = [path.name for path in found if path not in classes]
     files = [entry.name for entry in _scan(part) if not entry.is_dir()]
     beside = [
-        f"{len(names)} {words} next to the class folders of {part}: {named(names, 5)}"
-        for words, names in (("hidden folders", hidden), ("files", sorted(files)))
+        f"{len(names)} {words}{'s' * (len(names) > 1)} next to the class folders of {part}: {named(names, 5)}"
+        for words, names in (("hidden folder", hidden), ("file", sorted(files)))
         if names
     ]
     return classes, tuple(beside)

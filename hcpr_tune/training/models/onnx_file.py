@@ -50,8 +50,8 @@ def check_installed() -> None:
 def write_onnx(folder: Path, target: Path) -> Written:
     """Write the model in `folder` to `target`: "images" (B, C, H, W), float32 in [0, 1], B free, to "logits" (B, K).
 
-    The file includes the weights, and as metadata what `described` says. Raises `InputError`, without writing, if the folder has no valid model, the network
-    cannot be exported, or the file would give other logits.
+    The file includes the weights, and as metadata what `described` says. Raises `InputError`, without writing, if the
+    folder has no valid model, the network cannot be exported, or the file would give other logits.
     """
     check_installed()
     model = load_model(folder)
@@ -79,7 +79,10 @@ def described(folder: Path) -> dict[str, Any]:
     class_names: of the logits, in order. image_shape: channels, height, width. image_range, channel_order: of the
     images. threat_model: norm and radius that it was evaluated with. scores: accuracies with 95 % intervals.
     """
-    task = load_recipe(folder / "recipe.toml").task
+    recipe = load_recipe(folder / "recipe.toml")
+    found, task = scores(folder), recipe.task
+    if "attacks_validation" not in found:
+        found["attacks_validation"] = f"margin attack, {recipe.evaluation.steps} steps"
     channels, classes, (height, width) = model_inputs(folder)
     return {
         "class_names": list(class_names(folder) or map(str, range(classes))),
@@ -87,7 +90,7 @@ def described(folder: Path) -> dict[str, Any]:
         "image_range": [0, 1],
         "channel_order": {1: "gray", 3: "RGB"}.get(channels, ""),
         "threat_model": {"norm": task.norm, "epsilon": task.epsilon},
-        "scores": scores(folder),
+        "scores": found,
     }
 
 
