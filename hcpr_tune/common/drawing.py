@@ -8,14 +8,15 @@ from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hcpr_tune.common.text import ascii_of, listed
+from hcpr_tune.common.text import ascii_of, listed, one_line
 
 INK, PALE, FRAME, PAPER = "#24292f", "#6e7781", "#c4cad1", "#ffffff"
 RIGHT, WRONG = "#0b7a5b", "#c2410c"
 """Distinguishable with colour blindness, and dark enough for text."""
 
 
-MOST_IN_LEGEND = 30
+MOST_IN_LEGEND, MOST_CHARACTERS = 30, 60
+"""Classes that a legend names, and the length of a name in it."""
 
 
 @cache
@@ -40,7 +41,8 @@ def class_word(number: int, names: Sequence[str]) -> str:
 def legend(names: Sequence[str]) -> str:
     """What the numbers in a picture stand for, where a class's name cannot be drawn; empty if all can be."""
     words = [class_word(number, names) for number in range(len(names))]
-    numbered = [f"{number} is {name}" for number, name in enumerate(names) if words[number] == str(number) != name]
+    shown = [one_line(name, MOST_CHARACTERS) for name in names]
+    numbered = [f"{number} is {name}" for number, name in enumerate(shown) if words[number] == str(number) != name]
     return listed(numbered, MOST_IN_LEGEND)
 
 

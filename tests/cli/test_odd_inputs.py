@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from hcpr_tune.api.recorded_study import load_model
 from hcpr_tune.cli.main import main
 from hcpr_tune.common.files import new_name
 from hcpr_tune.common.shell import typed
@@ -141,15 +142,17 @@ def test_two_spellings_of_one_name_are_not_two_classes(tmp_path):
 def test_a_model_is_not_judged_on_other_classes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     images = coloured_digits(tmp_path / "images", 200)
+    (images / "1").rename(images / "one")
     attack = Attack(steps=Schedule(1, 1), epsilon=0.1, step_size=0.1)
     recipe = Recipe(task=Task(dataset=f"folder:{images}"), epochs=1, model=Model(width=4), attack=attack)
     recipe = replace(recipe, evaluation=replace(recipe.evaluation, steps=1, masking_images=0))
     (tmp_path / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
     with torch_threads(1):
         assert main(["train", "--recipe", "recipe.toml", "--out", "model", "--quiet"]) == 0
+    assert load_model("model").classes == (*"023456789", "one")
     (images / "0").rename(images / "zero")
     capsys.readouterr()
     assert main(["evaluate", "--model", "model", "--images", "4"]) == 2
     told = capsys.readouterr().err
-    assert "was trained on the classes 0, 1" in told
+    assert "was trained on the classes 0, 2" in told
     assert told.count("\n") == 1

@@ -31,7 +31,7 @@ def overview(seen: Look) -> list[str]:
 def class_table(seen: Look) -> list[str]:
     """The classes with their images in each split, and the sums."""
     counts, titles = seen.counts, ("class", "images", "train", "validation", "test")
-    first, more, last = counts, "", counts[:0]
+    first, more, last = list(counts), "", list[ClassCount]()
     if len(counts) > MOST_ROWS:
         by_size = sorted(counts, key=lambda one: one.all)
         half = MOST_ROWS // 2

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from hcpr_tune.common.files import write_bytes_whole
-from hcpr_tune.common.text import first_line
+from hcpr_tune.common.text import encodable, first_line
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.models.export import class_names, load_model, model_inputs, scores
 from hcpr_tune.training.recipe import load_recipe
@@ -122,7 +122,7 @@ def exported(
         ):
             part.ClearField("metadata_props")
         for name, value in (metadata or {}).items():
-            proto.metadata_props.add(key=name, value=json.dumps(value, ensure_ascii=False))
+            proto.metadata_props.add(key=name, value=json.dumps(encodable(value), ensure_ascii=False))
         data: bytes = proto.SerializeToString(deterministic=True)
     except Exception as error:
         reason = first_line(error)
