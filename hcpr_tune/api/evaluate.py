@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hcpr_tune.api.trust import Trust, trust_model
 from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.paths import is_file
+from hcpr_tune.common.text import listed
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.attacks import evaluation
 from hcpr_tune.training.attacks.cascade import CascadeConfig, replaced_attacks, run_cascade
@@ -151,11 +152,6 @@ def evaluate_model(model: nn.Module, recipe: Recipe, attack: str, split_name: st
     pairs = hard_pairs(found.pairs, found.class_totals, data.class_names)
     clean, robust = Proportion(found.clean_correct, found.total), Proportion(found.robust_correct, found.total)
     return EvaluationResult(split_name, f"{attack}-{settings.steps}", clean, robust, pairs, ())
-
-
-def listed(names: Sequence[str], most: int = 10) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_model(folder: Path) -> None:

@@ -197,7 +197,7 @@ class RecordedStudy:
         return model_of(self.folder)
 
     def load_model(self, device: str = "cpu", trust: bool = False) -> nn.Module:
-        """The model in `model`, as `hcpr_tune.load_model` gives it."""
+        """The model in `model`, with its `classes`, as `hcpr_tune.load_model` gives it."""
         return load_model(self.model, device, trust)
 
     def __repr__(self) -> str:
@@ -208,7 +208,8 @@ def load_model(folder: str | Path, device: str = "cpu", trust: bool = False) -> 
     """Load a trained model from a folder such as results/NAME/verdict or results/NAME/best.
 
     As in RobustBench it maps images (B, C, H, W) in [0, 1] to logits (B, K); it is in eval mode and its parameters
-    require no gradient. `trust`: import the code (package.module:factory) that someone else's recipe names.
+    require no gradient. `model.classes` are the names of the K classes, in the order of the logits; their numbers, as
+    texts, for data without names. `trust`: import the code (package.module:factory) that someone else's recipe names.
     Raises `InputError` if a file is missing or damaged, or names code that is not trusted.
     """
     from hcpr_tune.api.trust import trust_model

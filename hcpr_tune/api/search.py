@@ -47,7 +47,7 @@ def check_request(request: SearchRequest, ray: RayOptions, log_to: Sequence[str]
     try:
         check_decisions(request.study.spec)
         if ray.address is None:
-            progress.notes(check_recipe(request.study.spec.recipe))
+            progress.notes(check_recipe(request.study.spec.recipe, request.study.history.class_names))
             check_own_methods(request.study.spec)
     except InputError as error:
         raise located(error, request.where) from None
@@ -67,8 +67,10 @@ def check_decisions(spec: StudySpec) -> None:
     check_stopper(spec.asha_config)
 
 
-def check_recipe(recipe: Recipe) -> tuple[str, ...]:
-    """Check that the data can be read and the model built; returns notes on the data. Raises `InputError`.
+def check_recipe(recipe: Recipe, class_names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Check that the data can be read, still have the `class_names` of what was trained before, and the model built.
+
+    Returns notes on the data. Raises `InputError`.
 
     Only for work on this machine: on a cluster both may be elsewhere. The embedded digits and the built-in models are
     known to work, so the import of torch is saved.
@@ -87,7 +89,7 @@ def check_recipe(recipe: Recipe) -> tuple[str, ...]:
         return ()
     from hcpr_tune.training.session import DataShelf, check_trainable
 
-    return check_trainable(recipe, DataShelf(on_gpu=False))  # the GPU is for the trials
+    return check_trainable(recipe, DataShelf(on_gpu=False), class_names)  # the GPU is for the trials
 
 
 def check_own_methods(spec: StudySpec) -> None:

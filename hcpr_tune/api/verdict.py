@@ -117,7 +117,7 @@ class _Evaluation:
         known = known_state(study.folder)
         _check_free(study)
         if ray.address is None:
-            self._progress.notes(check_recipe(study.spec.recipe))
+            self._progress.notes(check_recipe(study.spec.recipe, study.history.class_names))
             if request.test:
                 from hcpr_tune.training.data.heldout import open_test
 

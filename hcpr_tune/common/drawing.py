@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
-import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
+from hcpr_tune.common.text import ascii_of, listed, one_line
+
 INK, PALE, FRAME, PAPER = "#24292f", "#6e7781", "#c4cad1", "#ffffff"
 RIGHT, WRONG = "#0b7a5b", "#c2410c"
 """Distinguishable with colour blindness, and dark enough for text."""
+
+
+MOST_IN_LEGEND, MOST_CHARACTERS = 30, 60
+"""Classes that a legend names, and the length of a name in it."""
 
 
 @cache
@@ -29,9 +34,16 @@ def class_word(number: int, names: Sequence[str]) -> str:
     """A class's name in ASCII, or its number if it has no such name; "none" for -1."""
     if number < 0:
         return "none"
-    letters = unicodedata.normalize("NFKD", names[number] if number < len(names) else "")
-    plain = " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).split())
+    plain = " ".join(ascii_of(names[number] if number < len(names) else "").split())
     return plain if plain and plain.isascii() and plain.isprintable() else str(number)
+
+
+def legend(names: Sequence[str]) -> str:
+    """What the numbers in a picture stand for, where a class's name cannot be drawn; empty if all can be."""
+    words = [class_word(number, names) for number in range(len(names))]
+    shown = [one_line(name, MOST_CHARACTERS) for name in names]
+    numbered = [f"{number} is {name}" for number, name in enumerate(shown) if words[number] == str(number) != name]
+    return listed(numbered, MOST_IN_LEGEND)
 
 
 def shortened(words: str, width: int, size: int) -> str:

@@ -7,6 +7,8 @@ as Python would escape them.
 from __future__ import annotations
 
 import traceback
+import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 MOST_CHARACTERS = 500
@@ -22,6 +24,24 @@ def one_line(text: str, most: int = MOST_CHARACTERS) -> str:
     """The text on one line, clean, and cut to `most` characters."""
     line = clean(" ".join(text.split()))
     return line if len(line) <= most else f"{line[: most - 4]} ..."
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+LETTERS = str.maketrans(
+    {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
+    | {"đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th"}
+)
+"""Latin letters that Unicode does not decompose."""
+
+
+def ascii_of(text: str) -> str:
+    """The text without accents; letters of other scripts stay as they are."""
+    parts = unicodedata.normalize("NFKD", text.translate(LETTERS))
+    return "".join(one for one in parts if not unicodedata.combining(one))
 
 
 def encodable(value: Any) -> Any:

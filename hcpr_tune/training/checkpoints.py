@@ -1,7 +1,7 @@
 """Checkpoints: a training's state at the end of an epoch, written atomically.
 
 A checkpoint is a folder `epoch_0009` with
-- `state.pt`: weights, optimiser, averages, epoch; plain tensors, read with weights_only;
+- `state.pt`: weights, optimiser, averages, epoch, class names; plain tensors and texts, read with weights_only;
 - `report.json`: the reports of the segment's epochs so far, so that unsent or lost reports can be sent again;
 - `model.safetensors` at the end of a segment: the weights for export;
 - `manifest.json`: size and SHA-256 of each of these files;
@@ -16,14 +16,14 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hcpr_tune.common.files import draft_of
-from hcpr_tune.common.text import first_line
+from hcpr_tune.common.text import first_line, listed
 from hcpr_tune.errors import InputError
 from hcpr_tune.training import manifest
 from hcpr_tune.training.loop import TrainingState
@@ -77,20 +77,33 @@ def save(
 def load(root: Path, epoch: int, state: TrainingState) -> list[dict[str, Any]]:
     """Restore `state` as it was at the end of `epoch`; returns the reports up to it.
 
-    Raises `InputError` if the checkpoint is of another model.
+    Raises `InputError` if the checkpoint is of another model, or of other classes.
     """
     path = folder_of(root, epoch) / STATE
     device = next(state.model.parameters()).device
     try:
-        state.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+        saved = torch.load(path, map_location=device, weights_only=True)
+        _check_classes(path, saved.get("class_names"), state.class_names)
+        state.load_state_dict(saved)
         reports: list[dict[str, Any]] = json.loads((folder_of(root, epoch) / REPORT).read_text(encoding="utf-8"))
         return reports
+    except InputError:
+        raise
     except Exception as error:
         reason = first_line(error)
         raise InputError(
             f"cannot resume from {path}: {reason}; it belongs to another recipe: "
             "delete its folder to resume from the previous checkpoint"
         ) from error
+
+
+def _check_classes(path: Path, saved: Sequence[str] | None, now: Sequence[str]) -> None:
+    """Raise `InputError` if a checkpoint was trained on other classes. Those of earlier versions do not say."""
+    if saved and list(saved) != list(now):
+        raise InputError(
+            f"cannot resume from {path}: it was trained on the classes {listed(saved)}, and the data now have "
+            f"{listed(now)}; give the class folders their earlier names, or start anew"
+        )
 
 
 def load_latest(

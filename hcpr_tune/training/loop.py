@@ -69,6 +69,8 @@ class TrainingState:
     """The compiled model, if the recipe asks for one; it shares the model's weights."""
     attacker: InnerMaximisation | None = None
     """Made at the first attack; it holds the CUDA graph."""
+    class_names: tuple[str, ...] = ()
+    """Of the model's outputs, in order: kept with the state, so that it is not trained on with other classes."""
 
     def scored_model(self) -> nn.Module:
         """The model that is evaluated and saved: the averaged one if averaging is on."""
@@ -81,6 +83,7 @@ class TrainingState:
             "epoch": self.epoch,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "class_names": list(self.class_names),
             **averaged,
         }
 
@@ -108,7 +111,7 @@ def initial_state(recipe: Recipe, data: Data) -> TrainingState:
     if recipe.averaging.half_life:
         averaged = Averaged(model, recipe.averaging.half_life, math.ceil(len(data.train) / recipe.batch_size))
     compiled = compile_model(model, recipe.threads) if recipe.compile else None
-    return TrainingState(model, optimiser, averaged, epoch=0, compiled=compiled)
+    return TrainingState(model, optimiser, averaged, epoch=0, compiled=compiled, class_names=data.class_names)
 
 
 COMPILERS = ("c++", "g++", "clang++", "gcc", "clang", "cl")

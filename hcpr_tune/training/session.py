@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from hcpr_tune.common.settings import to_plain
-from hcpr_tune.common.text import named
-from hcpr_tune.errors import StorageError
+from hcpr_tune.common.text import listed, named
+from hcpr_tune.errors import InputError, StorageError
 from hcpr_tune.training import checkpoints
 from hcpr_tune.training.attacks.examples import examples_png
 from hcpr_tune.training.cuda_context import broken
@@ -50,13 +50,19 @@ class DataShelf:
         return self._kept[1]
 
 
-def check_trainable(recipe: Recipe, shelf: DataShelf) -> tuple[str, ...]:
+def check_trainable(recipe: Recipe, shelf: DataShelf, class_names: Sequence[str] = ()) -> tuple[str, ...]:
     """Read the data and build the model, to find problems before any work starts. Raises `InputError`.
 
+    `class_names`: those that models were trained on before, which the data must still have; empty if none is known.
     Returns notes about the data: what was skipped in a folder, and how unusual images are handled.
     """
     method_of(recipe)
     data = shelf.get(recipe.task)
+    if class_names and list(class_names) != list(data.class_names):
+        raise InputError(
+            f"task.dataset {recipe.task.dataset} has the classes {listed(data.class_names)}, and what was trained"
+            f" before has {listed(class_names)}; give the classes their earlier names, or begin a new study"
+        )
     check_test_part(recipe.task, data.class_names, data.train.shape)
     initial_state(recipe, data)
     return data.notes

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from dataclasses import replace
 
 import pytest
 
+from hcpr_tune.api.recorded_study import load_model
 from hcpr_tune.cli.main import main
 from hcpr_tune.common.files import new_name
+from hcpr_tune.common.shell import typed
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.spec.points import params_of
 from hcpr_tune.search.storage.studies import reopen
@@ -76,15 +79,43 @@ def test_a_default_name_is_one_that_a_study_may_have(stem):
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", new_name(stem))
 
 
-def test_a_space_is_written_under_a_name_that_space_takes(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("My Photos", "My-Photos"),
+        ("Käfig 'bunt' & $HOME", "Kafig-bunt-HOME"),
+        (".2024.v1", "2024-v1"),
+        ("-dash", "dash"),
+        ("猫", "images"),
+        ("x.toml", "x-toml"),
+        ("default", "default-images"),
+        ("y" * 200, "y" * 60),
+    ],
+)
+def test_a_space_is_written_under_a_name_that_its_commands_take(tmp_path, monkeypatch, capsys, folder, name):
     monkeypatch.chdir(tmp_path)
-    coloured_digits(tmp_path / "My Photos", 200)
-    assert main(["init", "My Photos", "--out", "default"]) == 2
+    coloured_digits(tmp_path / folder, 150)
+    assert main(["init", f"./{folder}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    written = f"written      search_spaces/{name}.toml, and space.schema.json beside it, by which editors complete and "
+    assert lines[-3].startswith(written)
+    looked, searched = (shlex.split(line.partition(typed())[2]) for line in lines[-2:])
+    assert looked == ["tune", "--space", name, "--dry-run", "--probe"]
+    assert searched == ["tune", "--space", name]
+    assert main([*looked[:-1]]) == 0
+    assert f'dataset = "folder:{tmp_path / folder}"' in capsys.readouterr().out
+
+
+def test_a_space_elsewhere_is_told_by_its_path(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    coloured_digits(tmp_path / "photos", 150)
+    assert main(["init", "photos", "--out", "default"]) == 2
     assert "--out default must end in .toml" in capsys.readouterr().err
-    assert main(["init", "My Photos"]) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert "tune --space 'search_spaces/My Photos.toml'" in line
-    assert main(["tune", "--space", "search_spaces/My Photos.toml", "--dry-run"]) == 0
+    assert main(["init", "photos", "--out", "my own.toml"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" tune --space 'my own.toml'")
+    assert main(["tune", "--space", "my own.toml", "--dry-run"]) == 0
+    assert main(["init", "photos", "--out", "my own.toml"]) == 2
+    assert "--out my own.toml exists; choose another file" in capsys.readouterr().err
 
 
 def test_what_other_programs_put_among_images_is_no_image(tmp_path):
@@ -95,7 +126,7 @@ def test_what_other_programs_put_among_images_is_no_image(tmp_path):
         place.write_bytes(next((tmp_path / "1").glob("*.png")).read_bytes())
     found = read_folder(tmp_path, 0)
     assert found.files == alone.files
-    assert any("1 hidden files or folders" in note and "@eaDir" in note for note in found.notes)
+    assert any("1 hidden file or folder" in note and "@eaDir" in note for note in found.notes)
     assert any("__MACOSX" in note for note in found.notes)
 
 
@@ -111,15 +142,17 @@ def test_two_spellings_of_one_name_are_not_two_classes(tmp_path):
 def test_a_model_is_not_judged_on_other_classes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     images = coloured_digits(tmp_path / "images", 200)
+    (images / "1").rename(images / "one")
     attack = Attack(steps=Schedule(1, 1), epsilon=0.1, step_size=0.1)
     recipe = Recipe(task=Task(dataset=f"folder:{images}"), epochs=1, model=Model(width=4), attack=attack)
     recipe = replace(recipe, evaluation=replace(recipe.evaluation, steps=1, masking_images=0))
     (tmp_path / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
     with torch_threads(1):
         assert main(["train", "--recipe", "recipe.toml", "--out", "model", "--quiet"]) == 0
+    assert load_model("model").classes == (*"023456789", "one")
     (images / "0").rename(images / "zero")
     capsys.readouterr()
     assert main(["evaluate", "--model", "model", "--images", "4"]) == 2
     told = capsys.readouterr().err
-    assert "was trained on the classes 0, 1" in told
+    assert "was trained on the classes 0, 2" in told
     assert told.count("\n") == 1

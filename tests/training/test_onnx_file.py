@@ -28,7 +28,14 @@ MODELS = {
 }
 
 
-def folder_with(root, model=MODELS["cosine"][0], image=GRAY):
+NAMES = ["naïve cat", "犬", *"cdefghij"]
+SCORES = {
+    "robust_accuracy_validation": {"share": 0.5, "low_95": 0.4, "high_95": 0.6, "count": 50, "total": 100},
+    "clean_accuracy_validation": {"share": 0.9, "low_95": 0.8, "high_95": 0.95, "count": 90, "total": 100},
+}
+
+
+def folder_with(root, model=MODELS["cosine"][0], image=GRAY, names=NAMES):
     """A folder as a training leaves it. Batch normalisation has seen images, so its statistics do not cancel out."""
     recipe = Recipe(model=model, method="pgd_at")  # which takes either head
     channels, *size = image
@@ -38,8 +45,9 @@ def folder_with(root, model=MODELS["cosine"][0], image=GRAY):
     root.mkdir()
     save_weights(network, root / "model.safetensors")
     (root / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
-    inputs = {"channels": channels, "classes": 10, "image_size": size}
-    (root / "metrics.json").write_text(json.dumps({"model_inputs": inputs}), encoding="utf-8")
+    inputs = {"channels": channels, "classes": 10, "image_size": size} | ({"class_names": names} if names else {})
+    metrics = {"model_inputs": inputs, "epoch_of_score": 3, **SCORES}
+    (root / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     return root
 
 
@@ -71,6 +79,50 @@ def test_the_file_gives_the_models_logits_whatever_the_batch(name, tmp_path, cap
         drawn = torch.rand(batch, *image, generator=torch.Generator().manual_seed(batch))
         (found,) = session.run(None, {"images": drawn.numpy()})
         torch.testing.assert_close(torch.from_numpy(found), network(drawn), atol=1e-4, rtol=0)
+
+
+def test_the_file_says_what_goes_in_what_comes_out_and_how_good_it_is(folder, tmp_path):
+    """All of it from ONNX Runtime, as where this program is not installed."""
+    write_onnx(folder, tmp_path / "out.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), providers=["CPUExecutionProvider"])
+    said = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    task = Recipe().task
+    assert said == {
+        "class_names": NAMES,
+        "image_shape": [1, 8, 8],
+        "image_range": [0, 1],
+        "channel_order": "gray",
+        "threat_model": {"norm": "linf", "epsilon": task.epsilon},
+        "scores": SCORES | {"attacks_validation": "margin attack, 20 steps"},
+    }
+
+
+def test_a_loaded_model_names_its_classes(folder, tmp_path):
+    assert load_model(folder).classes == tuple(NAMES)
+    without = load_model(folder_with(tmp_path / "old", names=None))
+    assert without.classes == tuple("0123456789")
+
+
+class Counting(nn.Module):
+    """A network that has already something called classes."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.classes = nn.Linear(channels, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.classes(images.mean((2, 3)))
+        return logits
+
+
+def test_a_networks_own_classes_are_left_to_it(tmp_path):
+    folder = folder_with(tmp_path / "model", Model(name=f"{__name__}:Counting", head="linear"))
+    model = load_model(folder)
+    assert model.classes == tuple(NAMES)
+    assert isinstance(model.network.classes, nn.Linear)
+    assert model(torch.rand(2, *GRAY)).shape == (2, 10)
+    assert not model.training
+    assert write_onnx(folder, tmp_path / "out.onnx").difference <= 1e-4
 
 
 class Drawing(nn.Module):
@@ -142,6 +194,11 @@ def inputs(channels, classes, size):
         *(
             ("metrics.json", inputs("1", "10", size), "has no valid model_inputs .model_inputs.image_size")
             for size in (b"8", b"[8]", b"[8, 0]", b"[8, 1e400]", b'["8", "8"]')
+        ),
+        (
+            "metrics.json",
+            b'{"model_inputs": {"channels": 1, "classes": 10, "image_size": [8, 8], "class_names": ["a", "b"]}}',
+            "model_inputs.class_names must be as many names as the 10 classes",
         ),
         ("metrics.json", inputs("true", "10", b"[8, 8]"), "model_inputs.channels must be a whole number"),
         (

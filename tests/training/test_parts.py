@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hcpr_tune.api.datasets.starter import look, starter_space
+from hcpr_tune.api.datasets.look import look
+from hcpr_tune.api.datasets.starter import starter_space
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.data.dataset import load_data, source_identity
 from hcpr_tune.training.data.heldout import open_test
@@ -95,7 +97,8 @@ def test_a_class_may_be_called_like_a_part_or_nearly_so(tmp_path):
         (("train/a", "train/b", "val/a", "valid/a"), "has val/, valid/ for the same part"),
         (("train", "test", "cat"), "parts and classes are mixed"),
         (("train",), "train must have at least 2 subfolders, one per class, got 0"),
-        (("train", "test"), "train must have at least 2 subfolders, one per class, got 0"),
+        (("train", "test"), "has test/ and train/, which are parts and no classes, .* into .*/train/CLASS/"),
+        (("train_images", "test_images"), "has test_images/ and train_images/, which are parts and no classes"),
         (
             ("train/a", "train/b", "val/a", "val/c"),
             "val lacks b and also has c; it must have the same class folders",
@@ -111,11 +114,52 @@ def test_parts_that_are_not_clear_are_refused(tmp_path, names, words):
         load_data(task(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            ("cat/train", "cat/test", "dog/train", "dog/test"),
+            "2 of 2 class folders in (.*)/f have parts in them, cat/ has test/ and train/, and test images would be "
+            r"trained on; move the parts above the classes, as \1/f/test/cat/",
+        ),
+        (("cat/train", "cat/val", "dog"), "1 of 2 class folders .* cat/ has train/ and val/"),
+        (("cat/Training", "dog/Training"), "2 of 2 class folders .* cat/ has Training/"),
+        (("cat/train2017", "cat/val2017", "dog/train2017"), "2 of 2 class folders .* cat/ has train2017/ and val2017/"),
+        (("train/cat/test", "train/dog/test"), "2 of 2 class folders in .*/f/train have parts"),
+        (
+            ("pets/train/cat", "pets/train/dog", "art/train/oil", "art/train/ink"),
+            r"(\S+)/f/art has train/ with class folders in them, so it is a data set of its own and no class of \1/f; "
+            r"give \1/f/art$",
+        ),
+        (
+            ("pets/train/cat", "pets/train/dog"),
+            r"(\S+)/f must have at least 2 subfolders, one per class, got 1; give \1/f/pets, which has train/$",
+        ),
+        (("pets/cat", "pets/dog"), ".*got 1; give .*/f/pets, which has cat/, dog/$"),
+    ],
+)
+def test_parts_below_classes_are_refused_with_what_to_do_instead(tmp_path, names, words, command):
+    for name in names:
+        write_images(tmp_path / "f", classes=(name,), count=5)
+    with pytest.raises(InputError, match=words):
+        load_data(task(tmp_path / "f"))
+    done = command("init", tmp_path / "f", "--out", "f.toml")
+    assert done.returncode == 2
+    assert re.search(f"hcpr_tune: error: FOLDER {tmp_path}/f: {words}", done.stderr.strip())
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_one_class_of_trains_is_no_training_part(tmp_path):
+    for name in ("vehicles/train", "vehicles/bus", "animals"):
+        write_images(tmp_path / "f", classes=(name,))
+    assert load_data(task(tmp_path / "f")).class_names == ("animals", "vehicles")
+
+
 def test_a_folder_of_loose_images_beside_the_parts_is_skipped_and_told(tmp_path):
     write_images(tmp_path / "train")
     write_images(tmp_path / "test", count=4)
     write_images(tmp_path, classes=("unlabelled",))
-    assert load_data(task(tmp_path)).notes == (f"1 folders next to the parts of {tmp_path}: unlabelled/",)
+    assert load_data(task(tmp_path)).notes == (f"1 folder next to the parts of {tmp_path}: unlabelled/",)
 
 
 @pytest.mark.parametrize(
@@ -162,13 +206,13 @@ def test_everything_that_is_skipped_is_counted_and_named(tmp_path):
     data = load_data(task(root))
     assert len(data.train) + len(data.validation) == 24
     assert list(data.notes) == [
-        f"1 hidden folders next to the class folders of {root}: .git",
-        f"1 files next to the class folders of {root}: labels.csv",
+        f"1 hidden folder next to the class folders of {root}: .git",
+        f"1 file next to the class folders of {root}: labels.csv",
         "3 links that were not followed (each leads to a folder that was already read or belongs to another class or "
         "part)"
-        f" in {root} (owl/again, owl/all, owl/cats) were skipped",
-        f"2 hidden files or folders in {root} (dog/._000.png, dog/.ipynb_checkpoints) were skipped",
-        f"2 files without an image suffix in {root} (cat/notes.txt, cat/photo.heic) were skipped",
+        f" in {root}: owl/again, owl/all, owl/cats",
+        f"2 hidden files or folders in {root}: dog/._000.png, dog/.ipynb_checkpoints",
+        f"2 files without an image suffix in {root}: cat/notes.txt, cat/photo.heic",
     ]
 
 
@@ -181,12 +225,14 @@ def test_what_is_decided_about_images_is_told_and_a_run_of_the_command_tells_it(
     (root / "dog" / "notes.txt").write_text("")
     done = command("init", "f", "--out", "f.toml")
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert "1 files without an image suffix in f (dog/notes.txt) were skipped" in lines[0]
-    assert "1 images have transparent parts, which are shown on white, in f (dog/glass.png)" in lines[1]
-    assert "1 dark 16-bit images (65535 is white, and none exceeds 4095) in f (cat/deep.png)" in lines[2]
-    assert "2 images are gray among others in colour in f (cat/deep.png, cat/gray.png)" in lines[3]
-    assert lines[4].startswith("wrote f.toml")
+    assert [line for line in done.stdout.splitlines() if line.startswith(("converted", "skipped", "colour"))] == [
+        "colour       colour, three channels; 2 of 33 are gray, and become colour",
+        "converted    1 image: gray of 16 bits (65535 is white)",
+        "converted    1 image has transparent parts, which are shown on white, in f: dog/glass.png",
+        "converted    1 dark 16-bit image (65535 is white, and it stays below 4096) in f: cat/deep.png",
+        "converted    2 images are gray among others in colour, and become colour, in f: cat/deep.png, cat/gray.png",
+        "skipped      1 file without an image suffix in f: dog/notes.txt",
+    ]
 
 
 def test_linked_folders_and_jfif_are_read(tmp_path):
@@ -314,7 +360,7 @@ def test_a_link_from_one_part_into_another_is_not_followed(tmp_path):
     (tmp_path / "train" / "cat" / "more").symlink_to(tmp_path / "test" / "cat")
     data = load_data(task(tmp_path))
     assert len(data.train) + len(data.validation) == 30
-    assert "1 links that were not followed" in data.notes[0]
+    assert "1 link that was not followed" in data.notes[0]
 
 
 def test_folders_deeper_than_the_stack_are_read(tmp_path, monkeypatch):

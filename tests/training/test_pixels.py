@@ -52,15 +52,18 @@ def traits(tmp_path, name):
 
 
 def test_what_was_decided_about_an_image_is_told(tmp_path):
-    assert (
-        traits(tmp_path, "RGBA PNG")
-        == traits(tmp_path, "P GIF index")
-        == traits(tmp_path, "key L")
-        == Traits(transparent=True)
-    )
-    assert traits(tmp_path, "frames GIF") == traits(tmp_path, "frames TIFF") == Traits(frames=True)
-    assert traits(tmp_path, "I;16 PNG, dark") == Traits(dark=True)
-    assert traits(tmp_path, "I;16 PNG") == traits(tmp_path, "RGB PNG") == Traits()
+    palette, deep = "with a palette", "gray of 16 bits (65535 is white)"
+    assert traits(tmp_path, "RGBA PNG") == traits(tmp_path, "key L") == Traits(transparent=True)
+    assert traits(tmp_path, "P GIF index") == Traits(transparent=True, converted=palette)
+    assert traits(tmp_path, "frames GIF") == Traits(frames=True, converted=palette)
+    assert traits(tmp_path, "frames TIFF") == Traits(frames=True)
+    assert traits(tmp_path, "I;16 PNG, dark") == Traits(dark=True, converted=deep)
+    assert traits(tmp_path, "I;16 PNG") == Traits(converted=deep)
+    assert traits(tmp_path, "CMYK TIFF") == Traits(converted="CMYK")
+    assert traits(tmp_path, "RGB PNG") == traits(tmp_path, "RGBX TIFF") == traits(tmp_path, "L PNG") == Traits()
+    for form in ("PNG", "TIFF", "WEBP"):
+        assert traits(tmp_path, f"turned {form} 1") == Traits()
+        assert traits(tmp_path, f"turned {form} 6") == Traits(turned=True)
 
 
 def test_alpha_that_hides_nothing_is_no_trait(tmp_path):

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.training import checkpoints
+from hcpr_tune.training import checkpoints, manifest
 from hcpr_tune.training.recipe import Model
-from hcpr_tune.training.session import DataShelf, train_segment
+from hcpr_tune.training.session import DataShelf, check_trainable, train_segment
+from tests.training.test_folders import task, write_images
 
 
 def segment(recipe, folder, start, end):
@@ -122,6 +123,40 @@ def test_what_was_not_told_of_the_stretch_is_told_again(recipe, whole, tmp_path)
     assert [report["epoch"] for report in train_segment(recipe, DataShelf(), folder, 1, 4, 4)] == [4]
 
 
+@pytest.fixture
+def of_folder(recipe, tmp_path):
+    """The same training on a folder of cats, dogs and owls, and the folder."""
+    images = write_images(tmp_path / "images", size=(8, 8), count=6)
+    return replace(recipe, task=replace(task(images), epsilon=recipe.task.epsilon), batch_size=8), images
+
+
+def test_a_checkpoint_names_its_classes_and_is_not_gone_on_from_with_others(of_folder, tmp_path):
+    recipe, images = of_folder
+    segment(recipe, tmp_path / "out", 0, 1)
+    saved = torch.load(checkpoints.folder_of(tmp_path / "out", 1) / "state.pt", weights_only=True)
+    assert saved["class_names"] == ["cat", "dog", "owl"]
+    (images / "cat").rename(images / "yak")
+    words = "was trained on the classes cat, dog, owl, and the data now have dog, owl, yak; give the class folders"
+    with pytest.raises(InputError, match=words):
+        segment(recipe, tmp_path / "out", 1, 4)
+    with pytest.raises(InputError, match="has the classes dog, owl, yak, and what was trained before has cat, dog, ow"):
+        check_trainable(recipe, DataShelf(), ["cat", "dog", "owl"])
+    check_trainable(recipe, DataShelf(), [])
+
+
+def test_a_checkpoint_of_a_version_without_names_is_gone_on_from(recipe, whole, tmp_path):
+    segment(recipe, tmp_path, 0, 1)
+    folder = checkpoints.folder_of(tmp_path, 1)
+    saved = torch.load(folder / "state.pt", weights_only=True)
+    del saved["class_names"]
+    torch.save(saved, folder / "state.pt")
+    (folder / "manifest.json").unlink()
+    manifest.write(folder)
+    again = segment(recipe, tmp_path, 1, 4)
+    assert [report["loss"] for report in again] == [report["loss"] for report in whole[1:]]
+    assert all(not report["losses"] for report in again)
+
+
 @pytest.mark.parametrize("change", ["model", "lr"])
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(recipe, tmp_path, change):
     segment(recipe, tmp_path, 0, 1)
@@ -149,7 +184,7 @@ def test_what_a_killed_process_left_half_written_is_cleared(recipe, tmp_path):
 def test_a_checkpoint_holds_nothing_but_tensors_and_plain_values(recipe, tmp_path):
     segment(recipe, tmp_path, 0, 1)
     state = torch.load(checkpoints.folder_of(tmp_path, 1) / "state.pt", weights_only=True)
-    assert set(state) == {"epoch", "model", "optimiser"}
+    assert set(state) == {"epoch", "model", "optimiser", "class_names"}
 
 
 def test_the_stop_epoch_ends_a_training_with_the_schedules_of_the_whole(recipe, whole, tmp_path):

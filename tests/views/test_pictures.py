@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hcpr_tune.common.drawing import class_word, legend
 from hcpr_tune.views.tensorboard.pictures import LARGEST_CELL, Confusion, confusion_png, draw_confusion
 
 EVENT = {"attacked_pairs_validation": [[0, 1, 3], [1, 0, 10], [2, -1, 1]], "class_totals_validation": [10, 10, 10]}
@@ -45,6 +46,14 @@ def test_more_of_a_class_is_darker_and_right_is_told_from_wrong():
 def test_a_class_without_images_is_white():
     empty = {"attacked_pairs_validation": [], "class_totals_validation": [5, 0]}
     assert (Confusion.of(empty).colours()[1] == 255).all()
+
+
+def test_names_are_drawn_without_accents_and_the_others_are_explained():
+    names = ["Größe", "Øre", "猫", "3", "\udcff", "x" * 300]
+    assert [class_word(number, names) for number in range(5)] == ["Grosse", "Ore", "2", "3", "4"]
+    assert legend(names) == r"2 is 猫, 4 is \udcff"
+    assert legend(["cat", "dog"]) == legend([]) == ""
+    assert legend(["猫" * 200]).endswith("猫 ...")
 
 
 @pytest.mark.parametrize("names", [(), NAMES, ("cat", "x" * 300, "猫")])

@@ -85,6 +85,26 @@ def test_a_record_without_counts_of_images_has_no_rate(study, folder):
     view.close()
 
 
+@pytest.mark.parametrize("names", [["cat", "猫", "dog"], ["0", "1", "2"]])
+def test_the_first_rungs_picture_gets_its_classes_names_when_they_are_known(study, folder, names):
+    """That is when the first job has ended, in the same search."""
+    history = history_of()
+    view = TensorBoardView(StoredStudy(folder, study, history))
+    tell(view, history, suggested(0), job(0, 0, 3), epoch(0, 1), epoch(0, 2), rung(0, 3, 60))
+    ((_, before),) = shown(folder, 0, CONFUSION)
+    inputs = {"channels": 1, "classes": 3, "image_size": [8, 8], "class_names": names}
+    tell(view, history, job_end(0, 0, 3) | {"model_inputs": inputs})
+    ((step, after),) = shown(folder, 0, CONFUSION)
+    assert step == 3
+    assert (before == after) == (names[0] == "0")
+    words = board(folder.trial(0)).SummaryMetadata(CONFUSION).summary_description
+    assert words.endswith("Class 1 is 猫.") == (names[0] == "cat")
+    assert [at for at, _ in curves(folder.trial(0))["loss/total"]] == [1, 2, 3]
+    tell(view, history, job(0, 3, 9), epoch(0, 4))
+    assert [at for at, _ in curves(folder.trial(0))["loss/total"]] == [1, 2, 3, 4]
+    view.close()
+
+
 def test_a_promoted_trial_goes_on_in_its_curves(study, folder):
     history = history_of()
     view = TensorBoardView(StoredStudy(folder, study, history))

@@ -74,6 +74,10 @@ def _write_onnx(options: argparse.Namespace) -> int:
     say(f"the model in {model} written to {target}, {written.size / 1e6:.1f} MB")
     say(f'"images" (batch, {shape}), float32 in [0, 1], to "logits" (batch, {written.classes})')
     say(
+        "its metadata (JSON texts) has class_names, image_shape, image_range, channel_order, threat_model and scores: "
+        "InferenceSession(FILE).get_modelmeta().custom_metadata_map"
+    )
+    say(
         f"under ONNX Runtime its logits differ from the model's by at most {written.difference:.1e}, on batches of "
         f"{', '.join(map(str, BATCHES))} random images"
     )

@@ -37,7 +37,8 @@ T = TypeVar("T")
 class ImageFolder:
     """The images of one part: files and their labels, sorted by class and name; `channels` is 1 only if all are gray.
 
-    `sizes`: height and width of the files. `notes`: what was skipped, and how unusual images are handled.
+    `sizes`: height and width of the files; `gray`: how many are gray. `skipped`, `unusual` (how images are handled in a
+    way that may not be expected) and `converted` are words for the user.
     """
 
     files: tuple[Path, ...]
@@ -46,7 +47,15 @@ class ImageFolder:
     channels: int
     size: tuple[int, int]
     sizes: tuple[tuple[int, int], ...]
-    notes: tuple[str, ...]
+    gray: int
+    skipped: tuple[str, ...]
+    unusual: tuple[str, ...]
+    converted: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is told before each training."""
+        return (*self.skipped, *self.unusual)
 
     def decode(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images as uint8, (N, C, H, W), resized where `size` differs from the file's."""
@@ -86,8 +95,16 @@ def read_folder(root: Path, image_size: int, fence: Collection[Identity] = ()) -
         _channels(headers),
         _common_size(root, files, headers, image_size),
         tuple(header.size for header in headers),
-        (*beside, *skipped, *_said(root, files, seen)),
+        sum(header.gray for header in headers),
+        (*beside, *skipped),
+        tuple(_said(root, files, seen)),
+        tuple(_conversions([traits for _, traits in seen])),
     )
+
+
+def count_images(root: Path, fence: Collection[Identity] = ()) -> tuple[int, ...]:
+    """The number of images in each class folder of a part, by their names. Raises `InputError` as `read_folder`."""
+    return tuple(map(len, _find(root, class_folders(root)[0], fence)[0]))
 
 
 def read_headers(
@@ -158,14 +175,18 @@ def _find(root: Path, classes: Sequence[Path], fence: Collection[Identity]) -> t
             f"task.dataset: {root} has classes without images: {named(empty)}; "
             f"add images ({', '.join(SUFFIXES)}) or remove the folders"
         )
-    kinds: dict[str, Callable[[Entry], bool]] = {
-        f"links that were not followed (each {LEADS_BACK})": lambda entry: bool(entry.trouble) and not _hidden(entry),
-        "hidden files or folders": _hidden,
-        "files without an image suffix": lambda entry: not entry.trouble and not _hidden(entry),
+    kinds: dict[tuple[str, str], Callable[[Entry], bool]] = {
+        (f"link that was not followed (it {LEADS_BACK})", f"links that were not followed (each {LEADS_BACK})"): (
+            lambda entry: bool(entry.trouble) and not _hidden(entry)
+        ),
+        ("hidden file or folder", "hidden files or folders"): _hidden,
+        ("file without an image suffix", "files without an image suffix"): (
+            lambda entry: not entry.trouble and not _hidden(entry)
+        ),
     }
     others = [entry for entry in everything if not _is_image(entry)]
-    notes = [_note(root, words, [entry.path for entry in others if is_one(entry)]) for words, is_one in kinds.items()]
-    return groups, tuple(f"{note} were skipped" for note in notes if note)
+    notes = [_note(root, *words, [entry.path for entry in others if is_one(entry)]) for words, is_one in kinds.items()]
+    return groups, tuple(filter(None, notes))
 
 
 def _is_image(entry: Entry) -> bool:
@@ -176,11 +197,12 @@ def _hidden(entry: Entry) -> bool:
     return is_hidden(entry.path.name)
 
 
-def _note(root: Path, words: str, paths: Sequence[Path]) -> str:
-    """The number of `paths` and the names of the first ones; empty for none."""
+def _note(root: Path, one: str, many: str, paths: Sequence[Path]) -> str:
+    """The number of `paths`, in the words for `one` or for `many`, and the names of the first; empty for none."""
     if not paths:
         return ""
-    return f"{len(paths)} {words} in {root} ({named([str(path.relative_to(root)) for path in paths], NOTED)})"
+    names = named([str(path.relative_to(root)) for path in paths], NOTED)
+    return f"{len(paths):,} {one if len(paths) == 1 else many} in {root}: {names}"
 
 
 def _look(root: Path, files: tuple[Path, ...], look_at: Callable[[Path], T]) -> list[T]:
@@ -220,24 +242,37 @@ def _said(root: Path, files: Sequence[Path], seen: Sequence[tuple[Header, Traits
         return [path for path, (header, traits) in zip(files, seen, strict=True) if is_one(header, traits)]
 
     gray = those(lambda header, traits: header.gray)
-    deep = those(lambda header, traits: traits.dark)
-    yield from filter(
-        None,
+    notes = (
         (
-            _note(
-                root,
-                "images have transparent parts, which are shown on white,",
-                those(lambda _, traits: traits.transparent),
-            ),
-            _note(
-                root,
-                "images have several frames or pages, of which only the first is used,",
-                those(lambda _, traits: traits.frames),
-            ),
-            _note(root, "dark 16-bit images (65535 is white, and none exceeds 4095)", deep),
-            _note(root, "images are gray among others in colour", gray) if len(gray) < len(files) else "",
+            "image has transparent parts, which are shown on white,",
+            "images have transparent parts, which are shown on white,",
+            those(lambda _, traits: traits.transparent),
+        ),
+        (
+            "image has several frames or pages, of which only the first is used,",
+            "images have several frames or pages, of which only the first is used,",
+            those(lambda _, traits: traits.frames),
+        ),
+        (
+            "dark 16-bit image (65535 is white, and it stays below 4096)",
+            "dark 16-bit images (65535 is white, and all stay below 4096)",
+            those(lambda _, traits: traits.dark),
+        ),
+        (
+            "image is gray among others in colour, and becomes colour,",
+            "images are gray among others in colour, and become colour,",
+            gray if len(gray) < len(files) else [],
         ),
     )
+    yield from filter(None, (_note(root, one, many, paths) for one, many, paths in notes))
+
+
+def _conversions(traits: Sequence[Traits]) -> Iterator[str]:
+    """What was converted without a doubt, by its number of images."""
+    for words, count in Counter(one.converted for one in traits if one.converted).most_common():
+        yield f"{count:,} {'image' if count == 1 else 'images'}: {words}"
+    if turned := sum(one.turned for one in traits):
+        yield f"{turned:,} {'image' if turned == 1 else 'images'}: turned as their EXIF data say"
 
 
 def _common_size(root: Path, files: tuple[Path, ...], headers: Sequence[Header], image_size: int) -> tuple[int, int]:

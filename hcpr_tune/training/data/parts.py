@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import stat
 import unicodedata
 from collections import Counter
@@ -13,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hcpr_tune.errors import InputError
+from hcpr_tune.training.data.part_names import (
+    PARTS,
+    check_parts_above_classes,
+    check_parts_are_not_classes,
+    near_part,
+    part_of,
+)
 from hcpr_tune.training.data.registry import FOLDER
 
-PARTS = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-"""The usual names of parts, in upper or lower case."""
-NEAR = ("dev", "eval", "evaluation", "heldout", "holdout", "trn", "tst", "tune", "tuning")
-"""Names of parts that do not say clearly which part is meant."""
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp"),
     *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff"),
@@ -82,17 +79,19 @@ def dataset_folder(dataset: str) -> Path:
 def layout(root: Path) -> Layout:
     """The parts of a folder, by the names of its subfolders. Raises `InputError` if they are ambiguous."""
     subfolders = [path for path in _subfolders(root) if not is_hidden(path.name)]
-    named = {path: _part_of(path.name) for path in subfolders}
+    named = {path: part_of(path.name) for path in subfolders}
     known = [path for path, part in named.items() if part]
     # A class called train contains images; a part called train contains class folders.
     holding = [path for path in subfolders if _holds_folders_only(path)]
-    near = [path for path in holding if not named[path] and _near(path.name)]
+    unclear = [path for path in holding if not named[path] and near_part(path.name)]
+    if not holding:
+        check_parts_are_not_classes(root, [path.name for path in subfolders])
     one_class = len(known) == 1 < len(subfolders) and known[0] not in holding
-    if not near and (not known or one_class):
+    if not unclear and (not known or one_class):
         return Layout(root, None, None)
-    if near:
+    if unclear:
         raise InputError(
-            f"task.dataset: {root} has {_names(near)}: parts or classes? Rename parts to train, val and test, "
+            f"task.dataset: {root} has {_names(unclear)}: parts or classes? Rename parts to train, val and test, "
             "and classes to names less like those; a class may also hold its images directly, without subfolders"
         )
     by_part: dict[str, list[Path]] = {part: [path for path in known if named[path] == part] for part in PARTS}
@@ -115,8 +114,9 @@ def layout(root: Path) -> Layout:
     _check_apart(root, known)
     train = parts["train"]
     assert train is not None
-    skipped = (f"{len(others)} folders next to the parts of {root}: {_names(others)}",) if others else ()
-    return Layout(train, parts["validation"], parts["test"], skipped)
+    many = "s" * (len(others) > 1)
+    skipped = [f"{len(others)} folder{many} next to the parts of {root}: {_names(others)}"] if others else []
+    return Layout(train, parts["validation"], parts["test"], tuple(skipped))
 
 
 def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
@@ -126,7 +126,7 @@ def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
     if len(classes) < 2:
         raise InputError(
             f"task.dataset: {part} must have at least 2 subfolders, one per class, got {len(classes)}; "
-            "sort the images into them"
+            f"{_instead(classes) or 'sort the images into them'}"
         )
     unwritable = [repr(path.name) for path in classes if not writable(path.name)]
     if unwritable:
@@ -141,14 +141,28 @@ def class_folders(part: Path) -> tuple[list[Path], tuple[str, ...]]:
             "put their images into one"
         )
     _check_apart(part, classes)
+    check_parts_above_classes(part, {path.name: _inner(path) for path in classes}, _holds_folders_only)
     hidden = [path.name for path in found if path not in classes]
     files = [entry.name for entry in _scan(part) if not entry.is_dir()]
     beside = [
-        f"{len(names)} {words} next to the class folders of {part}: {named(names, 5)}"
-        for words, names in (("hidden folders", hidden), ("files", sorted(files)))
+        f"{len(names)} {words}{'s' * (len(names) > 1)} next to the class folders of {part}: {named(names, 5)}"
+        for words, names in (("hidden folder", hidden), ("file", sorted(files)))
         if names
     ]
     return classes, tuple(beside)
+
+
+def _inner(folder: Path) -> list[str]:
+    """The names of the subfolders, sorted; links that lead nowhere are left to who reads the files."""
+    return sorted(entry.name for entry in _scan(folder) if _is_folder(entry) and not is_hidden(entry.name))
+
+
+def _instead(classes: Sequence[Path]) -> str:
+    """What to give instead of a folder whose only subfolder holds the classes, or the parts; empty for another one."""
+    inner = _inner(classes[0]) if classes else []
+    if len(inner) < 2 and not any(map(part_of, inner)):
+        return ""
+    return f"give {classes[0]}, which has {named([f'{name}/' for name in inner], 3)}"
 
 
 OF_OTHER_PROGRAMS = ("@eaDir", "__MACOSX")
@@ -212,20 +226,6 @@ def _short(name: str) -> str:
 
 def _names(paths: Sequence[Path]) -> str:
     return named([f"{path.name}/" for path in paths])
-
-
-def _part_of(name: str) -> str:
-    """The part that a folder of this name is, empty for none."""
-    return next((part for part, names in PARTS.items() if name.casefold() in names), "")
-
-
-def _near(name: str) -> bool:
-    """Whether a name looks like that of a part: train_set, Test images, val2017, trian, dev."""
-    words = re.findall(r"[a-z]+", name.casefold())
-    known = [one for names in PARTS.values() for one in names] + [*NEAR]
-    whole = "".join(words)
-    alike = [one for one in difflib.get_close_matches(whole, known, 3, 0.79) if one[0] == whole[0]]
-    return any(word in known for word in words) or whole.startswith(("train", "valid", "test")) or bool(alike)
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

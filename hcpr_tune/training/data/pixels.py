@@ -76,11 +76,14 @@ class Stored:
 
 @dataclass(frozen=True)
 class Traits:
-    """Properties to report to the user: transparent parts, several frames, 16-bit images that use few levels."""
+    """Properties to report to the user: transparent parts, several frames, 16-bit images that use few levels, an EXIF
+    orientation, and from what the pixels were converted, empty for 8-bit gray and RGB."""
 
     transparent: bool = False
     frames: bool = False
     dark: bool = False
+    turned: bool = False
+    converted: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ def _picture(image: Image) -> Picture:
 
     # Read before loading, which discards it.
     stored = Stored.of(image)
+    turns_itself = image.format == "TIFF" and _orientation(image) != 1
     image.load()
     if image.format != "TIFF" and _orientation(image) != 1:
         turned = ImageOps.exif_transpose(image)
@@ -177,12 +181,26 @@ def _picture(image: Image) -> Picture:
     else:
         turned = image
     colours, alpha = _eight_bits(turned, stored)
-    traits = Traits(frames=bool(getattr(image, "is_animated", False)))
+    traits = Traits(
+        frames=bool(getattr(image, "is_animated", False)),
+        turned=turns_itself or turned is not image,
+        converted=_conversion(image.mode, stored),
+    )
     if turned.mode in DEEP or turned.mode == "I":
         traits = replace(traits, dark=0 < int(np.asarray(turned).max()) < FEW_LEVELS)
     if alpha is None or alpha.min() == 255:
         return Picture(colours, traits)
     return Picture(_on_white(colours, alpha), replace(traits, transparent=True))
+
+
+def _conversion(mode: str, stored: Stored) -> str:
+    """From what pixels of a mode are converted, in words; empty for 8-bit gray and RGB."""
+    if mode in DEEP or mode == "I":
+        return "gray of 16 bits (65535 is white)"
+    if mode in ("RGB", "RGBA", "RGBX") and "16" in stored.samples:
+        return "colour of 16 bits (the upper 8 are used)"
+    words = {"1": "of 1 bit", "F": "floats (1 is white)", "P": "with a palette", "PA": "with a palette"}
+    return words.get(mode, "" if mode in ("L", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX") else mode)
 
 
 def _eight_bits(image: Image, stored: Stored) -> tuple[np.ndarray, np.ndarray | None]:

@@ -72,27 +72,39 @@ def folder_layout(task: Task) -> Layout | None:
     return layout(dataset_folder(task.dataset)) if task.dataset.startswith(FOLDER) else None
 
 
-def folder_pool(task: Task, parts: Layout) -> Pool:
-    """The images of the training part, followed by those of the validation part if there is one.
+def folder_parts(task: Task, parts: Layout) -> tuple[ImageFolder, ImageFolder | None]:
+    """The images of the training part, and those of the validation part if there is one, checked against each other.
 
-    Of the test part, only the names of the class folders are read.
+    Of the test part, only the names of the class folders are read. Raises `InputError`.
     """
     fence = parts.fence()
     train = read_folder(parts.train, task.image_size, fence)
     if parts.test is not None:
         check_classes(parts.test, train.class_names)
     if parts.validation is None:
-        return _pool(train, None, (*parts.skipped, *train.notes))
+        return train, None
     check_classes(parts.validation, train.class_names)
     own = read_folder(parts.validation, task.image_size, fence)
     check_shape(parts.validation, _shape(own), _shape(train))
+    return train, own
+
+
+def folder_pool(task: Task, parts: Layout) -> Pool:
+    """The images of the training part, followed by those of the validation part if there is one."""
+    return pool_of_parts(*folder_parts(task, parts), parts.skipped)
+
+
+def pool_of_parts(train: ImageFolder, own: ImageFolder | None, skipped: tuple[str, ...]) -> Pool:
+    """The pool of what `folder_parts` has read. `skipped`: what belongs to no part."""
+    if own is None:
+        return _pool(train, None, (*skipped, *train.notes))
     both = replace(
         train,
         files=train.files + own.files,
         labels=np.concatenate([train.labels, own.labels]),
         sizes=train.sizes + own.sizes,
     )
-    return _pool(both, len(train.files), (*parts.skipped, *train.notes, *own.notes))
+    return _pool(both, len(train.files), (*skipped, *train.notes, *own.notes))
 
 
 def folder_test(task: Task, part: Path, fence: frozenset[tuple[int, int]]) -> Pool:

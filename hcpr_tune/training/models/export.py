@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hcpr_tune.common.paths import is_file
-from hcpr_tune.common.schema import MODEL_INPUTS, Table
+from hcpr_tune.common.schema import MODEL_INPUTS, Table, check_model_inputs
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.models.classifier import build_model, load_weights
 from hcpr_tune.training.recipe import load_recipe
@@ -23,7 +23,8 @@ def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
     """The model in a folder written by a search or a training (recipe.toml, model.safetensors, metrics.json).
 
     forward(x), x (B, C, H, W) in [0, 1], returns logits (B, K); normalisation is inside, the model is in eval mode, and
-    no parameter requires a gradient. Raises `InputError` if something is missing or damaged.
+    no parameter requires a gradient. `model.classes` are the names of the K classes, in order.
+    Raises `InputError` if something is missing or damaged.
     """
     folder = Path(folder)
     check_files(folder)
@@ -31,7 +32,28 @@ def load_model(folder: str | Path, device: str = "cpu") -> nn.Module:
     channels, classes, image_size = model_inputs(folder)
     model = build_model(recipe.network, channels, classes, 0, image_size)
     load_weights(model, folder / "model.safetensors")
-    return model.to(torch.device(device)).eval().requires_grad_(False)
+    named = with_classes(model, class_names(folder) or tuple(map(str, range(classes))))
+    return named.to(torch.device(device)).eval().requires_grad_(False)
+
+
+class Named(nn.Module):
+    """A network that has a `classes` of its own, in a module with the names of the classes."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits
+
+
+def with_classes(model: nn.Module, names: tuple[str, ...]) -> nn.Module:
+    """The model with `classes`, the names of its outputs in order."""
+    named = Named(model) if hasattr(model, "classes") else model
+    # Not an attribute of a type that nn.Module knows; torch's stubs have it as a tensor or a module.
+    vars(named)["classes"] = names
+    return named
 
 
 def check_files(folder: Path) -> None:
@@ -53,14 +75,28 @@ def class_names(folder: Path) -> tuple[str, ...]:
     return tuple(_inputs(folder).get("class_names", ()))
 
 
+def scores(folder: Path) -> dict[str, Any]:
+    """The accuracies of the model in a folder, as its metrics.json has them: shares with intervals, and the attacks.
+
+    Raises `InputError` as `model_inputs` does.
+    """
+    kept = ("clean_accuracy_", "robust_accuracy_", "attacks_", "note")
+    return {name: value for name, value in _metrics(folder).items() if name.startswith(kept) and value is not None}
+
+
 def _inputs(folder: Path) -> dict[str, Any]:
+    inputs: dict[str, Any] = _metrics(folder)["model_inputs"]
+    return inputs
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8-sig"))
+        metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8-sig"))
         Table(needed={"model_inputs": MODEL_INPUTS}).check(metrics, "")
+        check_model_inputs(metrics["model_inputs"], "model_inputs")
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{folder / 'metrics.json'} has no valid model_inputs ({error}); "
             "restore it from a copy, or train the recipe again"
         ) from None
-    inputs: dict[str, Any] = metrics["model_inputs"]
-    return inputs
+    return metrics

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from hcpr_tune.common.files import write_bytes_whole
-from hcpr_tune.common.text import first_line
+from hcpr_tune.common.text import encodable, first_line
 from hcpr_tune.errors import InputError
-from hcpr_tune.training.models.export import load_model, model_inputs
+from hcpr_tune.training.models.export import class_names, load_model, model_inputs, scores
+from hcpr_tune.training.recipe import load_recipe
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST_DIFFERENCE = 1e-4
@@ -47,14 +50,14 @@ def check_installed() -> None:
 def write_onnx(folder: Path, target: Path) -> Written:
     """Write the model in `folder` to `target`: "images" (B, C, H, W), float32 in [0, 1], B free, to "logits" (B, K).
 
-    The file includes the weights. Raises `InputError`, without writing, if the folder has no valid model, the network
-    cannot be exported, or the file would give other logits.
+    The file includes the weights, and as metadata what `described` says. Raises `InputError`, without writing, if the
+    folder has no valid model, the network cannot be exported, or the file would give other logits.
     """
     check_installed()
     model = load_model(folder)
     channels, classes, (height, width) = model_inputs(folder)
     image = (channels, height, width)
-    data = exported(model, image, f"the model in {folder}")
+    data = exported(model, image, f"the model in {folder}", described(folder))
     difference = largest_difference(model, data, image)
     # Negated, so that NaN fails too.
     if not difference <= LARGEST_DIFFERENCE:
@@ -70,8 +73,31 @@ def write_onnx(folder: Path, target: Path) -> Written:
     return Written(image, classes, len(data), difference)
 
 
-def exported(model: nn.Module, image: tuple[int, int, int], what: str) -> bytes:
-    """The file's bytes. Raises `InputError` naming `what` if the network cannot be exported."""
+def described(folder: Path) -> dict[str, Any]:
+    """What a file says of the model in a folder, so that it can be used without this program: `metadata` in the file.
+
+    class_names: of the logits, in order. image_shape: channels, height, width. image_range, channel_order: of the
+    images. threat_model: norm and radius that it was evaluated with. scores: accuracies with 95 % intervals.
+    """
+    recipe = load_recipe(folder / "recipe.toml")
+    found, task = scores(folder), recipe.task
+    if "attacks_validation" not in found:
+        found["attacks_validation"] = f"margin attack, {recipe.evaluation.steps} steps"
+    channels, classes, (height, width) = model_inputs(folder)
+    return {
+        "class_names": list(class_names(folder) or map(str, range(classes))),
+        "image_shape": [channels, height, width],
+        "image_range": [0, 1],
+        "channel_order": {1: "gray", 3: "RGB"}.get(channels, ""),
+        "threat_model": {"norm": task.norm, "epsilon": task.epsilon},
+        "scores": found,
+    }
+
+
+def exported(
+    model: nn.Module, image: tuple[int, int, int], what: str, metadata: Mapping[str, Any] | None = None
+) -> bytes:
+    """The file's bytes, with `metadata` as JSON by name. Raises `InputError` naming `what` if it cannot be exported."""
     try:
         # Two images: the exporter would treat a batch of one as a constant.
         program = torch.onnx.export(
@@ -95,6 +121,8 @@ def exported(model: nn.Module, image: tuple[int, int, int], what: str) -> bytes:
             *proto.graph.output,
         ):
             part.ClearField("metadata_props")
+        for name, value in (metadata or {}).items():
+            proto.metadata_props.add(key=name, value=json.dumps(encodable(value), ensure_ascii=False))
         data: bytes = proto.SerializeToString(deterministic=True)
     except Exception as error:
         reason = first_line(error)

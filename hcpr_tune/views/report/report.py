@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hcpr_tune.common.drawing import legend
 from hcpr_tune.common.files import write_bytes_whole
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option, storage_words
@@ -171,6 +172,8 @@ def examples_section(context: ReportContext) -> list[Section]:
         "Validation images before and after the attack, and the difference, with the predictions of trial"
         f" {best.number} at epoch {best.best_rung}."
     )
+    if numbers := legend(context.history.class_names):
+        says += f" Class {numbers}."
     shown = {"says": says, "png": base64.b64encode(path.read_bytes()).decode()}
     return [Section("examples", "What the attack does", "examples", shown)]
 

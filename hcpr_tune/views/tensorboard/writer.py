@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hcpr_tune.common.drawing import legend
 from hcpr_tune.search.record.events.fields import accuracies
 from hcpr_tune.search.record.events.search import EpochEvent
 from hcpr_tune.search.record.events.verdict import VerdictEpochEvent
@@ -80,6 +81,8 @@ class TensorBoardView:
         self._ends: dict[int, str] = {}
         """The final state in each trial's file."""
         self._emptied: list[Path] = []
+        self._unnamed: set[int] = set()
+        """The trials whose pictures have classes' numbers instead of their names."""
         self._write_study()
         self._pictures.bring_missing(history)
         for trial in history.trials.values():
@@ -95,6 +98,7 @@ class TensorBoardView:
             self._add(history, trial, trial.epoch_offset + event["epoch"])
         elif event["event"] == "job_end":
             self._end(history, history.trials[event["trial"]])
+            self._name_classes(history)
         elif event["event"] == "end":
             # Close now, before the folder is synced to the bucket for the last time.
             self.close()
@@ -128,8 +132,12 @@ class TensorBoardView:
             best = best_rung_at(history, trial, rung)
             values += scalars(best_values(trial, best))
             if best == rung:
-                values += image(EXAMPLES, self._pictures.examples(trial, rung), SAYS[EXAMPLES])
-                values += image(CONFUSION, self._pictures.confusion(history, trial, rung), SAYS[CONFUSION])
+                numbers = legend(history.class_names)
+                more = f" Class {numbers}." if numbers else ""
+                values += image(EXAMPLES, self._pictures.examples(trial, rung), SAYS[EXAMPLES] + more)
+                values += image(CONFUSION, self._pictures.confusion(history, trial, rung), SAYS[CONFUSION] + more)
+                if not history.class_names:
+                    self._unnamed.add(trial.number)
         self._file(trial.number).write(event["time"], step, values)
 
     def _end(self, history: History, trial: Trial) -> None:
@@ -139,6 +147,16 @@ class TensorBoardView:
         elif trial.number not in self._ends:
             self._write_end(trial)
         self._close(trial.number)
+
+    def _name_classes(self, history: History) -> None:
+        """Draw again what had to be drawn before a job had ended, which is when the classes' names are known."""
+        names = history.class_names
+        if not names:
+            return
+        if names != [str(number) for number in range(len(names))]:
+            for number in sorted(self._unnamed):
+                self._write_anew(history, history.trials[number])
+        self._unnamed.clear()
 
     def _write_end(self, trial: Trial) -> None:
         values = hparams.session_end(trial)
