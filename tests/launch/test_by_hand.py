@@ -15,13 +15,33 @@ from pathlib import Path
 import pytest
 
 from tests.launch.conftest import CLUSTER, Sandbox, eventually, free_port
+from tests.s3 import s3_server
+
+__all__ = ["s3_server"]
 
 pytestmark = pytest.mark.cluster
 
-NODES = (
-    "from hcpr_tune.execution.connection.cluster import connected\n"
-    "with connected({address!r}) as cluster: print('cpus', sum(node.get('CPU', 0) for node in cluster.nodes))"
-)
+WRONG_ENDPOINT = "http://127.0.0.1:1"
+SEARCH = """
+import sys
+from pathlib import Path
+from hcpr_tune.common.buckets.bucket import Bucket
+from hcpr_tune.errors import InputError
+from hcpr_tune.execution.connection.capacity import Share
+from hcpr_tune.execution.connection.cluster import connected
+from hcpr_tune.execution.probing import check_storage
+from hcpr_tune.search.record.results import StudyFolder
+
+with connected(sys.argv[1]) as cluster:
+    print("cpus", sum(node.get("CPU", 0) for node in cluster.nodes))
+    for bucket in (None, Bucket(sys.argv[2])):
+        try:
+            check_storage(StudyFolder(Path(sys.argv[3]) / "results" / "one", bucket), Share(3, 1.0, 0.0))
+            print("all nodes use", bucket and bucket.url)
+        except InputError as error:
+            print(error)
+"""
+"""What a search does before it begins: it joins, and has each node use the storage."""
 
 
 def ports() -> dict[str, int]:
@@ -42,11 +62,11 @@ def answer(port: int, token: str) -> int:
             return error.code
 
 
-def test_two_nodes_meet_by_a_token_and_end_when_told(sandbox):
+def test_two_nodes_meet_by_a_token_and_end_when_told(sandbox, s3_server):
     gcs, dashboard = free_port(), free_port()
     address = f"127.0.0.1:{gcs}"
     of_head = ports() | {"GCS_PORT": gcs, "DASHBOARD_PORT": dashboard, "CLIENT_PORT": free_port(), "NUM_CPUS": 1}
-    head = sandbox.start(CLUSTER / "head.sh", **of_head, WORKER_PORTS="21000-21049")
+    head = sandbox.start(CLUSTER / "head.sh", **of_head, **s3_server.environment, WORKER_PORTS="21000-21049")
     eventually(lambda: "log  " in sandbox.output.read_text())
     # What comes next is said last and alone, once it is true; Ray's own advice is for somebody else.
     first, *steps = sandbox.output.read_text().splitlines()
@@ -76,23 +96,28 @@ def test_two_nodes_meet_by_a_token_and_end_when_told(sandbox):
 
     # Sockets lie there, and their paths must be short.
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
-    of_worker = ports() | {"NUM_CPUS": 2, "TEMP_ROOT": folder}
+    of_worker = (
+        ports() | s3_server.environment | {"AWS_ENDPOINT_URL": WRONG_ENDPOINT, "NUM_CPUS": 2, "TEMP_ROOT": folder}
+    )
     worker = sandbox.start(CLUSTER / "worker.sh", address, **of_worker, WORKER_PORTS="21050-21099")
-
-    def look() -> str:
-        return subprocess.run(
-            [sys.executable, "-c", NODES.format(address=address)],
-            env=sandbox.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        ).stdout
 
     (joined,) = eventually(lambda: re.findall(r"^joined .*$", sandbox.output.read_text(), flags=re.MULTILINE))
     assert re.fullmatch(rf"joined +{address} as [0-9.]+ with 2 CPUs and 0 GPUs", joined)
-    # A search finds the token's file, and needs no variable.
-    assert "cpus 3" in look()
+    # A search finds the token's file, and needs no variable. Only the worker has another endpoint.
+    begun = subprocess.run(
+        [sys.executable, "-c", SEARCH, address, f"s3://{s3_server.new_bucket()}/one", str(sandbox.home)],
+        env=sandbox.environment | s3_server.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert begun.stderr == ""
+    cpus, shared, endpoint = begun.stdout.splitlines()
+    assert (cpus, shared) == ("cpus 3.0", "all nodes use None")
+    assert re.match(rf"node {host()} \([0-9.]+\) cannot use the storage: s3://", endpoint)
+    assert f"(asked {WRONG_ENDPOINT}, the endpoint in AWS_ENDPOINT_URL); the store cannot be reached" in endpoint
+    assert f"where the search is started it is {s3_server.url}, the endpoint in AWS_ENDPOINT_URL" in endpoint
     status = sandbox.start(CLUSTER / "status.sh", address)
     assert status.wait(timeout=60) == 0
     eventually(lambda: "/3.0 CPU" in sandbox.output.read_text())
