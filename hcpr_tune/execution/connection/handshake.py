@@ -6,6 +6,7 @@ Ray's own client would repeat a question that is refused or not answered for two
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.execution.connection.access import is_loopback
@@ -69,7 +70,7 @@ def _takes(address: str, token: str) -> bool:
     return True
 
 
-def _words(error: object) -> str:
+def _words(error: Any) -> str:
     import grpc
 
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.execution.connection.host import restore
@@ -47,10 +48,11 @@ def usual_mode() -> str:
 def _read_again() -> None:
     # Ray reads the mode when it is imported, and the token once.
     if "ray" in sys.modules:
-        from ray._raylet import AuthenticationTokenLoader, Config
+        from ray import _raylet
 
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
+        compiled: Any = _raylet
+        compiled.Config.initialize("")
+        compiled.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def ensure_token(folder: Path) -> Path | None:
