@@ -124,7 +124,7 @@ def run_search(
     """
     from hcpr_tune.common.files import node_folder
     from hcpr_tune.execution.connection.cluster import allot, connected
-    from hcpr_tune.execution.probing import check_data
+    from hcpr_tune.execution.probing import check_data, check_storage
     from hcpr_tune.search.storage.studies import exists
     from hcpr_tune.training.data.node_cache import release
     from hcpr_tune.training.plugins import PluginError
@@ -143,6 +143,8 @@ def run_search(
             share = allot(spec.settings.resources, cluster, request.where, ray.wait)
             own_ray = ray.address is None
             progress.started(study, SearchStart(cluster.dashboard_url, cluster.token, own_ray, share.workers, size()))
+            if not own_ray:
+                check_storage(folder, share)
             if not own_ray and not study.history.version:
                 progress.notes(check_data(spec, share))
             if not exists(folder):

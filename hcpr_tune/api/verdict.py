@@ -104,6 +104,7 @@ class _Evaluation:
 
     def run(self, scratch: Path) -> VerdictResult:
         from hcpr_tune.execution.connection.cluster import allot, connected
+        from hcpr_tune.execution.probing import check_storage
         from hcpr_tune.simulation.verdict_forecast import power_of
         from hcpr_tune.verdict.baselines import check_methods
         from hcpr_tune.verdict.run import known_state
@@ -134,6 +135,8 @@ class _Evaluation:
                 interruptible(),
             ):
                 share = allot(study.spec.settings.resources, cluster, str(study.folder.study), ray.wait)
+                if ray.address is not None:
+                    check_storage(study.folder, share)
                 for method in request.compare:
                     baseline = self._searched_baseline(study, method, share)
                     others += [] if baseline is None else [baseline]

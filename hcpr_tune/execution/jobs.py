@@ -8,6 +8,7 @@ from typing import Any
 
 from hcpr_tune.common.text import first_line
 from hcpr_tune.errors import InputError
+from hcpr_tune.execution.connection.tokens import own_mode, use_mode, usual_mode
 
 DASHBOARD = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):\d+/?")
 """URLs that may be passed to Ray: for other schemes it would import a module of that name."""
@@ -36,14 +37,17 @@ def job_client(dashboard: str) -> Any:
     url = dashboard if "://" in dashboard else f"http://{dashboard}"
     if not DASHBOARD.fullmatch(url):
         raise InputError(f"a cluster's dashboard is at HOST:PORT, got {dashboard}; ray's head names it when it starts")
-    from ray.job_submission import JobSubmissionClient
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        return JobSubmissionClient(url)
+        with own_mode():
+            # Its requests carry the token if the mode says so when it is made.
+            use_mode(usual_mode())
+            from ray.job_submission import JobSubmissionClient
+
+            logging.getLogger("ray").setLevel(logging.ERROR)
+            return JobSubmissionClient(url)
     except (RuntimeError, ConnectionError, ValueError) as error:
         reason = first_line(error)
         raise InputError(
-            f"the cluster's dashboard at {url} does not take jobs: {reason}; check that it runs and that RAY_AUTH_TOKEN"
-            " is its token"
+            f"the cluster's dashboard at {url} does not take jobs: {reason}; check that it runs, and that the token in"
+            " ~/.ray/auth_token or RAY_AUTH_TOKEN is its own"
         ) from None

@@ -16,7 +16,7 @@ from ray.util import get_node_ip_address
 
 from hcpr_tune.common.files import node_folder
 from hcpr_tune.common.text import clean, encodable, first_line, named, one_line, traceback_of
-from hcpr_tune.errors import Diverged, StorageError
+from hcpr_tune.errors import Diverged, InputError, StorageError
 from hcpr_tune.search.scheduling.orders import (
     DIVERGED,
     REACHED,
@@ -75,7 +75,7 @@ class TrainJob(Trainable):  # type: ignore[misc]  # Ray is untyped
         except Diverged as error:
             text = written({"end": {"status": DIVERGED, "reason": clean(str(error))}})
         except StorageError as error:
-            text = written({"end": {"status": UNWRITABLE, "reason": clean(str(error))}})
+            text = written({"end": {"status": UNWRITABLE, "reason": clean(f"on node {node_words()}: {error}")}})
         except Exception as error:
             end_if_broken(error, self._name)
             text = written(failed(why_failed(error), traceback_of(error)))
@@ -177,13 +177,20 @@ def end_words(report: Report) -> str:
 
 
 def kept(action: Callable[[], Any]) -> Any:
-    """Run `action`, which reads or writes checkpoints. Turns an `OSError` into a `StorageError`."""
+    """Run `action`, which reads or writes checkpoints. Turns an `OSError` and an unusable URL into a `StorageError`."""
     try:
         return action()
     except OSError as error:
         raise StorageError(
-            f"checkpoints cannot be kept on {platform.node()}: {first_line(error)}; fix that, then go on with --resume"
+            f"checkpoints cannot be kept: {first_line(error)}; fix that, then go on with --resume"
         ) from error
+    except InputError as error:  # of this node's environment: the driver uses the same URL
+        raise StorageError(str(error)) from error
+
+
+def node_words() -> str:
+    """This node, for messages: its name and its address in the cluster."""
+    return f"{platform.node()} ({get_node_ip_address()})"
 
 
 def why_failed(error: Exception) -> str:

@@ -27,9 +27,15 @@ export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="${RAY_GRACEFUL_SHUTDOWN_DRAIN_TIME
 # A detached search that is stopped through Ray (`ray job stop`) would have 3 s to write everything.
 export RAY_JOB_STOP_WAIT_TIME_S="${RAY_JOB_STOP_WAIT_TIME_S:-20}"
 
+scripts="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+
 fail() {
     echo "$(basename "$0"): $*" >&2
     exit 2
+}
+
+need_ray() {
+    command -v ray >/dev/null || fail "there is no program 'ray' here; activate the environment first (. .venv/bin/activate)"
 }
 
 # Where the token lies, and that nobody else may read it. `make` creates it where there is none.
@@ -75,9 +81,44 @@ end_processes() {
     done
 }
 
-# One Ray node until it ends or this process is told to end; arguments go to `ray start`.
+# Why Ray has failed, in one line, by its log: the last line that names an error, else the last one.
+why_failed() {
+    local line
+    line="$(grep -aE '^([A-Za-z_]+\.)*[A-Za-z]+(Error|Exception|Timeout)\b' "$1" | tail -n 1)" || true
+    [[ -n "$line" ]] || line="$(grep -a '[^[:space:]]' "$1" | tail -n 1)" || true
+    printf '%.300s' "${line:-it has said nothing}"
+}
+
+# Ends the script with one line if HEAD:PORT is no head, or one that does not take the token; Ray itself would try for a minute first.
+check_head() {
+    local python
+    python="$(dirname "$(command -v ray)")/python3"
+    [[ -x "$python" ]] || python=python3
+    answers "$1" || fail "nothing answers at $1; start head.sh first, and open its ports between the machines"
+    PYTHONPATH="$scripts/../..${PYTHONPATH:+:$PYTHONPATH}" "$python" "$scripts/check_head.py" "$1" || exit 2
+}
+
+# What the node in this folder offers, by the arguments of its raylet: `node:10.0.0.7,1.0,CPU,8,GPU,1,...`.
+resources_in() {
+    local arguments
+    for arguments in /proc/[0-9]*/cmdline; do
+        if grep -qa "raylet_socket_name=$1/" "$arguments" 2>/dev/null; then
+            tr '\0' '\n' <"$arguments" 2>/dev/null | sed -n 's/^--static_resource_list=//p'
+            return
+        fi
+    done
+}
+
+# `amount_of CPU RESOURCES`
+amount_of() {
+    tr ',' '\n' <<<"$2" | awk -v wanted="$1" 'name == wanted { amount = $0 } { name = $0 } END { printf "%g", amount }'
+}
+
+# One Ray node until it ends or this process is told to end: the name of a function to call once the node is up, then the arguments of
+# `ray start`. Ray's own words go to a log, which is deleted with the node and kept, and named, where something went wrong.
 run_node() {
-    local options=(--block --object-store-memory="$OBJECT_STORE_BYTES") node="" ending=0 code=0
+    local on_up="$1" options=(--block --object-store-memory="$OBJECT_STORE_BYTES") node="" ending=0 up=0 code=0
+    shift
     if [[ "$PORTS" == fixed ]]; then
         options+=(
             --node-manager-port="$NODE_MANAGER_PORT" --object-manager-port="$OBJECT_MANAGER_PORT"
@@ -94,9 +135,9 @@ run_node() {
     [[ -z "${NUM_GPUS:-}" ]] || options+=(--num-gpus="$NUM_GPUS")
     # Ray opens its folder for temporary files to all users (0777) and runs code from it: so it lies in one of this user alone, with a
     # name that nobody can guess, short as the names of Unix sockets must be, and it ends with the node.
-    local private
     private="$(mktemp -d "${TEMP_ROOT:-/tmp}/hcpr_tune-node-XXXXXXXX")" || fail "no folder for temporary files in ${TEMP_ROOT:-/tmp}"
     options+=(--temp-dir="$private/r")
+    log="$private/ray.log"
     if [[ "$*" == *--head* ]]; then
         # For a Prometheus: a name that stays.
         (umask 077 && mkdir -p "$HOME/.hcpr_tune")
@@ -105,18 +146,30 @@ run_node() {
     # `ray stop` would end every Ray of this user on the machine; this ends what was started here.
     trap '((ending)) || { ending=$((SECONDS + 20)); [[ -z "$node" ]] || kill -TERM "$node" 2>/dev/null || true; }' TERM INT HUP
     # A process group of its own: a signal to this one's (Ctrl-C, Slurm) reaches Ray once and in order, and stragglers are found.
-    setsid ray start "$@" "${options[@]}" &
+    setsid ray start "$@" "${options[@]}" >"$log" 2>&1 &
     node=$!
     while kill -0 "$node" 2>/dev/null; do
         # A Ray that is told to end while it starts may hang; its processes end with it.
         if ((ending && SECONDS >= ending)); then kill -KILL "$node" 2>/dev/null || true; fi
+        if ((!up && !ending)) && grep -qaF "Ray runtime started" "$log"; then
+            up=1
+            "$on_up"
+        fi
         sleep 0.5
     done
     wait "$node" || code=$?
     # An agent that was just starting may outlive its node.
     kill -KILL -- "-$node" 2>/dev/null || true
     # Being told to end is no failure.
-    ((!ending)) || code=0
-    rm -rf "$private"
-    return "$code"
+    if ((ending)); then
+        rm -rf "$private"
+        return 0
+    fi
+    rm -rf "$private/r"
+    if [[ -n "${head:-}" ]] && ! answers "$head"; then
+        echo "$(basename "$0"): the head at $head does not answer any more; Ray's log: $log" >&2
+    else
+        echo "$(basename "$0"): Ray has ended (code $code): $(why_failed "$log"); its log: $log" >&2
+    fi
+    return "$((code ? code : 1))"
 }

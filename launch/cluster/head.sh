@@ -11,21 +11,29 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$here/common.sh"
 [[ $# == 0 ]] || fail "takes no arguments, got $*; settings are environment variables, see the top of the file"
 
+need_ray
 use_token make
-
-if [[ "$PORTS" == fixed ]]; then
-    host="${NODE_IP:-$(hostname)}"
-    cat <<TEXT
-token         ${RAY_AUTH_TOKEN_PATH:-in RAY_AUTH_TOKEN}
-open          TCP $GCS_PORT, $NODE_MANAGER_PORT to $AGENT_GRPC_PORT, $AGENT_HTTP_PORT, $WORKER_PORTS, between the machines of the cluster only
-each worker   copy the token once, then join:
-              ssh WORKER 'mkdir -p -m 700 .ray' && scp -p ${RAY_AUTH_TOKEN_PATH:-TOKEN_FILE} WORKER:.ray/auth_token
-              launch/cluster/worker.sh $host:$GCS_PORT
-search, here  export RAY_AUTH_MODE=token
-              hcpr_tune tune --space default --name NAME --continue --storage SHARED --address $host:$GCS_PORT --wait 600
-dashboard     ssh -L $DASHBOARD_PORT:127.0.0.1:$DASHBOARD_PORT $host, then http://127.0.0.1:$DASHBOARD_PORT; it asks for the token
-TEXT
+if answers "127.0.0.1:$GCS_PORT"; then
+    fail "port $GCS_PORT of this machine is in use, perhaps by a head that runs already; end that, or set GCS_PORT"
 fi
 
-run_node --head --port="$GCS_PORT" --ray-client-server-port="$CLIENT_PORT" \
+say_next_steps() {
+    # Under Slurm the job goes on by itself.
+    [[ "$PORTS" == fixed ]] || return 0
+    local host="${NODE_IP:-$(hostname)}" token="${RAY_AUTH_TOKEN_PATH:-}"
+    cat <<TEXT
+token         ${token:-in RAY_AUTH_TOKEN}
+open          TCP $GCS_PORT, $NODE_MANAGER_PORT to $AGENT_GRPC_PORT, $AGENT_HTTP_PORT, $WORKER_PORTS, between the machines of the cluster only
+each worker   copy the token once, then join:
+              ssh WORKER 'mkdir -p -m 700 .ray' && scp -p $(printf %q "${token:-TOKEN_FILE}") WORKER:.ray/auth_token
+              launch/cluster/worker.sh $host:$GCS_PORT
+search, here  hcpr_tune tune --space default --name NAME --continue --storage SHARED --address $host:$GCS_PORT --wait 600
+nodes         launch/cluster/status.sh $host:$GCS_PORT
+dashboard     ssh -L $DASHBOARD_PORT:127.0.0.1:$DASHBOARD_PORT $host, then http://127.0.0.1:$DASHBOARD_PORT; it asks for the token
+log           $log
+TEXT
+}
+
+[[ "$PORTS" != fixed ]] || echo "starting Ray's head, which takes about ten seconds ..." >&2
+run_node say_next_steps --head --port="$GCS_PORT" --ray-client-server-port="$CLIENT_PORT" \
     --include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port="$DASHBOARD_PORT" --disable-usage-stats

@@ -10,6 +10,18 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$here/common.sh"
 [[ $# == 1 && "$1" == *:* ]] || fail "takes the address of the head, HOST:PORT, got ${*:-nothing}; head.sh prints it"
 
+head="$1"
+need_ray
 use_token find
-answers "$1" || fail "nothing answers at $1; start head.sh first, and open its ports between the machines"
-run_node --address="$1"
+check_head "$head"
+
+say_joined() {
+    local found address
+    found="$(resources_in "$private/r")"
+    address="$(tr ',' '\n' <<<"$found" | sed -n 's/^node://p')"
+    echo "joined        $head as ${address:-$(hostname)} with $(amount_of CPU "$found") CPUs and $(amount_of GPU "$found") GPUs"
+    echo "leave         Ctrl-C; its trials go on elsewhere"
+    echo "log           $log"
+}
+
+run_node say_joined --address="$head"

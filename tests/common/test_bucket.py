@@ -261,6 +261,19 @@ def test_the_variable_for_s3_alone_goes_first(server: S3Server, monkeypatch: pyt
     Bucket(f"s3://{server.new_bucket()}").check()
 
 
+def test_messages_name_the_server_that_is_asked_and_what_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert Bucket("s3://b").server == "Amazon S3, since AWS_ENDPOINT_URL is not set"
+    assert Bucket("gs://b").server == "Google Cloud Storage"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
+    assert Bucket("gs://b").server == "Google Cloud Storage"
+    assert Bucket("s3://b").server == "http://store:9000, the endpoint in AWS_ENDPOINT_URL"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://me:secret@s3:9000")
+    assert Bucket("s3://b").server == "s3:9000, the endpoint in AWS_ENDPOINT_URL_S3"
+    assert Bucket("s3://b?endpoint_override=own:1").server == "own:1, the endpoint in the URL"
+
+
 # Failures
 
 
@@ -273,7 +286,9 @@ def test_a_check_leaves_no_object(bucket: Bucket) -> None:
 def test_a_bucket_that_is_not_there_is_told_at_once(server: S3Server, name: str, tmp_path: Path) -> None:
     bucket = Bucket(f"s3://{name}")
     started = time.monotonic()
-    with pytest.raises(InputError, match="create the bucket or correct its name"):
+    with pytest.raises(
+        InputError, match=rf"\(asked {server.url}, the endpoint in AWS_ENDPOINT_URL\); create the bucket"
+    ):
         bucket.check()
     for action in (
         lambda: bucket.read("x"),

@@ -10,7 +10,8 @@ import pytest
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.execution.connection import access
-from hcpr_tune.execution.connection.access import checked_address, ensure_token, has_token
+from hcpr_tune.execution.connection.access import checked_address
+from hcpr_tune.execution.connection.tokens import ensure_token, has_token
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import pytest
 
 from hcpr_tune.errors import ClusterLost, InputError
 from hcpr_tune.execution.connection import cluster
-from hcpr_tune.execution.connection.access import checked_address, ensure_token, is_loopback
+from hcpr_tune.execution.connection.access import checked_address, is_loopback
 from hcpr_tune.execution.connection.capacity import SILENT_SECONDS, Capacity, Head, Share
 from hcpr_tune.execution.connection.cluster import Cluster, allot, shipped
+from hcpr_tune.execution.connection.tokens import ensure_token
 from hcpr_tune.search.spec.settings import Resources
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from types import SimpleNamespace
 
@@ -170,3 +171,13 @@ def test_a_search_s_worker_does_not_attack(job, tmp_path):
     order |= {"chunk_size": 10, "chunk": 0, "cascade": "strong", "begun": None}
     (report,) = steps(TrainJob({"job": json.dumps(order)}))
     assert report["end"]["reason"] == "ValueError: a search has no attack jobs"
+
+
+def test_a_bucket_that_only_this_node_cannot_use_ends_the_search_with_the_node_s_name(job, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "ftp://store")
+    (report,) = steps(TrainJob({"job": json.dumps(job | {"checkpoints": "s3://b/study/checkpoints/trial_0000"})}))
+    assert report["end"]["status"] == "unwritable"
+    reason = report["end"]["reason"]
+    assert reason.startswith(f"on node {platform.node()} (")
+    assert "s3://b: an endpoint must begin with http:// or https://; correct AWS_ENDPOINT_URL" in reason

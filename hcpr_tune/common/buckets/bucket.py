@@ -16,6 +16,7 @@ from hcpr_tune.common.buckets.connection import (
     object_sizes,
     read_object,
     reason_of,
+    server_of,
     unless_missing,
     write_object,
 )
@@ -82,6 +83,11 @@ class Bucket:
         query = "&".join(f"{name}={quote(value, safe=':/')}" for name, value in self._store.options.items())
         return f"{self._store.scheme}://{self._store.bucket}{prefix}" + (f"?{query}" if query else "")
 
+    @property
+    def server(self) -> str:
+        """Which server is asked on this machine, and what says so, for messages."""
+        return server_of(self._store)
+
     def child(self, name: str) -> Bucket:
         """The objects below `name`, with the same connection."""
         _check_key(name)
@@ -140,10 +146,17 @@ class Bucket:
 
     def check(self) -> None:
         """Write, read, list and delete a small test object. Raises `InputError` if one of these fails."""
+        self._check(listed=True)
+
+    def check_objects(self) -> None:
+        """The same without listing, which takes long where there are many objects. Raises `InputError`."""
+        self._check(listed=False)
+
+    def _check(self, listed: bool) -> None:
         key, data = f".hcpr_tune-check-{uuid.uuid4().hex}", uuid.uuid4().bytes
         try:
             self.write(key, data)
-            same = self.read(key) == data and key in self.keys()
+            same = self.read(key) == data and (not listed or key in self.keys())
             self.delete(key)
         except StorageError as error:
             raise InputError(str(error)) from error
@@ -178,7 +191,7 @@ class Bucket:
         hint = _hint(reason)
         if hint is None and re.search(UNREACHABLE, reason):
             hint = "the store cannot be reached: check the endpoint and the network, then start again"
-        return f"{self.url}: {what}: {reason}; {hint or 'start again when the store works'}"
+        return f"{self.url}: {what}: {reason} (asked {self.server}); {hint or 'start again when the store works'}"
 
 
 def _parsed(url: str) -> tuple[BucketConnection, str]:

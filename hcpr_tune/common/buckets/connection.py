@@ -17,6 +17,8 @@ CREDENTIALS = {
     "s3": "credentials belong in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE) or in a role",
     "gs": "credentials belong in the environment (GOOGLE_APPLICATION_CREDENTIALS) or in a role",
 }
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""The variables that name the endpoint of an S3-compatible store, the first one first."""
 SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 SINGLE_REQUEST_BYTES = 2**22  # below 5 MiB, from which S3 uploads are in parts
 
@@ -85,9 +87,7 @@ def _open_s3(store: BucketConnection, at_once: bool) -> Any:
 
 def _endpoint(store: BucketConnection) -> tuple[str | None, str]:
     """Host (and port) and scheme of a store that is not Amazon's. S3FileSystem ignores the environment variables."""
-    endpoint = store.options.get("endpoint_override")
-    if not endpoint:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint, _ = named_endpoint(store)
     scheme = store.options.get("scheme", "https")
     if not endpoint:
         return None, scheme
@@ -100,6 +100,24 @@ def _endpoint(store: BucketConnection) -> tuple[str | None, str]:
             " correct AWS_ENDPOINT_URL or endpoint_override"
         )
     return host.rstrip("/"), named if separator else scheme
+
+
+def named_endpoint(store: BucketConnection) -> tuple[str, str]:
+    """The endpoint as it is given, and by what; both empty for the scheme's own store."""
+    if endpoint := store.options.get("endpoint_override"):
+        return endpoint, "the URL"
+    for name in ENDPOINTS if store.scheme == "s3" else ():
+        if endpoint := os.environ.get(name):
+            return endpoint, name
+    return "", ""
+
+
+def server_of(store: BucketConnection) -> str:
+    """Whom the connection asks and what says so, for messages: it may differ from node to node."""
+    endpoint, given_by = named_endpoint(store)
+    if not endpoint:
+        return "Amazon S3, since AWS_ENDPOINT_URL is not set" if store.scheme == "s3" else "Google Cloud Storage"
+    return f"{endpoint.rpartition('@')[2]}, the endpoint in {given_by}"
 
 
 def _open_gs(store: BucketConnection) -> Any:

@@ -1,7 +1,4 @@
-"""Which addresses may be joined, and with which token.
-
-Anyone who has the token can run code on the cluster, and a process that poses as the cluster receives the token.
-"""
+"""Which addresses may be joined. A process that poses as a cluster would receive its token, and the code."""
 
 from __future__ import annotations
 
@@ -9,107 +6,17 @@ import contextlib
 import ipaddress
 import os
 import re
-import secrets
 import socket
-import stat
 from pathlib import Path
 
 from hcpr_tune.errors import InputError
 from hcpr_tune.execution.connection.local_ray import MARK
+from hcpr_tune.execution.connection.tokens import has_token
 
 AUTO, LOCAL = "auto", "local"
 CURRENT = "ray_current_cluster"
 """File in Ray's temporary folder with the address of the cluster that `ray start` last started on this machine."""
 RAYLET = b"/raylet/raylet"
-
-
-def ensure_token(folder: Path) -> Path | None:
-    """Set up token authentication for the cluster that is started here, with a token only this user can read.
-
-    If the home directory is not writable, the token goes into the private `folder` and its path is returned.
-    Raises `InputError`.
-    """
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        # With this unset, Ray turns authentication on for clusters it starts, even if ray was imported earlier.
-        del os.environ["RAY_AUTH_MODE"]
-    if has_token():
-        path = token_path()
-        if "RAY_AUTH_TOKEN" not in os.environ and path is not None:
-            _only_mine(path)
-        return None
-    path, text = token_path(), secrets.token_hex(32)
-    try:
-        if path is None:
-            raise FileNotFoundError
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-        _write(draft, text)
-    except OSError:
-        # No home directory, or it is read-only. Ray reads the token once per process, so later clusters reuse it.
-        os.environ["RAY_AUTH_TOKEN"] = text
-        _write(folder / "token", text)
-        return folder / "token"
-    # Linking is atomic: if several searches start at the same time, exactly one of them creates the file.
-    with contextlib.suppress(FileExistsError):
-        path.hardlink_to(draft)
-    draft.unlink()
-    return None
-
-
-def _write(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-
-
-def _only_mine(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        if path.stat().st_uid == os.getuid() and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            path.chmod(0o600)
-
-
-def token_path() -> Path | None:
-    """Where Ray looks for a token that is not in the environment; None if the user has no home directory."""
-    if named := os.environ.get("RAY_AUTH_TOKEN_PATH", ""):
-        return Path(named)
-    try:
-        return Path.home() / ".ray" / "auth_token"
-    except RuntimeError:
-        return None
-
-
-def has_token() -> bool:
-    """Whether there is a token. Raises `InputError` for an unusable one, on which Ray itself would crash."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return True
-    path = token_path()
-    if path is None:
-        return False
-    try:
-        if path.read_text(encoding="utf-8").strip():
-            return True
-        fault = "is empty"
-    except IsADirectoryError:
-        fault = "is a folder"
-    except UnicodeDecodeError:
-        fault = "is not text"
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        if not _seen(path):  # the home directory itself is not accessible
-            return False
-        fault = f"cannot be read: {error.strerror}"
-    raise InputError(
-        f"the token file {path} {fault}; delete it (a search on this machine alone creates a new one), or copy the"
-        " cluster's token there (`ray get-auth-token` prints it)"
-    )
-
-
-def _seen(path: Path) -> bool:
-    try:
-        path.lstat()
-    except OSError:
-        return False
-    return True
 
 
 def checked_address(address: str) -> str:

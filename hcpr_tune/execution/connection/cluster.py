@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from hcpr_tune.errors import InputError
-from hcpr_tune.execution.connection.access import AUTO, LOCAL, checked_address, ensure_token
+from hcpr_tune.execution.connection.access import AUTO, LOCAL, checked_address
 from hcpr_tune.execution.connection.capacity import Share, Waiting, living_nodes
-from hcpr_tune.execution.connection.host import borrowed, restore
+from hcpr_tune.execution.connection.handshake import mode_of
+from hcpr_tune.execution.connection.host import borrowed, restore, without_c_output
 from hcpr_tune.execution.connection.local_ray import end_processes, private_folder, starting
 from hcpr_tune.execution.connection.ray_options import LOOPBACK, NO_DASHBOARD
+from hcpr_tune.execution.connection.tokens import ensure_token, own_mode, use_mode
 from hcpr_tune.search.spec.settings import Resources
 
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
 """Trials exchange reports of a few hundred bytes; by default Ray would reserve 30 % of the memory."""
+NO_NODE_HERE = "No node info found"
+"""What Ray says on a machine that is not of the cluster."""
 MOST_WORDS = 300
 """At most this many characters of one of Ray's messages are shown."""
 
@@ -34,6 +38,8 @@ RAY_SETTINGS = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
 }
 """Environment variables for Ray, unless the user has set them."""
+OF_A_GUEST = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""The same where a cluster is joined: what Ray's C++ says of a head that does not answer, we say in one line."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,13 @@ def connected(
     """
     with ExitStack() as stack:
         # Ray reads these when it is imported.
-        stack.enter_context(borrowed({name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()}))
+        joins = address is not None and address != LOCAL
+        settings = RAY_SETTINGS | (OF_A_GUEST if joins else {})
+        stack.enter_context(borrowed({name: os.environ.get(name, value) for name, value in settings.items()}))
         if _is_connected():
             yield _already_connected(address)
             return
+        stack.enter_context(own_mode())
         token = None
         if address is None or address == LOCAL:
             folder = stack.enter_context(private_folder())
@@ -117,6 +126,7 @@ def _quiet(name: str) -> dict[str, Any]:
 def _joined(address: str, plugins: Iterable[str], quiet: dict[str, Any]) -> Any:
     """Join the cluster at `address`. Nothing is sent to an address before it is checked."""
     checked = checked_address(address)
+    use_mode(mode_of(checked))
     import ray
 
     # If Ray finds the cluster itself, it assumes that it requires a token.
@@ -124,8 +134,14 @@ def _joined(address: str, plugins: Iterable[str], quiet: dict[str, Any]) -> Any:
     if address == AUTO:
         os.environ["RAY_ADDRESS"] = checked
     try:
-        return ray.init(address=address, runtime_env=shipped(plugins), **quiet)
+        with without_c_output():
+            return ray.init(address=address, runtime_env=shipped(plugins), **quiet)
     except ConnectionError as error:
+        if NO_NODE_HERE in str(error.__cause__):
+            raise InputError(
+                f"--address {address}: this machine is no node of that cluster, and a search runs on one; start it on"
+                f" the head, or join here first: NUM_CPUS=0 NUM_GPUS=0 launch/cluster/worker.sh {checked}"
+            ) from None
         raise InputError(
             f"no Ray cluster could be reached at --address {address}: {_reason(error)}; check that it runs, start one"
             " with `ray start --head`, or drop --address"

@@ -1,13 +1,14 @@
-"""The process that calls us is left as it was: its environment variables, log levels and signal handlers."""
+"""The process that calls us is left as it was: its environment variables, log levels, signal handlers and stderr."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 LOGGERS = ("ray", "ray.tune", "ray.data", "ray.rllib", "ray.serve", "ray.train")
@@ -64,3 +65,33 @@ def interruptible() -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+@contextmanager
+def without_c_output() -> Iterator[None]:
+    """Drop what compiled code writes to stderr while the block runs; Python's `sys.stderr` still goes where it went.
+
+    Ray's client prints from C++ whatever level is asked for, until it is connected.
+    """
+    try:
+        ours = sys.stderr.fileno() == 2
+        kept = os.dup(2)
+    except (OSError, ValueError, AttributeError):  # there is none, or it is closed
+        yield
+        return
+    before = sys.stderr
+    own = os.fdopen(kept, "w", 1, before.encoding or "utf-8", "backslashreplace")
+    try:
+        before.flush()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        if ours:
+            sys.stderr = own
+        yield
+    finally:
+        if sys.stderr is own:
+            sys.stderr = before
+        os.dup2(kept, 2)
+        with suppress(OSError):
+            own.close()
