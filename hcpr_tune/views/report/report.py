@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hcpr_tune.common.drawing import for_dark_pages
 from hcpr_tune.common.files import write_bytes_whole
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option, storage_words
@@ -28,6 +29,8 @@ from hcpr_tune.views.wording import counted
 
 MOST_ROWS = 1000
 NAME = "report.html"
+DARK_PAPER = "#14171a"
+"""As `--paper` of a dark page in page.css."""
 LEAD = {
     "accuracies": "The trade-off of each recipe between clean and attacked images.",
     "curves": "How the trials improved, and which were stopped early.",
@@ -171,8 +174,17 @@ def examples_section(context: ReportContext) -> list[Section]:
         "Validation images before and after the attack, and the difference, with the predictions of trial"
         f" {best.number} at epoch {best.best_rung}."
     )
-    shown = {"says": says, "png": base64.b64encode(path.read_bytes()).decode()}
+    png = path.read_bytes()
+    shown = {"says": says, **{name: base64.b64encode(data).decode() for name, data in both_schemes(png).items()}}
     return [Section("examples", "What the attack does", "examples", shown)]
+
+
+def both_schemes(png: bytes) -> dict[str, bytes]:
+    """A picture for light and for dark pages; the same for both if it cannot be read."""
+    try:
+        return {"png": png, "dark_png": for_dark_pages(png, DARK_PAPER)}
+    except (OSError, SyntaxError, ValueError):
+        return {"png": png, "dark_png": png}
 
 
 def trials_section(context: ReportContext) -> Section:

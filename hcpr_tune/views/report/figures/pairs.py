@@ -37,7 +37,7 @@ def pairs(study: StudySpec, history: History) -> Shown:
                 hovertemplate="%{y}: %{x:.1%} of its images<extra>" + what + "</extra>",
             )
         )
-    axes(figure, "share of the class's images that the attack turns", "")
+    axes(figure, "share of the class's images", "")
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(automargin=True, type="category")
     figure.update_layout(barmode="group", height=140 + 34 * len(labels))
