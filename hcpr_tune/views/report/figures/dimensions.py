@@ -61,7 +61,7 @@ def parallel(study: StudySpec, history: History) -> Shown:
         " line, the more robust. Drag along an axis to pick a range (one epoch, to compare trials trained equally"
         " long), drag its name to move it." + few_words(len(model.trials), len(scored)) + FILLED,
         figure,
-        least_width=90 * (5 + len(study.space)),
+        least_width=80 * (5 + len(study.space)),
     )
 
 
@@ -154,6 +154,8 @@ def slices(study: StudySpec, history: History) -> Shown:
     panels = len(study.space)
     _in_rows(figure, panels)
     figure.update_yaxes(tickformat=".0%")
+    figure.update_xaxes(tickfont={"size": 11}, nticks=5, tickangle=0)
+    figure.for_each_xaxis(lambda axis: axis.update(_ticks(model.trials[0].distributions[axis.title.text])))
     numbers = [trial.user_attrs["trial"] for trial in model.trials]
     for trace in figure.data:
         # Optuna's blues begin and end at colours that cannot be seen on a white or a black page.
@@ -168,7 +170,18 @@ def slices(study: StudySpec, history: History) -> Shown:
     )
 
 
-PANEL_COLUMNS, PANEL_WIDTH, PANEL_HEIGHT, PANEL_GAP = 3, 170, 180, 70
+def _ticks(space: BaseDistribution) -> dict[str, Any]:
+    """Few ticks, with the numbers or the choices as they are, where plotly's own would be crowded."""
+    if isinstance(space, CategoricalDistribution):
+        return {"tickvals": list(range(len(space.choices))), "ticktext": [escape(str(one)) for one in space.choices]}
+    assert isinstance(space, FloatDistribution | IntDistribution)
+    if not space.log:
+        return {}
+    values = [space.low * (space.high / space.low) ** (share / 3) for share in range(4)]
+    return {"tickvals": values, "ticktext": [f"{value:.2g}" for value in values]}
+
+
+PANEL_COLUMNS, PANEL_WIDTH, PANEL_HEIGHT, PANEL_GAP = 3, 170, 180, 80
 """Panels in a row; pixels: the least width of a panel, its height, and the gap below it for its title."""
 
 

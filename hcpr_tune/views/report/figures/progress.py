@@ -267,9 +267,9 @@ def costs(study: StudySpec, history: History) -> Shown:
     for name, (words, colour) in PURPOSES.items():
         figure.add_trace(_cost_bar(words, total[name] / seconds, "spent", {"color": colour}, unit))
     pattern = {"color": "rgba(138,143,152,0.25)", "line": {"color": GREY, "width": 1}, "pattern": {"shape": "/"}}
-    figure.add_trace(_cost_bar("saved by early stopping", saved / seconds, "saved", pattern, unit))
+    figure.add_trace(_cost_bar("not spent", saved / seconds, "saved", pattern, unit))
     axes(figure, f"{unit} of workers' time", "")
-    figure.update_layout(barmode="stack", height=260, legend={"traceorder": "normal"})
+    figure.update_layout(barmode="stack", height=300, legend={"traceorder": "normal"})
     shares = ", ".join(
         f"{words} {100 * total[name] / there:.0f} %"
         for name, (words, _) in PURPOSES.items()

@@ -23,10 +23,18 @@
     return { ...figure.layout, template: { layout } };
   }
 
+  const PAPER_WIDTH = 660; // pixels; fits on A4 and on letter paper
+  const paper = window.matchMedia("print");
+
   async function draw(name) {
     const place = document.getElementById("plot-" + name);
-    const options = { responsive: true, displaylogo: false, displayModeBar: false };
-    await Plotly.react(place, structuredClone(figures[name].data), layoutOf(structuredClone(figures[name])), options);
+    const options = { displaylogo: false, displayModeBar: false };
+    const layout = layoutOf(structuredClone(figures[name]));
+    // On paper a figure that needs more room is drawn as wide as it needs, and made smaller.
+    const least = parseFloat(place.style.minWidth) || 0;
+    place.style.zoom = paper.matches && least > PAPER_WIDTH ? PAPER_WIDTH / least : "";
+    layout.width = paper.matches ? Math.max(PAPER_WIDTH, least) : place.clientWidth;
+    await Plotly.react(place, structuredClone(figures[name].data), layout, options);
     await breakTitles(place, figures[name].layout);
   }
 
@@ -73,20 +81,13 @@
   }
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   drawAll();
-  // Redraw for print, where the page is white and as wide as the paper. A figure that needs more room is made smaller.
-  const paper = window.matchMedia("print");
-  paper.addEventListener("change", () => {
-    for (const name of Object.keys(figures)) {
-      const place = document.getElementById("plot-" + name);
-      place.style.zoom = paper.matches ? Math.min(1, place.parentElement.clientWidth / parseFloat(place.style.minWidth || 1)) : "";
-      draw(name);
-    }
-  });
+  // On paper the page is white, and as narrow as on a small screen.
+  paper.addEventListener("change", () => Object.keys(figures).forEach(draw));
   let resized;
   window.addEventListener("resize", () => {
     clearTimeout(resized);
     resized = setTimeout(() => {
-      if (!paper.matches && document.body.dataset.drawn) Object.keys(figures).forEach(draw);
+      if (document.body.dataset.drawn) Object.keys(figures).forEach(draw);
     }, 200);
   });
 
