@@ -77,7 +77,7 @@ def add_parser(commands: Any) -> None:
         "--seconds", default="40", metavar="S", help="stop repeating after this many seconds in all (default: 40)"
     )
     plan.add_argument(
-        "--write", metavar="NAME|PATH", help="write the chosen variant as a new space, with what was foreseen of it"
+        "--write", metavar="NAME|PATH", help="write the chosen variant as a new space, with the plan's forecast for it"
     )
     plan.add_argument("--out", metavar="FILE.html", help="the page (default: results/plans/SPACE-DATE-TIME-CODE.html)")
     add_trust(plan, "a study")
@@ -162,7 +162,7 @@ def replayed(options: argparse.Namespace) -> int:
 
     others = (options.studies, options.curves, options.vary, options.set, options.write, options.workers, options.space)
     if any(others):
-        raise InputError("--replay DIR goes alone, or with --json: the record says everything else")
+        raise InputError("--replay DIR takes no other option except --json: the record says everything else")
     result = replay_search(Path(options.replay), trust_of(options))
     if options.json:
         make_console().out(json.dumps(result.to_plain()), highlight=False)
@@ -195,7 +195,7 @@ def page_file(options: argparse.Namespace, stem: str) -> Path:
 
     out = Path(options.out or f"results/plans/{new_name(stem)}.html")
     if out.suffix != ".html":
-        raise InputError(f"--out {out} must end in .html; the numbers go beside it as .json")
+        raise InputError(f"--out {out} must end in .html; the numbers are written next to it as .json")
     where = f"--out {out}"
     if options.out is None:
         check_writable(out, where, "choose another file")

@@ -28,7 +28,7 @@ FEWEST_TRIALS = 4
 """With fewer trials there is no variance to attribute to dimensions."""
 ENOUGH = 5
 """Trials per dimension that a rung needs to be preferred over an earlier one."""
-FILLED = " A dimension that a trial does not have is shown at the published value."
+FILLED = " Where a conditional dimension does not apply to a trial, the published value is shown."
 MOST_TRIALS = 600
 """Trials used for functional ANOVA, whose time grows faster than their number."""
 TREES = 32
@@ -57,9 +57,11 @@ def parallel(study: StudySpec, history: History) -> Shown:
     figure = go.Figure(go.Parcoords(line=line, dimensions=axes_of_scores + axes_of_values, labelangle=-20))
     figure.update_layout(height=460, margin={"l": 70, "r": 100, "t": 90, "b": 30})
     return Shown(
-        f"{number(len(scored), 'trial')}, a line each, with the accuracies of its best rung at the left: the redder the"
-        " line, the more robust. Drag along an axis to pick a range (one epoch, to compare trials trained equally"
-        " long), drag its name to move it." + few_words(len(model.trials), len(scored)) + FILLED,
+        f"{number(len(scored), 'trial')}, one line each; the accuracies at the left are those of its best rung, and the"
+        " redder the line, the more robust. Drag along an axis to select a range (for instance one epoch, to compare"
+        " trials that were trained equally long); drag the name of an axis to move it."
+        + few_words(len(model.trials), len(scored))
+        + FILLED,
         figure,
         least_width=80 * (5 + len(study.space)),
     )
@@ -95,8 +97,8 @@ def importance(study: StudySpec, history: History) -> Shown:
     varied = [name for name in study.space if len({trial.params[name] for trial in model.trials}) > 1]
     if len(model.trials) < FEWEST_TRIALS or not varied:
         return Shown(
-            f"{number(len(model.trials), 'trial')} can be compared at one epoch; below {FEWEST_TRIALS} nothing can be"
-            " said about importance."
+            f"{number(len(model.trials), 'trial')} with different values can be compared at one epoch; importance needs"
+            f" at least {FEWEST_TRIALS}."
         )
     figure = go.Figure()
     leading: dict[str, str] = {}
@@ -124,7 +126,7 @@ def importance(study: StudySpec, history: History) -> Shown:
             )
         )
     if not leading:
-        return Shown("All trials have the same accuracies: no dimension matters here.")
+        return Shown("All trials have the same accuracies: no dimension makes a difference here.")
     axes(figure, "share of the variance", "")
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(automargin=True)
