@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 TERMS = {
     "recipe": "everything that determines a training: method, coefficients, optimiser, schedules, seed.",
-    "published recipe": "the recipe from the paper of the method, adapted to the task. It is trial 0 of every search, and"
-    " what the others are compared with.",
+    "published recipe": "the recipe from the paper of the method, adapted to the task. It is trial 0 of every search,"
+    " and what the others are compared with.",
     "robust accuracy": "the share of images that the model still classifies correctly under attack.",
     "margin attack": "projected gradient descent (PGD) on the margin: the highest logit of a wrong class minus the"
     " logit of the true class. It scores the trials of a search.",

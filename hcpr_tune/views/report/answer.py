@@ -107,8 +107,8 @@ def caveats(context: ReportContext, best: Trial) -> str:
         )
     elif candidates > 1 and best.number:
         words += (
-            f" The best was chosen from {candidates} trials by its accuracy on these same images, so its numbers and its"
-            " gain are optimistic. The interval of the gain does not account for that choice. It treats the two"
+            f" The best was chosen from {candidates} trials by its accuracy on these same images, so its numbers and"
+            " its gain are optimistic. The interval of the gain does not account for that choice. It treats the two"
             " accuracies as if they had been measured on different images, which makes it rather too wide."
         )
     return f"{words} {accesses}"

@@ -43,7 +43,8 @@ def pairs(study: StudySpec, history: History) -> Shown:
     figure.update_layout(barmode="group", height=140 + 34 * len(labels))
     worst = max(after, key=after.__getitem__, default=None)
     left = (
-        f"; the hardest pair left is {_plain_pair(worst, names)}, {100 * after[worst]:.0f} % of the first class's images"
+        f"; the hardest pair left is {_plain_pair(worst, names)}, {100 * after[worst]:.0f} % of the images of its first"
+        " class"
         if worst
         else ""
     )
