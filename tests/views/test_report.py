@@ -205,6 +205,23 @@ def test_the_figures_draw_what_was_recorded():
     assert all(sum(trace.x) == pytest.approx(1, abs=0.01) for trace in draw["importance"].data)
 
 
+def test_slices_stand_in_rows_of_three_coloured_by_trial():
+    study = study_of(30)
+    history = history_like(study, 30)
+    figure = FIGURES["slices"][1](study, history).figure
+    axes = [figure.layout[f"xaxis{index + 1 if index else ''}"] for index in range(len(study.space))]
+    assert sorted(axis.title.text for axis in axes) == sorted(study.space)
+    lefts = [axis.domain[0] for axis in axes]
+    assert lefts[:3] == pytest.approx([0, 1 / 3, 2 / 3])
+    assert lefts == pytest.approx([*lefts[:3]] * 3)
+    tops = [figure.layout[f"yaxis{index + 1 if index else ''}"].domain for index in (0, 3, 6)]
+    assert tops[0][0] > tops[1][1] > tops[1][0] > tops[2][1] > tops[2][0] == pytest.approx(0)
+    for trace in figure.data:
+        assert {history.trials[number].number for number in trace.marker.color} <= history.trials.keys()
+        shares = [history.trials[number].scores[3]["robust_accuracy"] for number in trace.marker.color]
+        assert list(trace.y) == pytest.approx(shares)
+
+
 def test_importance_finds_the_dimension_that_the_scores_follow():
     study = study_of(200)
     history = history_like(study, 200)

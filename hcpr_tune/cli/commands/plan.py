@@ -32,9 +32,9 @@ def add_parser(commands: Any) -> None:
     plan = commands.add_parser(
         "plan",
         help="simulate a search before paying for it",
-        description="Simulate a search under a virtual clock, with the scheduler of a real one: how long it takes, what "
-        "it costs, what it finds, and how it would do with other settings. No trial is trained; without an earlier "
-        "study, a probe trains for a few seconds.",
+        description="Simulate a search under a virtual clock, with the scheduler of a real one: how long it takes, "
+        "what it costs, what it finds, and how it would do with other settings. No trial is trained; without an "
+        "earlier study, a probe trains for a few seconds.",
     )
     add_space(plan)
     plan.add_argument(
