@@ -17,7 +17,7 @@ from hcpr_tune.views.wording import amount, disk, lasting, printable
 
 Result = Mapping[str, Any]
 """The results of a variant: its name as `variant`, `workers`, means with their 95 % intervals (`mean`, `low_95`,
-`high_95`) under the names of `planning.comparison.FIGURES`, and `rungs`. The answer also needs `gain_over_base`, the
+`high_95`) under the names of `simulation.comparison.FIGURES`, and `rungs`. The answer also needs `gain_over_base`, the
 paired difference of its score to the first variant's; the page needs `busy`, (seconds, running jobs) of the first
 repeat. The first result is that of the unchanged space.
 """

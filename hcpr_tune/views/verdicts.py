@@ -197,13 +197,13 @@ def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
         for name, difference in numbers["differences"].items():
             theirs = mean_words(numbers["candidates"][name]["robust_accuracy"], collapsed.get(name, 0))
             if name == baseline or split == "test":
-                yield f"  compared with {name}, {theirs}: {difference_words(difference)}."
+                yield f"  compared with {_called(plain, name)}, {theirs}: {difference_words(difference)}."
         if baseline is not None and baseline not in numbers["candidates"]:
             count = collapsed.get(baseline, 0)
             why = (
                 f"{counted(count, 'seed')} of it collapsed" if count else "no model of it was attacked on these images"
             )
-            yield f"  compared with {baseline}: unknown, because {why}."
+            yield f"  compared with {_called(plain, baseline)}: unknown, because {why}."
 
 
 def _small_answer(plain: Mapping[str, Any], finalists: Sequence[str]) -> str:
@@ -214,6 +214,7 @@ def _small_answer(plain: Mapping[str, Any], finalists: Sequence[str]) -> str:
         return "The best recipe of the search is the published one itself: there is nothing to compare it with."
     winner, other = plain["winner"], next(one for one in (*finalists, plain["baseline"]) if one != plain["winner"])
     difference = plain["splits"]["validation"]["differences"][other]
+    winner, other = _called(plain, winner), _called(plain, other)
     seeds = "the seeds by which the search chose its answer" if plain["seeds"].get("of_the_search") else "fresh seeds"
     if difference["seeds"] == 1:
         if difference["low_95"] <= 0:
@@ -222,6 +223,12 @@ def _small_answer(plain: Mapping[str, Any], finalists: Sequence[str]) -> str:
     if difference["found"]:
         return f"On {seeds}, {winner} is more robust than {other}."
     return f"On {seeds}, {winner} and {other} do not differ significantly."
+
+
+def _called(plain: Mapping[str, Any], name: str) -> str:
+    """A candidate's name in a sentence."""
+    is_published = any(one["role"] == "published" and one["name"] == name for one in plain["candidates"])
+    return "the published recipe" if is_published else name
 
 
 def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:

@@ -129,7 +129,7 @@ def test_on_a_fast_machine_all_images_count_and_nothing_is_left(small_study):
     assert plain["splits"]["validation"]["images"] == IMAGES
     assert plain["seeds"]["winner_and_baseline"] == 5
     assert plain["splits"]["validation"]["differences"]["published"]["found"]
-    assert "On fresh seeds, a is more robust than published." in verdict_lines(plain)
+    assert "On fresh seeds, a is more robust than the published recipe." in verdict_lines(plain)
 
 
 def test_images_are_added_until_the_time_is_over(small_study):
@@ -200,6 +200,6 @@ def test_one_seed_is_said_to_be_one(small_study):
     assert sized.seeds == 1
     _, _, plain = simulated(small_study, small(sized), 2, 15.0, 1e-5)
     told = verdict_lines(plain)
-    assert told[0] == "With one fresh seed each, the model of a is more robust than that of published."
+    assert told[0] == "With one fresh seed each, the model of a is more robust than that of the published recipe."
     assert any("an interval over the images only: the noise of a single seed is not in it" in line for line in told)
     assert math.isclose(plain["splits"]["validation"]["images"], IMAGES)

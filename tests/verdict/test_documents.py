@@ -69,7 +69,7 @@ def test_the_answer_stands_first_with_its_numbers(plain):
     attacks = "AutoAttack (apgd-ce, apgd-t, fab-t, square)"
     assert first == f"- b: robust accuracy {mean_words(own)} on 40 test images, under {attacks}."
     words = difference_words(numbers["differences"]["published"])
-    assert second == f"  - compared with published, {mean_words(theirs)}: {words}."
+    assert second == f"  - compared with the published recipe, {mean_words(theirs)}: {words}."
 
 
 def test_every_candidate_has_its_row_with_means_deviations_and_the_difference(plain):
@@ -238,8 +238,9 @@ def test_a_baseline_without_numbers_is_not_passed_over(small_study):
         facts.attacked(model)
     told = plain_of(small_study, facts)
     assert told["winner"] == "a"
-    assert "  compared with published: unknown, because no model of it was attacked on these images." in verdict_lines(
-        told
+    assert (
+        "  compared with the published recipe: unknown, because no model of it was attacked on these images."
+        in verdict_lines(told)
     )
 
 

@@ -108,7 +108,10 @@ def test_every_section_is_there_and_every_figure_says_something(trials, tmp_path
 def test_the_table_has_every_trial_in_order_of_rank(tmp_path):
     study, history, page = page_of(tmp_path, 40)
     rows = re.findall(r"<tr[^>]*>(<td.*?)</tr>", page.partition('class="sortable"')[2])
-    cells = [[html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+    cells = [
+        [html.unescape(cell).replace("\N{NO-BREAK SPACE}", " ") for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
+        for row in rows
+    ]
     ranked = history.ranked()
     assert [int(row[1]) for row in cells[: len(ranked)]] == [trial.number for trial in ranked]
     assert sorted(int(row[1]) for row in cells) == list(range(40))

@@ -130,7 +130,7 @@ def test_the_lines_begin_with_the_answer_and_end_with_the_openings(plain):
     own = mean_words(numbers["candidates"]["b"]["robust_accuracy"])
     assert lines[0].startswith(f"b: robust accuracy {own} on 20 test images, under AutoAttack")
     assert lines[1] == (
-        f"  compared with published, {mean_words(numbers['candidates']['published']['robust_accuracy'])}:"
+        f"  compared with the published recipe, {mean_words(numbers['candidates']['published']['robust_accuracy'])}:"
         f" {difference_words(numbers['differences']['published'])}."
     )
     assert lines[-1] == words_on_test_access(plain["test_accesses"]) == "The test images were not used."

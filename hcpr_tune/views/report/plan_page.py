@@ -46,7 +46,7 @@ COSTS = {
     "driver_job": "the driver's work to hand out a job",
     "driver_worker": "what each worker adds to the driver's work for either",
 }
-"""Labels of the fields of `planning.costs.Costs` that count seconds."""
+"""Labels of the fields of `simulation.curves.costs.Costs` that count seconds."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PlanShown:
     guess: bool
     """Whether the learning curves are a guess, not measured."""
     costs: Mapping[str, Any]
-    """The fields of `planning.costs.Costs`, including `words` and `checkpoint_bytes`."""
+    """The fields of `simulation.curves.costs.Costs`, including `words` and `checkpoint_bytes`."""
     warnings: Sequence[str]
     results: Sequence[Result]
     """Each with `busy` and `gain_over_base`; the first one is that of the unchanged space."""
@@ -122,7 +122,7 @@ def answer(plan: PlanShown) -> Section:
 def variants_section(plan: PlanShown) -> Section:
     """A sortable table of all variants."""
     unit, _ = work_unit(plan.results)
-    titles = ["number", "variant", "", "wall-clock", unit, "score", "regret (points)", "workers", "useful time"]
+    titles = ["number", "variant", "status", "wall-clock", unit, "score", "regret (points)", "workers", "useful time"]
     titles += ["driver busy", "trials", "epochs", "worker deaths", "checkpoints kept", "checkpoints written"]
     note = (
         "Means over the repeats, score and regret with 95 % intervals. Score: the true score of the trial that the"

@@ -228,7 +228,7 @@ def _row(context: ReportContext, trial: Trial, rank: int, best: Trial | None) ->
         Cell(f"{metrics['seconds']:.1f}", metrics["seconds"]),
         Cell(trial.source),
         *(Cell(value_words(value), value) for value in (trial.params.get(name, "") for name in context.study.space)),
-        Cell(trial.reason),
+        Cell(trial.reason, long=True),
     ]
     kind = kind_of(trial, best)
     return Row(cells, kind, KINDS[kind][0]) if kind in ("best", "published") else Row(cells)

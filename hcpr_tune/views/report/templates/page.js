@@ -34,6 +34,7 @@
     const least = parseFloat(place.style.minWidth) || 0;
     place.style.zoom = paper.matches && least > PAPER_WIDTH ? PAPER_WIDTH / least : "";
     layout.width = paper.matches ? Math.max(PAPER_WIDTH, least) : place.clientWidth;
+    if (paper.matches) layout.height *= 0.8; // two figures on a page
     await Plotly.react(place, structuredClone(figures[name].data), layout, options);
     await breakTitles(place, figures[name].layout);
   }
