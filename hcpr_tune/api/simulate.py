@@ -91,7 +91,7 @@ class SimulationRequest:
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """The simulated variants, and all that was found as plain values (`plain`, see docs/planning.md)."""
+    """The simulated variants, and all that was found as plain values (`plain`, see docs/plan.md)."""
 
     name: str
     played: list[Played]

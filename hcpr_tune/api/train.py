@@ -82,7 +82,7 @@ def new_folder(folder: str | Path | None, resume: bool, option: str = "folder ")
     """The folder for a training's results. Raises `InputError` if it exists, or cannot be written."""
     out = Path(folder or f"results/{new_name('train')}")
     if exists(out, f"{option}{out}") and not resume:
-        raise InputError(f"{option}{out} exists; go on in it by --resume, or choose another folder")
+        raise InputError(f"{option}{out} exists; continue it with --resume, or choose another folder")
     check_writable(out, f"{option}{out}", "choose another folder")
     return out
 

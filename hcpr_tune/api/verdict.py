@@ -147,7 +147,7 @@ class _Evaluation:
                 plain = _carry_out(study, self._plan(study, others), share, request.command, self._progress)
         except (Interrupted, KeyboardInterrupt) as error:
             reason = str(error) or "interrupted"
-            raise Interrupted(f"{reason}; all that was done is kept; go on with: {request.command}") from None
+            raise Interrupted(f"{reason}; everything done so far is kept; continue with: {request.command}") from None
         except (StorageError, ClusterLost) as error:
             raise type(error)(f"{error} ({request.command})") from None
         return VerdictResult(study, plain, _write_report(study))

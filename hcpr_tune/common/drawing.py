@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from functools import cache
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont, PngImagePlugin
 
 from hcpr_tune.common.text import ascii_of, listed, one_line
 
@@ -62,12 +62,42 @@ def arrow(draw: ImageDraw.ImageDraw, left: float, middle: float, length: int, co
     draw.line([(right - 3, middle - 3), (right, middle), (right - 3, middle + 3)], fill=colour)
 
 
+PHOTOS = "photos"
+"""Key in a picture's `info`, and text in its PNG file: the boxes (left, top, right, bottom) in which photos are, as
+numbers separated by blanks. They keep their colours on a dark page.
+"""
+
+
 def as_png(image: Image.Image, colours: int = 0) -> bytes:
     """A PNG file; reduced to `colours` colours if given, which makes it smaller."""
-    buffer = io.BytesIO()
+    buffer, words = io.BytesIO(), PngImagePlugin.PngInfo()
+    if PHOTOS in image.info:
+        words.add_text(PHOTOS, image.info[PHOTOS])
     reduced = image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) if colours else image
-    reduced.save(buffer, format="PNG")
+    reduced.save(buffer, format="PNG", pnginfo=words)
     return buffer.getvalue()
+
+
+def for_dark_pages(png: bytes, paper: str) -> bytes:
+    """The picture in light ink on dark `paper`, hues kept, and its photos as they were.
+
+    A picture that does not say where its photos are is returned unchanged. Raises `OSError`, `SyntaxError` or
+    `ValueError` for an invalid file.
+    """
+    import numpy as np
+
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        light = np.asarray(image.convert("RGB"), dtype=float)
+        words = image.info.get(PHOTOS)
+    if words is None:
+        return png
+    # HSL's lightness turned round: white becomes black, and a dark green a light one.
+    dark = light + 255 - light.max(axis=2, keepdims=True) - light.min(axis=2, keepdims=True)
+    ground = np.array(ImageColor.getrgb(paper), dtype=float)
+    dark = ground + dark * (255 - ground) / 255
+    for left, top, right, bottom in np.array(words.split(), dtype=int).reshape(-1, 4):
+        dark[top:bottom, left:right] = light[top:bottom, left:right]
+    return as_png(Image.fromarray(np.rint(dark).astype(np.uint8)))
 
 
 def png_size(data: bytes) -> tuple[int, int] | None:

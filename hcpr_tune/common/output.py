@@ -62,7 +62,7 @@ class Outlet:
             raise self.trouble from None
         if first and not self.trouble.closed and self.stream is not unwrapped(sys.stderr):
             print(
-                f"hcpr_tune: output is lost: stdout cannot be written ({self.trouble.reason}); the work goes on",
+                f"hcpr_tune: output is lost: stdout cannot be written ({self.trouble.reason}); the work continues",
                 file=sys.stderr,
             )
 

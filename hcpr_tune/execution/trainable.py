@@ -152,7 +152,7 @@ def end_if_broken(error: Exception, job: str) -> None:
     from hcpr_tune.training.cuda_context import broken
 
     if reason := broken(error):
-        log(f"{job}: {reason}; this process ends, and the job goes on in another")
+        log(f"{job}: {reason}; this process ends, and the job continues in another one")
         os._exit(1)  # an ordinary exit would wait for the GPU
 
 
@@ -182,7 +182,7 @@ def kept(action: Callable[[], Any]) -> Any:
         return action()
     except OSError as error:
         raise StorageError(
-            f"checkpoints cannot be kept: {first_line(error)}; fix that, then go on with --resume"
+            f"checkpoints cannot be kept: {first_line(error)}; fix that, then continue with --resume"
         ) from error
     except InputError as error:  # of this node's environment: the driver uses the same URL
         raise StorageError(str(error)) from error

@@ -20,8 +20,8 @@ def notes_of(results: Sequence[Played], curves: Curves, wanted: int) -> list[str
     notes = []
     if curves.guess:
         notes.append(
-            "the learning curves are a guess: trust the plan's times and costs, not its scores and rungs; "
-            "--from results/OLD or --curves FILE.csv gives real ones"
+            "the learning curves are a guess: trust the plan's times and costs, but not its scores and rungs; "
+            "give it real curves with --from results/OLD or --curves FILE.csv"
         )
     notes += filter(None, [_failed(results), _driver(results), _idle_workers(results)])
     if isinstance(curves, RecordedCurves):
@@ -29,13 +29,13 @@ def notes_of(results: Sequence[Played], curves: Curves, wanted: int) -> list[str
     if isinstance(curves, CsvCurves) and not curves.knows_noise:
         notes.append(
             "the file has too few epochs to estimate the noise of a score: it is taken as 0, "
-            "and the chosen trial looks as good as it was measured"
+            "so that the luck in the chosen trial's score is not corrected for"
         )
     repeats = len(results[0].outcomes)
     if repeats < wanted:
-        notes.append(f"there was time for {repeats} of {wanted} repeats; --seconds gives it more")
+        notes.append(f"there was time for only {repeats} of {wanted} repeats; --seconds gives it more")
     if repeats < FEW and len(results) > 1:
-        notes.append(f"too few repeats ({repeats}) to show a difference in score: the variant is chosen by its cost")
+        notes.append(f"too few repeats ({repeats}) to show a difference in score: the variant was chosen by its cost")
     return notes
 
 
@@ -53,7 +53,8 @@ def _failed(results: Sequence[Played]) -> str:
     failed = sum(not outcome.reached for one in concerned for outcome in one.outcomes)
     whole = sum(len(one.outcomes) for one in concerned)
     return (
-        f"in {failed} of {whole} searches no trial reached a rung; their score counts as 0{_named(results, concerned)}"
+        f"in {failed} of {whole} simulated searches no trial reached a rung; their score counts as 0"
+        f"{_named(results, concerned)}"
     )
 
 
@@ -72,7 +73,7 @@ def _idle_workers(results: Sequence[Played]) -> str:
     concerned = [one for one in results if one.variant.worker_pool.workers > one.variant.study.settings.budget.trials]
     if not concerned:
         return ""
-    return f"there are more workers than trials: some never get work{_named(results, concerned)}"
+    return f"there are more workers than trials: some workers are never used{_named(results, concerned)}"
 
 
 def _other_rungs(results: Sequence[Played], curves: RecordedCurves) -> str:
@@ -87,6 +88,6 @@ def _other_rungs(results: Sequence[Played], curves: RecordedCurves) -> str:
         return ""
     recorded = " and ".join(", ".join(map(str, rungs)) for rungs in curves.rungs)
     return (
-        "with lr_schedule.mode = annealed a training depends on its rungs, and the curves were recorded "
-        f"with rungs at {recorded}: with other rungs they would differ{_named(results, concerned)}"
+        "with lr_schedule.mode = annealed a training depends on where its rungs are, and the curves were recorded "
+        f"with rungs at {recorded}: with other rungs they would be different{_named(results, concerned)}"
     )

@@ -18,7 +18,7 @@ VARIED = ("budget.", "early_stopping.", "sampler.", "seed", WORKERS)
 """What may vary: which trials are trained, how far and by how many workers, but not the training itself."""
 MOST_WORKERS = 100_000
 MOST_VARIANTS = 64
-AS_IT_IS = "as the space has it"
+AS_IT_IS = "the unchanged space"
 
 
 @dataclass(frozen=True)

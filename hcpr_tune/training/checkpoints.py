@@ -124,7 +124,7 @@ def load_latest(
         if not wrong:
             return load(root, epoch, state), losses
         losses.append(
-            f"the checkpoint {folder_of(root, epoch)} was damaged ({wrong}); it goes on from what is left before it"
+            f"the checkpoint {folder_of(root, epoch)} was damaged ({wrong}); training continues from an earlier state"
         )
         drop(root, [epoch])
     return [], losses

@@ -116,14 +116,14 @@ def _pair_of(before: Mapping[str, Any] | None, pair: Mapping[str, Any]) -> str:
         if one["true"] == pair["true"] and one["taken_for"] == pair["taken_for"]
     )
     one = next(found, None)
-    return with_interval(one) if one else "not among its hardest"
+    return with_interval(one) if one else "not among its hardest pairs"
 
 
 CHECKS = {
-    "gradients": "10 against 50 steps, cross-entropy against the margin, and images without a gradient",
+    "gradients": "10 steps compared with 50, cross-entropy with the margin, and images without a gradient",
     "autoattack": "AutoAttack's own checks",
-    "square": "Square after APGD",
-    "transfer": "images attacked on another model",
+    "square": "the Square attack after APGD",
+    "transfer": "images that were attacked on another model",
 }
 """The checks for masked gradients, by their names in `checked_images`."""
 
@@ -153,21 +153,25 @@ def _how(plain: Mapping[str, Any]) -> Iterator[str]:
     )
     trained = [one for one in plain["candidates"] if not one["elsewhere"] and one["models"]]
     if trained:
-        yield f"Training: {plain['schedule']}. Seeds from {plain['seeds']['first']}, none of them the search's."
+        seeds = f"Seeds from {plain['seeds']['first']} on, none of which the search has used"
+        if plain["seeds"].get("of_the_search"):
+            seeds = "The seeds are those on which the search trained these recipes again"
+        yield f"Training: {plain['schedule']}. {seeds}."
     if len(trained) > 1 and plain["winner"] is not None:
         yield (
-            f"The winner was chosen on validation by {counted(plain['seeds']['others'], 'seed')} of each candidate;"
-            f" it and its baseline have {plain['seeds']['winner_and_baseline']}, including those."
+            f"The winner was chosen on validation, with {counted(plain['seeds']['others'], 'seed')} of each candidate;"
+            f" the winner and its baseline have {counted(plain['seeds']['winner_and_baseline'], 'seed')}, including"
+            " these."
         )
     for split, numbers in plain["splits"].items():
         if numbers["smallest_difference"] is not None and numbers["differences"]:
             seeds = plain["seeds"]["winner_and_baseline"]
             yield f"Power: {smallest_words(split, numbers['images'], seeds, numbers['smallest_difference'])}."
     if plain["splits"].get("test", {}).get("images"):
-        yield "Test images: attacked on models of further seeds, which took part in no choice."
+        yield "Test images: attacked on models of further seeds, by which nothing was chosen."
     attacks = [f"{split}: {words}" for split, words in plain["attacks"].items() if plain["splits"][split]["images"]]
     if attacks:
-        yield f"Attacks: {'; '.join(attacks)}; each on the images that survived the ones before."
+        yield f"Attacks: {'; '.join(attacks)}; each on the images that survived the attacks before it."
     for one in plain["candidates"]:
         values = ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"

@@ -10,17 +10,17 @@ from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.wording import amount, lasting, working
 
 NAMES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "workers": ("workers, as a mean over the time", amount),
+    "workers": ("workers, on average", amount),
     "wall_clock": ("wall-clock time", lasting),
-    "worker_seconds": ("jobs held workers for", working),
-    "use": ("of workers' time for training, evaluation, checkpoints", lambda share: f"{100 * share:.0f} %"),
+    "worker_seconds": ("workers' time", working),
+    "use": ("useful share of it: training, evaluation, checkpoints", lambda share: f"{100 * share:.0f} %"),
     "epochs": ("epochs trained", amount),
     "score": ("score of the best trial", lambda share: f"{100 * share:.1f} %"),
 }
 """Label and format of each row of `against_plan`."""
 SENTENCE = (
-    "The plan's score is the true score of the chosen trial; the search's was measured on the images that the trial was"
-    " chosen by, and is optimistic in comparison."
+    "The plan predicts the true score of the chosen trial. The search measures it on the images by which the trial was"
+    " chosen, so its score is optimistic in comparison."
 )
 TITLES = ("", "planned", "so far")
 

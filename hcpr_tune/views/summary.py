@@ -40,11 +40,13 @@ def answer_words(history: History) -> str:
     if found.chosen.single_schedule:
         return f"No recipe is expected to beat the published one, which reaches {percent(of_published)} on {seeds}."
     words = (
-        f"The recipe of trial {found.chosen.number} and the published one were trained again on {seeds} each, under one"
-        f" schedule: {percent(found.score)} and {percent(of_published)}, a gain of {gain_interval(found)}."
+        f"The recipe of trial {found.chosen.number} and the published one were each trained again on {seeds}, with the"
+        f" same learning rate schedule: {percent(found.score)} and {percent(of_published)} robust accuracy, a gain of"
+        f" {gain_interval(found)}."
     )
     if found.optimism is not None:
-        words += f" In the search it had scored {percent(found.score + found.optimism / 100)}."
+        searched = percent(found.score + found.optimism / 100)
+        words += f" In the search, trial {found.chosen.number} had scored {searched}."
     return words
 
 
@@ -82,7 +84,7 @@ def gain_interval(found: Answer) -> str:
     if difference is None or difference.seeds < 2:
         return words
     low, high = 100 * difference.low, 100 * difference.high
-    return f"{words} ({low:+.1f} to {high:+.1f}{', which includes no gain' if low <= 0 <= high else ''})"
+    return f"{words} ({low:+.1f} to {high:+.1f}{', which includes zero' if low <= 0 <= high else ''})"
 
 
 def stopped_at(history: History) -> dict[int, int]:
@@ -103,18 +105,18 @@ def rung_lines(study: StudySpec, history: History) -> list[str]:
             )
         elif rung_correlation.end.rho is None:
             lines.append(
-                f"rung {rung}: rank correlation not known: the scores at epoch {rung_correlation.end.later} differ"
-                f" little more than by chance ({rung_correlation.end.trials} trials): it stops trials"
+                f"rung {rung}: rank correlation unknown, as the scores at epoch {rung_correlation.end.later} hardly"
+                f" differ by more than chance ({rung_correlation.end.trials} trials); the rung stops trials"
             )
         elif rung_correlation.end.rho >= least:
-            lines.append(f"{known}: it stops trials")
+            lines.append(f"{known}; the rung stops trials")
         elif rung_correlation.halves(least):
             lines.append(
-                f"{known}, below {least:g}, but perhaps by chance: it stops trials, and promotes them later if the"
-                " correlation proves too low"
+                f"{known}, below {least:g}, but perhaps by chance; the rung stops trials, and promotes them later if"
+                " the correlation proves too low"
             )
         else:
-            lines.append(f"{known}, below {least:g}: too low to stop trials")
+            lines.append(f"{known}, below {least:g}, which is too low: the rung stops no trial")
     return lines
 
 
@@ -147,7 +149,8 @@ def alarms(study: StudySpec, history: History) -> list[Alarm]:
     if short:
         floor = study.settings.constraints.clean_accuracy
         words = (
-            f"no trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points"
+            f"no trial satisfies the constraint of at least {floor:g} clean accuracy; the closest one is"
+            f" {100 * short:.1f} points below"
         )
         found.append(Alarm("floor", words))
     return found

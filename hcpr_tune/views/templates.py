@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def html_environment() -> Environment:
-    """The templates of the report's package. `verbatim(name)` is the text of a file among them."""
+    """The templates of the report's package. `verbatim(name)` is the text of a file among them.
+
+    Filter `parts`: a dotted name cut after each dot and underscore, where a narrow page may break it. Filter `whole`: a
+    short text that is broken only before an interval.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -30,6 +35,8 @@ def html_environment() -> Environment:
         return Markup(environment.loader.get_source(environment, name)[0])
 
     environment.globals["verbatim"] = verbatim
+    environment.filters["whole"] = lambda text: re.sub(r" (?!\()", "\N{NO-BREAK SPACE}", str(text))
+    environment.filters["parts"] = lambda name: re.findall(r"[^._]*[._]|[^._]+", str(name)) or [str(name)]
     return environment
 
 

@@ -16,6 +16,7 @@ from hcpr_tune.views.wording import counted
 FORMAT = 2
 """Version of verdict.json. Increase it when the meaning of its values changes."""
 VERDICT_JSON = "verdict/verdict.json"
+UNKNOWN_GAIN = "Whether the search gained anything is not known"
 SPLITS = ("test", "validation")
 """Test images first, as nothing was chosen by them."""
 
@@ -116,10 +117,10 @@ def mean_words(mean: Mapping[str, Any], collapsed: int = 0) -> str:
 
 def smallest_words(split: str, images: int, seeds: int, difference: float) -> str:
     """The smallest difference that a verdict can see on a split."""
-    what = f"{100 * difference:.1f} points on {images} {split} images"
+    where, points = f"on {images} {split} images", f"a true difference of {100 * difference:.1f} points"
     if seeds == 1:
-        return f"two models that differ by {what} are told apart in 80 % of cases; one seed says nothing of recipes"
-    return f"two recipes that differ by {what}, {seeds} seeds each, are told apart in 80 % of cases"
+        return f"{where} {points} between two models is found in 80 % of cases; one seed says nothing about the recipes"
+    return f"{where} with {seeds} seeds each, {points} between two recipes is found in 80 % of cases"
 
 
 def difference_words(difference: Mapping[str, Any]) -> str:
@@ -127,8 +128,8 @@ def difference_words(difference: Mapping[str, Any]) -> str:
     low, value, high = (100 * difference[name] for name in ("low_95", "difference", "high_95"))
     words = f"{value:+.1f} points ({low:+.1f} to {high:+.1f}, p {p_words(difference['p_holm'])})"
     if difference["seeds"] == 1:
-        return f"{words} over images alone: a single seed's noise is not in it"
-    return words if difference["found"] else f"{words}: no difference found"
+        return f"{words}, an interval over the images only: the noise of a single seed is not in it"
+    return words if difference["found"] else f"{words}, no significant difference"
 
 
 def p_words(p: float) -> str:
@@ -144,26 +145,26 @@ def _failures(plain: Mapping[str, Any]) -> Iterator[str]:
     """What could not be done; shown first, as it affects how to read the answer."""
     attacks = {reason for job, reason in plain["failed_jobs"].items() if not job.startswith("train ")}
     for reason in sorted(attacks):
-        yield f"LOST         attacks failed, and their images do not count: {reason}"
+        yield f"LOST         some attacks failed, and their images are left out: {reason}"
     for one in plain["candidates"]:
         for lost in one["lost"]:
             yield f"LOST         {one['name']}, seed {lost['seed']}: {lost['reason']}"
     for one in plain["candidates"]:
         if one["collapsed"]:
-            yield f"COLLAPSED    {collapse_words(one)}, in no mean and no difference."
+            yield f"COLLAPSED    {collapse_words(one)}; left out of all means and differences."
 
 
 def collapse_words(candidate: Mapping[str, Any]) -> str:
     """Which seeds of a candidate collapsed."""
     seeds = ", ".join(str(one["seed"]) for one in candidate["collapsed"])
     which = "seed" if len(candidate["collapsed"]) == 1 else "seeds"
-    return f"{candidate['name']}, {which} {seeds}: no better than always answering the most frequent class"
+    return f"{candidate['name']}, {which} {seeds}: no better than always predicting the most frequent class"
 
 
 def _no_winner(plain: Mapping[str, Any]) -> str:
     """Why there is no winner."""
     if plain["size"] == "small":
-        return f"No statement on what the search gained: {plain['unfinished']}."
+        return f"{UNKNOWN_GAIN}: {plain['unfinished']}."
     if any(one["unreliable"] for one in plain["candidates"]):
         return "No winner: no candidate has reliable numbers."
     why = f": {plain['unfinished']}" if plain["unfinished"] else ""
@@ -189,38 +190,45 @@ def _answer(plain: Mapping[str, Any]) -> Iterator[str]:
         own = numbers["candidates"][winner]["robust_accuracy"]
         images = f"{numbers['images']} {split} images"
         if numbers["of"] and numbers["images"] < numbers["of"]:
-            images += f" (of {numbers['of']})"
+            images = f"{numbers['images']} of the {numbers['of']} {split} images"
         collapsed = numbers["collapsed"]
-        yield f"{winner} on {images}, {plain['attacks'][split]}: {mean_words(own, collapsed.get(winner, 0))} robust."
+        mean = mean_words(own, collapsed.get(winner, 0))
+        yield f"{winner}: robust accuracy {mean} on {images}, under {plain['attacks'][split]}."
         for name, difference in numbers["differences"].items():
             theirs = mean_words(numbers["candidates"][name]["robust_accuracy"], collapsed.get(name, 0))
             if name == baseline or split == "test":
-                yield f"  against {name}, {theirs}: {difference_words(difference)}."
+                yield f"  compared with {_called(plain, name)}, {theirs}: {difference_words(difference)}."
         if baseline is not None and baseline not in numbers["candidates"]:
             count = collapsed.get(baseline, 0)
             why = (
                 f"{counted(count, 'seed')} of it collapsed" if count else "no model of it was attacked on these images"
             )
-            yield f"  against {baseline}: not known, {why}."
+            yield f"  compared with {_called(plain, baseline)}: unknown, because {why}."
 
 
 def _small_answer(plain: Mapping[str, Any], finalists: Sequence[str]) -> str:
     """What a small verdict states, in one sentence; its numbers follow."""
     if plain["unfinished"]:
-        return f"No statement on what the search gained: {plain['unfinished']}."
+        return f"{UNKNOWN_GAIN}: {plain['unfinished']}."
     if not finalists:
-        return "The search's best is the published recipe itself: there is nothing to compare it with."
+        return "The best recipe of the search is the published one itself: there is nothing to compare it with."
     winner, other = plain["winner"], next(one for one in (*finalists, plain["baseline"]) if one != plain["winner"])
     difference = plain["splits"]["validation"]["differences"][other]
-    seeds = "On the seeds that the search chose it by" if plain["seeds"].get("of_the_search") else "On fresh seeds"
+    winner, other = _called(plain, winner), _called(plain, other)
+    seeds = "the seeds by which the search chose its answer" if plain["seeds"].get("of_the_search") else "fresh seeds"
     if difference["seeds"] == 1:
-        found = f"the model of {winner} is more robust than that of {other}"
         if difference["low_95"] <= 0:
-            found = f"no difference between the models of {winner} and {other} is found"
-        return f"One fresh seed each: {found}."
+            return f"With one fresh seed each, the models of {winner} and {other} do not differ significantly."
+        return f"With one fresh seed each, the model of {winner} is more robust than that of {other}."
     if difference["found"]:
-        return f"{seeds} {winner} is more robust than {other}."
-    return f"{seeds} no difference between {winner} and {other} is found."
+        return f"On {seeds}, {winner} is more robust than {other}."
+    return f"On {seeds}, {winner} and {other} do not differ significantly."
+
+
+def _called(plain: Mapping[str, Any], name: str) -> str:
+    """A candidate's name in a sentence."""
+    is_published = any(one["role"] == "published" and one["name"] == name for one in plain["candidates"])
+    return "the published recipe" if is_published else name
 
 
 def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
@@ -233,7 +241,7 @@ def _doubts(plain: Mapping[str, Any]) -> Iterator[str]:
                 " images show how it compares."
             )
     if plain["unfinished"] and plain["winner"] is not None and plain["size"] == "full":
-        yield f"UNFINISHED   {plain['unfinished']}: the numbers cover what was done until then."
+        yield f"UNFINISHED   {plain['unfinished']}: the numbers cover only what was done by then."
     if plain["attacks_replaced"]:
         yield f"NOTE         {plain['attacks_replaced']}."
 
@@ -253,10 +261,17 @@ def _notes(plain: Mapping[str, Any]) -> Iterator[str]:
         best = max(scored, key=lambda one: float(one["optimism"]["search"]))
         optimism = best["optimism"]
         yield (
-            f"The search's best, {best['name']}, had {percent(optimism['search'])} there; trained again, under the same"
-            f" attack, it has {percent(optimism['again'])}: {optimism_words(optimism)} points too optimistic."
+            f"In the search, {best['name']} scored {percent(optimism['search'])}; trained again, under the same attack,"
+            f" it scores {percent(optimism['again'])}. {_misjudged(optimism)}."
         )
     yield words_on_test_access(plain["test_accesses"])
+
+
+def _misjudged(optimism: Mapping[str, Any]) -> str:
+    points, low, high = (optimism[name] for name in ("points", "low_95", "high_95"))
+    if points < 0:
+        return f"The search underestimated it by {-points:.1f} points ({-high:+.1f} to {-low:+.1f})"
+    return f"The search overestimated it by {points:.1f} points ({low:+.1f} to {high:+.1f})"
 
 
 def optimism_words(optimism: Mapping[str, Any]) -> str:
@@ -265,18 +280,18 @@ def optimism_words(optimism: Mapping[str, Any]) -> str:
 
 
 def picked_words(plain: Mapping[str, Any]) -> Iterator[str]:
-    """What the winner was picked by, so that its lead on validation is read as what it is."""
+    """What the winner was chosen by, so that its lead on validation is read as what it is."""
     among = plain["picked_among"]
     if plain["winner"] is None or among["candidates"] < 2 or not plain["splits"]["validation"]["differences"]:
         return
-    trials = f", and these among {counted(among['trials'], 'trial')} of the search" if among["trials"] else ""
+    trials = f", and these from {counted(among['trials'], 'trial')} of the search" if among["trials"] else ""
     words = (
-        f"{plain['winner']} was picked by its validation numbers among {among['candidates']} candidates{trials}:"
+        f"{plain['winner']} was chosen by its accuracy on validation from {among['candidates']} candidates{trials}:"
         " its lead there is optimistic"
     )
     if plain["splits"].get("test", {}).get("images"):
         seeds = counted(plain["seeds"]["winner_and_baseline"], "fresh seed")
-        words += f"; the test images show {seeds}, by which nothing was picked"
+        words += f"; on the test images it is evaluated with {seeds}, by which nothing was chosen"
     yield f"{words}."
 
 
@@ -288,8 +303,8 @@ def words_on_test_access(accesses: Sequence[TestAccess]) -> str:
     if len(accesses) == 1:
         return f"The test images were used once, on {when}."
     return (
-        f"The test images were used {len(accesses)} times, first on {when}: later choices were made with their results"
-        " known."
+        f"The test images were used {len(accesses)} times, first on {when}: later choices were made knowing their"
+        " results."
     )
 
 
@@ -317,4 +332,4 @@ def table_rows(plain: Mapping[str, Any], split: str) -> list[list[str]]:
     return rows + [[name, f"{counted(count, 'seed')} collapsed", "", "", ""] for name, count in alone]
 
 
-TABLE_TITLES = ("candidate", "robust accuracy", "clean accuracy", "the winner minus it", "")
+TABLE_TITLES = ("candidate", "robust accuracy", "clean accuracy", "winner minus candidate", "")

@@ -22,7 +22,7 @@ OBJECT_STORE_BYTES="${OBJECT_STORE_BYTES:-268435456}"
 
 export RAY_AUTH_MODE=token
 export RAY_USAGE_STATS_ENABLED="${RAY_USAGE_STATS_ENABLED:-0}"
-# A node that is told to end would wait 30 s for its trials, which go on elsewhere from their last checkpoint anyway.
+# A node that is told to end would wait 30 s for its trials, which continue elsewhere from their last checkpoint anyway.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="${RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S:-5}"
 # A detached search that is stopped through Ray (`ray job stop`) would have 3 s to write everything.
 export RAY_JOB_STOP_WAIT_TIME_S="${RAY_JOB_STOP_WAIT_TIME_S:-20}"

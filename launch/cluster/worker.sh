@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A machine that joins a cluster, in the foreground: Ctrl-C takes it out again, and its trials go on elsewhere.
+# A machine that joins a cluster, in the foreground: Ctrl-C takes it out again, and its trials continue elsewhere.
 #
 #     launch/cluster/worker.sh HEAD:PORT
 #

@@ -92,7 +92,7 @@ def test_variants_are_compared_and_the_chosen_one_written(folder, capsys):
 def test_the_table_fits_and_says_where_the_page_is(capsys):
     code, out, _ = plan(capsys, "--from", "results/old", "--workers", "2", "--repeats", "2")
     assert code == 0
-    assert "as the space has it" in out
+    assert "the unchanged space" in out
     page = next(line for line in out.splitlines() if line.startswith("page "))
     assert Path(page.split()[1]).is_file()
 
@@ -157,7 +157,7 @@ MISTAKES = {
     "epoch seconds": (["--epoch-seconds", "0"], "--epoch-seconds must be a number above 0, got 0"),
     "out": (["--out", "page.png"], "--out page.png must end in .html"),
     "out in nowhere": (["--out", "no/where.html"], "there is no folder"),
-    "replay and more": (["--replay", "results/old"], "--replay DIR goes alone, or with --json"),
+    "replay and more": (["--replay", "results/old"], "--replay DIR takes no other option except --json"),
     "another schedule": (
         ["--from", "results/old", "--set", "lr_schedule.mode='single'"],
         "--from results/old: its scores are of another training, since its lr_schedule is not this study's",

@@ -98,7 +98,7 @@ def test_work_goes_on_and_says_once_that_nobody_hears_it(monkeypatch):
         sys.stdout.write(" again")  # there is space again
     assert (full.getvalue(), sys.stdout) == ("heard again", full)
     assert said.getvalue().count("\n") == 1
-    assert "the work goes on" in said.getvalue()
+    assert "the work continues" in said.getvalue()
 
 
 def test_a_reader_that_went_away_is_not_spoken_of(monkeypatch):

@@ -185,7 +185,7 @@ def test_an_interruption_abandons_the_running_epoch_and_a_program_hears_of_it(
     process.send_signal(number)
     out, err = process.communicate(timeout=200)
     assert (process.returncode, err.count("\n")) == (130, 1)
-    assert "go on with: " in err
+    assert "continue with: " in err
     result = json.loads(out.splitlines()[-1])
     assert (result["news"], result["exit_code"], result["exit_reason"]) == ("result", 130, "interrupted")
     assert result["running"] == []
@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_is_found_named_and_done_without(how, fault_round, 
     state.write_bytes(data[:at] if how == "truncated" else data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
     done = resumed(tmp_path, "hurt", "--trust")
     words = "state.pt is cut off" if how == "truncated" else "state.pt was altered"
-    loss = f"the checkpoint {state.parent} was damaged ({words}); it goes on from what is left before it"
+    loss = f"the checkpoint {state.parent} was damaged ({words}); training continues from an earlier state"
     assert loss in done.stdout
     assert [event["what"] for event in record_of(tmp_path, "hurt") if event["event"] == "loss"] == [loss]
     assert outcome(tmp_path, "hurt") == undisturbed[0]

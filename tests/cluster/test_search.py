@@ -247,7 +247,7 @@ def test_an_interrupted_search_keeps_what_it_has_and_goes_on(background, tmp_pat
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     said = (
-        r"hcpr_tune: interrupted; everything recorded is kept in results/cut; go on with: (\S*/)?hcpr_tune tune"
+        r"hcpr_tune: interrupted; everything recorded is kept in results/cut; continue with: (\S*/)?hcpr_tune tune"
         r" --resume cut --dashboard-host none\n"
     )
     assert re.fullmatch(said, err)

@@ -20,7 +20,7 @@ def test_a_search_goes_on_on_a_full_disk_and_without_a_reader(tmp_path):
         begun = [*tune, "--space", "small.toml", "--name", "one", "--trials", "2"]
         done = subprocess.run(begun, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("the work goes on") == done.stderr.count("\n") == 1
+    assert done.stderr.count("the work continues") == done.stderr.count("\n") == 1
     assert record_of(tmp_path, "one")[-1]["reason"] == "finished"
     process = subprocess.Popen(
         [*tune, "--resume", "one", "--trials", "+1"],

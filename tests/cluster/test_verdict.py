@@ -131,7 +131,7 @@ def test_a_search_ends_with_a_small_verdict_on_validation_images(searched):
     assert "UNFINISHED" not in told
     assert "attacked in chunks of" in told
     if plain["unfinished"]:  # a machine too slow for a minute says so
-        assert "No statement on what the search gained: " in told
+        assert "Whether the search gained anything is not known: " in told
         assert "within 55 seconds" in told
     else:
         numbers = plain["splits"]["validation"]
@@ -161,7 +161,7 @@ def test_what_runs_when_the_time_is_over_is_abandoned(tmp_path):
     assert time.monotonic() - began < seconds + 45, "an epoch lasts nine minutes"
     assert plain["settled"]
     assert verdict_lines(plain)[0] == (
-        "No statement on what the search gained: published was not trained to its end within 15 seconds."
+        "Whether the search gained anything is not known: published was not trained to its end within 15 seconds."
     )
     *_, job_end, end = events_of(folder / "results" / "one" / "verdict")
     assert (job_end["status"], end["reason"]) == ("broken off", "finished")

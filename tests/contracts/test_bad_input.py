@@ -23,7 +23,7 @@ MISTAKES = {
     "bad name": (["--name", "../up"], "a study's name must be"),
     "unwritable storage": (["--storage", "small.toml/below"], "small.toml is not a folder that you can write to"),
     "resume nothing": (["--resume", "nothing"], "there is no study in results/nothing"),
-    "resume and set": (["--resume", "x", "--seed", "3"], "--resume goes on with the study as it was begun"),
+    "resume and set": (["--resume", "x", "--seed", "3"], "--resume continues the study as it was begun"),
     "audit without resume": (["--audit", "2"], "--audit goes with --resume NAME"),
     "epochs without resume": (["--epochs", "+9"], "--epochs goes with --resume NAME; set recipe.epochs"),
     "probe without dry run": (["--probe"], "--probe goes with --dry-run"),

@@ -114,7 +114,7 @@ def test_what_is_waited_for_is_told_every_minute():
         capacity.now()
     assert len(told) == 4
     assert told[1].startswith(
-        "waiting for 2 min: no node has room for a trial (1 CPUs, 0 GPUs); it goes on as soon as one joins"
+        "waiting for 2 min: no node has room for a trial (1 CPUs, 0 GPUs); it continues as soon as one joins"
     )
 
 

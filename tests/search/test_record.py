@@ -375,7 +375,7 @@ def test_a_record_of_an_earlier_version_is_refused(tmp_path):
     data = path.read_bytes()
     with pytest.raises(
         InputError,
-        match=r"record.jsonl was begun by hcpr_tune 0.1.0, whose studies this version, \S+, cannot read; go on",
+        match=r"record.jsonl was begun by hcpr_tune 0.1.0, whose studies this version, \S+, cannot read; continue it",
     ):
         read_history(path, 27)
     assert path.read_bytes() == data
@@ -438,7 +438,7 @@ def test_a_record_that_is_moved_or_replaced_is_noticed_before_the_next_event_tak
     before, version = path.read_bytes(), record.history.version
     change(path)
     for _ in range(2):
-        with pytest.raises(StorageError, match=f"{words}.* while it was in use; .* then go on by --resume"):
+        with pytest.raises(StorageError, match=f"{words}.* while it was in use; .* then continue with --resume"):
             record.append(EVENTS[4])
     assert record.history.version == version
     record.close()

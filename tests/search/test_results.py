@@ -114,7 +114,7 @@ def test_a_running_trial_keeps_what_it_goes_on_from(small_study):
 def test_a_taken_name_and_an_unwritable_storage_are_refused(small_study, tmp_path):
     create(check_new(tmp_path, "one"), small_study)
     with pytest.raises(
-        InputError, match=r'--name "one" is taken: .* go on with it by --resume one, or choose another --name'
+        InputError, match=r'--name "one" is taken: .* continue it with --resume one, or choose another --name'
     ):
         check_new(tmp_path, "one")
     (tmp_path / "file").write_text("")

@@ -86,7 +86,7 @@ def read(space_file):
 def test_each_combination_is_a_variant_and_the_space_itself_is_the_first(read):
     variants = variants_of(varied(["early_stopping.first_rung=1,2", "workers=2,4"]), read, WorkerPool(2))
     assert [variant.name for variant in variants] == [
-        "early_stopping.first_rung=1, workers=2 (as the space has it)",
+        "early_stopping.first_rung=1, workers=2 (the unchanged space)",
         "early_stopping.first_rung=1, workers=4",
         "early_stopping.first_rung=2, workers=2",
         "early_stopping.first_rung=2, workers=4",
@@ -94,7 +94,7 @@ def test_each_combination_is_a_variant_and_the_space_itself_is_the_first(read):
     assert [variant.worker_pool.workers for variant in variants] == [2, 4, 2, 4]
     assert variants[2].study.rungs == (2, 4)
     assert [variant.name for variant in variants_of(varied(["seed=3"]), read, WorkerPool(2))] == [
-        "as the space has it",
+        "the unchanged space",
         "seed=3",
     ]
 

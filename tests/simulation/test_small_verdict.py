@@ -92,12 +92,13 @@ def test_it_always_concludes_in_time(small_study_once, workers, training, step, 
     assert "No winner" not in told
     numbers = plain["splits"]["validation"]
     if plain["unfinished"]:
-        assert "No statement on what the search gained: " in told
+        assert "Whether the search gained anything is not known: " in told
         assert "55 seconds" in plain["unfinished"]
         assert slower > 1, "there was time, as planned"
     else:
         assert numbers["differences"]
-        assert f"on {numbers['images']} validation images" in told
+        part = "" if numbers["images"] == numbers["of"] else f"of the {numbers['of']} "
+        assert f"on {numbers['images']} {part}validation images" in told
         assert "seed" in told
         if slower <= 1:
             assert numbers["images"] >= sized.chunk or numbers["images"] == IMAGES
@@ -128,7 +129,7 @@ def test_on_a_fast_machine_all_images_count_and_nothing_is_left(small_study):
     assert plain["splits"]["validation"]["images"] == IMAGES
     assert plain["seeds"]["winner_and_baseline"] == 5
     assert plain["splits"]["validation"]["differences"]["published"]["found"]
-    assert "On fresh seeds a is more robust than published." in verdict_lines(plain)
+    assert "On fresh seeds, a is more robust than the published recipe." in verdict_lines(plain)
 
 
 def test_images_are_added_until_the_time_is_over(small_study):
@@ -172,7 +173,7 @@ def test_a_training_that_does_not_end_in_time_is_named(small_study):
     _, _, plain = simulated(small_study, small(sized_for(10.0, 1e-4, 1)), 1, 40.0, 1e-4)
     assert plain["settled"]
     assert verdict_lines(plain)[0] == (
-        "No statement on what the search gained: published was not trained to its end within 55 seconds."
+        "Whether the search gained anything is not known: published was not trained to its end within 55 seconds."
     )
 
 
@@ -181,14 +182,16 @@ def test_unreliable_numbers_are_no_statement(small_study):
     masked = lambda model: alarm if model.candidate == "a" else NOTHING_MASKED  # noqa: E731
     _, _, plain = simulated(small_study, small(sized_for(0.1, 1e-6)), 2, 0.1, 1e-6, masked)
     assert plain["winner"] == "published"
-    assert verdict_lines(plain)[0] == "No statement on what the search gained: the numbers of a are unreliable."
+    assert (
+        verdict_lines(plain)[0] == "Whether the search gained anything is not known: the numbers of a are unreliable."
+    )
 
 
 def test_where_the_published_recipe_is_the_best_that_is_said(small_study):
     sized = sized_for(0.1, 1e-6)
     plan = plan_of(seeds=2, other_seeds=2, images=0, chunk=sized.chunk, size="small", seconds=SECONDS)
     _, _, plain = simulated(small_study, plan, 2, 0.1, 1e-6)
-    said = "The search's best is the published recipe itself: there is nothing to compare it with."
+    said = "The best recipe of the search is the published one itself: there is nothing to compare it with."
     assert verdict_lines(plain)[0] == said
 
 
@@ -197,6 +200,6 @@ def test_one_seed_is_said_to_be_one(small_study):
     assert sized.seeds == 1
     _, _, plain = simulated(small_study, small(sized), 2, 15.0, 1e-5)
     told = verdict_lines(plain)
-    assert told[0] == "One fresh seed each: the model of a is more robust than that of published."
-    assert any("over images alone: a single seed's noise is not in it" in line for line in told)
+    assert told[0] == "With one fresh seed each, the model of a is more robust than that of the published recipe."
+    assert any("an interval over the images only: the noise of a single seed is not in it" in line for line in told)
     assert math.isclose(plain["splits"]["validation"]["images"], IMAGES)

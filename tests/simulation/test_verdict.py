@@ -147,7 +147,7 @@ def test_a_limit_ends_it_and_a_later_session_goes_on_where_it_was(small_study):
     assert limited.seconds <= state.seconds < limited.seconds + 1, "what ran was abandoned"
     plain = concluded(small_study, limited, state)
     assert not plain["settled"]
-    assert "seconds are spent" in plain["unfinished"]
+    assert "seconds is over" in plain["unfinished"]
     again, events = verdict_of(small_study, plan, 2, state=state)
     assert again.run().chunks == whole.chunks
     assert concluded(small_study, plan, state)["settled"]

@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(recipe, whole,
     again = segment(recipe, tmp_path / "hurt", 1, 4)
     assert [report["epoch"] for report in again] == [2, 3, 4]
     assert again[0]["losses"] == [
-        f"the checkpoint {path.parent} was damaged ({words}); it goes on from what is left before it"
+        f"the checkpoint {path.parent} was damaged ({words}); training continues from an earlier state"
     ]
     assert [report["losses"] for report in again[1:]] == [[], []]
     assert [report["loss"] for report in again] == [report["loss"] for report in whole[1:]]

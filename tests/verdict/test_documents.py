@@ -66,9 +66,10 @@ def test_the_answer_stands_first_with_its_numbers(plain):
     numbers = plain["splits"]["test"]
     own, theirs = (numbers["candidates"][name]["robust_accuracy"] for name in ("b", "published"))
     first, second = text.splitlines()[2:4]
-    assert first == (f"- b on 40 test images, AutoAttack (apgd-ce, apgd-t, fab-t, square): {mean_words(own)} robust.")
+    attacks = "AutoAttack (apgd-ce, apgd-t, fab-t, square)"
+    assert first == f"- b: robust accuracy {mean_words(own)} on 40 test images, under {attacks}."
     words = difference_words(numbers["differences"]["published"])
-    assert second == f"  - against published, {mean_words(theirs)}: {words}."
+    assert second == f"  - compared with the published recipe, {mean_words(theirs)}: {words}."
 
 
 def test_every_candidate_has_its_row_with_means_deviations_and_the_difference(plain):
@@ -85,16 +86,16 @@ def test_every_candidate_has_its_row_with_means_deviations_and_the_difference(pl
             assert doubt == ""
 
 
-def test_no_difference_found_stands_exactly_where_holms_p_is_5_per_cent_or_more(small_study):
+def test_no_significant_difference_stands_exactly_where_holms_p_is_5_per_cent_or_more(small_study):
     plan = plan_of("b", "twin", images=60)
     told = plain_of(small_study, judged(plan, SHARES))
     differences = told["splits"]["validation"]["differences"]
     assert {name: one["p_holm"] < 0.05 for name, one in differences.items()} == {
-        name: "no difference found" not in difference_words(one) for name, one in differences.items()
+        name: "no significant difference" not in difference_words(one) for name, one in differences.items()
     }
     assert len({one["found"] for one in differences.values()}) == 2, "one is found, the other one is not"
     table = rows(section(verdict_md(told, "x"), "On 60 validation images"))
-    said = {name: "no difference found" in difference for name, _, _, difference, _ in table[1:] if difference}
+    said = {name: "no significant difference" in difference for name, _, _, difference, _ in table[1:] if difference}
     assert said == {name: one["p_holm"] >= 0.05 for name, one in differences.items()}
 
 
@@ -102,7 +103,7 @@ def test_no_difference_found_stands_exactly_where_holms_p_is_5_per_cent_or_more(
 def test_a_difference_has_its_interval_and_p(p, found):
     one = {"difference": 0.034, "low_95": -0.001, "high_95": 0.07, "p": 0.0001, "p_holm": p, "found": found, "seeds": 3}
     words = f"+3.4 points (-0.1 to +7.0, p {p_words(p)})"
-    assert difference_words(one) == words + ("" if found else ": no difference found")
+    assert difference_words(one) == words + ("" if found else ", no significant difference")
 
 
 def test_mcnemars_table_has_a_row_for_each_seed(plain):
@@ -121,14 +122,21 @@ def test_optimism_is_told_in_points_too_high(plain):
     # All seeds of these models have the same score.
     assert ["b", "75.0 %", "85.0 %", "-10.0 (-10.0 to -10.0)"] in table
     assert ["a", "75.0 %", "45.0 %", "+30.0 (+30.0 to +30.0)"] in table
-    line = next(line for line in verdict_lines(plain) if "The search's best" in line)
-    assert line.startswith("The search's best, a, had 75.0 % there")
-    assert line.endswith("it has 45.0 %: +30.0 (+30.0 to +30.0) points too optimistic.")
+    line = next(line for line in verdict_lines(plain) if "In the search" in line)
+    assert line == (
+        "In the search, a scored 75.0 %; trained again, under the same attack, it scores 45.0 %. The search"
+        " overestimated it by 30.0 points (+30.0 to +30.0)."
+    )
+    of_b = next(one for one in plain["candidates"] if one["name"] == "b")["optimism"]
+    for one in plain["candidates"]:
+        one["optimism"] = {**of_b, "low_95": -25.0, "high_95": 5.0} if one["name"] == "b" else None
+    line = next(line for line in verdict_lines(plain) if "In the search" in line)
+    assert line.endswith("it scores 85.0 %. The search underestimated it by 10.0 points (-5.0 to +25.0).")
 
 
 def test_worst_classes_and_hard_pairs_have_their_shares(plain):
     pairs = plain["splits"]["test"]["pairs"]
-    table = rows(section(verdict_md(plain, "x"), "Worst classes and pairs, test images"))
+    table = rows(section(verdict_md(plain, "x"), "Classes and hard pairs, test images"))
     worst = next(row for row in table if row[0].endswith("(worst)"))
     assert worst[2] == with_interval(pairs["after"]["by_class"][pairs["after"]["worst_class"]])
     hardest = pairs["after"]["hard_pairs"][0]
@@ -168,7 +176,7 @@ def test_unreliable_candidates_are_named_with_the_reasons(small_study):
 def test_without_doubts_it_is_said_what_was_looked_at(plain):
     text = section(verdict_md(plain, "x"), "Are the numbers reliable")
     assert re.search(
-        r"No sign of masked gradients in 10 against 50 steps, .* \(\d+ images\); AutoAttack's own checks \(", text
+        r"No sign of masked gradients in 10 steps compared with 50, .* \(\d+ images\); AutoAttack's own checks \(", text
     )
     assert "Unknown" not in text
 
@@ -177,8 +185,8 @@ def test_a_check_that_was_not_made_on_all_is_not_said_to_have_found_nothing(plai
     one = next(one for one in plain["candidates"] if one["name"] == "a")
     one["checked_images"] |= {"transfer": 0}
     text = section(verdict_md(plain, "x"), "Are the numbers reliable")
-    assert "images attacked on another model" not in text.partition("Not made on")[0]
-    assert "Not made on a: images attacked on another model." in text
+    assert "images that were attacked on another model" not in text.partition("Not checked on")[0]
+    assert "Not checked on a: images that were attacked on another model." in text
 
 
 UNMEASURED = {
@@ -230,7 +238,10 @@ def test_a_baseline_without_numbers_is_not_passed_over(small_study):
         facts.attacked(model)
     told = plain_of(small_study, facts)
     assert told["winner"] == "a"
-    assert "  against published: not known, no model of it was attacked on these images." in verdict_lines(told)
+    assert (
+        "  compared with the published recipe: unknown, because no model of it was attacked on these images."
+        in verdict_lines(told)
+    )
 
 
 def test_a_winner_that_is_doubted_after_the_choice_is_not_said_to_be_unable_to_win(plain):
@@ -248,7 +259,7 @@ def test_what_is_unfinished_says_why_and_what_is_lost_says_so(small_study):
     told = plain_of(small_study, facts)
     assert not told["settled"]
     text = verdict_md(told, "x")
-    assert "UNFINISHED its 0.0166667 worker-hours are spent (verdict.worker_hours)" in text
+    assert "UNFINISHED its budget of 0.0166667 worker-hours is spent (verdict.worker_hours)" in text
     assert "LOST a, seed 1: the loss is not finite" in text
 
 

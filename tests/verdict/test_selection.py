@@ -320,7 +320,7 @@ def test_where_all_seeds_of_the_baseline_collapsed_there_is_no_comparison(small_
     collapse(facts, plan.models(plan.candidates[1], 2))
     told = concluded(small_study, facts)
     assert told["splits"]["validation"]["differences"] == {}
-    assert "  against published: not known, 2 seeds of it collapsed." in verdict_lines(told)
+    assert "  compared with the published recipe: unknown, because 2 seeds of it collapsed." in verdict_lines(told)
     assert ["published", "2 seeds collapsed", "", "", ""] in table_rows(told, "validation")
 
 

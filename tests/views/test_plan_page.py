@@ -52,36 +52,40 @@ def variant(name, hours=1.0, score=0.6, **more):
 
 def test_the_answer_says_what_to_take_why_and_what_it_saves():
     results = [
-        variant("as the space has it", 8.0),
+        variant("the unchanged space", 8.0),
         variant("epochs=9", 2.0, 0.57, gain_over_base=estimate(-0.03, -0.07, 0.01)),
     ]
-    assert answer_lines(results, {"as the space has it", "epochs=9"}, "epochs=9", "robust_accuracy") == [
-        "Take epochs=9: 30 min on 4 workers, 2 worker-hours, and an expected robust accuracy of 57.0 % (55.0 to 59.0),"
-        " 1.0 points (0.0 to 2.0) below the best trial that it starts.",
-        "No variant beats another. Of these, it takes the fewest worker-hours among those that are not shown to score"
-        " lower than the best one.",
-        "Compared to the study as the space has it, it takes 1.5 h (75 %) less wall-clock time and 6 worker-hours (75 "
-        "%) less;"
-        " its score is 3.0 points lower (-7.0 to +1.0), which shows no difference.",
+    assert answer_lines(results, {"the unchanged space", "epochs=9"}, "epochs=9", "robust_accuracy") == [
+        "Recommended: epochs=9. It takes 30 min on 4 workers (2 worker-hours). The trial that it chooses is expected to"
+        " have a robust accuracy of 57.0 % (55.0 to 59.0), 1.0 points (0.0 to 2.0) less than the best of its trials"
+        " would reach at full length.",
+        "No variant is dominated by another. Of these, this one takes the fewest worker-hours among those that are not"
+        " shown to score lower than the best.",
+        "Compared with the unchanged space, it takes 1.5 h less wall-clock time (75 %) and 6 fewer worker-hours (75 %)."
+        " Its score is 3.0 points lower (-7.0 to +1.0), which is no significant difference.",
     ]
 
 
 def test_the_answer_may_be_to_leave_it_as_it_is():
-    results = [variant("as the space has it"), variant("epochs=9", 2.0), variant("seed=1", 1.5)]
-    take, why = answer_lines(results, {"as the space has it"}, "as the space has it", "clean_accuracy")
+    results = [variant("the unchanged space"), variant("epochs=9", 2.0), variant("seed=1", 1.5)]
+    take, why = answer_lines(results, {"the unchanged space"}, "the unchanged space", "clean_accuracy")
     assert take.startswith(
-        "Take the study as the space has it: 15 min on 4 workers, 1 worker-hours, and an expected clean accuracy of"
+        "Recommended: the unchanged space. It takes 15 min on 4 workers (1 worker-hours). The trial that it chooses is"
+        " expected to have a clean accuracy of"
     )
-    assert why.startswith("Each of the other 2 is beaten: by one that costs less and is not shown to score lower")
-    alone = answer_lines(results[:1], {"as the space has it"}, "as the space has it", "robust_accuracy")
+    assert why == (
+        "Each of the other 2 variants is dominated by one that costs less and is not shown to score lower, or that"
+        " costs the same and is shown to score higher."
+    )
+    alone = answer_lines(results[:1], {"the unchanged space"}, "the unchanged space", "robust_accuracy")
     assert "the only variant" in alone[1]
 
 
 def test_a_gain_within_its_interval_is_none():
     gain = {"gain_over_base": estimate(0.01, -0.01, 0.03)}
-    results = [variant("as the space has it"), variant("seed=1", 0.9, 0.61, **gain)]
+    results = [variant("the unchanged space"), variant("seed=1", 0.9, 0.61, **gain)]
     last = answer_lines(results, {"seed=1"}, "seed=1", "robust_accuracy")[-1]
-    assert "its score is 1.0 points higher (-1.0 to +3.0), which shows no difference." in last
+    assert "Its score is 1.0 points higher (-1.0 to +3.0), which is no significant difference." in last
 
 
 def test_the_table_fits_80_columns_with_the_names_below():
@@ -97,7 +101,7 @@ def test_the_table_fits_80_columns_with_the_names_below():
     assert [int(row[1:6]) for row in rows] == [*range(1, 13)]
     assert f"  12  {short(names[11])}" in lines
     assert short(names[0]) == "first_rung=0, reduction_factor=2.5, workers=1024"
-    assert short("as the space has it") == "as the space has it"
+    assert short("the unchanged space") == "the unchanged space"
 
 
 def test_a_rung_is_told_in_a_line():
@@ -114,14 +118,12 @@ def test_a_rung_is_told_in_a_line():
     no_words = dict.fromkeys(("correlation_with_truth", "correlation_measured"))
     unknown = {**rung, "epoch": 9, "reached": 1, "stopped": 1, "stops": 1.0, **no_words}
     assert plan_lines([variant("seed=1", rungs=[rung, unknown])], "seed=1") == [
-        "rung at epoch 3: 16 trials reach it, 9 stop there and save 1.2 worker-hours; its rank correlation with the "
-        "truth is"
-        " 0.65 (0.47 to 1.00), as the search measures it 0.50 (0.40 to 0.60): too low to stop trials in 25 % of the "
-        "repeats; the best trial is stopped there in 20 % of the repeats",
-        "rung at epoch 9: 1 trial reaches it, 1 stops there and saves 1.2 worker-hours; its rank correlation with "
-        "the truth is"
-        " not known, with too few trials, as the search measures it not known, with too few trials; the best trial "
-        "is stopped there in 20 % of the repeats",
+        "rung at epoch 3: 16 trials reach it, 9 are stopped there, which saves 1.2 worker-hours. Rank correlation of"
+        " its scores with the true final scores: 0.65 (0.47 to 1.00); as the search estimates it: 0.50 (0.40 to 0.60),"
+        " too low to stop trials in 25 % of the repeats. The best trial is stopped there in 20 % of the repeats.",
+        "rung at epoch 9: 1 trial reaches it, 1 is stopped there, which saves 1.2 worker-hours. Rank correlation of"
+        " its scores with the true final scores: unknown (too few trials); as the search estimates it: unknown (too few"
+        " trials). The best trial is stopped there in 20 % of the repeats.",
     ]
 
 
@@ -142,21 +144,21 @@ def test_the_page_says_what_was_played(plan):
     assert "The learning curves are a guess" in page
     assert "The learning curves are a guess" not in plan_html(replace(plan, guess=False))
     epochs = [rung["epoch"] for rung in named(plan.results, plan.chosen)["rungs"]]
-    assert all(f"chosen, epoch {epoch}" in page for epoch in epochs)
+    assert all(f"recommended, epoch {epoch}" in page for epoch in epochs)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ([], "the only variant"),
-        ([("early_stopping.method", "none")], "There is one rung only: nothing is stopped early"),
+        ([("early_stopping.method", "none")], "There is only one rung: nothing is stopped early"),
     ],
 )
 def test_one_variant_and_no_rungs_make_a_page_too(given, said):
     results = results_of((), ("budget.trials", 2), *given, repeats=1)
     page = plan_html(plan_of(results))
     assert said in page
-    assert "One repeat has no intervals" in page
+    assert "A single repeat has no intervals" in page
     assert plain_of(results)[0]["gain_over_base"]["mean"] == 0
 
 

@@ -80,7 +80,7 @@ def test_the_answer_stands_first_with_its_numbers(tmp_path):
     )
     assert list(text)[:2] == ["", "answer"]
     assert f"Trial {best.number}: {accuracies['robust_accuracy_validation']} robust accuracy" in text["answer"]
-    none = ", which includes no gain at all" if low <= 0 else ""
+    none = ", which includes zero" if low <= 0 else ""
     said = f"Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{none})."
     assert said in text["answer"]
     assert "optimistic" in text["answer"]
@@ -108,7 +108,10 @@ def test_every_section_is_there_and_every_figure_says_something(trials, tmp_path
 def test_the_table_has_every_trial_in_order_of_rank(tmp_path):
     study, history, page = page_of(tmp_path, 40)
     rows = re.findall(r"<tr[^>]*>(<td.*?)</tr>", page.partition('class="sortable"')[2])
-    cells = [[html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+    cells = [
+        [html.unescape(cell).replace("\N{NO-BREAK SPACE}", " ") for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
+        for row in rows
+    ]
     ranked = history.ranked()
     assert [int(row[1]) for row in cells[: len(ranked)]] == [trial.number for trial in ranked]
     assert sorted(int(row[1]) for row in cells) == list(range(40))
@@ -205,6 +208,23 @@ def test_the_figures_draw_what_was_recorded():
     assert all(sum(trace.x) == pytest.approx(1, abs=0.01) for trace in draw["importance"].data)
 
 
+def test_slices_stand_in_rows_of_three_coloured_by_trial():
+    study = study_of(30)
+    history = history_like(study, 30)
+    figure = FIGURES["slices"][1](study, history).figure
+    axes = [figure.layout[f"xaxis{index + 1 if index else ''}"] for index in range(len(study.space))]
+    assert sorted(axis.title.text for axis in axes) == sorted(study.space)
+    lefts = [axis.domain[0] for axis in axes]
+    assert lefts[:3] == pytest.approx([0, 1 / 3, 2 / 3])
+    assert lefts == pytest.approx([*lefts[:3]] * 3)
+    tops = [figure.layout[f"yaxis{index + 1 if index else ''}"].domain for index in (0, 3, 6)]
+    assert tops[0][0] > tops[1][1] > tops[1][0] > tops[2][1] > tops[2][0] == pytest.approx(0)
+    for trace in figure.data:
+        assert {history.trials[number].number for number in trace.marker.color} <= history.trials.keys()
+        shares = [history.trials[number].scores[3]["robust_accuracy"] for number in trace.marker.color]
+        assert list(trace.y) == pytest.approx(shares)
+
+
 def test_importance_finds_the_dimension_that_the_scores_follow():
     study = study_of(200)
     history = history_like(study, 200)
@@ -218,10 +238,10 @@ def test_a_pareto_study_names_its_front(tmp_path):
     page = write_report(StoredStudy(StudyFolder(tmp_path), study, history)).read_text(encoding="utf-8")
     members = history.best_trials
     text = Text(page).sections
-    assert f"of the {len(members)} trials on the front" in text["answer"]
+    assert f"of the {len(members)} trials on the Pareto front" in text["answer"]
     assert all(f"front, trial {trial.number}" in text["answer"] for trial in members) or len(members) == 1
-    assert f"{len(members)} of them are not beaten by another in both" in text["accuracies"]
-    assert "no trial beat it" not in text["answer"]
+    assert f"{len(members)} of them form the Pareto front: no other trial beats them" in text["accuracies"]
+    assert "no other trial scored higher" not in text["answer"]
 
 
 def test_a_killed_search_says_so_and_how_it_goes_on(tmp_path):
@@ -253,7 +273,7 @@ def test_a_floor_that_nothing_reaches_comes_first(tmp_path):
     text = Text(
         write_report(StoredStudy(StudyFolder(tmp_path), study, history_like(study, 12))).read_text(encoding="utf-8")
     ).sections
-    assert text["answer"].startswith("AnswerNo trial reaches the floor of 1 clean accuracy")
+    assert text["answer"].startswith("AnswerNo trial satisfies the constraint of at least 1 clean accuracy")
 
 
 def test_what_a_study_says_is_no_place_for_a_part_of_the_page(tmp_path):
@@ -301,7 +321,7 @@ def test_importance_looks_at_the_latest_rung_with_enough_trials():
     reach = {rung: sum(rung in trial.rungs for trial in history.trials.values()) for rung in study.rungs}
     assert reach[9] >= 5 * len(study.space) > reach[27]
     shown = FIGURES["importance"][1](study, history)
-    unknown = "whose rank correlation with the end is not known yet"
+    unknown = "rank correlation with the final scores: not known yet"
     assert f"over {reach[9]} trials at epoch 9 of 27 ({unknown})" in shown.says
     scored = [
         event
@@ -309,7 +329,7 @@ def test_importance_looks_at_the_latest_rung_with_enough_trials():
         for event in (suggested(n), *reached(n, 0, 9, 300 + 40 * n), *reached(n, 9, 27, 500 + 40 * n))
     ]
     assert compared_at(history_of(*scored), 9, study.rungs) == (
-        "at epoch 9 of 27 (whose rank correlation with the scores at epoch 27 is 1.00)"
+        "at epoch 9 of 27 (rank correlation with the scores at epoch 27: 1.00)"
     )
 
 

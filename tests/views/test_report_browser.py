@@ -11,6 +11,7 @@ from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.views.report.figures import FIGURES
 from hcpr_tune.views.report.report import write_report
+from tests.views.boards import picture
 from tests.views.recorded import history_like
 
 pytestmark = pytest.mark.browser
@@ -37,6 +38,10 @@ def reports(tmp_path_factory):
             history = history_like(study, trials, **more)
             root = tmp_path_factory.mktemp("reports") / name
             root.mkdir()
+            if history.best_trial is not None:
+                best = StudyFolder(root).trial(history.best_trial.number)
+                best.mkdir(parents=True)
+                (best / f"examples_epoch_{history.best_trial.best_rung:04d}.png").write_bytes(picture())
             made[kind] = (
                 study,
                 history,
@@ -79,6 +84,13 @@ def shown(reports, browser):
         yield get
 
 
+@pytest.fixture(scope="module")
+def phone(reports, browser):
+    """A page on a phone in the dark."""
+    with opened(browser, reports("running")[2], width=390, scheme="dark") as page:
+        yield page
+
+
 @pytest.mark.parametrize("kind", STUDIES)
 def test_every_study_opens_without_an_error_or_a_request(kind, reports, shown, artefacts):
     _, history, _ = reports(kind)
@@ -100,21 +112,28 @@ def test_a_phone_needs_no_sideways_scrolling(kind, reports, browser, artefacts):
         page.screenshot(path=artefacts / f"report-{kind}-phone-dark.png", full_page=True)
 
 
+def contrast_of(one, other):
+    """The contrast of two colours `rgb(r, g, b)`, as WCAG 2 has it."""
+
+    def light(text):
+        values = [float(value) / 255 for value in re.findall(r"[\d.]+", text)[:3]]
+        red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    brighter, darker = sorted((light(one), light(other)), reverse=True)
+    return (brighter + 0.05) / (darker + 0.05)
+
+
 def contrast(page, selector):
-    """The contrast of a text with the page behind it, as WCAG 2 has it."""
-    return page.evaluate(
-        """(selector) => {
-            const numbers = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
-            const light = (text) => {
-                const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-                const [r, g, b] = numbers(text).map((v) => linear(v / 255));
-                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-            };
-            const at = document.querySelector(selector);
-            const [a, b] = [light(getComputedStyle(at).color), light(getComputedStyle(document.body).backgroundColor)];
-            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        }""",
-        selector,
+    """The contrast of a text with the page behind it."""
+    return contrast_of(
+        *page.evaluate(
+            """(selector) => {
+                const at = document.querySelector(selector);
+                return [getComputedStyle(at).color, getComputedStyle(document.body).backgroundColor];
+            }""",
+            selector,
+        )
     )
 
 
@@ -210,6 +229,101 @@ def test_a_range_is_picked_along_an_axis(shown):
     page.wait_for_function("document.getElementById('plot-parallel').data[0].dimensions[0].constraintrange")
 
 
+CUT = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
+    const box = plot.getBoundingClientRect();
+    return [...plot.querySelectorAll("[class*=xtitle], [class*=ytitle], .cbaxis text, .legendtext")].filter((text) => {
+        const {left, right, top, bottom} = text.getBoundingClientRect();
+        return left < box.left - 1 || right > box.right + 1 || top < box.top - 1 || bottom > box.bottom + 1;
+    }).map((text) => plot.id + ": " + text.textContent);
+})"""
+"""The titles of axes, numbers of colour bars and names in legends that a figure cuts off."""
+
+
+def test_a_phone_cuts_no_title_of_an_axis(phone):
+    assert phone.locator(".xtitle").count() >= 5
+    assert phone.evaluate(CUT) == []
+
+
+def test_a_long_title_is_broken_where_its_axis_is_short(phone):
+    lines = phone.evaluate(
+        """async () => {
+            const plot = document.getElementById("plot-curves");
+            const figures = JSON.parse(document.getElementById("figures").textContent);
+            return [plot.layout.yaxis.title.text, figures.curves.layout.yaxis.title.text,
+                    plot.querySelector(".ytitle").getBoundingClientRect().height,
+                    plot._fullLayout.yaxis._length];
+        }"""
+    )
+    drawn, whole, height, room = lines
+    assert drawn.replace("<br>", " ") == whole == "robust accuracy (validation)"
+    assert height <= room + 1
+
+
+def test_what_scrolls_says_so_and_does_so_by_keyboard(phone):
+    places = phone.locator(".wide")
+    hidden = 0
+    for index in range(places.count()):
+        place = places.nth(index)
+        hint = place.evaluate(
+            "place => [place.previousElementSibling.textContent, place.previousElementSibling.hidden]"
+        )
+        wide, tall = place.evaluate(
+            "place => [place.scrollWidth > place.clientWidth + 1, place.scrollHeight > place.clientHeight + 1]"
+        )
+        assert ("sideways" in hint[0], "down" in hint[0]) == (wide, tall)
+        assert hint[1] is not (wide or tall)
+        hidden += hint[1]
+        assert place.get_attribute("tabindex") == "0"
+    assert 0 < hidden < places.count()
+    table = phone.locator("#answer .wide")
+    table.focus()
+    phone.keyboard.press("ArrowRight")
+    phone.wait_for_function("document.querySelector('#answer .wide').scrollLeft > 0")
+
+
+def test_every_point_can_be_told_from_the_page(shown, phone):
+    for page in (shown("running"), phone):
+        fills = page.eval_on_selector_all(
+            "#plot-slices .points path", "all => all.map(one => getComputedStyle(one).fill)"
+        )
+        assert len(set(fills)) > 5
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert min(contrast_of(fill, paper) for fill in set(fills)) >= 3
+
+
+def test_the_colour_bars_have_numbers(shown):
+    page = shown("running")
+    for name, number in (("parallel", r"\d+%"), ("slices", r"\d+")):
+        texts = page.locator(f"#plot-{name} .cbaxis text").all_text_contents()
+        assert len(texts) >= 3
+        assert all(re.fullmatch(number, text) for text in texts)
+    assert page.evaluate(CUT) == []
+
+
+def test_pictures_are_dark_on_a_dark_page(shown, phone):
+    corner = """() => {
+        const image = document.querySelector("#examples img"), canvas = document.createElement("canvas");
+        canvas.getContext("2d").drawImage(image, 0, 0);
+        return [...canvas.getContext("2d").getImageData(1, 1, 1, 1).data.slice(0, 3)];
+    }"""
+    assert shown("running").evaluate(corner) == [255, 255, 255]
+    paper = phone.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert phone.evaluate(corner) == [int(value) for value in re.findall(r"\d+", paper)]
+
+
 def test_it_prints(shown, artefacts):
-    data = shown("running").pdf(path=artefacts / "report-running.pdf", format="A4")
+    page = shown("running")
+    data = page.pdf(path=artefacts / "report-running.pdf", format="A4")
     assert len(re.findall(rb"/Type\s*/Page\b", data)) >= 3
+
+
+def test_figures_fit_on_paper_and_come_back(shown):
+    page = shown("running")
+    widths = "() => [...document.querySelectorAll('.plot .main-svg')].map(one => one.getBoundingClientRect().width)"
+    on_screen = page.evaluate(widths)
+    page.emulate_media(media="print")
+    page.wait_for_function(f"Math.max(...({widths})()) <= 661")
+    assert page.evaluate(CUT) == []
+    assert page.locator(".hint:visible, nav:visible").count() == 0
+    page.emulate_media(media="screen")
+    page.wait_for_function(f"JSON.stringify(({widths})()) === '{str(on_screen).replace(' ', '')}'")

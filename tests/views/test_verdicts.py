@@ -127,9 +127,10 @@ def test_nothing_in_a_verdict_becomes_markup(study, history, tmp_path):
 def test_the_lines_begin_with_the_answer_and_end_with_the_openings(plain):
     lines = verdict_lines(plain)
     numbers = plain["splits"]["test"]
-    assert lines[0].startswith("b on 20 test images, AutoAttack")
+    own = mean_words(numbers["candidates"]["b"]["robust_accuracy"])
+    assert lines[0].startswith(f"b: robust accuracy {own} on 20 test images, under AutoAttack")
     assert lines[1] == (
-        f"  against published, {mean_words(numbers['candidates']['published']['robust_accuracy'])}:"
+        f"  compared with the published recipe, {mean_words(numbers['candidates']['published']['robust_accuracy'])}:"
         f" {difference_words(numbers['differences']['published'])}."
     )
     assert lines[-1] == words_on_test_access(plain["test_accesses"]) == "The test images were not used."
@@ -138,8 +139,9 @@ def test_the_lines_begin_with_the_answer_and_end_with_the_openings(plain):
 def test_a_published_recipe_that_wins_is_said_first(study, history):
     lines = verdict_lines(concluded(study, history, judged(plan_of("a", "b"), SHARES | {"published": 0.95})))
     assert lines[0] == "No finalist is more robust than the published recipe."
-    assert lines[1].startswith("published on 40 validation images, AutoAttack's first two attacks (apgd-ce, apgd-t): 9")
-    assert lines[2].startswith("  against b, ")
+    assert lines[1].startswith("published: robust accuracy 9")
+    assert lines[1].endswith(" on 40 validation images, under AutoAttack's first two attacks (apgd-ce, apgd-t).")
+    assert lines[2].startswith("  compared with b, ")
 
 
 def test_fewer_images_than_there_are_are_told(study, history):
@@ -147,7 +149,7 @@ def test_fewer_images_than_there_are_are_told(study, history):
     for one in facts.plan.candidates:
         for model in facts.in_place(one):
             facts.attacked(model)
-    assert verdict_lines(concluded(study, history, facts))[0].startswith("b on 20 validation images (of 40), ")
+    assert " on 20 of the 40 validation images, " in verdict_lines(concluded(study, history, facts))[0]
 
 
 def test_in_short_it_is_who_wins_and_by_how_much(plain):

@@ -32,9 +32,9 @@ def add_parser(commands: Any) -> None:
     plan = commands.add_parser(
         "plan",
         help="simulate a search before paying for it",
-        description="Simulate a search under a virtual clock, with the scheduler of a real one: how long it "
-        "takes, what it costs, what it finds; and how other"
-        " settings would do. Nothing is trained but a probe, where nothing was recorded.",
+        description="Simulate a search under a virtual clock, with the scheduler of a real one: how long it takes, "
+        "what it costs, what it finds, and how it would do with other settings. No trial is trained; without an "
+        "earlier study, a probe trains for a few seconds.",
     )
     add_space(plan)
     plan.add_argument(
@@ -48,8 +48,8 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="KEY=V1,V2",
-        help="values to compare, for instance early_stopping.first_rung=3,9 or workers=8,64; of several keys all "
-        "combinations",
+        help="values to compare, for instance early_stopping.first_rung=3,9 or workers=8,64; with several keys, "
+        "all combinations",
     )
     plan.add_argument(
         "--from",
@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
     plan.add_argument(
         "--epoch-seconds",
         metavar="S",
-        help="what training one epoch takes, where it is known better than by a probe here",
+        help="seconds to train one epoch, if you know them better than a probe on this machine does",
     )
     plan.add_argument("--address", metavar="ADDRESS", help="probe on this Ray cluster instead of this machine")
     add_workers(plan)
@@ -77,7 +77,7 @@ def add_parser(commands: Any) -> None:
         "--seconds", default="40", metavar="S", help="stop repeating after this many seconds in all (default: 40)"
     )
     plan.add_argument(
-        "--write", metavar="NAME|PATH", help="write the chosen variant as a new space, with what was foreseen of it"
+        "--write", metavar="NAME|PATH", help="write the chosen variant as a new space, with the plan's forecast for it"
     )
     plan.add_argument("--out", metavar="FILE.html", help="the page (default: results/plans/SPACE-DATE-TIME-CODE.html)")
     add_trust(plan, "a study")
@@ -85,14 +85,14 @@ def add_parser(commands: Any) -> None:
     plan.add_argument(
         "--replay",
         metavar="DIR",
-        help="instead: replay a recorded search and say whether its decisions and duration are the same",
+        help="instead: simulate a recorded search, and report whether its decisions and duration are the same",
     )
 
 
 def add_workers(plan: Any) -> None:
     """Arguments about the simulated workers and their driver."""
     plan.add_argument(
-        "--speeds", default="1", metavar="V1,V2", help="relative speeds of the workers, dealt out in turn (default: 1)"
+        "--speeds", default="1", metavar="V1,V2", help="relative speeds of the workers, assigned in turn (default: 1)"
     )
     plan.add_argument("--join-over", default="0", metavar="MIN", help="workers join evenly over this many minutes")
     plan.add_argument("--deaths", default="0", metavar="RATE", help="how often a worker dies, per hour")
@@ -162,7 +162,7 @@ def replayed(options: argparse.Namespace) -> int:
 
     others = (options.studies, options.curves, options.vary, options.set, options.write, options.workers, options.space)
     if any(others):
-        raise InputError("--replay DIR goes alone, or with --json: the record says everything else")
+        raise InputError("--replay DIR takes no other option except --json: the record says everything else")
     result = replay_search(Path(options.replay), trust_of(options))
     if options.json:
         make_console().out(json.dumps(result.to_plain()), highlight=False)
@@ -195,7 +195,7 @@ def page_file(options: argparse.Namespace, stem: str) -> Path:
 
     out = Path(options.out or f"results/plans/{new_name(stem)}.html")
     if out.suffix != ".html":
-        raise InputError(f"--out {out} must end in .html; the numbers go beside it as .json")
+        raise InputError(f"--out {out} must end in .html; the numbers are written next to it as .json")
     where = f"--out {out}"
     if options.out is None:
         check_writable(out, where, "choose another file")

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         given += f" --set {shorten(text)}"
     recipe = recipe_from_plain(values, options.recipe + (f" with{given}" if given else ""))
     if options.resume and options.out is None:
-        raise InputError("--resume needs the folder to go on in; name it by --out")
+        raise InputError("--resume needs the folder to continue; name it with --out")
     from hcpr_tune.api.train import new_folder, retrain
 
     out = new_folder(options.out, options.resume, "--out ")

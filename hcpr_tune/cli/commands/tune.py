@@ -130,7 +130,7 @@ def request_of(options: argparse.Namespace) -> SearchRequest:
     if options.go_on:
         if options.name is None or options.resume is not None:
             raise InputError(
-                "--continue goes with --name NAME and without --resume: it goes on with that study, or begins it"
+                "--continue needs --name NAME and excludes --resume: it continues that study, or begins it"
             )
         if any(value is not None for value in (options.epochs, options.audit)) or options.probe:
             raise InputError(
@@ -163,7 +163,7 @@ def refuse_settings(options: argparse.Namespace) -> None:
     )
     if any(value is not None for value in fixed) or options.set or options.probe:
         raise InputError(
-            "--resume goes on with the study as it was begun; drop --space, --name, --set and the other settings "
+            "--resume continues the study as it was begun; drop --space, --name, --set and the other settings "
             "(--trials, --hours, --worker-hours and --epochs"
             " extend it), or give them all with --continue"
         )
@@ -214,7 +214,7 @@ def search(options: argparse.Namespace, request: SearchRequest) -> int:
     if not result.interrupted:
         return code
     raise Interrupted(
-        f"{result.interrupted}; everything recorded is kept in {study.folder.address}; go on with: "
+        f"{result.interrupted}; everything recorded is kept in {study.folder.address}; continue with: "
         f"{resume_command(study, ray_of(options), options.log_to)}"
     )
 

@@ -30,24 +30,24 @@ def add_parser(commands: Any) -> None:
         "verdict",
         help="evaluate what a search found",
         description="Train the best recipes of a search and the published one again on fresh seeds, attack them with "
-        "AutoAttack's attacks, say with statistics"
-        " what is better, and export the best model. If interrupted, the same command continues.",
+        "AutoAttack, test which differences are significant, and export the best model. If interrupted, the same "
+        "command continues.",
     )
     verdict.add_argument("name", nargs="?", metavar="NAME", help="the study's name")
     add_storage(verdict)
     verdict.add_argument(
         "--test",
         action="store_true",
-        help="at the end open the test images, for the winner, its published baseline and what they are compared "
-        "with; the study keeps count",
+        help="at the end, attack the winner, its published baseline and the methods of --compare on the test images; "
+        "the study counts how often",
     )
     add_settings(verdict, VERDICT)
     verdict.add_argument(
         "--compare",
         default="",
         metavar="METHODS",
-        help="baselines, for instance trades,pgd_at,mart: each is searched for as many worker-seconds as the study "
-        "was, and evaluated with it",
+        help="baselines, for instance trades,pgd_at,mart: each is searched for as many worker-seconds as the study, "
+        "and evaluated with it",
     )
     verdict.add_argument(
         "--model",
@@ -57,8 +57,8 @@ def add_parser(commands: Any) -> None:
     verdict.add_argument(
         "--classes",
         metavar="NAMES",
-        help="the classes of --model in the order of its outputs, for instance dog,cat (default: the order of the "
-        "task's own, which is said)",
+        help="the classes of --model in the order of its outputs, for instance dog,cat (default: the task's own order, "
+        "which is printed)",
     )
     verdict.add_argument("--arch", metavar="NAME", help="the network of --model: as model.name of a recipe")
     verdict.add_argument(

@@ -92,7 +92,7 @@ class Head:
             self._silent = None
             raise ClusterLost(
                 f"the head of the Ray cluster at {address} has not answered for {seconds:.0f} seconds ({error}):"
-                " start the cluster again, and go on"
+                " start the cluster again, and continue"
             ) from None
         self._silent = None
         return True
@@ -153,7 +153,7 @@ class Waiting:
             minutes = (now - self._since) / 60
             self.say(
                 f"waiting for {minutes:.0f} min: no node has room for a trial ({self.share.cpus_per_trial:g} CPUs,"
-                f" {self.share.gpus_per_trial:g} GPUs); it goes on as soon as one joins the cluster, and Ctrl-C ends it"
+                f" {self.share.gpus_per_trial:g} GPUs); it continues as soon as one joins the cluster; Ctrl-C ends it"
             )
 
 

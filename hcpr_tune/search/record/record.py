@@ -146,7 +146,7 @@ class Record(Generic[Folded]):
             raise storage_error(f"{self._path} cannot be read", error) from error
         raise StorageError(
             f"{self._path} {wrong} while it was in use; nothing was recorded after that:"
-            " put the file back as it was, then go on by --resume"
+            " put the file back as it was, then continue with --resume"
         )
 
     def _is_last(self, line: bytes) -> bool:

@@ -218,7 +218,7 @@ class Lease:
         if not self._lost and silence > STALE_SECONDS / 2:
             self._renew()
         if self._lost:
-            raise StorageError(f"{self._lost}; this process ends, the study goes on there")
+            raise StorageError(f"{self._lost}; this process ends, and the study continues there")
 
     def close(self) -> None:
         """Release the lease."""

@@ -65,7 +65,7 @@ def storage_error(what: str, error: OSError) -> StorageError:
     """The error for a failed disk operation, with a hint."""
     reason = error.strerror or str(error)
     hint = "make space there" if is_full(error) else "fix that"
-    return StorageError(f"{what}: {reason}; {hint}, then go on by --resume")
+    return StorageError(f"{what}: {reason}; {hint}, then continue with --resume")
 
 
 def is_full(error: OSError) -> bool:

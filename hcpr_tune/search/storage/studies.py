@@ -66,7 +66,7 @@ def check_new(storage: str | Path, name: str) -> StudyFolder:
         Bucket(str(storage)).check()
     if exists(folder) or (folder.bucket is None and _in_use(folder.root)):
         raise InputError(
-            f"--name {show(name)} is taken: {folder.address} exists; go on with it by --resume {name},"
+            f"--name {show(name)} is taken: {folder.address} exists; continue it with --resume {name},"
             " or choose another --name"
         )
     check_writable(folder.root, f"--storage {storage}", "choose another --storage")

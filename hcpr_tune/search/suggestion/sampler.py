@@ -59,7 +59,7 @@ class Suggester:
     def _of_user(self, number: int, attempt: int, history: History) -> Params:
         """Like `_sample`, for a user's sampler. Raises `PluginError` for any exception, and for a point of no trial."""
         what, space = f"{WHAT} {self._study.settings.sampler.name}: suggesting trial {number}", self._study.space
-        with reporting(what, "fix it, then go on by --resume"):
+        with reporting(what, "fix it, then continue with --resume"):
             params = self._sample(number, attempt, history)
             active = {name: space[name] for name in space if space[name].active(params)}
             if params.keys() != active.keys() or not all(one.holds(params[name]) for name, one in active.items()):

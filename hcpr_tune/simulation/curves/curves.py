@@ -166,13 +166,13 @@ class GuessedCurves:
         assumed = f"{100 * self.end:.0f} % at epoch {self.last_epoch}"
         if self.probed_epoch < LEAST_PROBED:
             return (
-                "a guess: this recipe has not been trained to the end, and the probe had no time for an epoch; "
+                "a guess: this recipe has never been trained to the end, and the probe was shorter than an epoch; "
                 f"{assumed} is assumed"
             )
-        probed = f"{100 * self.probed_accuracy:.1f} % in {self.probed_epoch:.2g} epochs"
+        probed = f"{100 * self.probed_accuracy:.1f} % robust accuracy in {self.probed_epoch:.2g} epochs"
         return (
-            f"a guess: this recipe has not been trained to the end. The probe reached {probed}; "
-            f"from there a typical curve to {assumed} is assumed"
+            f"a guess: this recipe has never been trained to the end. The probe reached {probed}; "
+            f"a typical curve from there to {assumed} is assumed"
         )
 
     @property

@@ -18,6 +18,7 @@ from hcpr_tune.common.drawing import (
     INK,
     PALE,
     PAPER,
+    PHOTOS,
     RIGHT,
     WRONG,
     arrow,
@@ -153,6 +154,7 @@ def draw_examples(
     attack = f"margin attack in the {task.norm} ball of radius {task.epsilon:.3g}, {settings.steps} steps"
     draw.text((GAP, 6 + LABEL), attack, fill=PALE, font=font(SIZE))
     words = (["clean"], ["attacked"], ["difference,", f"{factor:.3g} times", "(grey: none)"])
+    photos: list[int] = []
     for row, tiles in enumerate(rows):
         for line, said in enumerate(words[row]):
             at = GAP, layout.top(row) + 4 + line * LABEL
@@ -160,10 +162,12 @@ def draw_examples(
         for column, tile in enumerate(tiles):
             left, top = layout.left(column) + (layout.room - width) // 2, layout.top(row)
             picture.paste(tile, (left, top))
+            photos += left, top, left + width, top + height
             draw.rectangle((left - 1, top - 1, left + width, top + height), outline=FRAME)
     for row, said_of in enumerate(labels):
         for column, label in enumerate(said_of):
             _draw_label(draw, layout, row, column, label)
+    picture.info[PHOTOS] = " ".join(map(str, photos))
     return picture
 
 

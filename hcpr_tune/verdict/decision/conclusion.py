@@ -119,9 +119,9 @@ def _why_unfinished(plan: Plan, state: State, settled: bool) -> str:
     if state.ended == "interrupted":
         return "it was interrupted"
     if state.worker_seconds >= plan.worker_seconds:
-        return f"its {plan.worker_seconds / 3600:g} worker-hours are spent (verdict.worker_hours)"
+        return f"its budget of {plan.worker_seconds / 3600:g} worker-hours is spent (verdict.worker_hours)"
     if state.seconds >= plan.seconds:
-        return f"its {plan.seconds:g} seconds are spent"
+        return f"its time of {plan.seconds:g} seconds is over"
     return "it was stopped early"
 
 
@@ -129,9 +129,9 @@ def schedule_words(recipe: Recipe) -> str:
     """The schedule under which all candidates are trained."""
     lr = recipe.lr_schedule
     return (
-        f"{recipe.epochs} epochs, learning rate {lr.mode} ({lr.shape}), segments end at epochs"
+        f"{recipe.epochs} epochs, learning rate schedule {lr.mode} ({lr.shape}), evaluated at epochs"
         f" {', '.join(map(str, recipe.rung_epochs))};"
-        " of these the one with the best robust accuracy on validation under the search's attack is kept"
+        " of these, the weights with the best robust accuracy on validation under the search's attack are kept"
     )
 
 

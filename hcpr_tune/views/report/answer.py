@@ -16,6 +16,7 @@ from hcpr_tune.views.report.context import CLEAN, ROBUST, ReportContext
 from hcpr_tune.views.report.optuna_study import full_params
 from hcpr_tune.views.report.page import Section
 from hcpr_tune.views.summary import answer_words, gain_points
+from hcpr_tune.views.terms import terms
 from hcpr_tune.views.verdicts import words_on_test_access
 
 MOST_MEMBERS = 8
@@ -33,15 +34,19 @@ def answer(context: ReportContext) -> Section:
             "comparison": comparison(context, best),
             "caveats": caveats(context, best),
         }
-    return Section("answer", "Answer", "answer", {**shown, "commands": next_commands(context, best)})
+    words = ["published recipe", "robust accuracy", "margin attack", "rung"]
+    words += ["pace"] * any(name.startswith("pace.") for name in context.study.space)
+    return Section(
+        "answer", "Answer", "answer", {**shown, "terms": terms(words), "commands": next_commands(context, best)}
+    )
 
 
 def nothing_yet(context: ReportContext) -> str:
     """Why there is no best recipe."""
     if context.alive or not context.history.trials:
-        return "No trial has reached its first rung yet: there is no answer."
+        return "No trial has reached its first rung yet, so there is no answer."
     reasons = sorted({trial.reason for trial in context.history.trials.values() if trial.reason})
-    return "No trial reached its first rung: there is no answer. " + "; ".join(reasons)
+    return "No trial reached its first rung, so there is no answer. " + "; ".join(reasons)
 
 
 def best_words(context: ReportContext, best: Trial) -> str:
@@ -49,7 +54,8 @@ def best_words(context: ReportContext, best: Trial) -> str:
     accuracies = rung_accuracies(best) or {}
     again = answer_words(context.history)
     words = (
-        f"{again} The model in best/ is trial {best.number}: {accuracies[ROBUST]} robust accuracy."
+        f"{again} The weights in best/ are those of trial {best.number}"
+        f"{'' if best.replicate_of is None else ', one of these trainings'}: {accuracies[ROBUST]} robust accuracy."
         if again
         else f"Trial {best.number}: {accuracies[ROBUST]} robust accuracy, {accuracies[CLEAN]} clean (95 % intervals),"
         f" on {accuracies[ROBUST].total} validation images."
@@ -58,15 +64,15 @@ def best_words(context: ReportContext, best: Trial) -> str:
     if short:
         floor = context.study.settings.constraints.clean_accuracy
         words = (
-            f"No trial reaches the floor of {floor:g} clean accuracy; the nearest one lacks {100 * short:.1f} points."
-            f" {words}"
+            f"No trial satisfies the constraint of at least {floor:g} clean accuracy; the closest one is"
+            f" {100 * short:.1f} points below. {words}"
         )
     members = context.history.best_trials
     if len(context.study.settings.objective) > 1:
         first = context.study.settings.objective[0].replace("_", " ")
         return (
-            f"{words} It has the highest {first} of the {len(members)} trials on the front, which no other trial beats"
-            " in both accuracies."
+            f"{words} It has the highest {first} of the {len(members)} trials on the Pareto front, which no other trial"
+            " beats in both accuracies."
         )
     return words if again else f"{words} {gain_words(context, best)}"
 
@@ -76,12 +82,12 @@ def gain_words(context: ReportContext, best: Trial) -> str:
     published = context.history.trials[0]
     gain = gain_points(context.history)
     if best is published:
-        return "It is the published recipe: no trial beat it."
+        return "It is the published recipe: no other trial scored higher."
     if gain is None:
-        return f"The published recipe has no score to compare it with: {context.state_of(published)}."
+        return f"The published recipe has no score to compare with: {context.state_of(published)}."
     robust, of_published = ((rung_accuracies(trial) or {})[ROBUST] for trial in (best, published))
     low, high = difference_interval(robust, of_published)
-    none = ", which includes no gain at all" if low <= 0 <= high else ""
+    none = ", which includes zero" if low <= 0 <= high else ""
     return f"Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{none})."
 
 
@@ -90,19 +96,20 @@ def caveats(context: ReportContext, best: Trial) -> str:
     candidates = context.history.candidates
     accesses = words_on_test_access(context.history.test_accesses)
     words = (
-        f"Robust accuracy is under the margin attack, {context.study.recipe.evaluation.steps} steps, on images that the"
-        " models were not trained on."
+        f"Robust accuracy is measured with the margin attack, {context.study.recipe.evaluation.steps} steps, on"
+        " validation images, which the models were not trained on."
     )
     if answer_of(context.history) is not None:
         words += (
-            f" The recipe was found among {candidates} by these images, and chosen on these seeds: a little"
-            " luck is in its numbers. The interval of the gain covers seeds and images."
+            f" The recipe was found among {candidates} by its accuracy on these images, and chosen by these seeds, so"
+            " its numbers are slightly optimistic. The interval of the gain covers the variation between seeds and"
+            " between images."
         )
     elif candidates > 1 and best.number:
         words += (
-            f" The best was chosen from {candidates} trials by these same images, so its numbers and its gain are"
-            " optimistic. The interval of the gain does not account for the choice; it is computed as if the two"
-            " accuracies had been measured on different images, and so is rather too wide."
+            f" The best was chosen from {candidates} trials by its accuracy on these same images, so its numbers and"
+            " its gain are optimistic. The interval of the gain does not account for that choice. It treats the two"
+            " accuracies as if they had been measured on different images, which makes it rather too wide."
         )
     return f"{words} {accesses}"
 
@@ -142,7 +149,7 @@ def next_commands(context: ReportContext, best: Trial | None) -> list[tuple[str,
     if best is not None and there(folder.best / "recipe.toml"):
         recipe = option("--recipe", folder.best / "recipe.toml")
         again = command("train", recipe, program=context.program)
-        lines.append(("Train it again (on the same machine, with the same numbers)", again))
+        lines.append(("Train it again (on the same machine with the same result)", again))
         if best.state != "completed":
             lines.append(("Train it to the end: it was stopped early", f"{again} --set stop_epoch=0"))
     if best is not None and there(folder.best / "model.safetensors"):
@@ -158,7 +165,7 @@ def next_commands(context: ReportContext, best: Trial | None) -> list[tuple[str,
         lines.append(("Train the best trials again with new seeds, and evaluate them under AutoAttack", judge))
         lines.append(("The same, and at the end evaluate once on the test images", f"{judge} --test"))
     if context.alive:
-        lines.append(("See its status", about("status", folder, program=context.program)))
+        lines.append(("Show its status", about("status", folder, program=context.program)))
     else:
         what = "Search further" if context.state == "finished" else "Continue the search"
         lines.append(

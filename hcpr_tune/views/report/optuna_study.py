@@ -61,14 +61,9 @@ def compared_at(history: History, epoch: int, rungs: Sequence[int]) -> str:
     """The epoch at which trials are compared, and its rank correlation with the last one."""
     if epoch == rungs[-1]:
         return f"at the last epoch, {epoch}"
-    words = f"at epoch {epoch} of {rungs[-1]}"
     end = rung_correlations(history, rungs)[epoch].end
-    known = "is not known yet" if end.rho is None else f"at epoch {end.later} is {end.rho:.2f}"
-    return (
-        f"{words} (whose rank correlation with the scores {known})"
-        if end.rho is not None
-        else f"{words} (whose rank correlation with the end {known})"
-    )
+    known = "the final scores: not known yet" if end.rho is None else f"the scores at epoch {end.later}: {end.rho:.2f}"
+    return f"at epoch {epoch} of {rungs[-1]} (rank correlation with {known})"
 
 
 def at_epoch(epoch: int) -> Scores:

@@ -21,31 +21,32 @@ from hcpr_tune.views.plan_words import (
 from hcpr_tune.views.report.figures import plans
 from hcpr_tune.views.report.figures.shown import Shown
 from hcpr_tune.views.report.page import Cell, Row, Section, Table, figure_section, page_html
+from hcpr_tune.views.terms import terms
 from hcpr_tune.views.wording import amount, disk, lasting, number
 
 FIGURES = {
-    "scores": ("Score and cost of each variant", "More work pays off only if the score rises."),
-    "busy": ("Workers over time", "Idle workers are paid for too."),
+    "scores": ("Score and cost of each variant", "A higher cost is worth paying only if the score rises."),
+    "busy": ("Busy workers over time", "Idle workers cost as much as busy ones."),
     "rungs": (
-        "What each rung saves and loses",
-        "A rung saves what the stopped trials would have taken, and may lose the best.",
+        "What each rung saves, and what it may lose",
+        "A rung saves the time that the stopped trials would have taken, but it may stop the best one.",
     ),
 }
 """The figures by name: their titles, and the line above each."""
 COSTS = {
-    "attack_step": "one attack step of an epoch",
-    "update": "the rest of an epoch's training",
+    "attack_step": "one step of the training attack, over an epoch",
+    "update": "the rest of the training of an epoch",
     "evaluation": "an evaluation",
     "last_evaluation": "the evaluation of the last epoch",
     "checkpoint": "writing a checkpoint",
-    "start": "start of a job on a new process",
-    "job": "start of a job on a process that ran another before",
-    "report": "waiting after a report, apart from the driver's part",
-    "driver_report": "the driver, for a report",
-    "driver_job": "the driver, for a job that it hands out",
-    "driver_worker": "what each worker adds to these two",
+    "start": "starting a job in a new process",
+    "job": "starting a job in a process that has run one before",
+    "report": "a worker's wait after a report, without the driver's own work",
+    "driver_report": "the driver's work for a report",
+    "driver_job": "the driver's work to hand out a job",
+    "driver_worker": "what each worker adds to the driver's work for either",
 }
-"""Labels of the fields of `planning.costs.Costs` that count seconds."""
+"""Labels of the fields of `simulation.curves.costs.Costs` that count seconds."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class PlanShown:
     guess: bool
     """Whether the learning curves are a guess, not measured."""
     costs: Mapping[str, Any]
-    """The fields of `planning.costs.Costs`, including `words` and `checkpoint_bytes`."""
+    """The fields of `simulation.curves.costs.Costs`, including `words` and `checkpoint_bytes`."""
     warnings: Sequence[str]
     results: Sequence[Result]
-    """Each with `busy` and `gain_over_base`; the first one is the study as the space has it."""
+    """Each with `busy` and `gain_over_base`; the first one is that of the unchanged space."""
     unbeaten: frozenset[str]
     """Names of the variants that no other beats."""
     chosen: str
@@ -98,14 +99,14 @@ def header(plan: PlanShown) -> dict[str, Any]:
     if plan.guess:
         banners.insert(
             0,
-            "The learning curves are a guess, and so are all scores, losses and correlations here. Times and costs"
-            " depend less on it: they follow from what was measured.",
+            "The learning curves are a guess, so all scores, regrets and correlations on this page are guesses too."
+            " Times and costs depend less on the curves: they follow from what was measured.",
         )
     if plan.repeats == 1:
-        banners.append("One repeat has no intervals: differences between variants may be chance.")
+        banners.append("A single repeat has no intervals: differences between variants may be due to chance.")
     return {
         "title": plan.title,
-        "simulated": f"{variants}, each simulated {times} with a virtual clock",
+        "simulated": f"{variants}, each simulated {times} under a virtual clock",
         "written": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(plan.written or time.time())),
         "banners": banners,
     }
@@ -114,18 +115,20 @@ def header(plan: PlanShown) -> dict[str, Any]:
 def answer(plan: PlanShown) -> Section:
     """Which variant to take."""
     take, *why = answer_lines(plan.results, plan.unbeaten, plan.chosen, plan.objective)
-    return Section("answer", "Answer", "plan_answer", {"take": take, "why": " ".join(why)})
+    shown = {"take": take, "why": " ".join(why), "terms": terms(("variant", "rung", "regret", "worker-hours"))}
+    return Section("answer", "Answer", "plan_answer", shown)
 
 
 def variants_section(plan: PlanShown) -> Section:
     """A sortable table of all variants."""
     unit, _ = work_unit(plan.results)
-    titles = ["number", "variant", "kind", "wall-clock", unit, "score", "loss (points)", "workers", "used"]
+    titles = ["number", "variant", "status", "wall-clock", unit, "score", "regret (points)", "workers", "useful time"]
     titles += ["driver busy", "trials", "epochs", "worker deaths", "checkpoints kept", "checkpoints written"]
     note = (
-        "Means over the repeats, score and loss with 95 % intervals. Used: the share of the workers' time for training,"
-        " evaluation and checkpoints that counted. Score: the true score of the trial that the search chooses; loss:"
-        " how much higher the true score of the best trial that it started is."
+        "Means over the repeats, score and regret with 95 % intervals. Score: the true score of the trial that the"
+        " search chooses, without the noise of its measurement. Regret: how much higher the best of its trials would"
+        " score at full length. Useful time: the share of the workers' time that went into training, evaluation and"
+        " checkpoints that counted."
     )
     rows = [_row(plan, one, index) for index, one in enumerate(plan.results, start=1)]
     return Section("variants", "All variants", "variants", {"titles": titles, "rows": rows, "note": note})
@@ -138,7 +141,7 @@ def _row(plan: PlanShown, one: Result, index: int) -> Row:
     cells = [
         Cell(index),
         Cell(one["variant"], long=True),
-        Cell(plans.kind_of(one["variant"], plan.unbeaten, plan.chosen)),
+        Cell(plans.KINDS[plans.kind_of(one["variant"], plan.unbeaten, plan.chosen)][0]),
         Cell(lasting(mean["wall_clock_seconds"]), mean["wall_clock_seconds"]),
         Cell(amount(mean["worker_seconds"] / size), mean["worker_seconds"]),
         Cell(percent_words(one["score"]), mean["score"]),
@@ -154,7 +157,7 @@ def _row(plan: PlanShown, one: Result, index: int) -> Row:
 
 
 def rungs_table(plan: PlanShown) -> Table:
-    """Each rung of the chosen variant and of the study as it is."""
+    """Each rung of the chosen variant and of the unchanged space."""
     base, best = plan.results[0], named(plan.results, plan.chosen)
     unit, size = work_unit(plan.results)
     rows = [
@@ -168,25 +171,25 @@ def rungs_table(plan: PlanShown) -> Table:
             amount(rung["saved_worker_seconds"] / size),
             f"{100 * rung['lost_the_best']:.0f} %",
         ]
-        for words, one in {"chosen": best, "as the space has it": base}.items()
-        if words == "chosen" or one is not best
+        for words, one in {"recommended": best, "unchanged": base}.items()
+        if words == "recommended" or one is not best
         for rung in one["rungs"]
     ]
-    titles = ["rung", "trials that reach it", "trials that stop there", "rank correlation with the truth"]
-    titles += ["as the search measures it", "repeats where it is high enough to stop trials", f"{unit} saved"]
-    return Table([*titles, "repeats where the best trial is stopped there"], rows, "What each rung saves and loses")
+    titles = ["rung", "trials that reach it", "trials stopped there", "rank correlation with the true final scores"]
+    titles += ["as the search estimates it", "repeats in which it is high enough to stop trials", f"{unit} saved"]
+    return Table([*titles, "repeats in which the best trial is stopped there"], rows, FIGURES["rungs"][0])
 
 
 def costs_section(plan: PlanShown) -> Section:
-    """Where the figures come from."""
+    """Where the numbers come from."""
     shown = {
         "facts": [("learning curves", plan.curves), ("costs", plan.costs["words"])],
         "costs": [(words, f"{plan.costs[name]:.3g}") for name, words in COSTS.items()],
         "checkpoint": disk(plan.costs["checkpoint_bytes"]),
     }
-    return Section("sources", "Where the figures come from", "sources", shown)
+    return Section("sources", "Where the numbers come from", "sources", shown)
 
 
 def command_section(plan: PlanShown) -> Section:
     """How to make this page again."""
-    return Section("command", "How to make it again", "command", {"command": plan.command})
+    return Section("command", "How to reproduce this page", "command", {"command": plan.command})

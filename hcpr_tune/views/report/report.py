@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hcpr_tune.common.drawing import legend
+from hcpr_tune.common.drawing import for_dark_pages, legend
 from hcpr_tune.common.files import write_bytes_whole
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.shell import command, option, storage_words
@@ -29,15 +29,17 @@ from hcpr_tune.views.wording import counted
 
 MOST_ROWS = 1000
 NAME = "report.html"
+DARK_PAPER = "#14171a"
+"""As `--paper` of a dark page in page.css."""
 LEAD = {
     "accuracies": "The trade-off of each recipe between clean and attacked images.",
     "curves": "How the trials improved, and which were stopped early.",
-    "rungs": "Early stopping works only as well as early scores predict the final ones.",
-    "parallel": "Where in the search space the good recipes are, all dimensions at once.",
+    "rungs": "Stopping trials early works only as well as early scores predict the final ones.",
+    "parallel": "Where in the search space the good recipes are, in all dimensions at once.",
     "importance": "Which dimensions the accuracies depend on.",
-    "slices": "How the accuracies depend on each dimension by itself.",
-    "pairs": "Where the attack still succeeds: the true class, and the class that the model takes it for.",
-    "costs": "What the search spent, and what it saved.",
+    "slices": "How the robust accuracy depends on each dimension by itself.",
+    "pairs": "Where the attack still succeeds: the true class, and the class that the model predicts under attack.",
+    "costs": "What the search spent its workers' time on, and what early stopping saved.",
 }
 """The line above each figure: what it is for."""
 
@@ -122,11 +124,16 @@ def _source(context: ReportContext, plain: dict[str, Any]) -> Iterator[str]:
     """How the verdict's numbers were made, if there are any, and which of its files exist."""
     if any(split["candidates"] for split in plain["splits"].values()):
         yield (
-            "Models trained again on new seeds; means and standard deviations over them, differences with 95 %"
-            " intervals for the variation between seeds (if there are several) and images, p after Holm. "
+            "The models were trained again on new seeds: means and standard deviations over the seeds. The 95 %"
+            " intervals of the differences cover the variation between seeds (if there are several) and between images;"
+            " p is adjusted for the number of comparisons (Holm). "
         )
-    yield "verdict/verdict.md has the details"
-    yield ", verdict/ the exported model." if (context.folder.root / "verdict" / "model.safetensors").is_file() else "."
+    yield "The details are in verdict/verdict.md"
+    yield (
+        ", the exported model in verdict/."
+        if (context.folder.root / "verdict" / "model.safetensors").is_file()
+        else "."
+    )
 
 
 def planned_table(context: ReportContext) -> Table:
@@ -174,8 +181,17 @@ def examples_section(context: ReportContext) -> list[Section]:
     )
     if numbers := legend(context.history.class_names):
         says += f" Class {numbers}."
-    shown = {"says": says, "png": base64.b64encode(path.read_bytes()).decode()}
+    png = path.read_bytes()
+    shown = {"says": says, **{name: base64.b64encode(data).decode() for name, data in both_schemes(png).items()}}
     return [Section("examples", "What the attack does", "examples", shown)]
+
+
+def both_schemes(png: bytes) -> dict[str, bytes]:
+    """A picture for light and for dark pages; the same for both if it cannot be read."""
+    try:
+        return {"png": png, "dark_png": for_dark_pages(png, DARK_PAPER)}
+    except (OSError, SyntaxError, ValueError):
+        return {"png": png, "dark_png": png}
 
 
 def trials_section(context: ReportContext) -> Section:
@@ -214,7 +230,7 @@ def _row(context: ReportContext, trial: Trial, rank: int, best: Trial | None) ->
         Cell(f"{metrics['seconds']:.1f}", metrics["seconds"]),
         Cell(trial.source),
         *(Cell(value_words(value), value) for value in (trial.params.get(name, "") for name in context.study.space)),
-        Cell(trial.reason),
+        Cell(trial.reason, long=True),
     ]
     kind = kind_of(trial, best)
     return Row(cells, kind, KINDS[kind][0]) if kind in ("best", "published") else Row(cells)
@@ -225,7 +241,7 @@ def reproduce_section(context: ReportContext) -> Section:
     space, seed = option("--space", context.folder.study), option("--seed", context.study.settings.seed)
     storage = storage_words(storage_of_folder(context.folder))
     same = command("tune", space, seed, *storage, program=context.program)
-    what = "From the resolved study, with the same seed (with one worker it makes the same decisions)"
+    what = "From the complete study file, with the same seed (with one worker it makes the same decisions)"
     shown = {"facts": list(_facts(context)), "commands": [(what, same)], "changes": list(_changes(context.history))}
     return Section("reproduce", "How to reproduce it", "reproduce", shown)
 

@@ -5,7 +5,7 @@
 source "$PROJECT/launch/cluster/common.sh"
 
 SPACE="${SPACE:-default}"              # a search space: a name in search_spaces/, or a path
-NAME="${NAME:-search}"                 # the study; the job begins it, or goes on with it
+NAME="${NAME:-search}"                 # the study; the job begins it, or continues it
 STORAGE="${STORAGE:-$PROJECT/results}" # a folder that all nodes share, or s3://BUCKET/PATH
 WAIT="${WAIT:-600}"                    # seconds to wait for the first worker
 VENV="${VENV-$PROJECT/.venv}"          # a virtual environment that all nodes share; empty: what PATH has
@@ -47,7 +47,7 @@ finish() {
     fi
     clean_up
     if ((again)); then
-        echo "interrupted; job $SLURM_JOB_ID goes back into the queue and goes on with the study $NAME from there"
+        echo "interrupted; job $SLURM_JOB_ID goes back into the queue and continues the study $NAME from there"
         # Slurm ends what is left of the job, this script too.
         scontrol requeue "$SLURM_JOB_ID"
     fi

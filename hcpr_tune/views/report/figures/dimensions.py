@@ -28,7 +28,7 @@ FEWEST_TRIALS = 4
 """With fewer trials there is no variance to attribute to dimensions."""
 ENOUGH = 5
 """Trials per dimension that a rung needs to be preferred over an earlier one."""
-FILLED = " A dimension that a trial does not have is shown at the published value."
+FILLED = " Where a conditional dimension does not apply to a trial, the published value is shown."
 MOST_TRIALS = 600
 """Trials used for functional ANOVA, whose time grows faster than their number."""
 TREES = 32
@@ -52,15 +52,18 @@ def parallel(study: StudySpec, history: History) -> Shown:
     spaces = model.trials[0].distributions
     axes_of_values = [_axis(name, spaces[name], [trial.params[name] for trial in model.trials]) for name in study.space]
     robust = scores["robust_accuracy"]
-    line = {"color": robust, "colorscale": [[0, GREY], [1, RED]], "showscale": True, "colorbar": {"tickformat": ".0%"}}
+    bar = {"tickformat": ".0%", "title": {"text": "robust accuracy", "side": "right"}, "thickness": 14}
+    line = {"color": robust, "colorscale": [[0, GREY], [1, RED]], "showscale": True, "colorbar": bar}
     figure = go.Figure(go.Parcoords(line=line, dimensions=axes_of_scores + axes_of_values, labelangle=-20))
-    figure.update_layout(height=460, margin={"l": 70, "r": 30, "t": 90, "b": 30})
+    figure.update_layout(height=460, margin={"l": 70, "r": 100, "t": 90, "b": 30})
     return Shown(
-        f"{number(len(scored), 'trial')}, a line each, with the accuracies of its best rung at the left: the redder the"
-        " line, the more robust. Drag along an axis to pick a range (one epoch, to compare trials trained equally"
-        " long), drag its name to move it." + few_words(len(model.trials), len(scored)) + FILLED,
+        f"{number(len(scored), 'trial')}, one line each; the accuracies at the left are those of its best rung, and the"
+        " redder the line, the more robust. Drag along an axis to select a range (for instance one epoch, to compare"
+        " trials that were trained equally long); drag the name of an axis to move it."
+        + few_words(len(model.trials), len(scored))
+        + FILLED,
         figure,
-        least_width=90 * (4 + len(study.space)),
+        least_width=80 * (5 + len(study.space)),
     )
 
 
@@ -94,8 +97,8 @@ def importance(study: StudySpec, history: History) -> Shown:
     varied = [name for name in study.space if len({trial.params[name] for trial in model.trials}) > 1]
     if len(model.trials) < FEWEST_TRIALS or not varied:
         return Shown(
-            f"{number(len(model.trials), 'trial')} can be compared at one epoch; below {FEWEST_TRIALS} nothing can be"
-            " said about importance."
+            f"{number(len(model.trials), 'trial')} with different values can be compared at one epoch; importance needs"
+            f" at least {FEWEST_TRIALS}."
         )
     figure = go.Figure()
     leading: dict[str, str] = {}
@@ -123,8 +126,8 @@ def importance(study: StudySpec, history: History) -> Shown:
             )
         )
     if not leading:
-        return Shown("All trials have the same accuracies: no dimension matters here.")
-    axes(figure, "share of the variance that it explains", "")
+        return Shown("All trials have the same accuracies: no dimension makes a difference here.")
+    axes(figure, "share of the variance", "")
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(automargin=True)
     figure.update_layout(barmode="group", height=120 + 44 * len(order))
@@ -150,10 +153,54 @@ def slices(study: StudySpec, history: History) -> Shown:
     if not model.trials or not study.space:
         return Shown("No trial has reached a rung yet: there are no values to compare.")
     figure = quietly(plot_slice, model, target=target("robust_accuracy"), target_name="robust accuracy")
-    figure.update_layout(title=None, height=360, margin={"l": 60, "r": 16, "t": 16, "b": 56})
+    panels = len(study.space)
+    _in_rows(figure, panels)
+    figure.update_yaxes(tickformat=".0%")
+    figure.update_xaxes(tickfont={"size": 11}, nticks=5, tickangle=0)
+    figure.for_each_xaxis(lambda axis: axis.update(_ticks(model.trials[0].distributions[axis.title.text])))
+    numbers = [trial.user_attrs["trial"] for trial in model.trials]
+    for trace in figure.data:
+        # Optuna's blues begin and end at colours that cannot be seen on a white or a black page.
+        trace.marker.update(color=[numbers[index] for index in trace.marker.color], colorscale=[[0, BLUE], [1, RED]])
+        trace.marker.colorbar = {"title": "trial", "tickformat": "d", "thickness": 14}
+        trace.marker.update(cmin=min(numbers), cmax=max(numbers), line={"width": 0}, size=7)
     return Shown(
-        f"{number(len(model.trials), 'trial')} {compared_at(history, epoch, study.rungs)}, over each dimension; later"
-        f" trials are darker.{FILLED}",
+        f"{number(len(model.trials), 'trial')} {compared_at(history, epoch, study.rungs)}, over each dimension: early"
+        f" trials are blue, late ones red.{FILLED}",
         figure,
-        least_width=190 * len(study.space),
+        least_width=PANEL_WIDTH * min(PANEL_COLUMNS, panels) + 120,
     )
+
+
+def _ticks(space: BaseDistribution) -> dict[str, Any]:
+    """Few ticks, with the numbers or the choices as they are, where plotly's own would be crowded."""
+    if isinstance(space, CategoricalDistribution):
+        return {"tickvals": list(range(len(space.choices))), "ticktext": [escape(str(one)) for one in space.choices]}
+    assert isinstance(space, FloatDistribution | IntDistribution)
+    if not space.log:
+        return {}
+    values = [space.low * (space.high / space.low) ** (share / 3) for share in range(4)]
+    return {"tickvals": values, "ticktext": [f"{value:.2g}" for value in values]}
+
+
+PANEL_COLUMNS, PANEL_WIDTH, PANEL_HEIGHT, PANEL_GAP = 3, 170, 180, 80
+"""Panels in a row; pixels: the least width of a panel, its height, and the gap below it for its title."""
+
+
+def _in_rows(figure: go.Figure, panels: int) -> None:
+    """Move the panels of Optuna's plot, which are all in one row, into rows that fit on a page."""
+    columns = min(PANEL_COLUMNS, panels)
+    rows = -(-panels // columns)
+    inside = rows * PANEL_HEIGHT + (rows - 1) * PANEL_GAP
+    for index in range(panels):
+        row, column = divmod(index, columns)
+        left, top = column / columns, 1 - row * (PANEL_HEIGHT + PANEL_GAP) / inside
+        which = str(index + 1) if index else ""
+        wide = [left, left + 1 / columns - (0.05 if columns > 1 else 0)]
+        figure.layout[f"xaxis{which}"].update(domain=wide, anchor=f"y{which}")
+        figure.layout[f"yaxis{which}"].update(domain=[max(0.0, top - PANEL_HEIGHT / inside), top], anchor=f"x{which}")
+        figure.layout[f"yaxis{which}"].update(
+            showticklabels=column == 0, title="robust accuracy" if column == 0 else None
+        )
+    margin = {"l": 64, "r": 90, "t": 16, "b": 56}
+    figure.update_layout(title=None, width=None, height=inside + margin["t"] + margin["b"], margin=margin)

@@ -37,13 +37,14 @@ def pairs(study: StudySpec, history: History) -> Shown:
                 hovertemplate="%{y}: %{x:.1%} of its images<extra>" + what + "</extra>",
             )
         )
-    axes(figure, "share of the class's images that the attack turns", "")
+    axes(figure, "share of the class's images", "")
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(automargin=True, type="category")
     figure.update_layout(barmode="group", height=140 + 34 * len(labels))
     worst = max(after, key=after.__getitem__, default=None)
     left = (
-        f"; the hardest pair left is {_plain_pair(worst, names)}, {100 * after[worst]:.0f} % of its images"
+        f"; the hardest pair left is {_plain_pair(worst, names)}, {100 * after[worst]:.0f} % of the images of its first"
+        " class"
         if worst
         else ""
     )
@@ -51,8 +52,8 @@ def pairs(study: StudySpec, history: History) -> Shown:
         return Shown(f"The best recipe is the published one{left}.", figure)
     better = sum(after.get(pair, 0.0) < before.get(pair, 0.0) for pair in hardest)
     return Shown(
-        f"The {len(hardest)} hardest pairs of classes: {better} of them are less hard for the best recipe than for the"
-        f" published one{left}.",
+        f"The {len(hardest)} hardest pairs of classes. The best recipe improves {better} of them over the published"
+        f" one{left}.",
         figure,
     )
 

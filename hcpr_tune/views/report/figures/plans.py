@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -17,9 +16,9 @@ MOST_LINES = 8
 OTHERS = (BLUE, ORANGE, PURPLE, RED, "#56b4e9", "#b59a00", GREY)
 """Colours of the lines other than the chosen variant's."""
 KINDS = {
-    "beaten": ("beaten by another", GREY, "circle-open", 9),
-    "unbeaten": ("beaten by no other", BLUE, "circle", 10),
-    "chosen": ("chosen", GREEN, "star", 15),
+    "beaten": ("dominated", GREY, "circle-open", 9),
+    "unbeaten": ("not dominated", BLUE, "circle", 10),
+    "chosen": ("recommended", GREEN, "star", 15),
 }
 """The kinds of variants, drawn in this order: name, colour, marker, size."""
 SIDES = ("top right", "bottom right", "top left", "bottom left")
@@ -49,8 +48,8 @@ def scores(results: Sequence[Result], unbeaten: Collection[str], chosen: str, ob
     best = named(results, chosen)
     return Shown(
         "The expected score of the trial that a search chooses, with its 95 % interval over the repeats, against the"
-        f" {unit} that the search takes: further up is better, further left is cheaper. Numbers are those of the table."
-        f" The chosen variant has {percent_words(best['score'])} for"
+        f" {unit} of the search: higher is better, further left is cheaper. The points are numbered as in the table"
+        f" above. The recommended variant reaches {percent_words(best['score'])} in"
         f" {amount(best['worker_seconds']['mean'] / size)} {unit}.",
         figure,
     )
@@ -109,7 +108,7 @@ def busy(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> S
         figure.add_trace(
             _steps(f"{index + 1}: {short(one['variant'])}", one, size, GREEN if loud else next(others), loud)
         )
-    axes(figure, f"time ({unit})", "workers busy")
+    axes(figure, f"time ({unit})", "busy workers")
     figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(rangemode="tozero")
     # Variants have long names, so the legend goes below the figure, one name per line.
@@ -120,19 +119,19 @@ def busy(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> S
         margin={"t": 16, "b": 80 + 22 * len(shown)},
     )
     longest_name = max(len(short(results[index]["variant"])) for index in shown)
-    left_out = f" {len(shown)} of the {len(results)} variants are drawn." if len(shown) < len(results) else ""
+    left_out = f" {len(shown)} of the {len(results)} variants are shown." if len(shown) < len(results) else ""
     best = named(results, chosen)
     return Shown(
-        "Workers that have a job, over the time of the first repeat: if a line falls before its end, workers wait for"
-        f" the last trials. In the chosen variant {100 * best['use']['mean']:.0f} % of the workers' time is training,"
-        f" evaluation and checkpoints.{left_out}",
+        "The number of busy workers during the first repeat: where a line falls before its end, workers are idle while"
+        f" the last trials finish. In the recommended variant {100 * best['use']['mean']:.0f} % of the workers' time"
+        f" goes into training, evaluation and checkpoints.{left_out}",
         figure,
         least_width=min(620, 110 + 7 * longest_name),
     )
 
 
 def _foremost(results: Sequence[Result], unbeaten: Collection[str], chosen: str) -> list[int]:
-    """Indices of the variants to draw: first the chosen one, the study as it is, and the unbeaten ones; then others."""
+    """Indices of the variants to draw: the chosen one, the unchanged space, the unbeaten ones, and then others."""
 
     def rank(index: int) -> tuple[bool, bool, bool, int]:
         name = results[index]["variant"]
@@ -153,23 +152,23 @@ def _steps(name: str, one: Result, size: float, colour: str, loud: bool) -> go.S
 
 
 PANELS = {
-    "trials": (1, 1, "trials (full: stopped)"),
-    "correlation": (1, 2, "correlation with the truth"),
+    "trials": (1, 1, "trials (solid: stopped)"),
+    "correlation": (1, 2, "rank correlation"),
     "saved": (2, 1, "{unit} saved"),
-    "lost": (2, 2, "best trial lost there"),
+    "lost": (2, 2, "best trial stopped"),
 }
 """Row, column and axis title of each panel."""
 
 
 def rungs(results: Sequence[Result], chosen: str) -> Shown:
-    """Each rung's trials, rank correlation, savings and losses: for the chosen variant, and the study as it is."""
+    """Each rung's trials, rank correlation, savings and losses: for the chosen variant, and the unchanged space."""
     best, base = named(results, chosen), results[0]
     unit, size = work_unit(results)
     compared = [(one, colour) for one, colour in ((base, GREY), (best, GREEN)) if one["rungs"]]
     if base is best:
         compared = compared[-1:]
     if not compared:
-        return Shown("There is one rung only: nothing is stopped early.")
+        return Shown("There is only one rung: nothing is stopped early.")
     figure = make_subplots(rows=2, cols=2, horizontal_spacing=0.14, vertical_spacing=0.16)
     for one, colour in compared:
         _draw_rungs(figure, one, colour, size)
@@ -188,22 +187,20 @@ def rungs(results: Sequence[Result], chosen: str) -> Shown:
         legend={"orientation": "v", "y": 1.02, "yanchor": "bottom", "x": 0},
         margin={"l": 64, "r": 16, "t": 40 + 20 * len(compared), "b": 56},
     )
-    return Shown(f"{_rungs_words(best)} The table below has all of it.", figure, least_width=620)
+    return Shown(f"{_rungs_words(best)} The table below has all numbers.", figure, least_width=620)
 
 
 def _rungs_words(best: Result) -> str:
     if not best["rungs"]:
-        return "The chosen variant has only one rung and stops nothing early; shown is the study as the space has it."
-    said = "; ".join(f"at epoch {rung['epoch']} {_correlation_words(rung)}" for rung in best["rungs"])
+        return "The recommended variant has only one rung and stops nothing early; the unchanged space is shown."
+    said = "; ".join(
+        f"{correlation_words(rung['correlation_with_truth'])} at epoch {rung['epoch']}" for rung in best["rungs"]
+    )
     nobody = "" if any(rung["stopped"] for rung in best["rungs"]) else " It stops no trial at any rung."
     return (
-        "Rank correlation between the scores at each rung and the true scores at the end, in the chosen variant:"
+        "Rank correlation between the scores at each rung and the true final scores, in the recommended variant:"
         f" {said}.{nobody}"
     )
-
-
-def _correlation_words(rung: Mapping[str, Any]) -> str:
-    return correlation_words(rung["correlation_with_truth"])
 
 
 def _draw_rungs(figure: go.Figure, one: Result, colour: str, size: float) -> None:

@@ -69,8 +69,8 @@ def accuracies(study: StudySpec, history: History) -> Shown:
     figure.update_yaxes(tickformat=".0%")
     return Shown(
         f"{number(len(history.ranked()), 'trial')}, each at its best rung, with the 95 % interval of its robust"
-        f" accuracy. {count} of them are not beaten by another in both accuracies: further right is better on clean"
-        " images, further up is better under attack." + few_words(len(drawn), len(history.ranked())),
+        f" accuracy. Further right is better on clean images, higher is better under attack. {count} of them form the"
+        " Pareto front: no other trial beats them in both accuracies." + few_words(len(drawn), len(history.ranked())),
         figure,
     )
 
@@ -133,9 +133,11 @@ def curves(study: StudySpec, history: History) -> Shown:
         if total > MOST_CURVE_POINTS
         else ""
     )
-    apart = " Each rung is a separate training, shown one after the other." if study.restarted else ""
+    where = f"The rungs, at epochs {rungs}, are dashed lines."
+    if study.restarted:
+        where = f"Each rung, at epochs {rungs}, is a separate training; they are shown one after the other."
     return Shown(
-        f"A line for each trial; rungs at epochs {rungs}.{apart} Stopped early: {stops or 'none'}."
+        f"One line for each trial. {where} Stopped early: {stops or 'none'}."
         f"{thinned}{few_words(len(drawn), len(with_curves))}",
         figure,
     )
@@ -213,11 +215,9 @@ def rungs(study: StudySpec, history: History) -> Shown:
     pairs = {rung: few(study, history, trials) for rung, trials in pairs.items()}
     both = len(study.settings.objective) > 1 or bool(study.goal.floors)
     least = " The correlation is the lower one of the two accuracies; the robust one is shown." if both else ""
-    said = (
-        f"{'. '.join(rung_lines(study, history))}. Points along a rising line mean that an early score predicts the"
-        f" final one.{least}"
-    )
-    said = said[0].upper() + said[1:] + few_words(max(map(len, pairs.values())), total)
+    lines = [line[0].upper() + line[1:] for line in rung_lines(study, history)]
+    said = f"{'. '.join(lines)}. Points along a rising line mean that an early score predicts the final one.{least}"
+    said += few_words(max(map(len, pairs.values())), total)
     if not any(pairs.values()):
         return Shown(said)
     figure = make_subplots(rows=1, cols=len(pairs), horizontal_spacing=0.08)
@@ -267,17 +267,17 @@ def costs(study: StudySpec, history: History) -> Shown:
     for name, (words, colour) in PURPOSES.items():
         figure.add_trace(_cost_bar(words, total[name] / seconds, "spent", {"color": colour}, unit))
     pattern = {"color": "rgba(138,143,152,0.25)", "line": {"color": GREY, "width": 1}, "pattern": {"shape": "/"}}
-    figure.add_trace(_cost_bar("saved by early stopping", saved / seconds, "saved", pattern, unit))
+    figure.add_trace(_cost_bar("not spent", saved / seconds, "saved", pattern, unit))
     axes(figure, f"{unit} of workers' time", "")
-    figure.update_layout(barmode="stack", height=260)
+    figure.update_layout(barmode="stack", height=300, legend={"traceorder": "normal"})
     shares = ", ".join(
         f"{words} {100 * total[name] / there:.0f} %"
         for name, (words, _) in PURPOSES.items()
         if total[name] >= 0.005 * there
     )
     said = (
-        f"{there / seconds:.1f} {unit} of workers' time: {shares}. Running the stopped trials to the end would have"
-        f" cost about {saved / seconds:.1f} more."
+        f"{there / seconds:.1f} {unit} of workers' time: {shares}. Training the stopped trials to the end would have"
+        f" taken about {saved / seconds:.1f} {unit} more."
     )
     audit = account["audit"]
     if audit is not None:

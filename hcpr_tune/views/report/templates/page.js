@@ -1,4 +1,4 @@
-// Draws the figures in the colours of the page, light or dark, and sorts the table.
+// Draws the figures in the colours of the page, light or dark, sorts the table, and says what can be scrolled.
 (() => {
   "use strict";
   const figures = JSON.parse(document.getElementById("figures").textContent);
@@ -10,6 +10,7 @@
       zerolinecolor: colour("--line"),
       linecolor: colour("--line"),
       automargin: true,
+      ticklabelstandoff: 4,
     };
     const layout = {
       paper_bgcolor: "rgba(0,0,0,0)",
@@ -22,10 +23,45 @@
     return { ...figure.layout, template: { layout } };
   }
 
-  function draw(name) {
+  const PAPER_WIDTH = 660; // pixels; fits on A4 and on letter paper
+  const paper = window.matchMedia("print");
+
+  async function draw(name) {
     const place = document.getElementById("plot-" + name);
-    const options = { responsive: true, displaylogo: false, displayModeBar: false };
-    return Plotly.react(place, structuredClone(figures[name].data), layoutOf(structuredClone(figures[name])), options);
+    const options = { displaylogo: false, displayModeBar: false };
+    const layout = layoutOf(structuredClone(figures[name]));
+    // On paper a figure that needs more room is drawn as wide as it needs, and made smaller.
+    const least = parseFloat(place.style.minWidth) || 0;
+    place.style.zoom = paper.matches && least > PAPER_WIDTH ? PAPER_WIDTH / least : "";
+    layout.width = paper.matches ? Math.max(PAPER_WIDTH, least) : place.clientWidth;
+    if (paper.matches) layout.height *= 0.8; // two figures on a page
+    await Plotly.react(place, structuredClone(figures[name].data), layout, options);
+    await breakTitles(place, figures[name].layout);
+  }
+
+  // plotly cuts an axis title that is longer than its axis: break it into lines that fit.
+  async function breakTitles(place, layout) {
+    const broken = {};
+    for (const [axis, { title }] of Object.entries(layout).filter(([key]) => /^[xy]axis\d*$/.test(key))) {
+      const drawn = place.querySelector("." + axis.replace("axis", "") + "title");
+      if (!title?.text || !drawn) continue;
+      const room = place._fullLayout[axis]._length;
+      const taken = drawn.getComputedTextLength();
+      if (taken <= room) continue;
+      const most = Math.max(8, Math.floor((title.text.length * room) / taken));
+      broken[axis + ".title.text"] = linesOf(title.text, most).join("<br>");
+    }
+    if (Object.keys(broken).length) await Plotly.relayout(place, broken);
+  }
+
+  function linesOf(text, most) {
+    const lines = [""];
+    for (const word of text.split(" ")) {
+      const longer = (lines.at(-1) + " " + word).trim();
+      if (longer.length <= most || !lines.at(-1)) lines[lines.length - 1] = longer;
+      else lines.push(word);
+    }
+    return lines;
   }
 
   const painted = () => new Promise((go) => requestAnimationFrame(() => setTimeout(go)));
@@ -46,11 +82,32 @@
   }
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   drawAll();
-  // Redraw for print, where the page is white and as wide as the paper.
-  const paper = window.matchMedia("print");
-  paper.addEventListener("change", () => {
-    for (const name of Object.keys(figures)) draw(name);
+  // On paper the page is white, and as narrow as on a small screen.
+  paper.addEventListener("change", () => Object.keys(figures).forEach(draw));
+  let resized;
+  window.addEventListener("resize", () => {
+    clearTimeout(resized);
+    resized = setTimeout(() => {
+      if (document.body.dataset.drawn) Object.keys(figures).forEach(draw);
+    }, 200);
   });
+
+  // Say where a table or a figure is larger than its place on the page.
+  function hint(place) {
+    const words = [];
+    if (place.scrollWidth > place.clientWidth + 1) words.push("sideways");
+    if (place.scrollHeight > place.clientHeight + 1) words.push("down");
+    const said = place.previousElementSibling;
+    said.textContent = words.length ? "Scroll " + words.join(" and ") + " for the rest." : "";
+    said.hidden = !words.length;
+  }
+  const sizes = new ResizeObserver((entries) => {
+    for (const place of new Set(entries.map(({ target }) => target.closest(".wide")))) hint(place);
+  });
+  for (const place of document.querySelectorAll(".wide")) {
+    sizes.observe(place);
+    for (const inner of place.children) sizes.observe(inner);
+  }
 
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
