@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.api.recorded_study import RecordedStudy
 from hcpr_tune.api.search_request import Extension, SearchRequest, SpaceSource, resumed_search, search_of_program
 from hcpr_tune.api.trust import Trust, begin, named_in_study
-from hcpr_tune.common.buckets.location import Location
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
 from hcpr_tune.execution.connection.ray_options import LOOPBACK, RayOptions
 from hcpr_tune.views.terminal.search_output import progress_of
@@ -58,23 +57,23 @@ class Study(RecordedStudy):
         return cls(request.study, Trust(trust, frozenset(named_in_study(request.study.spec))))
 
     @classmethod
-    def open(cls, path: str | Path, *, trust: bool = False) -> Study:
-        """Open a study, running or not, by its folder or its bucket's URL: "results/NAME", "s3://BUCKET/PATH/NAME".
+    def open(cls, study: str | Path, *, storage: str | Path = "results", trust: bool = False) -> Study:
+        """Open a study, running or not, by its name in `storage`, or by its path: "NAME", "results/NAME",
+        "s3://BUCKET/PATH/NAME".
 
         `trust`: import the code that somebody else's study names, if it is searched further. Raises `InputError` if
         there is no study.
         """
-        location = Location.parse(str(path))
-        return cls.of(str(location.parent), location.name, "load ", trust=trust)
+        return cls.of(storage, study, "load ", trust=trust)
 
     @classmethod
     def of(
-        cls, storage: str | Path, name: str, command: str = "", with_best: bool = False, trust: bool = False
+        cls, storage: str | Path, study: str | Path, command: str = "", with_best: bool = False, trust: bool = False
     ) -> Study:
-        """The study `name` of a storage. `command`: what error messages begin with."""
+        """A study by its name in `storage`, or by its path. `command`: what error messages begin with."""
         from hcpr_tune.search.storage.studies import reopen
 
-        return cls(reopen(storage, name, command, with_best=with_best), Trust(trust))
+        return cls(reopen(storage, study, command, with_best=with_best), Trust(trust))
 
     def refresh(self) -> Study:
         """Read what has been recorded since; returns the study itself."""
@@ -96,7 +95,8 @@ class Study(RecordedStudy):
         """Search until the budget is spent; a study that was interrupted continues from its record.
 
         Args:
-            warm_start: the folder of an earlier study of the same task to learn from, before the first trial.
+            warm_start: an earlier study of the same task to learn from, before the first trial: its name in the same
+                storage, or its path.
             address: a Ray cluster to join (default: start Ray on this machine, or use the connection that this process
                 has, which is kept).
             wait: seconds to wait for the first node with room for a trial.
@@ -163,8 +163,8 @@ class Study(RecordedStudy):
         Args:
             vary: values to compare by dotted name, {"early_stopping.first_rung": [3, 9], "workers": [8, 64]}.
             workers: trials at once (default: as many as this machine holds).
-            studies: folders of studies of the same task, whose learning curves and costs are used (default: this one,
-                if some of its trials reached the last epoch).
+            studies: studies of the same task by name (in the same storage) or path, whose learning curves and costs are
+                used (default: this one, if some of its trials reached the last epoch).
             curves: a CSV file with learning curves instead.
             repeats: simulations of each variant, as many as fit into `seconds`.
             address: probe on this Ray cluster instead of this machine.
@@ -178,7 +178,8 @@ class Study(RecordedStudy):
             SpaceSource(self.folder.study),
             workers if isinstance(workers, Workers) else Workers(workers),
             vary or {},
-            tuple(map(Path, studies or recorded)),
+            tuple(studies or recorded),
+            self.storage,
             None if curves is None else Path(curves),
             repeats=repeats,
             seconds=seconds,
@@ -298,9 +299,9 @@ class Study(RecordedStudy):
         post(self.folder.objects, request)
 
 
-def load(path: str | Path) -> Study:
+def load(study: str | Path, *, storage: str | Path = "results") -> Study:
     """`Study.open`."""
-    return Study.open(path)
+    return Study.open(study, storage=storage)
 
 
 def tune(

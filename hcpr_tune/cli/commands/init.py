@@ -17,7 +17,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     init = commands.add_parser(
         "init",
-        help="a starter space for your own images",
         description="Look at a folder of class folders and write a search space for it.",
     )
     init.add_argument("folder", metavar="FOLDER", help="one subfolder of images per class")

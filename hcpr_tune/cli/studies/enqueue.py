@@ -15,7 +15,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     enqueue = commands.add_parser(
         "enqueue",
-        help="add a trial to a search",
         description="Add a trial to a search, while it runs or for when it is resumed.",
     )
     add_study(enqueue)

@@ -15,7 +15,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     kill = commands.add_parser(
         "kill",
-        help="end one trial of a search",
         description="End one trial of a search; a running one ends with its epoch.",
     )
     add_study(kill)

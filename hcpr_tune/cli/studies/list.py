@@ -32,7 +32,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     command = commands.add_parser(
         "list",
-        help="all searches of a storage",
         description="List the searches of a storage, newest first: state, best trial, gain.",
     )
     add_storage(command)
@@ -41,7 +40,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print a line for each study, the one that was last heard of first."""
-    from hcpr_tune.search.storage.studies import known
+    from hcpr_tune.search.storage.names import known
 
     console, names = make_console(), known(options.storage)
     with ThreadPoolExecutor(AT_ONCE) as pool:

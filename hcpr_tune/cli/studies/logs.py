@@ -13,9 +13,7 @@ from hcpr_tune.common.text import clean
 
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
-    logs = commands.add_parser(
-        "logs", help="what a detached search printed", description="Print what a detached search has printed so far."
-    )
+    logs = commands.add_parser("logs", description="Print what a detached search has printed so far.")
     add_study(logs)
     logs.add_argument("--address", metavar="ADDRESS", help="the cluster's dashboard, where it has moved since")
 

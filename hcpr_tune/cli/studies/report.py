@@ -21,7 +21,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     report = commands.add_parser(
         "report",
-        help="one page about a search",
         description="Write one self-contained HTML page about a search, running or not: the answer, the pictures, "
         "the costs, how to reproduce it.",
     )

@@ -25,7 +25,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     status = commands.add_parser(
         "status",
-        help="the state of a search",
         description="Show the state of a search, running or not: its driver, its best trials, what was lost.",
     )
     add_study(status)

@@ -16,7 +16,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     stop = commands.add_parser(
         "stop",
-        help="stop a running search",
         description="Stop a running search, wherever it runs, as Ctrl-C there would: running epochs are abandoned, "
         "all else is kept.",
     )
