@@ -108,21 +108,19 @@ def _has_begun(folder: StudyFolder, client: Any, job: str, seconds: float) -> bo
     return True
 
 
-def read_log(storage: str, name: str, address: str | None) -> str:
-    """What the study's job has printed. Raises `InputError` where there is none, or its cluster does not answer."""
-    from hcpr_tune.search.storage.studies import find_study
+def submitted(folder: StudyFolder, address: str | None) -> tuple[Any, str] | None:
+    """The client and the name of the cluster's job that searches the study; None if it was not detached.
 
-    folder = find_study(name, storage, "logs ")
-    data = folder.objects.read(KEY)
+    Raises `InputError` if its cluster does not answer, or only a file says where that is.
+    """
+    name, data = folder.root.name, folder.objects.read(KEY)
+    if data is None:
+        return None
     try:
-        named = None if data is None else json.loads(data)
-        dashboard, job = ("", "") if named is None else (str(named["dashboard"]), str(named["job"]))
+        named = json.loads(data)
+        dashboard, job = str(named["dashboard"]), str(named["job"])
     except (ValueError, TypeError, KeyError):
         raise InputError(f"logs {name}: {KEY} in {folder.address} makes no sense; look into Ray's dashboard") from None
-    if not job:
-        raise InputError(
-            f"logs {name}: {folder.address} was not begun with --detach; what a search prints is where it was started"
-        )
     if address is None:
         # The token is sent with the request: a file may direct it to this machine, and nowhere else.
         host = DASHBOARD.fullmatch(dashboard)
@@ -131,5 +129,4 @@ def read_log(storage: str, name: str, address: str | None) -> str:
                 f"logs {name}: the study says that its cluster's dashboard is at {dashboard}; if you trust that, add "
                 f"--address {dashboard.partition('://')[2] or 'HOST:PORT'}"
             )
-    log: str = job_client(address or dashboard).get_job_logs(job)
-    return log
+    return job_client(address or dashboard), job

@@ -209,6 +209,11 @@ def begun(today: StudySpec, history: History) -> StudySpec:
     return study if study.fingerprint == history.fingerprint else replace(study, begun_as=history.fingerprint)
 
 
+def as_begun(stored: StoredStudy) -> StudySpec:
+    """A study as it was begun, before it was extended."""
+    return begun(read_study(stored.folder.study), stored.history)
+
+
 def budget_of_file(study: StudySpec, history: History, extended_study: StudySpec, where: str) -> dict[str, float]:
     """The larger budget in a study's file since it was begun. Raises `InputError` if anything else was changed."""
     return grown_budget(begun(study, history), study, extended_study, where)
