@@ -90,7 +90,7 @@ class Study(RecordedStudy):
         wait: int = 0,
         dashboard_host: str = LOOPBACK,
         log_to: Sequence[str] = (),
-        quiet: bool = True,
+        quiet: bool | None = None,
     ) -> Study:
         """Search until the budget is spent; a study that was interrupted continues from its record.
 
@@ -102,7 +102,8 @@ class Study(RecordedStudy):
             wait: seconds to wait for the first node with room for a trial.
             dashboard_host: where the dashboard of a Ray that is started here listens; "none" starts it without one.
             log_to: "mlflow", "wandb".
-            quiet: False prints the search as it goes, as `hcpr_tune tune` does.
+            quiet: False prints the search as it goes, as `hcpr_tune tune` does; True prints nothing (default: a
+                progress bar in a notebook, nothing elsewhere).
 
         Raises `InputError` for bad input, `Interrupted` on Ctrl-C, and `HcprTuneError` if no trial reached a rung.
         Everything recorded is kept in each case.
@@ -129,7 +130,7 @@ class Study(RecordedStudy):
         """
         given = {"trials": trials, "hours": hours, "worker_hours": worker_hours, "epochs": epochs}
         budget = {name: value for name, value in given.items() if value is not None}
-        log_to, quiet = options.pop("log_to", ()), options.pop("quiet", True)
+        log_to, quiet = options.pop("log_to", ()), options.pop("quiet", None)
         return self._run(Extension(budget, audit), None, RayOptions(**options), log_to, quiet)
 
     def _run(
@@ -138,7 +139,7 @@ class Study(RecordedStudy):
         warm_start: str | Path | None,
         ray: RayOptions,
         log_to: Sequence[str],
-        quiet: bool,
+        quiet: bool | None,
     ) -> Study:
         from hcpr_tune.training.plugins import only_vouched
 
@@ -327,7 +328,7 @@ def tune(
     """
     from hcpr_tune.training.plugins import only_vouched
 
-    log_to, quiet = options.pop("log_to", ()), options.pop("quiet", True)
+    log_to, quiet = options.pop("log_to", ()), options.pop("quiet", None)
     ray = RayOptions(**options)
     values = dict(settings or {}) | ({} if trials is None else {"budget.trials": trials})
     with only_vouched():
@@ -336,7 +337,7 @@ def tune(
         return Study(study, Trust(trust, frozenset(named_in_study(study.spec))))
 
 
-def _searched(request: SearchRequest, ray: RayOptions, log_to: Sequence[str], quiet: bool) -> StoredStudy:
+def _searched(request: SearchRequest, ray: RayOptions, log_to: Sequence[str], quiet: bool | None) -> StoredStudy:
     """Run the search. Raises `Interrupted`, and `HcprTuneError` if no trial reached a rung."""
     from hcpr_tune.api.search import check_request, run_search
 

@@ -51,7 +51,10 @@ def test_a_verdicts_model_goes_before_the_best_of_the_search_and_a_folder_needs_
         (["--optuna", "new.db"], "export needs the NAME of a study"),
         (["one", "--onnx", "new.onnx", "--model", "m"], "--model m goes with --onnx alone, not with NAME one"),
         (["one", "--optuna", "new.db", "--model", "m"], "--model m goes with --onnx alone, not with --optuna"),
-        (["--onnx", "new.onnx", "--model", "m"], '--model "m": there is no study in results/m; known there: one; or give'),
+        (
+            ["--onnx", "new.onnx", "--model", "m"],
+            '--model "m": there is no study in results/m; known there: one; or',
+        ),
         (["--onnx", "new.onnx", "--model", "results"], "results holds no recipe.toml; give a folder such as"),
     ],
 )
