@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the shell's code: it asks the installed command at each key press, so that it never is out of date."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    say(argcomplete.shellcode(["hcpr_tune"], shell=options.shell).strip())
+    say(shellcode(["hcpr_tune"], shell=options.shell).strip())
     return COMPLETED

@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hcpr_tune.api.export import write_onnx_model, write_optuna
-from hcpr_tune.api.finding import find_model
 from hcpr_tune.cli.arguments import add_study, add_trust
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.cli.options import trust_of
@@ -15,7 +13,6 @@ from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_new_file
 from hcpr_tune.common.shell import command, quoted, storage_words
 from hcpr_tune.errors import InputError
-from hcpr_tune.study import Study
 
 
 def add_parser(commands: Any) -> None:
@@ -53,6 +50,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_optuna(options: argparse.Namespace) -> int:
+    from hcpr_tune.api.export import write_optuna
+    from hcpr_tune.study import Study
+
     study, target = Study.of(options.storage, options.name, "export "), Path(options.optuna)
     write_optuna(study.spec, study.history, target, study.name, study.is_running, "--optuna ")
     say(f"{len(study.history.trials)} trials written to {target}; look at them with: optuna-dashboard {quoted(target)}")
@@ -60,6 +60,10 @@ def _write_optuna(options: argparse.Namespace) -> int:
 
 
 def _write_onnx(options: argparse.Namespace) -> int:
+    from hcpr_tune.api.export import write_onnx_model
+    from hcpr_tune.api.finding import find_model
+    from hcpr_tune.study import Study
+
     target = Path(options.onnx)
     check_new_file(target, f"--onnx {target}")
     if options.model is None:
