@@ -8,7 +8,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None, to_the_end: bool = False) -> in
     try:
         with outlets(forgiving=False):
             if not words:
-                parser().print_help()
+                parser(()).print_help()
                 return COMPLETED
             options = parser(named_in(words)).parse_args(words)
             from hcpr_tune.training.plugins import only_vouched
@@ -106,17 +106,16 @@ def main(arguments: Sequence[str] | None = None, to_the_end: bool = False) -> in
         return NOT_READ if error.closed else NOTHING_COMPLETED
 
 
-def named_in(words: Sequence[str]) -> str:
-    """The command that a command line begins with; empty for none."""
-    return words[0] if words and words[0] in COMMANDS else ""
+def named_in(words: Sequence[str]) -> list[str]:
+    """The command that a command line begins with, if any."""
+    return [word for word in words[:1] if word in COMMANDS]
 
 
 def offer() -> None:
     """Answer a shell that asks for completions, and end the process."""
-    name = named_in(completers.typed_so_far())
-    top, takes_name = parser(name), False
-    if name:
-        takes_name = any(not action.option_strings for action in command_parser(top, name)._actions)
+    names = named_in(completers.typed_so_far())
+    top = parser(names)
+    takes_name = any(not action.option_strings for name in names for action in command_parser(top, name)._actions)
     completers.complete(top, options_too=not takes_name)
 
 
@@ -181,8 +180,10 @@ def brief(text: str, most: int) -> str:
     return f"{text[: most // 10]} ... ({len(text)} characters) ... {text[-most // 5 :]}"
 
 
-def parser(name: str = "") -> Parser:
-    """The parser of all commands. Only the one called `name` has its arguments: importing all takes too long."""
+def parser(names: Collection[str] = tuple(COMMANDS)) -> Parser:
+    """The parser of all commands. Only the named ones have their arguments, since importing all takes long; the others
+    have what `--help` says of them.
+    """
     top = Parser(
         prog="hcpr_tune",
         description="Search the coefficients of adversarial training, on one machine or a cluster.",
@@ -191,7 +192,7 @@ def parser(name: str = "") -> Parser:
     top.add_argument("-V", "--version", action="version", version=f"hcpr_tune {VERSION}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
     for one, summary in COMMANDS.items():
-        if one == name:
+        if one in names:
             command_module(one).add_parser(commands)
         else:
             commands.add_parser(one, help=summary)

@@ -29,7 +29,7 @@ def test_every_command_is_listed(command):
     assert {path.stem for folder in folders for path in folder.glob("[a-z]*.py")} == set(COMMANDS)
     for name in COMMANDS:
         assert callable(command_module(name).run)
-        assert command_parser(parser(name), name).description
+        assert command_parser(parser([name]), name).description
 
 
 @pytest.mark.parametrize(
