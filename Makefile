@@ -5,9 +5,19 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
+LOWEST = $(VENV)-lowest
+# Without what says to the bit what one version does, and what needs the tools of development.
+TESTS_LOWEST = tests/api tests/cli tests/common tests/simulation tests/cluster/test_program.py \
+	tests/search/test_sampler.py tests/search/test_space.py tests/search/test_study.py tests/search/test_warm_start.py \
+	tests/training/test_architectures.py tests/training/test_attacks.py tests/training/test_data.py \
+	tests/training/test_folders.py tests/training/test_loop.py tests/training/test_losses.py \
+	tests/training/test_methods.py tests/training/test_models.py tests/training/test_session.py \
+	tests/views/test_report.py tests/views/test_tensorboard.py tests/views/test_terminal.py \
+	--ignore tests/cli/test_export.py
+
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: tune check test test-faults lint clean
+.PHONY: tune check test test-faults test-lowest lint clean
 
 tune: $(VENV)/installed
 	$(BIN)/python launch/tune.py --space default $(ARGS)
@@ -23,6 +33,10 @@ test: $(VENV)/installed-dev
 # Each fault ten times, the driver's kill at twenty moments, and what takes long: close to two hours on two cores.
 test-faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "faults or long" --fault-rounds 10 --kill-moments 20 $(ARGS)
+
+# What stands on other packages' interfaces, with the oldest versions that are supported, in an environment of its own.
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest -p no:cacheprovider $(TESTS_LOWEST) -m "not (browser or long)" $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -45,5 +59,11 @@ $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(INSTALL) '.[dev]'
 	@touch $@ $(VENV)/installed
 
+$(LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt \
+		--editable . pytest pytest-timeout hypothesis pyte 'moto[s3]' flask flask-cors
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LOWEST)

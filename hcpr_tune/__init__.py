@@ -1,7 +1,7 @@
 """Distributed hyperparameter search for self-paced hard-class pair reweighting (HCPR).
 
-From a program or a notebook: `tune(space, ...)` runs a search, `Study.open("results/NAME")` opens one, `train(recipe)`
-and `evaluate(model)` do what their commands do, and `load_model("results/NAME/verdict")` gives the model to take away.
+From a program or a notebook: `tune(space, ...)` runs a search, `Study.open("NAME")` opens one, `train(recipe)`
+and `evaluate(model)` do what their commands do, and `load_model("NAME")` gives the model to take away.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hcpr_tune.api.simulate import SimulationResult, Workers
     from hcpr_tune.api.train import TrainingResult, train
     from hcpr_tune.common.settings import Settings, setting
+    from hcpr_tune.errors import Diverged, HcprTuneError, InputError, Interrupted, StorageError
     from hcpr_tune.search.scheduling.stoppers import StopperSpec
     from hcpr_tune.search.spec.study import StudySpec
     from hcpr_tune.search.suggestion.registry import SamplerSpec
@@ -32,7 +33,11 @@ __all__ = [
     "ArchitectureSpec",
     "Batch",
     "DatasetSpec",
+    "Diverged",
     "EvaluationResult",
+    "HcprTuneError",
+    "InputError",
+    "Interrupted",
     "MethodSpec",
     "NetworkInputs",
     "Recipe",
@@ -40,6 +45,7 @@ __all__ = [
     "Settings",
     "SimulationResult",
     "StopperSpec",
+    "StorageError",
     "Study",
     "StudySpec",
     "Terms",
@@ -55,6 +61,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "hcpr_tune.errors": ("Diverged", "HcprTuneError", "InputError", "Interrupted", "StorageError"),
     "hcpr_tune.common.settings": ("Settings", "setting"),
     "hcpr_tune.search.scheduling.stoppers": ("StopperSpec",),
     "hcpr_tune.search.suggestion.registry": ("SamplerSpec",),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.api.recorded_study import RecordedStudy
 from hcpr_tune.api.search_request import Extension, SearchRequest, SpaceSource, resumed_search, search_of_program
 from hcpr_tune.api.trust import Trust, begin, named_in_study
-from hcpr_tune.common.buckets.location import Location
 from hcpr_tune.errors import HcprTuneError, InputError, Interrupted
 from hcpr_tune.execution.connection.ray_options import LOOPBACK, RayOptions
 from hcpr_tune.views.terminal.search_output import progress_of
@@ -59,23 +58,23 @@ class Study(RecordedStudy):
         return cls(request.study, Trust(trust, frozenset(named_in_study(request.study.spec))))
 
     @classmethod
-    def open(cls, path: str | Path, *, trust: bool = False) -> Study:
-        """Open a study, running or not, by its folder or its bucket's URL: "results/NAME", "s3://BUCKET/PATH/NAME".
+    def open(cls, study: str | Path, *, storage: str | Path = "results", trust: bool = False) -> Study:
+        """Open a study, running or not, by its name in `storage`, or by its path: "NAME", "results/NAME",
+        "s3://BUCKET/PATH/NAME".
 
         `trust`: import the code that somebody else's study names, if it is searched further. Raises `InputError` if
         there is no study.
         """
-        location = Location.parse(str(path))
-        return cls.of(str(location.parent), location.name, "load ", trust=trust)
+        return cls.of(storage, study, "load ", trust=trust)
 
     @classmethod
     def of(
-        cls, storage: str | Path, name: str, command: str = "", with_best: bool = False, trust: bool = False
+        cls, storage: str | Path, study: str | Path, command: str = "", with_best: bool = False, trust: bool = False
     ) -> Study:
-        """The study `name` of a storage. `command`: what error messages begin with."""
+        """A study by its name in `storage`, or by its path. `command`: what error messages begin with."""
         from hcpr_tune.search.storage.studies import reopen
 
-        return cls(reopen(storage, name, command, with_best=with_best), Trust(trust))
+        return cls(reopen(storage, study, command, with_best=with_best), Trust(trust))
 
     def refresh(self) -> Study:
         """Read what has been recorded since; returns the study itself."""
@@ -92,18 +91,20 @@ class Study(RecordedStudy):
         wait: int = 0,
         dashboard_host: str = LOOPBACK,
         log_to: Sequence[str] = (),
-        quiet: bool = True,
+        quiet: bool | None = None,
     ) -> Study:
         """Search until the budget is spent; a study that was interrupted continues from its record.
 
         Args:
-            warm_start: the folder of an earlier study of the same task to learn from, before the first trial.
+            warm_start: an earlier study of the same task to learn from, before the first trial: its name in the same
+                storage, or its path.
             address: a Ray cluster to join (default: start Ray on this machine, or use the connection that this process
                 has, which is kept).
             wait: seconds to wait for the first node with room for a trial.
             dashboard_host: where the dashboard of a Ray that is started here listens; "none" starts it without one.
             log_to: "mlflow", "wandb", "optuna" (a journal in the study's folder).
-            quiet: False prints the search as it goes, as `hcpr_tune tune` does.
+            quiet: False prints the search as it goes, as `hcpr_tune tune` does; True prints nothing (default: a
+                progress bar in a notebook, nothing elsewhere).
 
         Raises `InputError` for bad input, `Interrupted` on Ctrl-C, and `HcprTuneError` if no trial reached a rung.
         Everything recorded is kept in each case.
@@ -130,7 +131,7 @@ class Study(RecordedStudy):
         """
         given = {"trials": trials, "hours": hours, "worker_hours": worker_hours, "epochs": epochs}
         budget = {name: value for name, value in given.items() if value is not None}
-        log_to, quiet = options.pop("log_to", ()), options.pop("quiet", True)
+        log_to, quiet = options.pop("log_to", ()), options.pop("quiet", None)
         return self._run(Extension(budget, audit), None, RayOptions(**options), log_to, quiet)
 
     def _run(
@@ -139,7 +140,7 @@ class Study(RecordedStudy):
         warm_start: str | Path | None,
         ray: RayOptions,
         log_to: Sequence[str],
-        quiet: bool,
+        quiet: bool | None,
     ) -> Study:
         from hcpr_tune.training.plugins import only_vouched
 
@@ -164,8 +165,8 @@ class Study(RecordedStudy):
         Args:
             vary: values to compare by dotted name, {"early_stopping.first_rung": [3, 9], "workers": [8, 64]}.
             workers: trials at once (default: as many as this machine holds).
-            studies: folders of studies of the same task, whose learning curves and costs are used (default: this one,
-                if some of its trials reached the last epoch).
+            studies: studies of the same task by name (in the same storage) or path, whose learning curves and costs are
+                used (default: this one, if some of its trials reached the last epoch).
             curves: a CSV file with learning curves instead.
             repeats: simulations of each variant, as many as fit into `seconds`.
             address: probe on this Ray cluster instead of this machine.
@@ -179,7 +180,8 @@ class Study(RecordedStudy):
             SpaceSource(self.folder.study),
             workers if isinstance(workers, Workers) else Workers(workers),
             vary or {},
-            tuple(map(Path, studies or recorded)),
+            tuple(studies or recorded),
+            self.storage,
             None if curves is None else Path(curves),
             repeats=repeats,
             seconds=seconds,
@@ -317,9 +319,9 @@ class Study(RecordedStudy):
         write_note(self.folder.objects, checked_note(text, tags), trial)
 
 
-def load(path: str | Path) -> Study:
+def load(study: str | Path, *, storage: str | Path = "results") -> Study:
     """`Study.open`."""
-    return Study.open(path)
+    return Study.open(study, storage=storage)
 
 
 def tune(
@@ -345,7 +347,7 @@ def tune(
     """
     from hcpr_tune.training.plugins import only_vouched
 
-    log_to, quiet = options.pop("log_to", ()), options.pop("quiet", True)
+    log_to, quiet = options.pop("log_to", ()), options.pop("quiet", None)
     ray = RayOptions(**options)
     values = dict(settings or {}) | ({} if trials is None else {"budget.trials": trials})
     with only_vouched():
@@ -354,7 +356,7 @@ def tune(
         return Study(study, Trust(trust, frozenset(named_in_study(study.spec))))
 
 
-def _searched(request: SearchRequest, ray: RayOptions, log_to: Sequence[str], quiet: bool) -> StoredStudy:
+def _searched(request: SearchRequest, ray: RayOptions, log_to: Sequence[str], quiet: bool | None) -> StoredStudy:
     """Run the search. Raises `Interrupted`, and `HcprTuneError` if no trial reached a rung."""
     from hcpr_tune.api.search import check_request, run_search
 

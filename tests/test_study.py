@@ -60,7 +60,7 @@ def test_figures_are_objects(study):
         figure = study.figure(name)
         assert figure.data
         assert figure.layout.title.text == FIGURES[name][0]
-    with pytest.raises(InputError, match=r'there is no figure "curve"; known: accuracies'):
+    with pytest.raises(InputError, match=r'there is no figure "curve"; did you mean curves\?'):
         study.figure("curve")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hcpr_tune.api.finding import find_model
 from hcpr_tune.api.trust import Trust, trust_model
 from hcpr_tune.common.intervals import Proportion
 from hcpr_tune.common.paths import is_file
@@ -71,7 +72,8 @@ def evaluate(
     """Attack a trained model and count the images that survive.
 
     Args:
-        model: a folder such as results/NAME/best, or a network from images (B, C, H, W) in [0, 1] to logits (B, K).
+        model: a study by name or path, a folder with a model such as results/NAME/best, or a network from images
+            (B, C, H, W) in [0, 1] to logits (B, K).
         recipe: for a network: whose task, threat model and settings for evaluation are used.
         attack: "margin" (that of the search), "pgd" (on cross-entropy) or "autoattack".
         split: "validation" or "test"; an access to the test images of a study's model is recorded in the study.
@@ -89,7 +91,7 @@ def evaluate(
         finally:
             model.train(training)
     with only_vouched():
-        return evaluate_recorded(Path(model), attack, split, images, Trust(trust), "evaluate()")
+        return evaluate_recorded(find_model(model), attack, split, images, Trust(trust), "evaluate()")
 
 
 def evaluate_recorded(

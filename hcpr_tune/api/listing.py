@@ -20,7 +20,7 @@ UNREADABLE = "unreadable"
 
 def listed(storage: str) -> list[dict[str, Any]]:
     """What `hcpr_tune list --json` says of each study, the one that was last heard of first."""
-    from hcpr_tune.search.storage.studies import known
+    from hcpr_tune.search.storage.names import known
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda name: told(storage, name), known(storage)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.api.trust import Trust
+from hcpr_tune.common.nearest import did_you_mean
 from hcpr_tune.common.settings import show
 from hcpr_tune.errors import InputError
 
@@ -129,7 +130,8 @@ class RecordedStudy:
         from hcpr_tune.views.report.figures import ALL_FIGURES
 
         if name not in ALL_FIGURES:
-            raise InputError(f"there is no figure {show(name)}; known: {', '.join(ALL_FIGURES)}")
+            hint = did_you_mean(name, ALL_FIGURES) or f"known: {', '.join(ALL_FIGURES)}"
+            raise InputError(f"there is no figure {show(name)}; {hint}")
         title, draw = ALL_FIGURES[name]
         drawn = draw(self.spec, self.history)
         if drawn.figure is None:
@@ -204,19 +206,21 @@ class RecordedStudy:
         return f"<study {self.folder.address}: {len(self.history.trials)} trials>"
 
 
-def load_model(folder: str | Path, device: str = "cpu", trust: bool = False) -> nn.Module:
-    """Load a trained model from a folder such as results/NAME/verdict or results/NAME/best.
+def load_model(model: str | Path, device: str = "cpu", trust: bool = False) -> nn.Module:
+    """Load a trained model: that of a study by name or path, or of a folder such as results/NAME/best.
 
     As in RobustBench it maps images (B, C, H, W) in [0, 1] to logits (B, K); it is in eval mode and its parameters
     require no gradient. `model.classes` are the names of the K classes, in the order of the logits; their numbers, as
     texts, for data without names. `trust`: import the code (package.module:factory) that someone else's recipe names.
     Raises `InputError` if a file is missing or damaged, or names code that is not trusted.
     """
+    from hcpr_tune.api.finding import find_model
     from hcpr_tune.api.trust import trust_model
     from hcpr_tune.training.models import export
     from hcpr_tune.training.plugins import only_vouched
 
     with only_vouched():
-        export.check_files(Path(folder))
-        trust_model(Trust(trust), Path(folder))
+        folder = find_model(model)
+        export.check_files(folder)
+        trust_model(Trust(trust), folder)
         return export.load_model(folder, device)

@@ -82,7 +82,7 @@ def new_search(
 
     spec = source.read(trust)
     check_reopens(spec, source.where)
-    requests = _warm_start(warm_start, spec)
+    requests = _warm_start(warm_start, spec, storage)
     folder = check_new(storage, new_name(source.path.stem) if name is None else name)
     return SearchRequest(StoredStudy(folder, spec, History(spec.recipe.epochs, spec.goal)), source.where, requests)
 
@@ -143,16 +143,16 @@ def continued_search(
     request = SearchRequest(study, source.where, patience=STALE_SECONDS + 10)
     if not study.history.trials and not study.history.old_trials:
         # It was killed before its record had begun.
-        request = replace(request, requests=_warm_start(warm_start, study.spec))
+        request = replace(request, requests=_warm_start(warm_start, study.spec, storage))
     return _with_budget(request, budget)
 
 
 def resumed_search(
-    storage: str | Path, name: str, extension: Extension, trust: Trust, warm_start: str | Path | None = None
+    storage: str | Path, name: str | Path, extension: Extension, trust: Trust, warm_start: str | Path | None = None
 ) -> SearchRequest:
-    """A study that was begun before, with what its file and `extension` add. Raises `InputError`.
+    """A study that was begun before, given by name or path, with what its file and `extension` add.
 
-    `warm_start` is possible before its first trial.
+    `warm_start` is possible before its first trial. Raises `InputError`.
     """
     from hcpr_tune.search.spec.study_file import read_study
     from hcpr_tune.search.storage.lease import living_lease_holder, refusal
@@ -170,17 +170,21 @@ def resumed_search(
     if warm_start is not None:
         if history.trials or history.old_trials:
             raise InputError(f"warm_start {warm_start}: {folder.address} has trials already; create another study")
-        request = replace(request, requests=(*request.requests, *_warm_start(warm_start, request.study.spec)))
+        request = replace(request, requests=(*request.requests, *_warm_start(warm_start, request.study.spec, storage)))
     if extension.audit is not None:
         event = audit_event(request.study.spec, history, extension.audit)
         request = replace(request, requests=(*request.requests, event))
     return request
 
 
-def _warm_start(folder: str | Path | None, spec: StudySpec) -> tuple[Request, ...]:
+def _warm_start(given: str | Path | None, spec: StudySpec, storage: str | Path) -> tuple[Request, ...]:
+    """The event of a warm start from a study, given by its name in the same storage or by its path."""
+    from hcpr_tune.search.storage.studies import reopen
     from hcpr_tune.search.suggestion.warm_start import warm_start
 
-    return () if folder is None else (warm_start(Path(folder), spec, time.time()),)
+    if given is None:
+        return ()
+    return (warm_start(reopen(storage, given, "--warm-start ").folder.root, spec, time.time()),)
 
 
 def _with_budget(request: SearchRequest, budget: dict[str, float]) -> SearchRequest:

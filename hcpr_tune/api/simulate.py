@@ -72,16 +72,17 @@ class Workers:
 class SimulationRequest:
     """What to simulate.
 
-    `vary`: values to compare by dotted name, of several names all combinations; `studies`: folders of earlier studies
-    of the same task, whose learning curves and costs are used; `curves`: a CSV file with learning curves; without both,
-    curves are guessed from a short training. `repeats` at most within `seconds`; `epoch_seconds`, `driver_rate`: costs
-    that are known better than by measuring.
+    `vary`: values to compare by dotted name, of several names all combinations; `studies`: earlier studies of the same
+    task by name (in `storage`) or path, whose learning curves and costs are used; `curves`: a CSV file with learning
+    curves; without both, curves are guessed from a short training. `repeats` at most within `seconds`; `epoch_seconds`,
+    `driver_rate`: costs that are known better than by measuring.
     """
 
     source: SpaceSource
     workers: Workers = field(default_factory=Workers)
     vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    studies: tuple[Path, ...] = ()
+    studies: tuple[str | Path, ...] = ()
+    storage: str = "results"
     curves: Path | None = None
     epoch_seconds: float | None = None
     driver_rate: float | None = None
@@ -228,12 +229,12 @@ def probe_workers(spec: StudySpec, ray: RayOptions, where: str) -> tuple[int, li
         return share.workers, probe_cluster(spec, share)
 
 
-def replay_search(folder: Path, trust: Trust) -> Replay:
-    """Whether the simulation decides what a recorded search decided. Raises `InputError`."""
+def replay_search(given: str | Path, trust: Trust, storage: str = "results") -> Replay:
+    """Whether the simulation decides what a recorded search, given by name or path, decided. Raises `InputError`."""
     from hcpr_tune.simulation.curves.recorded import read_old
     from hcpr_tune.simulation.replay import replay
 
-    old = read_old(folder, "--replay")
+    old = read_old(given, "--replay", storage)
     trust_decisions(trust, old.folder, old.study)
     return replay(old)
 
@@ -259,7 +260,8 @@ def _variants(request: SimulationRequest, trust: Trust) -> list[Variant]:
 def _old_studies(request: SimulationRequest, variants: Sequence[Variant]) -> list[OldStudy]:
     from hcpr_tune.simulation.curves.recorded import check_comparable, read_old
 
-    old = [read_old(folder) for folder in dict.fromkeys(request.studies)]
+    old = [read_old(given, storage=request.storage) for given in request.studies]
+    old = list({one.folder.absolute(): one for one in old}.values())
     for one in old:
         for variant in variants:
             check_comparable(one, variant.study)

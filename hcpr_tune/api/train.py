@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from hcpr_tune.api.finding import find_recipe
 from hcpr_tune.api.trust import Trust, begin_training, named_in_recipe, trust_recipe
 from hcpr_tune.common.files import copy_whole, new_name, write_json, write_whole
 from hcpr_tune.common.intervals import Proportion
@@ -55,7 +56,7 @@ def train(
     """Train one recipe from the beginning to the end.
 
     Args:
-        recipe: a recipe, or the file of one.
+        recipe: a recipe, the file of one, or a study by name or path, whose best recipe it is.
         folder: where the results go (default: results/train-DATE-TIME-CODE).
         resume: continue in the folder from its latest checkpoint.
         trust: import the code that somebody else's recipe file names.
@@ -67,7 +68,7 @@ def train(
         if isinstance(recipe, Recipe):
             vouch(named_in_recipe(recipe))
         else:
-            path = Path(recipe)
+            path = find_recipe(recipe)
             recipe = load_recipe(path)
             trust_recipe(Trust(trust), path, recipe)
         out, best = new_folder(folder, resume), None

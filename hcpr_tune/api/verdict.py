@@ -47,9 +47,10 @@ class ExternalModel:
 class VerdictRequest:
     """What to evaluate.
 
-    `name`: the study, None for an external `model` alone, on the task of `space`. `settings`: values over the study's
-    table [verdict]; `recipe_values`: fields over the recipes that are trained again, or over the external model's, by
-    dotted name. `compare`: methods that are searched as baselines. `test`: attack the test images at the end.
+    `name`: the study, by its name in `storage` or its path; None for an external `model` alone, on the task of `space`.
+    `settings`: values over the study's table [verdict]; `recipe_values`: fields over the recipes that are trained
+    again, or over the external model's, by dotted name. `compare`: methods that are searched as baselines. `test`:
+    attack the test images at the end.
     `command`: how to do it again, which is recorded with a test access. `label`: a setting's name in messages.
     """
 
@@ -264,8 +265,8 @@ class _Evaluation:
         from hcpr_tune.verdict.plan import changed
         from hcpr_tune.views.tensorboard.writer import TensorBoardView
 
-        _, spec, history = study
-        storage, name = self._request.storage, baseline_name(study.name, method)
+        place, spec, history = study
+        storage, name = str(place.location.parent), baseline_name(study.name, method)
         wanted = baseline_study(spec, history, study.name, method)
         folder = study_folder(storage, name)
         requests: tuple[Request, ...] = ()

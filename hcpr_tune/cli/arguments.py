@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from hcpr_tune.cli.completers import Completer, completed, settings, spaces, studies
 from hcpr_tune.common.numbers import MOST, whole
 from hcpr_tune.errors import InputError
 
 
-def add_space(command: Any) -> None:
+def add_space(command: Any, what: str = "") -> None:
     """What is searched."""
-    command.add_argument(
-        "--space",
-        default=None,
-        metavar="NAME|PATH",
-        help="a file of search_spaces/ by name, or a path (default: default)",
-    )
+    words = "a file of search_spaces/ by name, or a path, also of a study's folder"
+    add_named(command, "--space", spaces, f"{what}{words} (default: default)")
+
+
+def add_named(command: Any, option: str, completer: Completer, words: str, **more: Any) -> None:
+    """An option that takes a study, a space or a recipe by its name or its path, which a shell completes."""
+    completed(command.add_argument(option, metavar="NAME|PATH", help=words, **more), completer)
 
 
 def add_ray(command: Any) -> None:
@@ -51,12 +53,18 @@ def add_trust(command: Any, whose: str = "a study, a recipe or a model") -> None
 
 def add_set(command: Any, what: str) -> None:
     """Values by dotted name."""
-    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{what}; repeatable")
+    completed(
+        command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{what}; repeatable"),
+        settings,
+    )
 
 
-def add_study(command: Any) -> None:
+def add_study(command: Any, optional: bool = False) -> None:
     """What names an existing study."""
-    command.add_argument("name", metavar="NAME", help="the study's name")
+    words = "a study: its name in --storage, or its path, a folder or a bucket's URL"
+    add_named(
+        command, "name", studies, words + "; none with --model" * optional, **({"nargs": "?"} if optional else {})
+    )
     add_storage(command)
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.api.trust import begin, named_in_study
 from hcpr_tune.cli.exit_codes import COMPLETED, NOTHING_COMPLETED
 from hcpr_tune.common.output import say
-from hcpr_tune.common.settings import show
 from hcpr_tune.common.shell import study_command
 from hcpr_tune.common.text import clean, first_line
 from hcpr_tune.errors import InputError
@@ -35,9 +34,11 @@ def detach(options: argparse.Namespace, request: SearchRequest) -> int:
     from hcpr_tune.execution.connection.cluster import connected, shipped
     from hcpr_tune.execution.runner import recording
     from hcpr_tune.search.storage.studies import exists
+    from hcpr_tune.views.next_commands import storage_of_folder
 
     folder, spec, _ = request.study
-    storage = options.storage if is_bucket(options.storage) else str(Path(options.storage).absolute())
+    own = storage_of_folder(folder)
+    storage = own if is_bucket(own) else str(Path(own).absolute())
     with connected(options.address) as cluster:
         if not cluster.dashboard_url:
             raise InputError(
@@ -72,7 +73,7 @@ def detach(options: argparse.Namespace, request: SearchRequest) -> int:
     if not _has_begun(folder, client, job, BEGIN_SECONDS + options.wait):
         return NOTHING_COMPLETED
     for word, what in (("status", "how it stands"), ("logs", "what it printed"), ("stop", "stops it")):
-        say(f"{word:<13}{study_command(word, name, options.storage)}    {what}")
+        say(f"{word:<13}{study_command(word, name, own)}    {what}")
     return COMPLETED
 
 
@@ -107,23 +108,19 @@ def _has_begun(folder: StudyFolder, client: Any, job: str, seconds: float) -> bo
     return True
 
 
-def read_log(storage: str, name: str, address: str | None) -> str:
-    """What the study's job has printed. Raises `InputError` where there is none, or its cluster does not answer."""
-    from hcpr_tune.search.storage.studies import exists, nothing_there, study_folder
+def submitted(folder: StudyFolder, address: str | None) -> tuple[Any, str] | None:
+    """The client and the name of the cluster's job that searches the study; None if it was not detached.
 
-    folder = study_folder(storage, name)
-    if not exists(folder):
-        raise nothing_there(storage, folder, f"logs {show(name)}")
-    data = folder.objects.read(KEY)
+    Raises `InputError` if its cluster does not answer, or only a file says where that is.
+    """
+    name, data = folder.root.name, folder.objects.read(KEY)
+    if data is None:
+        return None
     try:
-        named = None if data is None else json.loads(data)
-        dashboard, job = ("", "") if named is None else (str(named["dashboard"]), str(named["job"]))
+        named = json.loads(data)
+        dashboard, job = str(named["dashboard"]), str(named["job"])
     except (ValueError, TypeError, KeyError):
         raise InputError(f"logs {name}: {KEY} in {folder.address} makes no sense; look into Ray's dashboard") from None
-    if not job:
-        raise InputError(
-            f"logs {name}: {folder.address} was not begun with --detach; what a search prints is where it was started"
-        )
     if address is None:
         # The token is sent with the request: a file may direct it to this machine, and nowhere else.
         host = DASHBOARD.fullmatch(dashboard)
@@ -132,5 +129,4 @@ def read_log(storage: str, name: str, address: str | None) -> str:
                 f"logs {name}: the study says that its cluster's dashboard is at {dashboard}; if you trust that, add "
                 f"--address {dashboard.partition('://')[2] or 'HOST:PORT'}"
             )
-    log: str = job_client(address or dashboard).get_job_logs(job)
-    return log
+    return job_client(address or dashboard), job

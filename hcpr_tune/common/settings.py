@@ -7,7 +7,6 @@ A settings class is a frozen dataclass that inherits `Settings`; each field is m
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import tomllib
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hcpr_tune.common.files import read_text
+from hcpr_tune.common.nearest import did_you_mean
 from hcpr_tune.errors import InputError
 
 Plain = bool | int | float | str
@@ -256,9 +256,8 @@ def unknown_key(
     """The error for an unknown key, with the closest known one. `known` are names below `prefix`."""
     names = sorted(known)
     wanted = dotted.removeprefix(prefix)
-    near = difflib.get_close_matches(wanted, names, n=1) or [name for name in names if name.endswith("." + wanted)]
-    if near:
-        hint = f"did you mean {prefix}{near[0]}?"
+    if question := did_you_mean(wanted, names, prefix):
+        hint = question
     elif len(names) <= MOST_NAMES_LISTED:
         hint = "known here: " + ", ".join(names)
     else:

@@ -14,7 +14,7 @@ from hcpr_tune.errors import HcprTuneError
 from hcpr_tune.search.storage.notes import KEY as NOTES
 from hcpr_tune.search.storage.notes import read_notes
 from hcpr_tune.search.storage.object_store import FolderObjectStore
-from hcpr_tune.search.storage.studies import known
+from hcpr_tune.search.storage.names import known
 from hcpr_tune.web.watched import Studies, modified
 
 BUCKET_SECONDS = 30.0

@@ -51,7 +51,11 @@ def test_a_verdicts_model_goes_before_the_best_of_the_search_and_a_folder_needs_
         (["--optuna", "new.db"], "export needs the NAME of a study"),
         (["one", "--onnx", "new.onnx", "--model", "m"], "--model m goes with --onnx alone, not with NAME one"),
         (["one", "--optuna", "new.db", "--model", "m"], "--model m goes with --onnx alone, not with --optuna"),
-        (["--onnx", "new.onnx", "--model", "m"], "m holds no recipe.toml; give a folder such as results/NAME/best"),
+        (
+            ["--onnx", "new.onnx", "--model", "m"],
+            '--model "m": there is no study in results/m; known there: one; or',
+        ),
+        (["--onnx", "new.onnx", "--model", "results"], "results holds no recipe.toml; give a folder such as"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, folder, capsys):

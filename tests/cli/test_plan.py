@@ -130,7 +130,7 @@ MISTAKES = {
         ["--workers", "8", "--set", "resources.workers=4"],
         "--workers 8 is above resources.workers = 4",
     ),
-    "no study": (["--from", "results/none"], "--from results/none: there is no study"),
+    "no study": (["--from", "results/none"], '--from "results/none": there is no study in results/none; '),
     "another task": (
         ["--from", "results/old", "--set", "task.epsilon=0.1"],
         "--from results/old: its scores cannot be compared, its task.epsilon is 0.15, here it is 0.1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import pytest
@@ -25,4 +26,6 @@ def test_the_example_runs(tmp_path):
     assert {"text/html", "application/vnd.plotly.v1+json"} <= kinds
     text = "".join(output.get("text", "") for output in outputs if output.output_type == "stream")
     assert "optimistic" in text
+    # The bar of the search: a widget where there are such, else a line of text.
+    assert "application/vnd.jupyter.widget-view+json" in kinds or re.search(r"100%\|.*\| (\d+)/\1 \[.* best \d", text)
     assert list(tmp_path.glob("results/default-*/report.html"))

@@ -44,12 +44,17 @@ MISTAKES = {
         ["--set", "sampler.name='optuna.samplers:BruteForceSampler'"],
         "cannot search this study",
     ),
-    "warm start from nothing": (["--warm-start", "nowhere"], "--warm-start nowhere: there is no study"),
+    "warm start from nothing": (["--warm-start", "nowhere"], '--warm-start "nowhere": there is no study'),
     "split": (["--set", "task.validation_fraction=0.001"], "out of a split; choose fractions"),
     "no data": (["--set", "task.dataset='cifar10'"], "run: hcpr_tune data cifar10 --root /"),
     "no cluster": (["--address", "127.0.0.1:9"], "no Ray cluster answers at --address 127.0.0.1:9"),
     "no address": (["--address", "somewhere"], "--address must be HOST:PORT or auto"),
-    "unknown option": (["--bogus"], "unrecognized arguments: --bogus; see hcpr_tune --help"),
+    "unknown option": (["--frobnicate"], "unrecognized arguments: --frobnicate; see hcpr_tune tune --help"),
+    "misspelt option": (["--trails", "3"], "did you mean --trials? See hcpr_tune tune --help"),
+    "misspelt choice": (["--log-to", "mlfow"], "argument --log-to: 'mlfow' is unknown; did you mean mlflow?"),
+    "misspelt space": (["--space", "defalt"], '--space "defalt" is unknown; did you mean default? known: baselines, '),
+    "misspelt file": (["--space", "smal.toml"], "there is no such file; did you mean small.toml?"),
+    "folder without a study": (["--space", "./"], "--space ./ is a folder without a study"),
 }
 
 

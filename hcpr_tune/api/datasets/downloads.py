@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from hcpr_tune.common.nearest import did_you_mean
 from hcpr_tune.errors import InputError
 from hcpr_tune.training.data.registry import DATASETS
 
@@ -17,8 +18,8 @@ def download(name: str, root: Path, report: Callable[[str], None]) -> None:
     """
     if name not in DATASETS:
         raise InputError(
-            f"data {name} cannot be downloaded; known: {', '.join(DATASETS)}; use folder:PATH for a folder of your own,"
-            " or package.module:function for a reader"
+            f"data {name} cannot be downloaded; {did_you_mean(name, DATASETS) or 'known: ' + ', '.join(DATASETS)}; use "
+            "folder:PATH for a folder of your own, or package.module:function for a reader"
         )
     fetch = DATASETS[name].download
     if fetch is None:

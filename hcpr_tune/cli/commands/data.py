@@ -13,9 +13,7 @@ from hcpr_tune.training.data.registry import DATASETS
 
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
-    data = commands.add_parser(
-        "data", help="download a dataset", description="Download a dataset before a training needs it."
-    )
+    data = commands.add_parser("data", description="Download a dataset before a training needs it.")
     names = ", ".join(name for name, spec in DATASETS.items() if spec.download is not None)
     data.add_argument("name", metavar="NAME", help=f"one of {names}")
     data.add_argument("--root", default="data", metavar="DIR", help="where it goes (task.root; default: data)")

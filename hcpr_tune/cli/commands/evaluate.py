@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-from hcpr_tune.cli.arguments import add_trust, whole_number
+from hcpr_tune.cli.arguments import add_named, add_storage, add_trust, whole_number
+from hcpr_tune.cli.completers import studies
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.cli.options import trust_of
 from hcpr_tune.common.output import say
@@ -20,10 +20,10 @@ MOST_PAIRS_SHOWN = 5
 
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
-    evaluate = commands.add_parser(
-        "evaluate", help="attack a trained model", description="Attack a trained model and count what survives."
-    )
-    evaluate.add_argument("--model", required=True, metavar="DIR", help="a folder such as results/NAME/best")
+    evaluate = commands.add_parser("evaluate", description="Attack a trained model and count what survives.")
+    words = "a study by name or path, whose model it is, or a folder with a model, such as results/NAME/best"
+    add_named(evaluate, "--model", studies, words, required=True)
+    add_storage(evaluate)
     evaluate.add_argument(
         "--attack",
         choices=("margin", "pgd", "autoattack"),
@@ -43,9 +43,11 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Attack the model and print what survives, and which classes the attack leads to."""
+    from hcpr_tune.api.finding import find_model
+
+    folder, trust = find_model(options.model, options.storage, "--model"), trust_of(options)
     from hcpr_tune.api.evaluate import evaluate_recorded
 
-    folder, trust = Path(options.model), trust_of(options)
     found = evaluate_recorded(folder, options.attack, options.split, options.images, trust, same_again())
     if options.json:
         say(json.dumps(found.to_plain()))

@@ -29,7 +29,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     init = commands.add_parser(
         "init",
-        help="a starter space for your own images",
         description="Look at a folder of class folders, say what is in it and what its images can show, and write a "
         "search space for it.",
     )

@@ -10,7 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.cli.arguments import add_set, add_space, add_trust, any_whole_number, whole_number
+from hcpr_tune.cli.arguments import (
+    add_named,
+    add_set,
+    add_space,
+    add_storage,
+    add_trust,
+    any_whole_number,
+    whole_number,
+)
+from hcpr_tune.cli.completers import studies
 from hcpr_tune.cli.exit_codes import COMPLETED, NOTHING_COMPLETED
 from hcpr_tune.cli.flags import BUDGET, add_settings
 from hcpr_tune.cli.new_space import new_space, write_space
@@ -31,7 +40,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     plan = commands.add_parser(
         "plan",
-        help="simulate a search before paying for it",
         description="Simulate a search under a virtual clock, with the scheduler of a real one: how long it takes, "
         "what it costs, what it finds, and how it would do with other settings. No trial is trained; without an "
         "earlier study, a probe trains for a few seconds.",
@@ -51,15 +59,9 @@ def add_parser(commands: Any) -> None:
         help="values to compare, for instance early_stopping.first_rung=3,9 or workers=8,64; with several keys, "
         "all combinations",
     )
-    plan.add_argument(
-        "--from",
-        dest="studies",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="earlier studies of the same task: their learning curves and costs",
-    )
+    words = "earlier studies of the same task: their learning curves and costs"
+    add_named(plan, "--from", studies, words, dest="studies", action="extend", nargs="+", default=[])
+    add_storage(plan)
     plan.add_argument(
         "--curves", metavar="FILE.csv", help="learning curves: columns run, epoch, score and optionally final"
     )
@@ -82,11 +84,8 @@ def add_parser(commands: Any) -> None:
     plan.add_argument("--out", metavar="FILE.html", help="the page (default: results/plans/SPACE-DATE-TIME-CODE.html)")
     add_trust(plan, "a study")
     plan.add_argument("--json", action="store_true", help="print JSON")
-    plan.add_argument(
-        "--replay",
-        metavar="DIR",
-        help="instead: simulate a recorded search, and report whether its decisions and duration are the same",
-    )
+    words = "instead: replay a recorded search and say whether its decisions and duration are the same"
+    add_named(plan, "--replay", studies, words)
 
 
 def add_workers(plan: Any) -> None:
@@ -147,7 +146,8 @@ def request_of(options: argparse.Namespace) -> SimulationRequest:
             real("--back", options.back),
         ),
         vary=varied(options.vary),
-        studies=tuple(map(Path, options.studies)),
+        studies=tuple(options.studies),
+        storage=options.storage,
         curves=None if options.curves is None else Path(options.curves),
         epoch_seconds=known("epoch_seconds"),
         driver_rate=known("driver_rate"),
@@ -162,8 +162,8 @@ def replayed(options: argparse.Namespace) -> int:
 
     others = (options.studies, options.curves, options.vary, options.set, options.write, options.workers, options.space)
     if any(others):
-        raise InputError("--replay DIR takes no other option except --json: the record says everything else")
-    result = replay_search(Path(options.replay), trust_of(options))
+        raise InputError("--replay DIR takes no other option except --json: the record says everything else")        raise InputError("--replay DIR takes no other option except --json: the record says everything else")
+    result = replay_search(options.replay, trust_of(options), options.storage)
     if options.json:
         make_console().out(json.dumps(result.to_plain()), highlight=False)
     else:

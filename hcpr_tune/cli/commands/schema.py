@@ -14,7 +14,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     commands.add_parser(
         "schema",
-        help="a JSON schema of space files",
         description="Print a JSON schema of space files, for editors that complete and check TOML.",
     )
 

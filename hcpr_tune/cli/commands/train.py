@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcpr_tune.api.finding import find_recipe
 from hcpr_tune.api.trust import begin_training, trust_recipe
-from hcpr_tune.cli.arguments import add_set, add_trust
+from hcpr_tune.cli.arguments import add_named, add_set, add_storage, add_trust
+from hcpr_tune.cli.completers import recipes
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.cli.options import trust_of
 from hcpr_tune.common.output import outlets
-from hcpr_tune.common.paths import looked_at
 from hcpr_tune.common.text import clean
 from hcpr_tune.errors import InputError
 from hcpr_tune.views.terminal.console import make_console, print_notes
@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
-    train = commands.add_parser(
-        "train", help="train one recipe", description="Train one recipe from the beginning to the end."
-    )
-    train.add_argument(
-        "--recipe", required=True, metavar="FILE", help="a recipe, for instance results/NAME/best/recipe.toml"
-    )
+    train = commands.add_parser("train", description="Train one recipe from the beginning to the end.")
+    words = "a recipe: its file, or a study by name or path, whose best one it is"
+    add_named(train, "--recipe", recipes, words, required=True)
+    add_storage(train)
     train.add_argument("--out", metavar="DIR", help="where the results go (default: results/train-DATE-TIME-CODE)")
     add_set(train, "a field of the recipe by dotted name")
     train.add_argument("--resume", action="store_true", help="continue in --out from its latest checkpoint")
@@ -45,18 +43,18 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.common.settings import lay_over, parse_assignments, read_toml, shorten
     from hcpr_tune.training.recipe import recipe_from_plain
 
-    looked_at(Path(options.recipe), f"--recipe {options.recipe}")
-    values, given = read_toml(Path(options.recipe)), ""
+    path, given = find_recipe(options.recipe, options.storage, "--recipe"), ""
+    values = read_toml(path)
     for text, (name, value) in zip(options.set, parse_assignments(options.set), strict=True):
-        lay_over(values, name, value, options.recipe)
+        lay_over(values, name, value, str(path))
         given += f" --set {shorten(text)}"
-    recipe = recipe_from_plain(values, options.recipe + (f" with{given}" if given else ""))
+    recipe = recipe_from_plain(values, f"{path} with{given}" if given else str(path))
     if options.resume and options.out is None:
         raise InputError("--resume needs the folder to continue; name it with --out")
     from hcpr_tune.api.train import new_folder, retrain
 
     out = new_folder(options.out, options.resume, "--out ")
-    trust_recipe(trust_of(options), Path(options.recipe), recipe)
+    trust_recipe(trust_of(options), path, recipe)
 
     console = make_console()
     best: BestRung | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.cli.arguments import add_study, whole_number
+from hcpr_tune.cli.arguments import add_named, add_study, whole_number
+from hcpr_tune.cli.completers import spaces
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.cli.new_space import new_space, write_space
 from hcpr_tune.common.output import say
@@ -22,14 +23,12 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     transfer = commands.add_parser(
         "transfer",
-        help="narrow a large search by a small one",
         description="Write another space with what a search found: its best values as the first point, and priors "
         "around them.",
     )
     add_study(transfer)
-    transfer.add_argument(
-        "--to", required=True, metavar="NAME|PATH", help="the other space: a file of search_spaces/ by name, or a path"
-    )
+    words = "the other space: a file of search_spaces/ by name, or a path"
+    add_named(transfer, "--to", spaces, words, required=True)
     transfer.add_argument(
         "--out", metavar="FILE", help="the new space (default: TO-from-NAME.toml, in search_spaces/ where there is one)"
     )
@@ -53,16 +52,17 @@ def run(options: argparse.Namespace) -> int:
     )
 
     space = find_space(options.to, "--to")
-    folder, study, history = reopen(options.storage, options.name, "transfer ")
-    out = new_space(options.out, f"{space.stem}-from-{options.name}.toml", "--out")
-    trial = transferred_trial(study, history, options.name, options.trial)
+    stored = reopen(options.storage, options.name, "transfer ")
+    (folder, study, history), name = stored, stored.name
+    out = new_space(options.out, f"{space.stem}-from-{name}.toml", "--out")
+    trial = transferred_trial(study, history, name, options.trial)
     target = read_study(space)
     handed = transfer(study, history, trial, target, str(space))
     comments = comments_of(study, trial, handed, folder.address, str(space))
-    where = f"{space} with trial {trial.number} of {options.name}"
+    where = f"{space} with trial {trial.number} of {name}"
     text = transferred_space(read_toml(space), target, handed, comments, where)
     write_space(out, text, "--out")
-    say(f"trial {trial.number} of {options.name}: {score_words(study, trial)}")
+    say(f"trial {trial.number} of {name}: {score_words(study, trial)}")
     for line in _lines(handed):
         say(line)
     if repeats_published(target, handed):

@@ -14,7 +14,8 @@ from hcpr_tune.api.search_request import (
     new_search,
     resumed_search,
 )
-from hcpr_tune.cli.arguments import add_ray, add_set, add_space, add_storage, add_trust
+from hcpr_tune.cli.arguments import add_named, add_ray, add_set, add_space, add_storage, add_trust
+from hcpr_tune.cli.completers import studies
 from hcpr_tune.cli.exit_codes import COMPLETED, INTERRUPTED, NOTHING_COMPLETED
 from hcpr_tune.cli.flags import BUDGET, SEARCH, add_settings, flag_of
 from hcpr_tune.cli.options import ray_of, space_of, trust_of
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
-    tune = commands.add_parser(
-        "tune", help="search a space", description="Search a space of recipes with Ray Tune and Optuna."
-    )
+    tune = commands.add_parser("tune", description="Search a space of recipes with Ray Tune and Optuna.")
     add_space(tune)
     tune.add_argument("--name", metavar="NAME", help="the study's name (default: SPACE-DATE-TIME-CODE)")
-    tune.add_argument("--resume", metavar="NAME", help="continue a study from its record")
+    add_named(tune, "--resume", studies, "continue a study from its record")
     tune.add_argument(
         "--continue",
         dest="go_on",
@@ -49,9 +48,7 @@ def add_parser(commands: Any) -> None:
     tune.add_argument(
         "--audit", metavar="K", help="with --resume: run K of the stopped trials to the end, to see what stopping cost"
     )
-    tune.add_argument(
-        "--warm-start", metavar="DIR", help="learn from an earlier study of the same task, for instance results/OLD"
-    )
+    add_named(tune, "--warm-start", studies, "learn from an earlier study of the same task, for instance results/OLD")
     add_set(tune, "a key of the space by dotted name, or a field of the recipe, which is then fixed and not searched")
     add_ray(tune)
     tune.add_argument(

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.cli.arguments import add_ray, add_set, add_storage, add_trust, whole_number
+from hcpr_tune.cli.arguments import add_ray, add_set, add_space, add_study, add_trust, whole_number
 from hcpr_tune.cli.exit_codes import COMPLETED, NOTHING_COMPLETED
 from hcpr_tune.cli.flags import VERDICT, add_settings, flag_of
 from hcpr_tune.cli.options import ray_of, trust_of
@@ -28,13 +28,11 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     verdict = commands.add_parser(
         "verdict",
-        help="evaluate what a search found",
         description="Train the best recipes of a search and the published one again on fresh seeds, attack them with "
         "AutoAttack, test which differences are significant, and export the best model. If interrupted, the same "
         "command continues.",
     )
-    verdict.add_argument("name", nargs="?", metavar="NAME", help="the study's name")
-    add_storage(verdict)
+    add_study(verdict, optional=True)
     verdict.add_argument(
         "--test",
         action="store_true",
@@ -61,9 +59,7 @@ def add_parser(commands: Any) -> None:
         "which is printed)",
     )
     verdict.add_argument("--arch", metavar="NAME", help="the network of --model: as model.name of a recipe")
-    verdict.add_argument(
-        "--space", metavar="NAME|PATH", help="with --model and without NAME: whose task (default: default)"
-    )
+    add_space(verdict, "with --model and without NAME: whose task, ")
     add_set(verdict, "a field of the recipe of all that are trained again, or with --model of that model")
     verdict.add_argument(
         "--dry-run", action="store_true", help="say how long it would take, from a simulation, and do nothing"

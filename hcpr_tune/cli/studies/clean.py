@@ -16,7 +16,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     clean = commands.add_parser(
         "clean",
-        help="free the disk that a search holds",
         description="Delete the checkpoints of a search that is not running. Results and the best model stay; trials "
         "that continue later are trained from the start.",
     )

@@ -8,14 +8,12 @@ from typing import Any
 from hcpr_tune.cli.arguments import add_set, add_study
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
-from hcpr_tune.study import Study
 
 
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
     enqueue = commands.add_parser(
         "enqueue",
-        help="add a trial to a search",
         description="Add a trial to a search, while it runs or for when it is resumed.",
     )
     add_study(enqueue)
@@ -25,6 +23,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check the point and leave the request in the study's folder."""
     from hcpr_tune.common.settings import parse_assignments
+    from hcpr_tune.study import Study
     from hcpr_tune.views.next_commands import about
 
     study = Study.of(options.storage, options.name, "enqueue ")

@@ -6,27 +6,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hcpr_tune.api.export import write_onnx_model, write_optuna
-from hcpr_tune.cli.arguments import add_storage, add_trust
+from hcpr_tune.cli.arguments import add_study, add_trust
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.cli.options import trust_of
 from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_new_file
 from hcpr_tune.common.shell import command, quoted, storage_words
 from hcpr_tune.errors import InputError
-from hcpr_tune.study import Study
 
 
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
     export = commands.add_parser(
         "export",
-        help="write a search or its model for other tools",
         description="Write the trials of a search into a storage of Optuna, which optuna-dashboard opens, or its "
         "model into an ONNX file.",
     )
-    export.add_argument("name", nargs="?", metavar="NAME", help="the study's name; none with --model")
-    add_storage(export)
+    add_study(export, optional=True)
     what = export.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--optuna", metavar="FILE", help="a new file: an SQLite database, or a journal where it ends in .log"
@@ -37,7 +33,7 @@ def add_parser(commands: Any) -> None:
         help="a new file for the study's model: that of its verdict, else the best of its search",
     )
     add_trust(export, "a model")
-    export.add_argument("--model", metavar="DIR", help="with --onnx: the model in this folder, instead of a study's")
+    export.add_argument("--model", metavar="DIR", help="with --onnx: the model in this folder, instead of NAME's")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,6 +50,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_optuna(options: argparse.Namespace) -> int:
+    from hcpr_tune.api.export import write_optuna
+    from hcpr_tune.study import Study
+
     study, target = Study.of(options.storage, options.name, "export "), Path(options.optuna)
     write_optuna(study.spec, study.history, target, study.name, study.is_running, "--optuna ")
     say(f"{len(study.history.trials)} trials written to {target}; look at them with: optuna-dashboard {quoted(target)}")
@@ -61,12 +60,16 @@ def _write_optuna(options: argparse.Namespace) -> int:
 
 
 def _write_onnx(options: argparse.Namespace) -> int:
+    from hcpr_tune.api.export import write_onnx_model
+    from hcpr_tune.api.finding import find_model
+    from hcpr_tune.study import Study
+
     target = Path(options.onnx)
     check_new_file(target, f"--onnx {target}")
     if options.model is None:
         model = Study.of(options.storage, options.name, "export ", with_best=True).model
     else:
-        model = Path(options.model)
+        model = find_model(options.model, options.storage, "--model")
     from hcpr_tune.training.models.onnx_file import BATCHES
 
     written = write_onnx_model(model, target, trust_of(options), "--onnx ")

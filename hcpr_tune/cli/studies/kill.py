@@ -8,14 +8,12 @@ from typing import Any
 from hcpr_tune.cli.arguments import add_study, whole_number
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
-from hcpr_tune.study import Study
 
 
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
     kill = commands.add_parser(
         "kill",
-        help="end one trial of a search",
         description="End one trial of a search; a running one ends with its epoch.",
     )
     add_study(kill)
@@ -24,6 +22,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check the trial and leave the request in the study's folder."""
+    from hcpr_tune.study import Study
     from hcpr_tune.views.next_commands import about
 
     study = Study.of(options.storage, options.name, "kill ")

@@ -22,7 +22,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     command = commands.add_parser(
         "list",
-        help="all searches of a storage",
         description="List the searches of a storage, newest first: state, best trial, gain.",
     )
     add_storage(command)

@@ -11,17 +11,15 @@ from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.common.paths import check_folder_of, there
 from hcpr_tune.common.shell import typed
-from hcpr_tune.search.record.results import StoredStudy
 
 if TYPE_CHECKING:
-    pass
+    from hcpr_tune.search.record.results import StoredStudy
 
 
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
     report = commands.add_parser(
         "report",
-        help="one page about a search",
         description="Write one self-contained HTML page about a search, running or not: the answer, the pictures, "
         "the costs, how to reproduce it.",
     )
@@ -37,8 +35,9 @@ def run(options: argparse.Namespace) -> int:
     from hcpr_tune.views.report.report import write_report
     from hcpr_tune.views.wording import printable
 
-    folder, study, history = reopen(options.storage, options.name, "report ", with_best=True)
-    bring_picture(StoredStudy(folder, study, history))
+    stored = reopen(options.storage, options.name, "report ", with_best=True)
+    folder = stored.folder
+    bring_picture(stored)
     running = living_lease_holder(folder.objects) is not None
     target = None if options.out is None else Path(options.out)
     if target is not None:
@@ -49,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
             )
         target = target.resolve() if target.is_symlink() else target  # a link stays one
     try:
-        path = write_report(StoredStudy(folder, study, history), running, typed("hcpr_tune"), target)
+        path = write_report(stored, running, typed("hcpr_tune"), target)
     except OSError as error:
         where = f"--out {target}" if target is not None else f"report.html in {folder.root}"
         raise InputError(f"{where} cannot be written: {error.strerror or error}; choose another --out FILE") from None

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.cli.arguments import add_study
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.shell import typed
-from hcpr_tune.search.record.results import StoredStudy
-from hcpr_tune.study import Study
 from hcpr_tune.views.terminal.console import has_width, make_console
 
 if TYPE_CHECKING:
+    from hcpr_tune.search.record.results import StoredStudy
     from hcpr_tune.search.storage.lease import LeaseHolder
 
 WIDE = 500
@@ -25,7 +24,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     status = commands.add_parser(
         "status",
-        help="the state of a search",
         description="Show the state of a search, running or not: its driver, its best trials, what was lost.",
     )
     add_study(status)
@@ -34,6 +32,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the driver, the state, and the command that continues the search."""
+    from hcpr_tune.search.record.results import StoredStudy
+    from hcpr_tune.study import Study
     from hcpr_tune.views.terminal.live_view import view_of
     from hcpr_tune.views.wording import printable
 
@@ -52,12 +52,12 @@ def run(options: argparse.Namespace) -> int:
 
 def state_words(stored: StoredStudy, holder: LeaseHolder | None) -> str:
     """The state of a study in words, with the way on."""
-    folder, study, history = stored
+    _, study, history = stored
     from hcpr_tune.views.next_commands import way_on
     from hcpr_tune.views.status import STATES, state_of
 
     if holder is not None:
         return f"running, led by {holder.words(time.time())}"
     state = state_of(study, history, holder)
-    command = way_on(StoredStudy(folder, study, history), state, typed("hcpr_tune"))
+    command = way_on(stored, state, typed("hcpr_tune"))
     return f"not running ({STATES.get(state, state)}); {command} goes on"

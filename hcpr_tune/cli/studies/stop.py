@@ -9,14 +9,12 @@ from hcpr_tune.cli.arguments import add_study, whole_number
 from hcpr_tune.cli.exit_codes import COMPLETED, NOTHING_COMPLETED
 from hcpr_tune.common.output import say
 from hcpr_tune.errors import InputError
-from hcpr_tune.study import Study
 
 
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
     stop = commands.add_parser(
         "stop",
-        help="stop a running search",
         description="Stop a running search, wherever it runs, as Ctrl-C there would: running epochs are abandoned, "
         "all else is kept.",
     )
@@ -29,6 +27,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Leave the request where the driver looks, and wait for its end."""
     from hcpr_tune.execution.connection.local_ray import end_leftovers
+    from hcpr_tune.study import Study
 
     study = Study.of(options.storage, options.name, "stop ")
     if not study.is_running:

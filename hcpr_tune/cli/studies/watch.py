@@ -8,7 +8,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.cli.arguments import add_storage, whole_number
+from hcpr_tune.cli.arguments import add_named, add_storage, whole_number
+from hcpr_tune.cli.completers import studies
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import say
 
@@ -22,10 +23,9 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     watch = commands.add_parser(
         "watch",
-        help="a live page about studies",
         description="Serve a live page about a study, or all of a storage, running or not. It ends with Ctrl-C.",
     )
-    watch.add_argument("name", metavar="NAME", nargs="?", help="the study to open first (default: a list of all)")
+    add_named(watch, "name", studies, "the study to open first, by name or path (default: a list of all)", nargs="?")
     add_storage(watch)
     watch.add_argument(
         "--host", default="127.0.0.1", metavar="IP", help="where it listens (default: 127.0.0.1, this machine alone)"
@@ -46,9 +46,11 @@ def run(options: argparse.Namespace) -> int:
 
     if options.port > 65535:
         raise InputError(f"--port must be at most 65535, got {options.port}; choose another")
+    from hcpr_tune.search.storage.names import located
     from hcpr_tune.web.server import Server
 
-    server = Server(options.storage, options.name, options.host, options.port)
+    storage, name = (options.storage, None) if options.name is None else located(options.name, options.storage)
+    server = Server(storage, name, options.host, options.port)
     if options.port not in (0, server.port):
         say(f"port {options.port} is in use; the page is at port {server.port}")
     if options.host not in LOOPBACK:

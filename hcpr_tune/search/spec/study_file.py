@@ -1,4 +1,4 @@
-"""Study files: found by name, read from TOML with overrides, checked."""
+"""Study files: read from TOML with overrides, checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from hcpr_tune.common.paths import is_file
 from hcpr_tune.common.settings import (
     dotted_names,
     get_dotted,
@@ -25,32 +24,10 @@ from hcpr_tune.search.spec.dimensions import field_of
 from hcpr_tune.search.spec.points import read_points
 from hcpr_tune.search.spec.settings import EarlyStopping, StudySettings
 from hcpr_tune.search.spec.space import nested, read_space
+from hcpr_tune.search.spec.space_files import find_space as find_space
 from hcpr_tune.search.spec.study import DERIVED, StudySpec, rung_epochs, study_to_plain, study_to_toml
 from hcpr_tune.training.data.registry import FOLDER
 from hcpr_tune.training.recipe import Recipe, Task, is_field, recipe_from_plain
-
-
-def find_space(name: str, option: str = "--space") -> Path:
-    """The file of a space, given as the path of a TOML file or the name of one in search_spaces/.
-
-    Raises `InputError`, which names the `option`.
-    """
-    if name.endswith(".toml") or "/" in name:
-        path = Path(name)
-        if not is_file(path, f"{option} {name}"):
-            raise InputError(f"{option} {name}: there is no such file; give the path of a study's TOML file")
-        return path
-    package = Path(__file__).parents[2]
-    folders = (Path("search_spaces"), package.parent / "search_spaces", package / "search_spaces")
-    known: dict[str, Path] = {}
-    for folder in reversed(folders):
-        known |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
-    if name not in known:
-        raise InputError(
-            f"{option} {show(name)} is unknown; known: {', '.join(sorted(known)) or 'none'},"
-            " or give the path of a TOML file"
-        )
-    return known[name]
 
 
 def read_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), given: str = "") -> StudySpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from hcpr_tune.common import paths
 from hcpr_tune.common.buckets.bucket import Bucket
 from hcpr_tune.common.buckets.location import is_bucket
 from hcpr_tune.common.files import read_text, write_bytes_whole, write_new, write_whole
-from hcpr_tune.common.paths import check_writable, is_dir, is_file, looked_at, reading
+from hcpr_tune.common.paths import check_writable, is_file, looked_at, reading
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.common.settings import show
 from hcpr_tune.errors import InputError
@@ -26,27 +25,33 @@ from hcpr_tune.search.spec.changes import grown_budget, with_free_settings
 from hcpr_tune.search.spec.study import StudySpec, extended, study_to_toml
 from hcpr_tune.search.spec.study_file import at_home, check_reopens, read_study, study_from_plain
 from hcpr_tune.search.storage.lease import read_lease_holder
+from hcpr_tune.search.storage.names import NAME, is_place, located, nothing_there
+from hcpr_tune.search.storage.names import known as known
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-"""Valid names of studies."""
-MOST_NAMED = 20
-"""Most studies listed in a message."""
 COPIES = Path("results")
 """Folder of the local copies of studies in buckets."""
 COPY_OF = ".copy_of"
 """A file in a local copy that names its bucket."""
 
 
-def study_folder(storage: str | Path, name: str) -> StudyFolder:
-    """The folder of a study, which need not exist. Raises `InputError` for an invalid name or storage."""
+def check_name(name: str, where: str = "", hint: str = "choose another --name") -> None:
+    """Raises `InputError` if a study cannot have this name."""
     if not NAME.fullmatch(name):
         raise InputError(
-            f"a study's name must be 1 to 100 letters, digits, dots, dashes or underscores, got {show(name)};"
-            " choose another --name"
+            f"{where}a study's name must be 1 to 100 letters, digits, dots, dashes or underscores, got {show(name)};"
+            f" {hint}"
         )
+
+
+def study_folder(storage: str | Path, name: str, where: str = "") -> StudyFolder:
+    """The folder of a study, which need not exist. Raises `InputError` for an invalid name or storage.
+
+    `where`: the option that gave its path, with its value, where that was not `--storage`.
+    """
+    check_name(name)
     if not is_bucket(str(storage)):
         here = StudyFolder(Path(storage) / name)
-        looked_at(here.study, f"--storage {storage}: {here.root}")
+        looked_at(here.study, where or f"--storage {storage}: {here.root}")
         return here
     folder = StudyFolder(COPIES / name, Bucket(str(storage)).child(name))
     mark = folder.root / COPY_OF
@@ -57,6 +62,22 @@ def study_folder(storage: str | Path, name: str) -> StudyFolder:
             " move it away, or choose another --name"
         )
     return folder
+
+
+def find_study(given: str | Path, storage: str | Path, option: str = "") -> StudyFolder:
+    """The folder of a study that exists, given by its name in `storage` or by its path: a folder, or a bucket's URL.
+
+    `option`: what messages say before it. Raises `InputError`, with the nearest names, if there is no such study.
+    """
+    place, name = located(given, storage)
+    what = f"{option}{show(str(given))}"
+    check_name(name, f"{what}: ", "give the name of a study, or its folder")
+    folder = study_folder(place, name, f"{option}{given}" if is_place(given) else "")
+    if exists(folder):
+        return folder
+    if is_place(given) and not is_bucket(place) and not folder.root.parent.is_dir():
+        raise InputError(f"{what}: there is no study in {folder.address}; give the name of a study, or its folder")
+    raise nothing_there(place, folder.address, name, what)
 
 
 def check_new(storage: str | Path, name: str) -> StudyFolder:
@@ -109,17 +130,19 @@ def create(folder: StudyFolder, study: StudySpec) -> StoredStudy:
 
 
 def reopen(
-    storage: str | Path, name: str, option: str = "--resume ", now: StudySpec | None = None, with_best: bool = False
+    storage: str | Path,
+    name: str | Path,
+    option: str = "--resume ",
+    now: StudySpec | None = None,
+    with_best: bool = False,
 ) -> StoredStudy:
-    """An existing study, with its extensions.
+    """An existing study, given as for `find_study`, with its extensions.
 
     `now` is the study as given today, by default its file in the folder; only its settings that influence no decision
     are used. `with_best`: best/ and verdict/ are downloaded from a bucket too, as for a search that is resumed.
     Raises `InputError` if there is no such study.
     """
-    folder = study_folder(storage, name)
-    if not exists(folder):
-        raise nothing_there(storage, folder, f"{option}{show(name)}")
+    folder = find_study(name, storage, option)
     _fetch(folder, with_best or option.startswith("--"))
     today = now or read_study(folder.study)
     history = History(today.recipe.epochs, today.goal)
@@ -155,37 +178,6 @@ def check_points(stored: StoredStudy) -> None:
                 )
 
 
-def nothing_there(storage: str | Path, folder: StudyFolder, what: str) -> InputError:
-    """The error for a study that does not exist."""
-    names = known(storage)
-    more = f", and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return InputError(
-        f"{what}: there is no study in {folder.address}; known there: {', '.join(names[:MOST_NAMED]) or 'none'}{more}"
-    )
-
-
-def known(storage: str | Path) -> list[str]:
-    """The names of the studies in a storage."""
-    if is_bucket(str(storage)):
-        return sorted({key.split("/")[0] for key in Bucket(str(storage)).keys("") if key.endswith("/study.toml")})
-    folder, where = Path(storage), f"--storage {storage}"
-    if not is_dir(folder, where):
-        if paths.exists(folder, where):
-            raise InputError(f"{where} is not a folder; give the folder that contains the studies")
-        return []
-    with reading(where):
-        names = sorted(path.name for path in folder.iterdir())
-    return [name for name in names if _begun_or_shut(folder / name)]
-
-
-def _begun_or_shut(root: Path) -> bool:
-    """Whether there is a study, or an unreadable folder that may be one: listing it is better than hiding it."""
-    try:
-        return (root / "study.toml").exists()
-    except OSError:
-        return NAME.fullmatch(root.name) is not None
-
-
 def _fetch(folder: StudyFolder, with_best: bool) -> None:
     """Download study file and record from a bucket; the rest of the copy is rebuilt from them."""
     if folder.bucket is None:
@@ -215,6 +207,11 @@ def begun(today: StudySpec, history: History) -> StudySpec:
     # A study begun with a relative path is the same as with its absolute path.
     study = at_home(study)
     return study if study.fingerprint == history.fingerprint else replace(study, begun_as=history.fingerprint)
+
+
+def as_begun(stored: StoredStudy) -> StudySpec:
+    """A study as it was begun, before it was extended."""
+    return begun(read_study(stored.folder.study), stored.history)
 
 
 def budget_of_file(study: StudySpec, history: History, extended_study: StudySpec, where: str) -> dict[str, float]:

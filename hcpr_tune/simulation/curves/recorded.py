@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from hcpr_tune.common.paths import is_file, reading
+from hcpr_tune.common.paths import reading
 from hcpr_tune.common.seeds import derive_seed
 from hcpr_tune.errors import InputError
 from hcpr_tune.search.record.events.fields import accuracies, trained_seconds
@@ -19,7 +19,7 @@ from hcpr_tune.search.spec.dimensions import Params, Space
 from hcpr_tune.search.spec.objectives import OBJECTIVES
 from hcpr_tune.search.spec.points import coordinates, params_of, with_params
 from hcpr_tune.search.spec.study import StudySpec
-from hcpr_tune.search.storage.studies import reopen
+from hcpr_tune.search.storage.studies import COPIES, reopen
 from hcpr_tune.search.suggestion.warm_start import check_same_measure, check_same_training
 from hcpr_tune.simulation.curves.curves import Curve, other_seed
 from hcpr_tune.simulation.curves.resampling import FEWEST, Array, Redrawn, continued, noise_of
@@ -49,18 +49,18 @@ class OldStudy:
     events: Sequence[Event]
 
 
-def read_old(folder: Path, option: str = "--from") -> OldStudy:
-    """Read a study's folder. Raises `InputError` if there is no study, or no trial has reached a rung."""
-    if not all(is_file(folder / name, f"{option} {folder}") for name in ("study.toml", "record.jsonl")):
-        raise InputError(f"{option} {folder}: there is no study; give a folder such as results/NAME")
-    path = folder.absolute()
-    _, study, history = reopen(path.parent, path.name, f"{option} ")
-    with reading(f"{option} {folder}"):
-        # `reopen` has checked them.
-        events = cast(list[Event], read_lines(folder / "record.jsonl").events)
+def read_old(given: str | Path, option: str = "--from", storage: str | Path = COPIES) -> OldStudy:
+    """Read a study, given by its name in `storage` or by its path.
+
+    Raises `InputError` if there is no study, or no trial has reached a rung.
+    """
+    folder, study, history = reopen(storage, given, f"{option} ")
     if not any(trial.rungs for trial in history.trials.values()):
-        raise InputError(f"{option} {folder}: none of its trials has reached a rung; give a study that has")
-    return OldStudy(folder, study, history, events)
+        raise InputError(f"{option} {folder.root}: none of its trials has reached a rung; give a study that has")
+    with reading(f"{option} {folder.root}"):
+        # `reopen` has checked them.
+        events = cast(list[Event], read_lines(folder.record).events)
+    return OldStudy(folder.root, study, history, events)
 
 
 def check_comparable(old: OldStudy, study: StudySpec) -> None:

@@ -5,7 +5,6 @@ A model takes images in [0, 1] and returns logits.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from hcpr_tune.common.nearest import nearest
 from hcpr_tune.common.text import first_line, one_line
 from hcpr_tune.errors import InputError
 from hcpr_tune.training import plugins
@@ -150,7 +150,7 @@ def _from_torchvision(settings: Model, inputs: NetworkInputs) -> nn.Module:
     name = settings.name.removeprefix("torchvision:")
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3) or ["resnet18", "mobilenet_v3_small"]
+        near = nearest(name, known, 3) or ["resnet18", "mobilenet_v3_small"]
         raise InputError(
             f"model.name {settings.name}: torchvision has no such classifier; "
             f"for instance {', '.join('torchvision:' + one for one in near)}"

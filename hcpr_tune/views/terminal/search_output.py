@@ -57,9 +57,17 @@ class TerminalProgress(SearchProgress):
             print_lines(self._console, [verdict_event_words(event)])
 
 
-def progress_of(quiet: bool) -> TerminalProgress:
-    """For a program that calls us: what it sees on its standard output, only notes on the data if `quiet`."""
-    return TerminalProgress(make_console(), quiet)
+def progress_of(quiet: bool | None) -> SearchProgress:
+    """For a program that calls us: what it sees on its standard output, only notes on the data if `quiet`.
+
+    None: a progress bar in a notebook, and `quiet` elsewhere.
+    """
+    console = make_console()
+    if quiet is None and console.is_jupyter:
+        from hcpr_tune.views.notebook import NotebookProgress
+
+        return NotebookProgress()
+    return TerminalProgress(console, quiet is not False)
 
 
 def print_start(console: Console, study: StoredStudy, start: SearchStart, json: bool = False) -> None:
