@@ -19,7 +19,14 @@ from hcpr_tune.common.text import named
 from hcpr_tune.errors import ClusterLost, InputError, Interrupted, MovedOn, StorageError
 from hcpr_tune.execution.connection.host import interruptible
 from hcpr_tune.execution.connection.ray_options import RayOptions
-from hcpr_tune.views.search_progress import SearchProgress
+from hcpr_tune.views.search_progress import (
+    CHECKING,
+    STARTING_RAY,
+    STARTING_VERDICT,
+    Phase,
+    SearchProgress,
+    joining,
+)
 
 if TYPE_CHECKING:
     from hcpr_tune.execution.connection.capacity import Share
@@ -85,6 +92,8 @@ def run_verdict(request: VerdictRequest, ray: RayOptions, trust: Trust, progress
         except MovedOn:
             # The process before this one had not quite ended when its record was read.
             return _Evaluation(request, ray, trust, progress).run(Path(scratch))
+        finally:
+            progress.close()
 
 
 def simulate_verdict(request: VerdictRequest, workers: int | None, trust: Trust) -> VerdictForecast:
@@ -109,6 +118,7 @@ class _Evaluation:
         from hcpr_tune.verdict.run import known_state
 
         request, ray = self._request, self._ray
+        self._progress.phase(CHECKING)
         study = self._study()
         check_methods(request.compare, study.spec)
         external = self._external(study.spec, scratch)
@@ -127,12 +137,14 @@ class _Evaluation:
                 self._progress.message(str(power))
         named = named_in_study(study.spec)
         named |= set() if request.model is None else named_as_model(request.model.architecture)
+        self._progress.phase(STARTING_RAY if ray.address is None else joining(ray.address))
         try:
             with (
                 interruptible(),
                 connected(ray.address, named, ray.dashboard_host, study.name) as cluster,
                 interruptible(),
             ):
+                self._progress.phase(STARTING_VERDICT)
                 share = allot(study.spec.settings.resources, cluster, str(study.folder.study), ray.wait)
                 for method in request.compare:
                     baseline = self._searched_baseline(study, method, share)
@@ -332,6 +344,7 @@ def small_verdict(study: StoredStudy, share: Share, progress: SearchProgress) ->
     names, seeds = " and ".join(one.name for one in plan.candidates), f"{plan.seeds} fresh seed{'s' * (plan.seeds > 1)}"
     how = f"attacked in chunks of {plan.chunk} validation images, at most {plan.seconds:g} seconds"
     progress.message(f"verdict      {names}, {seeds} each, {how}")
+    progress.phase(STARTING_VERDICT)
     history.bytes_read = 0  # this process has written it until now
     plain = _carry_out(study, plan, share, "", progress)
     _write_report(study)
@@ -343,7 +356,10 @@ def _carry_out(study: StoredStudy, plan: Plan, share: Share, again: str, progres
     from hcpr_tune.verdict.progress import Progress
     from hcpr_tune.verdict.run import carry_out
 
-    return carry_out(study, plan, share, again, [Progress(plan, progress.verdict_event)])
+    def waits(words: str) -> None:
+        progress.phase(Phase(words, repeated=True))
+
+    return carry_out(study, plan, share, again, [Progress(plan, progress.verdict_event, waits)])
 
 
 def _write_report(study: StoredStudy) -> str:
