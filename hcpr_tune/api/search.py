@@ -140,7 +140,7 @@ def run_search(
     folder, spec, _ = study
     search = _Search(request, log_to, progress)
     progress.planned(study)
-    progress.phase(STARTING_RAY if ray.address is None else joining(ray.address))
+    progress.phase(ray_phase(ray))
     try:
         # Twice: Ray installs a handler of its own for SIGTERM when it starts.
         with (
@@ -173,6 +173,15 @@ def run_search(
     if search.result.interrupted and not exists(folder):
         raise Interrupted(f"{search.result.interrupted} before the study was begun; nothing was written")
     return search.finished()
+
+
+def ray_phase(ray: RayOptions) -> Phase:
+    """What is waited for until this process is connected to Ray."""
+    from hcpr_tune.execution.connection.cluster import is_connected
+
+    if ray.address is not None:
+        return joining(ray.address)
+    return Phase("connecting to this process's Ray", brief=True) if is_connected() else STARTING_RAY
 
 
 class _Search:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.api.search import check_recipe
+from hcpr_tune.api.search import check_recipe, ray_phase
 from hcpr_tune.api.trust import Trust, begin, named_as_model, named_in_study, trust_space, trust_study
 from hcpr_tune.common.paths import is_file, reading
 from hcpr_tune.common.shell import command, storage_words, typed
@@ -21,11 +21,9 @@ from hcpr_tune.execution.connection.host import interruptible
 from hcpr_tune.execution.connection.ray_options import RayOptions
 from hcpr_tune.views.search_progress import (
     CHECKING,
-    STARTING_RAY,
     STARTING_VERDICT,
     Phase,
     SearchProgress,
-    joining,
 )
 
 if TYPE_CHECKING:
@@ -137,7 +135,7 @@ class _Evaluation:
                 self._progress.message(str(power))
         named = named_in_study(study.spec)
         named |= set() if request.model is None else named_as_model(request.model.architecture)
-        self._progress.phase(STARTING_RAY if ray.address is None else joining(ray.address))
+        self._progress.phase(ray_phase(ray))
         try:
             with (
                 interruptible(),
