@@ -21,6 +21,7 @@ from hcpr_tune.execution.connection.host import interruptible
 from hcpr_tune.execution.connection.ray_options import RayOptions
 from hcpr_tune.views.search_progress import (
     CHECKING,
+    DRAWING,
     STARTING_VERDICT,
     Phase,
     SearchProgress,
@@ -149,6 +150,7 @@ class _Evaluation:
                     others += [] if baseline is None else [baseline]
                 if request.compare:  # hours have passed
                     study = self._study()
+                    self._progress.phase(STARTING_VERDICT)
                 if external is not None:
                     _keep(study, external)
                 plain = _carry_out(study, self._plan(study, others), share, request.command, self._progress)
@@ -157,6 +159,7 @@ class _Evaluation:
             raise Interrupted(f"{reason}; all that was done is kept; go on with: {request.command}") from None
         except (StorageError, ClusterLost) as error:
             raise type(error)(f"{error} ({request.command})") from None
+        self._progress.phase(DRAWING)
         return VerdictResult(study, plain, _write_report(study))
 
     def forecast(self, workers: int | None) -> VerdictForecast:
@@ -345,6 +348,7 @@ def small_verdict(study: StoredStudy, share: Share, progress: SearchProgress) ->
     progress.phase(STARTING_VERDICT)
     history.bytes_read = 0  # this process has written it until now
     plain = _carry_out(study, plan, share, "", progress)
+    progress.phase(DRAWING)
     _write_report(study)
     return plain
 

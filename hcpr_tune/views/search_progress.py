@@ -30,6 +30,8 @@ STARTING_RAY = Phase("starting Ray on this machine", "5 to 20 s")
 STARTING_TRIALS = Phase("starting the first trials: workers import torch and read the data", "10 to 30 s")
 STARTING_VERDICT = Phase("starting the verdict: workers import torch and read the data", "10 to 30 s")
 
+DRAWING = Phase("drawing the report", "2 to 10 s", brief=True)
+
 
 def joining(address: str) -> Phase:
     """For the Ray cluster at `address`."""
