@@ -34,6 +34,7 @@ class Writer:
     """Leads the study as a search does, in this process."""
 
     def __init__(self, folder):
+        self._closed = False
         self._lease = Lease(folder.objects, folder.address)
         self._record = Record(folder.record, reopen(folder.root.parent, "one").history)
 
@@ -42,8 +43,10 @@ class Writer:
             self._record.append(event | {"time": 100.0})
 
     def close(self):
-        self._record.close()
-        self._lease.close()
+        if not self._closed:
+            self._closed = True
+            self._record.close()
+            self._lease.close()
 
 
 @pytest.fixture

@@ -68,9 +68,11 @@ def test_every_kind_of_study_fits_every_terminal(name, width, height):
     study, events = kind(name)
     history = folded(study, events)
     history.losses += ["the checkpoint results/x was damaged\n\x1b[2J" * 4] * 9
-    lines = shown(study, history, width, height).splitlines()
-    assert len(lines) <= max(height - 1, 4)
-    assert all(len(line) <= width and line.isprintable() for line in lines)
+    for cursor in (0, None):
+        view = replace(view_of(study, history), bounded=True, quits="stop", options=BoardOptions(cursor=cursor))
+        lines = printed(view, width, height).splitlines()
+        assert len(lines) <= max(height - 1, 4)
+        assert all(len(line) <= width and line.isprintable() for line in lines)
     if height >= 24:
         assert any("LOSS" in line for line in lines)
         assert any("ALARM" in line for line in lines) == bool(view_of(study, history).study_status["alarms"])

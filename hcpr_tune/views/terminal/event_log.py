@@ -7,10 +7,12 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from rich.console import Console
 
 from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.common.output import Unheard
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.search.record.events.search import EpochEvent, JobEndEvent
 from hcpr_tune.search.record.history import Event, History
@@ -141,10 +143,11 @@ class PlainLines:
         self._console.out(line, highlight=False)
 
     def _tick(self) -> None:
-        while not self._over.wait(1.0):
-            if self._now() - self._printed >= SILENT_SECONDS:
-                line, seconds, taken = self._going
-                self._print(f"{line} elapsed={clock(seconds + self._now() - taken)}")
+        with suppress(Unheard):
+            while not self._over.wait(1.0):
+                if self._now() - self._printed >= SILENT_SECONDS:
+                    line, seconds, taken = self._going
+                    self._print(f"{line} elapsed={clock(seconds + self._now() - taken)}")
 
 
 def epoch_line(study: StudySpec, event: EpochEvent, history: History) -> str:

@@ -6,11 +6,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from hcpr_tune.common.output import Unheard
 from hcpr_tune.views.search_progress import Phase
 from hcpr_tune.views.wording import clock as clock_words
 from hcpr_tune.views.wording import printable
@@ -91,11 +93,12 @@ class Phases:
 
     def _lines(self, over: threading.Event) -> None:
         phase = self._phase
-        if phase is not None and phase.brief and not over.wait(BRIEF_SECONDS):
-            self._print(phase)
-        while not over.wait(AGAIN_SECONDS):
-            if (phase := self._phase) is not None:
-                self._print(phase, self._now() - self._since)
+        with suppress(Unheard):  # the command's own thread finds out too
+            if phase is not None and phase.brief and not over.wait(BRIEF_SECONDS):
+                self._print(phase)
+            while not over.wait(AGAIN_SECONDS):
+                if (phase := self._phase) is not None:
+                    self._print(phase, self._now() - self._since)
 
     def _print(self, phase: Phase, seconds: float = 0.0) -> None:
         self._console.out(phase_words(phase, seconds), highlight=False)
