@@ -43,6 +43,7 @@ $(VENV)/bin/python:
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "$$SIZE"
 	$(INSTALL) .
+	@$(BIN)/python -m compileall -q hcpr_tune
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
