@@ -191,7 +191,7 @@ def board(history: History, alive: bool) -> dict[str, list[Plain]]:
     rows = {}
     for order, trials in orders.items():
         chosen = trials[:MOST_LEADERS]
-        if published is not None and all(trial.number for trial in chosen) and (order != "score" or published.rungs):
+        if published is not None and all(trial.number for trial in chosen):
             chosen.append(published)
         rows[order] = [metrics(trial, alive) | {"target": trial.target} for trial in chosen]
     return rows

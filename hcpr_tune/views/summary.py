@@ -30,10 +30,9 @@ class Gain:
     fresh: bool = False
 
 
-def gain_at(points: float | None, epoch: int, published_epoch: int) -> str:
-    """A gain with the epochs of the two scores, `none` without points."""
-    words = "none" if points is None else f"{points:+.1f} points"
-    words += f" at epoch {epoch} over the published recipe"
+def gain_at(points: float, epoch: int, published_epoch: int) -> str:
+    """A gain with the epochs of the two scores."""
+    words = f"{points:+.1f} points at epoch {epoch} over the published recipe"
     return words if epoch == published_epoch else f"{words} (at epoch {published_epoch})"
 
 

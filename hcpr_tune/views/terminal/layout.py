@@ -159,13 +159,15 @@ def gain_line(study_status: Plain) -> Text:
     if best is None:
         return labelled("gain", "not known: no trial has reached a rung")
     if gain is None:
-        return labelled("gain", "not known: the published recipe, trial 0, has no score")
-    epochs = study_status["gain_at_epoch"], study_status["gain_published_at_epoch"]
-    words = gain_at(gain if best["trial"] else None, *epochs)
-    if not study_status["gain_is_final"]:
-        return labelled(SO_FAR, words)
+        yet = " yet" if study_status["share_done"] is None else ""
+        return labelled("gain", f"not known{yet}: the published recipe, trial 0, has no score")
+    at, published_at = study_status["gain_at_epoch"], study_status["gain_published_at_epoch"]
+    label = "gain" if study_status["gain_is_final"] else SO_FAR
     if best["trial"] == 0:
-        return labelled("gain", words)
+        return labelled(label, f"none: the published recipe, trial 0, is the best, at epoch {at}")
+    words = gain_at(gain, at, published_at)
+    if not study_status["gain_is_final"]:
+        return labelled(label, words)
     how = "on the same fresh seeds" if study_status["gain_is_of_fresh_seeds"] else "optimistic"
     return labelled("gain", f"{words}, {how}", "bold" if len(study_status["objective"]) == 1 else "")
 
