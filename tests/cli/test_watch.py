@@ -10,13 +10,19 @@ from contextlib import closing
 
 import pytest
 
+from hcpr_tune.cli.following import FollowedStudy
+from hcpr_tune.common.buckets.bucket import Bucket
 from hcpr_tune.search.record.record import Record
+from hcpr_tune.search.record.segments import SEGMENTS
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.search.storage.studies import reopen
+from tests.s3 import s3_server
 from tests.screen import Terminal
 from tests.search.histories import job, reached, suggested
 from tests.views.recorded import recorded
 from tests.written import written
+
+__all__ = ["s3_server"]
 
 SECONDS = 60
 """Against hangs."""
@@ -111,3 +117,23 @@ def test_of_a_study_that_is_not_running_it_is_the_status(study, command):
     assert watching.stdout == plain.stdout
     missing = command("status", "two", "--storage", "my results", "--watch")
     assert (missing.returncode, missing.stdout, missing.stderr.count("\n")) == (2, "", 1)
+
+
+def test_in_a_bucket_its_segments_are_followed(s3_server, tmp_path, monkeypatch, small_study):
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    storage = f"s3://{s3_server.new_bucket()}/studies"
+    one = written(tmp_path / "elsewhere", "one", small_study, recorded(small_study, 4))
+    lines, bucket = one.folder.record.read_bytes().splitlines(keepends=True), Bucket(f"{storage}/one")
+    bucket.upload(one.folder.study, "study.toml")
+    half = len(lines) // 2
+    bucket.write(f"{SEGMENTS}/000000.jsonl", b"".join(lines[:half]))
+    followed = FollowedStudy(storage, "one")
+    before = followed.study.history
+    assert (followed.look(), followed.state) == (False, "died")
+    bucket.write(f"{SEGMENTS}/000000.jsonl", b"".join(lines[: half + 2]))
+    bucket.write(f"{SEGMENTS}/000001.jsonl", b"".join(lines[half + 2 :]))
+    assert (followed.look(), followed.state) == (True, "finished")
+    assert followed.study.history is before
+    assert list(before.trials) == [0, 1, 2, 3]

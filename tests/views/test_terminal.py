@@ -56,7 +56,7 @@ def test_the_view_shows_the_leaders_within_the_width(small_study, events, width)
     interval = r"\(57-63\)" if width == 80 else r"\(56\.9 to 63\.0\)"
     assert re.search(rf"^    1  stopped +1 60\.0 % {interval} +1 100\.0 % +5 constant$", text, re.MULTILINE)
     assert re.search(r"^    0\* completed +4 50\.0 % ", text, re.MULTILINE)
-    assert "* the published recipe" in text.splitlines()[-1]
+    assert "* published recipe" in text.splitlines()[-1]
     assert re.search(r"^running      trial 3 +epoch 0 of 1 +starting: imports torch, reads data$", text, re.MULTILINE)
     assert re.search(r"^epoch 1 +2 +1  not known yet \(1 of 5 trials\)$", text, re.MULTILINE)
     assert "ALARM        trial 2 diverged: the loss is not finite" in text

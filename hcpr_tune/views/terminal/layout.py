@@ -145,7 +145,7 @@ def head_lines(study_status: Plain) -> list[Text]:
     """The number of trials in each state, the gain, and the front."""
     count, objectives = study_status["trials"], study_status["objective"]
     words = ", ".join(f"{count[state]} {state}" for state in TRIAL_STATES if count[state] or state == "running")
-    again = f", {count['replicates']} of them recipes trained again" if count["replicates"] else ""
+    again = f", {count['replicates']} trained again" if count["replicates"] else ""
     lines = [Text(f"{count['suggested']} of {count['budget']} trials: {words}{again}"), gain_line(study_status)]
     if len(objectives) > 1:
         front, scored = len(study_status["front"]), study_status["chosen_from"]

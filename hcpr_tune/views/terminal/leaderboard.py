@@ -15,7 +15,7 @@ WIDE = 100
 """Columns of a terminal on which accuracies have their intervals with decimals."""
 PUBLISHED, AGAIN = "*", "+"
 """Marks of the published recipe, and of recipes that are trained again."""
-LEGEND = {PUBLISHED: "the published recipe", AGAIN: "trained again"}
+LEGEND = {PUBLISHED: "published recipe", AGAIN: "trained again"}
 STATE_WIDTH = 11
 """Of `interrupted`."""
 
@@ -133,7 +133,8 @@ def mark(trial: Plain) -> str:
 
 def legend(marks: Collection[str]) -> str:
     """What the marks mean."""
-    return ", ".join(f"{one} {LEGEND[one]}" for one in LEGEND if one in marks)
+    words = [f"{one} {LEGEND[one]}" for one in LEGEND if one in marks]
+    return ", ".join(words).replace(" recipe, ", ", ")
 
 
 def short_interval(accuracy: dict[str, float]) -> str:

@@ -68,4 +68,4 @@ def keys_line(options: BoardOptions, shown: int, dimensions: int, quits: str, le
         words = [f"q {quits}", f"s sort: {options.sort}", f"d dimensions: {shown} of {dimensions}", *words]
     elif shown < dimensions:
         words.append(f"{shown} of {dimensions} dimensions")
-    return Text("   ".join(words), "dim")
+    return Text("  ".join(words), "dim")
