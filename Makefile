@@ -3,7 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
+define SIZE
+installing into $(VENV), once: on Linux about 3 GB to download and 7 GB on disk, most of it PyTorch for NVIDIA GPUs;
+with PyTorch for CPUs alone (macOS, or where pip finds that build) 0.6 GB and 2 GB. pip shows how far it is:
+endef
+export SIZE
 
 LOWEST = $(VENV)-lowest
 # Without what says to the bit what one version does, and what needs the tools of development.
@@ -50,12 +55,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "installing (torch is large: this takes a few minutes, once)"
+	@echo "$$SIZE"
 	$(INSTALL) .
+	@$(BIN)/python -m compileall -q hcpr_tune
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "installing (torch is large: this takes a few minutes, once)"
+	@echo "$$SIZE"
 	$(INSTALL) '.[dev]'
 	@touch $@ $(VENV)/installed
 

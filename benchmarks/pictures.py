@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,8 @@ def terminal(browser: Any, root: Path, folder: Path, path: Path) -> None:
     lines = (root / "record.jsonl").read_bytes().splitlines()
     for line in lines[: 2 * len(lines) // 3]:
         history.apply(unsealed(line))
-    console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True)
-    console.print(view_of(study, history))
+    console = Console(record=True, width=110, height=30, file=io.StringIO(), force_terminal=True)
+    console.print(replace(view_of(study, history), bounded=True, quits="stop"))
     picture = folder / "terminal.html"
     print(console.export_text(clear=False))
     svg = console.export_svg(title="python launch/tune.py --space default")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -361,7 +362,8 @@ def _searched(request: SearchRequest, ray: RayOptions, log_to: Sequence[str], qu
     from hcpr_tune.api.search import check_request, run_search
 
     log_to, progress = [log_to] if isinstance(log_to, str) else list(log_to), progress_of(quiet)
-    check_request(request, ray, log_to, progress)
+    with closing(progress):
+        check_request(request, ray, log_to, progress)
     result = run_search(request, ray, log_to, progress)
     if result.interrupted:
         raise Interrupted(f"{result.interrupted}; everything recorded is kept in {result.study.folder.address}")

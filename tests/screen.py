@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import subprocess
@@ -14,6 +15,11 @@ from pathlib import Path
 import pyte
 
 WIDE = 500
+
+
+def own_terminal() -> None:
+    """In the child: its standard input is the terminal that it is in the foreground of."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class Terminal:
@@ -37,8 +43,20 @@ class Terminal:
             # The programs beside Python are called by their names.
             env=environment | {"TERM": "xterm-256color", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             start_new_session=True,
+            preexec_fn=own_terminal,
         )
         os.close(slave)
+
+    def type(self, keys: str) -> None:
+        """What a person types."""
+        os.write(self._master, keys.encode())
+
+    @property
+    def is_as_usual(self) -> bool:
+        """Whether the terminal echoes what is typed and hands it over line by line, and its cursor is seen."""
+        modes = termios.tcgetattr(self._master)[3]
+        hidden = self._screens[self.columns].cursor.hidden
+        return bool(modes & termios.ECHO) and bool(modes & termios.ICANON) and not hidden
 
     def read(self, seconds: float = 0.2) -> bool:
         """What comes within so many seconds; False at its end."""

@@ -71,6 +71,6 @@ def model_of(folder: StudyFolder, where: str = "") -> Path:
         if all(is_file(model / file, f"{where}: {model}") for file in FILES):
             return model
     raise InputError(
-        f"{where}: {folder.best} holds no model yet; let a trial reach a rung "
-        f"({about('tune --resume', folder)}), or give one by --model DIR"
+        f"{where}: {folder.best} holds no model yet; give one by --model DIR, or let a trial reach a rung: "
+        f"{about('tune --resume', folder)}"
     )

@@ -62,8 +62,7 @@ def told_of(storage: str, name: str, place: ObjectStore, address: str, when: flo
     from hcpr_tune.errors import HcprTuneError
     from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import reopen
-    from hcpr_tune.views.status import counts, done, holder_plain, scored, state_of
-    from hcpr_tune.views.summary import gain_points
+    from hcpr_tune.views.status import counts, done, gain_plain, holder_plain, scored, state_of
 
     try:
         _, study, history = reopen(storage, name, "list ")
@@ -81,7 +80,7 @@ def told_of(storage: str, name: str, place: ObjectStore, address: str, when: flo
         "trials": count,
         "trials_done": done(count),
         "best": scored(history.best_trial),
-        "gain_points": gain_points(history),
+        **gain_plain(history),
         "last_event": last,
         "age_seconds": None if last is None else max(0.0, now - last),
         "reason": "",

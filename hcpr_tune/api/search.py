@@ -13,7 +13,15 @@ from hcpr_tune.common.shell import option, typed
 from hcpr_tune.errors import ClusterLost, InputError, Interrupted, StorageError
 from hcpr_tune.execution.connection.host import interruptible
 from hcpr_tune.execution.connection.ray_options import LOOPBACK, RayOptions
-from hcpr_tune.views.search_progress import SearchProgress, SearchStart
+from hcpr_tune.views.search_progress import (
+    CHECKING,
+    STARTING_RAY,
+    STARTING_TRIALS,
+    Phase,
+    SearchProgress,
+    SearchStart,
+    joining,
+)
 
 if TYPE_CHECKING:
     from hcpr_tune.api.search_request import SearchRequest
@@ -45,6 +53,7 @@ def check_request(request: SearchRequest, ray: RayOptions, log_to: Sequence[str]
     from hcpr_tune.common.settings import located
 
     try:
+        progress.phase(CHECKING)
         check_decisions(request.study.spec)
         if ray.address is None:
             progress.notes(check_recipe(request.study.spec.recipe, request.study.history.class_names))
@@ -132,6 +141,8 @@ def run_search(
     study = request.study
     folder, spec, _ = study
     search = _Search(request, log_to, progress)
+    progress.planned(study)
+    progress.phase(ray_phase(ray))
     try:
         # Twice: Ray installs a handler of its own for SIGTERM when it starts.
         with (
@@ -140,15 +151,19 @@ def run_search(
             connected(ray.address, named_in_study(spec), ray.dashboard_host, study.name) as cluster,
             interruptible(),
         ):
+            progress.phase(Phase("looking for a node with room for a trial", brief=True))
             share = allot(spec.settings.resources, cluster, request.where, ray.wait)
+            progress.phase(Phase("finding out the size of a checkpoint", "5 to 15 s, once for a space", brief=True))
             own_ray = ray.address is None
             progress.started(study, SearchStart(cluster.dashboard_url, cluster.token, own_ray, share.workers, size()))
             if not own_ray:
                 check_storage(folder, share)
             if not own_ray and not study.history.version:
+                progress.phase(Phase("checking the data on a worker", "10 to 30 s", brief=True))
                 progress.notes(check_data(spec, share))
             if not exists(folder):
                 begin(study)
+            progress.phase(STARTING_TRIALS)
             search.run(share)
     except (Interrupted, KeyboardInterrupt) as error:
         search.result.interrupted = str(error) or "interrupted"
@@ -156,10 +171,21 @@ def run_search(
         raise type(error)(f"{error} ({resume_command(study, ray, log_to)})") from None
     except PluginError as error:
         raise PluginError(f"{error} ({resume_command(study, ray, log_to)})", error.details) from None
+    finally:
+        progress.close()
     release(node_folder())
     if search.result.interrupted and not exists(folder):
         raise Interrupted(f"{search.result.interrupted} before the study was begun; nothing was written")
     return search.finished()
+
+
+def ray_phase(ray: RayOptions) -> Phase:
+    """What is waited for until this process is connected to Ray."""
+    from hcpr_tune.execution.connection.cluster import is_connected
+
+    if ray.address is not None:
+        return joining(ray.address)
+    return Phase("connecting to this process's Ray", brief=True) if is_connected() else STARTING_RAY
 
 
 class _Search:
@@ -213,8 +239,13 @@ def resume_command(study: StoredStudy, ray: RayOptions, log_to: Sequence[str] = 
     """The exact command that continues the study, from this folder and on the same cluster."""
     from hcpr_tune.views.next_commands import about
 
+    return about("tune --resume", study.folder, *options_again(study, ray, log_to))
+
+
+def options_again(study: StoredStudy, ray: RayOptions, log_to: Sequence[str] = ()) -> list[str]:
+    """The options that further work on the study needs, beside those that name it."""
     more = [] if ray.address is None else [option("--address", ray.address)]
     more += [option("--wait", ray.wait)] if ray.wait else []
     more += [option("--dashboard-host", ray.dashboard_host)] if ray.dashboard_host != LOOPBACK else []
     more += [option("--log-to", name) for name in log_to]
-    return about("tune --resume", study.folder, *more, *option_again(study))
+    return [*more, *option_again(study)]

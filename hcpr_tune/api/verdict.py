@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcpr_tune.api.search import check_recipe
+from hcpr_tune.api.search import check_recipe, ray_phase
 from hcpr_tune.api.trust import Trust, begin, named_as_model, named_in_study, trust_space, trust_study
 from hcpr_tune.common.paths import is_file, reading
 from hcpr_tune.common.shell import command, storage_words, typed
@@ -19,7 +19,13 @@ from hcpr_tune.common.text import named
 from hcpr_tune.errors import ClusterLost, InputError, Interrupted, MovedOn, StorageError
 from hcpr_tune.execution.connection.host import interruptible
 from hcpr_tune.execution.connection.ray_options import RayOptions
-from hcpr_tune.views.search_progress import SearchProgress
+from hcpr_tune.views.search_progress import (
+    CHECKING,
+    DRAWING,
+    STARTING_VERDICT,
+    Phase,
+    SearchProgress,
+)
 
 if TYPE_CHECKING:
     from hcpr_tune.execution.connection.capacity import Share
@@ -86,6 +92,8 @@ def run_verdict(request: VerdictRequest, ray: RayOptions, trust: Trust, progress
         except MovedOn:
             # The process before this one had not quite ended when its record was read.
             return _Evaluation(request, ray, trust, progress).run(Path(scratch))
+        finally:
+            progress.close()
 
 
 def simulate_verdict(request: VerdictRequest, workers: int | None, trust: Trust) -> VerdictForecast:
@@ -111,6 +119,7 @@ class _Evaluation:
         from hcpr_tune.verdict.run import known_state
 
         request, ray = self._request, self._ray
+        self._progress.phase(CHECKING)
         study = self._study()
         check_methods(request.compare, study.spec)
         external = self._external(study.spec, scratch)
@@ -129,12 +138,14 @@ class _Evaluation:
                 self._progress.message(str(power))
         named = named_in_study(study.spec)
         named |= set() if request.model is None else named_as_model(request.model.architecture)
+        self._progress.phase(ray_phase(ray))
         try:
             with (
                 interruptible(),
                 connected(ray.address, named, ray.dashboard_host, study.name) as cluster,
                 interruptible(),
             ):
+                self._progress.phase(STARTING_VERDICT)
                 share = allot(study.spec.settings.resources, cluster, str(study.folder.study), ray.wait)
                 if ray.address is not None:
                     check_storage(study.folder, share)
@@ -143,6 +154,7 @@ class _Evaluation:
                     others += [] if baseline is None else [baseline]
                 if request.compare:  # hours have passed
                     study = self._study()
+                    self._progress.phase(STARTING_VERDICT)
                 if external is not None:
                     _keep(study, external)
                 plain = _carry_out(study, self._plan(study, others), share, request.command, self._progress)
@@ -151,6 +163,7 @@ class _Evaluation:
             raise Interrupted(f"{reason}; everything done so far is kept; continue with: {request.command}") from None
         except (StorageError, ClusterLost) as error:
             raise type(error)(f"{error} ({request.command})") from None
+        self._progress.phase(DRAWING)
         return VerdictResult(study, plain, _write_report(study))
 
     def forecast(self, workers: int | None) -> VerdictForecast:
@@ -336,8 +349,10 @@ def small_verdict(study: StoredStudy, share: Share, progress: SearchProgress) ->
     names, seeds = " and ".join(one.name for one in plan.candidates), f"{plan.seeds} fresh seed{'s' * (plan.seeds > 1)}"
     how = f"attacked in chunks of {plan.chunk} validation images, at most {plan.seconds:g} seconds"
     progress.message(f"verdict      {names}, {seeds} each, {how}")
+    progress.phase(STARTING_VERDICT)
     history.bytes_read = 0  # this process has written it until now
     plain = _carry_out(study, plan, share, "", progress)
+    progress.phase(DRAWING)
     _write_report(study)
     return plain
 
@@ -347,7 +362,10 @@ def _carry_out(study: StoredStudy, plan: Plan, share: Share, again: str, progres
     from hcpr_tune.verdict.progress import Progress
     from hcpr_tune.verdict.run import carry_out
 
-    return carry_out(study, plan, share, again, [Progress(plan, progress.verdict_event)])
+    def waits(words: str) -> None:
+        progress.phase(Phase(words, repeated=True))
+
+    return carry_out(study, plan, share, again, [Progress(plan, progress.verdict_event, waits)])
 
 
 def _write_report(study: StoredStudy) -> str:

@@ -18,6 +18,7 @@ from hcpr_tune.common.text import clean, first_line
 from hcpr_tune.errors import InputError
 from hcpr_tune.execution.connection.access import is_loopback
 from hcpr_tune.execution.jobs import DASHBOARD, job_client, on_head
+from hcpr_tune.views.search_progress import Phase, SearchProgress, joining
 
 if TYPE_CHECKING:
     from hcpr_tune.api.search_request import SearchRequest
@@ -28,7 +29,7 @@ KEY = "job.json"
 BEGIN_SECONDS = 120.0
 
 
-def detach(options: argparse.Namespace, request: SearchRequest) -> int:
+def detach(options: argparse.Namespace, request: SearchRequest, progress: SearchProgress) -> int:
     """Begin or extend the study, hand it to the cluster, and return once its driver leads it."""
     from hcpr_tune.common.buckets.bucket import is_bucket
     from hcpr_tune.execution.connection.cluster import connected, shipped
@@ -39,6 +40,7 @@ def detach(options: argparse.Namespace, request: SearchRequest) -> int:
     folder, spec, _ = request.study
     own = storage_of_folder(folder)
     storage = own if is_bucket(own) else str(Path(own).absolute())
+    progress.phase(joining(options.address))
     with connected(options.address) as cluster:
         if not cluster.dashboard_url:
             raise InputError(
@@ -54,6 +56,7 @@ def detach(options: argparse.Namespace, request: SearchRequest) -> int:
                 f"--detach: the cluster's head does not see {folder.root.absolute()}, which was just made; choose a "
                 "--storage that is shared with it, or a bucket"
             )
+    progress.phase(Phase("handing the search to the cluster", "10 to 60 s"))
     # What comes first goes into the record now: the job only goes on with it.
     with recording(request.study, 0, request.requests, request.patience):
         pass
@@ -70,10 +73,13 @@ def detach(options: argparse.Namespace, request: SearchRequest) -> int:
     except RuntimeError as error:
         raise InputError(f"the cluster did not take the search: {first_line(error)}; look into its dashboard") from None
     folder.objects.write(KEY, json.dumps({"dashboard": cluster.dashboard_url, "job": job}).encode())
-    if not _has_begun(folder, client, job, BEGIN_SECONDS + options.wait):
+    begun = _has_begun(folder, client, job, BEGIN_SECONDS + options.wait)
+    progress.close()
+    if not begun:
+        say_why_not(folder, client, job)
         return NOTHING_COMPLETED
-    for word, what in (("status", "how it stands"), ("logs", "what it printed"), ("stop", "stops it")):
-        say(f"{word:<13}{study_command(word, name, own)}    {what}")
+    for verb, what in (("status", "its state"), ("logs", "its output"), ("stop", "stop it")):
+        say(f"{what:<13}{study_command(verb, name, own)}")
     return COMPLETED
 
 
@@ -89,7 +95,7 @@ def _command(python: str, storage: str, options: argparse.Namespace, request: Se
 
 
 def _has_begun(folder: StudyFolder, client: Any, job: str, seconds: float) -> bool:
-    """Wait until the job's driver leads the study. If it does not, prints why and returns False."""
+    """Wait until the job's driver leads the study; False if it does not."""
     from hcpr_tune.search.storage.lease import living_lease_holder
 
     until = time.monotonic() + seconds
@@ -98,14 +104,16 @@ def _has_begun(folder: StudyFolder, client: Any, job: str, seconds: float) -> bo
         if status == "SUCCEEDED":  # there was nothing left to do
             return True
         if status in ("FAILED", "STOPPED") or time.monotonic() > until:
-            say(clean(client.get_job_logs(job)))
-            say(
-                f"the cluster's job {job} for {folder.address} is {status} and does not lead the study; see its "
-                "output above"
-            )
             return False
         time.sleep(0.5)
     return True
+
+
+def say_why_not(folder: StudyFolder, client: Any, job: str) -> None:
+    """What a job that does not lead the study has printed."""
+    say(clean(client.get_job_logs(job)))
+    status = client.get_job_status(job)
+    say(f"the cluster's job {job} for {folder.address} is {status} and does not lead the study; see its output above")
 
 
 def submitted(folder: StudyFolder, address: str | None) -> tuple[Any, str] | None:

@@ -18,10 +18,13 @@ def storage_of_folder(folder: StudyFolder) -> str:
     return str(folder.location.parent)
 
 
-def way_on(stored: StoredStudy, state: str, program: str) -> str:
-    """The command that continues a study that is not running; `state` is one of `status.STATES`."""
+def way_on(stored: StoredStudy, state: str, program: str, *more: str) -> str:
+    """The command that continues a study that is not running; `state` is one of `status.STATES`.
+
+    `more`: further options, such as the cluster's address.
+    """
     folder, study, history = stored
-    return about("tune --resume", folder, _more(study, history, state), program=program)
+    return about("tune --resume", folder, _more(study, history, state), *more, program=program)
 
 
 def _more(study: StudySpec, history: History, state: str) -> str:

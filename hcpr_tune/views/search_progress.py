@@ -13,6 +13,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Something that is waited for. `usual`: how long it usually takes, in words.
+
+    `brief`: it is often over at once, and then not worth a line. `repeated`: one of many steps of the same kind.
+    """
+
+    what: str
+    usual: str = ""
+    brief: bool = False
+    repeated: bool = False
+
+
+CHECKING = Phase("checking the data and the model", "a second, or 5 to 15 s where torch must be imported", brief=True)
+STARTING_RAY = Phase("starting Ray on this machine", "5 to 20 s")
+STARTING_TRIALS = Phase("starting the first trials: workers import torch and read the data", "10 to 30 s")
+STARTING_VERDICT = Phase("starting the verdict: workers import torch and read the data", "10 to 30 s")
+
+DRAWING = Phase("drawing the report", "2 to 10 s", brief=True)
+
+
+def joining(address: str) -> Phase:
+    """For the Ray cluster at `address`."""
+    return Phase(f"joining the Ray cluster at {address}", "2 to 10 s")
+
+
+@dataclass(frozen=True)
 class SearchStart:
     """What is known once Ray is there.
 
@@ -33,6 +59,12 @@ class SearchProgress:
     def notes(self, notes: Iterable[str]) -> None:
         """What a user should know of the data."""
 
+    def phase(self, phase: Phase) -> None:
+        """What is waited for from now on, until the next phase or the next thing that is reported."""
+
+    def planned(self, study: StoredStudy) -> None:
+        """The study is known and checked; nothing has been started or written."""
+
     def started(self, study: StoredStudy, start: SearchStart) -> None:
         """Ray is there; the search begins."""
 
@@ -45,3 +77,6 @@ class SearchProgress:
 
     def verdict_event(self, event: dict[str, Any]) -> None:
         """A step of a verdict, see `verdict.progress`."""
+
+    def close(self) -> None:
+        """The search or verdict is over, or could not begin: nothing is waited for any more."""

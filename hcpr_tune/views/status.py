@@ -6,7 +6,6 @@ from typing import Any
 
 from hcpr_tune.common.paths import there
 from hcpr_tune.common.settings import to_plain
-from hcpr_tune.search.record.answer import answer_of
 from hcpr_tune.search.record.history import History, Trial
 from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.metrics import TrialMetrics, rung_accuracies, rungs_plain, trial_metrics
@@ -15,7 +14,7 @@ from hcpr_tune.search.scheduling.asha import hopeless, next_decision, over_budge
 from hcpr_tune.search.scheduling.stoppers import without_own_code
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.storage.lease import LeaseHolder
-from hcpr_tune.views.summary import Alarm, alarms, gain_points, stopped_at
+from hcpr_tune.views.summary import Alarm, alarms, gain_of, stopped_at
 from hcpr_tune.views.verdicts import read_verdict, short
 
 MOST_LEADERS = 10
@@ -85,8 +84,7 @@ def study_status(study: StudySpec, history: History, alive: bool = True) -> Plai
         "chosen_from": history.candidates,
         "best": None if best is None else metrics(best, alive),
         "published": None if published is None else metrics(published, alive),
-        "gain_points": gain_points(history),
-        "gain_is_of_fresh_seeds": answer_of(history) is not None,
+        **gain_plain(history),
         "gain_is_optimistic": OPTIMISTIC,
         "leaders": [{"rank": rank, **metrics(trial, alive)} for rank, trial in leading(ranked)],
         "front": [trial.number for trial in history.best_trials],
@@ -94,6 +92,18 @@ def study_status(study: StudySpec, history: History, alive: bool = True) -> Plai
         "alarms": [alarm_plain(alarm) for alarm in alarms(study, history)],
         "losses": list(history.losses),
         "rank_correlations": rungs_plain(study, history),
+    }
+
+
+def gain_plain(history: History) -> Plain:
+    """The gain over the published recipe with its epochs, None while it is not known (see `summary.Gain`)."""
+    gain = gain_of(history)
+    return {
+        "gain_points": None if gain is None else gain.points,
+        "gain_at_epoch": None if gain is None else gain.epoch,
+        "gain_published_at_epoch": None if gain is None else gain.published_epoch,
+        "gain_is_final": gain is not None and gain.final,
+        "gain_is_of_fresh_seeds": gain is not None and gain.fresh,
     }
 
 
@@ -160,6 +170,33 @@ def leading(ranked: list[Trial]) -> list[tuple[int, Trial]]:
     return [(rank, trial) for rank, trial in enumerate(ranked, 1) if rank <= MOST_LEADERS or trial.number == 0]
 
 
+SORTS = ("score", "newest", "state")
+"""Orders of the board: best score first, latest trial first, running ones first."""
+
+
+def board(history: History, alive: bool) -> dict[str, list[Plain]]:
+    """The first trials in each of `SORTS`, as `metrics` with the `target` of those that run; trial 0 is always there.
+
+    `alive`: whether a search is running.
+    """
+    newest = [history.trials[number] for number in range(len(history.trials) - 1, -1, -1)[:MOST_LEADERS]]
+    running = sorted(history.running, key=lambda trial: trial.number) if alive else []
+    scored_ones = history.ranked()[: MOST_LEADERS + len(running)]
+    orders = {
+        "score": scored_ones,
+        "newest": newest,
+        "state": [*running, *(trial for trial in scored_ones if not (alive and trial.job is not None))],
+    }
+    published = history.trials.get(0)
+    rows = {}
+    for order, trials in orders.items():
+        chosen = trials[:MOST_LEADERS]
+        if published is not None and all(trial.number for trial in chosen):
+            chosen.append(published)
+        rows[order] = [metrics(trial, alive) | {"target": trial.target} for trial in chosen]
+    return rows
+
+
 def scored(trial: Trial | None) -> Plain | None:
     """The score of a trial: its number, epoch and accuracies."""
     accuracies = None if trial is None else rung_accuracies(trial)
@@ -193,15 +230,22 @@ def expected_epochs(study: StudySpec) -> int:
     return usual_epochs(study.asha_config, study.calibration)
 
 
+def epochs_to_begin(study: StudySpec, history: History) -> int:
+    """The fewest epochs of what has not begun: each new trial trains to the first rung, a replicate to the last."""
+    again = len(history.replicates)
+    trials = max(0, study.settings.budget.trials - (len(history.trials) - again))
+    return trials * study.rungs[0] + max(0, study.asha_config.replicates - again) * study.rungs[-1]
+
+
 def seconds_left(study: StudySpec, history: History) -> float | None:
     """An estimate: the usual number of epochs minus those done, at their pace, within the time budget."""
     trained = sum(len(trial.epochs) for trial in history.trials.values())
     if not trained:
         return None
-    running = sum(trial.target - trial.last_epoch for trial in history.running)
-    whole = study.settings.budget.trials + study.asha_config.replicates
-    to_begin = whole - len(history.trials)
-    epochs = max(running, expected_epochs(study) - trained) if to_begin > 0 else running
+    epochs = sum(trial.target - trial.last_epoch for trial in history.running)
+    least = epochs + epochs_to_begin(study, history)
+    if least > epochs:
+        epochs = max(least, expected_epochs(study) - trained)
     worker_seconds = sum(trial.seconds for trial in history.trials.values()) / trained * epochs
     asha_config, workers = study.asha_config, max(1, history.workers)
     in_budget = min(

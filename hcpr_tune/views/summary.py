@@ -15,19 +15,46 @@ from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.wording import number, percent
 
 
-def gain_points(history: History) -> float | None:
-    """Gain of the best trial over the published recipe, in points of robust accuracy on validation.
+@dataclass(frozen=True)
+class Gain:
+    """The gain of the best trial over the published recipe, in points of robust accuracy on validation.
 
-    On the same fresh seeds once the search has chosen, before that between their scores in the search. None while one
-    of them has no score.
+    `epoch`, `published_epoch`: those of the two scores. `final`: both recipes were trained to the last rung, so that
+    this is an answer. `fresh`: on fresh seeds, the same for both.
+    """
+
+    points: float
+    epoch: int
+    published_epoch: int
+    final: bool
+    fresh: bool = False
+
+
+def gain_at(points: float, epoch: int, published_epoch: int) -> str:
+    """A gain with the epochs of the two scores."""
+    words = f"{points:+.1f} points at epoch {epoch} over the published recipe"
+    return words if epoch == published_epoch else f"{words} (at epoch {published_epoch})"
+
+
+def gain_of(history: History) -> Gain | None:
+    """On the same fresh seeds once the search has chosen, before that between their scores in the search.
+
+    None while one of them has no score.
     """
     found = answer_of(history)
     if found is not None and found.gain is not None:
-        return found.gain
+        return Gain(found.gain, history.last_epoch, history.last_epoch, final=True, fresh=True)
     best, published = history.best_trial, history.trials.get(0)
     if best is None or published is None or best.score is None or published.score is None:
         return None
-    return 100 * (best.score - published.score)
+    final = min(best.last_rung, published.last_rung) >= history.last_epoch
+    return Gain(100 * (best.score - published.score), best.best_rung, published.best_rung, final)
+
+
+def gain_points(history: History) -> float | None:
+    """The points alone."""
+    gain = gain_of(history)
+    return None if gain is None else gain.points
 
 
 def answer_words(history: History) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 from hcpr_tune.api.listing import listed, told
 from hcpr_tune.common.buckets.location import is_bucket
 from hcpr_tune.errors import HcprTuneError
+from hcpr_tune.search.storage.names import known
 from hcpr_tune.search.storage.notes import KEY as NOTES
 from hcpr_tune.search.storage.notes import read_notes
 from hcpr_tune.search.storage.object_store import FolderObjectStore
-from hcpr_tune.search.storage.names import known
 from hcpr_tune.web.watched import Studies, modified
 
 BUCKET_SECONDS = 30.0

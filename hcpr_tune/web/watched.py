@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from hcpr_tune.common.buckets.location import is_bucket
 from hcpr_tune.common.shell import typed
-from hcpr_tune.errors import HcprTuneError, InputError
+from hcpr_tune.errors import HcprTuneError
+from hcpr_tune.search.record.follow import Follower, Rewritten
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.record import read_on
 from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.search.storage import notes
 from hcpr_tune.search.storage.lease import LeaseHolder, read_lease_holder
@@ -47,6 +47,7 @@ class WatchedStudy:
 
     def _open(self) -> None:
         self._stored = reopen(self.storage, self.name, "watch ", with_best=self._in_bucket)
+        self._follower = Follower(self._stored)
         self._bytes = self._stored.folder.record_bytes() if self._in_bucket else 0
         self._looked = time.monotonic()
 
@@ -82,11 +83,11 @@ class WatchedStudy:
             self._open()  # it is begun now, or not yet
             return
         try:
-            events = read_on(folder.record, history)
-        except InputError:
-            self._open()  # the file was replaced: read all of it
+            events = list(self._follower.news())
+        except Rewritten:
+            self._open()  # the file was replaced, or the study extended: read all of it
             return
-        if any(event["event"] in ("begin", "extend") for event in events):
+        if any(event["event"] == "begin" for event in events):
             self._open()  # what is searched may have changed
 
     @property

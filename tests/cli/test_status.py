@@ -31,8 +31,9 @@ def test_every_kind_of_study_is_shown_and_is_json(name, tmp_path, capsys):
     assert cli.main(["status", "one", "--storage", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"study        {tmp_path}/one"
-    assert re.match(r"state        not running \([a-z ]+\); \S*hcpr_tune tune --resume one --storage \S+", lines[1])
-    assert any(line.startswith("gain         ") for line in lines)
+    assert re.fullmatch(r"state        not running \([a-z ]+\)", lines[1])
+    assert re.match(rf"go on        \S*hcpr_tune tune --resume one --storage {re.escape(str(tmp_path))}( |$)", lines[2])
+    assert any(line.startswith(("gain         ", "gain so far  ")) for line in lines)
     assert cli.main(["status", "one", "--storage", str(tmp_path), "--json"]) == 0
     plain = json.loads(capsys.readouterr().out)
     assert plain["study"] == f"{tmp_path}/one"
@@ -52,10 +53,11 @@ def test_no_line_is_folded_or_broken_by_the_terminal(columns, tmp_path):
     assert lines[1] == "400 of 500 trials: 0 running, 18 completed, 282 stopped, 64 interrupted, 17" + (
         " diverged, 19 failed" if columns == 200 else ""
     )
-    leaders = [line for line in lines if re.match(r" {1,2}\d+ +\d+ +\d+  \d\d\.\d % \(", line)]
-    assert [int(line[:3]) for line in leaders] == [*range(1, 11), 15]
-    assert [float(line[17:21]) for line in leaders] == sorted((float(line[17:21]) for line in leaders), reverse=True)
-    assert ("constant" in "\n".join(leaders)) == (columns == 200)
+    leaders = [found for line in lines if (found := re.match(r" +(\d+)([ *]) [a-z]+ +\d+ (\d\d\.\d) % \(", line))]
+    assert len(leaders) == 11
+    assert [float(one[3]) for one in leaders] == sorted((float(one[3]) for one in leaders), reverse=True)
+    assert [(one[1], one[2]) for one in leaders][-1] == ("0", "*")
+    assert ("constant" in "\n".join(one.string for one in leaders)) == (columns == 200)
 
 
 @pytest.mark.parametrize("columns", [80, 200])

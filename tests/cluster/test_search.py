@@ -69,9 +69,12 @@ def record_of(folder: Path, name: str):
 def test_it_says_where_to_look_first_and_the_answer_last(finished):
     _, done = finished
     lines = done.stdout.splitlines()
-    assert lines[3].startswith("disk         at most ")
-    assert lines[4].startswith("dashboard    http://127.0.0.1:")
-    assert re.fullmatch(r"tensorboard  (\S*/)?tensorboard --logdir results/one", lines[5])
+    assert [line.split()[0] for line in lines[:3]] == ["study", "task", "budget"]
+    assert re.fullmatch(r"tensorboard  (\S*/)?tensorboard --logdir results/one", lines[3])
+    assert lines[4] == "starting Ray on this machine ... (usually 5 to 20 s)"
+    places = [line.partition(" ")[0] for line in lines]
+    assert places.index("workers") < places.index("disk") < places.index("dashboard") < places.index("token")
+    assert lines[places.index("token")].endswith("ray get-auth-token")
     assert sum(line.startswith("trial=") for line in lines) >= 6
     assert any(line.startswith("best ") for line in lines)
     assert any(line.startswith("published ") for line in lines)

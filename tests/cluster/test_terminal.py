@@ -18,9 +18,11 @@ pytestmark = pytest.mark.cluster
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), pytest.param(200, 50, marks=pytest.mark.long)])
 def test_a_search_on_a_terminal(columns, rows, tmp_path):
+    """It is stopped by a key, and goes on by the command that it then prints."""
     in_folder(tmp_path, SLOW_SPACE)
     command = [sys.executable, str(ROOT / "launch" / "tune.py"), "--space", "small.toml", "--name", "seen"]
-    terminal = Terminal([*command, "--trials", "6"], tmp_path, columns, rows)
+    go_on = stopped_by_a_key([*command, "--trials", "6", "--dashboard-host", "none"], tmp_path, columns, rows)
+    terminal = Terminal(["sh", "-c", go_on], tmp_path, columns, rows)
     frames: list[list[str]] = []
     try:
         while terminal.read(1.0):
@@ -29,14 +31,38 @@ def test_a_search_on_a_terminal(columns, rows, tmp_path):
             frames.append(terminal.view())
         assert terminal.process.wait(60) == 0, terminal.lines()
         end = terminal.lines()
+        assert terminal.is_as_usual
     finally:
         terminal.close()
     text = "\n".join(max(frames, key=len))
     assert re.search(r"elapsed \d:\d\d, about \d:\d\d left", text)
     assert re.search(r"^\d of 6 trials: \d running", text, re.MULTILINE)
-    assert re.search(r"^    trial epoch  robust accuracy          clean   scale +shape$", text, re.MULTILINE)
+    assert re.search(
+        r"^ +hcpr\. +pace\.\ntrial  state +epoch robust accuracy +at +clean +scale +shape$", text, re.MULTILINE
+    )
+    assert re.search(r"^    0\* [a-z]+ ", text, re.MULTILINE)
     assert any(re.search(r"^running +trial \d +epoch \d of \d +[\d.]+:\d+$", line) for one in frames for line in one)
     check_the_answer(end, history_in(tmp_path, "seen"))
+
+
+def stopped_by_a_key(command, folder, columns, rows):
+    """Says at once what it does, and what it waits for; returns the command to go on with after `q`."""
+    terminal = Terminal(command, folder, columns, rows)
+    try:
+        assert terminal.until(lambda lines: any("starting Ray on this machine ..." in line for line in lines), 120)
+        assert "budget       6 trials, rungs at epochs 1, 2, 4" in terminal.lines()
+        assert terminal.until(lambda lines: any("starting the first trials" in line for line in lines), 120)
+        assert terminal.until(lambda lines: any(re.search(r"epoch [1-9] of ", line) for line in lines), 120)
+        assert not terminal.is_as_usual
+        terminal.type("s")
+        assert terminal.until(lambda lines: any("s sort: newest" in line for line in lines), 120)
+        terminal.type("q")
+        assert terminal.end(120) == 130
+        assert terminal.is_as_usual
+        (line,) = (line for line in terminal.lines(wide=True) if line.startswith("hcpr_tune: interrupted; "))
+        return line.partition("go on with: ")[2]
+    finally:
+        terminal.close()
 
 
 def check_the_answer(end, history):

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import argparse
 import html
+import io
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from hcpr_tune.api.search import resume_command
+from hcpr_tune.api.search import options_again, resume_command
 from hcpr_tune.cli import main as cli
 from hcpr_tune.cli.options import ray_of
 from hcpr_tune.common.buckets.location import Location
 from hcpr_tune.common.shell import command, option, same_again, study_command, typed
+from hcpr_tune.execution.connection.ray_options import RayOptions
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StoredStudy, StudyFolder
+from hcpr_tune.search.spec.settings import Budget
 from hcpr_tune.search.storage.studies import reopen
 from hcpr_tune.views.next_commands import about
 from hcpr_tune.views.report.report import ReportContext, report_html
+from hcpr_tune.views.terminal.search_output import print_plan, print_result, print_verdict
 from tests.views.recorded import recorded
 from tests.written import written
 
@@ -110,6 +116,15 @@ def check_commands(text: str) -> None:
         assert html.unescape(rest).startswith(" --storage 'my results'"), rest
 
 
+def check_whole(text: str) -> None:
+    """Every command ends its line, and is one that can be given so; it is in quotes where it has to be."""
+    check_commands(text)
+    for line in text.splitlines():
+        for begin in (found.start() for found in re.finditer(r"(?<!\S)\S*hcpr_tune [a-z]", line)):
+            read = parsed(line[begin:])
+            assert getattr(read, "storage", STORAGE) == STORAGE
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch, small_study):
     monkeypatch.chdir(tmp_path)
@@ -132,7 +147,7 @@ def test_what_a_command_advises_is_complete(words, elsewhere, capsys):
     out, err = capsys.readouterr()
     if "trial 3 has ended" in err:
         return
-    check_commands(out + err)
+    check_whole((out + err).replace("hcpr_tune: error: ", ""))
 
 
 def test_what_is_written_is_quoted(elsewhere, capsys):
@@ -140,6 +155,23 @@ def test_what_is_written_is_quoted(elsewhere, capsys):
     assert cli.main(["transfer", "one", "--storage", STORAGE, "--to", to, "--out", "a new one.toml"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert parsed(line.partition("then: ")[2]).space == "a new one.toml"
+
+
+def test_what_a_search_says_is_complete_and_not_folded(elsewhere):
+    """On a narrow terminal too, with the cluster that it ran on."""
+    said = io.StringIO()
+    console = Console(file=said, width=40, force_terminal=True, color_system=None)
+    study = reopen(STORAGE, "one")
+    more = options_again(study, RayOptions("h:1", 9, "none"))
+    spent = replace(study.spec, settings=replace(study.spec.settings, budget=Budget(hours=1e-9)))
+    print_plan(console, study)
+    print_result(console, study._replace(spec=spent), about("report", study.folder), more)
+    print_verdict(console, study, None, "no time", more)
+    check_whole(said.getvalue())
+    lines = said.getvalue().splitlines()
+    for verb in ("verdict one", "tune --resume one"):
+        (line,) = (line for line in lines if f"hcpr_tune {verb}" in line)
+        assert line.endswith(" --address h:1 --wait 9 --dashboard-host none")
 
 
 def test_a_report_and_a_status_are_complete(elsewhere):
@@ -154,5 +186,5 @@ def test_the_holder_s_refusal_is_complete():
     from hcpr_tune.search.storage.lease import LeaseHolder, refusal
 
     holder = LeaseHolder("host", 1, "m", "began", "t", 0.0)
-    check_commands(str(refusal(f"{STORAGE}/one", holder)))
-    check_commands(str(refusal(f"--resume one: {STORAGE}/one", holder, f"{STORAGE}/one")))
+    check_whole(str(refusal(f"{STORAGE}/one", holder)))
+    check_whole(str(refusal(f"--resume one: {STORAGE}/one", holder, f"{STORAGE}/one")))

@@ -5,14 +5,23 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 
 import pytest
 from rich.console import Console
 
 from hcpr_tune.search.record.results import StoredStudy, StudyFolder
 from hcpr_tune.search.spec.points import params_of
-from hcpr_tune.views.terminal.event_log import JsonLines, PlainLines, result_news, start_news
-from tests.search.histories import history_of, lost, reached, suggested
+from hcpr_tune.views.terminal.event_log import (
+    EPOCH_SECONDS,
+    SILENT_SECONDS,
+    JsonLines,
+    PlainLines,
+    result_news,
+    start_news,
+    waiting_line,
+)
+from tests.search.histories import epoch, history_of, job, lost, reached, suggested
 from tests.views.kinds import KINDS, kind
 from tests.written import folded, written
 
@@ -49,10 +58,54 @@ def test_plain_lines_are_greppable(small_study, events):
         r"best=0\.5000@trial0 ",
         lines[2],
     )
-    assert "best=0.6000@trial1 gain=+10.0 trials=2/4" in lines[3]
+    assert "best=0.6000@trial1 gain=+10.0@epoch1 trials=2/4" in lines[3]
     assert 'trial=2 epoch=0 status=diverged reason="the loss is not finite"' in lines[4]
     assert "trials=3/4" in lines[4]
     assert lines[5] == 'alarm="trial 2 diverged: the loss is not finite"'
+
+
+def test_epochs_are_told_before_the_first_rung_and_after_a_silence(small_study):
+    seconds, console = [0.0], Console(file=io.StringIO(), width=80, soft_wrap=True)
+    history = history_of(suggested(0), job(0, 0, 4), suggested(1), job(1, 0, 4), last_epoch=4)
+    lines = PlainLines(small_study, console, history, now=lambda: seconds[0])
+
+    def said(event, later=0.0):
+        seconds[0] += later
+        before = len(console.file.getvalue())
+        history.apply(event)
+        lines.on_event(event, history)
+        return console.file.getvalue()[before:].splitlines()
+
+    try:
+        assert said(epoch(0, 1))[0].startswith(
+            "trial=0 epoch=1/4 status=running trials=2/4 running=2 elapsed=0:00 left="
+        )
+        assert said(epoch(0, 2, 300)) == []
+        assert said(epoch(1, 1)) == []
+        assert len(said(epoch(1, 2), later=EPOCH_SECONDS)) == 1
+        assert said(epoch(1, 3), later=EPOCH_SECONDS / 2) == []
+    finally:
+        lines.close()
+
+
+def test_what_goes_on_is_told_where_nothing_is_reported(small_study):
+    """Before the first epoch what is waited for, later what runs."""
+    assert waiting_line(history_of(suggested(0), job(0, 0, 4))) == (
+        'running=1 waiting="starting the first trials: workers import torch and read the data (usually 10 to 30 s)"'
+    )
+    history = history_of(suggested(0), job(0, 0, 4), epoch(0, 1), suggested(1), job(1, 0, 4))
+    assert waiting_line(history) == "running=2 trial=1 epoch=0/4"
+    seconds, said, heard = [0.0], io.StringIO(), threading.Event()
+
+    def now():
+        seconds[0] += SILENT_SECONDS  # each look at the clock is after a long silence
+        return seconds[0]
+
+    said.flush = heard.set
+    lines = PlainLines(small_study, Console(file=said, width=80, soft_wrap=True), history, now)
+    assert heard.wait(60)
+    lines.close()
+    assert re.match(r"running=2 trial=1 epoch=0/4 elapsed=\d+:\d\d\n", said.getvalue())
 
 
 def test_nothing_in_a_line_steers_a_terminal_or_becomes_a_picture(small_study):

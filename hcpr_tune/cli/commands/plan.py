@@ -162,7 +162,7 @@ def replayed(options: argparse.Namespace) -> int:
 
     others = (options.studies, options.curves, options.vary, options.set, options.write, options.workers, options.space)
     if any(others):
-        raise InputError("--replay DIR takes no other option except --json: the record says everything else")        raise InputError("--replay DIR takes no other option except --json: the record says everything else")
+        raise InputError("--replay DIR takes no other option except --json: the record says everything else")
     result = replay_search(options.replay, trust_of(options), options.storage)
     if options.json:
         make_console().out(json.dumps(result.to_plain()), highlight=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.api.search_request import (
@@ -113,11 +113,12 @@ def act(options: argparse.Namespace) -> int:
     if options.dry_run:
         return dry_run(options, request)
     progress = TerminalProgress(make_console(), options.quiet, options.json)
-    check_request(request, ray_of(options), () if options.detach else options.log_to, progress)
-    if options.detach:
-        from hcpr_tune.cli.detach import detach
+    with closing(progress):
+        check_request(request, ray_of(options), () if options.detach else options.log_to, progress)
+        if options.detach:
+            from hcpr_tune.cli.detach import detach
 
-        return detach(options, request)
+            return detach(options, request, progress)
     return search(options, request)
 
 
@@ -218,6 +219,7 @@ def search(options: argparse.Namespace, request: SearchRequest) -> int:
 
 def show(options: argparse.Namespace, result: SearchResult) -> int:
     """Print the answer; returns the exit code of a search that was not interrupted."""
+    from hcpr_tune.api.search import options_again
     from hcpr_tune.views.terminal.search_output import print_json_result, print_result, print_verdict
 
     console, study = make_console(), result.study
@@ -227,7 +229,8 @@ def show(options: argparse.Namespace, result: SearchResult) -> int:
         print_json_result(console, study, INTERRUPTED if interrupted else code, interrupted)
         return code
     if study.history.trials:
-        print_result(console, study, result.report)
-        print_verdict(console, study, result.verdict, result.no_verdict)
+        more = options_again(study, ray_of(options))
+        print_result(console, study, result.report, more)
+        print_verdict(console, study, result.verdict, result.no_verdict, more)
     print_lines(console, result.troubles)
     return code

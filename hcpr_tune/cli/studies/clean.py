@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if holder is not None:
         raise InputError(
             f"clean {options.name}: {folder.address} is being searched by {holder.words(time.time())}; stop it "
-            f"first, by {about('stop', folder)}"
+            f"first: {about('stop', folder)}"
         )
     best = best_checkpoints(study, history) if options.keep_best else set()
     kept = {(training_name(history.trials[number], rung, study.restarted), rung) for number, rung in best}
@@ -50,6 +50,6 @@ def run(options: argparse.Namespace) -> int:
     say(
         f"{words} {sum(size for _, (*_, size) in going) / 1e6:.1f} MB, {len(going)} checkpoints of {folder.address}; "
         "results, best model and verdict stay,"
-        f" and trials that {about('tune --resume', folder)} promotes are trained anew"
+        f" and promoted trials are trained anew by: {about('tune --resume', folder)}"
     )
     return COMPLETED

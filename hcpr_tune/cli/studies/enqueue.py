@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     when = (
         "its search takes it up with the next free worker"
         if study.is_running
-        else f"{about('tune --resume', study.folder)} takes it up"
+        else f"it is taken up by: {about('tune --resume', study.folder)}"
     )
     say(f"asked {study.folder.address} for a trial; {when}")
     return COMPLETED

@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"--model {options.model} goes with --onnx alone, not with {other}; drop one of them")
     if options.name is None and options.model is None:
         raise InputError(
-            f"export needs the NAME of a study (see {command('list', *storage_words(options.storage))}), or --onnx "
-            "FILE --model DIR"
+            "export needs the NAME of a study, or --onnx FILE --model DIR; the studies are listed by: "
+            f"{command('list', *storage_words(options.storage))}"
         )
     return _write_onnx(options) if options.onnx else _write_optuna(options)
 

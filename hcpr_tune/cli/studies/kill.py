@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     when = (
         "a running epoch is finished first"
         if study.is_running
-        else f"{about('tune --resume', study.folder)} takes it up"
+        else f"it is taken up by: {about('tune --resume', study.folder)}"
     )
     say(f"asked {study.folder.address} to end trial {options.trial}; {when}")
     return COMPLETED

@@ -75,7 +75,7 @@ def connected(
         joins = address is not None and address != LOCAL
         settings = RAY_SETTINGS | (OF_A_GUEST if joins else {})
         stack.enter_context(borrowed({name: os.environ.get(name, value) for name, value in settings.items()}))
-        if _is_connected():
+        if is_connected():
             yield _already_connected(address)
             return
         stack.enter_context(own_mode())
@@ -92,7 +92,7 @@ def connected(
         yield Cluster(_url(context), living_nodes(), token)
 
 
-def _is_connected() -> bool:
+def is_connected() -> bool:
     """Whether the calling program has connected this process to Ray already."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())

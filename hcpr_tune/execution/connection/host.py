@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from hcpr_tune.common.keyboard import give_back
+
 LOGGERS = ("ray", "ray.tune", "ray.data", "ray.rllib", "ray.serve", "ray.train")
 """The loggers whose level Ray or we change."""
 
@@ -54,6 +56,7 @@ def interruptible() -> Iterator[None]:
         for name in before:
             # A terminal that is closed says so twice, by the shell and by the system: that is no second wish.
             signal.signal(name, signal.SIG_IGN if name == signal.SIGHUP else signal.SIG_DFL)
+        give_back()  # now: a second signal would leave no time for it
         raise KeyboardInterrupt
 
     names = [signal.SIGTERM, signal.SIGINT]

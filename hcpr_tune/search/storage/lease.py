@@ -121,9 +121,9 @@ def refusal(name: str, holder: LeaseHolder, address: str = "") -> InputError:
     """The error for a second driver of a study. `address`: that of the study, if it differs from `name`."""
     study = Location.parse(address or name)
     return InputError(
-        f"{name} is being searched by {holder.words(time.time())}; wait for it to finish, stop it by"
-        f" {study_command('stop', study.name, study.parent)}, or, if its machine is down, try again"
-        f" {STALE_SECONDS:.0f} seconds after it was last heard of"
+        f"{name} is being searched by {holder.words(time.time())}; wait for it to finish, or, if its machine is down,"
+        f" try again {STALE_SECONDS:.0f} seconds after it was last heard of, or stop it:"
+        f" {study_command('stop', study.name, study.parent)}"
     )
 
 

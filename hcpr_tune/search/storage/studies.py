@@ -143,7 +143,7 @@ def reopen(
     Raises `InputError` if there is no such study.
     """
     folder = find_study(name, storage, option)
-    _fetch(folder, with_best or option.startswith("--"))
+    fetch(folder, with_best or option.startswith("--"))
     today = now or read_study(folder.study)
     history = History(today.recipe.epochs, today.goal)
     where = f"{option}{name}: {folder.record}"
@@ -178,7 +178,7 @@ def check_points(stored: StoredStudy) -> None:
                 )
 
 
-def _fetch(folder: StudyFolder, with_best: bool) -> None:
+def fetch(folder: StudyFolder, with_best: bool = False) -> None:
     """Download study file and record from a bucket; the rest of the copy is rebuilt from them."""
     if folder.bucket is None:
         return

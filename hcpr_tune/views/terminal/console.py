@@ -12,8 +12,8 @@ from hcpr_tune.common.output import Current, stream
 if TYPE_CHECKING:
     from rich.console import Console
 
-COPIED = ("tensorboard ", "train again ", "full verdict ", "report ", "written ")
-"""Prefixes of the lines that contain a command."""
+COPIED = ("tensorboard ", "report ", "verdict   ", "written ", "token ")
+"""Prefixes of lines with a command or a path to copy."""
 
 NARROWEST, USUAL_WIDTH = 20, 80
 """Columns."""
@@ -47,10 +47,12 @@ def print_lines(console: Console, lines: Iterable[str]) -> None:
     """Print the lines folded between words; a line with a command is left to the terminal, so that it can be copied."""
     from rich.text import Text
 
+    from hcpr_tune.common.shell import typed
     from hcpr_tune.views.wording import printable
 
+    ours = f"{typed()} "
     for line in lines:
-        if line.startswith(COPIED):
+        if line.startswith(COPIED) or ours in line:
             console.out(printable(line), highlight=False)
         else:
             console.print(Text(printable(line)))

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 from rich.console import Console
 
 from hcpr_tune.common.intervals import Proportion
+from hcpr_tune.common.output import Unheard
 from hcpr_tune.common.settings import to_plain
 from hcpr_tune.search.record.events.search import EpochEvent, JobEndEvent
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.metrics import ACCURACIES
 from hcpr_tune.search.record.results import StoredStudy, most_checkpoints
 from hcpr_tune.search.spec.study import StudySpec
-from hcpr_tune.views.status import Plain, alarm_plain, answer, counts, running_plain, scored, seconds_left, state_of
-from hcpr_tune.views.summary import Alarm, alarms, gain_points
+from hcpr_tune.views.search_progress import STARTING_TRIALS
+from hcpr_tune.views.status import (
+    Plain,
+    alarm_plain,
+    answer,
+    counts,
+    gain_plain,
+    running_plain,
+    scored,
+    seconds_left,
+    state_of,
+)
+from hcpr_tune.views.summary import Alarm, alarms
 from hcpr_tune.views.wording import clock, printable
 
+EPOCH_SECONDS, SILENT_SECONDS = 10.0, 20.0
+"""Once a rung is reached, an epoch is worth a line after so long a silence; without an event, what runs is told."""
 NUMBER = re.compile(r"[-+.\w]*\d[-+.\w]*|nan|inf")
 
 
@@ -52,7 +69,7 @@ class EventLog:
             "worker": running_plain(trial)["worker"],
             **(at_rung(trial.at_rung(trial.last_rung)) if reached else {}),
             "best": scored(history.best_trial),
-            "gain_points": gain_points(history),
+            **gain_plain(history),
             "trials": counts(study, history),
             "seconds": history.seconds,
             "seconds_left": seconds_left(study, history),
@@ -87,17 +104,70 @@ def at_rung(epoch: EpochEvent) -> Plain:
 
 
 class PlainLines:
-    """A listener that prints a line of `key=value` for each piece of news."""
+    """A listener that prints a line of `key=value` for each piece of news, for the epochs before the first rung, and
+    for what goes on where there was nothing to print for a while.
+    """
 
-    def __init__(self, study: StudySpec, console: Console, history: History | None = None) -> None:
-        self._news, self._console = EventLog(study, history or History(study.recipe.epochs, study.goal)), console
+    def __init__(
+        self,
+        study: StudySpec,
+        console: Console,
+        history: History | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._study, self._console, self._now = study, console, now
+        history = history or History(study.recipe.epochs, study.goal)
+        self._news = EventLog(study, history)
+        self._printed = now()
+        # Made by the thread that changes the history, printed by another one.
+        self._going = (waiting_line(history), history.seconds, now())
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tick, name="plain lines", daemon=True)
+        self._thread.start()
 
     def on_event(self, event: Event, history: History) -> None:
-        for news in self._news.of(event, history):
-            self._console.out(plain_line(news), highlight=False)
+        news = self._news.of(event, history)
+        for one in news:
+            self._print(plain_line(one))
+        quiet = self._now() - self._printed >= EPOCH_SECONDS
+        if event["event"] == "epoch" and not event["is_rung"] and (quiet or not history.scored):
+            self._print(epoch_line(self._study, event, history))
+        self._going = waiting_line(history), history.seconds, self._now()
 
     def close(self) -> None:
-        pass
+        self._over.set()
+        self._thread.join()
+
+    def _print(self, line: str) -> None:
+        self._printed = self._now()
+        self._console.out(line, highlight=False)
+
+    def _tick(self) -> None:
+        with suppress(Unheard):
+            while not self._over.wait(1.0):
+                if self._now() - self._printed >= SILENT_SECONDS:
+                    line, seconds, taken = self._going
+                    self._print(f"{line} elapsed={clock(seconds + self._now() - taken)}")
+
+
+def epoch_line(study: StudySpec, event: EpochEvent, history: History) -> str:
+    """An epoch on the way to a rung."""
+    trial, count, left = history.trials[event["trial"]], counts(study, history), seconds_left(study, history)
+    return (
+        f"trial={trial.number} epoch={event['epoch']}/{trial.target} status=running"
+        f" trials={count['suggested']}/{count['budget']} running={count['running']}"
+        f" elapsed={clock(history.seconds)} left={'?' if left is None else clock(left)}"
+    )
+
+
+def waiting_line(history: History) -> str:
+    """What goes on, without its time."""
+    running = history.running_jobs
+    if not any(trial.epochs for trial in history.trials.values()):
+        return f'running={len(running)} waiting="{STARTING_TRIALS.what} (usually {STARTING_TRIALS.usual})"'
+    latest = next(reversed(running.values()), None)
+    epoch = "" if latest is None else f" trial={latest.number} epoch={latest.last_epoch}/{latest.target}"
+    return f"running={len(running)}{epoch}"
 
 
 def plain_line(news: Plain) -> str:
@@ -111,7 +181,7 @@ def plain_line(news: Plain) -> str:
     words += accuracies or [f'reason="{printable(news["reason"])}"']
     best, gain, count, left = news["best"], news["gain_points"], news["trials"], news["seconds_left"]
     words.append(f"best={best[ACCURACIES[0]]['share']:.4f}@trial{best['trial']}" if best else "best=none")
-    words.append("gain=none" if gain is None else f"gain={gain:+.1f}")
+    words.append("gain=none" if gain is None else f"gain={gain:+.1f}@epoch{news['gain_at_epoch']}")
     words.append(f"trials={count['suggested']}/{count['budget']} running={count['running']} stopped={count['stopped']}")
     words.append(f"elapsed={clock(news['seconds'])} left={'?' if left is None else clock(left)}")
     return " ".join(words)

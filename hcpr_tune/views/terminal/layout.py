@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -14,39 +15,102 @@ from rich.text import Text
 
 from hcpr_tune.search.scheduling.rung_correlation import FEWEST_POINTS
 from hcpr_tune.views.status import TRIAL_STATES, Plain
-from hcpr_tune.views.terminal.leaderboard import Column, leader_lines
+from hcpr_tune.views.summary import gain_at
+from hcpr_tune.views.terminal.leaderboard import Column, Frame, board_lines, legend, mark
+from hcpr_tune.views.terminal.options import AT_FIRST, BoardOptions, choosing_lines, keys_line
 from hcpr_tune.views.wording import clock, printable
 
 BAR_WIDTH, LABEL_WIDTH = 40, 13
+SO_FAR = "gain so far"
+"""The label of a gain that is no answer yet."""
 STARTING = "starting"
 """Shown for a worker that has not reported yet."""
+FIRST_START = f"{STARTING}: imports torch, reads data"
+"""The same before any worker has reported."""
 
 
 @dataclass(frozen=True)
 class View:
     """A status from `since` seconds ago; its clocks run on.
 
-    If `bounded` to the terminal's height, less important lines are left out and long ones cut off; otherwise long lines
-    are wrapped.
+    `rows`: the trials of the board in each order; `heading`: lines above all; `quits`: what the key q does, empty where
+    no keys are read. If `bounded` to the terminal's height, less important lines are left out and long ones cut off;
+    otherwise long lines are wrapped.
     """
 
     study_status: Plain
     columns: tuple[Column, ...]
+    rows: Mapping[str, list[Plain]] = field(default_factory=dict)
     since: float = 0.0
     bounded: bool = False
+    options: BoardOptions = AT_FIRST
+    heading: tuple[str, ...] = ()
+    quits: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
-        lines = head_lines(self.study_status)
+        board = Board(self, width)
+        lines = [*(Text(printable(line)) for line in self.heading), *head_lines(self.study_status)]
         # One line is for the clock; one stays free, as a full screen would scroll.
         room = options.max_height - len(lines) - 2 if self.bounded else 10**6
-        wanted = [len(part.draw(self, width, part.most)) for part in PARTS]
-        for part, most in zip(PARTS, allotted(wanted, room), strict=True):
-            lines += part.draw(self, width, most) if most else []
+        keys = board.keys if room > 1 else None
+        room -= keys is not None
+        if self.options.cursor is not None:
+            lines += choosing_lines(self.options, board.names, board.shown_names, room) if room > 0 else []
+        else:
+            wanted = [len(part.draw(board, part.most)) for part in PARTS]
+            for part, most in zip(PARTS, allotted(wanted, room), strict=True):
+                lines += part.draw(board, most) if most else []
+        lines += [keys] if keys is not None else []
         yield time_line(self.study_status, self.since, width)
         for line in lines if self.bounded else folded(lines, width):
             line.no_wrap, line.overflow = True, "ellipsis"
             yield line
+
+
+@dataclass(frozen=True)
+class Board:
+    """A view on a terminal `width` wide."""
+
+    view: View
+    width: int
+
+    @property
+    def status(self) -> Plain:
+        return self.view.study_status
+
+    @property
+    def names(self) -> list[str]:
+        return [column.name for column in self.view.columns]
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(self.width, self.status["rungs"][-1])
+
+    @cached_property
+    def shown(self) -> list[Column]:
+        """The dimensions that are shown."""
+        return self.frame.fitting(self.view.columns, self.view.options.chosen)
+
+    @property
+    def shown_names(self) -> list[str]:
+        return [column.name for column in self.shown]
+
+    @property
+    def trials(self) -> list[Plain]:
+        """The trials in their order."""
+        return self.view.rows.get(self.view.options.sort, [])
+
+    @property
+    def keys(self) -> Text | None:
+        """What the keys do and the marks mean; None where there is nothing to say."""
+        marks = legend({mark(trial) for trial in self.trials})
+        line = keys_line(self.view.options, len(self.shown), len(self.names), self.view.quits, marks)
+        return line if line.plain and (self.trials or self.view.quits) else None
+
+    def trial_lines(self, most: int) -> list[Text]:
+        best = self.status["best"]
+        return board_lines(self.trials, self.shown, self.frame, most, None if best is None else best["trial"])
 
 
 def folded(lines: Sequence[Text], width: int) -> Iterator[Text]:
@@ -58,17 +122,21 @@ def folded(lines: Sequence[Text], width: int) -> Iterator[Text]:
 
 
 def time_line(study_status: Plain, since: float, width: int) -> Table:
-    """A progress bar, with the elapsed and the remaining time."""
-    elapsed, left = study_status["seconds"] + since, study_status["seconds_left"]
+    """A progress bar, with the elapsed and the remaining time. It is full only where nothing is left to do."""
+    running = study_status["share_done"] is None
+    elapsed, left = study_status["seconds"] + since * running, study_status["seconds_left"]
     left = None if left is None else max(0.0, left - since)
     words = f"elapsed {clock(elapsed)}"
-    if left != 0 or study_status["running"]:
+    if running:
         words += f", about {'?' if left is None else clock(left)} left"
-    share = study_status["share_done"]
-    if share is None:  # it is running
+    space = max(1, min(BAR_WIDTH, width - len(words) - 2))
+    if running:
         share = 0.0 if left is None else elapsed / max(elapsed + left, 1e-9)
+        share = min(share, 1 - 1 / (2 * space))  # the smallest part that is drawn
+    else:
+        share = study_status["share_done"]
     line = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=1.0, completed=share, width=max(1, min(BAR_WIDTH, width - len(words) - 2)))
+    bar = ProgressBar(total=1.0, completed=share, width=space)
     line.add_row(bar, Text(words, style="dim", no_wrap=True, overflow="ellipsis"))
     return line
 
@@ -77,7 +145,7 @@ def head_lines(study_status: Plain) -> list[Text]:
     """The number of trials in each state, the gain, and the front."""
     count, objectives = study_status["trials"], study_status["objective"]
     words = ", ".join(f"{count[state]} {state}" for state in TRIAL_STATES if count[state] or state == "running")
-    again = f", {count['replicates']} of them recipes trained again" if count["replicates"] else ""
+    again = f", {count['replicates']} trained again" if count["replicates"] else ""
     lines = [Text(f"{count['suggested']} of {count['budget']} trials: {words}{again}"), gain_line(study_status)]
     if len(objectives) > 1:
         front, scored = len(study_status["front"]), study_status["chosen_from"]
@@ -86,20 +154,22 @@ def head_lines(study_status: Plain) -> list[Text]:
 
 
 def gain_line(study_status: Plain) -> Text:
-    """The gain over the published recipe, marked as optimistic."""
+    """The gain over the published recipe with its epochs; a `SO_FAR` one is no answer yet."""
     gain, best = study_status["gain_points"], study_status["best"]
     if best is None:
         return labelled("gain", "not known: no trial has reached a rung")
     if gain is None:
-        return labelled("gain", "not known: the published recipe, trial 0, has no score")
-    if len(study_status["objective"]) > 1:
-        return labelled(
-            "gain", f"{gain:+.1f} points of robust accuracy over the published recipe, trial 0 (optimistic)"
-        )
+        yet = " yet" if study_status["share_done"] is None else ""
+        return labelled("gain", f"not known{yet}: the published recipe, trial 0, has no score")
+    at, published_at = study_status["gain_at_epoch"], study_status["gain_published_at_epoch"]
+    label = "gain" if study_status["gain_is_final"] else SO_FAR
     if best["trial"] == 0:
-        return labelled("gain", "none so far over the published recipe, trial 0")
-    on = "on the same fresh seeds" if study_status["gain_is_of_fresh_seeds"] else "(optimistic)"
-    return labelled("gain", f"{gain:+.1f} points over the published recipe, trial 0 {on}", "bold")
+        return labelled(label, f"none: the published recipe, trial 0, is the best, at epoch {at}")
+    words = gain_at(gain, at, published_at)
+    if not study_status["gain_is_final"]:
+        return labelled(label, words)
+    how = "on the same fresh seeds" if study_status["gain_is_of_fresh_seeds"] else "optimistic"
+    return labelled("gain", f"{words}, {how}", "bold" if len(study_status["objective"]) == 1 else "")
 
 
 def labelled(label: str, words: str, style: str = "") -> Text:
@@ -109,9 +179,11 @@ def labelled(label: str, words: str, style: str = "") -> Text:
 
 def running_lines(jobs: list[Plain], most: int) -> list[Text]:
     """What runs where: a line for each trial, or for each host if there are too many trials."""
+    starting = STARTING if any(job["worker"] for job in jobs) else FIRST_START
     if len(jobs) <= most:
         texts = [
-            f"trial {job['trial']:<5} epoch {job['epoch']} of {job['target']:<5} {printable(job['worker'] or STARTING)}"
+            f"trial {job['trial']:<5} epoch {job['epoch']} of {job['target']:<5} "
+            + printable(job["worker"] or starting)
             for job in jobs
         ]
     else:
@@ -191,28 +263,23 @@ def loss_lines(losses: Sequence[str], most: int = 4) -> list[str]:
 
 
 class Part(NamedTuple):
-    """A part of the view. `draw(view, width, most)` returns at most `most` lines.
+    """A part of the view. `draw(board, most)` returns at most `most` lines.
 
     If it has enough lines, it first gets `least` of them, then `usual`, then `most`.
     """
 
-    draw: Callable[[View, int, int], list[Text]]
+    draw: Callable[[Board, int], list[Text]]
     least: int
     usual: int
     most: int
 
 
 PARTS = (
-    Part(lambda view, width, most: leader_lines(view.study_status["leaders"], view.columns, width, most), 4, 8, 13),
-    Part(lambda view, width, most: alarm_lines(view.study_status["alarms"], most), 1, 3, 4),
-    Part(lambda view, width, most: running_lines(view.study_status["running"], most), 1, 4, 8),
-    Part(lambda view, width, most: rung_lines(view.study_status, most), 2, 4, 8),
-    Part(
-        lambda view, width, most: [Text(line, "yellow") for line in loss_lines(view.study_status["losses"], most)],
-        1,
-        2,
-        4,
-    ),
+    Part(lambda board, most: board.trial_lines(most), 4, 8, 13),
+    Part(lambda board, most: alarm_lines(board.status["alarms"], most), 1, 3, 4),
+    Part(lambda board, most: running_lines(board.status["running"], most), 1, 4, 8),
+    Part(lambda board, most: rung_lines(board.status, most), 2, 4, 8),
+    Part(lambda board, most: [Text(line, "yellow") for line in loss_lines(board.status["losses"], most)], 1, 2, 4),
 )
 
 

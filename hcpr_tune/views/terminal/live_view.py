@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hcpr_tune.common.keyboard import Keyboard, keys_can_be_read
 from hcpr_tune.search.record.answer import answer_of
 from hcpr_tune.search.record.history import Event, History
 from hcpr_tune.search.record.ledger import ledger
 from hcpr_tune.search.record.metrics import masking_alarms, rung_accuracies
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.views.plan_progress import foreseen_line
-from hcpr_tune.views.status import alarm_plain, study_status
-from hcpr_tune.views.summary import alarms, answer_words, mean_of, rung_lines
-from hcpr_tune.views.terminal.layout import View, alarm_lines
+from hcpr_tune.views.search_progress import STARTING_TRIALS
+from hcpr_tune.views.status import alarm_plain, board, study_status
+from hcpr_tune.views.summary import alarms, answer_words, gain_at, gain_of, mean_of, rung_lines
+from hcpr_tune.views.terminal.layout import Board, View, alarm_lines
 from hcpr_tune.views.terminal.leaderboard import columns_of
+from hcpr_tune.views.terminal.options import QUIT, BoardOptions
+from hcpr_tune.views.terminal.phases import live
 from hcpr_tune.views.wording import clock, percent, printable
 
 SHARE, AT_ONCE = 1 / 20, 0.5
@@ -28,38 +34,78 @@ SHARE, AT_ONCE = 1 / 20, 0.5
 
 def view_of(study: StudySpec, history: History, alive: bool = True) -> View:
     """The current view of a study; `alive`: whether a search is running."""
-    return View(study_status(study, history, alive), columns_of(study.space))
+    return View(study_status(study, history, alive), columns_of(study.space), board(history, alive))
+
+
+class BoardScreen:
+    """A view that is redrawn in place, with keys where standard input is a terminal and we are in its foreground."""
+
+    def __init__(self, console: Console, quits: str, on_quit: Callable[[], None], waiting: str = "") -> None:
+        """`quits`: what the key q does, in a word, and `on_quit` does it; `waiting`: shown before the first view."""
+        self._console, self._on_quit, self._waiting = console, on_quit, waiting
+        self._options, self._began = BoardOptions(), time.monotonic()
+        # Made by the thread that changes the history, drawn by another one.
+        self._shown: tuple[View | None, float] = (None, self._began)
+        self._live = live(console, self.drawn)
+        self._live.start()
+        self._keyboard = Keyboard(self._pressed) if keys_can_be_read() else None
+        self._quits = "" if self._keyboard is None else quits
+
+    def show(self, view: View) -> None:
+        """Draw this from now on."""
+        self._shown = view, time.monotonic()
+
+    def close(self) -> None:
+        if self._keyboard is not None:
+            self._keyboard.close()
+        self._live.stop()
+
+    def _pressed(self, key: str) -> None:
+        if key.lower() == QUIT:
+            self._on_quit()
+            return
+        view, _ = self._shown
+        if view is not None:
+            names = [column.name for column in view.columns]
+            shown = Board(replace(view, options=self._options), self._console.width).shown_names
+            self._options = self._options.after(key, names, shown)
+            self._live.refresh()
+
+    def drawn(self) -> RenderableType:
+        """What is drawn now."""
+        view, taken = self._shown
+        passed = time.monotonic() - taken
+        if view is None:
+            return Text(f"{self._waiting} {clock(passed)}", "dim", no_wrap=True, overflow="ellipsis")
+        since = view.since + passed
+        return replace(view, since=since, bounded=True, options=self._options, quits=self._quits)
+
+
+def interrupt_this_process() -> None:
+    """What Ctrl-C does."""
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 class LiveView:
-    """A view that is redrawn in place."""
+    """A listener that shows the search in place."""
 
     def __init__(self, study: StudySpec, console: Console, history: History | None = None) -> None:
         self._study, self._began, self._spent = study, time.monotonic(), 0.0
-        # Created by the thread that changes the history, drawn by another one.
-        self._shown = (None, 0.0) if history is None or not history.trials else self._seen(history)
-        self._live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._render)
-        self._live.start()
+        waiting = f"{STARTING_TRIALS.what} (usually {STARTING_TRIALS.usual}) ..."
+        self.screen = BoardScreen(console, "stop", interrupt_this_process, waiting)
+        if history is not None and history.trials:
+            self.screen.show(view_of(study, history))
 
     def on_event(self, event: Event, history: History) -> None:
         # This takes longer as the study grows. The allowance lets a burst of events be shown to its end, as the next
         # event may take long to come.
         began = time.monotonic()
         if self._spent <= SHARE * (began - self._began) + AT_ONCE:
-            self._shown = self._seen(history)
+            self.screen.show(view_of(self._study, history))
             self._spent += time.monotonic() - began
 
     def close(self) -> None:
-        self._live.stop()
-
-    def _seen(self, history: History) -> tuple[View | None, float]:
-        return view_of(self._study, history), time.monotonic()
-
-    def _render(self) -> RenderableType:
-        view, taken = self._shown
-        if view is None:
-            return Text("starting the first trials ...")
-        return replace(view, since=time.monotonic() - taken, bounded=True)
+        self.screen.close()
 
 
 def result_table(study: StudySpec, history: History) -> RenderableType:
@@ -161,7 +207,7 @@ def result_words(study: StudySpec, history: History) -> str:
         )
     if again := answer_words(history):
         return (
-            f"{words} {again} These images chose it among {candidates} trials; `hcpr_tune verdict` asks other seeds,"
+            f"{words} {again} These images chose it among {candidates} trials; the full verdict asks other seeds,"
             " stronger attacks, and the test images."
         )
     if best is published:
@@ -169,9 +215,21 @@ def result_words(study: StudySpec, history: History) -> str:
             f"{words} No trial beat the published recipe, which is trial 0 of the {candidates} that the best was chosen"
             " from."
         )
-    if published.score is not None and best.score is not None:
-        words += f" Gain over the published recipe: {100 * (best.score - published.score):+.1f} points."
+    words += gain_sentence(history)
     words += f" The best was chosen from {candidates} trials by these same images"
     if published.score is None:
         return f"{words}: its accuracy is optimistic. The published recipe, trial 0, has no score to compare it with."
     return f"{words}, and the published recipe, trial 0, is one of those: the gain is optimistic."
+
+
+def gain_sentence(history: History) -> str:
+    """The gain as the answer if both recipes have reached the last rung, else how the two scores compare so far."""
+    gain, best = gain_of(history), history.best_trial
+    if gain is None or best is None:
+        return ""
+    words = gain_at(gain.points, gain.epoch, gain.published_epoch)
+    if gain.final:
+        return f" Gain: {words}."
+    return (
+        f" So far trial {best.number} has {words}; only at the last rung, epoch {history.last_epoch}, is it an answer."
+    )

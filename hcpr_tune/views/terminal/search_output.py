@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.common.paths import there
-from hcpr_tune.common.shell import command, option, typed
-from hcpr_tune.views.search_progress import SearchProgress, SearchStart
+from hcpr_tune.common.shell import command, option, quoted, typed
+from hcpr_tune.views.search_progress import Phase, SearchProgress, SearchStart
 from hcpr_tune.views.terminal.console import make_console, print_lines, print_notes
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.record import Listener
     from hcpr_tune.search.record.results import StoredStudy, StudyFolder
+    from hcpr_tune.views.terminal.phases import Phases
 
 
 class TerminalProgress(SearchProgress):
@@ -24,6 +25,22 @@ class TerminalProgress(SearchProgress):
 
     def __init__(self, console: Console, quiet: bool = False, json: bool = False) -> None:
         self._console, self._quiet, self._json = console, quiet, json
+        self._phases: Phases | None = None
+
+    def phase(self, phase: Phase) -> None:
+        from hcpr_tune.views.terminal.phases import Phases
+
+        if not self._quiet and not self._json:
+            self._phases = self._phases or Phases(self._console)
+            self._phases.begin(phase)
+
+    def close(self) -> None:
+        if self._phases is not None:
+            self._phases.end()
+
+    def planned(self, study: StoredStudy) -> None:
+        if not self._quiet and not self._json:
+            print_plan(self._console, study)
 
     def notes(self, notes: Iterable[str]) -> None:
         print_notes(notes)
@@ -35,14 +52,15 @@ class TerminalProgress(SearchProgress):
     def listeners(self, study: StoredStudy) -> list[Listener]:
         from hcpr_tune.views.terminal.event_log import JsonLines, PlainLines
         from hcpr_tune.views.terminal.live_view import LiveView
+        from hcpr_tune.views.terminal.phases import is_live
 
+        self.close()
         _, spec, history = study
         if self._quiet:
             return []
         if self._json:
             return [JsonLines(spec, self._console, history)]
-        live = self._console.is_terminal and not self._console.is_dumb_terminal
-        return [(LiveView if live else PlainLines)(spec, self._console, history)]
+        return [(LiveView if is_live(self._console) else PlainLines)(spec, self._console, history)]
 
     def message(self, line: str) -> None:
         if not self._quiet and not self._json:
@@ -70,23 +88,16 @@ def progress_of(quiet: bool | None) -> SearchProgress:
     return TerminalProgress(console, quiet is not False)
 
 
-def print_start(console: Console, study: StoredStudy, start: SearchStart, json: bool = False) -> None:
-    """The addresses to look at, what it may take of the disk, and what was lost before, before anything runs."""
-    from hcpr_tune.views.forecast import budget_words, disk_words
-    from hcpr_tune.views.terminal.event_log import start_news, tell
+def print_plan(console: Console, study: StoredStudy) -> None:
+    """What is to be searched, where to look, and what was lost before, before anything is started."""
+    from hcpr_tune.views.forecast import budget_words
 
     folder, spec, history = study
-    if json:
-        size = start.checkpoint_bytes
-        tell(console, start_news(study, start.workers, size, start.dashboard_url))
-        return
     task, rungs = spec.recipe.task, ", ".join(map(str, spec.rungs))
     lines = [
         f"study        {folder.address}" + ("" if folder.bucket is None else f" (a copy for you in {folder.root})"),
         f"task         {task.dataset}, epsilon {task.epsilon:g}, {len(spec.space)} searched dimensions",
-        f"budget       {budget_words(spec)}, rungs at epochs {rungs}, {start.workers} at once",
-        f"disk         {disk_words(spec, history, start.workers, start.checkpoint_bytes)}",
-        f"dashboard    {dashboard_words(start)}",
+        f"budget       {budget_words(spec)}, rungs at epochs {rungs}",
         f"tensorboard  {typed('tensorboard')} {option('--logdir', folder.root)}",
     ]
     if history.trials:
@@ -99,11 +110,31 @@ def print_start(console: Console, study: StoredStudy, start: SearchStart, json: 
     print_lines(console, lines)
 
 
-def dashboard_words(start: SearchStart) -> str:
-    """The dashboard's address, and how to get in: Ray protects what it starts here by a token."""
-    where = f"that `{typed('ray')} get-auth-token` prints" if start.token is None else f"in {start.token}"
-    token = f" (it asks for the token {where})" if start.dashboard_url and start.own_ray else ""
-    return (start.dashboard_url or "none") + token
+def print_start(console: Console, study: StoredStudy, start: SearchStart, json: bool = False) -> None:
+    """What is known once Ray is there: the workers, what the search may take of the disk, the dashboard."""
+    from hcpr_tune.views.forecast import disk_words
+    from hcpr_tune.views.terminal.event_log import start_news, tell
+
+    _, spec, history = study
+    if json:
+        size = start.checkpoint_bytes
+        tell(console, start_news(study, start.workers, size, start.dashboard_url))
+        return
+    lines = [
+        f"workers      {start.workers} at once",
+        f"disk         {disk_words(spec, history, start.workers, start.checkpoint_bytes)}",
+        f"dashboard    {start.dashboard_url or 'none'}",
+        *token_lines(start),
+    ]
+    print_lines(console, lines)
+
+
+def token_lines(start: SearchStart) -> list[str]:
+    """How to get into the dashboard: Ray protects what it starts here by a token."""
+    if not start.dashboard_url or not start.own_ray:
+        return []
+    shows = f"{typed('ray')} get-auth-token" if start.token is None else f"cat {quoted(start.token)}"
+    return [f"token        {shows}"]
 
 
 def best_words(history: History) -> str:
@@ -119,8 +150,8 @@ def print_json_result(console: Console, study: StoredStudy, code: int, interrupt
     tell(console, result_news(study, code, interrupted))
 
 
-def print_result(console: Console, study: StoredStudy, report: str) -> None:
-    """The answer and the files. `report`: where the report is, or how to get one."""
+def print_result(console: Console, study: StoredStudy, report: str, more: Sequence[str] = ()) -> None:
+    """The answer and the files. `report`: where the report is, or how to get one; `more`: options of further work."""
     from hcpr_tune.search.scheduling.asha import LOST_AT_ONCE, hopeless, over_budget
     from hcpr_tune.views.forecast import budget_words
     from hcpr_tune.views.next_commands import about, way_on
@@ -130,22 +161,15 @@ def print_result(console: Console, study: StoredStudy, report: str) -> None:
     folder, spec, history = study
     if history.best_trial is None:
         reason = hopeless(history)
-        given_up = (
-            f" The search was given up after {LOST_AT_ONCE} trials lost in the same way; mend it and go on by "
-            f"{about('tune --resume', folder)}."
-            if reason
-            else ""
-        )
+        given_up = f" The search was given up after {LOST_AT_ONCE} trials lost in the same way." if reason else ""
         reasons = reason or "; ".join(sorted({trial.reason for trial in history.trials.values() if trial.reason}))
-        print_lines(
-            console,
-            [f"No trial reached its first rung{': ' + reasons if reasons else ''}.{given_up} See {folder.table}."],
-        )
+        words = f"No trial reached its first rung{': ' + reasons if reasons else ''}.{given_up} See {folder.table}."
+        print_lines(console, [words, *([f"mend, go on  {about('tune --resume', folder, *more)}"] if reason else [])])
         return
     console.print(result_table(spec, history))
     if over_budget(history, spec.asha_config):
-        more = f"{way_on(study, 'out of time', typed('hcpr_tune'))} goes on"
-        print_lines(console, [f"the budget of time is spent: {budget_words(spec)}; {more}"])
+        on = way_on(study, "out of time", typed(), *more)
+        print_lines(console, [f"the budget of time is spent: {budget_words(spec)}", f"go on        {on}"])
     lines = (
         *ledger_lines(spec, history),
         *loss_lines(history.losses),
@@ -157,9 +181,15 @@ def print_result(console: Console, study: StoredStudy, report: str) -> None:
     print_lines(console, lines)
 
 
-def print_verdict(console: Console, study: StoredStudy, verdict: dict[str, Any] | None, no_verdict: str = "") -> None:
+def print_verdict(
+    console: Console,
+    study: StoredStudy,
+    verdict: dict[str, Any] | None,
+    no_verdict: str = "",
+    more: Sequence[str] = (),
+) -> None:
     """The small verdict at the end of the search or why there is none, and the command for a full one if a trial can be
-    a finalist.
+    a finalist; `more`: its options.
     """
     from hcpr_tune.views.next_commands import about
     from hcpr_tune.views.verdicts import verdict_lines
@@ -169,7 +199,7 @@ def print_verdict(console: Console, study: StoredStudy, verdict: dict[str, Any] 
     elif no_verdict:
         print_lines(console, [f"verdict      none: {no_verdict}"])
     if any(trial.status == "completed" for trial in study.history.trials.values()):
-        print_lines(console, [f"full verdict {about('verdict', study.folder)}"])
+        print_lines(console, [f"full verdict {about('verdict', study.folder, *more)}"])
 
 
 def beside_best(folder: StudyFolder) -> str:
