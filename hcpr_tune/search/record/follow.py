@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from hcpr_tune.common.schema import Wrong
@@ -21,7 +22,6 @@ class Follower:
         """`study`: as it was read; its history is changed."""
         self._study = study
         self._extensions = len(study.history.extensions)
-        self._end, self._latest = study.history.good_bytes, study.history.latest_checksum
 
     def news(self) -> Iterator[Event]:
         """The events that were appended since, each once it is folded in.
@@ -34,14 +34,15 @@ class Follower:
                 found = read_line(line)
             except ValueError:
                 return  # half of it is written, or the next driver will cut it off
-            if found.after != self._latest:
+            end, latest = history.read_to
+            if found.after != latest:
                 raise Rewritten
             try:
                 event = history.check(found.event)
                 is_news = history.apply(event)
             except (Wrong, ValueError, KeyError):
                 raise Rewritten from None
-            self._end, self._latest = self._end + len(line) + 1, found.checksum
+            history.read_to = end + len(line) + 1, found.checksum
             if len(history.extensions) != self._extensions:
                 raise Rewritten
             if is_news:
@@ -49,15 +50,15 @@ class Follower:
 
     def _new_lines(self) -> list[bytes]:
         """The whole lines behind what was read."""
+        begin, _ = self._study.history.read_to
         try:
             with self._study.folder.record.open("rb") as file:
-                size = file.seek(0, 2)
-                if size < self._end:
+                if file.seek(0, os.SEEK_END) < begin:
                     raise Rewritten
-                file.seek(self._end)
+                file.seek(begin)
                 data = file.read()
         except FileNotFoundError:
-            if self._end:
+            if begin:
                 raise Rewritten from None
             return []
         *lines, _ = data.split(b"\n")
