@@ -132,5 +132,5 @@ def _check_version(path: Path, begin: Plain) -> None:
     if earlier.startswith("0.1."):
         raise InputError(
             f"{path} was begun by hcpr_tune {earlier}, whose studies this version, {VERSION}, cannot read;"
-            f" continue it with hcpr_tune {earlier}, or start a new study"
+            f" go on with hcpr_tune {earlier}, or start a new study"
         )

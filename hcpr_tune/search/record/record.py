@@ -19,7 +19,7 @@ from hcpr_tune.search.record.clock import SessionClock
 from hcpr_tune.search.record.events.check import Plain
 from hcpr_tune.search.record.events.search import Event
 from hcpr_tune.search.record.history import History
-from hcpr_tune.search.record.lines import checksum_of, read_line, read_lines, seal
+from hcpr_tune.search.record.lines import checksum_of, read_lines, seal
 from hcpr_tune.search.record.segments import Segments
 from hcpr_tune.search.spec.objectives import Goal
 from hcpr_tune.search.storage.object_store import storage_error
@@ -42,8 +42,6 @@ class Fold(Protocol[EventT]):
         """Fold in one event. Returns False if it is not news."""
 
 
-CHANGED = "it is from another version, or was changed: restore the file from a copy"
-"""The hint for a line that makes no sense."""
 Folded = TypeVar("Folded", bound=Fold[Any])
 Told = TypeVar("Told", contravariant=True)
 Heard = TypeVar("Heard", bound=Fold[Any], contravariant=True)
@@ -146,7 +144,7 @@ class Record(Generic[Folded]):
             raise storage_error(f"{self._path} cannot be read", error) from error
         raise StorageError(
             f"{self._path} {wrong} while it was in use; nothing was recorded after that:"
-            " put the file back as it was, then continue with --resume"
+            " put the file back as it was, then go on by --resume"
         )
 
     def _is_last(self, line: bytes) -> bool:
@@ -214,39 +212,10 @@ def read_history(path: Path, last_epoch: int, goal: Goal | None = None) -> Histo
     """Fold a record file. A truncated or damaged last line is ignored, and described in `History.damage`."""
     history = History(last_epoch, goal or Goal(), bytes_read=path.stat().st_size)
     lines = read_lines(path)
-    fold(path, lines.events, history, CHANGED)
-    history.read_to = lines.good_bytes, lines.latest
+    fold(path, lines.events, history, "it is from another version, or was changed: restore the file from a copy")
     if lines.damage:
         history.damage = f"{lines.damage}; what it recorded is done again"
     return history
-
-
-def read_on(path: Path, history: History) -> Sequence[Plain]:
-    """Fold in the lines that were appended since the history was read; returns their events.
-
-    A last line that is not complete yet is left for the next call. Raises `InputError` if the file was changed in any
-    other way than by appending, and `OSError`.
-    """
-    begin, latest = history.read_to
-    with path.open("rb") as file:
-        file.seek(begin)
-        *lines, _ = file.read().split(b"\n")
-        shorter = file.seek(0, os.SEEK_END) < begin
-    events = []
-    for whole in lines:
-        try:
-            line = read_line(whole)
-        except ValueError:
-            break  # the driver has just died while it wrote it: the next one drops it
-        if line.after != latest:
-            raise InputError(f"{path} was replaced while it was read")
-        events.append(line.event)
-        begin, latest = begin + len(whole) + 1, line.checksum
-    if shorter:
-        raise InputError(f"{path} was replaced while it was read")
-    fold(path, events, history, CHANGED)
-    history.read_to = begin, latest
-    return events
 
 
 def _drop_damaged_end(path: Path) -> tuple[int, str]:
