@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from hcpr_tune.common.buckets.location import is_bucket
 from hcpr_tune.common.shell import typed
 from hcpr_tune.errors import HcprTuneError
-from hcpr_tune.search.record.follow import Follower, Rewritten
+from hcpr_tune.search.record.follow import RecordFollower
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.search.storage import notes
@@ -47,8 +47,9 @@ class WatchedStudy:
 
     def _open(self) -> None:
         self._stored = reopen(self.storage, self.name, "watch ", with_best=self._in_bucket)
-        self._follower = Follower(self._stored)
-        self._bytes = self._stored.folder.record_bytes() if self._in_bucket else 0
+        folder, spec, history = self._stored
+        self._follower = RecordFollower(folder, spec, history)
+        self._bytes = folder.record_bytes()
         self._looked = time.monotonic()
 
     @contextmanager
@@ -75,20 +76,16 @@ class WatchedStudy:
 
     def _read_on(self) -> None:
         folder, _, history = self._stored
-        if self._in_bucket:
-            if folder.record_bytes() != self._bytes:
-                self._open()
+        size = folder.record_bytes()
+        if size == self._bytes:
             return
-        if not history.version:
-            self._open()  # it is begun now, or not yet
+        if self._in_bucket or not history.version:
+            self._open()
             return
-        try:
-            events = list(self._follower.news())
-        except Rewritten:
-            self._open()  # the file was replaced, or the study extended: read all of it
-            return
-        if any(event["event"] == "begin" for event in events):
-            self._open()  # what is searched may have changed
+        events, self._bytes = list(self._follower.new()), size
+        # Nothing that follows, though the file has changed: it was replaced. And what is searched may have changed.
+        if size < self._follower.offset or not events or any(one["event"] in ("begin", "extend") for one in events):
+            self._open()
 
     @property
     def alive(self) -> bool:

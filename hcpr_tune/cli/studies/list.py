@@ -40,8 +40,8 @@ def run(options: argparse.Namespace) -> int:
     if not studies:
         print_line(
             console,
-            f"no study lies in {options.storage}; --storage DIR|URL looks elsewhere; begin one: "
-            f"{command('tune', *storage_words(options.storage))}",
+            f"no study lies in {options.storage}; {command('tune', *storage_words(options.storage))} begins one, "
+            "--storage DIR|URL looks elsewhere",
         )
         return COMPLETED
     print_table(console, [study for study in studies if study["state"] != UNREADABLE])
@@ -78,9 +78,7 @@ def row(study: dict[str, Any]) -> tuple[str, ...]:
         study["study"],
         f"{study['trials_done']}/{study['trials']['budget']}",
         accuracy,
-        ""
-        if gain is None
-        else f"{gain:+.1f}" + ("" if study["gain_is_final"] else f" at epoch {study['gain_at_epoch']}"),
+        "" if gain is None else f"{gain:+.1f}",
         age(study["age_seconds"]),
         f"{state}, led by {holder['host']}" if holder is not None else state,
     )

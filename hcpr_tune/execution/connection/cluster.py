@@ -92,7 +92,7 @@ def connected(
         yield Cluster(_url(context), living_nodes(), token)
 
 
-def is_connected() -> bool:
+def _is_connected() -> bool:
     """Whether the calling program has connected this process to Ray already."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())

@@ -75,10 +75,8 @@ class History:
     """Accesses to the test images: when, by which command, and the numbers it showed."""
     bytes_read: int = field(default=0, compare=False)
     """Size of the record when it was read."""
-    good_bytes: int = field(default=0, compare=False)
-    """Where the last good line ended then."""
-    latest_checksum: str = field(default=BEGINS, compare=False)
-    """The checksum of that line."""
+    read_to: tuple[int, str] = field(default=(0, BEGINS), compare=False)
+    """Bytes of the lines that were read then, and the checksum of the last one."""
     damage: str = ""
     """Damage to the end of the record when it was read; not an event."""
     lost_at_once: list[str] = field(default_factory=list)

@@ -15,7 +15,7 @@ from hcpr_tune.views.next_commands import about, way_on
 from hcpr_tune.views.report.context import CLEAN, ROBUST, ReportContext
 from hcpr_tune.views.report.optuna_study import full_params
 from hcpr_tune.views.report.page import Section
-from hcpr_tune.views.summary import answer_words, gain_of
+from hcpr_tune.views.summary import answer_words
 from hcpr_tune.views.terms import terms
 from hcpr_tune.views.verdicts import words_on_test_access
 
@@ -80,7 +80,7 @@ def best_words(context: ReportContext, best: Trial) -> str:
 def gain_words(context: ReportContext, best: Trial) -> str:
     """The gain of the best trial over the published recipe."""
     published = context.history.trials[0]
-    gain = gain_of(context.history)
+    gain = gain_points(context.history)
     if best is published:
         return "It is the published recipe: no other trial scored higher."
     if gain is None:
