@@ -75,7 +75,7 @@ def connected(
         joins = address is not None and address != LOCAL
         settings = RAY_SETTINGS | (OF_A_GUEST if joins else {})
         stack.enter_context(borrowed({name: os.environ.get(name, value) for name, value in settings.items()}))
-        if is_connected():
+        if _is_connected():
             yield _already_connected(address)
             return
         stack.enter_context(own_mode())

@@ -80,7 +80,7 @@ def best_words(context: ReportContext, best: Trial) -> str:
 def gain_words(context: ReportContext, best: Trial) -> str:
     """The gain of the best trial over the published recipe."""
     published = context.history.trials[0]
-    gain = gain_points(context.history)
+    gain = gain_of(context.history)
     if best is published:
         return "It is the published recipe: no other trial scored higher."
     if gain is None:
