@@ -17,6 +17,7 @@ from hcpr_tune.common.statistics import smallest_difference
 from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.training.data.dataset import load_data
 from hcpr_tune.training.data.heldout import open_test
+from hcpr_tune.views.verdicts import smallest_words
 from tests.training.test_folders import task, write_images
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -105,11 +106,10 @@ def test_what_is_converted_is_counted(tmp_path):
 def test_the_smallest_difference_is_that_of_a_verdict_on_these_images(tmp_path):
     write_images(tmp_path, count=40)
     validation, scores = lines_of(tmp_path, "power"), lines_of(tmp_path, "scores")
-    points = 100 * smallest_difference(24, read_default().settings.verdict.seeds)
-    assert validation == [
-        f"two recipes that differ by {points:.1f} points on 24 validation images, 5 seeds each, are told apart in 80 % "
-        "of cases"
-    ]
+    seeds = read_default().settings.verdict.seeds
+    difference = smallest_difference(24, seeds)
+    assert validation == [smallest_words("validation", 24, seeds, difference)]
+    assert f"{100 * difference:.1f} points" in validation[0]
     assert scores == ["one robust accuracy on 24 images is known to ± 18.6 points (95 %)"]
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 
@@ -45,6 +46,17 @@ ALL_TO_THE_END = SMALL_SPACE.replace("[early_stopping]", '[early_stopping]\nmeth
 def on_images(folder: Path) -> str:
     """The same search on the images of a folder."""
     return ALL_TO_THE_END.replace('dataset = "digits"', f'dataset = "folder:{folder}"')
+
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def named_digits(folder: Path) -> Path:
+    """Digits in colour, in folders with their names: in alphabetical order no class has its digit's number."""
+    coloured_digits(folder)
+    for digit, name in enumerate(DIGITS):
+        (folder / str(digit)).rename(folder / name)
+    return folder
 
 
 FEW = {"finalists": 1, "seeds": 1, "images": 40, "test_images": 20, "chunk": 20}
@@ -101,7 +113,7 @@ def events_of(folder: Path) -> list[dict[str, Any]]:
 def searched(tmp_path_factory):
     """A search on colour images whose trials all completed, and what it printed, its small verdict included."""
     folder = tmp_path_factory.mktemp("searched")
-    in_folder(folder, on_images(coloured_digits(folder / "images")))
+    in_folder(folder, on_images(named_digits(folder / "images")))
     done = search(folder, "--space", "small.toml", "--name", "one", "--set", "verdict.seconds_at_end=60")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done
@@ -249,6 +261,31 @@ def test_what_one_takes_away_is_the_winner_and_can_be_trained_again(whole, tmp_p
     done = run_here(tmp_path, "train", "--recipe", own / "recipe.toml", "--out", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (own / "model.safetensors").read_bytes()
+
+
+def test_the_names_of_the_class_folders_go_with_all_that_is_taken_away(whole, tmp_path):
+    folder, plain = whole
+    names, root = tuple(sorted(DIGITS)), folder / "results" / "one"
+    study = hcpr_tune.Study.open(root)
+    for model in (hcpr_tune.load_model(root / "best"), hcpr_tune.load_model(root / "verdict"), study.load_model()):
+        assert model.classes == names
+    states = list(root.glob("**/state.pt"))
+    assert states
+    assert all(torch.load(path, weights_only=True)["class_names"] == [*names] for path in states)
+    assert set(plain["splits"]["validation"]["pairs"]["after"]["by_class"]) <= {*names}
+    assert f"10 classes ({', '.join(names)})" in (root / "verdict" / "model_card.md").read_text(encoding="utf-8")
+    shown = [word for label in study.figure("pairs").data[0].y for word in label.split(" → ")]
+    assert shown
+    assert {*shown} <= {*names}
+    session = onnxruntime.InferenceSession(study.export(tmp_path / "model.onnx"))
+    metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    assert metadata["class_names"] == [*names]
+    assert metadata["threat_model"] == {"norm": "linf", "epsilon": 0.15}
+    of_file = json.loads((root / "verdict" / "metrics.json").read_text())
+    assert metadata["scores"]["robust_accuracy_validation"] == of_file["robust_accuracy_validation"]
+    assert metadata["scores"]["attacks_validation"] == of_file["attacks_validation"]
+    done = run_here(folder, "evaluate", "--model", "results/one/verdict", "--images", "20", "--json")
+    assert {pair["true"] for pair in json.loads(done.stdout)["hard_pairs"]} <= {*names}
 
 
 @pytest.mark.faults

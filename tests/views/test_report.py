@@ -19,6 +19,7 @@ from hcpr_tune.views.report.report import write_report
 from hcpr_tune.views.report.report_file import ReportFile
 from hcpr_tune.views.summary import gain_points
 from tests.search.histories import history_of, reached, suggested
+from tests.views.boards import picture
 from tests.views.recorded import history_like, recorded
 
 
@@ -289,6 +290,21 @@ def test_a_name_that_is_no_text_is_written_as_it_can_be(tmp_path):
     history = history_like(study, 8)
     history.model_inputs["class_names"] = ["\udcff"] * 10
     assert write_report(StoredStudy(StudyFolder(tmp_path), study, history)).stat().st_size > 4e6
+
+
+def test_classes_are_named_and_those_that_a_picture_cannot_name_are_explained_below_it(tmp_path):
+    study, folder = study_of(8), StudyFolder(tmp_path)
+    history = history_like(study, 8)
+    history.model_inputs["class_names"] = ["Größe", "猫", *map(str, range(2, 9)), "<i>nine</i>"]
+    best = history.best_trial
+    folder.trial(best.number).mkdir(parents=True)
+    (folder.trial(best.number) / f"examples_epoch_{best.best_rung:04d}.png").write_bytes(picture())
+    sections = Text(write_report(StoredStudy(folder, study, history)).read_text(encoding="utf-8")).sections
+    assert sections["examples"].endswith("Class 1 is 猫.")
+    labels = FIGURES["pairs"][1](study, history).figure.data[0].y
+    assert any("猫" in label for label in labels)
+    assert all(word in {"Größe", "猫", *map(str, range(2, 9)), "&lt;i&gt;nine&lt;/i&gt;"} for label in labels
+               for word in label.split(" → "))  # fmt: skip
 
 
 def test_trainings_of_their_own_are_not_joined():
