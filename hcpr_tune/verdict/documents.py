@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hcpr_tune.common.shell import USUAL, command, option, study_command
+from hcpr_tune.verdict.plan import PACE_0
 from hcpr_tune.views.templates import markdown_environment
+from hcpr_tune.views.terms import terms
 from hcpr_tune.views.verdicts import (
     SPLITS,
     TABLE_TITLES,
@@ -48,9 +50,17 @@ def verdict_md(plain: Mapping[str, Any], program: str) -> str:
             "how": list(_how(plain)),
             "test_access": words_on_test_access(plain["test_accesses"]),
             "test_accesses": [_test_access(one) for one in plain["test_accesses"]],
+            "terms": terms(_terms(plain)),
             "again": list(_again(plain, program)),
         },
     )
+
+
+def _terms(plain: Mapping[str, Any]) -> Iterator[str]:
+    """The terms that a verdict explains."""
+    yield from ("published recipe", "robust accuracy", "AutoAttack")
+    if any(one["name"] == PACE_0 for one in plain["candidates"]):
+        yield "pace"
 
 
 def _render(template: str, values: Mapping[str, Any]) -> str:

@@ -11,6 +11,8 @@ TERMS = {
     "robust accuracy": "the share of images that the model still classifies correctly under attack.",
     "margin attack": "projected gradient descent (PGD) on the margin: the highest logit of a wrong class minus the"
     " logit of the true class. It scores the trials of a search.",
+    "AutoAttack": "the standard ensemble of four attacks: APGD on cross-entropy, targeted APGD, FAB and Square. It"
+    " attacks the models of a verdict.",
     "rung": "an epoch at which trials are compared: the best of them continue, the others are stopped early.",
     "rank correlation": "how well the ranking at a rung agrees with the ranking at the end: 1 is the same order, 0 no"
     " relation (Spearman).",

@@ -146,6 +146,15 @@ def test_worst_classes_and_hard_pairs_have_their_shares(plain):
     )
 
 
+def test_terms_are_explained_where_they_are_used(plain):
+    said = section(verdict_md(plain, "x"), "Terms")
+    assert "- published recipe: the recipe from the paper of the method" in said
+    assert "- AutoAttack: " in said
+    assert ("- pace: " in said) == any(one["name"] == "pace 0" for one in plain["candidates"])
+    without = plain | {"candidates": [one for one in plain["candidates"] if one["name"] != "pace 0"]}
+    assert "- pace: " not in section(verdict_md(without, "x"), "Terms")
+
+
 def test_openings_are_counted_with_what_they_showed(plain):
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(0.0))
     text = section(verdict_md(plain, "x"), "The test images")
