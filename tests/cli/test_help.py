@@ -113,6 +113,22 @@ def test_a_shell_completes_commands_options_choices_and_names(line, offered, her
     assert completions(here, line) == sorted(offered)
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_tells_what_each_command_does(here):
+    script = "source (hcpr_tune completion fish | psub); complete -C 'hcpr_tune sta'; complete -C 'hcpr_tune logs be'"
+    paths = os.pathsep.join([str(here / "bin"), os.environ["PATH"]])
+    done = subprocess.run(
+        ["fish", "-c", script],
+        cwd=here,
+        env={**os.environ, "PATH": paths, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["status\tthe state of a search", "bear-1", "bear-2"]
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_what_is_printed_is_code_of_that_shell(shell, command):
     done = command("completion", shell)
