@@ -67,6 +67,6 @@ def model_of(folder: StudyFolder) -> Path:
         if all(is_file(model / file, f"export {folder.root.name}: {model}") for file in FILES):
             return model
     raise InputError(
-        f"export {folder.root.name}: {folder.best} holds no model yet; give one by --model DIR, or let a trial reach a "
-        f"rung: {about('tune --resume', folder)}"
+        f"export {folder.root.name}: {folder.best} holds no model yet; let a trial reach a rung "
+        f"({about('tune --resume', folder)}), or give one by --model DIR"
     )

@@ -177,11 +177,11 @@ def run_search(
 
 def ray_phase(ray: RayOptions) -> Phase:
     """What is waited for until this process is connected to Ray."""
-    from hcpr_tune.execution.connection.cluster import is_connected
+    from hcpr_tune.execution.connection.cluster import _is_connected
 
     if ray.address is not None:
         return joining(ray.address)
-    return Phase("connecting to this process's Ray", brief=True) if is_connected() else STARTING_RAY
+    return Phase("connecting to this process's Ray", brief=True) if _is_connected() else STARTING_RAY
 
 
 class _Search:

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.common.settings import show
 from hcpr_tune.execution.connection.host import interruptible
-from hcpr_tune.search.record.follow import Follower, Rewritten
-from hcpr_tune.search.record.results import StoredStudy
+from hcpr_tune.search.record.follow import RecordFollower
+from hcpr_tune.search.spec.study import extended
+from hcpr_tune.search.spec.study_file import read_study
 from hcpr_tune.search.storage.lease import LeaseHolder, living_lease_holder
-from hcpr_tune.search.storage.studies import fetch, reopen
+from hcpr_tune.search.storage.studies import begun, reopen
 from hcpr_tune.views.status import STATES, state_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hcpr_tune.search.record.history import History
     from hcpr_tune.search.record.record import Listener
     from hcpr_tune.views.terminal.layout import View
 
@@ -33,53 +35,55 @@ class FollowedStudy:
 
     def __init__(self, storage: str, name: str) -> None:
         """Raises `InputError` if there is no such study."""
-        self._storage, self._name = storage, name
-        self._read()
+        stored = reopen(storage, name, "status ")
+        self.folder = stored.folder
+        self._begun = begun(read_study(self.folder.study), stored.history)
+        self._follower = RecordFollower(self.folder, self._begun)
+        self.spec = self._begun
+        self.holder: LeaseHolder | None = None
+        self.look()
 
-    def _read(self) -> None:
-        self.study: StoredStudy = reopen(self._storage, self._name, "status ")
-        self._follower = Follower(self.study)
-        self.holder: LeaseHolder | None = living_lease_holder(self.study.folder.objects)
+    @property
+    def history(self) -> History:
+        return self._follower.history
 
     @property
     def every(self) -> float:
         """Seconds between two looks."""
-        return LOOK_EVERY[self.study.folder.bucket is not None]
+        return LOOK_EVERY[self.folder.bucket is not None]
 
     @property
     def state(self) -> str:
         """One of `STATES`."""
-        return state_of(self.study.spec, self.study.history, self.holder)
+        return state_of(self.spec, self.history, self.holder)
 
     def look(self, listener: Listener | None = None) -> bool:
         """Read what was recorded since, and tell `listener` of each event. Returns whether anything has changed.
 
-        If the record was extended or replaced, `study` is another object afterwards. Raises `InputError` if it is gone.
+        If the study was extended, `spec` is another one afterwards. Raises `StorageError`.
         """
-        before = self.state
-        fetch(self.study.folder)
-        changed = False
-        try:
-            for event in self._follower.news():
-                changed = True
-                if listener is not None:
-                    listener.on_event(event, self.study.history)
-        except (Rewritten, OSError):
-            self._read()
-            return True
-        self.holder = living_lease_holder(self.study.folder.objects)
+        before, extensions, changed = self.state, len(self.history.extensions), False
+        # Looked at first: what a process has recorded before it ended is then read.
+        holder = living_lease_holder(self.folder.objects)
+        for event in self._follower.new():
+            changed = True
+            if listener is not None:
+                listener.on_event(event, self.history)
+        if len(self.history.extensions) != extensions:
+            self.spec = extended(self._begun, self.history.extensions)
+        self.holder = holder
         return changed or self.state != before
 
     def view(self) -> View:
         """What the live view shows, with the seconds since the latest event."""
         from hcpr_tune.views.terminal.live_view import view_of
 
-        spec, history = self.study.spec, self.study.history
+        history = self.history
         since = max(0.0, time.time() - history.heard) if self.holder is not None and history.heard else 0.0
         state = STATES.get(self.state, self.state)
-        led = f", led by {self.holder.words(time.time())}" if self.holder is not None else ""
-        heading = (f"study        {self.study.folder.address}", f"state        {state}{led}")
-        return replace(view_of(spec, history, self.holder is not None), since=since, heading=heading)
+        led = "" if self.holder is None else f", led by process {self.holder.process} on {self.holder.host}"
+        heading = (f"study        {self.folder.address}", f"state        {state}{led}")
+        return replace(view_of(self.spec, history, self.holder is not None), since=since, heading=heading)
 
 
 def watch(console: Console, storage: str, name: str) -> None:
@@ -109,9 +113,9 @@ def watch_lines(console: Console, storage: str, name: str, as_json: bool, status
     tell_status()
     with interruptible():
         while followed.holder is not None:
-            study = followed.study
-            with closing((JsonLines if as_json else PlainLines)(study.spec, console, study.history)) as lines:
-                while followed.study is study and followed.holder is not None:
+            spec = followed.spec
+            with closing((JsonLines if as_json else PlainLines)(spec, console, followed.history)) as lines:
+                while followed.spec is spec and followed.holder is not None:
                     time.sleep(followed.every)
                     followed.look(lines)
     tell_status()

@@ -132,7 +132,7 @@ def test_an_empty_storage_says_so_and_is_no_mistake(there, tmp_path, capsys):
     code, lines = listed(capsys, tmp_path / "results")
     assert (code, len(lines)) == (0, 1)
     assert re.search(
-        r"no study lies in \S+results; --storage DIR\|URL looks elsewhere; begin one: \S*hcpr_tune tune --storage \S+$",
+        r"no study lies in \S+results; \S*hcpr_tune tune --storage \S+ begins one, --storage DIR\|URL looks elsewhere",
         lines[0],
     )
     assert as_json(capsys, tmp_path / "results") == {}

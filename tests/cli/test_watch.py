@@ -130,10 +130,23 @@ def test_in_a_bucket_its_segments_are_followed(s3_server, tmp_path, monkeypatch,
     half = len(lines) // 2
     bucket.write(f"{SEGMENTS}/000000.jsonl", b"".join(lines[:half]))
     followed = FollowedStudy(storage, "one")
-    before = followed.study.history
+    history = followed.history
     assert (followed.look(), followed.state) == (False, "died")
     bucket.write(f"{SEGMENTS}/000000.jsonl", b"".join(lines[: half + 2]))
     bucket.write(f"{SEGMENTS}/000001.jsonl", b"".join(lines[half + 2 :]))
     assert (followed.look(), followed.state) == (True, "finished")
-    assert followed.study.history is before
-    assert list(before.trials) == [0, 1, 2, 3]
+    assert followed.history is history
+    assert list(history.trials) == [0, 1, 2, 3]
+
+
+def test_an_extended_study_is_shown_with_its_new_budget(tmp_path, small_study):
+    events = list(recorded(small_study, 4))
+    more = [{**events[0], "time": 100.0}, {"event": "extend", "time": 100.0, "budget": {"trials": 9}}]
+    one = written(tmp_path, "one", small_study, [*events, *more])
+    lines = one.folder.record.read_bytes().splitlines(keepends=True)
+    one.folder.record.write_bytes(b"".join(lines[:-2]))
+    followed = FollowedStudy(str(tmp_path), "one")
+    assert followed.view().study_status["trials"]["budget"] == 4
+    one.folder.record.write_bytes(b"".join(lines))
+    assert followed.look()
+    assert followed.view().study_status["trials"]["budget"] == 9

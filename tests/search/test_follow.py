@@ -6,10 +6,8 @@ import os
 
 import pytest
 
-from hcpr_tune.search.record.follow import Follower, Rewritten
-from hcpr_tune.search.record.lines import sealed_row
+from hcpr_tune.search.record.follow import RecordFollower
 from hcpr_tune.search.storage.studies import reopen
-from tests.search.histories import begin
 from tests.views.recorded import recorded
 from tests.written import written
 
@@ -18,13 +16,7 @@ from tests.written import written
 def study(tmp_path, small_study):
     """Its record, line by line."""
     one = written(tmp_path, "one", small_study, recorded(small_study, 6, running=2))
-    lines = one.folder.record.read_bytes().splitlines(keepends=True)
-    return one, lines
-
-
-def followed(tmp_path):
-    stored = reopen(tmp_path, "one", "status ")
-    return stored, Follower(stored)
+    return one, one.folder.record.read_bytes().splitlines(keepends=True)
 
 
 def test_what_is_appended_gives_the_same_as_reading_it_all(study, tmp_path):
@@ -32,52 +24,27 @@ def test_what_is_appended_gives_the_same_as_reading_it_all(study, tmp_path):
     whole = reopen(tmp_path, "one", "status ").history
     for begun in range(len(lines) + 1):
         one.folder.record.write_bytes(b"".join(lines[:begun]))
-        stored, follower = followed(tmp_path)
-        assert list(follower.news()) == []
-        told = []
+        follower = RecordFollower(one.folder, one.study)
+        told = list(follower.new())
         for line in lines[begun:]:
             with one.folder.record.open("ab") as file:
                 file.write(line[:9])
                 file.flush()
-                assert list(follower.news()) == []  # half a line
+                assert list(follower.new()) == []  # half a line
                 file.write(line[9:])
-            told += follower.news()
-        assert stored.history == whole
-        assert len(told) == len(lines) - begun
+            told += follower.new()
+        assert follower.history == whole
+        assert len(told) == len(lines)
 
 
-def test_a_damaged_end_is_waited_out_until_it_is_cut_off(study, tmp_path):
+def test_a_damaged_end_is_waited_out_until_it_is_cut_off(study):
     one, lines = study
     one.folder.record.write_bytes(b"".join(lines[:9]) + lines[9][:20] + b"\n")
-    stored, follower = followed(tmp_path)
-    assert list(follower.news()) == []
+    follower = RecordFollower(one.folder, one.study)
+    assert len(list(follower.new())) == 9
+    assert list(follower.new()) == []
     os.truncate(one.folder.record, sum(map(len, lines[:9])))
     with one.folder.record.open("ab") as file:
         file.writelines(lines[9:])
-    assert len(list(follower.news())) == len(lines) - 9
-    assert stored.history.trials.keys() == set(range(6))
-
-
-def test_a_record_that_is_another_one_is_read_again(study, tmp_path):
-    one, lines = study
-    _, follower = followed(tmp_path)
-    one.folder.record.write_bytes(b"".join(lines[:3]))
-    with pytest.raises(Rewritten):
-        list(follower.news())
-    one.folder.record.write_bytes(b"".join([*lines, *lines[-1:]]))
-    with pytest.raises(Rewritten):
-        list(follower.news())
-    one.folder.record.unlink()
-    with pytest.raises(Rewritten):
-        list(follower.news())
-
-
-def test_an_extended_study_is_read_again(study, tmp_path, small_study):
-    one, _ = study
-    events = [*recorded(small_study, 6), begin(1e3), {"event": "extend", "time": 1e3, "budget": {"trials": 9}}]
-    one.folder.record.unlink()
-    _, follower = followed(tmp_path)
-    assert list(follower.news()) == []
-    one.folder.record.write_bytes(sealed_row(events))
-    with pytest.raises(Rewritten):
-        list(follower.news())
+    assert len(list(follower.new())) == len(lines) - 9
+    assert follower.history.trials.keys() == set(range(6))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.api.search_request import (
@@ -106,12 +105,14 @@ def act(options: argparse.Namespace) -> int:
     if options.dry_run:
         return dry_run(options, request)
     progress = TerminalProgress(make_console(), options.quiet, options.json)
-    with closing(progress):
+    try:
         check_request(request, ray_of(options), () if options.detach else options.log_to, progress)
         if options.detach:
             from hcpr_tune.cli.detach import detach
 
             return detach(options, request, progress)
+    finally:
+        progress.close()
     return search(options, request)
 
 

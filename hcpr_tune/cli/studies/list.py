@@ -56,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
     if not studies:
         print_line(
             console,
-            f"no study lies in {options.storage}; --storage DIR|URL looks elsewhere; begin one: "
-            f"{command('tune', *storage_words(options.storage))}",
+            f"no study lies in {options.storage}; {command('tune', *storage_words(options.storage))} begins one, "
+            "--storage DIR|URL looks elsewhere",
         )
         return COMPLETED
     print_table(console, [study for study in studies if study["state"] != UNREADABLE])
@@ -100,7 +100,8 @@ def told_of(storage: str, name: str, place: ObjectStore, address: str, when: flo
     from hcpr_tune.errors import HcprTuneError
     from hcpr_tune.search.storage.lease import living_lease_holder
     from hcpr_tune.search.storage.studies import reopen
-    from hcpr_tune.views.status import counts, done, gain_plain, holder_plain, scored, state_of
+    from hcpr_tune.views.status import counts, done, holder_plain, scored, state_of
+    from hcpr_tune.views.summary import gain_points
 
     try:
         _, study, history = reopen(storage, name, "list ")
@@ -118,7 +119,7 @@ def told_of(storage: str, name: str, place: ObjectStore, address: str, when: flo
         "trials": count,
         "trials_done": done(count),
         "best": scored(history.best_trial),
-        **gain_plain(history),
+        "gain_points": gain_points(history),
         "last_event": last,
         "age_seconds": None if last is None else max(0.0, now - last),
         "reason": "",
@@ -166,9 +167,7 @@ def row(study: dict[str, Any]) -> tuple[str, ...]:
         study["study"],
         f"{study['trials_done']}/{study['trials']['budget']}",
         accuracy,
-        ""
-        if gain is None
-        else f"{gain:+.1f}" + ("" if study["gain_is_final"] else f" at epoch {study['gain_at_epoch']}"),
+        "" if gain is None else f"{gain:+.1f}",
         age(study["age_seconds"]),
         f"{state}, led by {holder['host']}" if holder is not None else state,
     )

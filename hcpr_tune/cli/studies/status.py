@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from hcpr_tune.cli.arguments import add_study
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.shell import typed
-from hcpr_tune.search.record.results import StoredStudy
-from hcpr_tune.study import Study
 from hcpr_tune.views.terminal.console import has_width, make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hcpr_tune.search.record.results import StoredStudy
     from hcpr_tune.search.storage.lease import LeaseHolder
+    from hcpr_tune.study import Study
 
 WIDE = 500
 """Characters of a line that goes into a pipe or a file: nothing that matters is cut off there."""
@@ -28,7 +28,6 @@ def add_parser(commands: Any) -> None:
     """The command's arguments."""
     status = commands.add_parser(
         "status",
-        help="the state of a search",
         description="Show the state of a search, running or not: its driver, its best trials, what was lost.",
     )
     add_study(status)
@@ -55,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
 
 def opened(options: argparse.Namespace) -> Study:
     """The study as it is now."""
+    from hcpr_tune.study import Study
+
     return Study.of(options.storage, options.name, "status ")
 
 
@@ -73,6 +74,7 @@ def follow(console: Console, options: argparse.Namespace) -> None:
 
 def print_status(console: Console, study: Study) -> None:
     """The state, the command that continues the search, and what the live view shows."""
+    from hcpr_tune.search.record.results import StoredStudy
     from hcpr_tune.views.terminal.live_view import view_of
     from hcpr_tune.views.wording import printable
 

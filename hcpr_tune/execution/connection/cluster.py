@@ -67,7 +67,7 @@ def connected(
     with ExitStack() as stack:
         # Ray reads these when it is imported.
         stack.enter_context(borrowed({name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()}))
-        if is_connected():
+        if _is_connected():
             yield _already_connected(address)
             return
         token = None
@@ -83,7 +83,7 @@ def connected(
         yield Cluster(_url(context), living_nodes(), token)
 
 
-def is_connected() -> bool:
+def _is_connected() -> bool:
     """Whether the calling program has connected this process to Ray already."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())

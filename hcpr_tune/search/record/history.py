@@ -14,7 +14,6 @@ from hcpr_tune.search.record.events.check import search_event
 from hcpr_tune.search.record.events.fields import Tables, Versions, accuracies, trained_seconds
 from hcpr_tune.search.record.events.search import Event as Event
 from hcpr_tune.search.record.events.search import TestAccess as TestAccess
-from hcpr_tune.search.record.lines import BEGINS
 from hcpr_tune.search.record.ranking import Ranking
 from hcpr_tune.search.record.trial import CALIBRATION as CALIBRATION
 from hcpr_tune.search.record.trial import ENQUEUED as ENQUEUED
@@ -75,10 +74,6 @@ class History:
     """Accesses to the test images: when, by which command, and the numbers it showed."""
     bytes_read: int = field(default=0, compare=False)
     """Size of the record when it was read."""
-    good_bytes: int = field(default=0, compare=False)
-    """Where the last good line ended then."""
-    latest_checksum: str = field(default=BEGINS, compare=False)
-    """The checksum of that line."""
     damage: str = ""
     """Damage to the end of the record when it was read; not an event."""
     lost_at_once: list[str] = field(default_factory=list)

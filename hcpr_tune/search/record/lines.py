@@ -86,14 +86,13 @@ def read_line(line: bytes) -> Line:
 class Lines:
     """A record file: its events, which `fold` checks, the bytes up to the last good line, and that line's checksum.
 
-    `damage` describes what is wrong with the end; `size`: all bytes that were read.
+    `damage` describes what is wrong with the end.
     """
 
     events: list[Plain]
     good_bytes: int
     latest: str
     damage: str
-    size: int
 
 
 def read_lines(path: Path) -> Lines:
@@ -102,8 +101,7 @@ def read_lines(path: Path) -> Lines:
     Raises `InputError` for a damaged line other than the last, and for any that does not follow the line before it.
     """
     # Split as bytes, so that a line that does not decode leaves the others readable.
-    data = path.read_bytes()
-    *lines, half = data.split(b"\n")
+    *lines, half = path.read_bytes().split(b"\n")
     events: list[Plain] = []
     good, latest = 0, BEGINS
     for number, whole in enumerate(lines, start=1):
@@ -111,8 +109,7 @@ def read_lines(path: Path) -> Lines:
             line = read_line(whole.removeprefix(BYTE_ORDER_MARK) if number == 1 else whole)
         except ValueError as error:
             if number == len(lines) and not half:
-                damage = f"line {number} of {path}, the last one, was damaged ({error})"
-                return Lines(events, good, latest, damage, len(data))
+                return Lines(events, good, latest, f"line {number} of {path}, the last one, was damaged ({error})")
             raise InputError(
                 f"{path}, line {number} is damaged ({error}); restore the file from a copy, or start a new study"
             ) from None
@@ -125,8 +122,7 @@ def read_lines(path: Path) -> Lines:
             )
         events.append(line.event)
         good, latest = good + len(whole) + 1, line.checksum
-    damage = f"line {len(lines) + 1} of {path}, the last one, was cut off" if half else ""
-    return Lines(events, good, latest, damage, len(data))
+    return Lines(events, good, latest, f"line {len(lines) + 1} of {path}, the last one, was cut off" if half else "")
 
 
 def _check_version(path: Path, begin: Plain) -> None:

@@ -210,9 +210,8 @@ def fold(path: Path, events: Iterable[Plain], history: Fold[Any], hint: str) -> 
 
 def read_history(path: Path, last_epoch: int, goal: Goal | None = None) -> History:
     """Fold a record file. A truncated or damaged last line is ignored, and described in `History.damage`."""
+    history = History(last_epoch, goal or Goal(), bytes_read=path.stat().st_size)
     lines = read_lines(path)
-    history = History(last_epoch, goal or Goal(), bytes_read=lines.size, good_bytes=lines.good_bytes)
-    history.latest_checksum = lines.latest
     fold(path, lines.events, history, "it is from another version, or was changed: restore the file from a copy")
     if lines.damage:
         history.damage = f"{lines.damage}; what it recorded is done again"

@@ -120,7 +120,7 @@ def reopen(
     folder = study_folder(storage, name)
     if not exists(folder):
         raise nothing_there(storage, folder, f"{option}{show(name)}")
-    fetch(folder, with_best or option.startswith("--"))
+    _fetch(folder, with_best or option.startswith("--"))
     today = now or read_study(folder.study)
     history = History(today.recipe.epochs, today.goal)
     where = f"{option}{name}: {folder.record}"
@@ -186,7 +186,7 @@ def _begun_or_shut(root: Path) -> bool:
         return NAME.fullmatch(root.name) is not None
 
 
-def fetch(folder: StudyFolder, with_best: bool = False) -> None:
+def _fetch(folder: StudyFolder, with_best: bool) -> None:
     """Download study file and record from a bucket; the rest of the copy is rebuilt from them."""
     if folder.bucket is None:
         return

@@ -15,7 +15,7 @@ from hcpr_tune.views.next_commands import about, way_on
 from hcpr_tune.views.report.context import CLEAN, ROBUST, ReportContext
 from hcpr_tune.views.report.optuna_study import full_params
 from hcpr_tune.views.report.page import Section
-from hcpr_tune.views.summary import answer_words, gain_of
+from hcpr_tune.views.summary import answer_words, gain_points
 from hcpr_tune.views.verdicts import words_on_test_access
 
 MOST_MEMBERS = 8
@@ -74,7 +74,7 @@ def best_words(context: ReportContext, best: Trial) -> str:
 def gain_words(context: ReportContext, best: Trial) -> str:
     """The gain of the best trial over the published recipe."""
     published = context.history.trials[0]
-    gain = gain_of(context.history)
+    gain = gain_points(context.history)
     if best is published:
         return "It is the published recipe: no trial beat it."
     if gain is None:
@@ -82,11 +82,7 @@ def gain_words(context: ReportContext, best: Trial) -> str:
     robust, of_published = ((rung_accuracies(trial) or {})[ROBUST] for trial in (best, published))
     low, high = difference_interval(robust, of_published)
     none = ", which includes no gain at all" if low <= 0 <= high else ""
-    epochs = f"at epoch {gain.epoch}"
-    epochs += "" if gain.epoch == gain.published_epoch else f" (the published one at epoch {gain.published_epoch})"
-    words = f"Gain over the published recipe {epochs}: {gain.points:+.1f} points"
-    words += f" ({100 * low:+.1f} to {100 * high:+.1f}{none})."
-    return words if gain.final else f"{words} It is no answer before both have reached the last rung."
+    return f"Gain over the published recipe: {gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{none})."
 
 
 def caveats(context: ReportContext, best: Trial) -> str:
