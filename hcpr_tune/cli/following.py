@@ -81,7 +81,7 @@ class FollowedStudy:
         history = self.history
         since = max(0.0, time.time() - history.heard) if self.holder is not None and history.heard else 0.0
         state = STATES.get(self.state, self.state)
-        led = f", led by {self.holder.words(time.time())}" if self.holder is not None else ""
+        led = "" if self.holder is None else f", led by process {self.holder.process} on {self.holder.host}"
         heading = (f"study        {self.folder.address}", f"state        {state}{led}")
         return replace(view_of(self.spec, history, self.holder is not None), since=since, heading=heading)
 

@@ -74,11 +74,13 @@ def row(study: dict[str, Any]) -> tuple[str, ...]:
         low, share, high = (100 * best["robust_accuracy_validation"][name] for name in ("low_95", "share", "high_95"))
         accuracy = f"{share:.1f} ({low:.1f} to {high:.1f})"
     state = STATES.get(study["state"], study["state"])
+    # Before both have reached the last rung it is no answer.
+    so_far = "" if study.get("gain_is_final", True) else f" at epoch {study['gain_at_epoch']}"
     return (
         study["study"],
         f"{study['trials_done']}/{study['trials']['budget']}",
         accuracy,
-        "" if gain is None else f"{gain:+.1f}",
+        "" if gain is None else f"{gain:+.1f}{so_far}",
         age(study["age_seconds"]),
         f"{state}, led by {holder['host']}" if holder is not None else state,
     )
