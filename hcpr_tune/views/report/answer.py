@@ -15,7 +15,7 @@ from hcpr_tune.views.next_commands import about, way_on
 from hcpr_tune.views.report.context import CLEAN, ROBUST, ReportContext
 from hcpr_tune.views.report.optuna_study import full_params
 from hcpr_tune.views.report.page import Section
-from hcpr_tune.views.summary import answer_words
+from hcpr_tune.views.summary import answer_words, gain_of
 from hcpr_tune.views.terms import terms
 from hcpr_tune.views.verdicts import words_on_test_access
 
