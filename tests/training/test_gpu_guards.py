@@ -77,7 +77,8 @@ def step():
     recipe = resnet()
     torch.manual_seed(0)
     images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
-    data = type("Shape", (), {"channels": 3, "classes": 10, "image_size": (32, 32), "train": Labelled(labels)})()
+    shape = {"channels": 3, "classes": 10, "image_size": (32, 32), "class_names": (), "train": Labelled(labels)}
+    data = type("Shape", (), shape)()
     state, method = initial_state(recipe, data), method_of(recipe)
     noise = torch.Generator().manual_seed(0)
     adversarial = attack(recipe, method, state, images, labels, 1, noise)
