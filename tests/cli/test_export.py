@@ -43,11 +43,11 @@ def test_a_verdicts_model_goes_before_the_best_of_the_search_and_a_folder_needs_
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["one", "--onnx", "new.onnx"], "export one: results/one/best holds no model yet; let a trial reach a rung"),
+        (["one", "--onnx", "new.onnx"], "export one: results/one/best holds no model yet; "),
         (["two", "--onnx", "new.onnx"], 'export "two": there is no study in results/two; known there: one'),
         (["one", "--onnx", "there.onnx"], "--onnx there.onnx exists; choose another file, or delete it"),
         (["one", "--onnx", "a/b.onnx"], "--onnx a/b.onnx: there is no folder "),
-        (["--onnx", "new.onnx"], "export needs the NAME of a study (see "),
+        (["--onnx", "new.onnx"], "export needs the NAME of a study, or "),
         (["--optuna", "new.db"], "export needs the NAME of a study"),
         (["one", "--onnx", "new.onnx", "--model", "m"], "--model m goes with --onnx alone, not with NAME one"),
         (["one", "--optuna", "new.db", "--model", "m"], "--model m goes with --onnx alone, not with --optuna"),

@@ -55,4 +55,4 @@ def test_commands_about_a_study_in_a_bucket_name_its_storage_with_the_options():
     folder = StudyFolder(Path("results/one"), Bucket(storage).child("one"))
     assert about("status", folder).endswith(f"status one --storage '{storage}'")
     holder = LeaseHolder("host", 1, "m", "began", "t", 0.0)
-    assert f"stop one --storage '{storage}'," in str(refusal("--resume one", holder, folder.address))
+    assert f"stop one --storage '{storage}'" in str(refusal("--resume one", holder, folder.address))
