@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hcpr_tune.cli.completers import completed
 from hcpr_tune.cli.exit_codes import COMPLETED
 from hcpr_tune.common.output import outlets
 from hcpr_tune.training.data.registry import DATASETS
@@ -14,8 +15,9 @@ from hcpr_tune.training.data.registry import DATASETS
 def add_parser(commands: Any) -> None:
     """The command's arguments."""
     data = commands.add_parser("data", description="Download a dataset before a training needs it.")
-    names = ", ".join(name for name, spec in DATASETS.items() if spec.download is not None)
-    data.add_argument("name", metavar="NAME", help=f"one of {names}")
+    names = [name for name, spec in DATASETS.items() if spec.download is not None]
+    action = data.add_argument("name", metavar="NAME", help=f"one of {', '.join(names)}")
+    completed(action, lambda prefix, **_: [name for name in names if name.startswith(prefix)])
     data.add_argument("--root", default="data", metavar="DIR", help="where it goes (task.root; default: data)")
 
 
