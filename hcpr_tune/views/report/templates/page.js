@@ -30,11 +30,14 @@
     const place = document.getElementById("plot-" + name);
     const options = { displaylogo: false, displayModeBar: false };
     const layout = layoutOf(structuredClone(figures[name]));
-    // On paper a figure that needs more room is drawn as wide as it needs, and made smaller.
+    // On paper a figure is lower, so that a page has two, and one that needs more width is made smaller. The browser
+    // counts the pages before it is redrawn, so its height there is set beforehand.
     const least = parseFloat(place.style.minWidth) || 0;
-    place.style.zoom = paper.matches && least > PAPER_WIDTH ? PAPER_WIDTH / least : "";
+    const [height, zoom] = [0.8 * layout.height, Math.min(1, PAPER_WIDTH / least)];
+    place.parentElement.style.setProperty("--height-on-paper", height * zoom + "px");
+    place.style.zoom = paper.matches ? zoom : "";
     layout.width = paper.matches ? Math.max(PAPER_WIDTH, least) : place.clientWidth;
-    if (paper.matches) layout.height *= 0.8; // two figures on a page
+    if (paper.matches) layout.height = height;
     await Plotly.react(place, structuredClone(figures[name].data), layout, options);
     await breakTitles(place, figures[name].layout);
   }
