@@ -241,7 +241,7 @@ def test_a_half_written_line_is_left_for_later(own):
     watched._look()
     with watched.reading() as stored:
         assert len(stored.history.trials[1].epochs) == trained + 1
-        assert stored.history.read_to[0] == len(whole)
+        assert watched._follower.offset == len(whole)
 
 
 def test_what_was_read_on_is_what_would_be_read_at_once(tmp_path):
