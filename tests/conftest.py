@@ -17,6 +17,9 @@ import pytest
 from hcpr_tune.execution.connection.cluster import RAY_SETTINGS
 from hcpr_tune.search.spec.study import StudySpec
 from hcpr_tune.search.spec.study_file import read_study
+from tests.browser import artefacts, browser
+
+__all__ = ["artefacts", "browser"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models are so small that threads would wait for each other
 

@@ -16,7 +16,7 @@ from hcpr_tune.errors import HcprTuneError, InputError
 from hcpr_tune.search.record.metrics import best_metrics
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.training.recipe import recipe_to_toml
-from hcpr_tune.views.report.figures import FIGURES
+from hcpr_tune.views.report.figures import ALL_FIGURES
 from tests.views.recorded import written
 
 
@@ -55,11 +55,11 @@ def test_the_best_recipe_and_its_numbers(study):
 
 
 def test_figures_are_objects(study):
-    assert study.figures == list(FIGURES)
+    assert study.figures == list(ALL_FIGURES)
     for name in study.figures:
         figure = study.figure(name)
         assert figure.data
-        assert figure.layout.title.text == FIGURES[name][0]
+        assert figure.layout.title.text == ALL_FIGURES[name][0]
     with pytest.raises(InputError, match=r'there is no figure "curve"; did you mean curves\?'):
         study.figure("curve")
 

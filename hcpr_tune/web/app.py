@@ -353,6 +353,7 @@ def page_of_error(request: Request, title: str, words: str, code: int) -> Respon
 
 
 FILES = {
+    "plots.js": ("text/javascript", lambda: pages.of_report("plots.js").encode()),
     "live.js": ("text/javascript", lambda: (STATIC / "live.js").read_bytes()),
     "page.css": ("text/css", lambda: pages.styles().encode()),
     "plotly.js": ("text/javascript", lambda: pages.plotly_script().encode()),

@@ -64,12 +64,17 @@ def rendered(section: Section) -> str:
     return render(section.template, shown=section.shown, section=section)
 
 
-def styles() -> str:
-    """The style of the report, and what the live page adds to it."""
+def of_report(name: str) -> str:
+    """A file among the report's templates, as it is."""
     report = html_environment()
     assert report.loader is not None
-    text: str = report.loader.get_source(report, "page.css")[0]
-    return text + (Path(__file__).parent / "static" / "live.css").read_text(encoding="utf-8")
+    text: str = report.loader.get_source(report, name)[0]
+    return text
+
+
+def styles() -> str:
+    """The style of the report, and what the live page adds to it."""
+    return of_report("page.css") + (Path(__file__).parent / "static" / "live.css").read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)

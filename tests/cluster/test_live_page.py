@@ -10,9 +10,7 @@ import pytest
 
 from tests.cluster.test_search import ONE_WORKER, in_folder
 from tests.conftest import SLOW_SPACE
-from tests.views.conftest import artefacts, browser
 
-__all__ = ["artefacts", "browser"]
 pytestmark = [pytest.mark.cluster, pytest.mark.browser]
 
 

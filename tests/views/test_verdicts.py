@@ -120,7 +120,7 @@ def test_nothing_in_a_verdict_becomes_markup(study, history, tmp_path):
     put(tmp_path, plain)
     page = page_of(tmp_path, study, history)
     assert "<script>alert" not in page
-    assert page.count("</script>") == 3
+    assert page.count("</script>") == 4
     assert f"UNRELIABLE   {evil} cannot win" in Text(page).sections["verdict"]
 
 

@@ -16,10 +16,7 @@ import pytest
 
 from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.web.server import Server
-from tests.views.conftest import artefacts, browser
 from tests.views.recorded import written
-
-__all__ = ["artefacts", "browser"]
 
 
 @dataclass

@@ -26,25 +26,10 @@
     }
     for (const link of root.querySelectorAll('a[href^="/"]')) link.setAttribute("href", withToken(link.getAttribute("href")));
     for (const picture of root.querySelectorAll("img[data-source]")) picture.src = withToken(picture.dataset.source);
+    plots.showHints(root);
   }
 
   // Figures
-
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-  function layoutOf(figure) {
-    const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), linecolor: colour("--line"), automargin: true };
-    const layout = {
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: colour("--ink"), family: "system-ui, sans-serif", size: 13 },
-      xaxis: axis,
-      yaxis: axis,
-      hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
-    };
-    // The same value each time: zoom and hidden traces outlast an update.
-    return { ...figure.layout, template: { layout }, uirevision: "kept" };
-  }
 
   let plotly;
   function plotlyLoaded() {
@@ -62,9 +47,7 @@
 
   async function drawn(place, figure) {
     await plotlyLoaded();
-    const options = { responsive: true, displaylogo: false, displayModeBar: false };
-    const copy = structuredClone(figure);
-    await Plotly.react(place, copy.data, layoutOf(copy), options);
+    await plots.draw(place, figure);
   }
 
   async function load(element) {
@@ -141,8 +124,7 @@
   const redraw = () => {
     for (const [element, { figure, away }] of figures) if (figure && !away) drawn(element.querySelector(".plot"), figure);
   };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  matchMedia("print").addEventListener("change", redraw);
+  plots.redrawn(redraw);
 
   // Tables, a page at a time
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-
-ARTEFACTS = ROOT / "artefacts"
+ARTEFACTS = Path(__file__).parent.parent / "artefacts"
 """Where tests leave pictures of what they saw."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = [
@@ -25,9 +23,9 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    """Chromium, driven by Playwright; skipped where there is none."""
+    """Chromium, driven by Playwright, whose event loop must not outlast the file; skipped where there is none."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
