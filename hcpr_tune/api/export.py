@@ -58,15 +58,19 @@ def write_onnx_model(model: Path, target: Path, trust: Trust, option: str = "") 
         return write_onnx(model, target)
 
 
-def model_of(folder: StudyFolder) -> Path:
-    """The folder of the study's model: that of its verdict if there is one, else the best of its search."""
+def model_of(folder: StudyFolder, where: str = "") -> Path:
+    """The folder of the study's model: that of its verdict if there is one, else the best of its search.
+
+    `where`: what messages begin with, by default `export NAME`. Raises `InputError` if there is none yet.
+    """
     from hcpr_tune.training.models.export import FILES
     from hcpr_tune.views.next_commands import about
 
+    where = where or f"export {folder.root.name}"
     for model in (folder.root / "verdict", folder.best):
-        if all(is_file(model / file, f"export {folder.root.name}: {model}") for file in FILES):
+        if all(is_file(model / file, f"{where}: {model}") for file in FILES):
             return model
     raise InputError(
-        f"export {folder.root.name}: {folder.best} holds no model yet; let a trial reach a rung "
-        f"({about('tune --resume', folder)}), or give one by --model DIR"
+        f"{where}: {folder.best} holds no model yet; give one by --model DIR, or let a trial reach a rung: "
+        f"{about('tune --resume', folder)}"
     )
