@@ -20,7 +20,8 @@ say_joined() {
     found="$(resources_in "$private/r")"
     address="$(tr ',' '\n' <<<"$found" | sed -n 's/^node://p')"
     echo "joined        $head as ${address:-$(hostname)} with $(amount_of CPU "$found") CPUs and $(amount_of GPU "$found") GPUs"
-    echo "leave         Ctrl-C; its trials go on elsewhere"
+    # Slurm ends its nodes by itself.
+    [[ "$PORTS" != fixed ]] || echo "leave         Ctrl-C; its trials go on elsewhere"
     echo "log           $log"
 }
 

@@ -13,7 +13,7 @@ from hcpr_tune.errors import ClusterLost, InputError
 from hcpr_tune.execution.connection import cluster
 from hcpr_tune.execution.connection.access import checked_address, is_loopback
 from hcpr_tune.execution.connection.capacity import SILENT_SECONDS, Capacity, Head, Share
-from hcpr_tune.execution.connection.cluster import Cluster, allot, shipped
+from hcpr_tune.execution.connection.cluster import Cluster, allot, connected, shipped
 from hcpr_tune.execution.connection.tokens import ensure_token
 from hcpr_tune.search.spec.settings import Resources
 
@@ -43,6 +43,24 @@ def test_with_a_token_it_is_asked(home, monkeypatch):
     (home / ".ray" / "auth_token").write_text("a" * 64)
     with pytest.raises(InputError, match="no Ray cluster answers at"):
         checked_address("0.0.0.0:9")
+
+
+def test_a_machine_that_is_no_node_is_told_how_to_become_one(monkeypatch):
+    # Ray itself looks for a minute, and then says that the cluster could not be reached.
+    import ray
+
+    def refuse(**_):
+        raise ConnectionError("Failed to connect to Ray cluster at head1:6379") from RuntimeError(
+            "No node info found matching attributes: '' when trying to resolve node to connect to."
+        )
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(cluster, "checked_address", lambda address: address)
+    monkeypatch.setattr(cluster, "mode_of", lambda address: "token")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    words = r"--address head1:6379: this machine is no node of that cluster, .* launch/cluster/worker.sh head1:6379"
+    with pytest.raises(InputError, match=words), connected("head1:6379"):
+        pass
 
 
 def test_loopback():
