@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hcpr_tune.views.next_commands import storage_of_folder
-from hcpr_tune.views.search_progress import SearchProgress, SearchStart
+from hcpr_tune.views.search_progress import Phase, SearchProgress, SearchStart
 
 if TYPE_CHECKING:
     from hcpr_tune.search.record.record import Listener
@@ -44,8 +44,17 @@ class LivePage(SearchProgress):
     def notes(self, notes: Iterable[str]) -> None:
         self._progress.notes(notes)
 
+    def phase(self, phase: Phase) -> None:
+        self._progress.phase(phase)
+
+    def planned(self, study: StoredStudy) -> None:
+        self._progress.planned(study)
+
     def started(self, study: StoredStudy, start: SearchStart) -> None:
         self._progress.started(study, start)
+
+    def close(self) -> None:
+        self._progress.close()
 
     def listeners(self, study: StoredStudy) -> list[Listener]:
         """The study has been begun by now."""
