@@ -105,7 +105,7 @@ def caveats(context: ReportContext, best: Trial) -> str:
     )
     if answer_of(context.history) is not None:
         words += (
-            f" The recipe was found among {candidates} by its accuracy on these images, and chosen by these seeds, so"
+            f" The recipe was found among {candidates} by its accuracy on these images and chosen by these seeds, so"
             " its numbers are slightly optimistic. The interval of the gain covers the variation between seeds and"
             " between images."
         )
