@@ -23,10 +23,11 @@ def folder(tmp_path, monkeypatch):
 def test_the_studys_best_model_is_written(folder, capsys):
     folder_with(folder / "results/one/best")
     assert cli.main(["export", "one", "--onnx", "one.onnx"]) == 0
-    first, second, third = capsys.readouterr().out.splitlines()
+    first, second, third, fourth = capsys.readouterr().out.splitlines()
     assert first.startswith("the model in results/one/best written to one.onnx, 0.")
     assert second == '"images" (batch, 1, 8, 8), float32 in [0, 1], to "logits" (batch, 10)'
-    assert third.startswith("under ONNX Runtime its logits differ from the model's by at most ")
+    assert third.startswith("its metadata (JSON texts) has class_names, ")
+    assert fourth.startswith("under ONNX Runtime its logits differ from the model's by at most ")
     onnxruntime.InferenceSession("one.onnx", providers=["CPUExecutionProvider"])
 
 
