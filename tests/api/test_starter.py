@@ -83,7 +83,7 @@ def test_a_training_goes_on_where_it_was_stopped(command, tmp_path, background):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--recipe", "none.toml"), "none.toml cannot be read"),
+        (("--recipe", "none.toml"), "--recipe none.toml: there is no such file"),
         (("--recipe", "r.toml", "--set", "epochs=0"), "epochs must be at least 1 and at most 1000000, got 0"),
         (("--recipe", "r.toml", "--set", "task.epsilon=2"), "task.epsilon must be above 0 and at most 1, got 2.0"),
         (("--recipe", "r.toml", "--set", "task.epsilon=0"), "task.epsilon must be above 0 and at most 1, got 0.0"),
