@@ -86,6 +86,8 @@ why_failed() {
     local line
     line="$(grep -aE '^([A-Za-z_]+\.)*[A-Za-z]+(Error|Exception|Timeout)\b' "$1" | tail -n 1)" || true
     [[ -n "$line" ]] || line="$(grep -a '[^[:space:]]' "$1" | tail -n 1)" || true
+    # Without Ray's colours, and its own file and line.
+    line="$(sed -E 's/\x1b\[[0-9;]*m//g; s/^[[:space:]0-9:,-]+[[:upper:]]+ [a-z_]+\.py:[0-9]+ -- //' <<<"$line")"
     printf '%.300s' "${line:-it has said nothing}"
 }
 

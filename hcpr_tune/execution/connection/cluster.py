@@ -19,6 +19,7 @@ from hcpr_tune.errors import InputError
 from hcpr_tune.execution.connection.access import AUTO, LOCAL, checked_address
 from hcpr_tune.execution.connection.capacity import Share, Waiting, living_nodes
 from hcpr_tune.execution.connection.handshake import mode_of
+from hcpr_tune.execution.connection.head_watch import watched
 from hcpr_tune.execution.connection.host import borrowed, restore, without_c_output
 from hcpr_tune.execution.connection.local_ray import end_processes, private_folder, starting
 from hcpr_tune.execution.connection.ray_options import LOOPBACK, NO_DASHBOARD
@@ -89,6 +90,9 @@ def connected(
         import ray
 
         stack.callback(ray.shutdown)
+        head = getattr(getattr(ray._private.worker.global_worker, "gcs_client", None), "address", "") if joins else ""
+        if head:  # Ray's client has none
+            stack.enter_context(watched(str(head)))
         yield Cluster(_url(context), living_nodes(), token)
 
 
