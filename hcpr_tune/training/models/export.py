@@ -78,10 +78,12 @@ def class_names(folder: Path) -> tuple[str, ...]:
 def scores(folder: Path) -> dict[str, Any]:
     """The accuracies of the model in a folder, as its metrics.json has them: shares with intervals, and the attacks.
 
-    Raises `InputError` as `model_inputs` does.
+    With a note for the best trial of a search. Raises `InputError` as `model_inputs` does.
     """
-    kept = ("clean_accuracy_", "robust_accuracy_", "attacks_", "note")
-    return {name: value for name, value in _metrics(folder).items() if name.startswith(kept) and value is not None}
+    metrics, kept = _metrics(folder), ("clean_accuracy_", "robust_accuracy_", "attacks_")
+    found = {name: value for name, value in metrics.items() if name.startswith(kept) and value is not None}
+    chosen = "on the validation images by which the model was chosen, and so optimistic"
+    return found | ({"note": chosen} if metrics.get("chosen_from") else {})
 
 
 def _inputs(folder: Path) -> dict[str, Any]:
