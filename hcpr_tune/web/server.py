@@ -20,6 +20,8 @@ from hcpr_tune.web.app import LivePage
 TOKEN = "HCPR_TUNE_WATCH_TOKEN"
 """The environment variable with the token, for a page that keeps its URL."""
 PORT, PORTS_TRIED = 8501, 50
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+"""Addresses that mean all of a machine's, and one of them for its own browser."""
 LEAST_TOKEN = 16
 """Fewest characters of a token that somebody chose."""
 
@@ -34,7 +36,7 @@ class Server:
             page.studies.get(name)  # read before the address is told, so that the page opens at once
         self.wanted, self._socket = port, listening(host, port)
         self.port: int = self._socket.getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
+        shown = EVERYWHERE.get(host, f"[{host}]" if ":" in host else host)
         path = "" if name is None else f"studies/{quote(name)}"
         self.url = f"http://{shown}:{self.port}/{path}?token={quote(token)}"
         config = uvicorn.Config(

@@ -354,6 +354,12 @@ def test_a_port_in_use_is_passed_over_and_a_weak_token_refused(recorded_studies,
         assert server.url.endswith("/studies/small?token=chosen-by-somebody")
 
 
+def test_a_page_that_listens_everywhere_has_a_url_for_this_machine(tmp_path):
+    with Server(str(tmp_path / "empty"), None, host="0.0.0.0", port=0).running() as server:
+        assert server.url.startswith(f"http://127.0.0.1:{server.port}/?token=")
+        assert "No study is in" in Page(server).json("/parts")["studies"]
+
+
 def test_what_the_page_may_load_is_its_own(page):
     import urllib.request
 

@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         say(f"port {options.port} is in use; the page is at port {server.port}")
     if options.host not in LOOPBACK:
         say("it is served without encryption: whoever can read the network can read the token")
+        say("on another machine, the URL has this one's name instead of the address")
     say(f"live page    {server.url}")
     say("Ctrl-C ends the page; a search that it shows continues")
     if options.until_stdin_closes:
