@@ -26,12 +26,14 @@ class LivePage(SearchProgress):
     def __init__(self, progress: SearchProgress) -> None:
         self._progress = progress
         self._process: subprocess.Popen[str] | None = None
+        self._over = False
 
     def __enter__(self) -> LivePage:
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the page."""
+        self._over = True
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
@@ -76,7 +78,7 @@ class LivePage(SearchProgress):
             [sys.executable, "-m", "hcpr_tune", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
@@ -85,6 +87,11 @@ class LivePage(SearchProgress):
     def _tell(self, process: subprocess.Popen[str]) -> None:
         """Pass on the page's address, which takes a few seconds."""
         assert process.stdout is not None
+        last, served = "", False
         for line in process.stdout:
-            if line.startswith("live page"):
-                self._progress.message(line.rstrip())
+            last = line.rstrip() or last
+            served = served or line.startswith("live page")
+            if line.startswith(("live page", "port ")):
+                self._progress.message(last)
+        if not served and not self._over:
+            self._progress.message(f"the live page could not be served: {last}")

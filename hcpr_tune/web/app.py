@@ -17,10 +17,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from hcpr_tune.common.settings import parse_assignment, show
+from hcpr_tune.common.settings import parse_assignment, shorten, show
 from hcpr_tune.common.text import first_line
 from hcpr_tune.errors import HcprTuneError, InputError
 from hcpr_tune.search.record.history import Trial
+from hcpr_tune.search.storage.notes import checked_note
 from hcpr_tune.views.report.figures import ALL_FIGURES
 from hcpr_tune.views.report.figures.comparison import distribution_of_each, progress_of_each
 from hcpr_tune.views.report.figures.contour import contour
@@ -45,6 +46,7 @@ SECONDS_BETWEEN_SIGNS = 15.0
 """A silent connection is closed by proxies, and a browser that is gone is noticed only by writing to it."""
 MOST_BODY = 100_000
 """Most bytes of a request's body."""
+LONGEST_NUMBER = 9
 STATIC = Path(__file__).parent / "static"
 Reading = Callable[[Request], Response]
 Writing = Callable[[Request, Any], Response]
@@ -61,7 +63,7 @@ class LivePage:
 
     def app(self) -> Starlette:
         """The web application."""
-        study, trial = "/studies/{name}", "/studies/{name}/trials/{number:int}"
+        study, trial = "/studies/{name}", "/studies/{name}/trials/{number}"
         reads: dict[str, Reading] = {
             "/": self._list,
             "/parts": self._list_parts,
@@ -75,7 +77,7 @@ class LivePage:
             trial: self._trial,
             f"{trial}/parts": self._trial_parts,
             f"{trial}/figures/curves": self._trial_figure,
-            f"{trial}/examples/{{rung:int}}.png": self._examples,
+            f"{trial}/examples/{{rung}}.png": self._examples,
         }
         writes: dict[str, Writing] = {
             f"{study}/enqueue": self._enqueue,
@@ -90,7 +92,7 @@ class LivePage:
             Route(f"{study}/changes", self._streaming(self._study_version)),
             Route("/static/{file}", static_file),
         ]
-        return Starlette(routes=routes, exception_handlers={404: not_found})
+        return Starlette(routes=routes, exception_handlers={404: not_found, Exception: broken})
 
     # What every answer goes through
 
@@ -160,10 +162,11 @@ class LivePage:
         return self.studies.get(request.path_params["name"])
 
     def _trial_of(self, request: Request) -> tuple[WatchedStudy, Trial]:
-        watched, number = self._watched(request), request.path_params["number"]
+        watched, number = self._watched(request), whole(request.path_params["number"])
         with watched.reading() as stored:
-            if number not in stored.history.trials:
-                raise InputError(f"{watched.name} has no trial {number}; it has {len(stored.history.trials)}, from 0")
+            if number is None or number not in stored.history.trials:
+                given = shorten(request.path_params["number"])
+                raise InputError(f"{watched.name} has no trial {given}; it has {len(stored.history.trials)}, from 0")
             return watched, stored.history.trials[number]
 
     # Pages, and their parts
@@ -175,9 +178,8 @@ class LivePage:
         return JSONResponse(pages.list_parts(self.studies, self._listing.now()))
 
     def _study(self, request: Request) -> Response:
-        copied = request.query_params.get("copy", "")
-        number = int(copied) if copied.isascii() and copied.isdigit() else None
-        return HTMLResponse(pages.study_page(self._watched(request), number))
+        copied = whole(request.query_params.get("copy", ""))
+        return HTMLResponse(pages.study_page(self._watched(request), copied))
 
     def _study_parts(self, request: Request) -> Response:
         return JSONResponse(pages.study_parts(self._watched(request)))
@@ -223,7 +225,8 @@ class LivePage:
     def _examples(self, request: Request) -> Response:
         watched, trial = self._trial_of(request)
         with watched.reading() as stored:
-            path = stored.folder.trial(trial.number) / pages.examples_name(request.path_params["rung"])
+            rung = whole(request.path_params["rung"]) or 0
+            path = stored.folder.trial(trial.number) / pages.examples_name(rung)
         if not path.is_file():
             raise InputError(f"there is no picture of trial {trial.number} at that epoch")
         return Response(path.read_bytes(), media_type="image/png")
@@ -289,8 +292,13 @@ class LivePage:
             raise InputError("a note has a text, tags with commas between them, and perhaps the number of a trial")
         watched = self._watched(request)
         with watched.reading():
+            now = watched.study.notes.of(trial)
+            # What the form was opened with: a note that somebody else has written since is not overwritten.
+            if plain.get("was", f"{now.text}|{','.join(now.tags)}") != f"{now.text}|{','.join(now.tags)}":
+                raise InputError("somebody has changed this note since the page was opened; reload the page first")
             watched.study.note(text, tags.split(","), trial)
-        return told("Saved.")
+        now = checked_note(text, tags.split(","))
+        return JSONResponse({"done": "Saved.", "was": f"{now.text}|{','.join(now.tags)}"})
 
 
 class JSONText(Response):
@@ -307,6 +315,8 @@ async def answered(request: Request, endpoint: Callable[[], Response], code: int
         return failed(request, error, code)
     except (HcprTuneError, OSError) as error:
         return failed(request, error, 500)
+    except Exception as error:  # a file that somebody wrote by hand may break anything
+        return await broken(request, error)
     response.headers.update(HEADERS)
     return response
 
@@ -338,6 +348,16 @@ def refused(request: Request) -> Response:
 def failed(request: Request, error: Exception, code: int) -> Response:
     """The answer to what cannot be done."""
     return page_of_error(request, "That is not possible", first_line(error), code)
+
+
+async def broken(request: Request, error: Exception) -> Response:
+    """The answer to a fault of ours, or of a file that makes no sense."""
+    return page_of_error(request, "That failed", f"{type(error).__name__}: {first_line(error)}", 500)
+
+
+def whole(text: str) -> int | None:
+    """A number of a URL; None if it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER else None
 
 
 async def not_found(request: Request, _: Exception) -> Response:

@@ -11,12 +11,15 @@ from typing import Any
 from hcpr_tune.api.listing import listed, told
 from hcpr_tune.common.buckets.location import is_bucket
 from hcpr_tune.errors import HcprTuneError
+from hcpr_tune.search.storage.lease import read_lease_holder
 from hcpr_tune.search.storage.names import known
 from hcpr_tune.search.storage.notes import KEY as NOTES
 from hcpr_tune.search.storage.notes import read_notes
 from hcpr_tune.search.storage.object_store import FolderObjectStore
 from hcpr_tune.web.watched import Studies, modified
 
+AGE_SECONDS = 30.0
+"""How old a shown age may be."""
 BUCKET_SECONDS = 30.0
 """How long the list of a bucket is kept."""
 
@@ -35,13 +38,17 @@ class Listing:
         """Changes when the list has changed."""
         if is_bucket(self._storage):
             return f"{int(time.monotonic() / BUCKET_SECONDS)}"
-        return str(hash(tuple((name, self._state(name)) for name in known(self._storage))))
+        # The age of the last event is shown too.
+        now = int(time.time() / AGE_SECONDS)
+        return str(hash((now, *((name, self._state(name)) for name in known(self._storage)))))
 
     def _state(self, name: str) -> tuple[float, ...]:
         root = Path(self._storage) / name
         files = ("study.toml", "record.jsonl", NOTES)
-        # While a process holds the study, it beats every ten seconds; that it ended is seen by the missing file.
-        return (*(modified(root / file) for file in files), float((root / "holder.json").exists()))
+        holder = None
+        with suppress(HcprTuneError):
+            holder = read_lease_holder(FolderObjectStore(root))
+        return (*(modified(root / file) for file in files), float(holder is not None and holder.lives(time.time())))
 
     def now(self) -> list[dict[str, Any]]:
         """The studies as they are now, the one that was last heard of first."""

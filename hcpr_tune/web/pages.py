@@ -102,7 +102,7 @@ def study_page(watched: WatchedStudy, copied: int | None) -> str:
     with watched.reading() as (_, spec, history):
         trial = history.trials.get(copied) if copied is not None else None
         published = full_params(spec, {})
-        given = full_params(spec, trial.params) if trial is not None else {}
+        given = trial.params if trial is not None else {}
         dimensions = [
             {
                 "name": name,
@@ -142,6 +142,7 @@ def study_parts(watched: WatchedStudy) -> dict[str, str]:
             else render("no_verdict", command=about("verdict", context.folder)),
             "alarms": rendered(alarm_section(context)),
             "requests": render("requests", requests=requests_of(watched), alive=watched.alive),
+            "stop": render("stop", study=watched.name, alive=watched.alive),
             "plan": render("plan_table", table=plan) if plan.rows else "",
         }
 
@@ -188,7 +189,7 @@ def verdict_progress(watched: WatchedStudy) -> str:
         steps = sum(len(chunk.steps) for chunk in state.chunks.values())
         return f"A verdict is running: {trained} of {len(state.models)} models trained, {steps} attacks on chunks done."
 
-    return watched.made(("verdict", written), told)
+    return watched.made("verdict", told, of=written)
 
 
 def requests_of(watched: WatchedStudy) -> list[dict[str, str]]:
@@ -200,7 +201,7 @@ def requests_of(watched: WatchedStudy) -> list[dict[str, str]]:
             reason = (place.read(key.removesuffix(".refused") + ".reason") or b"").decode("utf-8", "replace").strip()
             try:
                 request = json.loads(place.read(key) or b"")
-            except ValueError:
+            except (ValueError, RecursionError):
                 request = None
             found.append({"what": request_words(request), "reason": reason or "no reason was given"})
     return found
@@ -264,6 +265,7 @@ def trial_parts(watched: WatchedStudy, trial: Trial) -> dict[str, str]:
         pictures = [
             rung for rung in sorted(trial.rungs) if (folder.trial(trial.number) / examples_name(rung)).is_file()
         ]
+        steps = watched.made(("course", trial.number), lambda now: course_of(now, trial))
         return {
             "state": render(
                 "trial_state",
@@ -272,16 +274,42 @@ def trial_parts(watched: WatchedStudy, trial: Trial) -> dict[str, str]:
                 ],
                 reason=trial.reason,
                 alarms=masking_alarms(trial),
-                can_end=not trial.ended and watched.alive,
                 replicates=[one.number for one in history.replicates_of(trial.number)],
                 replicate_of=trial.replicate_of,
                 study=watched.name,
             ),
             "values": render("trial_values", rows=rows),
-            "course": render("course", steps=course_of(stored, trial)),
+            "course": render("course", steps=steps),
+            "log": render("trial_log", **log_of(trial)),
+            "end": render("end", number=trial.number, study=watched.name, can_end=not trial.ended and watched.alive),
             "pairs": render("trial_pairs", pairs=pairs_of(trial, history.class_names)),
             "pictures": render("trial_pictures", rungs=pictures, number=trial.number, study=watched.name),
         }
+
+
+LOGGED = (
+    "epoch",
+    "loss",
+    "lr",
+    "pace",
+    "attack_steps",
+    "seconds_attack",
+    "seconds_update",
+    "seconds_evaluation",
+    "worker",
+)
+
+
+def log_of(trial: Trial) -> dict[str, Any]:
+    """What its workers reported of each epoch: titles and rows."""
+    rows = []
+    for _, event in sorted(trial.epochs.items()):
+        plain: Mapping[str, Any] = event
+        total = plain.get("total_validation")
+        counts = [plain.get(f"{name}_correct_validation") for name in ("robust", "clean")]
+        shares = [f"{100 * count / total:.1f} %" if total and count is not None else "" for count in counts]
+        rows.append([*(value_words(plain.get(name, "")) for name in LOGGED), *shares])
+    return {"titles": [*(name.replace("_", " ") for name in LOGGED), "robust", "clean"], "rows": rows}
 
 
 def examples_name(rung: int) -> str:

@@ -42,7 +42,7 @@ def asked(query: Any, context: ReportContext) -> Asked:
     if state and state not in TRIAL_STATES:
         raise InputError(f"state must be one of {', '.join(TRIAL_STATES)}, got {show(state)}")
     page = query.get("page", "1")
-    if not (page.isascii() and page.isdigit() and 0 < int(page) < 10**6):
+    if not (page.isascii() and page.isdigit() and len(page) < 7 and int(page) > 0):
         raise InputError(f"page must be a number from 1, got {show(page)}")
     return Asked(sort, query.get("descending", "") == "yes", int(page), state, query.get("tag", ""))
 

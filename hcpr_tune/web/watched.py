@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hcpr_tune.common.buckets.location import is_bucket
+from hcpr_tune.common.files import write_bytes_whole
 from hcpr_tune.common.shell import typed
-from hcpr_tune.errors import HcprTuneError
+from hcpr_tune.errors import HcprTuneError, InputError
 from hcpr_tune.search.record.follow import RecordFollower
 from hcpr_tune.search.record.history import History
 from hcpr_tune.search.record.results import StoredStudy
 from hcpr_tune.search.storage import notes
+from hcpr_tune.search.storage.inbox import INBOX
 from hcpr_tune.search.storage.lease import LeaseHolder, read_lease_holder
 from hcpr_tune.search.storage.notes import Notes
 from hcpr_tune.search.storage.studies import reopen
@@ -38,6 +40,9 @@ class WatchedStudy:
         self._lock = threading.RLock()
         self._made: dict[object, tuple[str, Any]] = {}
         self._looked = 0.0
+        self._failed = -1, ""
+        """Size of a record that could not be read, and why."""
+        self._inbox: tuple[str, ...] = ()
         self.trouble = ""
         """Why the record could not be read on; empty if it could."""
         self.holder: LeaseHolder | None = None
@@ -46,7 +51,7 @@ class WatchedStudy:
         self._look()
 
     def _open(self) -> None:
-        self._stored = reopen(self.storage, self.name, "watch ", with_best=self._in_bucket)
+        self._stored = reopen(self.storage, self.name, "watch ")
         folder, spec, history = self._stored
         self._follower = RecordFollower(folder, spec, history)
         self._bytes = folder.record_bytes()
@@ -62,30 +67,53 @@ class WatchedStudy:
 
     def _look(self) -> None:
         """Read what has been recorded since. What cannot be read is told, and what was read before is kept."""
+        objects = self._stored.folder.objects
         try:
             self._read_on()
-            self.notes = notes.read_notes(self._stored.folder.objects)
+            self._bring_verdict()
+            self.notes, self._inbox = notes.read_notes(objects), tuple(objects.keys(INBOX))
             self.trouble = ""
         except (HcprTuneError, OSError) as error:
             self.trouble = str(error)
-        holder = None
         with suppress(HcprTuneError):
-            holder = read_lease_holder(self._stored.folder.objects)
-        self.holder = holder if holder is not None and holder.lives(time.time()) else None
+            holder = read_lease_holder(objects)
+            self.holder = holder if holder is not None and holder.lives(time.time()) else None
         self._looked = time.monotonic()
 
     def _read_on(self) -> None:
-        folder, _, history = self._stored
-        size = folder.record_bytes()
+        """Raises `InputError` and `OSError`, again and again while the record cannot be read; it is read again only
+        once it has changed.
+        """
+        size = self._stored.folder.record_bytes()
         if size == self._bytes:
             return
-        if self._in_bucket or not history.version:
+        if size == self._failed[0]:
+            raise InputError(self._failed[1])
+        try:
+            self._read_new(size)
+        except (HcprTuneError, OSError) as error:
+            self._failed = size, str(error)
+            raise
+
+    def _read_new(self, size: int) -> None:
+        if self._in_bucket or not self._stored.history.version:
             self._open()
             return
-        events, self._bytes = list(self._follower.new()), size
+        events = list(self._follower.new())
         # Nothing that follows, though the file has changed: it was replaced. And what is searched may have changed.
         if size < self._follower.offset or not events or any(one["event"] in ("begin", "extend") for one in events):
             self._open()
+        else:
+            self._bytes = size
+
+    def _bring_verdict(self) -> None:
+        """From a bucket, the verdict alone: a model need not be here to be watched."""
+        folder = self._stored.folder
+        if folder.bucket is not None and (data := folder.bucket.read(VERDICT_JSON)) is not None:
+            path = folder.root / VERDICT_JSON
+            if not path.is_file() or path.read_bytes() != data:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes_whole(path, data)
 
     @property
     def alive(self) -> bool:
@@ -97,7 +125,7 @@ class WatchedStudy:
         """Changes whenever something that is shown has changed."""
         with self.reading() as (folder, _, history):
             verdict = [modified(folder.root / name) for name in (VERDICT_JSON, "verdict/record.jsonl")]
-            return f"{history.version}-{self.alive}-{verdict}-{hash((str(self.notes), self.trouble))}"
+            return f"{history.version}-{self.alive}-{verdict}-{hash((str(self.notes), self._inbox, self.trouble))}"
 
     @property
     def study(self) -> Study:
@@ -109,10 +137,10 @@ class WatchedStudy:
         folder, spec, history = self._stored
         return ReportContext(folder, spec, history, self.alive, typed("hcpr_tune"), time.time())
 
-    def made(self, what: object, make: Callable[[StoredStudy], Made]) -> Made:
-        """The result of `make`, kept under the name `what` until the study changes."""
+    def made(self, what: object, make: Callable[[StoredStudy], Made], of: object = None) -> Made:
+        """The result of `make`, kept under the name `what` until the study, or `of`, changes."""
         with self.reading() as stored:
-            state = f"{stored.history.version}-{self.alive}"
+            state = f"{stored.history.version}-{self.alive}-{of}"
             kept = self._made.get(what)
             if kept is None or kept[0] != state:
                 kept = self._made[what] = state, make(stored)
@@ -135,10 +163,13 @@ class Studies:
         self.storage = storage
         self._open: dict[str, WatchedStudy] = {}
         self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {}
 
     def get(self, name: str) -> WatchedStudy:
         """Raises `InputError` if there is no such study."""
         with self._lock:
+            opening = self._opening.setdefault(name, threading.Lock())
+        with opening:  # to read a large study takes seconds, in which the others are not kept waiting
             if name not in self._open:
                 self._open[name] = WatchedStudy(self.storage, name)
             return self._open[name]

@@ -43,6 +43,7 @@ def test_a_running_search_is_watched_and_steered(tmp_path, background, browser, 
         "/^running[^]*trial \\d+ at epoch/.test(document.querySelector('[data-part=state]').innerText)"
     )
     page.wait_for_function("document.querySelector('[data-part=answer] table')", timeout=120_000)
+    assert page.evaluate("window.here")  # without a reload
     first = page.get_attribute("body", "data-version")
     page.wait_for_function("first => document.body.dataset.version != first", arg=first)
 

@@ -60,7 +60,7 @@ def stopped_by_a_key(command, folder, columns, rows):
         assert terminal.end(120) == 130
         assert terminal.is_as_usual
         (line,) = (line for line in terminal.lines(wide=True) if line.startswith("hcpr_tune: interrupted; "))
-        return line.partition("go on with: ")[2]
+        return line.partition("continue with: ")[2]
     finally:
         terminal.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 
 import pytest
 
@@ -20,6 +22,7 @@ from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.study import Study
 from hcpr_tune.views.report.figures import ALL_FIGURES
+from hcpr_tune.web.app import SECONDS_BETWEEN_LOOKS
 from hcpr_tune.web.server import TOKEN, Server
 from hcpr_tune.web.watched import LOOK_EVERY, WatchedStudy
 from tests.conftest import ROOT
@@ -196,16 +199,23 @@ def test_all_studies_are_listed_and_compared(page, own):
         assert ">small</a>" in html
 
 
-def test_an_unknown_study_names_the_known_ones(page):
-    for path in ("/studies/nothing", "/studies/nothing/parts", "/studies/nothing/changes", "/studies/..%2F..%2Fetc"):
-        code, body = page.get(path)
-        assert code == 404
-        assert (
-            "known there: killed, large, small" in body
-            or "must be 1 to 100 letters" in body
-            or "no such page" in body
-            or "See the list" in body
-        )
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/studies/nothing", "known there: killed, large, small"),
+        ("/studies/larg/parts", "did you mean large"),
+        ("/studies/nothing/changes", "known there: killed, large, small"),
+        ("/studies/a b", "must be 1 to 100 letters"),
+        ("/studies/large/trials/" + 5000 * "1", "large has no trial 111"),
+        ("/studies/large/trials/x/parts", "large has no trial x"),
+        ("/studies/large/table?page=" + 5000 * "1", "page must be a number from 1"),
+        ("/elsewhere", "See the list of studies."),
+    ],
+)
+def test_what_does_not_exist_is_told_with_what_does(path, words, page):
+    code, body = page.get(urllib.parse.quote(path, safe="/?="))
+    assert code == 404
+    assert words in body
 
 
 def test_what_is_recorded_arrives_without_a_reload(own):
@@ -272,6 +282,8 @@ def test_a_record_that_was_replaced_is_read_again(own):
     (own / "small" / "record.jsonl").write_bytes(b"nonsense\n" * 3)
     watched._look()
     assert "damaged" in watched.trouble
+    watched._look()
+    assert "damaged" in watched.trouble  # as long as it is
     with watched.reading() as stored:
         assert len(stored.history.trials) == 3  # what was known stays
 
@@ -319,6 +331,79 @@ def test_a_bad_request_is_refused_with_a_reason_and_leaves_nothing(own, what, bo
     assert words in told["error"]
     assert not (own / "small" / "inbox").exists()
     assert not (own / "small" / "notes.json").exists()
+
+
+def test_a_trial_that_lacks_a_dimension_can_be_enqueued_again_as_it_is(recorded_studies, own):
+    """The form has the values of the trial alone: the others do not exist with them."""
+    study = Study.open(own / "small")
+    lacking = next(trial for trial in study.history.trials.values() if len(trial.params) < len(study.spec.space))
+    with served(own) as page:
+        _, form = page.get(f"/studies/small?copy={lacking.number}")
+        inputs = re.findall(r'<input name="([\w.@]+)" data-value value="([^"]+)"', form)
+        chosen = re.findall(r'<select name="([\w.@]+)" data-value>.*?<option selected>([^<]+)<', form, re.DOTALL)
+        values = {name: html.unescape(value) for name, value in inputs + chosen}
+        assert values.keys() == lacking.params.keys()
+        assert page.post("/studies/small/enqueue", {"values": values})[0] == 200
+    (request,) = requests_in(own / "small")
+    assert request["params"] == lacking.params
+
+
+def test_a_request_changes_the_version_and_a_broken_one_does_no_harm(own):
+    with served(own) as page, page.changes("/studies/small/changes") as versions:
+        first = next(versions)
+        assert page.post("/studies/small/enqueue", {"values": {"hcpr.scale": "9"}})[0] == 200
+        assert next(versions) != first
+        (own / "small" / "inbox" / "deep.json").write_text("[" * 100_000)
+        next(versions)
+        assert "something that is no request" in page.json("/studies/small/parts")["requests"]
+
+
+def test_a_note_that_somebody_else_has_changed_is_not_overwritten(own):
+    with served(own) as page:
+        code, told = page.post("/studies/small/note", {"text": "one", "tags": "a", "was": "|"})
+        assert (code, told["was"]) == (200, "one|a")
+        Study.open(own / "small").note("another")
+        code, told = page.post("/studies/small/note", {"text": "two", "tags": "", "was": "one|a"})
+        assert code == 400
+        assert "somebody has changed this note" in told["error"]
+    assert Study.open(own / "small").notes.study.text == "another"
+
+
+def test_buttons_are_there_only_where_they_can_do_something(own):
+    folder = own / "small"
+    with served(own) as page:
+        assert "<button" not in page.json("/studies/small/parts")["stop"]
+        append(folder, job(1, 27, 30))
+        with Held(folder):
+            time.sleep(LOOK_EVERY[False])
+            assert "<button" in page.json("/studies/small/parts")["stop"]
+            running = next(trial.number for trial in Study.open(folder).history.trials.values() if not trial.ended)
+            assert "<button" in page.json(f"/studies/small/trials/{running}/parts")["end"]
+            assert "<button" not in page.json("/studies/small/trials/0/parts")["end"]
+
+
+def test_a_search_that_was_killed_is_not_listed_as_running(own):
+    """Its lease stays, with a process that is gone."""
+    folder = own / "small"
+    with served(own) as page:
+        with Held(folder):
+            listed = page.json("/parts")["studies"]
+            assert "<td>running</td>" in listed
+            lease = (folder / "holder.json").read_text()
+        (folder / "holder.json").write_text(json.dumps(json.loads(lease) | {"process": 2**22 - 1}))
+        assert "<td>running</td>" not in page.json("/parts")["studies"]
+
+
+def test_news_is_looked_for_often_enough():
+    """Five seconds is what the documentation promises, ten for a bucket."""
+    assert LOOK_EVERY[False] + SECONDS_BETWEEN_LOOKS < 4
+    assert LOOK_EVERY[True] + SECONDS_BETWEEN_LOOKS < 8
+
+
+def test_the_log_of_a_trial_has_every_epoch(page):
+    log = page.json("/studies/large/trials/3/parts")["log"]
+    assert "27 epochs, as its workers reported them" in log
+    assert log.count("<tr>") == 28
 
 
 def test_notes_and_tags_are_kept_with_the_study(own):

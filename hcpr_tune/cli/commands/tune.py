@@ -88,9 +88,10 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(
             "--detach goes with --address HOST:PORT, the cluster that is to run the search, and not with --dry-run"
         )
-    if options.watch and (options.detach or options.dry_run or options.json):
+    if options.watch and (options.detach or options.dry_run or options.json or options.quiet):
         raise InputError(
-            "--watch is for a search that runs here, not for --dry-run, --detach or --json; give the command watch NAME"
+            "--watch prints the page's URL, and is not for --dry-run, --detach, --json or --quiet; give the command "
+            "watch NAME"
         )
     if options.json and (options.detach or options.dry_run):
         raise InputError(

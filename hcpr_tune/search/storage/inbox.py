@@ -34,7 +34,7 @@ def requests_in(place: ObjectStore) -> Iterator[tuple[str, Any]]:
         if key.endswith(".json"):
             try:
                 yield key, json.loads(place.read(key) or b"")
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield key, None
 
 

@@ -37,12 +37,16 @@
       const script = document.createElement("script");
       script.src = "/static/plotly.js";
       script.onload = done;
-      script.onerror = () => failed(new Error("the figures' script could not be loaded"));
+      script.onerror = () => {
+        plotly = undefined;  // to be tried again
+        failed(new Error("the figures' script could not be loaded"));
+      };
       document.head.append(script);
     });
     return plotly;
   }
 
+  const RETRY = 5000;  // milliseconds
   const figures = new Map();  // element -> { visible, stale, busy, away, text, figure }
 
   async function drawn(place, figure) {
@@ -73,6 +77,8 @@
       element.dataset.drawn = "yes";
     } catch (error) {
       element.querySelector("figcaption").textContent = "It could not be drawn: " + error.message;
+      state.text = "";
+      setTimeout(() => renew(element), RETRY);
     }
     element.classList.remove("loading");
     state.busy = false;
@@ -130,19 +136,21 @@
 
   const wanted = new Map();  // element -> query
   async function loadTable(element) {
+    const asked = wanted.get(element);
     try {
-      const query = new URLSearchParams(wanted.get(element));
-      const html = await (await ask(element.dataset.source + "?" + query)).text();
+      const html = await (await ask(element.dataset.source + "?" + new URLSearchParams(asked))).text();
+      if (asked !== wanted.get(element)) return;  // something else was asked for meanwhile
       if (element.dataset.html !== html) {
         element.dataset.html = html;
         const focused = document.activeElement?.dataset.sort;
-        element.innerHTML = html;
+        replace(element, html);
         adopt(element);
         if (focused) element.querySelector(`[data-sort="${CSS.escape(focused)}"]`)?.focus();
       }
       element.dataset.drawn = "yes";
     } catch (error) {
       element.textContent = error.message;
+      delete element.dataset.html;
     }
   }
   for (const element of document.querySelectorAll(".paged")) {
@@ -181,16 +189,27 @@
 
   // Text that changes
 
+  // Replace the content of an element; what is scrolled or focused inside of it stays so.
+  function replace(element, html) {
+    const scrolled = [...element.querySelectorAll(".wide")].map((one) => [one.scrollLeft, one.scrollTop]);
+    const reachable = "a, button, [tabindex], summary, input";
+    const focused = [...element.querySelectorAll(reachable)].indexOf(document.activeElement);
+    element.innerHTML = html;
+    [...element.querySelectorAll(".wide")].forEach((one, index) => one.scrollTo(...(scrolled[index] ?? [0, 0])));
+    if (focused >= 0) element.querySelectorAll(reachable)[focused]?.focus({ preventScroll: true });
+  }
+
   async function update() {
     const parts = await (await ask(document.body.dataset.parts)).json();
     for (const [name, html] of Object.entries(parts)) {
       const place = document.querySelector(`[data-part="${CSS.escape(name)}"]`);
-      // Boxes that are ticked and parts that are unfolded stay so.
-      if (!place || place.dataset.html === html || place.contains(document.activeElement)) continue;
+      // Nobody is disturbed while typing; boxes that are ticked and parts that are unfolded stay so.
+      const typing = document.activeElement?.matches("textarea, select, input:not([type=checkbox])");
+      if (!place || place.dataset.html === html || (typing && place.contains(document.activeElement))) continue;
       const ticked = [...place.querySelectorAll("input:checked")].map((box) => box.value);
       const unfolded = [...place.querySelectorAll("details")].map((one) => one.open);
       place.dataset.html = html;
-      place.innerHTML = html;
+      replace(place, html);
       for (const box of place.querySelectorAll("input[type=checkbox]")) box.checked = ticked.includes(box.value);
       [...place.querySelectorAll("details")].forEach((one, index) => (one.open = unfolded[index] ?? false));
       adopt(place);
@@ -218,7 +237,8 @@
       document.body.dataset.version = version;
       say("");
     } catch (error) {
-      say("This page could not be updated: " + error.message);
+      say("This page could not be updated: " + error.message + " It tries again.");
+      setTimeout(() => changed(latest), RETRY);
     }
     running = false;
     if (again) {
@@ -234,7 +254,17 @@
       if (event.data !== latest) changed(event.data);
       else say("");
     };
-    source.onerror = () => say("The page is not connected: what it shows may be old. It tries again by itself.");
+    source.onerror = async () => {
+      say("The page is not connected: what it shows may be old. It tries again by itself.");
+      if (source.readyState !== EventSource.CLOSED) return;
+      // The server has answered, but not as it should: a browser gives up then.
+      try {
+        await ask(document.body.dataset.parts);
+      } catch (error) {
+        say("The page is not connected: " + error.message);
+      }
+      setTimeout(connect, RETRY);
+    };
   }
   // Browsers allow few connections to one address: a page that nobody sees gives its own back.
   document.addEventListener("visibilitychange", () => (document.hidden ? source?.close() : connect()));
@@ -242,27 +272,29 @@
 
   // Requests
 
-  for (const form of document.querySelectorAll("form.request")) {
-    form.addEventListener("submit", async (event) => {
-      event.preventDefault();
-      if (form.dataset.ask && !confirm(form.dataset.ask)) return;
-      const fields = new FormData(form);
-      const body = form.classList.contains("values")
-        ? { values: Object.fromEntries([...fields].filter(([, text]) => text.trim())) }
-        : Object.fromEntries(fields);
-      if (form.dataset.trial) body.trial = Number(form.dataset.trial);
-      const answer = form.querySelector(".answer");
-      try {
-        const headers = { "Content-Type": "application/json" };
-        const response = await ask(form.dataset.post, { method: "POST", headers, body: JSON.stringify(body) });
-        answer.textContent = (await response.json()).done;
-        answer.classList.remove("failed");
-      } catch (error) {
-        answer.textContent = error.message;
-        answer.classList.add("failed");
-      }
-    });
-  }
+  document.addEventListener("submit", async (event) => {
+    const form = event.target.closest("form.request");
+    if (!form) return;
+    event.preventDefault();
+    if (form.dataset.ask && !confirm(form.dataset.ask)) return;
+    const fields = new FormData(form);
+    const body = form.classList.contains("values")
+      ? { values: Object.fromEntries([...fields].filter(([, text]) => text.trim())) }
+      : Object.fromEntries(fields);
+    if (form.dataset.trial) body.trial = Number(form.dataset.trial);
+    const answer = form.querySelector(".answer");
+    try {
+      const headers = { "Content-Type": "application/json" };
+      const response = await ask(form.dataset.post, { method: "POST", headers, body: JSON.stringify(body) });
+      const { done, was } = await response.json();
+      answer.textContent = done;
+      answer.classList.remove("failed");
+      if (was !== undefined) form.elements.was.value = was;
+    } catch (error) {
+      answer.textContent = error.message;
+      answer.classList.add("failed");
+    }
+  });
   for (const form of document.querySelectorAll("form.compare")) {
     form.addEventListener("submit", (event) => {
       event.preventDefault();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from statistics import median
 from typing import NamedTuple
 
 import plotly.graph_objects as go
@@ -109,7 +110,7 @@ def distribution(study: StudySpec, history: History) -> Shown:
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
     middle = ", ".join(
-        f"{percent(scores[len(scores) // 2])} at epoch {rung} ({number(len(scores), 'trial')})"
+        f"{percent(median(scores))} at epoch {rung} ({number(len(scores), 'trial')})"
         for rung, scores in at_rung.items()
     )
     return Shown(f"The share of trials that score below a value, at each rung. Median: {middle}.", figure)
