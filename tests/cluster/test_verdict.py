@@ -183,7 +183,7 @@ def test_what_runs_when_the_time_is_over_is_abandoned(tmp_path):
     )
     again = replace(again, seconds=100.0, images=20, cascade="first")
     plain = carry_out(reopen(str(folder / "results"), "one", "verdict "), again, Share(1, 1.0, 0.0), "")
-    assert verdict_lines(plain)[0].startswith("The search's best is the published recipe itself")
+    assert verdict_lines(plain)[0].startswith("The best recipe of the search is the published one itself")
     assert plain["splits"]["validation"]["images"] == 20
 
 
