@@ -183,7 +183,7 @@ def test_an_interruption_abandons_the_running_epoch_and_a_program_hears_of_it(
     follow(record, lambda events: sum(e["event"] == "job" for e in events) >= 1, process)
     time.sleep(random.Random(fault_round).random() * 4)
     process.send_signal(number)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=400)
     assert (process.returncode, err.count("\n")) == (130, 1)
     assert "continue with: " in err
     result = json.loads(out.splitlines()[-1])
@@ -205,7 +205,7 @@ def test_a_second_ctrl_c_ends_at_once_and_resuming_works(fault_round, undisturbe
     time.sleep(random.Random(fault_round).random() * 0.3)
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGINT)
-    process.communicate(timeout=200)
+    process.communicate(timeout=400)
     assert process.returncode in (130, -signal.SIGINT)
     resumed(tmp_path, "twice")
     assert outcome(tmp_path, "twice") == undisturbed[0]

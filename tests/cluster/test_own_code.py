@@ -20,7 +20,7 @@ def test_a_models_words_and_its_exit_break_neither_the_output_nor_a_worker(tmp_p
     text = SMALL_SPACE.replace("model = { width = 4 }", model).replace("trials = 4", "trials = 2")
     space.write_text(text.replace('"hcpr.scale" = { low = 4.0, high = 16.0, log = true }', ""), encoding="utf-8")
     start = without_dashboard(["tune", "--space", "own.toml", "--name", "own", "--json", *ONE_WORKER])
-    done = ran(*start, cwd=tmp_path, timeout=200)
+    done = ran(*start, cwd=tmp_path, timeout=400)
     assert done.stdout, done.stderr
     lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert done.returncode == 1, done.stderr

@@ -37,7 +37,7 @@ def search(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run_here(folder, "tune", *arguments, *(ONE_WORKER if begins else ()))
 
 
-def launched(folder: Path, *arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+def launched(folder: Path, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
     """As a user starts it, with a Ray of its own."""
     command = [sys.executable, str(ROOT / "launch" / "tune.py"), *without_dashboard(arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)

@@ -83,7 +83,7 @@ def verdict(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess
 def verdict_apart(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """In a process of its own, with its own Ray, whose workers find the modules in the folder."""
     command = [sys.executable, str(ROOT / "launch" / "verdict.py"), *without_dashboard(arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, check=False)
 
 
 def judged(

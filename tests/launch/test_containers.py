@@ -88,7 +88,8 @@ def test_what_the_package_needs_is_installed_before_it_by_pinned_versions(instru
 
 def test_what_a_build_of_the_package_reads_is_copied(context):
     project = tomllib.loads((context / "pyproject.toml").read_text())
-    needed = [project["project"]["readme"], *project["project"]["license-files"]]
+    readme = project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["fragments"]
+    needed = [*(one["path"] for one in readme), *project["project"]["license-files"]]
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed += [*wheel["packages"], *wheel["force-include"]]
     for path in needed:
