@@ -161,7 +161,7 @@ def test_nothing_in_a_study_becomes_markup(tmp_path):
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "<i>nine" not in page  # the name of a class
-    assert page.count("</script>") == 3
+    assert page.count("</script>") == 4
     assert study.settings.description in html.unescape(page)
 
 
