@@ -14,6 +14,7 @@ from hcpr_tune.errors import HcprTuneError
 from hcpr_tune.search.record.history import Trial
 from hcpr_tune.search.record.metrics import masking_alarms
 from hcpr_tune.search.record.results import recipe_of
+from hcpr_tune.search.spec.changes import flat
 from hcpr_tune.search.spec.study import study_to_plain
 from hcpr_tune.search.storage.inbox import INBOX, requests_in
 from hcpr_tune.training.recipe import recipe_to_toml
@@ -408,14 +409,3 @@ def compare_parts(studies: Studies, names: Sequence[str]) -> dict[str, str]:
         if len({json.dumps(one.get(key), sort_keys=True, default=str) for one in settings}) > 1
     ]
     return {"numbers": render("compare_table", names=names, facts=facts.items(), differing=differing)}
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found

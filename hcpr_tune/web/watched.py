@@ -54,7 +54,7 @@ class WatchedStudy:
         self._stored = reopen(self.storage, self.name, "watch ")
         folder, spec, history = self._stored
         self._follower = RecordFollower(folder, spec, history)
-        self._bytes = folder.record_bytes()
+        self._bytes = history.bytes_read  # measured before it was read: what came meanwhile is looked for again
         self._looked = time.monotonic()
 
     @contextmanager
@@ -100,8 +100,9 @@ class WatchedStudy:
             self._open()
             return
         events = list(self._follower.new())
-        # Nothing that follows, though the file has changed: it was replaced. And what is searched may have changed.
-        if size < self._follower.offset or not events or any(one["event"] in ("begin", "extend") for one in events):
+        unread = self._stored.folder.record_bytes() - self._follower.offset
+        # What is shorter, or does not follow, was replaced. And what is searched may have changed.
+        if unread < 0 or (unread and not events) or any(one["event"] in ("begin", "extend") for one in events):
             self._open()
         else:
             self._bytes = size

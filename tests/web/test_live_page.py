@@ -22,6 +22,7 @@ from hcpr_tune.search.spec.study_file import find_space, read_study
 from hcpr_tune.search.storage.lease import Lease
 from hcpr_tune.study import Study
 from hcpr_tune.views.report.figures import ALL_FIGURES
+from hcpr_tune.web import watched as watched_module
 from hcpr_tune.web.app import SECONDS_BETWEEN_LOOKS
 from hcpr_tune.web.server import TOKEN, Server
 from hcpr_tune.web.watched import LOOK_EVERY, WatchedStudy
@@ -269,6 +270,23 @@ def test_what_was_read_on_is_what_would_be_read_at_once(tmp_path):
     with watched.reading() as stored:
         assert stored.history == whole
         assert stored.history.version == len(lines)
+
+
+def test_what_is_recorded_while_the_study_is_opened_is_not_missed(own, monkeypatch):
+    """The last line of a search may be written between the reading of the record and the look at its size."""
+    folder, reopen = own / "small", watched_module.reopen
+
+    def reopened_late(*arguments):
+        stored = reopen(*arguments)
+        append(folder, job(1, 27, 30), epoch(1, 28, 300, 359, clean=340) | {"is_rung": False})
+        monkeypatch.undo()
+        return stored
+
+    monkeypatch.setattr(watched_module, "reopen", reopened_late)
+    watched = WatchedStudy(str(own), "small")
+    watched._look()
+    with watched.reading() as stored:
+        assert max(stored.history.trials[1].epochs) == 28
 
 
 def test_a_record_that_was_replaced_is_read_again(own):

@@ -24,7 +24,7 @@ FREE = (
 
 def differences(began: StudySpec, now: StudySpec) -> dict[str, tuple[Any, Any]]:
     """What differs, by dotted name: (value the study began with, value now); None for a missing one."""
-    one, other = _flat(study_to_plain(began)), _flat(study_to_plain(now))
+    one, other = flat(study_to_plain(began)), flat(study_to_plain(now))
     names = sorted(one.keys() | other.keys())
     return {
         name: (one.get(name), other.get(name))
@@ -47,14 +47,15 @@ def with_free_settings(began: dict[str, Any], now: StudySpec) -> dict[str, Any]:
     return tables
 
 
-def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables by dotted name."""
+    found: dict[str, Any] = {}
     for name, value in plain.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            found[prefix + name] = value
+    return found
 
 
 def grown_budget(began: StudySpec, now: StudySpec, extended: StudySpec, where: str) -> dict[str, float]:
